@@ -1,0 +1,51 @@
+"""Every failure a user can cause, as one small tree.
+
+    MamegptError
+    ├── ConfigError      a setting is wrong or contradicts another          (also a ValueError)
+    ├── DataError        text, corpus or token shards cannot be used        (also a ValueError)
+    │   └── HubError     the Hugging Face Hub cannot be reached or has no such thing
+    ├── TokenizerError   a tokenizer cannot be trained, read or matched     (also a ValueError)
+    ├── CheckpointError  a run or checkpoint is missing, damaged or another's
+    ├── ModelError       weights or a model folder cannot be used           (also a ValueError)
+    ├── OutputError      the place to write to is taken, full or read-only
+    └── ExportError      a finished export does not equal the model it came from
+
+The message of each is one line: what happened, where, and what to do. The command line prints it after
+``error:`` and exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+
+class MamegptError(Exception):
+    """The root: whatever a user may want to catch from this package."""
+
+
+class ConfigError(MamegptError, ValueError):
+    """A setting is wrong or contradicts another; the message names the setting and a value that works."""
+
+
+class DataError(MamegptError, ValueError):
+    """Text, a corpus or token shards are missing, empty, damaged or in another format."""
+
+
+class HubError(DataError):
+    """The Hugging Face Hub cannot be reached, or has no such repository, file or revision."""
+
+
+class TokenizerError(MamegptError, ValueError):
+    """A tokenizer cannot be trained on this text, cannot be read, or is not the one expected."""
+
+
+class CheckpointError(MamegptError):
+    """A run or checkpoint is missing, damaged, or belongs to other data, tokenizer or settings."""
+
+
+class ModelError(MamegptError, ValueError):
+    """Weights or a model folder are missing, truncated, unsafe to load, or contradict the sizes given."""
+
+
+class OutputError(MamegptError, OSError):
+    """The place to write to exists already, is full, or may not be written."""
+
+
+class ExportError(MamegptError):
+    """A finished export, loaded again, does not behave as the model it was made from."""
