@@ -7,6 +7,7 @@
     ├── TokenizerError   a tokenizer cannot be trained, read or matched     (also a ValueError)
     ├── CheckpointError  a run or checkpoint is missing, damaged or another's
     ├── ModelError       weights or a model folder cannot be used           (also a ValueError)
+    ├── TrainingError    a run cannot go on: the loss is no longer a number
     ├── OutputError      the place to write to is taken, full or read-only
     └── ExportError      a finished export does not equal the model it came from
 
@@ -41,6 +42,10 @@ class CheckpointError(MamegptError):
 
 class ModelError(MamegptError, ValueError):
     """Weights or a model folder are missing, truncated, unsafe to load, or contradict the sizes given."""
+
+
+class TrainingError(MamegptError):
+    """A run cannot go on; what was saved before stays as it is."""
 
 
 class OutputError(MamegptError, OSError):

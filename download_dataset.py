@@ -1,0 +1,9 @@
+"""Fetch Wiki-40B Japanese (or another data set) from the Hugging Face Hub into the cache.
+
+python download_dataset.py
+"""
+
+from mamegpt.cli import download, run
+
+if __name__ == "__main__":
+    run(download)

@@ -1,0 +1,43 @@
+"""Go on with a text, greedily, with a model from the Hugging Face Hub or a local folder.
+
+python generate.py --prompt "こんにちは。最近あった面白いことは、" --max-new-tokens 50
+"""
+
+from typing import Literal
+
+from mamegpt.cli import run, write_stream
+
+
+def main(
+    prompt: str,
+    max_new_tokens: int = 50,
+    repo_id: str = "oga5/hf-jp-gpt-wiki",
+    spm_file: str = "jp_tok_wiki.model",
+    device: Literal["cpu", "cuda"] | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write the most likely continuation of a text.
+
+    Args:
+        prompt: Text to go on with.
+        max_new_tokens: Longest continuation, in tokens.
+        repo_id: Repository on the Hub, or a local folder.
+        spm_file: SentencePiece model inside it.
+        device: Where to compute (default: cuda if there is one, else cpu).
+        trust_remote_code: Let transformers run Python code from the repository, if the model is not in the layout
+            of export_to_hf.py; a model that is needs no such trust.
+    """
+    from mamegpt.distributed import pick_device
+    from mamegpt.generation import stream
+    from mamegpt.pretrained import load_pretrained
+
+    chosen = pick_device(device or "auto")
+    print(f"Using device: {chosen}")
+    loaded = load_pretrained(repo_id, spm_file=spm_file, device=chosen, trust_remote_code=trust_remote_code)
+    pieces = stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, use_cache=loaded.use_cache)
+    print("\n=== Generation ===")
+    write_stream(prompt, pieces)
+
+
+if __name__ == "__main__":
+    run(main)

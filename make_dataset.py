@@ -1,0 +1,31 @@
+"""Cut a topic out of a data set: the articles with a keyword, in one text file, each headed 【title】.
+
+python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ファミコン" --out output_with_titles.txt
+"""
+
+from pathlib import Path
+
+from mamegpt.cli import run
+from mamegpt.extract import extract
+
+
+def main(
+    keyword: str,
+    dataset: str = "fujiki/wiki40b_ja",
+    split: str = "train",
+    out: Path = Path("output_with_titles.txt"),
+) -> None:
+    """Write the articles that mention a keyword into one text file, each as 【title】 and its text.
+
+    Args:
+        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン).
+        dataset: Data set on the Hub, or a local file or folder (parquet, jsonl, txt).
+        split: Split of the data set.
+        out: Text file to write; one that is there is replaced when the new one is complete.
+    """
+    report = extract(dataset, split, keyword, out)
+    print(report.table())
+
+
+if __name__ == "__main__":
+    run(main)

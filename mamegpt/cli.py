@@ -1,0 +1,357 @@
+"""The command ``mamegpt``: each function here is one of its commands, and their docstrings are its help.
+
+Heavy libraries are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from mamegpt import __version__
+from mamegpt.config import TrainConfig
+from mamegpt.console import INTERRUPTED, say, sparkline, table
+from mamegpt.errors import ConfigError, MamegptError
+from mamegpt.generation import Sampling
+
+__all__ = ["main", "run", "write_stream"]
+
+
+def demo(
+    data: str = "",
+    keyword: str = "",
+    out: Path = Path("demo"),
+    seconds: float = 60.0,
+    vocab_size: int = 0,
+    seed: int = 42,
+) -> None:
+    """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
+
+    Args:
+        data: Text to learn (file, folder or Hub data set); if empty, the built-in stories 豆物語.
+        keyword: With --data: learn only documents with this word.
+        out: Folder for everything that is made; a number is added if it exists.
+        seconds: Seconds of training.
+        vocab_size: Pieces of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
+        seed: Fixes everything random.
+    """
+    from mamegpt.demo import demo as show
+
+    show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
+
+
+def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
+    """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
+
+    Args:
+        dataset: Data set on the Hub, owner/name.
+        cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
+    """
+    from mamegpt.sources import download as fetch
+
+    got = fetch(dataset, cache_dir)
+    say(f"{got.name} lies in {got.folder}")
+    rows = []
+    for name, split in got.splits.items():
+        count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
+        rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
+    say(table(rows))
+    say(f'next: mamegpt extract --dataset {dataset} --keyword "ファミコン" --out topic.txt')
+
+
+def extract(
+    keyword: str,
+    dataset: str = "fujiki/wiki40b_ja",
+    split: str = "train",
+    out: Path = Path("output_with_titles.txt"),
+) -> None:
+    """Write the articles that mention a keyword into one text file, each as 【title】 and its text.
+
+    Args:
+        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン).
+        dataset: Data set on the Hub, or a local file or folder (parquet, jsonl, txt).
+        split: Split of the data set.
+        out: Text file to write; one that is there is replaced when the new one is complete.
+    """
+    from mamegpt.extract import extract as cut
+
+    report = cut(dataset, split, keyword, out)
+    say(report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
+
+
+def tokenizer(
+    data: str,
+    out: Path,
+    split: str = "train",
+    vocab_size: int = 16000,
+    model_type: Literal["bpe", "unigram"] = "bpe",
+    character_coverage: float = 0.9995,
+    max_characters: int = 10_000_000,
+    overwrite: bool = False,
+) -> None:
+    """Train a SentencePiece tokenizer that loses nothing; rare characters are spelt in bytes.
+
+    Args:
+        data: Text to learn from: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        out: Name of the files to write, OUT.model and OUT.vocab.
+        split: Split of the data.
+        vocab_size: Number of pieces.
+        model_type: bpe gives the same ids in every program that loads it; unigram is SentencePiece's classic.
+        character_coverage: Share of the text's characters that get a piece of their own.
+        max_characters: Learn from a sample of this many characters (0: from all).
+        overwrite: Replace files of that name.
+    """
+    from mamegpt.sources import read_texts
+    from mamegpt.tokenizer import train_tokenizer
+
+    report = train_tokenizer(
+        read_texts(data, split),
+        out,
+        vocab_size=vocab_size,
+        model_type=model_type,
+        character_coverage=character_coverage,
+        max_characters=max_characters or None,
+        overwrite=overwrite,
+    )
+    say(
+        f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
+        f"in {report.elapsed_s:.1f} s",
+        table(
+            [
+                ("characters per token", f"{report.characters_per_token:.3f}"),
+                ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
+                ("long lines split", f"{report.n_lines_split:,}"),
+            ]
+        ),
+        f"next: mamegpt train --data {data} --tokenizer {report.path} --out runs/first",
+    )
+
+
+def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], resume: Path | None = None) -> int:
+    """Train a model on text, or go on with a run that was stopped.
+
+    Args:
+        resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
+    """
+    from mamegpt.trainer import train as fit
+
+    if resume is not None:
+        if config != TrainConfig():
+            raise ConfigError("--resume takes every setting from the run; leave the other options out")
+        config = dataclasses.replace(TrainConfig.load(resume / "config.json"), out=str(resume))
+    result = fit(config, resume=resume is not None)
+    if result.interrupted:
+        say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+        return INTERRUPTED
+    say(
+        f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}",
+        f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
+        f'next: mamegpt generate --model {result.out} --prompt "日本の"',
+    )
+    return 0
+
+
+def evaluate(
+    model: str,
+    data: str,
+    split: str = "validation",
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    json: bool = False,
+) -> None:
+    """How well a model predicts a text: loss, bits per byte, bits per character.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        data: Text: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards.
+        split: Split of the data (train or val for token shards).
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.scoring import score
+
+    quality = score(model, data, split, spm_file=spm_file, device=device)
+    if json:
+        import json as json_format
+
+        say(json_format.dumps(dataclasses.asdict(quality)))
+        return
+    say(
+        table(
+            [
+                ("bits per character", f"{quality.bits_per_character:.4f}"),
+                ("bits per byte", f"{quality.bits_per_byte:.4f}"),
+                ("loss (nats per token)", f"{quality.loss:.4f}"),
+                ("tokens", f"{quality.n_tokens:,}"),
+                ("characters", f"{quality.n_characters:,}"),
+            ]
+        )
+    )
+
+
+def generate(
+    model: str,
+    prompt: str,
+    max_new_tokens: int = 100,
+    samples: int = 1,
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008  (frozen)
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    trust_remote_code: bool = False,
+) -> None:
+    """Go on with a text, streaming; greedy unless a temperature is given.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        prompt: Text to go on with; empty starts a new one.
+        max_new_tokens: Longest continuation, in tokens.
+        samples: Continuations to write; all but greedy ones differ.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+        trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
+    """
+    from mamegpt.distributed import pick_device
+    from mamegpt.generation import stream
+    from mamegpt.pretrained import load_pretrained
+
+    if samples < 1:
+        raise ConfigError(f"--samples must be at least 1, not {samples}")
+    loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
+    for i in range(samples):
+        chosen = dataclasses.replace(sampling, seed=sampling.seed + i)
+        write_stream(
+            prompt,
+            stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, use_cache=loaded.use_cache),
+        )
+        if i + 1 < samples:
+            say("---")
+
+
+def export(model: str, out: Path, spm_file: str = "", overwrite: bool = False) -> None:
+    """Write a folder that transformers loads, and compare it with the model before saying it is done.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        out: Folder to write.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        overwrite: Replace a folder of that name when the new one is complete.
+    """
+    from mamegpt.publish import export_pretrained
+
+    report = export_pretrained(model, out, spm_file=spm_file, overwrite=overwrite)
+    say(
+        f"{report.out}: loaded again in a clean process and compared",
+        table(list(report.checks.items())),
+        f'next: mamegpt generate --model {report.out} --prompt "日本の"',
+    )
+
+
+def doctor() -> None:
+    """What this machine can do, and what mamegpt would choose on it."""
+    from mamegpt.machine import facts
+
+    say(f"mamegpt {__version__}", table(facts(Path())))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "download": download,
+    "extract": extract,
+    "tokenizer": tokenizer,
+    "train": train,
+    "eval": evaluate,
+    "generate": generate,
+    "export": export,
+    "doctor": doctor,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line ``mamegpt ...`` and exit."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments in (["--version"], ["-V"]):
+        say(f"mamegpt {__version__}")
+        return
+    run(COMMANDS, arguments or ["--help"])
+
+
+def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None) -> None:
+    """Parse a command line into a call, make it, and exit: 0, what it returns, or 2 with one line of why not.
+
+    ``command`` is one function, or several by name. Options may be spelt with dashes or underscores; a switch may
+    stand alone or be followed by True or False in any case. Mistakes of the user end in one line on standard
+    error; anything else is a bug of ours and keeps its traceback.
+    """
+    for stream_ in (sys.stdout, sys.stderr):
+        if isinstance(stream_, io.TextIOWrapper):
+            stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
+    config = (tyro.conf.FlagConversionOff,)
+    try:
+        with _SWITCHES:
+            if isinstance(command, dict):
+                code = tyro.extras.subcommand_cli_from_dict(
+                    command, prog="mamegpt", description=__doc_line(), args=arguments, config=config
+                )
+            else:
+                code = tyro.cli(command, args=arguments, config=config)
+    except MamegptError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            sys.exit(0)  # the reader of our output has seen enough
+        _fail(f"{error.filename or 'writing'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        say("", "stopped; nothing that was complete is lost")
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def write_stream(prompt: str, pieces: Any) -> None:
+    """Print a prompt and its continuation as it is made."""
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
+
+
+_SWITCHES = ConstructorRegistry()
+
+
+@_SWITCHES.primitive_rule
+def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
+    """Read ``--flag``, ``--flag True`` and ``--flag false`` alike."""
+    if info.type is not bool:
+        return None
+
+    def read(words: list[str]) -> bool:
+        if [word.lower() for word in words] not in ([], ["true"], ["false"]):
+            raise ValueError(f"{' '.join(words)} is neither True nor False")
+        return not words or words[0].lower() == "true"
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[True|False]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def __doc_line() -> str:
+    import mamegpt
+
+    return (mamegpt.__doc__ or "").strip()
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

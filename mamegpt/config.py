@@ -1,0 +1,180 @@
+"""Every setting of a model and of a run, each with one sentence that is also its command-line help."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mamegpt.errors import CheckpointError, ConfigError
+
+__all__ = ["ModelConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The sizes of a model; the names are the book's and those of an exported ``config.json``."""
+
+    vocab_size: int
+    context_length: int = 256
+    emb_dim: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    drop_rate: float = 0.1
+    qkv_bias: bool = False
+
+    def problems(self) -> list[str]:
+        """What is wrong with these sizes, a line each; empty if nothing is."""
+        found = [
+            f"{flag(name)} must be at least 1, not {getattr(self, name)}"
+            for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
+            if getattr(self, name) < 1
+        ]
+        if not 0 <= self.drop_rate < 1:
+            found.append(f"--drop-rate must be at least 0 and below 1, not {self.drop_rate}")
+        if self.n_heads >= 1 and self.emb_dim >= 1 and self.emb_dim % self.n_heads:
+            below = self.emb_dim // self.n_heads * self.n_heads
+            use = " or ".join(str(n) for n in (below, below + self.n_heads) if n)
+            found.append(f"--emb-dim {self.emb_dim} is not divisible by --n-heads {self.n_heads}; use {use}")
+        return found
+
+    def validate(self) -> None:
+        """Raise `ConfigError` with every problem in one line."""
+        if found := self.problems():
+            raise ConfigError("; ".join(found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a training run. Two runs of equal settings give bitwise equal weights."""
+
+    data: str = ""
+    """Text to learn: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards."""
+    tokenizer: str = ""
+    """SentencePiece model file that turns the text into tokens."""
+    out: str = ""
+    """Folder of the run: settings, metrics, tokens and checkpoints; it must not exist yet."""
+    split: str = "train"
+    """Split of the data to learn from."""
+    val_data: str = ""
+    """Text to validate on; if empty, a share of the training documents is held out instead."""
+    val_split: str = "validation"
+    """Split of --val-data to validate on."""
+    val_fraction: float = 0.02
+    """Share of documents held out for validation when there is no --val-data (0: validate on nothing)."""
+
+    architecture: str = "custom-gpt"
+    """Kind of model, a name in the registry mamegpt.models.ARCHITECTURES."""
+    context_length: int = 256
+    """Tokens a model sees at once."""
+    emb_dim: int = 128
+    """Width of the model."""
+    n_layers: int = 4
+    """Transformer blocks."""
+    n_heads: int = 4
+    """Attention heads in a block."""
+    drop_rate: float = 0.0
+    """Share of activations dropped while training."""
+    qkv_bias: bool = False
+    """Give the query, key and value projections a bias."""
+
+    batch_size: int = 32
+    """Windows of --context-length tokens in one step, over all processes."""
+    micro_batch_size: int = 0
+    """Windows in one forward pass of one process; fewer need less memory (0: all of a process's share)."""
+    max_steps: int = 2000
+    """Optimizer steps."""
+    samples_per_epoch: int = 0
+    """Windows drawn before the text is shuffled anew and a mean loss is reported (0: the whole text once)."""
+
+    optimizer: str = "adamw"
+    """Optimizer, a name in the registry mamegpt.optim.OPTIMIZERS."""
+    lr: float = 3e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices; vectors have none."""
+    beta2: float = 0.95
+    """Decay of the second moment of the gradient."""
+    warmup_fraction: float = 0.02
+    """Share of the steps in which the learning rate rises linearly to its peak."""
+    cooldown_fraction: float = 0.6
+    """Share of the steps, at the end, in which it falls linearly to a hundredth of the peak."""
+    grad_clip: float = 1.0
+    """Largest norm of the gradient; a longer one is scaled down to it (0: no limit)."""
+
+    seed: int = 42
+    """Fixes everything random: initial weights, data order, dropout."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes CUDA if there is one, else the CPU."""
+    log_every_steps: int = 10
+    """Steps between lines of progress in a log that is not a terminal."""
+    eval_every_steps: int = 250
+    """Steps between validations; the last step is always followed by one."""
+    val_tokens: int = 65536
+    """Validation tokens looked at while training (0: all); the last validation always takes all."""
+    save_every_steps: int = 250
+    """Steps between checkpoints; the last step is always followed by one."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep; older ones are removed after a newer one is complete."""
+
+    def model(self, vocab_size: int) -> ModelConfig:
+        """The sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
+        names = {field.name for field in dataclasses.fields(ModelConfig)} - {"vocab_size"}
+        return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
+
+    def validate(self, world: int = 1) -> None:
+        """Raise `ConfigError` with every problem in one line. ``world`` is the number of processes."""
+        found = [f"{flag(name)} is needed" for name in ("data", "tokenizer", "out") if not getattr(self, name)]
+        found += self.model(vocab_size=1).problems()
+        for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
+                     "keep_checkpoints"):  # fmt: skip
+            if getattr(self, name) < 1:
+                found.append(f"{flag(name)} must be at least 1, not {getattr(self, name)}")
+        for name in ("micro_batch_size", "samples_per_epoch", "grad_clip", "weight_decay", "seed", "val_tokens"):
+            if getattr(self, name) < 0:
+                found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
+        if not self.lr > 0:
+            found.append(f"--lr must be above 0, not {self.lr}")
+        for name in ("warmup_fraction", "cooldown_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                found.append(f"{flag(name)} must lie between 0 and 1, not {getattr(self, name)}")
+        for name in ("val_fraction", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"{flag(name)} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.warmup_fraction + self.cooldown_fraction > 1:
+            found.append("--warmup-fraction and --cooldown-fraction together must not pass 1")
+        share = self.micro_batch_size or 1
+        if self.batch_size >= 1 and share >= 1 and self.batch_size % (world * share):
+            found.append(
+                f"--batch-size {self.batch_size} is not divisible by {world} processes x "
+                f"--micro-batch-size {share}; use {-(-self.batch_size // (world * share)) * world * share}"
+            )
+        if found:
+            raise ConfigError("; ".join(found))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for ``config.json``."""
+        return dataclasses.asdict(self)
+
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change with any setting but the folder's name."""
+        settings = json.dumps({**self.to_dict(), "out": ""}, sort_keys=True)
+        return hashlib.sha256(settings.encode()).hexdigest()[:8]
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} does not hold the settings of a run: {error}") from None
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field's name."""
+    return "--" + name.replace("_", "-")

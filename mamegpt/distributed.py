@@ -1,0 +1,84 @@
+"""The few facts a process needs about its siblings, and one sum over all of them.
+
+Started plainly, there is one process and nothing here does anything. Started by ``torchrun``, each process reads
+its place from the environment and they speak over gloo (CPU) or NCCL (CUDA).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from mamegpt.errors import ConfigError
+
+__all__ = ["World", "any_process", "barrier", "join", "pick_device", "sum_over_processes"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's number, how many there are, and where it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """Join the process group that ``torchrun`` describes, if it does, and leave it at the end."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = pick_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        yield World(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Add a tensor over all processes, in place, and return it."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+    return value
+
+
+def any_process(value: bool, device: torch.device) -> bool:
+    """Whether ``value`` is true in at least one process."""
+    if not dist.is_initialized():
+        return value
+    return bool(sum_over_processes(torch.tensor(float(value), device=device)).item())
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is CUDA if there is one, else the CPU.
+
+    Raises `ConfigError` if it is asked for by name and not there: nothing falls back in silence.
+    """
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = "cuda" if has["cuda"] else "cpu"
+    if not has[name]:
+        raise ConfigError(f"--device {name} was asked for, but PyTorch sees none here; use --device cpu")
+    return torch.device(name)

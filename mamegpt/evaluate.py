@@ -1,0 +1,97 @@
+"""How good a model is: loss, and bits per byte and per character of the text itself.
+
+Nats per token depend on the tokenizer; bits per byte and per character do not, so they compare any two models.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mamegpt.distributed import World, sum_over_processes
+from mamegpt.errors import DataError
+from mamegpt.loss import linear_cross_entropy
+from mamegpt.models import LanguageModel
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["Quality", "TokenLengths", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length."""
+
+    loss: float
+    bits_per_byte: float
+    bits_per_character: float
+    n_tokens: int
+    n_characters: int
+    n_bytes: int
+
+
+class TokenLengths:
+    """How many bytes and characters of text each token stands for, as two arrays (V,)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        raw = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+        self.n_bytes = np.array([len(b) for b in raw])
+        # A character's first byte is any byte but 10xxxxxx, so pieces of one character add up to one.
+        self.n_characters = np.array([sum(byte & 0xC0 != 0x80 for byte in b) for b in raw])
+
+
+def evaluate(
+    model: LanguageModel,
+    tokens: npt.NDArray[Any],
+    lengths: TokenLengths,
+    *,
+    context_length: int,
+    eos_id: int | None,
+    world: World,
+    max_tokens: int = 0,
+    batch_size: int = 32,
+) -> Quality:
+    """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
+
+    The first token is predicted after an end-of-text token, if there is one; otherwise it is not counted.
+    ``max_tokens`` takes only the beginning. Processes share the windows. Raises `DataError` for fewer than two tokens.
+    """
+    stream = tokens[: max_tokens or None].astype(np.int64)
+    if eos_id is not None:
+        stream = np.concatenate(([eos_id], stream))
+    if len(stream) < 2:
+        raise DataError("there is nothing to evaluate: the text holds less than two tokens")
+    n_targets = len(stream) - 1
+    device = world.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        n_full = n_targets // context_length
+        whole = n_full * context_length
+        x, y = (torch.from_numpy(stream[i : i + whole]).view(n_full, context_length) for i in (0, 1))
+        batches = [(x[i : i + batch_size], y[i : i + batch_size]) for i in range(0, n_full, batch_size)]
+        if whole < n_targets:  # a last window, shorter than the others
+            tail = torch.from_numpy(stream[whole:])[None]
+            batches.append((tail[:, :-1], tail[:, 1:]))
+        for x, y in batches[world.rank :: world.size]:
+            hidden = model.hidden(x.to(device))
+            total += linear_cross_entropy(hidden, model.out_head.weight, y.to(device))
+    model.train(was_training)
+    nats = sum_over_processes(total).item()
+    counted = stream[1:]
+    n_bytes = int(lengths.n_bytes[counted].sum())
+    n_characters = int(lengths.n_characters[counted].sum())
+    bits = nats / math.log(2)
+    return Quality(
+        loss=nats / n_targets,
+        bits_per_byte=bits / max(1, n_bytes),
+        bits_per_character=bits / max(1, n_characters),
+        n_tokens=n_targets,
+        n_characters=n_characters,
+        n_bytes=n_bytes,
+    )

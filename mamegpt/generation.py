@@ -1,0 +1,228 @@
+"""Text from a model: key/value cache, samplers as small pure functions, streaming that never cuts a character.
+
+What a model sees is the last ``context_length`` tokens. While they fit, each new token costs one position, for
+keys and values of the earlier ones are kept. Past that the window moves on by one token a step, every position
+changes, and each step runs the whole window: slower, but exactly what the model was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mamegpt.errors import ConfigError
+from mamegpt.models import LanguageModel
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["KVCache", "Sampling", "generate", "stream", "stream_ids"]
+
+
+class KVCache:
+    """Keys and values of up to ``capacity`` tokens, allocated once; the methods are those of transformers' caches."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lengths: dict[int, int] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append (B, H, T, D) keys and values to a layer and return all it holds, (B, H, S, D), without a copy."""
+        if layer_idx not in self._layers:
+            B, H, _, D = key_states.shape
+            self._layers[layer_idx] = (
+                key_states.new_empty(B, H, self.capacity, D),
+                value_states.new_empty(B, H, self.capacity, D),
+            )
+        past = self._lengths.get(layer_idx, 0)
+        S = past + key_states.shape[2]
+        keys, values = self._layers[layer_idx]
+        keys[:, :, past:S] = key_states
+        values[:, :, past:S] = value_states
+        self._lengths[layer_idx] = S
+        return keys[:, :, :S], values[:, :, :S]
+
+    def get_seq_length(self) -> int:
+        """How many tokens are held."""
+        return self._lengths.get(0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. The default is greedy: always the most likely."""
+
+    temperature: float = 0.0
+    """Randomness: 0 always takes the most likely token, 1 samples as the model was trained."""
+    top_k: int = 0
+    """Sample among this many most likely tokens only (0: all)."""
+    top_p: float = 1.0
+    """Sample among the fewest tokens whose probabilities add up to this (1: all)."""
+    min_p: float = 0.0
+    """Sample among tokens at least this share as likely as the most likely one (0: all)."""
+    repetition_penalty: float = 1.0
+    """Divide the logits of tokens already there by this (1: off; 1.1 to 1.3 discourages loops)."""
+    seed: int = 0
+    """Fixes the samples; the i-th of several uses seed + i."""
+    stop: list[str] = field(default_factory=list)
+    """End before any of these strings appears."""
+
+    def validate(self) -> None:
+        """Raise `ConfigError` with every problem in one line."""
+        found = []
+        if self.temperature < 0:
+            found.append(f"--temperature must not be negative, not {self.temperature}")
+        if self.top_k < 0:
+            found.append(f"--top-k must not be negative, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            found.append(f"--top-p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            found.append(f"--min-p must lie between 0 and 1, not {self.min_p}")
+        if not self.repetition_penalty > 0:
+            found.append(f"--repetition-penalty must be above 0, not {self.repetition_penalty}")
+        if "" in self.stop:
+            found.append("--stop must not be empty")
+        if found:
+            raise ConfigError("; ".join(found))
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make ids in ``seen`` less likely: positive logits (V,) are divided, negative multiplied.
+
+    Keskar et al. 2019 ("CTRL"), section 4.1, with the sign as transformers has it.
+    """
+    chosen = logits[seen]
+    return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """All but the ``k`` largest logits (V,) become -inf (Fan et al. 2018)."""
+    smallest = logits.topk(min(k, logits.numel())).values[-1]
+    return logits.masked_fill(logits < smallest, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest logits (V,) whose probabilities reach ``p`` (Holtzman et al. 2020, eq. 2)."""
+    ordered, order = logits.softmax(-1).sort(descending=True)
+    before = ordered.cumsum(-1) - ordered  # probability of everything more likely
+    return logits.index_fill(0, order[before >= p], -torch.inf)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep logits (V,) at least ``p`` times as likely as the largest (Nguyen et al. 2024, eq. 2)."""
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
+
+
+def choose(logits: Tensor, seen: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """The next id, from logits (V,) and the ids so far (N,)."""
+    if sampling.repetition_penalty != 1:
+        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / sampling.temperature
+    if sampling.top_k:
+        logits = keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = keep_top_p(logits, sampling.top_p)
+    if sampling.min_p > 0:
+        logits = keep_min_p(logits, sampling.min_p)
+    return int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
+
+
+@torch.inference_mode()
+def stream_ids(
+    model: LanguageModel,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    eos_id: int | None = None,
+    *,
+    use_cache: bool = True,
+) -> Iterator[int]:
+    """Yield new ids one at a time, until ``eos_id`` (not yielded) or ``max_new_tokens``.
+
+    ``ids`` holds at least one id. The model is switched to evaluation mode.
+    """
+    sampling = sampling or Sampling()
+    device = model.out_head.weight.device
+    context_length = model.context_length
+    model.eval()
+    generator = torch.Generator(device).manual_seed(sampling.seed)
+    all_ids = torch.tensor(list(ids), device=device)
+    cache = KVCache(context_length)
+    for _ in range(max_new_tokens):
+        if not use_cache or len(all_ids) > context_length:
+            states = model.hidden(all_ids[None, -context_length:])
+        else:
+            states = model.hidden(all_ids[None, cache.get_seq_length() :], cache)
+        next_id = choose(model.out_head(states[0, -1]).float(), all_ids, sampling, generator)
+        if next_id == eos_id:
+            return
+        yield next_id
+        all_ids = torch.cat((all_ids, all_ids.new_tensor([next_id])))
+
+
+def stream(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """Yield the continuation of ``prompt`` in pieces that never hold half a character.
+
+    An empty prompt starts a new document. Raises `ConfigError` for impossible settings, or for an empty prompt
+    with a tokenizer that has no end-of-text token.
+    """
+    sampling = sampling or Sampling()
+    sampling.validate()
+    if max_new_tokens < 1:
+        raise ConfigError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        if tokenizer.eos_id is None:
+            raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
+        ids = [tokenizer.eos_id]
+    decoder = tokenizer.stream()
+    for token in ids:
+        decoder.push(token)
+    held = ""  # text that may turn out to be the beginning of a stop string
+    for new_id in stream_ids(model, ids, max_new_tokens, sampling, tokenizer.eos_id, use_cache=use_cache):
+        held += decoder.push(new_id)
+        ready, held, stopped = _release(held, sampling.stop)
+        if ready:
+            yield ready
+        if stopped:
+            return
+    ready, held, stopped = _release(held + decoder.flush(), sampling.stop)
+    if ready or (held and not stopped):
+        yield ready + ("" if stopped else held)
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    use_cache: bool = True,
+) -> str:
+    """The continuation of ``prompt``, whole; see `stream`."""
+    return "".join(stream(model, tokenizer, prompt, max_new_tokens, sampling, use_cache=use_cache))
+
+
+def _release(held: str, stops: Sequence[str]) -> tuple[str, str, bool]:
+    """Split held-back text into what is safe to show and what must wait; the last says that a stop was found."""
+    found = [position for stop in stops if (position := held.find(stop)) >= 0]
+    if found:
+        return held[: min(found)], "", True
+    wait = max(
+        (n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])),
+        default=0,
+    )
+    return held[: len(held) - wait], held[len(held) - wait :], False

@@ -1,0 +1,79 @@
+"""The Hugging Face Hub: one function that brings a repository's files here, and says plainly why it could not."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from mamegpt.errors import HubError
+
+__all__ = ["is_hub_name", "snapshot"]
+
+ATTEMPTS = 3
+"""Tries when the Hub answers that it is busy; the client itself retries only part of its requests."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether ``name`` has the form ``owner/name``."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
+def snapshot(
+    name: str,
+    patterns: Sequence[str],
+    *,
+    repo_type: Literal["model", "dataset"],
+    revision: str = "main",
+    cache_dir: Path | None = None,
+) -> Path:
+    """The cached folder of a repository's files that match ``patterns``, brought up to date if the Hub answers.
+
+    Without a network it is what the cache holds. ``cache_dir`` is by default huggingface_hub's own.
+    Raises `HubError`: what could not be had, from where, and what to do.
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+
+    hub = constants.ENDPOINT
+    kind = "data set" if repo_type == "dataset" else "model"
+    # What the HTTP client raises: requests' errors are all OSErrors, those of httpx have this base.
+    network_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+    # This small file is in every repository, so that even one with nothing else leaves a folder in the cache.
+    wanted = [*patterns, ".gitattributes"]
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return Path(
+                snapshot_download(
+                    name, repo_type=repo_type, revision=revision, cache_dir=cache_dir, allow_patterns=wanted
+                )
+            )
+        except errors.GatedRepoError as error:
+            raise HubError(f"{name} is gated: accept its terms at {hub}, then run `hf auth login`") from error
+        except errors.RepositoryNotFoundError as error:
+            raise HubError(
+                f"no file or folder {name} here, and no such {kind} at {hub}; check the name, "
+                "or run `hf auth login` if it is private"
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise HubError(f"{name} at {hub} has no revision {revision}") from error
+        except errors.LocalEntryNotFoundError as error:
+            raise HubError(
+                f"{name} is no file or folder here, {hub} cannot serve it now ({_reason(error)}), and the cache does "
+                "not hold all of it; connect to the network once, or give a local path"
+            ) from error
+        except (network_error, errors.HFValidationError, OSError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", 0)
+            if status < 500 or attempt == ATTEMPTS:
+                raise HubError(f"{name} cannot be fetched from {hub} ({_reason(error)}); try again") from error
+            time.sleep(attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what lies at the bottom of an error, for our messages are one line."""
+    bottom = error.__cause__ or error
+    return next(iter(str(bottom).strip().splitlines()), type(bottom).__name__)

@@ -1,0 +1,84 @@
+"""What this machine can do, as facts with a name and a value each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import torch
+
+__all__ = ["facts"]
+
+HUB_TIMEOUT_S = 4.0
+
+
+def facts(folder: Path) -> list[tuple[str, str]]:
+    """Processor, memory, compiler, accelerators, disk at ``folder``, Hub, and what mamegpt would choose."""
+    return [
+        ("system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
+        ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("processor", f"{_processor()}, {_cores()}"),
+        ("vector units", _vector_units()),
+        ("memory", _memory()),
+        ("GPU", _gpu()),
+        ("C++ compiler", _compiler()),
+        ("disk", f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free at {folder.resolve()}"),
+        ("Hub", _hub()),
+        ("will train on", "cuda" if torch.cuda.is_available() else "cpu"),
+        ("will compute in", "float32, without torch.compile"),
+    ]
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> str:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{psutil.cpu_count(logical=False) or '?'} cores, {usable} threads usable"
+
+
+def _vector_units() -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    found = torch.cpu.get_capabilities()
+    extras = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile", "avx512_vnni") if found.get(name)]
+    bf16 = "bfloat16 in hardware" if found.get("avx512_bf16") or found.get("amx_bf16") else "no bfloat16 in hardware"
+    return f"{capability} ({', '.join(extras) or 'no extras'}): {bf16}"
+
+
+def _memory() -> str:
+    memory = psutil.virtual_memory()
+    return f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free"
+
+
+def _gpu() -> str:
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    if torch.backends.mps.is_available():
+        return "Apple MPS (use it with --device mps)"
+    return "none"
+
+
+def _compiler() -> str:
+    found = next((path for name in ("g++", "clang++", "cl") if (path := shutil.which(name))), None)
+    return found or "none (torch.compile needs one; mamegpt works without)"
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        return f"{constants.ENDPOINT} cannot be reached ({getattr(error, 'reason', error)}); local data works"
+    return f"{constants.ENDPOINT} answers"

@@ -1,0 +1,98 @@
+"""The README.md of an exported folder, in Japanese, from facts alone."""
+
+from __future__ import annotations
+
+from mamegpt.config import ModelConfig
+from mamegpt.evaluate import Quality
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["model_card"]
+
+_CARD = """\
+---
+language:
+- ja
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- mamegpt
+- custom-gpt
+---
+
+# {name}
+
+豆GPT (mamegpt) でゼロから事前学習した、小さな日本語の言語モデルです。
+
+## 使い方
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+inputs = tokenizer("昔々、", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
+```
+
+`trust_remote_code=True` は、このフォルダの `modeling_custom_gpt.py` を実行するという意味です。
+豆GPT 自身の `mamegpt generate --model {name} --prompt "昔々、"` は、フォルダのコードを実行せずに読み込みます。
+
+## モデル
+
+| 項目 | 値 |
+| --- | --- |
+| 構造 | GPT-2 型(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない) |
+| パラメータ数 | {n_parameters:,} |
+| 層 / 幅 / ヘッド | {n_layers} / {emb_dim} / {n_heads} |
+| 文脈の長さ | {context_length} トークン |
+| トークナイザ | SentencePiece {model_type}、{vocab_size:,} 語彙、正規化 {normalizer}、バイトフォールバック{byte_fallback} |
+{training}
+## 限界
+
+小さなモデルです。文は日本語らしくても、内容は事実とは限りません。学習した文章の偏りを受け継ぎ、文章の一部をそのまま
+書き出すことがあります。
+
+## ライセンス
+
+`modeling_custom_gpt.py` は Apache License 2.0 です。構造と重みの名前は Sebastian Raschka 著
+"Build a Large Language Model (From Scratch)" と [LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) に
+よります。学習に使った文章のライセンスに従ってください。
+"""
+
+
+def model_card(
+    name: str,
+    sizes: ModelConfig,
+    n_parameters: int,
+    tokenizer: Tokenizer,
+    *,
+    data: str = "",
+    step: int = 0,
+    n_tokens: int = 0,
+    quality: Quality | None = None,
+) -> str:
+    """The card's text. ``data``, ``step`` and ``n_tokens`` (seen in training) are left out where not known."""
+    rows = []
+    if data:
+        rows.append(f"| 学習した文章 | {data} |")
+    if step:
+        rows.append(f"| 学習 | {step:,} ステップ、{n_tokens:,} トークン |")
+    if quality:
+        rows.append(
+            f"| 検証 | {quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト、"
+            f"損失 {quality.loss:.3f}({quality.n_tokens:,} トークン) |"
+        )
+    settings = tokenizer.settings
+    return _CARD.format(
+        name=name,
+        n_parameters=n_parameters,
+        n_layers=sizes.n_layers,
+        emb_dim=sizes.emb_dim,
+        n_heads=sizes.n_heads,
+        context_length=sizes.context_length,
+        vocab_size=sizes.vocab_size,
+        model_type=settings.model_type,
+        normalizer=settings.normalizer,
+        byte_fallback="あり" if settings.byte_fallback else "なし",
+        training="".join(f"{row}\n" for row in rows),
+    )

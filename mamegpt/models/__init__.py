@@ -1,0 +1,47 @@
+"""The registry of architectures: one file each, one line each.
+
+A model offers ``hidden(ids, cache=None) -> (B, T, C)`` and ``out_head``, a linear layer (V, C);
+``model(ids, cache=None) -> logits (B, T, V)`` is their composition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from torch import Tensor, nn
+
+from mamegpt.config import ModelConfig
+from mamegpt.errors import ConfigError
+
+__all__ = ["ARCHITECTURES", "LanguageModel", "build_model"]
+
+
+class LanguageModel(nn.Module):
+    """What trainer, generator and exporter ask of a model; a type, for no model has to inherit it."""
+
+    context_length: int
+    out_head: nn.Linear
+
+    def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
+        """Final hidden states (B, T, C) of ids (B, T)."""
+        raise NotImplementedError
+
+
+def _custom_gpt(sizes: ModelConfig) -> LanguageModel:
+    from mamegpt.models.modeling_custom_gpt import GPTModel
+
+    return cast(LanguageModel, GPTModel(sizes))  # type: ignore[arg-type]  # the sizes are frozen
+
+
+ARCHITECTURES: dict[str, Callable[[ModelConfig], LanguageModel]] = {
+    "custom-gpt": _custom_gpt,
+}
+
+
+def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
+    """A freshly initialised model. Raises `ConfigError` for an unknown name or impossible sizes."""
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"--architecture {architecture} is not known; choose from {', '.join(ARCHITECTURES)}")
+    sizes.validate()
+    return ARCHITECTURES[architecture](sizes)

@@ -1,0 +1,240 @@
+"""Weights and models from outside: a run, a weights file, an exported folder, a repository on the Hub.
+
+Nothing here runs code that came with the weights: PyTorch files are read with ``weights_only``, and a repository in
+the known layout (``model_type: custom-gpt``) is loaded by our own class.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mamegpt import checkpoint
+from mamegpt.config import ModelConfig, TrainConfig, flag
+from mamegpt.errors import CheckpointError, ModelError
+from mamegpt.hub import is_hub_name, snapshot
+from mamegpt.models import LanguageModel, build_model
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["Pretrained", "load_pretrained", "read_weights", "sizes_of"]
+
+DEFAULT_N_HEADS = 4
+"""Heads leave no trace in the weights; where nothing else says how many, it is the original scripts' number."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model ready to use. ``use_cache`` is false for foreign models, whose code may ignore a cache in silence."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    sizes: ModelConfig | None
+    architecture: str
+    origin: str
+    use_cache: bool = True
+
+
+def load_pretrained(
+    where: str, *, spm_file: str = "", device: str | torch.device = "cpu", trust_remote_code: bool = False
+) -> Pretrained:
+    """Load a run's folder (its newest checkpoint), an exported folder, or a Hub repository, in evaluation mode.
+
+    ``spm_file`` names the SentencePiece model inside a folder or repository; empty: the only one there is.
+
+    Raises `ModelError` if there is no such model, or if loading it would run its own code and
+    ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged.
+    """
+    folder = Path(where)
+    if (folder / "checkpoints").is_dir():
+        found = _load_run(folder)
+    else:
+        found = _load_repository(where, spm_file, trust_remote_code)
+    found.model.to(device).eval()
+    return found
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict under the architecture's own keys, from ``.safetensors`` or a PyTorch file.
+
+    Prefixes that wrappers add (``backbone.``, ``module.``, ``_orig_mod.``) are taken off, and a state dict inside
+    ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, or
+    holds anything but tensors (such a file could run code, so it is never opened further).
+    """
+    if not path.is_file():
+        raise ModelError(f"no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            weights: Any = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path} was refused: it is damaged, or holds code or objects besides tensors, which could do anything "
+            "when opened; ask for a plain state dict or a .safetensors file"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path} is truncated or is not a weights file: {first_line}") from None
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
+        weights = weights["state_dict"]
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ModelError(f"{path} does not hold a state dict (names and tensors)")
+    return {_own_name(str(name)): tensor for name, tensor in weights.items()}
+
+
+def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConfig:
+    """The sizes that a `GPTModel` state dict implies, joined with those given by the caller (None: not given).
+
+    Raises `ModelError` naming both where a given size contradicts the weights, or if keys are missing.
+    """
+    try:
+        vocab_size, emb_dim = weights["tok_emb.weight"].shape
+        context_length = weights["pos_emb.weight"].shape[0]
+    except (KeyError, ValueError):
+        raise ModelError(
+            f"{origin} holds no GPT of the book's layout: tok_emb.weight or pos_emb.weight is missing"
+        ) from None
+    implied: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "context_length": context_length,
+        "emb_dim": emb_dim,
+        "n_layers": len({name.split(".")[1] for name in weights if name.startswith("trf_blocks.")}),
+        "qkv_bias": "trf_blocks.0.att.qkv.bias" in weights,
+    }
+    for name, value in implied.items():
+        if given.get(name) is not None and given[name] != value:
+            raise ModelError(f"{flag(name)} {given[name]} contradicts {origin}, which has {name} {value}; leave it out")
+    sizes = {name: value for name, value in given.items() if value is not None} | implied
+    return ModelConfig(**({"n_heads": DEFAULT_N_HEADS} | sizes))
+
+
+def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) -> None:
+    """Fill a model with a state dict. Raises `ModelError` if a name or shape does not fit."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        raise ModelError(f"{origin} does not fit the model: {' '.join(line.strip() for line in lines[1:3])}") from None
+
+
+def _load_run(run: Path) -> Pretrained:
+    config = TrainConfig.load(run / "config.json")
+    path = checkpoint.latest(run / "checkpoints")
+    if path is None:
+        raise CheckpointError(f"{run} has no checkpoint yet; go on with: mamegpt train --resume {run}")
+    tokenizer = Tokenizer.load(run / "tokenizer.model")
+    sizes = config.model(tokenizer.vocab_size)
+    model = build_model(config.architecture, sizes)
+    load_weights(model, checkpoint.read_model(path), str(path))
+    return Pretrained(model, tokenizer, sizes, config.architecture, str(path))
+
+
+def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
+    """A folder or Hub repository in Hugging Face's layout."""
+    folder = _folder(where, ["config.json", "*.model", "model.safetensors"])
+    config = _read_json(folder / "config.json")
+    tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
+    if config.get("model_type") != "custom-gpt":
+        return _load_foreign(where, str(config.get("model_type")), tokenizer, trust_remote_code)
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        file = _folder(where, ["pytorch_model.bin"]) / "pytorch_model.bin"
+    weights = read_weights(file)
+    known = ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias")
+    sizes = sizes_of(weights, str(file), **{key: config.get(key) for key in known})
+    if tokenizer.vocab_size != sizes.vocab_size:
+        raise ModelError(
+            f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but {file} {sizes.vocab_size}; "
+            "this is not the tokenizer the model was trained with"
+        )
+    model = build_model("custom-gpt", sizes)
+    load_weights(model, weights, str(file))
+    return Pretrained(model, tokenizer, sizes, "custom-gpt", where)
+
+
+def _folder(where: str, patterns: list[str]) -> Path:
+    """A local folder as it is, or the wanted files of a Hub repository."""
+    if Path(where).is_dir():
+        return Path(where)
+    if not is_hub_name(where):
+        raise ModelError(f"no model {where}: it is neither a folder nor a Hub name (owner/name); check the spelling")
+    return snapshot(where, patterns, repo_type="model")
+
+
+def _spm_file(folder: Path, where: str, name: str) -> Path:
+    """The SentencePiece model that was asked for, or the only one there is."""
+    there = sorted(path.name for path in folder.glob("*.model"))
+    if name in there:
+        return folder / name
+    if not name and len(there) == 1:
+        return folder / there[0]
+    asked = f"{where} has no {name}" if name else f"which SentencePiece model of {where} is meant?"
+    raise ModelError(f"{asked}; choose with --spm-file from: {', '.join(there) or 'none there'}")
+
+
+def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remote_code: bool) -> Pretrained:
+    """Any other model, run by transformers, with the repository's own code if it has some."""
+    if not trust_remote_code:
+        raise ModelError(
+            f"{where} is a {model_type!r} model, not ours. --trust-remote-code loads it through transformers, which may "
+            "run Python code from the repository with your rights: say it only if you trust its author"
+        )
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
+    return Pretrained(cast(LanguageModel, _Foreign(model)), tokenizer, None, model_type, where, use_cache=False)
+
+
+class _Foreign(nn.Module):
+    """A transformers model in our generator's terms: its "hidden states" are logits, and its head passes them on."""
+
+    class _PassOn(nn.Module):
+        def __init__(self, weight: Tensor) -> None:
+            super().__init__()
+            self.weight = weight  # asked for its device only
+
+        def forward(self, logits: Tensor) -> Tensor:
+            return logits
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        sizes = (
+            getattr(model.config, name, None) for name in ("context_length", "max_position_embeddings", "n_positions")
+        )
+        self.context_length = next((size for size in sizes if size), 1024)
+
+    @property
+    def out_head(self) -> nn.Module:
+        return self._PassOn(next(self.model.parameters()))
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        output = self.model(input_ids=ids)
+        logits: Tensor = output["logits"]
+        return logits
+
+
+def _own_name(name: str) -> str:
+    for prefix in ("_orig_mod.", "module.", "backbone."):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent} is neither a run nor a model folder: it has no {path.name}") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} does not hold a JSON object")
+    return value

@@ -1,0 +1,391 @@
+"""Train a model: named set-up steps, then one loop, read from top to bottom.
+
+A run is a folder:
+
+    config.json       every setting            tokens/           the text as token shards, if it was not one already
+    tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
+    checkpoints/      see `checkpoint`
+
+**Exact resume.** Weights after step n depend on the settings, the tokens and n, and on nothing else: data order and
+dropout are functions of (seed, step), so a run that is killed at any moment and goes on from its last checkpoint
+ends with bitwise the weights of one that never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mamegpt import checkpoint, distributed
+from mamegpt.config import TrainConfig
+from mamegpt.console import StepProgress, say
+from mamegpt.distributed import World
+from mamegpt.errors import CheckpointError, OutputError, TrainingError
+from mamegpt.evaluate import Quality, TokenLengths, evaluate
+from mamegpt.files import atomic_write, write_json
+from mamegpt.loss import linear_cross_entropy
+from mamegpt.models import LanguageModel, build_model
+from mamegpt.optim import build_optimizer, lr_factor
+from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
+from mamegpt.sources import read_texts
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["CHECKPOINTS", "CONFIG_FILE", "TrainResult", "last_quality", "train"]
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.model"
+METRICS_FILE = "metrics.jsonl"
+TOKENS = "tokens"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a call of `train` ended. ``losses`` has one value, nats per token, for every step of the run so far."""
+
+    out: Path
+    step: int
+    losses: list[float]
+    quality: Quality | None
+    n_parameters: int
+    n_tokens: int
+    elapsed_s: float
+    interrupted: bool
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
+    """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
+
+    Ctrl-C (or SIGTERM) finishes the step, saves and returns with ``interrupted`` set.
+
+    Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
+    in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
+    settings, data or tokenizer or is damaged, and `TrainingError` if the loss stops being a number.
+    """
+    with distributed.join(config.device) as world, _own_folder(config, resume, world) as run:
+        tokenizer = _tokenizer(config, run, world)
+        meta, splits = _tokens(config, tokenizer, run, world)
+        order = WindowOrder(
+            len(splits["train"].tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
+        )
+        lengths = TokenLengths(tokenizer)
+
+        torch.manual_seed(config.seed)
+        model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
+        optimizer = build_optimizer(model, config)
+        fingerprints = {
+            "settings": config.fingerprint(), "tokens": meta.fingerprint(), "tokenizer": tokenizer.fingerprint,
+        }  # fmt: skip
+        first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
+        metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
+        summed_loss: nn.Module = _SummedLoss(model)
+        if world.size > 1:
+            summed_loss = DistributedDataParallel(summed_loss)
+
+        n_parameters = sum(p.numel() for p in model.parameters())
+        if world.is_main:
+            _describe(config, order, n_parameters, splits, world, first_step)
+        share = config.batch_size // world.size
+        n_micro = share // (config.micro_batch_size or share)
+        targets_per_step = config.batch_size * config.context_length
+        train_tokens = splits["train"].tokens
+        step, stopping = first_step, False
+        quality = metrics.quality
+        model.train()
+        begin = mark = time.perf_counter() - elapsed_s
+
+        with (
+            _stop_on_signal() as stop,
+            StepProgress(config.max_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
+        ):
+            while step < config.max_steps and not stopping:
+                # The learning rate of this step.
+                factor = lr_factor(step, config.max_steps, config.warmup_fraction, config.cooldown_fraction)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak_lr"] * factor
+
+                # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
+                x, y = order.batch(train_tokens, step, world.rank, world.size)  # 2 x (share, context_length)
+                inputs, targets = (torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y))
+                step_loss = torch.zeros((), device=world.device)
+                for micro in range(n_micro):
+                    _seed_dropout(config.seed, step, world.rank, micro)
+                    with _no_sync(summed_loss, micro < n_micro - 1):
+                        loss = summed_loss(inputs[micro], targets[micro]) / targets_per_step
+                        (loss * world.size).backward()  # DistributedDataParallel takes a mean; we want the sum
+                    step_loss += loss.detach()
+
+                # The update.
+                if config.grad_clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                step += 1
+                metrics.step(step, step_loss, factor * config.lr)
+
+                # Most steps end here.
+                stopping = distributed.any_process(stop.asked, world.device)
+                is_last = step == config.max_steps
+                logging = step % config.log_every_steps == 0
+                validating = "val" in splits and (step % config.eval_every_steps == 0 or is_last)
+                saving = step % config.save_every_steps == 0 or is_last or stopping
+                epoch_ends = order.epochs(step) > order.epochs(step - 1)
+                if not (logging or validating or saving or epoch_ends):
+                    continue
+
+                # What happened since the last time.
+                now = time.perf_counter()
+                tokens_per_s = metrics.n_unread * targets_per_step / (now - mark)
+                metrics.flush(targets_per_step, now - begin)
+                if not math.isfinite(metrics.losses[-1]):
+                    raise TrainingError(
+                        f"the loss is {metrics.losses[-1]} at step {step} of {run}; "
+                        f"train again with a lower --lr (it was {config.lr:g})"
+                    )
+                seconds_left = (config.max_steps - step) * targets_per_step / tokens_per_s
+                progress.update(step, metrics.losses[-1], tokens_per_s, seconds_left)
+                if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
+                    mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
+                    progress.line(f"epoch {order.epochs(step)} ends at step {step} - mean loss {mean:.4f}")
+
+                # How good the model is by now; after the last step, over the whole validation split.
+                if validating:
+                    quality = evaluate(
+                        model, splits["val"].tokens, lengths, context_length=config.context_length,
+                        eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
+                    )  # fmt: skip
+                    metrics.validation(step, quality)
+                    progress.line(
+                        f"step {step}/{config.max_steps} - validation loss {quality.loss:.4f} - "
+                        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
+                    )
+
+                if saving and world.is_main:
+                    checkpoint.save(
+                        run / CHECKPOINTS, model, optimizer, step=step, keep=config.keep_checkpoints,
+                        elapsed_s=time.perf_counter() - begin, **fingerprints,
+                    )  # fmt: skip
+                mark = time.perf_counter()
+
+        distributed.barrier()
+        return TrainResult(
+            run, step, metrics.losses, quality, n_parameters, step * targets_per_step,
+            time.perf_counter() - begin, interrupted=step < config.max_steps,
+        )  # fmt: skip
+
+
+def last_quality(run: Path, step: int) -> Quality | None:
+    """The newest validation of a run up to ``step``, if there was one."""
+    return _Metrics(run / METRICS_FILE, step, write=False).quality
+
+
+class _SummedLoss(nn.Module):
+    """Ids and targets (B, T) to the sum of their losses: the piece of work that is done in parallel."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        hidden = self.model.hidden(ids)
+        return linear_cross_entropy(hidden, self.model.out_head.weight, targets)
+
+
+@contextlib.contextmanager
+def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path]:
+    """Create or reopen the folder of a run, and hold it against every other process until the end.
+
+    Only the main process touches the folder; the others wait until it has done so.
+    """
+    config.validate(world.size)
+    run = Path(config.out)
+    if not world.is_main:
+        distributed.barrier()
+        yield run
+        return
+    if not resume and run.exists() and any(not path.name.startswith(".") for path in run.iterdir()):
+        raise OutputError(f"{run} already exists; choose another --out, or go on with: mamegpt train --resume {run}")
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            if resume:
+                if TrainConfig.load(run / CONFIG_FILE).fingerprint() != config.fingerprint():
+                    raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
+                for folder in (run, run / CHECKPOINTS):
+                    checkpoint.remove_leftovers(folder)
+            else:
+                write_json(run / CONFIG_FILE, config.to_dict())
+            distributed.barrier()
+            yield run
+    except Timeout:
+        raise OutputError(f"{run} is being trained by another process; wait for it, or choose another --out") from None
+
+
+def _tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
+    """The run's own copy of the tokenizer, made at the first start."""
+    if world.is_main and not (run / TOKENIZER_FILE).exists():
+        Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
+        with atomic_write(run / TOKENIZER_FILE, "wb") as file:
+            file.write(Path(config.tokenizer).read_bytes())
+    distributed.barrier()
+    return Tokenizer.load(run / TOKENIZER_FILE)
+
+
+def _tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
+    """The text as token shards: those given, or those in the run, made from the text at the first start."""
+    if (Path(config.data) / META_FILE).is_file():
+        return open_shards(Path(config.data), tokenizer)
+    if world.is_main and not (run / TOKENS).exists():
+        say(f"tokenizing {config.data} ...")
+        begin = time.perf_counter()
+        texts = {"train": read_texts(config.data, config.split)}
+        if config.val_data:
+            texts["val"] = read_texts(config.val_data, config.val_split)
+        meta = write_shards(run / TOKENS, texts, tokenizer, val_fraction=config.val_fraction, source=config.data)
+        train = meta.splits["train"]
+        say(
+            f"{train.n_tokens:,} tokens of {train.n_documents:,} documents, "
+            f"{train.n_characters / train.n_tokens:.3f} characters each, in {time.perf_counter() - begin:.1f} s"
+        )
+    distributed.barrier()
+    return open_shards(run / TOKENS, tokenizer)
+
+
+def _restore(
+    run: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, fingerprints: dict[str, str]
+) -> tuple[int, float]:
+    """Load the newest checkpoint, if there is one: finished steps and the seconds they took."""
+    path = checkpoint.latest(run / CHECKPOINTS)
+    if path is None:
+        return 0, 0.0
+    state = checkpoint.read_state(path)
+    for what, fingerprint in fingerprints.items():
+        if getattr(state, what) != fingerprint:
+            raise CheckpointError(f"{path} was made with other {what} than the run has now; nothing was changed")
+    checkpoint.load(path, model, optimizer)
+    return state.step, state.elapsed_s
+
+
+def _describe(
+    config: TrainConfig, order: WindowOrder, n_parameters: int, splits: dict[str, Split], world: World, first_step: int
+) -> None:
+    """Say what is about to happen."""
+    held_out = f"{len(splits['val'].tokens):,} tokens" if "val" in splits else "none"
+    say(
+        f"device: {world.device}, {world.size} process(es), {torch.get_num_threads()} threads",
+        f"model: {n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
+        f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
+        f"steps: {first_step:,} done of {config.max_steps:,}, {config.batch_size} windows each",
+    )
+
+
+def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:
+    """Make the random numbers of one forward pass a function of where it stands, so that no state is carried."""
+    digest = hashlib.blake2b(f"{seed}:{step}:{rank}:{micro}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def _no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
+    """Gradients of all but the last micro-batch stay in their process."""
+    if more_follow and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()
+
+
+class _Stop:
+    """Whether a signal asked the run to end after the current step."""
+
+    asked = False
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request; the second one acts as ever."""
+    stop = _Stop()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.asked = True
+        say("", "stopping after this step (once more to stop at once)")
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Metrics:
+    """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
+
+    Losses are read back from the device only at `flush`, so most steps never wait for it.
+    """
+
+    def __init__(self, path: Path, first_step: int, write: bool) -> None:
+        self.path, self.write = path, write
+        self.losses: list[float] = []
+        self.quality: Quality | None = None
+        self._unread: list[tuple[int, float, Tensor]] = []
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines if line.endswith("}")]  # a killed process leaves half a line
+        records = [record for record in records if record["step"] <= first_step]
+        self.losses = [record["loss"] for record in records if "loss" in record]
+        for record in records:
+            if "quality" in record:
+                self.quality = Quality(**record["quality"])
+        if write:
+            with atomic_write(path) as file:
+                file.writelines(_json_line(record) for record in records)
+
+    @property
+    def n_unread(self) -> int:
+        """Steps since the last `flush`."""
+        return len(self._unread)
+
+    def step(self, step: int, loss: Tensor, lr: float) -> None:
+        """Remember one step; ``loss`` is this process's share of it."""
+        self._unread.append((step, lr, loss))
+
+    def flush(self, targets_per_step: int, elapsed_s: float) -> None:
+        """Add the losses up over all processes and write a line for each step."""
+        losses = distributed.sum_over_processes(torch.stack([loss for _, _, loss in self._unread])).tolist()
+        self._append(
+            {"step": step, "loss": loss, "lr": lr, "tokens": step * targets_per_step, "elapsed_s": elapsed_s}
+            for (step, lr, _), loss in zip(self._unread, losses, strict=True)
+        )
+        self.losses += losses
+        self._unread.clear()
+
+    def validation(self, step: int, quality: Quality) -> None:
+        """Write what a validation found."""
+        self._append([{"step": step, "quality": asdict(quality)}])
+
+    def _append(self, records: Iterable[dict[str, Any]]) -> None:
+        if self.write:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.writelines(_json_line(record) for record in records)
+
+
+def _json_line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"

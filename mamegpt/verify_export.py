@@ -1,0 +1,71 @@
+"""What a stranger sees in an exported folder; run in a process of its own, with the public packages only.
+
+    python verify_export.py FOLDER CASES.json
+
+``export_hf`` starts it on every folder it writes, before the folder gets its name, and reads the JSON it prints. It
+must not import mamegpt: it stands for a machine that has never heard of it.
+
+``CASES.json`` holds ``ids``, a list of rows of token ids of one length; ``n_new_tokens``; and ``texts``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+
+def main(folder: str, cases_file: str) -> None:
+    """Load the folder in every way its files promise, and print what came out."""
+    cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
+    ids = torch.tensor(cases["ids"])
+    found: dict[str, Any] = {}
+    for name, safetensors in (("model.safetensors", True), ("pytorch_model.bin", False)):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=True, dtype=torch.float32, use_safetensors=safetensors, output_loading_info=True
+        )
+        model.eval()
+        odd_keys = sorted(
+            str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]
+        )
+        with torch.inference_mode():
+            found[name] = {"odd_keys": odd_keys, "logits": model(ids).logits.tolist()}
+    found |= behaviour(model, ids, cases["n_new_tokens"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found["text_ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in cases["texts"]]
+    found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
+    writer = pipeline("text-generation", model=folder, trust_remote_code=True)
+    prompt = cases["texts"][0][:8]
+    found["pipeline"] = writer(prompt, max_new_tokens=4, do_sample=False)[0]["generated_text"]
+    print(json.dumps(found))
+
+
+@torch.inference_mode()
+def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, Any]:
+    """Greedy continuations with and without cache, of padded rows, and the loss of labels."""
+    options = {"max_new_tokens": n_new_tokens, "min_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0}
+    cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)
+    plain = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=False, **options)
+    half = ids.shape[1] // 2
+    padded, mask = ids.clone(), torch.ones_like(ids)
+    padded[0, :half] = 0
+    mask[0, :half] = 0
+    alone = model.generate(ids[:1, half:], attention_mask=mask[:1, half:], **options)
+    beside = model.generate(padded, attention_mask=mask, **options)
+    logits = model(ids).logits
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    return {
+        "cached": cached.tolist(),
+        "cached_is_plain": torch.equal(cached, plain),
+        "padded_is_alone": torch.equal(alone[0, -n_new_tokens:], beside[0, -n_new_tokens:]),
+        "loss_difference": abs(model(ids, labels=ids).loss.item() - loss.item()),
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,390 @@
+import json
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import HubServer
+
+from mamegpt.errors import DataError
+from mamegpt.sources import READERS, Document, find_splits, read_documents
+from mamegpt.text import format_article
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+ROWS = [("京枡", "枡の様式。\n概要"), ("", "題のない文。"), ("ファミコン", "ﾌｧﾐｺﾝは1983年。")]
+
+
+def parquet(path: Path, rows=ROWS, **columns) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = columns or {"title": [title for title, _ in rows], "text": [text for _, text in rows]}
+    pq.write_table(pa.table(table), path, row_group_size=2)
+    return path
+
+
+def jsonl(path: Path, rows=ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"title": title, "text": text}, ensure_ascii=False) for title, text in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def txt(path: Path, rows=ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(format_article(title, text) for title, text in rows), encoding="utf-8")
+    return path
+
+
+WRITERS = {".parquet": parquet, ".jsonl": jsonl, ".txt": txt}
+
+
+def one_text(folder: Path, name: str, text: str) -> Path:
+    """A file of one document, in the format its name says."""
+    return WRITERS[Path(name).suffix](folder / name, [("", text)])
+
+
+def texts(source, split="train") -> list[str]:
+    return [document.text for document in read_documents(source, split)]
+
+
+@pytest.mark.parametrize("suffix", sorted(READERS))
+def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix):
+    path = WRITERS[suffix](tmp_path / f"corpus{suffix}")
+    expected = [Document(f"{path.name}#{i}", title, text) for i, (title, text) in enumerate(ROWS)]
+    assert list(read_documents(path)) == expected
+    assert list(read_documents(str(tmp_path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train{}", "train"),
+        ("test{}", "test"),
+        ("train-00000-of-00002{}", "train"),
+        ("data/validation-part2{}", "validation"),
+        ("train/any{}", "train"),
+        ("data/dev/any{}", "dev"),
+        ("data/ja_news-00000-of-00001{}", "ja_news"),
+    ],
+)
+@pytest.mark.parametrize("suffix", sorted(READERS))
+def test_files_named_for_a_split_are_that_split_and_others_do_not_count(tmp_path, name, split, suffix):
+    one_text(tmp_path, name.format(suffix), "甲")
+    one_text(tmp_path, "attribution.parquet", "乙")
+    assert list(find_splits(tmp_path)) == [split]
+    assert texts(tmp_path, split) == ["甲"]
+
+
+def test_the_files_of_a_split_are_read_in_order(tmp_path):
+    for number in (1, 0, 2):
+        one_text(tmp_path, f"train-0000{number}-of-00003.txt", f"{number}")
+    one_text(tmp_path, "test.txt", "9")
+    assert texts(tmp_path) == ["0", "1", "2"]
+
+
+def test_a_folder_without_named_splits_is_train_only_and_hidden_files_never_count(tmp_path):
+    one_text(tmp_path, "b/two.jsonl", "乙")
+    one_text(tmp_path, "a.txt", "甲")
+    one_text(tmp_path, ".cache/three.txt", "丙")
+    (tmp_path / "notes.md").write_text("no corpus", encoding="utf-8")
+    assert [(d.id, d.text) for d in read_documents(tmp_path)] == [("a.txt#0", "甲"), ("b/two.jsonl#0", "乙")]
+    with pytest.raises(DataError, match="no split 'test'; it has train"):
+        read_documents(tmp_path, "test")
+
+
+def test_a_missing_split_is_an_error_that_lists_those_there_are(tmp_path):
+    one_text(tmp_path, "train.txt", "甲")
+    one_text(tmp_path, "test.txt", "乙")
+    with pytest.raises(DataError, match="no split 'validation'; it has test, train"):
+        read_documents(tmp_path, "validation")
+
+
+def test_a_single_file_is_train_or_what_it_is_named_after(tmp_path):
+    path = one_text(tmp_path, "validation.txt", "甲")
+    assert texts(path, "train") == texts(path, "validation") == ["甲"]
+    with pytest.raises(DataError, match="no split 'test'; it has train, validation"):
+        read_documents(path, "test")
+
+
+def test_one_split_in_two_formats_is_refused(tmp_path):
+    one_text(tmp_path, "train.txt", "甲")
+    one_text(tmp_path, "train.jsonl", "甲")
+    with pytest.raises(DataError, match=r"train\.jsonl and .*train\.txt; name the file"):
+        read_documents(tmp_path)
+
+
+def card(folder: Path, front_matter: str) -> None:
+    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n# Data\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("data_files", "split", "expected"),
+    [
+        ("[{split: train, path: ja/a.txt}, {split: test, path: [ja/b.txt]}]", "test", ["乙"]),
+        ("[{split: train, path: 'ja/*'}]", "train", ["甲", "乙"]),
+        ("'**/b.txt'", "train", ["乙"]),
+        ("[ja/b.txt]", "train", ["乙"]),
+    ],
+)
+def test_a_data_set_card_decides_before_names_do(tmp_path, data_files, split, expected):
+    for name, text in {"ja/a.txt": "甲", "ja/b.txt": "乙", "train.txt": "丙"}.items():
+        one_text(tmp_path, name, text)
+    card(
+        tmp_path,
+        f"configs:\n- {{config_name: x, data_files: 'no'}}\n- {{default: true, data_files: {data_files}}}",
+    )
+    assert texts(tmp_path, split) == expected
+
+
+def test_a_card_cannot_lead_out_of_its_folder(tmp_path):
+    one_text(tmp_path, "secret.txt", "秘密")
+    one_text(tmp_path, "corpus/a.txt", "甲")
+    card(tmp_path / "corpus", "configs: [{data_files: ../secret.txt}]")
+    assert texts(tmp_path / "corpus") == ["甲"]
+
+
+@pytest.mark.parametrize(
+    ("front_matter", "message"),
+    [
+        ("configs: [", "front matter is not YAML"),
+        ("configs: [{config_name: a}, {config_name: b}]", r"several configurations \(a, b\)"),
+        ("configs: [{data_files: /etc/a.txt}]", "not understood"),
+        ("configs: [{data_files: [{path: 3}]}]", "not understood"),
+    ],
+)
+def test_a_card_that_cannot_be_followed_is_an_error(tmp_path, front_matter, message):
+    one_text(tmp_path, "a.txt", "甲")
+    card(tmp_path, front_matter)
+    with pytest.raises(DataError, match=message):
+        read_documents(tmp_path)
+
+
+def test_parquet_takes_the_only_string_column_and_understands_wiki40b(tmp_path):
+    raw = "\n_START_ARTICLE_\n京枡\n_START_PARAGRAPH_\n枡。_NEWLINE_終。"
+    path = parquet(tmp_path / "a.parquet", n=[1, 2, 3], body=pa.array([raw, None, "文。"], pa.large_string()))
+    assert list(read_documents(path)) == [
+        Document("a.parquet#0", "京枡", "枡。\n終。"),
+        Document("a.parquet#2", "", "文。"),
+    ]
+
+
+def test_a_title_of_its_own_goes_before_the_one_in_the_markers(tmp_path):
+    path = parquet(tmp_path / "a.parquet", title=["甲", None], text=["_START_ARTICLE_乙_NEWLINE_文"] * 2)
+    assert [d.title for d in read_documents(path)] == ["甲", "乙"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": ["x"], "b": ["y"]}, r"a\.parquet: cannot tell which of \['a', 'b'\] is the text"),
+        ({"n": [1]}, "cannot tell which"),
+        ({"text": [1], "other": ["x"]}, "'text' does not hold a string"),
+    ],
+)
+def test_parquet_without_a_text_column_is_an_error(tmp_path, columns, message):
+    with pytest.raises(DataError, match=message):
+        texts(parquet(tmp_path / "a.parquet", **columns))
+
+
+def test_damaged_parquet_is_an_error_wherever_the_damage_is(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 this is not it")
+    with pytest.raises(DataError, match=r"a\.parquet is not a readable parquet file"):
+        texts(tmp_path / "a.parquet")
+    path = parquet(tmp_path / "b.parquet", text=[f"文{i}。" for i in range(1000)])
+    whole = bytearray(path.read_bytes())
+    whole[4:2000] = b"\xff" * 1996
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"b\.parquet is not a readable parquet file"):
+        texts(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "切れた', "line 3: not JSON"),
+        ('["text"]', "line 3: not a JSON object"),
+        ('{"text": 5}', "line 3: 'text' does not hold a string"),
+        ('{"a": "x", "b": "y"}', r"line 3: cannot tell which of \['a', 'b'\] is the text"),
+        ("{}", r"line 3: cannot tell which of \[\]"),
+    ],
+)
+def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "文。"}}\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=rf"a\.jsonl, {message}"):
+        texts(path)
+
+
+def test_jsonl_takes_the_only_string_key_and_null_is_no_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1, "body": "文。"}\n{"text": null, "title": "題"}\n{"title": null, "text": "終"}', "utf-8")
+    assert [(d.title, d.text) for d in read_documents(path)] == [("", "文。"), ("", "終")]
+
+
+def test_plain_text_is_cut_at_line_ends_and_nothing_is_lost(tmp_path):
+    lines = [f"{i}行目。" * (i % 40) for i in range(1000)]
+    path = tmp_path / "plain.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\r\n")
+    documents = list(read_documents(path))
+    assert [d.id for d in documents] == [f"plain.txt#{i}" for i in range(len(documents))]
+    assert "\n".join(d.text for d in documents) == "\n".join(lines).lstrip("\n")
+    assert len(documents) > 3
+    for document in documents[:-1]:
+        assert len(document.text) >= 10_000 > len(document.text.rpartition("\n")[0])
+
+
+def test_a_heading_line_makes_a_file_of_articles(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeff\r\n【題】\r\n文。\r\n\r\n【】\r\n終。\r\n".encode())
+    assert [(d.title, d.text) for d in read_documents(path)] == [("題", "文。"), ("", "終。")]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_a_byte_order_mark_is_no_text(tmp_path, suffix):
+    path = one_text(tmp_path, f"a{suffix}", "文。")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert texts(path) == ["文。"]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("before", ["", "あい", "あいう\nえ\n"])
+def test_another_encoding_is_named_with_its_byte(tmp_path, mark, before):
+    path = tmp_path / "a.txt"
+    path.write_bytes(mark + before.encode() + "日本".encode("cp932"))
+    position = len(mark + before.encode())
+    with pytest.raises(DataError, match=rf"a\.txt is not UTF-8 text at byte {position}; save it as UTF-8"):
+        texts(path)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_a_source_without_text_is_an_error(tmp_path, content):
+    (tmp_path / "a.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="holds no text at all"):
+        texts(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "no/such/file", "corpus/train.txt", "./owner/name", Path("owner/name")])
+def test_what_is_neither_here_nor_a_hub_name_is_an_error_at_once(source):
+    with pytest.raises(DataError, match="no such file or folder, and not a Hub name"):
+        read_documents(source)
+
+
+def test_unknown_formats_are_errors(tmp_path):
+    (tmp_path / "a.csv").write_text("text", encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape("'.csv' is not known; give one of .parquet, .jsonl, .txt")):
+        read_documents(tmp_path / "a.csv")
+    with pytest.raises(DataError, match="no file in a known format"):
+        read_documents(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "b.txt", "a.jsonl", "a.parquet"])
+def test_memory_is_constant(tmp_path, name):
+    """The Python side of it; some 12 MB of text must never be there at once."""
+    rows = [("題", "文。" * 1000)] * 2000
+    path = WRITERS[Path(name).suffix](tmp_path / name, rows)
+    if name == "b.txt":
+        path.write_text("平文。\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    tracemalloc.start()
+    n_characters = sum(len(document.text) for document in read_documents(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_characters >= 4_000_000
+    assert peak < 3_000_000
+
+
+@pytest.mark.skipif(not (DATA / "wiki_ja").is_dir(), reason="the data folder is not there")
+@pytest.mark.parametrize(
+    ("folder", "split", "count"),
+    [("wiki_ja", "validation", 761), ("aozora_ja", "test", 93), ("wikinews_ja", "train", 3470)],
+)
+def test_real_data(folder, split, count):
+    documents = list(read_documents(DATA / folder, split))
+    assert len(documents) == count
+    assert all(document.title and document.text for document in documents)
+    assert not any("_START_" in document.text or "_NEWLINE_" in document.text for document in documents)
+
+
+# The Hub. Its client reads its settings when it is imported, so it runs in a process of its own.
+
+CLIENT = """
+import json, sys
+from pathlib import Path
+from mamegpt.errors import HubError, MamegptError
+from mamegpt.sources import download, read_documents
+
+def attempt(source, split):
+    try:
+        return [[d.id, d.title, d.text] for d in read_documents(source, split)]
+    except MamegptError as error:
+        return f"{type(error).__name__}: {error}"
+
+assert "huggingface_hub" not in sys.modules and "pyarrow" not in sys.modules
+answers = [attempt(source, split) for source, split in json.loads(sys.argv[1])]
+splits = download(sys.argv[2]).splits
+counts = {name: [info.rows, info.bytes, len(info.files)] for name, info in splits.items()}
+print(json.dumps([answers, counts]))
+"""
+
+
+def run_client(env: dict[str, str], asked: list[tuple[str, str]], dataset: str):
+    command = [sys.executable, "-c", CLIENT, json.dumps(asked), dataset]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_hub_data_set_is_fetched_once_and_then_read_without_a_network(tmp_path):
+    repository = tmp_path / "root" / "datasets" / "owner" / "corpus"
+    files = [
+        parquet(repository / "data" / "train-00000-of-00002.parquet"),
+        parquet(repository / "data" / "train-00001-of-00002.parquet", [("四", "四つ目。")]),
+    ]
+    one_text(repository, "data/test-00000-of-00001.jsonl", "試験。")
+    (repository / "picture.bin").write_bytes(b"no text")
+    (repository.parent / "bare").mkdir()
+    (repository.parent / "bare" / "loader.py").write_text("raise SystemExit", encoding="utf-8")
+    asked = [
+        ("owner/corpus", "train"),
+        ("owner/corpus", "test"),
+        ("owner/corpus", "dev"),
+        ("owner/absent", "train"),
+    ]
+    with HubServer(tmp_path / "root") as hub:
+        env = hub.env(tmp_path)
+        (train, test, dev, absent, bare), counts = run_client(env, [*asked, ("owner/bare", "train")], "owner/corpus")
+        assert not any("picture.bin" in line or "loader.py" in line for line in hub.requests)
+    assert [text for _, _, text in train] == [text for _, text in ROWS] + ["四つ目。"]
+    assert train[0][:2] == ["data/train-00000-of-00002.parquet#0", "京枡"]
+    assert [text for _, _, text in test] == ["試験。"]
+    assert dev == "DataError: owner/corpus has no split 'dev'; it has test, train"
+    assert re.match(r"HubError: no file or folder owner/absent here, and no such data set at http://127", absent)
+    assert re.match(r"HubError: owner/bare has no file in a known format .* no revision refs/convert/parquet", bare)
+    assert counts["train"] == [4, sum(file.stat().st_size for file in files), 2]
+    assert counts["test"][0] is None
+
+    (*offline, missing), counts_offline = run_client(env, asked, "owner/corpus")
+    assert (offline, counts_offline) == ([train, test, dev], counts)
+    assert re.match(r"HubError: owner/absent is no file or folder here, http.* cannot serve it now", missing)
+
+
+def test_the_hubs_own_conversion_is_read_when_there_is_nothing_else(tmp_path):
+    cache = tmp_path / "hub" / "datasets--owner--scripted"
+    for reference, commit in {"main": "1" * 40, "refs/convert/parquet": "2" * 40}.items():
+        (cache / "refs" / reference).parent.mkdir(parents=True, exist_ok=True)
+        (cache / "refs" / reference).write_text(commit, encoding="utf-8")
+        (cache / "snapshots" / commit).mkdir(parents=True)
+    converted = cache / "snapshots" / ("2" * 40)
+    parquet(converted / "default" / "train" / "0000.parquet")
+    parquet(converted / "default" / "any_name" / "0000.parquet", [("", "別。")])
+    parquet(converted / "other" / "train" / "0000.parquet", [("", "他。")])
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"), "PYTHONUTF8": "1"}
+    asked = [("owner/scripted", "train"), ("owner/scripted", "any_name")]
+    (train, other), counts = run_client(env, asked, "owner/scripted")
+    assert [(title, text) for _, title, text in train] == ROWS
+    assert other == [["any_name/0000.parquet#0", "", "別。"]]
+    assert {name: rows for name, (rows, *_) in counts.items()} == {"any_name": 1, "train": 3}
