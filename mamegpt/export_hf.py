@@ -205,15 +205,15 @@ def _verify(folder: Path, out: Path, model: LanguageModel, tokenizer: Tokenizer)
 def _load_in_clean_process(folder: Path, cases: dict[str, Any]) -> dict[str, Any]:
     """Run `verify_export` on a folder, away from this package, the network, and earlier copies of remote code."""
     with tempfile.TemporaryDirectory() as scratch:
-        cases_file = Path(scratch) / "cases.json"
+        cases_file, found_file = Path(scratch) / "cases.json", Path(scratch) / "found.json"
         cases_file.write_text(json.dumps(cases), encoding="utf-8")
         environment = os.environ | {
             "HF_HOME": scratch, "HF_MODULES_CACHE": str(Path(scratch) / "modules"), "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
-        command = [sys.executable, "-X", "utf8", "-P", verify_export.__file__, str(folder.resolve()), str(cases_file)]
+        command = [sys.executable, "-X", "utf8", "-P", verify_export.__file__, str(folder.resolve()), str(cases_file), str(found_file)]
         done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", cwd=scratch, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise ExportError(f"the exported folder does not load in a clean process: {last}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if done.returncode:
+            last = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise ExportError(f"the exported folder does not load in a clean process: {last}")
+        found: dict[str, Any] = json.loads(found_file.read_text(encoding="utf-8"))
     return found

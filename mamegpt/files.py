@@ -58,6 +58,7 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
+                file.chmod(0o666 & ~_umask())  # some writers keep their files to their owner
                 _sync_file(file)
         partial.chmod(0o777 & ~_umask())
         if path.exists():

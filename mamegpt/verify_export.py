@@ -1,8 +1,8 @@
 """What a stranger sees in an exported folder; run in a process of its own, with the public packages only.
 
-    python verify_export.py FOLDER CASES.json
+    python verify_export.py FOLDER CASES.json FOUND.json
 
-``export_hf`` starts it on every folder it writes, before the folder gets its name, and reads the JSON it prints. It
+``export_hf`` starts it on every folder it writes, before the folder gets its name, and reads what it writes. It
 must not import mamegpt: it stands for a machine that has never heard of it.
 
 ``CASES.json`` holds ``ids``, a list of rows of token ids of one length; ``n_new_tokens``; and ``texts``.
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 
-def main(folder: str, cases_file: str) -> None:
-    """Load the folder in every way its files promise, and print what came out."""
+def main(folder: str, cases_file: str, found_file: str) -> None:
+    """Load the folder in every way its files promise, and write down what came out."""
     cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
     ids = torch.tensor(cases["ids"])
     found: dict[str, Any] = {}
@@ -42,7 +42,7 @@ def main(folder: str, cases_file: str) -> None:
     writer = pipeline("text-generation", model=folder, trust_remote_code=True)
     prompt = cases["texts"][0][:8]
     found["pipeline"] = writer(prompt, max_new_tokens=4, do_sample=False)[0]["generated_text"]
-    print(json.dumps(found))
+    Path(found_file).write_text(json.dumps(found), encoding="utf-8")
 
 
 @torch.inference_mode()
