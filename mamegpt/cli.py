@@ -32,7 +32,7 @@ def demo(
     seconds: float = 60.0,
     vocab_size: int = 0,
     seed: int = 42,
-) -> None:
+) -> int:
     """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
 
     Args:
@@ -45,7 +45,7 @@ def demo(
     """
     from mamegpt.demo import demo as show
 
-    show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
+    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
 
 
 def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:

@@ -1,0 +1,141 @@
+"""The whole way in a minute or two: text, tokenizer, training, samples, a folder that transformers loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from mamegpt.config import TrainConfig
+from mamegpt.console import INTERRUPTED, say, sparkline, table
+from mamegpt.errors import ConfigError
+from mamegpt.extract import extract
+from mamegpt.files import atomic_write
+from mamegpt.generation import Sampling, generate
+from mamegpt.loss import linear_cross_entropy
+from mamegpt.models import build_model
+from mamegpt.optim import build_optimizer
+from mamegpt.pretrained import load_pretrained
+from mamegpt.publish import export_pretrained
+from mamegpt.sources import read_texts
+from mamegpt.stories import stories
+from mamegpt.text import format_article
+from mamegpt.tokenizer import train_tokenizer
+from mamegpt.trainer import train
+
+__all__ = ["demo"]
+
+N_STORIES = 20_000
+STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
+STORY_PROMPTS = ("【ふしぎな手紙】", "ある春の朝、", "月見町は、")
+MIN_STEPS = 20
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+
+
+def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int, seed: int) -> int:
+    """Make everything in a new folder and say what each step made; returns an exit code.
+
+    Without ``data`` the text is 豆物語 and nothing needs a network. ``seconds`` is the time given to training; the
+    number of steps follows from the speed that is measured first. Raises what the steps raise.
+    """
+    if keyword and not data:
+        raise ConfigError("--keyword needs --data to look for it in, such as --data fujiki/wiki40b_ja")
+    if not seconds > 0:
+        raise ConfigError(f"--seconds must be above 0, not {seconds:g}")
+    out = _free_name(out)
+    out.mkdir(parents=True)
+
+    say("1/5  text")
+    text, prompts = _text(out, data, keyword, seed)
+
+    say("", "2/5  tokenizer")
+    vocab_size = vocab_size or (TEXT_VOCAB_SIZE if data else STORY_VOCAB_SIZE)
+    report = train_tokenizer(read_texts(text), out / "tokenizer", vocab_size=vocab_size)
+    say(
+        f"{report.path}: {report.vocab_size:,} pieces in {report.elapsed_s:.1f} s, "
+        f"{report.characters_per_token:.2f} characters per token"
+    )
+
+    say("", "3/5  training")
+    config = TrainConfig(
+        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=16, eval_every_steps=100
+    )
+    n_steps = max(MIN_STEPS, round(seconds / _seconds_per_step(config, report.vocab_size)))
+    result = train(dataclasses.replace(config, max_steps=n_steps))
+    if result.interrupted:
+        say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+        return INTERRUPTED
+    say(f"loss {sparkline(result.losses)} {result.losses[0]:.2f} -> {result.losses[-1]:.2f}")
+
+    say("", "4/5  what it writes")
+    loaded = load_pretrained(str(result.out))
+    for i, prompt in enumerate(prompts):
+        sampling = dataclasses.replace(SAMPLING, seed=seed + i)
+        say(f"[{prompt}]{generate(loaded.model, loaded.tokenizer, prompt, 80, sampling)}", "")
+
+    say("5/5  export")
+    exported = export_pretrained(str(result.out), out / "hf")
+    say(table(list(exported.checks.items())))
+    quality = result.quality
+    say(
+        "",
+        "made:",
+        table(
+            [
+                ("text", text),
+                ("tokenizer", str(report.path)),
+                ("run", f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)"),
+                ("quality", f"{quality.bits_per_character:.3f} bits per character" if quality else "not validated"),
+                ("model", f"{exported.out} (loads in transformers)"),
+            ]
+        ),
+        "",
+        f'next: mamegpt generate --model {exported.out} --prompt "{prompts[-1]}" --temperature 0.7',
+    )
+    return 0
+
+
+def _text(out: Path, data: str, keyword: str, seed: int) -> tuple[str, tuple[str, ...]]:
+    """Where the text lies, and prompts that suit it."""
+    if data and keyword:
+        report = extract(data, "train", keyword, out / "corpus.txt")
+        say(report.table())
+        return str(report.out), (f"【{keyword}】", f"{keyword}は、", f"{keyword}の")
+    if data:
+        say(f"{data}, as it is")
+        return data, ("日本の", "これは、", "昔、")
+    path = out / "stories.txt"
+    n_characters = 0
+    with atomic_write(path) as file:
+        for title, text in stories(seed, N_STORIES):
+            n_characters += file.write(format_article(title, text))
+    say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
+    return str(path), STORY_PROMPTS
+
+
+def _seconds_per_step(config: TrainConfig, vocab_size: int) -> float:
+    """How long a step takes here, from a few on random tokens with a model that is then thrown away."""
+    sizes = config.model(vocab_size)
+    model = build_model(config.architecture, sizes)
+    optimizer = build_optimizer(model, config)
+    ids = torch.randint(vocab_size, (config.batch_size, sizes.context_length))
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        linear_cross_entropy(model.hidden(ids), model.out_head.weight, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]
+
+
+def _free_name(path: Path) -> Path:
+    """``path``, or the first of path-2, path-3, ... that does not exist: a demo never overwrites another."""
+    n = 1
+    name = path
+    while name.exists():
+        n += 1
+        name = path.with_name(f"{path.name}-{n}")
+    return name
