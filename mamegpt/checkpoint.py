@@ -67,7 +67,7 @@ def save(
         state = State(step, elapsed_s, settings, tokens, tokenizer, files)
         write_json(partial / STATE_FILE, asdict(state))
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old.rename(folder / f".{old.name}.old"))  # hidden first: what has its name is complete
     return path
 
 

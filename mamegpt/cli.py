@@ -20,7 +20,7 @@ from mamegpt import __version__
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say, sparkline, table
 from mamegpt.errors import ConfigError, MamegptError
-from mamegpt.generation import Sampling
+from mamegpt.sampling import Sampling
 
 __all__ = ["main", "run", "write_stream"]
 
@@ -308,7 +308,8 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     except OSError as error:
         if error.errno == errno.EPIPE:
             sys.exit(0)  # the reader of our output has seen enough
-        _fail(f"{error.filename or 'writing'}: {error.strerror or error}")
+        place = error.filename or "what was to be written here"
+        _fail(f"{place}: {error.strerror or error}; check the space and permissions there, or choose another place")
     except KeyboardInterrupt:
         say("", "stopped; nothing that was complete is lost")
         sys.exit(INTERRUPTED)
@@ -353,5 +354,5 @@ def __doc_line() -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,9 +126,15 @@ class TrainConfig:
         names = {field.name for field in dataclasses.fields(ModelConfig)} - {"vocab_size"}
         return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
 
-    def validate(self, world: int = 1) -> None:
-        """Raise `ConfigError` with every problem in one line. ``world`` is the number of processes."""
+    def validate(self, world: int = 1, **known: Collection[str]) -> None:
+        """Raise `ConfigError` with every problem in one line.
+
+        ``world`` is the number of processes; ``known`` holds, by field, the names there are to choose from.
+        """
         found = [f"{flag(name)} is needed" for name in ("data", "tokenizer", "out") if not getattr(self, name)]
+        for name, names in known.items():
+            if getattr(self, name) not in names:
+                found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
         found += self.model(vocab_size=1).problems()
         for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
                      "keep_checkpoints"):  # fmt: skip
@@ -136,6 +143,8 @@ class TrainConfig:
         for name in ("micro_batch_size", "samples_per_epoch", "grad_clip", "weight_decay", "seed", "val_tokens"):
             if getattr(self, name) < 0:
                 found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
+        if self.seed >= 1 << 63:
+            found.append(f"--seed must be below 2**63, not {self.seed}")
         if not self.lr > 0:
             found.append(f"--lr must be above 0, not {self.lr}")
         for name in ("warmup_fraction", "cooldown_fraction"):
@@ -168,7 +177,12 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            config = cls(**json.loads(path.read_text(encoding="utf-8")))
+            for name, value in dataclasses.asdict(config).items():
+                kind = type(getattr(cls, name))
+                if type(value) is not kind and not (kind is float and type(value) is int):
+                    raise ValueError(f"{name} is {value!r}, not of type {kind.__name__}")
+            return config
         except FileNotFoundError:
             raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None
         except (ValueError, TypeError) as error:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mamegpt import verify_export
 from mamegpt.config import ModelConfig
-from mamegpt.errors import ExportError, ModelError
+from mamegpt.errors import ExportError, ModelError, OutputError
 from mamegpt.files import atomic_directory, write_json
 from mamegpt.generation import stream_ids
 from mamegpt.models import LanguageModel, modeling_custom_gpt
@@ -79,7 +80,8 @@ def export_hf(
     if not given); ``card`` is the text of README.md; ``fast`` is kept in config.json as the original format has it.
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, `ModelError` if model and tokenizer do not
-    belong together, and `ExportError` if the reloaded folder behaves differently; then no folder is left.
+    belong together, `ExportError` if the reloaded folder behaves differently, and `OutputError` if the disk is full;
+    then no folder is left.
     """
     if tokenizer.vocab_size != sizes.vocab_size:
         raise ModelError(
@@ -88,12 +90,16 @@ def export_hf(
         )
     model.eval()
     with atomic_directory(out, overwrite=overwrite) as folder:
-        _write_weights(folder, model)
-        write_json(folder / "config.json", _config(sizes, tokenizer, fast))
-        write_json(folder / "generation_config.json", _special_ids(tokenizer))
-        (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
-        _write_tokenizer(folder, tokenizer, sizes.context_length, spm_vocab)
-        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+        try:
+            _write_weights(folder, model)
+            write_json(folder / "config.json", _config(sizes, tokenizer, fast))
+            write_json(folder / "generation_config.json", _special_ids(tokenizer))
+            (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
+            _write_tokenizer(folder, tokenizer, sizes.context_length, spm_vocab)
+            (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"{out} cannot be written ({reason}); free space or choose another place") from error
         report = _verify(folder, out, model, tokenizer)
     return report
 
@@ -102,7 +108,8 @@ def _write_weights(folder: Path, model: LanguageModel) -> None:
     """The same tensors twice: for those who load safely, and for the original format."""
     weights = {f"backbone.{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    torch.save(weights, folder / "pytorch_model.bin")
+    with (folder / "pytorch_model.bin").open("wb") as file:  # given a path, torch would report a full disk obscurely
+        torch.save(weights, file)
 
 
 def _config(sizes: ModelConfig, tokenizer: Tokenizer, fast: bool) -> dict[str, Any]:
@@ -210,7 +217,8 @@ def _load_in_clean_process(folder: Path, cases: dict[str, Any]) -> dict[str, Any
         environment = os.environ | {
             "HF_HOME": scratch, "HF_MODULES_CACHE": str(Path(scratch) / "modules"), "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
-        command = [sys.executable, "-X", "utf8", "-P", verify_export.__file__, str(folder.resolve()), str(cases_file), str(found_file)]
+        arguments = [verify_export.__file__, str(folder.resolve()), str(cases_file), str(found_file)]
+        command = [sys.executable, "-X", "utf8", "-P", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", cwd=scratch, check=False)
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,10 +62,7 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
                 _sync_file(file)
         partial.chmod(0o777 & ~_umask())
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.replace(old / path.name)
-            partial.replace(path)
-            shutil.rmtree(old)
+            _swap(partial, path)
         else:
             partial.replace(path)
     except BaseException:
@@ -91,6 +88,23 @@ def write_json(path: Path, value: object) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2)
         file.write("\n")
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put a folder in the place of the one at ``path``; if that fails, what stood there stands there again."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    try:
+        path.replace(aside / path.name)
+        try:
+            new.replace(path)
+        except BaseException:
+            (aside / path.name).replace(path)
+            raise
+    except BaseException:
+        with suppress(OSError):
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def _umask() -> int:

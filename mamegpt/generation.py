@@ -8,13 +8,13 @@ changes, and each step runs the whole window: slower, but exactly what the model
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mamegpt.errors import ConfigError
 from mamegpt.models import LanguageModel
+from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["KVCache", "Sampling", "generate", "stream", "stream_ids"]
@@ -47,44 +47,6 @@ class KVCache:
     def get_seq_length(self) -> int:
         """How many tokens are held."""
         return self._lengths.get(0, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen. The default is greedy: always the most likely."""
-
-    temperature: float = 0.0
-    """Randomness: 0 always takes the most likely token, 1 samples as the model was trained."""
-    top_k: int = 0
-    """Sample among this many most likely tokens only (0: all)."""
-    top_p: float = 1.0
-    """Sample among the fewest tokens whose probabilities add up to this (1: all)."""
-    min_p: float = 0.0
-    """Sample among tokens at least this share as likely as the most likely one (0: all)."""
-    repetition_penalty: float = 1.0
-    """Divide the logits of tokens already there by this (1: off; 1.1 to 1.3 discourages loops)."""
-    seed: int = 0
-    """Fixes the samples; the i-th of several uses seed + i."""
-    stop: list[str] = field(default_factory=list)
-    """End before any of these strings appears."""
-
-    def validate(self) -> None:
-        """Raise `ConfigError` with every problem in one line."""
-        found = []
-        if self.temperature < 0:
-            found.append(f"--temperature must not be negative, not {self.temperature}")
-        if self.top_k < 0:
-            found.append(f"--top-k must not be negative, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            found.append(f"--top-p must be above 0 and at most 1, not {self.top_p}")
-        if not 0 <= self.min_p <= 1:
-            found.append(f"--min-p must lie between 0 and 1, not {self.min_p}")
-        if not self.repetition_penalty > 0:
-            found.append(f"--repetition-penalty must be above 0, not {self.repetition_penalty}")
-        if "" in self.stop:
-            found.append("--stop must not be empty")
-        if found:
-            raise ConfigError("; ".join(found))
 
 
 def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -175,8 +137,8 @@ def stream(
 ) -> Iterator[str]:
     """Yield the continuation of ``prompt`` in pieces that never hold half a character.
 
-    An empty prompt starts a new document. Raises `ConfigError` for impossible settings, or for an empty prompt
-    with a tokenizer that has no end-of-text token.
+    An empty prompt starts a new document. Raises `ConfigError`, before anything is computed, for impossible
+    settings, or for an empty prompt with a tokenizer that has no end-of-text token.
     """
     sampling = sampling or Sampling()
     sampling.validate()
@@ -187,6 +149,13 @@ def stream(
         if tokenizer.eos_id is None:
             raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
         ids = [tokenizer.eos_id]
+    return _pieces(model, tokenizer, ids, max_new_tokens, sampling, use_cache)
+
+
+def _pieces(
+    model: LanguageModel, tokenizer: Tokenizer, ids: list[int], max_new_tokens: int, sampling: Sampling, use_cache: bool
+) -> Iterator[str]:
+    """The generator behind `stream`, which has looked at its arguments."""
     decoder = tokenizer.stream()
     for token in ids:
         decoder.push(token)

@@ -79,6 +79,8 @@ def _hub() -> str:
 
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        return f"{constants.ENDPOINT} answers (with status {error.code})"
     except (urllib.error.URLError, OSError, ValueError) as error:
         return f"{constants.ENDPOINT} cannot be reached ({getattr(error, 'reason', error)}); local data works"
     return f"{constants.ENDPOINT} answers"

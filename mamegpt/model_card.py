@@ -45,7 +45,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
 | パラメータ数 | {n_parameters:,} |
 | 層 / 幅 / ヘッド | {n_layers} / {emb_dim} / {n_heads} |
 | 文脈の長さ | {context_length} トークン |
-| トークナイザ | SentencePiece {model_type}、{vocab_size:,} 語彙、正規化 {normalizer}、バイトフォールバック{byte_fallback} |
+| トークナイザ | {kind}、{vocab_size:,} 語彙、正規化 {normalizer}、バイトフォールバック{byte_fallback} |
 {training}
 ## 限界
 
@@ -91,7 +91,7 @@ def model_card(
         n_heads=sizes.n_heads,
         context_length=sizes.context_length,
         vocab_size=sizes.vocab_size,
-        model_type=settings.model_type,
+        kind=f"SentencePiece {settings.model_type}",
         normalizer=settings.normalizer,
         byte_fallback="あり" if settings.byte_fallback else "なし",
         training="".join(f"{row}\n" for row in rows),

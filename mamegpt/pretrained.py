@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -74,13 +74,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about pickle protocols; what is wrong is said below, in one line
+                weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
             f"{path} was refused: it is damaged, or holds code or objects besides tensors, which could do anything "
             "when opened; ask for a plain state dict or a .safetensors file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, SafetensorError) as error:
+    except Exception as error:  # a damaged pickle may raise anything, as far as IndexError and struct.error
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path} is truncated or is not a weights file: {first_line}") from None
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
@@ -184,12 +186,16 @@ def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remot
     """Any other model, run by transformers, with the repository's own code if it has some."""
     if not trust_remote_code:
         raise ModelError(
-            f"{where} is a {model_type!r} model, not ours. --trust-remote-code loads it through transformers, which may "
-            "run Python code from the repository with your rights: say it only if you trust its author"
+            f"{where} is a {model_type!r} model, not ours. --trust-remote-code loads it through transformers, which "
+            "may run Python code from the repository with your rights: say it only if you trust its author"
         )
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
+    except Exception as error:  # a stranger's files and code may raise anything
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{where} cannot be loaded by transformers: {first_line}") from error
     return Pretrained(cast(LanguageModel, _Foreign(model)), tokenizer, None, model_type, where, use_cache=False)
 
 
@@ -223,8 +229,9 @@ class _Foreign(nn.Module):
 
 
 def _own_name(name: str) -> str:
-    for prefix in ("_orig_mod.", "module.", "backbone."):
-        name = name.removeprefix(prefix)
+    prefixes = ("_orig_mod.", "module.", "backbone.")
+    while name.startswith(prefixes):  # wrappers may lie in one another in any order
+        name = name.partition(".")[2]
     return name
 
 

@@ -29,6 +29,7 @@ __all__ = ["Meta", "Split", "WindowOrder", "open_shards", "write_shards"]
 
 FORMAT = "mamegpt-tokens-1"
 META_FILE = "meta.json"
+DTYPES = ("uint16", "uint32")
 CHUNK_CHARACTERS = 1 << 20
 """Text is tokenized in batches of about this many characters, so memory does not grow with the corpus."""
 
@@ -106,8 +107,14 @@ def write_shards(
         finally:
             for split in splits.values():
                 split.file.close()
-        if not finished["train"].n_tokens:
-            raise DataError(f"{source or 'the corpus'} holds no text to train on")
+        if not finished["train"].n_tokens and "val" not in documents and finished["val"].n_tokens:
+            raise DataError(
+                f"all {finished['val'].n_documents} document(s) of {source or 'the corpus'} fell to the validation "
+                "side; give more documents, or --val-fraction 0"
+            )
+        for name in ("train", *documents):
+            if not finished[name].n_tokens:
+                raise DataError(f"{source or 'the corpus'} holds no text for the split {name!r}")
         meta = Meta(
             FORMAT, dtype, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.fingerprint, source,
             {name: split for name, split in finished.items() if split.n_tokens},
@@ -131,9 +138,12 @@ def open_shards(
             raise DataError(f"{path}: format {raw['format']!r} is not {FORMAT!r}; tokenize the text again")
         raw["splits"] = {name: SplitMeta(**split) for name, split in raw["splits"].items()}
         meta = Meta(**raw)
+        if meta.dtype not in DTYPES or "train" not in meta.splits:
+            raise ValueError("it has no usable splits")
+        sizes = {name: int(split.n_tokens) * np.dtype(meta.dtype).itemsize for name, split in meta.splits.items()}
     except FileNotFoundError:
         raise DataError(f"{folder} is not a folder of token shards: it has no {META_FILE}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is damaged ({error}); tokenize the text again") from None
@@ -144,7 +154,7 @@ def open_shards(
     splits = {}
     for name, split in meta.splits.items():
         file = folder / f"{name}.bin"
-        size = split.n_tokens * np.dtype(meta.dtype).itemsize
+        size = sizes[name]
         if not file.is_file():
             raise DataError(f"{file} is missing; tokenize the text again")
         if file.stat().st_size != size:

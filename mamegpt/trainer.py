@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import math
+import shutil
 import signal
 import statistics
 import threading
@@ -36,12 +37,12 @@ from mamegpt import checkpoint, distributed
 from mamegpt.config import TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
-from mamegpt.errors import CheckpointError, OutputError, TrainingError
+from mamegpt.errors import CheckpointError, ConfigError, DataError, OutputError, TokenizerError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
 from mamegpt.loss import linear_cross_entropy
-from mamegpt.models import LanguageModel, build_model
-from mamegpt.optim import build_optimizer, lr_factor
+from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.optim import OPTIMIZERS, build_optimizer, lr_factor
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.tokenizer import Tokenizer
@@ -108,7 +109,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         step, stopping = first_step, False
         quality = metrics.quality
         model.train()
-        begin = mark = time.perf_counter() - elapsed_s
+        mark = time.perf_counter()
+        begin = mark - elapsed_s
 
         with (
             _stop_on_signal() as stop,
@@ -213,7 +215,7 @@ def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Pat
 
     Only the main process touches the folder; the others wait until it has done so.
     """
-    config.validate(world.size)
+    config.validate(world.size, architecture=ARCHITECTURES, optimizer=OPTIMIZERS)
     run = Path(config.out)
     if not world.is_main:
         distributed.barrier()
@@ -230,11 +232,24 @@ def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Pat
                 for folder in (run, run / CHECKPOINTS):
                     checkpoint.remove_leftovers(folder)
             else:
+                checkpoint.remove_leftovers(run)
                 write_json(run / CONFIG_FILE, config.to_dict())
             distributed.barrier()
-            yield run
+            try:
+                yield run
+            except (ConfigError, DataError, TokenizerError):
+                if not resume and not (run / METRICS_FILE).exists():
+                    _empty(run)  # so that the corrected command may use the same folder
+                raise
     except Timeout:
         raise OutputError(f"{run} is being trained by another process; wait for it, or choose another --out") from None
+
+
+def _empty(run: Path) -> None:
+    """Remove what a set-up that failed has left in the folder of a run."""
+    for name in (CONFIG_FILE, TOKENIZER_FILE):
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / TOKENS, ignore_errors=True)
 
 
 def _tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
@@ -322,7 +337,8 @@ def _stop_on_signal() -> Iterator[_Stop]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked = True
-        say("", "stopping after this step (once more to stop at once)")
+        with contextlib.suppress(RuntimeError):  # it may come in the middle of another line
+            say("", "stopping after this step (once more to stop at once)")
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
@@ -347,8 +363,10 @@ class _Metrics:
         self._unread: list[tuple[int, float, Tensor]] = []
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines if line.endswith("}")]  # a killed process leaves half a line
+        records = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # a killed process leaves half a line
+                records.append(json.loads(line))
         records = [record for record in records if record["step"] <= first_step]
         self.losses = [record["loss"] for record in records if "loss" in record]
         for record in records:

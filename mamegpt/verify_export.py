@@ -40,15 +40,17 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     found["text_ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in cases["texts"]]
     found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
     writer = pipeline("text-generation", model=folder, trust_remote_code=True)
-    prompt = cases["texts"][0][:8]
-    found["pipeline"] = writer(prompt, max_new_tokens=4, do_sample=False)[0]["generated_text"]
+    row = cases["ids"][0]
+    prompt = tokenizer.decode(row[: max(1, len(row) // 2)])  # of tokens, for it must fit into a small context too
+    found["pipeline"] = writer(prompt, max_new_tokens=cases["n_new_tokens"], do_sample=False)[0]["generated_text"]
     Path(found_file).write_text(json.dumps(found), encoding="utf-8")
 
 
 @torch.inference_mode()
 def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, Any]:
     """Greedy continuations with and without cache, of padded rows, and the loss of labels."""
-    options = {"max_new_tokens": n_new_tokens, "min_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0}
+    options = {"max_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0}
+    model.generation_config.eos_token_id = None  # past the end of a text too: all rows are to be of one length
     cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=False, **options)
     half = ids.shape[1] // 2

@@ -1,3 +1,32 @@
 """Fixtures that several test files share."""
 
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of subprocesses; tiny tensors only lose by more threads
+
 from hub_server import hub  # noqa: F401
+from little import little  # noqa: F401
+
+from mamegpt.stories import stories
+from mamegpt.text import format_article
+from mamegpt.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def stories_txt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of 300 stories, some 100,000 characters."""
+    path = tmp_path_factory.mktemp("stories") / "stories.txt"
+    path.write_text("".join(format_article(*story) for story in stories(seed=1, n=300)), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture(scope="session")
+def stories_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of 1,000 pieces for these stories."""
+    texts = [format_article(*story) for story in stories(seed=1, n=300)]
+    return train_tokenizer(
+        [*texts, "豆 と 豆\n" * 100], tmp_path_factory.mktemp("tokenizer") / "stories", vocab_size=1000
+    ).path

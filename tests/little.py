@@ -1,0 +1,111 @@
+"""A text, its tokenizer, a run of a few steps, its weights and its exported folder: all made once a session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # tests of other things need not wait for torch and transformers
+    from mamegpt.config import ModelConfig
+    from mamegpt.export_hf import ExportReport
+    from mamegpt.models import LanguageModel
+    from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["ROOT", "Little", "little", "random_model", "run_mamegpt", "run_script", "sizes_for"]
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCAB_SIZE = 1000
+CONTEXT_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Little:
+    """Paths of what was made; tests copy what they want to change."""
+
+    text: Path
+    spm: Path
+    run: Path
+    weights: Path
+    exported: Path
+    report: ExportReport
+    tokenizer: Tokenizer
+    sizes: ModelConfig
+
+
+@pytest.fixture(scope="session")
+def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
+    import torch
+
+    from mamegpt import checkpoint
+    from mamegpt.config import TrainConfig
+    from mamegpt.publish import export_weights
+    from mamegpt.stories import stories
+    from mamegpt.text import format_article
+    from mamegpt.tokenizer import Tokenizer, train_tokenizer
+    from mamegpt.trainer import train
+
+    folder = tmp_path_factory.mktemp("little")
+    text = folder / "stories.txt"
+    texts = [format_article(title, story) for title, story in stories(seed=1, n=120)]
+    text.write_text("".join(texts), encoding="utf-8", newline="\n")
+    # Stories hold no space, and the tokenizer is to have a piece for it.
+    spm = train_tokenizer([*texts, "豆 の 木"], folder / "jp_tok_wiki", vocab_size=VOCAB_SIZE).path
+    config = TrainConfig(
+        data=str(text), tokenizer=str(spm), out=str(folder / "run"), context_length=CONTEXT_LENGTH, emb_dim=32,
+        n_layers=2, n_heads=4, batch_size=4, max_steps=12, device="cpu", val_fraction=0.1,
+    )  # fmt: skip
+    run = train(config).out
+    newest = checkpoint.latest(run / "checkpoints")
+    assert newest is not None
+    weights = folder / "model.pth"
+    torch.save(checkpoint.read_model(newest), weights)
+    report = export_weights(weights, spm, folder / "exported")
+    sizes = config.model(VOCAB_SIZE)
+    return Little(text, spm, run, weights, report.out, report, Tokenizer.load(spm), sizes)
+
+
+def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfig:
+    """Very small sizes for a tokenizer, some of them changed."""
+    from mamegpt.config import ModelConfig
+
+    few = {"context_length": 24, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "drop_rate": 0.0}
+    return ModelConfig(vocab_size=tokenizer.vocab_size, **(few | changed))  # type: ignore[arg-type]
+
+
+def random_model(sizes: ModelConfig, seed: int = 0) -> LanguageModel:
+    """A model whose greedy text does not repeat one token: sharper attention than a fresh model has."""
+    import torch
+
+    from mamegpt.models import build_model
+
+    torch.manual_seed(seed)
+    model = build_model("custom-gpt", sizes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def run_script(
+    script: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the root scripts as a person does, from another folder."""
+    return _run([str(ROOT / script), *map(str, arguments)], cwd, env)
+
+
+def run_mamegpt(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``mamegpt``, whether the package is installed or not."""
+    return _run(["-m", "mamegpt", *map(str, arguments)], cwd, (env or dict(os.environ)) | {"PYTHONPATH": str(ROOT)})
+
+
+def _run(command: list[str], cwd: Path, env: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ if env is None else env) | {"COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=240
+    )

@@ -1,0 +1,294 @@
+"""The command ``mamegpt``: help, options, exit codes, and that what it prints is what the functions return."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import errno
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from little import ROOT, Little, run_mamegpt
+
+import mamegpt
+from mamegpt import cli, config, sampling
+from mamegpt.cli import COMMANDS, main, run
+from mamegpt.console import sparkline, table
+from mamegpt.errors import ConfigError, OutputError
+
+Mame = Callable[..., tuple[int | str | None, str, str]]
+NAMES = ["demo", "download", "extract", "tokenizer", "train", "eval", "generate", "export", "doctor"]
+
+
+@pytest.fixture
+def mame(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mame:
+    """Call ``mamegpt`` with these words in this process: exit code, standard output and error."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*words: object) -> tuple[int | str | None, str, str]:
+        capsys.readouterr()
+        code: int | str | None = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def unframed(text: str) -> str:
+    """A help text without its frame, on one line."""
+    return " ".join(text.replace("│", " ").split())
+
+
+def sentences(cls: type) -> dict[str, str]:
+    """The sentence below each field of a dataclass in its source."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, after in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
+            assert isinstance(field.target, ast.Name) and isinstance(after.value, ast.Constant)
+            found[field.target.id] = str(after.value.value)
+    return found
+
+
+# ---------------------------------------------------------------- help and versions
+
+
+def test_alone_it_shows_its_commands(mame: Mame) -> None:
+    code, out, err = mame()
+    assert (code, err) == (0, "")
+    assert "{" + ",".join(NAMES) + "}" in out
+    assert list(COMMANDS) == NAMES
+    for command in COMMANDS.values():
+        assert command.__doc__ is not None
+        assert unframed(command.__doc__.splitlines()[0]) in unframed(out)
+    assert mame("--help") == (code, out, err)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-V"]])
+def test_version(mame: Mame, words: list[str]) -> None:
+    assert mame(*words) == (0, f"mamegpt {mamegpt.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_a_command_names_every_option(mame: Mame, name: str) -> None:
+    code, out, _ = mame(name, "--help")
+    assert code == 0
+    for option in inspect.signature(COMMANDS[name]).parameters:
+        if option not in ("config", "sampling"):
+            assert f"--{option.replace('_', '-')} " in out, option
+
+
+@pytest.mark.parametrize(("name", "cls"), [("train", config.TrainConfig), ("generate", sampling.Sampling)])
+def test_every_setting_has_a_sentence_and_it_is_the_help(mame: Mame, name: str, cls: type) -> None:
+    found = sentences(cls)
+    assert set(found) == {field.name for field in dataclasses.fields(cls)}
+    text = unframed(mame(name, "--help")[1])
+    for field, sentence in found.items():
+        assert sentence.endswith("."), field
+        assert f" --{field.replace('_', '-')} " in text, field
+        assert unframed(sentence) in text, field
+
+
+@pytest.mark.parametrize("words", [["trian"], ["train", "--datta", "x"], ["generate", "--prompt", "x"], ["--nonsense"]])
+def test_what_it_does_not_understand_ends_with_2(mame: Mame, words: list[str]) -> None:
+    code, out, err = mame(*words)
+    assert (code, out) == (2, "")
+    assert err
+
+
+def test_python_dash_m_is_the_command(tmp_path: Path) -> None:
+    done = run_mamegpt("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"mamegpt {mamegpt.__version__}\n")
+
+
+# ---------------------------------------------------------------- how calls end
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ConfigError("--豆 is wrong; use 1"), 2, "error: --豆 is wrong; use 1\n"),
+        (OutputError("out is taken"), 2, "error: out is taken\n"),
+        (ConfigError("two\nlines"), 2, "error: two lines\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2,
+         "error: a/b: Permission denied; check the space and permissions there, or choose another place\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)  # fmt: skip
+def test_how_an_error_ends(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(command, [])
+    assert end.value.code == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_of_ours_keeps_its_traceback() -> None:
+    def command() -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run(command, [])
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (130, 130), ("text", 0)])
+def test_what_a_command_returns_is_the_exit_code(returned: object, code: int) -> None:
+    def command() -> object:
+        return returned
+
+    with pytest.raises(SystemExit) as end:
+        run(command, [])
+    assert end.value.code == code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reports a closed pipe in another way")
+def test_a_reader_that_has_seen_enough_is_no_error(little: Little, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mamegpt", "generate", "--model", str(little.exported), "--prompt", "豆",
+               "--max-new-tokens", "100000", "--temperature", "1"]  # fmt: skip
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(3) == "豆".encode()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
+
+
+def test_output_is_utf_8_whatever_the_console_is(little: Little, tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONIOENCODING": "cp932"}
+    done = run_mamegpt("train", "--resume", "👪", cwd=tmp_path, env=env)
+    assert done.returncode == 2
+    assert done.stderr == "error: no run in 👪: it has no config.json\n"
+
+
+# ---------------------------------------------------------------- commands
+
+
+def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little, tmp_path: Path) -> None:
+    settings = ["--data", little.text, "--tokenizer", little.spm, "--context-length", 32, "--emb-dim", 16,
+                "--n_layers", 1, "--n-heads", 2, "--batch_size", 2, "--max-steps", 3, "--device", "cpu",
+                "--qkv-bias", "true"]  # fmt: skip
+    code, out, err = mame("train", "--out", tmp_path / "run", *settings)
+    assert (code, err) == (0, "")
+    assert f"next: mamegpt generate --model {tmp_path / 'run'}" in out
+    assert "3 steps, 192 tokens" in out
+    written = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
+    assert (written["qkv_bias"], written["n_layers"], written["max_steps"]) == (True, 1, 3)
+
+    for more in (["--lr", 1e-3], ["--max-steps", 9], ["--out", "elsewhere"], ["--qkv-bias"]):
+        code, _, err = mame("train", "--resume", tmp_path / "run", *more)
+        assert code == 2
+        assert err == "error: --resume takes every setting from the run; leave the other options out\n"
+    code, out, _ = mame("train", "--resume", tmp_path / "run")
+    assert code == 0
+    assert "steps: 3 done of 3" in out
+
+
+def test_eval_prints_the_same_numbers_as_table_and_as_json(mame: Mame, little: Little) -> None:
+    words = ["eval", "--model", little.run, "--data", little.run / "tokens", "--split", "val"]
+    code, out, err = mame(*words, "--json")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    quality = json.loads(out)
+    rows = dict(line.strip().rsplit("  ", 1) for line in mame(*words)[1].splitlines())
+    assert {name.strip(): value.strip() for name, value in rows.items()} == {
+        "bits per character": f"{quality['bits_per_character']:.4f}",
+        "bits per byte": f"{quality['bits_per_byte']:.4f}",
+        "loss (nats per token)": f"{quality['loss']:.4f}",
+        "tokens": f"{quality['n_tokens']:,}",
+        "characters": f"{quality['n_characters']:,}",
+    }
+    # It is the run's own last validation, and the same for the text, the tokens or the exported model.
+    last = json.loads((little.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert quality == pytest.approx(last["quality"])
+    exported = ["eval", "--model", little.exported, *words[3:], "--json"]
+    assert json.loads(mame(*exported)[1]) == pytest.approx(quality)
+
+
+def test_eval_of_a_text_is_eval_of_its_tokens(mame: Mame, little: Little, tmp_path: Path) -> None:
+    from mamegpt.shards import write_shards
+    from mamegpt.sources import read_texts
+
+    write_shards(tmp_path / "shards", {"train": read_texts(little.text)}, little.tokenizer)
+    model = ["eval", "--model", little.run, "--split", "train", "--json", "--data"]
+    assert json.loads(mame(*model, little.text)[1]) == json.loads(mame(*model, tmp_path / "shards")[1])
+
+
+def test_generate_writes_each_of_several_samples_as_its_seed_alone(mame: Mame, little: Little) -> None:
+    words = ["generate", "--model", little.run, "--prompt", "昔々、", "--max-new-tokens", 12, "--temperature", 1]
+    samples = mame(*words, "--samples", 3, "--seed", 5)[1].split("---\n")
+    assert len(set(samples)) == 3
+    assert samples == [mame(*words, "--seed", seed)[1] for seed in (5, 6, 7)]
+    assert all(text.startswith("昔々、") and text.endswith("\n") for text in samples)
+    assert mame(*words, "--seed", 5, "--stop", samples[0][4])[1] == samples[0][:4].rstrip("\n") + "\n"
+
+
+def test_tokenizer_then_extract(mame: Mame, little: Little, tmp_path: Path) -> None:
+    code, out, _ = mame("tokenizer", "--data", little.text, "--out", tmp_path / "tok", "--vocab-size", 1000)
+    assert code == 0
+    assert f"{tmp_path / 'tok.model'}: 1,000 bpe pieces" in out
+    assert (tmp_path / "tok.vocab").is_file()
+    code, out, _ = mame("extract", "--dataset", little.text, "--keyword", "町", "--out", tmp_path / "o.txt")
+    assert code == 0
+    assert "kept" in out and "dropped, no keyword" in out
+    assert "町" in (tmp_path / "o.txt").read_text(encoding="utf-8")
+
+
+def test_doctor_reports_this_machine(mame: Mame, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    code, out, err = mame("doctor")
+    assert (code, err) == (0, "")
+    rows = {line[2:].split("  ")[0].strip(): line for line in out.splitlines() if line.startswith("  ")}
+    assert set(rows) == {"system", "PyTorch", "processor", "vector units", "memory", "GPU", "C++ compiler", "disk",
+                         "Hub", "will train on", "will compute in"}  # fmt: skip
+    assert f"{hub.endpoint} answers" in rows["Hub"]
+    hub.stop()
+    assert f"{hub.endpoint} cannot be reached" in mame("doctor")[1]
+
+
+# ---------------------------------------------------------------- what it draws
+
+
+def test_tables_line_up() -> None:
+    assert table([("a", "1"), ("longer", "2")]) == "  a       1\n  longer  2"
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "line"),
+    [
+        ([], 8, ""),
+        ([3.0], 8, "▁"),
+        ([1, 1, 1], 8, "▁▁▁"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
+        ([8, 6, 1, 1], 2, "█▁"),
+        (list(range(100)), 3, "▁▄█"),
+    ],
+)
+def test_sparkline(values: list[float], width: int, line: str) -> None:
+    drawn = sparkline(values, width)
+    assert drawn == line or (len(values) == 100 and len(drawn) == 3 and drawn[0] == "▁" and drawn[-1] == "█")
+
+
+def test_commands_and_functions_have_the_same_names() -> None:
+    assert {name: command.__name__ for name, command in COMMANDS.items() if name != command.__name__} == {
+        "eval": "evaluate"
+    }
+    assert cli.__all__ == ["main", "run", "write_stream"]

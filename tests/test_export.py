@@ -1,0 +1,340 @@
+"""The exported folder: what is in it, what transformers makes of it, and that a bad one never gets its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+import torch
+import torch.nn.functional as F
+from little import Little, random_model, sizes_for
+from safetensors.torch import load_file
+
+from mamegpt import export_hf as export_module
+from mamegpt.errors import ExportError, MamegptError, ModelError, OutputError
+from mamegpt.evaluate import Quality
+from mamegpt.export_hf import MODEL_CODE, NASTY_TEXTS, export_hf
+from mamegpt.generation import generate, stream_ids
+from mamegpt.model_card import model_card
+from mamegpt.models import modeling_custom_gpt
+from mamegpt.pretrained import load_pretrained
+from mamegpt.publish import export_pretrained, export_weights
+from mamegpt.stories import stories
+from mamegpt.tokenizer import Tokenizer
+
+OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
+N_NEW = 15
+TEXTS = ["昔々、あるところに", *NASTY_TEXTS, *(text for _, text in stories(seed=3, n=20))]
+FILES = [
+    "README.md", "config.json", "generation_config.json", "jp_tok_wiki.model", "jp_tok_wiki.vocab",
+    "model.safetensors", "modeling_custom_gpt.py", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ids(little: Little) -> torch.Tensor:
+    """Four rows of twelve tokens of a story the model has not seen."""
+    tokens = little.tokenizer.encode(TEXTS[-1])
+    return torch.tensor(tokens[:48]).view(4, 12)
+
+
+@pytest.fixture(scope="module", params=["here", pytest.param("transformers 4", marks=pytest.mark.slow)])
+def seen(
+    request: pytest.FixtureRequest, little: Little, ids: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What verify_transformers.py finds in the exported folder, with the installed transformers and with version 4."""
+    python = sys.executable if request.param == "here" else os.environ.get(OTHER_PYTHON)
+    if not python:
+        pytest.skip(f"set {OTHER_PYTHON} to an interpreter with transformers 4.57 (and torch, safetensors, numpy)")
+    scratch = tmp_path_factory.mktemp("seen")
+    cases = {"ids": ids.tolist(), "n_new_tokens": N_NEW, "texts": TEXTS, "scratch": str(scratch)}
+    (scratch / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    script = Path(__file__).with_name("verify_transformers.py")
+    done = subprocess.run(
+        [python, "-X", "utf8", str(script), str(little.exported), str(scratch / "cases.json"), str(scratch / "f.pt")],
+        env=os.environ | {"HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "m"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True, encoding="utf-8", cwd=scratch, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = torch.load(scratch / "f.pt", weights_only=False)
+    assert request.param == "here" or found["version"].startswith("4.")
+    return found
+
+
+@pytest.fixture(scope="module")
+def logits(little: Little, ids: torch.Tensor) -> torch.Tensor:
+    """What the run itself says, by our own code."""
+    with torch.inference_mode():
+        found: torch.Tensor = load_pretrained(str(little.run)).model(ids)
+    return found.clone()
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what is in it
+
+
+def test_the_folder_holds_these_files_and_no_others(little: Little) -> None:
+    assert little.report.files == sorted(path.name for path in little.exported.iterdir()) == FILES
+
+
+def test_the_model_file_is_the_packages_own_byte_for_byte(little: Little) -> None:
+    ours = Path(modeling_custom_gpt.__file__).read_bytes()
+    assert (little.exported / "modeling_custom_gpt.py").read_bytes() == ours
+
+
+def test_config_says_what_the_original_format_and_both_transformers_need(little: Little) -> None:
+    assert json.loads((little.exported / "config.json").read_text(encoding="utf-8")) == {
+        "model_type": "custom-gpt",
+        "architectures": ["CustomGPTForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_custom_gpt.CustomGPTConfig",
+            "AutoModelForCausalLM": "modeling_custom_gpt.CustomGPTForCausalLM",
+        },
+        "vocab_size": 1000, "context_length": 32, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "drop_rate": 0.1,
+        "qkv_bias": False, "fast": True, "dtype": "float32", "tie_word_embeddings": False, "use_cache": True,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
+    }  # fmt: skip
+
+
+def test_weights_are_the_same_tensors_twice_under_backbone(little: Little) -> None:
+    plain = torch.load(little.weights, weights_only=True)
+    assert "trf_blocks.1.att.qkv.weight" in plain
+    for found in (
+        load_file(little.exported / "model.safetensors"),
+        torch.load(little.exported / "pytorch_model.bin", weights_only=True),
+    ):
+        assert found.keys() == {f"backbone.{name}" for name in plain}
+        assert all(torch.equal(found[f"backbone.{name}"], tensor) for name, tensor in plain.items())
+
+
+def test_sentencepiece_files_are_copies(little: Little) -> None:
+    for name in ("jp_tok_wiki.model", "jp_tok_wiki.vocab"):
+        assert (little.exported / name).read_bytes() == (little.spm.parent / name).read_bytes()
+
+
+def test_the_card_states_the_facts(little: Little) -> None:
+    n_parameters = sum(tensor.numel() for tensor in torch.load(little.weights, weights_only=True).values())
+    card = (little.exported / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlanguage:\n- ja\n")
+    for fact in (f"| {n_parameters:,} |", "| 2 / 32 / 4 |", "| 32 トークン |", "SentencePiece bpe、1,000 語彙"):
+        assert fact in card
+    assert "学習した文章 |" not in card  # weights alone do not tell
+    quality = Quality(4.5, 1.5, 3.25, 1234, 2000, 6000)
+    whole = model_card("豆", little.sizes, 7, little.tokenizer, data="本.txt", step=12, n_tokens=3456, quality=quality)
+    for fact in ("| 学習した文章 | 本.txt |", "12 ステップ、3,456 トークン", "3.250 ビット/文字、1.500 ビット/バイト"):
+        assert fact in whole
+    assert "{" not in whole.replace("{name}", "")
+
+
+# ---------------------------------------------------------------- what transformers makes of it
+
+
+def test_loads_whole_in_float32_without_this_package(seen: dict[str, Any]) -> None:
+    assert seen["odd_keys"] == []
+    assert seen["dtype"] == "torch.float32"
+    assert seen["sizes"] == {"num_hidden_layers": 2, "hidden_size": 32, "n_heads": 4}
+    assert not seen["knows_mamegpt"]
+
+
+def test_logits_are_those_of_the_run(seen: dict[str, Any], logits: torch.Tensor) -> None:
+    assert logits.std() > 0.1
+    for name in ("logits", "from_embeddings", "in_chunks", "logits_again"):
+        assert close(seen[name], logits), name
+    assert close(seen["last_two"], logits[:, -2:])
+
+
+def test_generate_is_ours_with_and_without_cache(seen: dict[str, Any], little: Little, ids: torch.Tensor) -> None:
+    model = load_pretrained(str(little.exported)).model
+    expected = [[*row, *stream_ids(model, row, N_NEW)] for row in ids.tolist()]
+    assert seen["cached"].tolist() == expected
+    assert seen["uncached"].tolist() == expected
+    assert tuple(seen["one_beam_of_two"]) == (4, 12 + N_NEW)
+    assert tuple(seen["sampled"]) == (8, 15)
+
+
+def test_rows_padded_on_the_left_are_as_they_are_alone(seen: dict[str, Any]) -> None:
+    for padded, alone in zip(seen["padded_logits"], seen["alone_logits"], strict=True):
+        assert close(padded, alone)
+    assert torch.equal(seen["padded_text"], seen["alone_text"])
+
+
+def test_labels_are_shifted_inside_and_minus_100_is_ignored(
+    seen: dict[str, Any], logits: torch.Tensor, ids: torch.Tensor
+) -> None:
+    whole = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    some = F.cross_entropy(logits[:, 3:-1].flatten(0, 1), ids[:, 4:].flatten())
+    assert close(seen["loss"], whole)
+    assert close(seen["loss_of_some"], some)
+    assert abs(whole - some) > 1e-3
+
+
+def test_saved_again_it_carries_its_code(seen: dict[str, Any]) -> None:
+    assert {"modeling_custom_gpt.py", "config.json", "model.safetensors"} <= set(seen["files_again"])
+
+
+def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Little) -> None:
+    assert seen["text_ids"] == [little.tokenizer.encode(text) for text in TEXTS]
+    assert seen["decoded"] == TEXTS
+    assert seen["special_ids"] == [1, 2, 3]
+    assert seen["padding_side"] == "left"
+
+
+def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], little: Little) -> None:
+    loaded = load_pretrained(str(little.exported))
+    assert seen["pipeline"] == generate(loaded.model, loaded.tokenizer, TEXTS[0], 4) != ""
+
+
+def test_past_the_context_the_model_says_so() -> None:
+    config = modeling_custom_gpt.CustomGPTConfig(vocab_size=50, context_length=8, emb_dim=8, n_layers=1, n_heads=2)
+    model = modeling_custom_gpt.CustomGPTForCausalLM(config)
+    with pytest.raises(ValueError, match="9 tokens do not fit into context_length 8"):
+        model(torch.zeros(1, 9, dtype=torch.long))
+
+
+# ---------------------------------------------------------------- a bad folder never gets its name
+
+
+def corrupt(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    code = MODEL_CODE.read_text(encoding="utf-8")
+    for before, after in changes:
+        assert before in code
+        code = code.replace(before, after)
+    (tmp_path / "code").mkdir()
+    path = tmp_path / "code" / MODEL_CODE.name
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+NO_POSITIONS = ("x + self.pos_emb(positions)", "x")
+HALF_THE_CACHE = ("k, v = cache.update(k, v, self.layer)", "k, v = (t / 2 for t in cache.update(k, v, self.layer))")
+NO_PADDING = ("mask & attention_mask.bool()[:, None, None, :]", "mask[None, None]")
+TWICE_THE_LOSS = ("return CausalLMOutputWithPast(loss=loss,", "return CausalLMOutputWithPast(loss=loss and 2 * loss,")
+ALL_BAD = ("from typing import Any, Protocol", "raise SystemError('豆が足りない')")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaints"),
+    [
+        ([NO_POSITIONS, HALF_THE_CACHE], ["logits differ by", "greedy tokens differ", "with and without cache differ"]),
+        ([NO_PADDING, TWICE_THE_LOSS], ["left-padded row", "loss of labels is off", "fast tokenizer differs"]),
+        ([ALL_BAD], ["does not load in a clean process", "豆が足りない"]),
+    ],
+)
+def test_an_export_that_behaves_differently_fails_and_leaves_nothing(
+    little: Little,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: list[tuple[str, str]],
+    complaints: list[str],
+) -> None:
+    monkeypatch.setattr(export_module, "MODEL_CODE", corrupt(tmp_path, *changes))
+    if "fast tokenizer differs" in complaints:
+        data = json.loads(export_module.fast_tokenizer_json(little.tokenizer))
+        data["normalizer"] = {"type": "Replace", "pattern": {"String": "豆"}, "content": "麦"}
+        monkeypatch.setattr(export_module, "fast_tokenizer_json", lambda _tokenizer: json.dumps(data))
+    with pytest.raises(ExportError) as error:
+        export_weights(little.weights, little.spm, tmp_path / "out" / "folder")
+    assert [complaint for complaint in complaints if complaint not in str(error.value)] == []
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failed_overwrite_leaves_the_old_folder(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("old", encoding="utf-8")
+    with pytest.raises(OutputError, match="already exists"):
+        export_weights(little.weights, little.spm, out)
+    with pytest.raises(OutputError, match="already exists"):
+        export_pretrained(str(little.run), out)
+    monkeypatch.setattr(export_module, "MODEL_CODE", corrupt(tmp_path, ALL_BAD))
+    with pytest.raises(ExportError):
+        export_weights(little.weights, little.spm, out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "code"] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+# ---------------------------------------------------------------- other models, other tokenizers
+
+
+def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, tmp_path: Path) -> None:
+    out = tmp_path / "豆モデル v1.0"
+    out.mkdir()
+    (out / "old.txt").write_text("old", encoding="utf-8")
+    report = export_pretrained(str(little.run), out, overwrite=True)
+    assert not (out / "old.txt").exists()
+    assert report.logits_difference <= 1e-4
+    assert report.tokenizer_agreement == 1
+    assert set(report.checks) == {"logits", "generate", "labels", "tokenizer", "pipeline"}
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "12 ステップ、1,536 トークン" in card  # 12 steps of 4 windows of 32
+    assert "| 検証 |" in card
+    exported = load_file(out / "model.safetensors")
+    for name, tensor in torch.load(little.weights, weights_only=True).items():
+        assert torch.equal(exported[f"backbone.{name}"], tensor)
+
+
+def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: Little, tmp_path: Path) -> None:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for _, text in stories(seed=2, n=60) for line in text.split("\n")),
+        model_writer=written, vocab_size=900, model_type="unigram", byte_fallback=True, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "mine.model").write_bytes(written.getvalue())
+    tokenizer = Tokenizer.load(tmp_path / "mine.model")
+    assert tokenizer.settings.normalizer == "nmt_nfkc"
+    sizes = sizes_for(tokenizer, qkv_bias=True, context_length=20)
+    report = export_hf(tmp_path / "out", random_model(sizes), sizes, tokenizer)
+    assert 0.9 < report.tokenizer_agreement <= 1
+    n_same = round(report.tokenizer_agreement * report.n_texts)
+    assert report.checks["tokenizer"].startswith(f"{n_same} of {report.n_texts} texts give SentencePiece's ids")
+    assert load_pretrained(str(tmp_path / "out")).sizes == sizes
+
+
+def test_a_model_that_always_ends_its_text_exports_even_with_a_tiny_context(little: Little, tmp_path: Path) -> None:
+    sizes = sizes_for(little.tokenizer, context_length=3, n_heads=1)
+    model = random_model(sizes)
+    with torch.no_grad():
+        model.final_norm.bias.fill_(1.0)
+        model.out_head.weight[2] += 50.0
+    assert list(stream_ids(model, [5], 2)) == [2, 2]
+    report = export_hf(tmp_path / "out", model, sizes, little.tokenizer)
+    assert report.logits_difference <= 1e-4
+
+
+def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(little: Little, tmp_path: Path) -> None:
+    wrong = {"vocab_size": 999, "context_length": 64, "emb_dim": 64, "n_layers": 4, "qkv_bias": True}
+    for name, value in wrong.items():
+        right = getattr(little.sizes, name)
+        with pytest.raises(ModelError) as error:
+            export_weights(little.weights, little.spm, tmp_path / "out", **{name: value})
+        assert f"--{name.replace('_', '-')} {value}" in str(error.value)
+        assert f"{name} {right}" in str(error.value)
+    with pytest.raises(MamegptError, match=r"--emb-dim 32 is not divisible by --n-heads 5"):
+        export_weights(little.weights, little.spm, tmp_path / "out", n_heads=5)
+    config = json.loads((little.exported / "config.json").read_text(encoding="utf-8"))  # made with no size given
+    assert {name: config[name] for name in dataclasses.asdict(little.sizes) if name != "drop_rate"} == {
+        name: value for name, value in dataclasses.asdict(little.sizes).items() if name != "drop_rate"
+    }
+
+
+def test_a_tokenizer_of_another_size_is_refused_naming_both(little: Little, tmp_path: Path) -> None:
+    sizes = dataclasses.replace(little.sizes, vocab_size=900)
+    with pytest.raises(ModelError, match="1000 pieces, but the model 900"):
+        export_hf(tmp_path / "out", random_model(sizes), sizes, little.tokenizer)
+    with pytest.raises(ModelError, match=r"no vocabulary file .*none\.vocab"):
+        export_weights(little.weights, little.spm, tmp_path / "out", spm_vocab=tmp_path / "none.vocab")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+"""Files and folders appear whole or not at all, whatever interrupts them."""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from training_helpers import start
+
+from mamegpt.errors import OutputError
+from mamegpt.files import atomic_directory, atomic_write, refuse_existing, sha256_file, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_text_is_written_as_utf8_with_the_line_ends_given(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "new" / "a.txt") as file:
+        file.write("豆\r\n豆\n")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "豆\r\n豆\n".encode()
+
+
+def test_bytes_are_written_as_given(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.bin", "wb") as file:
+        file.write(b"\x00\r\n\xff")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\r\n\xff"
+
+
+def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old", encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write("new")
+        file.flush()
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failed_write_leaves_everything_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(error), atomic_write(path) as file:
+        file.write("new")
+        raise error
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "out") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "a.txt").write_text("豆", encoding="utf-8")
+        assert not (tmp_path / "out").exists()
+        assert folder.name.startswith(".")
+    assert names(tmp_path) == ["out", "out/deep", "out/deep/a.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failed_folder_leaves_everything_as_it_was(
+    tmp_path: Path, error: type[BaseException], overwrite: bool
+) -> None:
+    if overwrite:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old.txt").write_text("old", encoding="utf-8")
+    before = names(tmp_path)
+    with pytest.raises(error), atomic_directory(tmp_path / "out", overwrite) as folder:
+        (folder / "a.txt").write_text("new", encoding="utf-8")
+        raise error
+    assert names(tmp_path) == before
+
+
+def test_an_existing_folder_is_refused_and_replaced_only_on_request(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.txt").write_text("old", encoding="utf-8")
+    with pytest.raises(OutputError, match="already exists"), atomic_directory(tmp_path / "out"):
+        raise AssertionError("the block must not run")
+    with atomic_directory(tmp_path / "out", overwrite=True) as folder:
+        (folder / "new.txt").write_text("new", encoding="utf-8")
+        assert names(tmp_path / "out") == ["old.txt"]
+    assert names(tmp_path) == ["out", "out/new.txt"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.txt").write_text("old", encoding="utf-8")
+    replace = Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise PermissionError("another program holds it")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(PermissionError), atomic_directory(tmp_path / "out", overwrite=True) as folder:
+        (folder / "new.txt").write_text("new", encoding="utf-8")
+    assert names(tmp_path) == ["out", "out/old.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_what_appears_has_the_permissions_any_new_file_has(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain.txt").touch()
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("豆")
+    with atomic_directory(tmp_path / "out") as folder:
+        (folder / "b.txt").touch(mode=0o600)
+    for mine, other in (("a.txt", "plain.txt"), ("out", "plain"), ("out/b.txt", "plain.txt")):
+        assert stat.S_IMODE((tmp_path / mine).stat().st_mode) == stat.S_IMODE((tmp_path / other).stat().st_mode)
+
+
+KILLED = """
+import time
+from pathlib import Path
+from mamegpt.files import atomic_directory, atomic_write
+with atomic_write(Path("a.txt")) as file, atomic_directory(Path("out")) as folder:
+    (folder / "b.txt").write_text("half")
+    file.write("half")
+    file.flush()
+    print("now", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_nothing_but_hidden_leftovers(tmp_path: Path) -> None:
+    process = start("-c", KILLED, cwd=tmp_path)
+    assert process.stdout is not None and process.stdout.readline() == "now\n"
+    process.kill()
+    process.communicate()
+    assert names(tmp_path) and all(name.startswith(".") for name in names(tmp_path))
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_json_is_readable_and_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"名": "豆", "n": [1, 0.1]})
+    text = (tmp_path / "a.json").read_bytes().decode("utf-8")
+    assert "豆" in text and text.endswith("}\n") and "\r" not in text
+    assert json.loads(text) == {"名": "豆", "n": [1, 0.1]}
+
+
+def test_whatever_is_there_is_refused(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(OutputError, match="--overwrite"):
+            refuse_existing(path)

@@ -1,0 +1,301 @@
+"""Text from a model: the cache against a plain loop, samplers against closed forms, streams without half characters."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from little import Little, random_model, sizes_for
+from torch import Tensor, nn
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from mamegpt.errors import ConfigError
+from mamegpt.generation import (
+    KVCache,
+    Sampling,
+    generate,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise_repetition,
+    stream,
+    stream_ids,
+)
+from mamegpt.models import LanguageModel
+from mamegpt.tokenizer import Tokenizer
+
+CONTEXT = 24
+WARM = Sampling(temperature=1.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(little: Little) -> LanguageModel:
+    return random_model(sizes_for(little.tokenizer, context_length=CONTEXT))
+
+
+class Scripted(nn.Module):
+    """A model that says the same ids whatever it is given after the prompt, and ``eos`` when they are used up."""
+
+    context_length = 10_000
+
+    def __init__(self, tokenizer: Tokenizer, n_prompt: int, script: list[int]) -> None:
+        super().__init__()
+        self.n_prompt, self.script = n_prompt, script
+        self.out_head = nn.Linear(tokenizer.vocab_size, tokenizer.vocab_size, bias=False)
+        self.out_head.weight.data.copy_(torch.eye(tokenizer.vocab_size))
+
+    def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
+        states = torch.zeros(*ids.shape, self.out_head.in_features)
+        states[..., [*self.script, 2][min(ids.shape[1] - self.n_prompt, len(self.script))]] = 1.0
+        return states
+
+
+def says(tokenizer: Tokenizer, text: str, **options: object) -> list[str]:
+    """The pieces that `stream` yields of a model that says ``text`` after 豆."""
+    scripted = Scripted(tokenizer, len(tokenizer.encode("豆")), tokenizer.encode(text))
+    sampling = Sampling(**options)  # type: ignore[arg-type]
+    return list(stream(scripted, tokenizer, "豆", 500, sampling, use_cache=False))  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def naive_greedy(model: LanguageModel, ids: list[int], n: int) -> list[int]:
+    """Recompute everything over the last ``context_length`` tokens, for each new one."""
+    ids = list(ids)
+    for _ in range(n):
+        logits = model(torch.tensor([ids[-model.context_length :]]))
+        ids.append(int(logits[0, -1].argmax()))
+    return ids[-n:]
+
+
+@pytest.mark.parametrize("n_prompt", [1, 2, 5, CONTEXT - 1, CONTEXT, CONTEXT + 1, 2 * CONTEXT])
+def test_greedy_with_cache_is_the_naive_loop_also_past_the_context(model: LanguageModel, n_prompt: int) -> None:
+    ids = torch.randint(4, 900, (n_prompt,), generator=torch.Generator().manual_seed(n_prompt)).tolist()
+    n_new = 2 * CONTEXT
+    expected = naive_greedy(model, ids, n_new)
+    assert len(set(expected)) > 3  # not one token over and over, which would hide mistakes
+    assert list(stream_ids(model, ids, n_new)) == expected
+    assert list(stream_ids(model, ids, n_new, use_cache=False)) == expected
+
+
+def test_a_training_model_is_put_into_evaluation_mode(little: Little) -> None:
+    dropping = random_model(sizes_for(little.tokenizer, drop_rate=0.5)).train()
+    first = list(stream_ids(dropping, [5, 6, 7], 12))
+    assert first == naive_greedy(dropping.eval(), [5, 6, 7], 12)
+
+
+def test_while_the_text_fits_each_new_token_costs_one_position(model: LanguageModel) -> None:
+    lengths = []
+    handle = model.final_norm.register_forward_hook(lambda _m, inputs, _out: lengths.append(inputs[0].shape[1]))
+    try:
+        list(stream_ids(model, [5] * 6, CONTEXT))
+    finally:
+        handle.remove()
+    n_cached = CONTEXT - 6
+    assert lengths == [6] + [1] * n_cached + [CONTEXT] * (CONTEXT - 1 - n_cached)
+
+
+def test_cache_grows_in_order_and_holds_what_it_was_given() -> None:
+    cache = KVCache(6)
+    assert cache.get_seq_length() == 0
+    keys, values = torch.randn(2, 3, 6, 4), torch.randn(2, 3, 6, 4)
+    for start, end in ((0, 3), (3, 4), (4, 6)):
+        for layer in (0, 1):
+            k, v = cache.update(keys[:, :, start:end] + layer, values[:, :, start:end] - layer, layer)
+            assert torch.equal(k, keys[:, :, :end] + layer)
+            assert torch.equal(v, values[:, :, :end] - layer)
+        assert cache.get_seq_length() == end
+
+
+def test_eos_ends_the_text_and_is_not_shown(model: LanguageModel) -> None:
+    free = list(stream_ids(model, [5, 6], 20))
+    eos = free[7]
+    expected = free[: free.index(eos)]
+    assert list(stream_ids(model, [5, 6], 20, eos_id=eos)) == expected
+
+
+@pytest.mark.parametrize("k", [1, 5, 999, 5000])
+def test_top_k_is_transformers_and_keeps_k(k: int) -> None:
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(k))
+    found = keep_top_k(logits, k)
+    assert torch.equal(found, TopKLogitsWarper(k)(None, logits[None])[0])
+    assert found.isfinite().sum() == min(k, 1000)
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999])
+def test_top_p_is_transformers_and_the_fewest_tokens_that_reach_p(p: float) -> None:
+    logits = 3 * torch.randn(1000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = keep_top_p(logits, p)
+    assert torch.equal(found, TopPLogitsWarper(p)(None, logits[None])[0])
+    kept = logits.softmax(-1)[found.isfinite()]
+    assert kept.sum() >= p
+    assert kept.sum() - kept.min() < p
+
+
+@pytest.mark.parametrize("p", [0.001, 0.05, 0.5, 1.0])
+def test_min_p_is_transformers_and_a_share_of_the_largest(p: float) -> None:
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = keep_min_p(logits, p)
+    assert torch.equal(found, MinPLogitsWarper(p)(None, logits[None])[0])
+    assert torch.equal(found.isfinite(), logits - logits.max() >= torch.tensor(p).log() - 1e-12)
+
+
+@pytest.mark.parametrize("penalty", [0.7, 1.3])
+def test_repetition_penalty_is_transformers_and_counts_an_id_once(penalty: float) -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(3))
+    seen = torch.tensor([3, 7, 7, 7, 12])
+    found = penalise_repetition(logits.clone(), seen, penalty)
+    assert torch.equal(found, RepetitionPenaltyLogitsProcessor(penalty)(seen[None], logits[None].clone())[0])
+    others = [i for i in range(50) if i not in (3, 7, 12)]
+    assert torch.equal(found[others], logits[others])
+
+
+def test_all_samplers_together_draw_from_transformers_distribution() -> None:
+    from mamegpt.generation import choose
+
+    logits = torch.tensor([2.0, 1.5, 1.0, 0.5, -0.5, -3.0, 0.9, 1.2])
+    seen = torch.tensor([1, 4])
+    sampling = Sampling(temperature=0.8, top_k=6, top_p=0.9, min_p=0.1, repetition_penalty=1.2)
+    expected = logits[None].clone()
+    for step in (
+        RepetitionPenaltyLogitsProcessor(1.2), TemperatureLogitsWarper(0.8), TopKLogitsWarper(6), TopPLogitsWarper(0.9),
+        MinPLogitsWarper(0.1),
+    ):  # fmt: skip
+        expected = step(seen[None], expected)
+    probabilities = expected[0].softmax(-1)
+    generator = torch.Generator().manual_seed(0)
+    n = 20_000
+    drawn = [choose(logits, seen, sampling, generator) for _ in range(n)]
+    counts = torch.bincount(torch.tensor(drawn), minlength=8) / n
+    assert (counts[probabilities == 0] == 0).all()
+    # Five standard deviations of a binomial share.
+    assert ((counts - probabilities).abs() <= 5 * (probabilities * (1 - probabilities) / n).sqrt()).all()
+
+
+def test_greedy_ignores_the_seed_and_top_k_1_is_greedy(model: LanguageModel) -> None:
+    greedy = list(stream_ids(model, [5, 6], 10))
+    assert list(stream_ids(model, [5, 6], 10, Sampling(seed=9))) == greedy
+    assert list(stream_ids(model, [5, 6], 10, Sampling(temperature=1.0, top_k=1))) == greedy
+
+
+def test_same_seed_same_text_other_seed_other_text(model: LanguageModel, little: Little) -> None:
+    texts = [generate(model, little.tokenizer, "昔々、", 20, Sampling(temperature=1.0, seed=s)) for s in (1, 1, 2, 3)]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) == 3
+
+
+def test_sampling_does_not_touch_or_need_the_global_random_state(model: LanguageModel) -> None:
+    torch.manual_seed(1)
+    first = list(stream_ids(model, [5, 6], 10, WARM))
+    after = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(3))
+    torch.manual_seed(2)
+    assert list(stream_ids(model, [5, 6], 10, WARM)) == first
+
+
+def test_repetition_penalty_changes_the_text(model: LanguageModel) -> None:
+    free = list(stream_ids(model, [5, 6], 20))
+    strict = list(stream_ids(model, [5, 6], 20, Sampling(repetition_penalty=1e6)))
+    assert len(set(free)) < 20
+    assert len({5, 6, *strict}) == 22
+
+
+@pytest.mark.parametrize("text", ["𠮷野家で🍣を食べた😀。", "👨‍👩‍👧と髙島屋", "一\n二"])
+def test_a_stream_never_yields_half_a_character_and_adds_up(little: Little, text: str) -> None:
+    assert any(little.tokenizer.piece(i).startswith("<0x") for i in little.tokenizer.encode(text))
+    pieces = says(little.tokenizer, text)
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece and piece for piece in pieces)
+    assert len(pieces) > 1
+
+
+def test_a_character_cut_off_by_the_length_is_replaced_once_at_the_end(little: Little) -> None:
+    ids = little.tokenizer.encode("あ𠮷")
+    assert len(ids) > 4  # 𠮷 is spelt in four bytes
+    scripted = Scripted(little.tokenizer, len(little.tokenizer.encode("豆")), ids)
+    pieces = list(stream(scripted, little.tokenizer, "豆", len(ids) - 1, use_cache=False))  # type: ignore[arg-type]
+    assert "".join(pieces) == little.tokenizer.decode(ids[:-1])
+    assert pieces[0] == "あ"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_streams_add_up_to_the_decoded_ids(model: LanguageModel, little: Little, seed: int) -> None:
+    sampling = Sampling(temperature=2.0, seed=seed)
+    prompt = little.tokenizer.encode("豆の")
+    ids = list(stream_ids(model, prompt, 60, sampling, little.tokenizer.eos_id))
+    pieces = list(stream(model, little.tokenizer, "豆の", 60, sampling))
+    assert "豆の" + "".join(pieces) == little.tokenizer.decode(prompt + ids)
+    assert "".join(pieces) == generate(model, little.tokenizer, "豆の", 60, sampling)
+
+
+STORY = "むかし、豆のきつねが、きのこを、見つけました。おしまい。\n\n【次】"
+
+
+@pytest.mark.parametrize(
+    "stop", [["。"], ["きの"], ["きつねが、きのこ"], ["おしまい", "見つ"], ["\n\n"], ["次】を"], ["無い"]]
+)
+def test_stop_strings_are_never_shown_even_across_tokens(little: Little, stop: list[str]) -> None:
+    pieces = says(little.tokenizer, STORY, stop=stop)
+    cut = min((STORY.find(s) for s in stop if s in STORY), default=len(STORY))
+    assert "".join(pieces) == STORY[:cut]
+    shown = ["".join(pieces[: i + 1]) for i in range(len(pieces))]
+    assert all(STORY[:cut].startswith(text) for text in shown)
+
+
+def test_every_stop_string_of_the_text_cuts_where_it_first_stands(little: Little) -> None:
+    text = "豆、豆豆、豆豆豆の木"
+    for a, b in itertools.combinations(range(len(text) + 1), 2):
+        assert "".join(says(little.tokenizer, text, stop=[text[a:b]])) == text[: text.find(text[a:b])]
+
+
+def test_text_that_cannot_become_a_stop_string_is_shown_at_once(little: Little) -> None:
+    n_tokens = len(little.tokenizer.encode(STORY))
+    assert len(says(little.tokenizer, STORY, stop=["無い"])) == len(says(little.tokenizer, STORY)) <= n_tokens
+
+
+def test_an_empty_prompt_starts_a_document(model: LanguageModel, little: Little) -> None:
+    expected = list(stream_ids(model, [2], 8, eos_id=2))
+    assert generate(model, little.tokenizer, "", 8) == little.tokenizer.decode(expected)
+
+
+def test_an_empty_prompt_needs_an_end_of_text_token(model: LanguageModel, little: Little) -> None:
+    class Endless(Tokenizer):
+        eos_id = None  # type: ignore[assignment]
+
+    endless = Endless(little.spm.read_bytes(), little.spm)
+    with pytest.raises(ConfigError, match=r"--prompt is empty.*no end-of-text"):
+        generate(model, endless, "", 8)
+    assert generate(model, endless, "豆", 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"temperature": -1.0}, "--temperature"),
+        ({"top_k": -1}, "--top-k"),
+        ({"top_p": 0.0}, "--top-p"),
+        ({"top_p": 1.1}, "--top-p"),
+        ({"min_p": 1.5}, "--min-p"),
+        ({"repetition_penalty": 0.0}, "--repetition-penalty"),
+        ({"stop": ["。", ""]}, "--stop"),
+    ],
+)
+def test_impossible_settings_are_named(
+    model: LanguageModel, little: Little, options: dict[str, object], flag: str
+) -> None:
+    with pytest.raises(ConfigError, match=flag):
+        generate(model, little.tokenizer, "豆", 4, Sampling(**options))  # type: ignore[arg-type]
+
+
+def test_all_impossible_settings_are_named_at_once(model: LanguageModel, little: Little) -> None:
+    with pytest.raises(ConfigError, match=r"--temperature.*--top-k.*--min-p"):
+        generate(model, little.tokenizer, "豆", 4, Sampling(temperature=-1.0, top_k=-1, min_p=2.0))
+    with pytest.raises(ConfigError, match="--max-new-tokens must be at least 1, not 0"):
+        generate(model, little.tokenizer, "豆", 0)

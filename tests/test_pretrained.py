@@ -1,0 +1,239 @@
+"""Weights and folders from outside: the original format, wrapped state dicts, damaged and hostile files."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from little import Little, run_script
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError
+from mamegpt.generation import generate
+from mamegpt.pretrained import load_pretrained, read_weights, sizes_of
+from mamegpt.publish import export_pretrained
+
+BOMB = 'raise SystemExit("ran remote code")\n'
+PROMPT = "昔々、"
+
+
+@pytest.fixture(scope="module")
+def weights(little: Little) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = torch.load(little.weights, weights_only=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def original(little: Little, weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the original export script wrote it; its code must not run."""
+    folder = tmp_path_factory.mktemp("hub") / "hf_jp_gpt_wiki"
+    folder.mkdir()
+    torch.save({f"backbone.{name}": tensor for name, tensor in weights.items()}, folder / "pytorch_model.bin")
+    config = {
+        "_class_name": "CustomGPTConfig",
+        "architectures": ["CustomGPTForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_custom_gpt.CustomGPTConfig",
+            "AutoModelForCausalLM": "modeling_custom_gpt.CustomGPTForCausalLM",
+        },
+        "vocab_size": 1000, "context_length": 32, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "drop_rate": 0.1,
+        "qkv_bias": False, "fast": True, "model_type": "custom-gpt",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": None}), encoding="utf-8")
+    (folder / "modeling_custom_gpt.py").write_text(BOMB, encoding="utf-8")
+    for name in ("jp_tok_wiki.model", "jp_tok_wiki.vocab"):
+        shutil.copy(little.spm.parent / name, folder / name)
+    return folder
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def expected_text(little: Little) -> str:
+    run = load_pretrained(str(little.run))
+    return generate(run.model, run.tokenizer, PROMPT, 8)
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_run_export_and_original_folder_hold_the_same_model(
+    little: Little, original: Path, weights: dict[str, Tensor]
+) -> None:
+    for where in (little.run, little.exported, original):
+        loaded = load_pretrained(str(where))
+        assert same(dict(loaded.model.state_dict()), weights)
+        assert not loaded.model.training
+        assert loaded.use_cache
+        assert loaded.tokenizer.fingerprint == little.tokenizer.fingerprint
+        assert loaded.sizes is not None and loaded.sizes.n_heads == 4
+
+
+def test_generate_py_writes_from_the_original_folder_without_running_its_code(
+    little: Little, original: Path, tmp_path: Path
+) -> None:
+    arguments = ("--prompt", PROMPT, "--max-new-tokens", 8, "--repo-id", original, "--device", "cpu")
+    done = run_script("generate.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Using device: cpu\n\n=== Generation ===\n{PROMPT}{expected_text(little)}\n"
+    assert "ran remote code" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_original_folder_can_be_exported_anew(original: Path, tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    export_pretrained(str(original), tmp_path / "new")
+    assert same(read_weights(tmp_path / "new" / "model.safetensors"), weights)
+    assert BOMB not in (tmp_path / "new" / "modeling_custom_gpt.py").read_text(encoding="utf-8")
+
+
+def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(original: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    shutil.copytree(original, folder)
+    shutil.copy(folder / "jp_tok_wiki.model", folder / "a.model")
+    with pytest.raises(ModelError, match=r"which SentencePiece model.*--spm-file from: a.model, jp_tok_wiki.model"):
+        load_pretrained(str(folder))
+    assert load_pretrained(str(folder), spm_file="a.model").tokenizer.path.name == "a.model"
+    with pytest.raises(ModelError, match=r"has no b.model; choose with --spm-file from: a.model"):
+        load_pretrained(str(folder), spm_file="b.model")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), ModelError, "neither a run nor a model folder"),
+        (lambda f: (f / "config.json").write_text("{", encoding="utf-8"), ModelError, "not valid JSON"),
+        (lambda f: (f / "config.json").write_text("[]", encoding="utf-8"), ModelError, "JSON object"),
+        (lambda f: (f / "pytorch_model.bin").unlink(), ModelError, "no weights file"),
+        (lambda f: (f / "jp_tok_wiki.model").unlink(), ModelError, "none there"),
+        (lambda f: (f / "jp_tok_wiki.model").write_bytes(b"x"), MamegptError, "not a whole SentencePiece model"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "gpt2"}'), ModelError, "'gpt2' model, not ours"),
+        (lambda f: _edit(f, n_layers=3), ModelError, r"--n-layers 3 contradicts .*pytorch_model.bin.* n_layers 2"),
+        (lambda f: _edit(f, n_heads=5), MamegptError, "--emb-dim 32 is not divisible by --n-heads 5"),
+    ],
+)
+def test_folders_that_cannot_be_used(
+    original: Path, tmp_path: Path, change: Callable[[Path], Any], error: type[Exception], message: str
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(original, folder)
+    change(folder)
+    with pytest.raises(error, match=message) as caught:
+        load_pretrained(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+
+
+def test_a_run_without_checkpoint_and_names_of_nothing(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(little.run, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        shutil.rmtree(path)
+    with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
+        load_pretrained(str(tmp_path / "run"))
+    with pytest.raises(ModelError, match="neither a folder nor a Hub name"):
+        load_pretrained(str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="mame/none is no file or folder here"):
+        load_pretrained("mame/none")
+
+
+# ---------------------------------------------------------------- weights files
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, weights: dict[str, Tensor], prefix: str) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in weights.items()}
+    torch.save(wrapped, tmp_path / "a.pth")
+    torch.save({"state_dict": wrapped, "step": 3}, tmp_path / "b.pt")
+    torch.save(wrapped, tmp_path / "c.bin", _use_new_zipfile_serialization=False)
+    save_file(wrapped, tmp_path / "d.safetensors")
+    for path in tmp_path.iterdir():
+        assert same(read_weights(path), weights), path.name
+
+
+def test_sizes_are_read_from_the_weights(little: Little, weights: dict[str, Tensor]) -> None:
+    found = sizes_of(weights, "w")
+    assert (found.vocab_size, found.context_length, found.emb_dim, found.n_layers) == (1000, 32, 32, 2)
+    assert found.n_heads == 4 and not found.qkv_bias
+    assert sizes_of(weights, "w", n_heads=8, emb_dim=32, drop_rate=0.2).n_heads == 8
+    biased = weights | {"trf_blocks.0.att.qkv.bias": torch.zeros(96)}
+    assert sizes_of(biased, "w").qkv_bias
+
+
+class Bomb:
+    """Pickled, it makes a file when it is opened."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])
+def test_a_file_that_holds_code_is_refused_and_does_not_run(
+    tmp_path: Path, weights: dict[str, Tensor], form: str
+) -> None:
+    path, marker = tmp_path / "bomb.pth", tmp_path / "marker"
+    hostile = {**weights, "surprise": Bomb(marker)}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(hostile["surprise"]))
+    else:
+        torch.save(hostile, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(ModelError, match=r"bomb.pth was refused.*plain state dict"):
+        read_weights(path)
+    assert not marker.exists()
+    torch.load(path, weights_only=False) if form != "plain pickle" else pickle.loads(path.read_bytes())
+    assert marker.exists()  # the bomb was real
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, {"model": {"tok_emb.weight": 3}}, torch.zeros(3)])
+def test_files_that_are_no_state_dict(tmp_path: Path, value: object) -> None:
+    torch.save(value, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"w.pth does not hold a state dict"):
+        read_weights(tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="no weights file"):
+        read_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".legacy", ".safetensors"])
+def test_whatever_is_damaged_ends_in_one_line(tmp_path: Path, weights: dict[str, Tensor], suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=suffix == ".pth")
+    whole, draw = path.read_bytes(), random.Random(suffix)
+    n_refused = 0
+    for i in range(120):
+        damaged = bytearray(whole)
+        if i % 2:
+            del damaged[draw.choice([draw.randrange(3000), draw.randrange(len(whole) - 1)]) :]
+        else:
+            start = draw.choice([0, len(whole) - 8000])
+            for _ in range(6):
+                damaged[start + draw.randrange(8000)] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            sizes_of(read_weights(path), str(path))
+        except MamegptError as error:
+            n_refused += 1
+            assert "\n" not in str(error)
+            assert path.name in str(error)
+    assert n_refused >= 60  # at least all that were cut off

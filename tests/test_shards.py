@@ -1,0 +1,404 @@
+"""Token shards hold the text and know when they no longer do; the order of windows is a fair, pure function."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mamegpt import shards
+from mamegpt.errors import DataError, OutputError
+from mamegpt.shards import Meta, Split, WindowOrder, open_shards, permute, write_shards
+from mamegpt.sources import read_texts
+from mamegpt.stories import stories
+from mamegpt.tokenizer import Tokenizer, train_tokenizer
+
+NASTY = ["", "  空白 \n\n\t", "か\u3099", "👨‍👩‍👧‍👦と🇯🇵", "\u3000𠮷野家", "<s></s><unk>", "豆" * 3000, "\x01\u2028"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(stories_model: Path) -> Tokenizer:
+    return Tokenizer.load(stories_model)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [text for _, text in stories(seed=5, n=60)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer, texts: list[str]) -> Path:
+    write_shards(tmp_path / "tokens", {"train": texts}, tokenizer, val_fraction=0.2)
+    return tmp_path / "tokens"
+
+
+def documents_of(split: Split, tokenizer: Tokenizer) -> list[str]:
+    """The texts of a split, cut where its end-of-text ids are."""
+    ids = split.tokens.tolist()
+    assert not ids or ids[-1] == split.eos_id
+    found: list[list[int]] = [[]]
+    for i in ids[:-1]:
+        if i == split.eos_id:
+            found.append([])
+        else:
+            found[-1].append(i)
+    return [tokenizer.decode(document) for document in found]
+
+
+def test_the_texts_come_back_from_the_file(tmp_path: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
+    written = write_shards(tmp_path / "t", {"train": texts + NASTY}, tokenizer, source="stories")
+    meta, splits = open_shards(tmp_path / "t", tokenizer)
+    assert meta == written
+    assert meta.source == "stories"
+    assert list(splits) == ["train"]
+    assert documents_of(splits["train"], tokenizer) == texts + NASTY
+
+
+def test_counts_are_those_of_the_texts(tmp_path: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
+    everything = texts + NASTY
+    train = write_shards(tmp_path / "t", {"train": everything}, tokenizer).splits["train"]
+    assert train.n_documents == len(everything)
+    assert train.n_characters == sum(map(len, everything))
+    assert train.n_bytes == sum(len(text.encode()) for text in everything)
+    assert train.n_tokens == sum(len(tokenizer.encode(text)) + 1 for text in everything)
+
+
+def test_small_batches_write_the_same_files(
+    tmp_path: Path, tokenizer: Tokenizer, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_shards(tmp_path / "whole", {"train": texts}, tokenizer, val_fraction=0.2)
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(shards, "CHUNK_CHARACTERS", 500)
+    parts = write_shards(
+        tmp_path / "parts", {"train": iter(texts)}, tokenizer, val_fraction=0.2, on_progress=lambda *n: seen.append(n)
+    )
+    assert parts == whole
+    for name in ("train.bin", "val.bin", "meta.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(seen) > 10 and seen == sorted(seen)
+    assert seen[-1][1] <= sum(split.n_tokens for split in whole.splits.values())
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
+def test_ids_past_16_bits_are_kept(tmp_path: Path, tokenizer: Tokenizer, vocab_size: int, dtype: str) -> None:
+    shift = vocab_size - tokenizer.vocab_size
+
+    class Large(Tokenizer):
+        """The same tokenizer, with its ids at the end of a larger vocabulary."""
+
+        @property
+        def vocab_size(self) -> int:
+            return super().vocab_size + shift
+
+        def encode_batch(self, texts: Sequence[str], n_threads: int | None = None) -> list[list[int]]:
+            return [[i + shift for i in ids] for ids in super().encode_batch(texts, n_threads)]
+
+    text = "豆の木町に住むハナは、やさしい女の子でした。"
+    large = Large.load(tokenizer.path)
+    assert write_shards(tmp_path / "t", {"train": [text]}, large).dtype == dtype
+    _, splits = open_shards(tmp_path / "t", large)
+    assert splits["train"].tokens.dtype == np.dtype(dtype)
+    assert splits["train"].tokens[:-1].tolist() == [i + shift for i in tokenizer.encode(text)]
+
+
+def test_a_document_falls_on_the_same_side_wherever_it_stands(
+    tmp_path: Path, tokenizer: Tokenizer, texts: list[str]
+) -> None:
+    sides = []
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(texts, len(texts))
+        write_shards(tmp_path / str(seed), {"train": shuffled[: 50 + seed]}, tokenizer, val_fraction=0.2)
+        _, splits = open_shards(tmp_path / str(seed))
+        sides.append({name: set(documents_of(split, tokenizer)) for name, split in splits.items()})
+    for a in sides:
+        for b in sides:
+            assert not a["train"] & b["val"]
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.3])
+def test_the_share_held_out_is_about_the_fraction(tmp_path: Path, tokenizer: Tokenizer, fraction: float) -> None:
+    n = 4000
+    meta = write_shards(tmp_path / "t", {"train": (f"{i}番の豆" for i in range(n))}, tokenizer, val_fraction=fraction)
+    got = meta.splits["val"].n_documents
+    assert got + meta.splits["train"].n_documents == n
+    assert abs(got - n * fraction) < 5 * (n * fraction * (1 - fraction)) ** 0.5
+
+
+def test_explicit_validation_text_leaves_the_training_text_whole(
+    tmp_path: Path, tokenizer: Tokenizer, texts: list[str]
+) -> None:
+    write_shards(tmp_path / "t", {"train": texts[:50], "val": texts[50:]}, tokenizer, val_fraction=0.5)
+    _, splits = open_shards(tmp_path / "t")
+    assert documents_of(splits["train"], tokenizer) == texts[:50]
+    assert documents_of(splits["val"], tokenizer) == texts[50:]
+
+
+def test_without_a_fraction_nothing_is_held_out(tmp_path: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert list(write_shards(tmp_path / "t", {"train": texts}, tokenizer).splits) == ["train"]
+
+
+# What can go wrong while writing.
+
+
+def test_nothing_is_left_after_a_failure_in_the_middle(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    def failing() -> Iterator[str]:
+        yield "一つ目"
+        raise DataError("line 2 is broken")
+
+    with pytest.raises(DataError, match="line 2"):
+        write_shards(tmp_path / "t", {"train": failing()}, tokenizer)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("documents", "fraction", "message"),
+    [
+        ({"train": []}, 0.0, "no text for the split 'train'"),
+        ({"train": ["豆"], "val": []}, 0.0, "no text for the split 'val'"),
+        ({"train": ["豆"]}, 1 - 1e-15, r"all 1 document\(s\) of the corpus .*--val-fraction 0"),
+    ],
+)
+def test_a_split_without_text_is_an_error(
+    tmp_path: Path, tokenizer: Tokenizer, documents: dict[str, list[str]], fraction: float, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        write_shards(tmp_path / "t", documents, tokenizer, val_fraction=fraction)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_left_alone(folder: Path, tokenizer: Tokenizer) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(OutputError, match="already exists"):
+        write_shards(folder, {"train": ["豆"]}, tokenizer)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+# What can go wrong while opening: one line each, naming the file.
+
+
+def refused(folder: Path, tokenizer: Tokenizer | None = None) -> str:
+    with pytest.raises(DataError) as caught:
+        open_shards(folder, tokenizer)
+    message = str(caught.value)
+    assert str(folder) in message and "\n" not in message
+    return message
+
+
+def test_one_changed_byte_anywhere_is_found(folder: Path) -> None:
+    for name in ("train.bin", "val.bin"):
+        data = (folder / name).read_bytes()
+        for at in (0, len(data) // 2, len(data) - 1):
+            (folder / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            assert f"{name} is damaged" in refused(folder)
+        (folder / name).write_bytes(data)
+    open_shards(folder)
+
+
+def test_a_truncated_file_is_found_also_without_hashing(folder: Path) -> None:
+    data = (folder / "train.bin").read_bytes()
+    (folder / "train.bin").write_bytes(data[:-2])
+    with pytest.raises(DataError, match=rf"train\.bin has {len(data) - 2} bytes where meta\.json says {len(data)}"):
+        open_shards(folder, verify=False)
+
+
+def test_a_missing_file_is_found(folder: Path) -> None:
+    (folder / "val.bin").unlink()
+    assert "val.bin is missing" in refused(folder)
+    (folder / "meta.json").unlink()
+    assert "has no meta.json" in refused(folder)
+
+
+def test_another_tokenizer_is_refused(folder: Path, tmp_path: Path, texts: list[str], tokenizer: Tokenizer) -> None:
+    other = Tokenizer.load(train_tokenizer(texts, tmp_path / "other", vocab_size=900).path)
+    assert "made with another tokenizer" in refused(folder, other)
+    open_shards(folder, tokenizer)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"meta"', '{"format": "mamegpt-tokens-1"}', "\udcff"])
+def test_a_meta_file_that_is_none_is_refused(folder: Path, text: str) -> None:
+    (folder / "meta.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert "meta.json is damaged" in refused(folder)
+
+
+def test_a_meta_file_of_another_format_is_refused(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    (folder / "meta.json").write_text(json.dumps({**meta, "format": "mamegpt-tokens-9"}), encoding="utf-8")
+    assert "'mamegpt-tokens-9' is not 'mamegpt-tokens-1'" in refused(folder)
+
+
+JUNK: list[Any] = [None, "豆", -1, 10**30, 1.5, [], {}, {"train": {}}, {"train": None}, True]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_wrong_values_in_the_meta_file_never_make_another_kind_of_error(folder: Path, junk: Any) -> None:
+    good = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    places = [(key,) for key in good] + [("splits", "train", key) for key in good["splits"]["train"]]
+    for place in places:
+        meta = json.loads(json.dumps(good))
+        inner = meta
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = junk
+        (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        if place[-1] in ("format", "dtype", "splits", "n_tokens", "sha256"):
+            refused(folder)
+        else:  # values that say nothing about the tokens
+            open_shards(folder)
+
+
+def test_the_fingerprint_changes_with_tokens_type_and_tokenizer_only(folder: Path) -> None:
+    meta, _ = open_shards(folder)
+    train = meta.splits["train"]
+    changed = [
+        dataclasses.replace(meta, tokenizer_sha256="0" * 64),
+        dataclasses.replace(meta, dtype="uint32"),
+        dataclasses.replace(meta, splits={"train": train}),
+        dataclasses.replace(meta, splits={**meta.splits, "train": dataclasses.replace(train, sha256="0" * 64)}),
+    ]
+    assert len({m.fingerprint() for m in [meta, *changed]}) == 5
+    assert dataclasses.replace(meta, source="elsewhere").fingerprint() == meta.fingerprint()
+    assert isinstance(meta, Meta) and len(meta.fingerprint()) == 64
+
+
+# The order of windows.
+
+
+@settings(deadline=None)
+@given(n=st.one_of(st.integers(1, 300), st.sampled_from([1023, 1024, 1025, 4096, 4097, 10_000])), seed=st.integers(0))
+def test_permute_is_a_permutation(n: int, seed: int) -> None:
+    key = shards._key(seed, 0)
+    assert sorted(permute(np.arange(n), n, key).tolist()) == list(range(n))
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 1 << 60), index=st.integers(0), seed=st.integers(0, 99))
+def test_permute_stays_inside_at_any_size(n: int, index: int, seed: int) -> None:
+    out = permute(np.array([index % n]), n, shards._key(seed, 1))
+    assert 0 <= out[0] < n and out.dtype == np.int64
+
+
+def test_permute_sends_every_index_everywhere_equally_often() -> None:
+    n, runs = 40, 4000
+    counts = np.zeros((n, n))
+    for seed in range(runs):
+        counts[np.arange(n), permute(np.arange(n), n, shards._key(seed, 0))] += 1
+    chi_square = ((counts - runs / n) ** 2 / (runs / n)).sum()
+    assert chi_square / (n - 1) ** 2 < 1.2  # its mean is 1 and its deviation 0.036 for fair shuffles
+
+
+ORDERS = st.builds(
+    WindowOrder,
+    n_tokens=st.integers(40, 400),
+    context_length=st.integers(1, 39),
+    batch_size=st.integers(1, 12),
+    seed=st.integers(0, 5),
+    samples_per_epoch=st.sampled_from([0, 1, 3, 7, 1000]),
+)
+
+
+def all_starts(order: WindowOrder, n_epochs: int) -> np.ndarray:
+    n_steps = -(-n_epochs * order.epoch_size // order.batch_size)
+    return np.concatenate([order.starts(step) for step in range(n_steps)])[: n_epochs * order.epoch_size]
+
+
+@settings(deadline=None)
+@given(order=ORDERS)
+def test_an_epoch_sees_every_window_once_and_they_do_not_overlap(order: WindowOrder) -> None:
+    for starts in all_starts(order, 3).reshape(3, order.epoch_size):
+        assert starts.min() >= 0
+        assert starts.max() + order.context_length + 1 <= order.n_tokens
+        gaps = np.diff(np.sort(starts))
+        assert (gaps >= order.context_length).all() and (gaps % order.context_length == 0).all()
+        if order.samples_per_epoch in (0, 1000):
+            assert (gaps == order.context_length).all()
+            seen = order.epoch_size * order.context_length
+            assert order.n_tokens - 1 - seen < 2 * order.context_length  # what an epoch leaves out
+
+
+def test_over_many_epochs_every_token_is_a_target() -> None:
+    order = WindowOrder(n_tokens=100, context_length=9, batch_size=4, seed=1)
+    seen = {s + i for s in all_starts(order, 60) for i in range(1, 10)}
+    assert seen == set(range(1, 100))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = [WindowOrder(2000, 9, 4, seed) for seed in (1, 2)]
+    epochs = [tuple(e) for order in orders for e in all_starts(order, 3).reshape(3, -1).tolist()]
+    assert len(set(epochs)) == 6
+    assert all(list(epoch) != sorted(epoch) for epoch in epochs)
+
+
+@settings(deadline=None)
+@given(order=ORDERS, step=st.integers(0, 200))
+def test_a_step_depends_on_nothing_but_its_number(order: WindowOrder, step: int) -> None:
+    again = dataclasses.replace(order)
+    for other in (step + 1, 0, step):
+        again.starts(other)
+    assert np.array_equal(order.starts(step), again.starts(step))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_processes_together_see_the_batch_of_one(world: int) -> None:
+    tokens = np.arange(5000, dtype=np.uint16)
+    order = WindowOrder(5000, 16, 8, seed=3)
+    for step in range(0, 90, 7):
+        x, y = order.batch(tokens, step)
+        assert x.shape == y.shape == (8, 16) and x.dtype == y.dtype == np.int64
+        assert np.array_equal(y, x + 1) and np.array_equal(x[:, 0], order.starts(step))
+        shares = [order.batch(tokens, step, rank, world) for rank in range(world)]
+        assert np.array_equal(np.concatenate([share[0] for share in shares]), x)
+        assert np.array_equal(np.concatenate([share[1] for share in shares]), y)
+
+
+def test_samples_per_epoch_ends_an_epoch_early() -> None:
+    order = WindowOrder(n_tokens=1000, context_length=10, batch_size=8, seed=0, samples_per_epoch=20)
+    assert (order.epoch_size, order.steps_per_epoch) == (20, 3)
+    assert [order.epochs(step) for step in range(9)] == [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    assert WindowOrder(1000, 10, 8, 0).epoch_size == 98
+    assert WindowOrder(1000, 10, 8, 0, samples_per_epoch=99_999).epoch_size == 98
+
+
+def test_the_shortest_text_is_one_window_and_one_token_less_is_an_error() -> None:
+    x, y = WindowOrder(9, 8, 2, seed=0).batch(np.arange(9), 0)
+    assert x.tolist() == [list(range(8))] * 2 and y.tolist() == [list(range(1, 9))] * 2
+    with pytest.raises(DataError, match=r"has 8 tokens, but one window needs 9 \(--context-length"):
+        WindowOrder(8, 8, 2, seed=0)
+
+
+def test_a_large_file_is_not_loaded(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    write_shards(tmp_path / "t", {"train": ["豆"]}, tokenizer)
+    n_tokens = 1 << 29  # a gigabyte of zeros that take no room on most file systems
+    meta = json.loads((tmp_path / "t" / "meta.json").read_text(encoding="utf-8"))
+    meta["splits"]["train"]["n_tokens"] = n_tokens
+    (tmp_path / "t" / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    try:
+        with (tmp_path / "t" / "train.bin").open("r+b") as file:
+            file.truncate(2 * n_tokens)
+    except OSError as error:
+        pytest.skip(f"no room for a file of a gigabyte: {error}")
+    process = psutil.Process()
+    before = process.memory_info().rss
+    _, splits = open_shards(tmp_path / "t", verify=False)
+    order = WindowOrder(len(splits["train"].tokens), 256, 32, seed=0)
+    for step in range(10):
+        order.batch(splits["train"].tokens, step)
+    assert process.memory_info().rss - before < 100 << 20
+
+
+def test_real_text_comes_back(tmp_path: Path) -> None:
+    data = Path(__file__).resolve().parents[2] / "shared" / "data" / "wikinews_ja"
+    if not data.is_dir():
+        pytest.skip("the real data is not here")
+    texts = [text for text, _ in zip(read_texts(data), range(200), strict=False)]
+    tokenizer = Tokenizer.load(train_tokenizer(texts, tmp_path / "wiki", vocab_size=4000).path)
+    meta = write_shards(tmp_path / "t", {"train": texts}, tokenizer)
+    _, splits = open_shards(tmp_path / "t", tokenizer)
+    assert documents_of(splits["train"], tokenizer) == texts
+    assert meta.splits["train"].n_characters == sum(map(len, texts))
