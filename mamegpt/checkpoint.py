@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mamegpt.errors import CheckpointError
 from mamegpt.files import atomic_directory, sha256_file, write_json
+from mamegpt.optim import Optimizer
 
 __all__ = ["State", "checkpoints", "latest", "load", "read_model", "remove_leftovers", "save"]
 
@@ -46,7 +46,7 @@ class State:
 def save(
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     *,
     step: int,
     elapsed_s: float,
@@ -71,7 +71,7 @@ def save(
     return path
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
     """Put a checkpoint's tensors into a model and its optimizer, after comparing hashes.
 
     Raises `CheckpointError` if a file is missing or damaged, or does not fit the model.
@@ -94,7 +94,10 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Stat
 def read_state(path: Path) -> State:
     """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read."""
     try:
-        return State(**json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+        state = State(**json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+        if type(state.step) is not int or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}:
+            raise ValueError("it does not hold the state of a run")
+        return state
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path / STATE_FILE} cannot be read ({_first_line(error)}); delete {path} to go on from the one before it"
@@ -134,31 +137,32 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state under the names of its parameters, so that no pickle is needed."""
     return _contiguous(
         {
             f"{name}|{key}": value
             for name, parameter in model.named_parameters()
-            for key, value in optimizer.state[parameter].items()
+            for key, value in optimizer.state.get(parameter, {}).items()
         }
     )
 
 
-def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     states: dict[str, dict[str, Tensor]] = {}
     for label, value in tensors.items():
         name, key = label.rsplit("|", 1)
         states.setdefault(name, {})[key] = value
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.load_state_dict(
-        {
-            "state": {i: states[names[p]] for i, p in enumerate(parameters) if names[p] in states},
-            "param_groups": optimizer.state_dict()["param_groups"],
-        }
-    )
+    for part in getattr(optimizer, "parts", [optimizer]):
+        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+        part.load_state_dict(
+            {
+                "state": {i: states[names[p]] for i, p in enumerate(parameters) if names[p] in states},
+                "param_groups": part.state_dict()["param_groups"],
+            }
+        )
 
 
 def _first_line(error: Exception) -> str:

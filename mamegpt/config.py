@@ -91,10 +91,12 @@ class TrainConfig:
     samples_per_epoch: int = 0
     """Windows drawn before the text is shuffled anew and a mean loss is reported (0: the whole text once)."""
 
-    optimizer: str = "adamw"
+    optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.optim.OPTIMIZERS."""
-    lr: float = 3e-3
-    """Peak learning rate."""
+    lr: float = 1e-2
+    """Peak learning rate of AdamW (with muon: of embeddings, head and vectors)."""
+    muon_lr: float = 2e-2
+    """Peak learning rate of Muon, for the matrices inside the blocks."""
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices; vectors have none."""
     beta2: float = 0.95
@@ -145,8 +147,9 @@ class TrainConfig:
                 found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
         if self.seed >= 1 << 63:
             found.append(f"--seed must be below 2**63, not {self.seed}")
-        if not self.lr > 0:
-            found.append(f"--lr must be above 0, not {self.lr}")
+        for name in ("lr", "muon_lr"):
+            if not getattr(self, name) > 0:
+                found.append(f"{flag(name)} must be above 0, not {getattr(self, name)}")
         for name in ("warmup_fraction", "cooldown_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"{flag(name)} must lie between 0 and 1, not {getattr(self, name)}")

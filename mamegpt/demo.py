@@ -60,7 +60,7 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
 
     say("", "3/5  training")
     config = TrainConfig(
-        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=16, eval_every_steps=100
+        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, eval_every_steps=200
     )
     n_steps = max(MIN_STEPS, round(seconds / _seconds_per_step(config, report.vocab_size)))
     result = train(dataclasses.replace(config, max_steps=n_steps))
@@ -124,7 +124,8 @@ def _seconds_per_step(config: TrainConfig, vocab_size: int) -> float:
     times = []
     for _ in range(5):
         begin = time.perf_counter()
-        linear_cross_entropy(model.hidden(ids), model.out_head.weight, ids).backward()
+        loss = linear_cross_entropy(model.hidden(ids), model.out_head.weight, ids)
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - begin)

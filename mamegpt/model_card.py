@@ -29,9 +29,9 @@ tags:
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
 inputs = tokenizer("昔々、", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0]))
 ```
 
 `trust_remote_code=True` は、このフォルダの `modeling_custom_gpt.py` を実行するという意味です。
@@ -86,6 +86,7 @@ def model_card(
     return _CARD.format(
         name=name,
         n_parameters=n_parameters,
+        n_new_tokens=max(1, min(50, sizes.context_length // 2)),  # prompt and answer must fit into the context
         n_layers=sizes.n_layers,
         emb_dim=sizes.emb_dim,
         n_heads=sizes.n_heads,

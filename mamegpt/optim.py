@@ -6,15 +6,16 @@ and a line in `OPTIMIZERS`. Each parameter group carries ``peak_lr``; the traine
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["OPTIMIZERS", "build_optimizer", "lr_factor"]
+__all__ = ["OPTIMIZERS", "Joint", "Optimizer", "build_optimizer", "lr_factor"]
 
 FINAL_LR_FACTOR = 0.01
 """Where the cool-down ends, as a share of the peak."""
@@ -32,7 +33,7 @@ def lr_factor(step: int, max_steps: int, warmup_fraction: float, cooldown_fracti
     return min(1.0, rise, FINAL_LR_FACTOR + (1 - FINAL_LR_FACTOR) * left)
 
 
-def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019), one fused kernel; weight decay on matrices only."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -46,12 +47,60 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return optimizer
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, TrainConfig], torch.optim.Optimizer]] = {
+def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Muon (Jordan et al. 2024) on the matrices inside the blocks, AdamW on embeddings, head and vectors.
+
+    Muon orthogonalises each matrix's momentum (Newton-Schulz), so all its directions are learnt at one speed. Measured
+    here, it reaches a quarter of AdamW's loss on the built-in stories in the same number of tokens (docs/log.md).
+    """
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("trf_blocks.")]
+    outside = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("trf_blocks.")]
+    parts = (
+        torch.optim.Muon(inside, lr=config.muon_lr, weight_decay=config.weight_decay),
+        torch.optim.AdamW(outside, lr=config.lr, betas=(0.9, config.beta2), weight_decay=0.0, fused=True),
+    )
+    for part in parts:
+        for group in part.param_groups:
+            group["peak_lr"] = group["lr"]
+    return Joint(parts)
+
+
+class Joint:
+    """Several optimizers, each with parameters of its own, as one."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts, in their order."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def state(self) -> dict[Tensor, Any]:
+        """The state of all parts, by parameter."""
+        return {parameter: state for part in self.parts for parameter, state in part.state.items()}
+
+    def step(self) -> None:
+        """One step of each part."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+
+Optimizer = torch.optim.Optimizer | Joint
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, TrainConfig], Optimizer]] = {
     "adamw": adamw,
+    "muon": muon,
 }
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """The optimizer a run asks for. Raises `ConfigError` for an unknown name."""
     if config.optimizer not in OPTIMIZERS:
         raise ConfigError(f"--optimizer {config.optimizer} is not known; choose from {', '.join(OPTIMIZERS)}")

@@ -35,6 +35,7 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
         tokenizer=str(spm_model),
         out="-",
         val_fraction=0.0,
+        optimizer="adamw",
         weight_decay=0.01,
         beta2=0.999,
         warmup_fraction=0.0,

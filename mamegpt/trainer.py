@@ -42,7 +42,7 @@ from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
 from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.optim import OPTIMIZERS, build_optimizer, lr_factor
+from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.tokenizer import Tokenizer
@@ -282,9 +282,7 @@ def _tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) 
     return open_shards(run / TOKENS, tokenizer)
 
 
-def _restore(
-    run: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, fingerprints: dict[str, str]
-) -> tuple[int, float]:
+def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fingerprints: dict[str, str]) -> tuple[int, float]:
     """Load the newest checkpoint, if there is one: finished steps and the seconds they took."""
     path = checkpoint.latest(run / CHECKPOINTS)
     if path is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
         with torch.inference_mode():
             found[name] = {"odd_keys": odd_keys, "logits": model(ids).logits.tolist()}
     found |= behaviour(model, ids, cases["n_new_tokens"])
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # or transformers 5 asks a question
     found["text_ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in cases["texts"]]
     found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
-    writer = pipeline("text-generation", model=folder, trust_remote_code=True)
+    writer: Any = pipeline("text-generation", model=folder, trust_remote_code=True)
     row = cases["ids"][0]
     prompt = tokenizer.decode(row[: max(1, len(row) // 2)])  # of tokens, for it must fit into a small context too
     found["pipeline"] = writer(prompt, max_new_tokens=cases["n_new_tokens"], do_sample=False)[0]["generated_text"]
@@ -49,7 +50,8 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
 @torch.inference_mode()
 def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, Any]:
     """Greedy continuations with and without cache, of padded rows, and the loss of labels."""
-    options = {"max_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0}
+    options = {"max_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0,
+               "return_dict_in_generate": True, "output_logits": True}  # fmt: skip
     model.generation_config.eos_token_id = None  # past the end of a text too: all rows are to be of one length
     cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=False, **options)
@@ -62,11 +64,16 @@ def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, Any
     logits = model(ids).logits
     loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     return {
-        "cached": cached.tolist(),
-        "cached_is_plain": torch.equal(cached, plain),
-        "padded_is_alone": torch.equal(alone[0, -n_new_tokens:], beside[0, -n_new_tokens:]),
+        "cached": cached.sequences.tolist(),
+        "cache_difference": difference(cached.logits, plain.logits),
+        "padding_difference": difference(alone.logits, [step[:1] for step in beside.logits]),
         "loss_difference": abs(model(ids, labels=ids).loss.item() - loss.item()),
     }
+
+
+def difference(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
+    """The largest difference of two lists of logits, one (B, V) for each new token."""
+    return (torch.stack(list(some)) - torch.stack(list(others))).abs().max().item()
 
 
 if __name__ == "__main__":

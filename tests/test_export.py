@@ -61,7 +61,7 @@ def seen(
     done = subprocess.run(
         [python, "-X", "utf8", str(script), str(little.exported), str(scratch / "cases.json"), str(scratch / "f.pt")],
         env=os.environ | {"HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "m"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True, encoding="utf-8", cwd=scratch, timeout=240,
+        stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=scratch, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = torch.load(scratch / "f.pt", weights_only=False)
@@ -190,6 +190,13 @@ def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Littl
     assert seen["padding_side"] == "left"
 
 
+def test_the_example_on_the_card_writes_what_we_write(seen: dict[str, Any], little: Little) -> None:
+    assert seen["untrusted_ids"] == seen["text_ids"][:3]
+    loaded = load_pretrained(str(little.exported))
+    expected = "昔々、" + generate(loaded.model, loaded.tokenizer, "昔々、", 16)
+    assert seen["card"].removesuffix("\n").removesuffix("</s>") == expected
+
+
 def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], little: Little) -> None:
     loaded = load_pretrained(str(little.exported))
     assert seen["pipeline"] == generate(loaded.model, loaded.tokenizer, TEXTS[0], 4) != ""
@@ -226,7 +233,10 @@ ALL_BAD = ("from typing import Any, Protocol", "raise SystemError('豆が足り�
 @pytest.mark.parametrize(
     ("changes", "complaints"),
     [
-        ([NO_POSITIONS, HALF_THE_CACHE], ["logits differ by", "greedy tokens differ", "with and without cache differ"]),
+        (
+            [NO_POSITIONS, HALF_THE_CACHE],
+            ["logits differ by", "greedy tokens differ", "with and without cache differ by"],
+        ),
         ([NO_PADDING, TWICE_THE_LOSS], ["left-padded row", "loss of labels is off", "fast tokenizer differs"]),
         ([ALL_BAD], ["does not load in a clean process", "豆が足りない"]),
     ],
@@ -243,8 +253,9 @@ def test_an_export_that_behaves_differently_fails_and_leaves_nothing(
         data = json.loads(export_module.fast_tokenizer_json(little.tokenizer))
         data["normalizer"] = {"type": "Replace", "pattern": {"String": "豆"}, "content": "麦"}
         monkeypatch.setattr(export_module, "fast_tokenizer_json", lambda _tokenizer: json.dumps(data))
+    torch.save(random_model(little.sizes).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(ExportError) as error:
-        export_weights(little.weights, little.spm, tmp_path / "out" / "folder")
+        export_weights(tmp_path / "weights.pth", little.spm, tmp_path / "out" / "folder")
     assert [complaint for complaint in complaints if complaint not in str(error.value)] == []
     assert "\n" not in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []

@@ -76,7 +76,7 @@ from huggingface_hub import create_repo, upload_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 create_repo("mame/book")
 upload_folder(repo_id="mame/book", folder_path=sys.argv[1])
-tokenizer = AutoTokenizer.from_pretrained("mame/book")
+tokenizer = AutoTokenizer.from_pretrained("mame/book", trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained("mame/book", trust_remote_code=True).eval()
 ids = tokenizer(sys.argv[2], return_tensors="pt")
 with torch.inference_mode():

@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,11 +79,20 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     reloaded = AutoModelForCausalLM.from_pretrained(again, trust_remote_code=True).eval()
     found["logits_again"] = reloaded(ids).logits
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     found["text_ids"] = [tokenizer(text)["input_ids"] for text in cases["texts"]]
     found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
     found["special_ids"] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     found["padding_side"] = tokenizer.padding_side
+
+    # Without trust transformers 5 asks a question; nobody answers, and the tokenizer, which has no code, loads.
+    found["untrusted_ids"] = [AutoTokenizer.from_pretrained(folder)(text)["input_ids"] for text in cases["texts"][:3]]
+
+    card = (Path(folder) / "README.md").read_text(encoding="utf-8")
+    os.chdir(Path(folder).parent)  # the card names the model as the Hub does
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(card.split("```python\n")[1].split("```")[0], {})
+    found["card"] = printed.getvalue()
 
     writer = pipeline("text-generation", model=folder, trust_remote_code=True)
     answer = writer(cases["texts"][0], max_new_tokens=4, do_sample=False, return_full_text=False)

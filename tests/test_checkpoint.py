@@ -1,0 +1,205 @@
+"""A checkpoint is complete, comes back bit for bit, and is refused when a byte of it changed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from mamegpt import checkpoint
+from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.errors import CheckpointError
+from mamegpt.models import LanguageModel, build_model
+from mamegpt.optim import OPTIMIZERS, build_optimizer
+
+SIZES = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=2, n_heads=2, qkv_bias=True)
+
+
+def fresh(
+    seed: int, optimizer: str = "adamw", sizes: ModelConfig = SIZES
+) -> tuple[LanguageModel, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = build_model("custom-gpt", sizes)
+    return model, build_optimizer(model, TrainConfig(optimizer=optimizer))
+
+
+def advance(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps: int = 3) -> None:
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=random)
+        optimizer.step()
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int = 3, keep: int = 2) -> Path:
+    return checkpoint.save(
+        folder, model, optimizer, step=step, elapsed_s=1.5, settings="a", tokens="b", tokenizer="c", keep=keep
+    )
+
+
+def assert_equal(a: nn.Module, b: nn.Module) -> None:
+    assert list(a.state_dict()) == list(b.state_dict())
+    for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_model_and_optimizer_come_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+    model, optimizer = fresh(0, name)
+    advance(model, optimizer, seed=1)
+    state = checkpoint.load(save(tmp_path, model, optimizer), *(loaded := fresh(9, name)))
+    assert (state.step, state.elapsed_s, state.settings, state.tokens, state.tokenizer) == (3, 1.5, "a", "b", "c")
+    assert_equal(model, loaded[0])
+    advance(model, optimizer, seed=2)
+    advance(*loaded, seed=2)
+    assert_equal(model, loaded[0])  # so its optimizer is where the other one is
+
+
+def test_a_checkpoint_before_the_first_step_has_no_optimizer_state(tmp_path: Path) -> None:
+    model, optimizer = fresh(0)
+    checkpoint.load(save(tmp_path, model, optimizer, step=0), *(loaded := fresh(9)))
+    assert_equal(model, loaded[0])
+
+
+def test_the_model_file_is_the_plain_state_dict(tmp_path: Path) -> None:
+    model, optimizer = fresh(0)
+    path = save(tmp_path, model, optimizer)
+    tensors = load_file(path / "model.safetensors")
+    assert tensors.keys() == model.state_dict().keys() == checkpoint.read_model(path).keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_equal_states_give_equal_files(tmp_path: Path) -> None:
+    files = []
+    for folder in ("a", "b"):
+        model, optimizer = fresh(0)
+        advance(model, optimizer, seed=1)
+        path = save(tmp_path / folder, model, optimizer)
+        files.append({file.name: file.read_bytes() for file in path.iterdir()})
+    assert files[0] == files[1]
+
+
+def test_there_are_tensors_and_json_only(tmp_path: Path) -> None:
+    model, optimizer = fresh(0)
+    advance(model, optimizer, seed=1)
+    path = save(tmp_path, model, optimizer)
+    assert sorted(file.name for file in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["step-00000003"]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
+    model, optimizer = fresh(0)
+    for step in (5, 10, 100, 1000, 99_999_999):
+        save(tmp_path, model, optimizer, step=step, keep=keep)
+    steps = [checkpoint.read_state(path).step for path in checkpoint.checkpoints(tmp_path)]
+    assert steps == [5, 10, 100, 1000, 99_999_999][-keep:]
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-99999999"
+    assert len(list(tmp_path.iterdir())) == keep
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.latest(tmp_path / "nothing") is None
+
+
+def test_a_rotation_cut_short_leaves_complete_checkpoints_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = fresh(0)
+    for step in (1, 2):
+        save(tmp_path, model, optimizer, step=step)
+
+    def killed(path: Path) -> None:
+        next(path.iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        save(tmp_path, model, optimizer, step=3)
+    for path in checkpoint.checkpoints(tmp_path):
+        checkpoint.load(path, *fresh(9))
+    assert len(checkpoint.checkpoints(tmp_path)) == 2
+    checkpoint.remove_leftovers(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000003.abc.partial").mkdir()
+    (tmp_path / ".step-00000003.abc.partial" / "model.safetensors").touch()
+    (tmp_path / ".config.json.abc.partial").touch()
+    (tmp_path / ".step-00000001.old").mkdir()
+    for name in ("step-00000002", ".lock", "a.partial"):
+        (tmp_path / name).touch()
+    checkpoint.remove_leftovers(tmp_path)
+    checkpoint.remove_leftovers(tmp_path / "nothing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a.partial", "step-00000002"]
+
+
+def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:
+    model, optimizer = fresh(0)
+    save(tmp_path, model, optimizer, step=1)
+    model.register_buffer("broken", torch.empty(3, device="meta"))
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        save(tmp_path, model, optimizer, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+# What is refused, in one line that names the file.
+
+
+def refused(path: Path) -> str:
+    model, optimizer = fresh(9)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(path, model, optimizer)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not optimizer.state
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
+def test_one_changed_byte_anywhere_is_found(tmp_path: Path, name: str) -> None:
+    model, optimizer = fresh(0)
+    advance(model, optimizer, seed=1)
+    path = save(tmp_path, model, optimizer)
+    data = (path / name).read_bytes()
+    for at in (0, 20, len(data) // 2, len(data) - 1):
+        (path / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        message = refused(path)
+        assert str(path / name) in message and f"delete {path}" in message
+        if name == "model.safetensors":
+            with pytest.raises(CheckpointError, match="is damaged"):
+                checkpoint.read_model(path)
+    (path / name).write_bytes(data[:-1])
+    refused(path)
+    (path / name).unlink()
+    assert str(path / name) in refused(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"step": 3}'])
+def test_a_damaged_state_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = save(tmp_path, *fresh(0))
+    (path / "state.json").write_text(text, encoding="utf-8")
+    assert str(path / "state.json") in refused(path)
+    with pytest.raises(CheckpointError):
+        checkpoint.read_model(path)
+
+
+@pytest.mark.parametrize("junk", [None, "x", [], {}, 3])
+def test_a_state_file_with_wrong_values_is_refused(tmp_path: Path, junk: object) -> None:
+    path = save(tmp_path, *fresh(0))
+    good = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    (path / "state.json").write_text(json.dumps({**good, "files": junk}), encoding="utf-8")
+    refused(path)
+    with pytest.raises(CheckpointError):
+        checkpoint.read_model(path)
+
+
+def test_a_model_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, *fresh(0))
+    other = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=3, n_heads=2, qkv_bias=True)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit this model: [^\n]*$"):
+        checkpoint.load(path, *fresh(9, sizes=other))

@@ -1,0 +1,110 @@
+"""The schedule has its closed form, and the optimizers do what their papers say."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.errors import ConfigError
+from mamegpt.models import LanguageModel, build_model
+from mamegpt.optim import FINAL_LR_FACTOR, OPTIMIZERS, build_optimizer, lr_factor
+
+CONFIG = TrainConfig(optimizer="adamw", lr=0.02, weight_decay=0.3, beta2=0.9)
+FRACTIONS = st.floats(0, 1, allow_nan=False)
+
+
+def tiny_model(seed: int = 0) -> LanguageModel:
+    torch.manual_seed(seed)
+    return build_model("custom-gpt", ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=1, n_heads=2))
+
+
+def give_gradients(model: nn.Module, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=random)
+
+
+@given(max_steps=st.integers(1, 5000), warmup=FRACTIONS, cooldown=FRACTIONS, at=FRACTIONS)
+def test_the_factor_is_positive_and_at_most_one(max_steps: int, warmup: float, cooldown: float, at: float) -> None:
+    step = min(max_steps - 1, int(at * max_steps))
+    assert 0 < lr_factor(step, max_steps, warmup, cooldown) <= 1
+
+
+@given(max_steps=st.integers(2, 300), parts=st.tuples(FRACTIONS, FRACTIONS).filter(lambda p: p[0] + p[1] <= 1))
+def test_the_factor_rises_stays_and_falls(max_steps: int, parts: tuple[float, float]) -> None:
+    factors = [lr_factor(step, max_steps, *parts) for step in range(max_steps)]
+    top = factors.index(max(factors))
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+
+
+def test_the_trapezoid_of_a_hundred_steps() -> None:
+    factors = [lr_factor(step, 100, 0.1, 0.5) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert factors[9:51] == [1.0] * 42
+    low = FINAL_LR_FACTOR
+    assert factors[51:] == pytest.approx([low + (1 - low) * left / 50 for left in range(49, 0, -1)])
+    assert lr_factor(100, 100, 0.1, 0.5) == pytest.approx(low)
+
+
+def test_without_warmup_and_cooldown_the_rate_is_constant() -> None:
+    assert {lr_factor(step, 50, 0.0, 0.0) for step in range(50)} == {1.0}
+
+
+def test_adamw_is_the_algorithm_of_the_paper() -> None:
+    model, reference = tiny_model(), tiny_model()
+    optimizer = build_optimizer(model, CONFIG)
+    first = {name: torch.zeros_like(p) for name, p in reference.named_parameters()}
+    second = {name: torch.zeros_like(p) for name, p in reference.named_parameters()}
+    for t in range(1, 6):
+        rate = 0.02 / t
+        give_gradients(model, seed=t)
+        give_gradients(reference, seed=t)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        with torch.no_grad():
+            for name, p in reference.named_parameters():  # Loshchilov and Hutter 2019, algorithm 2
+                assert p.grad is not None
+                first[name] = 0.9 * first[name] + 0.1 * p.grad
+                second[name] = 0.9 * second[name] + 0.1 * p.grad**2
+                m, v = first[name] / (1 - 0.9**t), second[name] / (1 - 0.9**t)
+                decay = 0.3 if p.ndim == 2 else 0.0
+                p -= rate * (m / (v.sqrt() + 1e-8) + decay * p)
+    for ours, plain in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_parameter_is_optimized_once_and_only_matrices_decay(name: str) -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(model, dataclasses.replace(CONFIG, optimizer=name))
+    grouped = [(p, group) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, model.parameters())) == sorted(id(p) for p, _ in grouped)
+    for p, group in grouped:
+        assert (group["weight_decay"] > 0) == (p.ndim >= 2)
+        assert group["peak_lr"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_lowers_a_loss(name: str) -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(model, dataclasses.replace(CONFIG, optimizer=name, weight_decay=0.0))
+    ids = torch.arange(8).repeat(4, 1)
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_an_unknown_optimizer_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="--optimizer sgd is not known; choose from adamw"):
+        build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="sgd"))
