@@ -323,7 +323,7 @@ def test_a_model_that_always_ends_its_text_exports_even_with_a_tiny_context(litt
         model.out_head.weight[2] += 50.0
     assert list(stream_ids(model, [5], 2)) == [2, 2]
     report = export_hf(tmp_path / "out", model, sizes, little.tokenizer)
-    assert report.logits_difference <= 1e-4
+    assert report.checks["generate"].startswith("3 x 1 greedy tokens equal")
 
 
 def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(little: Little, tmp_path: Path) -> None:

@@ -80,14 +80,38 @@ def test_adamw_is_the_algorithm_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_every_parameter_is_optimized_once_and_only_matrices_decay(name: str) -> None:
+def test_every_parameter_is_optimized_once_and_no_vector_decays(name: str) -> None:
     model = tiny_model()
     optimizer = build_optimizer(model, dataclasses.replace(CONFIG, optimizer=name))
     grouped = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(map(id, model.parameters())) == sorted(id(p) for p, _ in grouped)
     for p, group in grouped:
-        assert (group["weight_decay"] > 0) == (p.ndim >= 2)
-        assert group["peak_lr"] > 0
+        assert group["weight_decay"] == 0 or p.ndim == 2
+        assert group["peak_lr"] == group["lr"] > 0
+    assert any(group["weight_decay"] == CONFIG.weight_decay for _, group in grouped)
+
+
+def test_adamw_decays_every_matrix() -> None:
+    optimizer = build_optimizer(tiny_model(), CONFIG)
+    decayed = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decayed == {1: 0.0, 2: 0.3}
+
+
+def test_muon_moves_every_direction_of_a_matrix_alike() -> None:
+    model = tiny_model()
+    config = dataclasses.replace(CONFIG, optimizer="muon", weight_decay=0.0, muon_lr=1.0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    give_gradients(model, seed=1)
+    build_optimizer(model, config).step()
+    for name, parameter in model.named_parameters():
+        if name.startswith("trf_blocks.") and parameter.ndim == 2:
+            stretch = max(1, parameter.shape[0] / parameter.shape[1]) ** 0.5
+            moved = torch.linalg.svdvals(parameter.detach() - before[name]) / stretch
+            assert 0.5 < moved.min() <= moved.max() < 1.5  # Newton-Schulz as Jordan et al. tune it: about 0.7 to 1.2
+        else:  # AdamW's first step: the learning rate, against the sign of the gradient
+            assert parameter.grad is not None
+            expected = -CONFIG.lr * parameter.grad.sign()
+            torch.testing.assert_close(parameter.detach() - before[name], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
