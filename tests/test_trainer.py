@@ -1,0 +1,481 @@
+"""A run writes what it says, equal settings give equal weights, and what cannot work is refused in one line."""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from training_helpers import as_options, final_weights, losses, records, start, tiny
+
+from mamegpt import checkpoint, trainer
+from mamegpt.config import TrainConfig
+from mamegpt.distributed import World
+from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
+from mamegpt.evaluate import TokenLengths, evaluate
+from mamegpt.models import build_model
+from mamegpt.optim import OPTIMIZERS, lr_factor
+from mamegpt.shards import open_shards, write_shards
+from mamegpt.sources import read_texts
+from mamegpt.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.trainer import train
+
+
+@pytest.fixture(scope="module")
+def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """Settings of a run of 12 steps, with dropout, that has been trained."""
+    config = tiny(
+        stories_txt, stories_model, tmp_path_factory.mktemp("runs") / "first", drop_rate=0.1, keep_checkpoints=9
+    )
+    train(config)
+    return config
+
+
+@pytest.fixture
+def run(config: TrainConfig, tmp_path: Path) -> Path:
+    """A copy of that run, to change."""
+    return shutil.copytree(config.out, tmp_path / "run")
+
+
+def resumed(run: Path) -> trainer.TrainResult:
+    return train(dataclasses.replace(TrainConfig.load(run / "config.json"), out=str(run)), resume=True)
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def forget_after(run: Path, step: int) -> None:
+    """Make a run one that was killed after a step was saved; its metrics may have come further."""
+    for path in checkpoint.checkpoints(run / "checkpoints"):
+        if checkpoint.read_state(path).step > step:
+            shutil.rmtree(path)
+
+
+# What a run leaves.
+
+
+def test_a_run_is_the_folder_its_documentation_draws(config: TrainConfig) -> None:
+    run = Path(config.out)
+    assert visible(run) == ["checkpoints", "config.json", "metrics.jsonl", "tokenizer.model", "tokens"]
+    assert TrainConfig.load(run / "config.json") == config
+    assert (run / "tokenizer.model").read_bytes() == Path(config.tokenizer).read_bytes()
+    assert [path.name for path in checkpoint.checkpoints(run / "checkpoints")] == [
+        f"step-{step:08d}" for step in (3, 6, 9, 12)
+    ]
+    for name in visible(run):
+        assert name in (trainer.__doc__ or "")
+
+
+def test_metrics_hold_every_step_and_every_validation_in_order(config: TrainConfig) -> None:
+    found = records(Path(config.out))
+    assert list(losses(Path(config.out))) == list(range(1, 13))
+    assert [record["step"] for record in found if "quality" in record] == [6, 12]
+    assert [record["step"] for record in found] == sorted(record["step"] for record in found)
+    for record in found:
+        if "loss" in record:
+            factor = lr_factor(record["step"] - 1, 12, config.warmup_fraction, config.cooldown_fraction)
+            assert record["lr"] == pytest.approx(config.lr * factor)
+            assert record["tokens"] == record["step"] * config.batch_size * config.context_length
+    elapsed = [record["elapsed_s"] for record in found if "elapsed_s" in record]
+    assert elapsed == sorted(elapsed)
+
+
+def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfig) -> None:
+    run = Path(config.out)
+    tokenizer = Tokenizer.load(run / "tokenizer.model")
+    _, splits = open_shards(run / "tokens", tokenizer)
+    model = build_model(config.architecture, config.model(tokenizer.vocab_size))
+    newest = checkpoint.latest(run / "checkpoints")
+    assert newest is not None
+    model.load_state_dict(checkpoint.read_model(newest))
+
+    def quality(max_tokens: int) -> dict[str, Any]:
+        return dataclasses.asdict(
+            evaluate(
+                model,
+                splits["val"].tokens,
+                TokenLengths(tokenizer),
+                context_length=config.context_length,
+                eos_id=tokenizer.eos_id,
+                world=World(0, 1, torch.device("cpu")),
+                max_tokens=max_tokens,
+            )
+        )
+
+    middle, last = (record["quality"] for record in records(run) if "quality" in record)
+    assert last == quality(max_tokens=0)
+    assert last["n_tokens"] == len(splits["val"].tokens) > config.val_tokens == middle["n_tokens"]
+
+
+def test_the_result_says_what_the_folder_says(config: TrainConfig) -> None:
+    result = resumed(Path(config.out))  # of a finished run: nothing is left to do
+    assert (result.out, result.step, result.interrupted) == (Path(config.out), 12, False)
+    assert result.losses == list(losses(Path(config.out)).values())
+    assert result.quality is not None
+    assert dataclasses.asdict(result.quality) == records(Path(config.out))[-1]["quality"]
+    model = checkpoint.read_model(Path(config.out) / "checkpoints" / "step-00000012")
+    assert result.n_parameters == sum(tensor.numel() for tensor in model.values())
+    assert result.n_tokens == 12 * 8 * 16
+
+
+def test_what_is_printed_is_what_happened(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(dataclasses.replace(config, out=str(tmp_path / "run"), samples_per_epoch=48))
+    printed = capsys.readouterr().out
+    loss = losses(tmp_path / "run")
+    for step in (5, 10, 12):
+        assert f"step {step}/12 - loss {loss[step]:.4f} - " in printed
+    for epoch in (1, 2):  # 48 windows are 6 steps
+        mean = statistics.fmean(loss[step] for step in range(6 * epoch - 5, 6 * epoch + 1))
+        assert f"epoch {epoch} ends at step {6 * epoch} - mean loss {mean:.4f}\n" in printed
+    last = records(tmp_path / "run")[-1]["quality"]
+    assert f"step 12/12 - validation loss {last['loss']:.4f} - {last['bits_per_byte']:.4f} bits/byte" in printed
+    assert "an epoch is 48 windows" in printed
+
+
+def test_the_loss_goes_down(stories_txt: Path, stories_model: Path, tmp_path: Path) -> None:
+    result = train(tiny(stories_txt, stories_model, tmp_path / "run", max_steps=80, emb_dim=32, eval_every_steps=20))
+    assert abs(result.losses[0] - math.log(1000)) < 0.5
+    assert statistics.fmean(result.losses[-5:]) < result.losses[0] - 1.5
+    validations = [record["quality"]["loss"] for record in records(tmp_path / "run") if "quality" in record]
+    assert len(validations) == 4 and validations[-1] < validations[0]
+
+
+def test_token_shards_as_data_train_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(Path(config.tokenizer))
+    write_shards(tmp_path / "tokens", {"train": read_texts(config.data)}, tokenizer, val_fraction=config.val_fraction)
+    train(dataclasses.replace(config, data=str(tmp_path / "tokens"), out=str(tmp_path / "run")))
+    assert "tokens" not in visible(tmp_path / "run")
+    assert final_weights(tmp_path / "run", 12) == final_weights(Path(config.out), 12)
+
+
+def test_without_validation_text_there_is_no_validation(config: TrainConfig, tmp_path: Path) -> None:
+    result = train(dataclasses.replace(config, out=str(tmp_path / "run"), val_fraction=0.0))
+    assert result.quality is None
+    assert not any("quality" in record for record in records(tmp_path / "run"))
+
+
+def test_validation_text_of_its_own_is_used(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("豆の木町に住むハナは、やさしい女の子でした。\n", encoding="utf-8")
+    result = train(
+        dataclasses.replace(config, out=str(tmp_path / "run"), val_data=str(tmp_path / "val.txt"), val_split="train")
+    )
+    assert result.quality is not None
+    assert result.quality.n_characters == len("豆の木町に住むハナは、やさしい女の子でした。")
+
+
+# Equal settings give equal weights.
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_the_same_settings_give_the_same_weights_and_another_seed_others(
+    config: TrainConfig, tmp_path: Path, optimizer: str
+) -> None:
+    weights = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(hash(name))  # what happened before in the process does not matter
+        train(dataclasses.replace(config, out=str(tmp_path / name), optimizer=optimizer, seed=seed))
+        weights[name] = final_weights(tmp_path / name, 12)
+    assert weights["a"] == weights["b"] != weights["c"]
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+
+@pytest.mark.parametrize("setting", [{"log_every_steps": 1}, {"eval_every_steps": 1}, {"save_every_steps": 5}], ids=str)
+def test_watching_a_run_does_not_change_it(config: TrainConfig, tmp_path: Path, setting: dict[str, int]) -> None:
+    train(dataclasses.replace(config, out=str(tmp_path / "run"), **setting))
+    assert final_weights(tmp_path / "run", 12) == final_weights(Path(config.out), 12)
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_micro_batches_do_not_change_the_objective(config: TrainConfig, tmp_path: Path, optimizer: str) -> None:
+    found = []
+    for micro in (0, 4, 2, 1):
+        changed = dataclasses.replace(
+            config, out=str(tmp_path / str(micro)), micro_batch_size=micro, drop_rate=0.0, optimizer=optimizer
+        )
+        found.append(train(changed).losses)
+    for losses_ in found[1:]:
+        assert losses_ == pytest.approx(found[0], rel=1e-5)
+
+
+def test_a_step_follows_the_gradient_of_the_mean_loss(config: TrainConfig, tmp_path: Path) -> None:
+    """One step of AdamW by hand, from the same initial weights, on the batch the order names."""
+    changed = dataclasses.replace(
+        config, out=str(tmp_path / "run"), optimizer="adamw", drop_rate=0.0, max_steps=1, weight_decay=0.0,
+        warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.5, lr=1e-3,
+    )  # fmt: skip
+    result = train(changed)
+    tokenizer = Tokenizer.load(Path(config.tokenizer))
+    torch.manual_seed(config.seed)
+    model = build_model(config.architecture, changed.model(tokenizer.vocab_size))
+    _, splits = open_shards(tmp_path / "run" / "tokens")
+    tokens = splits["train"].tokens
+    order = trainer.WindowOrder(len(tokens), config.context_length, config.batch_size, config.seed)
+    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in order.batch(tokens, 0))
+    loss = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    assert result.losses == pytest.approx([loss.item()], rel=1e-5)
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+    clip = min(1.0, 0.5 / (norm.item() + 1e-6))
+    assert clip < 1  # else clipping would not be looked at
+    trained = checkpoint.read_model(tmp_path / "run" / "checkpoints" / "step-00000001")
+    for name, parameter in model.named_parameters():
+        g = gradients[name] * clip
+        expected = parameter.detach() - 1e-3 * g / (g.abs() + 1e-8)  # what Adam's first step comes to
+        sure = g.abs() > 1e-5
+        torch.testing.assert_close(trained[name][sure], expected[sure], rtol=1e-4, atol=1e-6)
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_a_run_that_goes_on_ends_as_one_that_never_stopped(config: TrainConfig, tmp_path: Path, optimizer: str) -> None:
+    run = tmp_path / "run"
+    train(dataclasses.replace(config, out=str(run), optimizer=optimizer))
+    weights, before = final_weights(run, 12), losses(run)
+    for step in (9, 6, 3, 0):
+        forget_after(run, step)
+        result = resumed(run)
+        assert final_weights(run, 12) == weights
+        assert losses(run) == before and result.losses == list(before.values())
+        assert [record["step"] for record in records(run) if "quality" in record] == [6, 12]
+
+
+def test_a_half_written_line_of_metrics_does_not_matter(run: Path, config: TrainConfig) -> None:
+    for half in ('{"step": 12, "quality": {"loss": 1.0}', '{"step": 1', '{"step": 12, "loss": 3.14, "名": "豆'):
+        forget_after(run, 9)
+        with (run / "metrics.jsonl").open("ab") as file:
+            file.write(half.encode()[:-1])
+        resumed(run)
+        assert losses(run) == losses(Path(config.out))
+
+
+def test_leftovers_of_a_killed_process_are_removed(run: Path) -> None:
+    (run / ".tokens.x.partial").mkdir()
+    (run / "checkpoints" / ".step-00000012.x.partial").mkdir()
+    (run / "checkpoints" / ".step-00000003.old").mkdir()
+    resumed(run)
+    assert [path.name for path in run.iterdir() if path.name.endswith((".partial", ".old"))] == []
+    assert all(path.name.startswith("step-") for path in (run / "checkpoints").iterdir())
+
+
+def test_time_goes_on_and_speed_is_of_this_process(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget_after(run, 9)
+    path = run / "checkpoints" / "step-00000009" / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**state, "elapsed_s": 1e9}), encoding="utf-8")
+    result = resumed(run)
+    assert result.elapsed_s > 1e9
+    assert all(record["elapsed_s"] > 1e9 for record in records(run)[-4:] if "loss" in record)
+    speeds = re.findall(r"step \d+/12 - loss [\d.]+ - ([\d,]+) tokens/s", capsys.readouterr().out)
+    assert speeds and all(int(speed.replace(",", "")) > 0 for speed in speeds)
+
+
+def test_a_run_may_move(run: Path, config: TrainConfig) -> None:
+    forget_after(run, 6)
+    moved = run.rename(run.parent / "elsewhere")
+    resumed(moved)
+    assert final_weights(moved, 12) == final_weights(Path(config.out), 12)
+
+
+# What is refused.
+
+
+def refused(kind: type[MamegptError], run: Path, **changes: Any) -> str:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config = dataclasses.replace(TrainConfig.load(run / "config.json"), out=str(run), **changes)
+    with pytest.raises(kind) as caught:
+        train(config, resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_other_settings_than_the_run_has_are_refused(run: Path) -> None:
+    assert "other settings" in refused(CheckpointError, run, lr=1e-9)
+
+
+def test_edited_settings_are_refused(run: Path) -> None:
+    settings = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    (run / "config.json").write_text(json.dumps({**settings, "lr": 1e-9}), encoding="utf-8")
+    assert "made with other settings" in refused(CheckpointError, run)
+
+
+def test_other_tokens_are_refused(run: Path, config: TrainConfig) -> None:
+    shutil.rmtree(run / "tokens")
+    write_shards(
+        run / "tokens",
+        {"train": ["豆の木町に住むハナは、やさしい女の子でした。"] * 9},
+        Tokenizer.load(run / "tokenizer.model"),
+    )
+    assert "made with other tokens" in refused(CheckpointError, run)
+
+
+def test_damaged_tokens_are_refused(run: Path) -> None:
+    data = bytearray((run / "tokens" / "train.bin").read_bytes())
+    data[100] ^= 1
+    (run / "tokens" / "train.bin").write_bytes(data)
+    assert "train.bin is damaged" in refused(DataError, run)
+
+
+def test_another_tokenizer_is_refused(run: Path, config: TrainConfig, tmp_path: Path) -> None:
+    other = train_tokenizer(read_texts(config.data), tmp_path / "other", vocab_size=900).path
+    shutil.copy(other, run / "tokenizer.model")
+    assert "another tokenizer" in refused(DataError, run)
+    shutil.rmtree(run / "tokens")
+    write_shards(run / "tokens", {"train": read_texts(config.data)}, Tokenizer.load(other))
+    assert "made with other" in refused(CheckpointError, run)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(run: Path, config: TrainConfig) -> None:
+    newest = run / "checkpoints" / "step-00000012"
+    (newest / "model.safetensors").write_bytes(b"broken")
+    assert f"delete {newest}" in refused(CheckpointError, run)
+    shutil.rmtree(newest)
+    resumed(run)
+    assert final_weights(run, 12) == final_weights(Path(config.out), 12)
+
+
+def test_a_folder_without_a_run_cannot_go_on(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no run in .*nothing"):
+        train(dataclasses.replace(config, out=str(tmp_path / "nothing")), resume=True)
+
+
+def test_an_existing_folder_is_refused_and_named(run: Path, config: TrainConfig) -> None:
+    before = sorted(run.rglob("*"))
+    with pytest.raises(OutputError, match=r"already exists.*mamegpt train --resume"):
+        train(dataclasses.replace(config, out=str(run)))
+    assert sorted(run.rglob("*")) == before
+
+
+def test_an_empty_folder_is_not_in_the_way(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    train(dataclasses.replace(config, out=str(tmp_path / "run"), max_steps=1))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_two_runs_in_one_folder_are_refused(run: Path, config: TrainConfig, tmp_path: Path, resume: bool) -> None:
+    folder = run if resume else tmp_path / "new"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"), pytest.raises(OutputError, match="is being trained by another process"):
+        train(dataclasses.replace(config, out=str(folder)), resume=resume)
+    train(dataclasses.replace(config, out=str(folder)), resume=resume)
+
+
+def test_problems_with_settings_leave_no_folder(config: TrainConfig, tmp_path: Path) -> None:
+    bad = dataclasses.replace(config, out=str(tmp_path / "run"), architecture="rnn", optimizer="sgd", max_steps=0)
+    with pytest.raises(ConfigError, match=r"--architecture rnn .*--optimizer sgd .*--max-steps"):
+        train(bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"data": "nothing.txt"}, r"nothing\.txt"),
+        ({"tokenizer": "nothing.model"}, r"nothing\.model"),
+        ({"context_length": 10**6}, r"one window needs 1000001 "),
+    ],
+    ids=str,
+)
+def test_the_corrected_command_may_use_the_same_folder(
+    config: TrainConfig, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    good = dataclasses.replace(config, out=str(tmp_path / "run"))
+    with pytest.raises(MamegptError, match=message):
+        train(dataclasses.replace(good, **wrong))
+    assert visible(tmp_path / "run") == []
+    train(good)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ of .*--lr \(it was 1e\+30\)"):
+        train(
+            dataclasses.replace(
+                config, out=str(tmp_path / "run"), optimizer="adamw", lr=1e30, warmup_fraction=0.0, max_steps=50
+            )
+        )
+    assert list(losses(tmp_path / "run"))  # what happened before is told
+
+
+# Signals.
+
+
+@pytest.fixture(scope="module")
+def straight(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of 300 steps that was never stopped; no checkpoint before its end."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    long = dataclasses.replace(
+        config, out=str(out), max_steps=300, log_every_steps=1, save_every_steps=1000, eval_every_steps=100, n_layers=1
+    )
+    train(long)
+    return long
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_the_run_goes_on_from_there(straight: TrainConfig, tmp_path: Path, number: int) -> None:
+    options = as_options(dataclasses.replace(straight, out="run"))
+    process = start("-m", "mamegpt", "train", *options, cwd=tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 20/"):
+            process.send_signal(number)
+            break
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    saved = re.search(r"saved at step (\d+); go on with: mamegpt train --resume run\n", output)
+    assert saved and "stopping after this step" in output, output
+    assert 20 <= int(saved[1]) < 300
+    assert list(losses(tmp_path / "run")) == list(range(1, int(saved[1]) + 1))
+    resumed(tmp_path / "run")
+    assert final_weights(tmp_path / "run", 300) == final_weights(Path(straight.out), 300)
+    assert losses(tmp_path / "run") == losses(Path(straight.out))
+
+
+def test_ctrl_c_in_the_middle_of_a_printed_line_is_a_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(io.RawIOBase):
+        """A terminal on which Ctrl-C is pressed while the first line is written."""
+
+        def __init__(self) -> None:
+            self.written = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if not self.written:
+                signal.raise_signal(signal.SIGINT)
+            self.written += bytes(data)
+            return len(data)
+
+    raw = Interrupted()
+    with monkeypatch.context() as patch, trainer._stop_on_signal() as stop:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
+        print("a line", flush=True)
+        assert stop.asked
+    assert b"a line\n" in raw.written
+
+
+def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.raises(KeyboardInterrupt), trainer._stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        signal.raise_signal(signal.SIGINT)
+    assert {number: signal.getsignal(number) for number in before} == before
