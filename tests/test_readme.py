@@ -1,0 +1,95 @@
+"""The READMEs are equal to the program: their commands parse and run as written, their files and commands exist."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from little import ROOT, Little, run_mamegpt, run_script
+
+READMES = ("README.md", "README.en.md")
+
+
+def blocks(name: str) -> list[str]:
+    """The shell blocks of a README."""
+    return re.findall(r"```bash\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands(name: str) -> list[list[str]]:
+    """Every command line in the shell blocks, as words; continued lines are joined, comments dropped."""
+    text = "\n".join(blocks(name)).replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    japanese, english = (commands(name) for name in READMES)
+    assert japanese == english and len(japanese) > 10
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_linked_file_and_every_make_target_exists(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert len(links) >= 10 and all((ROOT / link).is_file() for link in links)
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {words[1] for words in commands(name) if words[0] == "make"} <= set(targets)
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    from mamegpt.cli import COMMANDS
+
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        table = text[text.index("| `mamegpt demo`") :]
+        assert all(f"`mamegpt {command}`" in table or f"`{command}`" in table for command in COMMANDS), name
+
+
+def test_the_five_scripts_run_as_written(hub: HubServer, little: Little, tmp_path: Path) -> None:
+    """Word for word but for fewer, smaller steps; the Hub is a loopback one that holds the names the README uses."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from mamegpt.stories import stories
+
+    data = hub.root / "datasets" / "fujiki" / "wiki40b_ja" / "data"
+    data.mkdir(parents=True)
+    rows = [
+        f"\n_START_ARTICLE_\n{title}\n_START_PARAGRAPH_\nファミコンの話。{text}".replace("\n\n", "_NEWLINE_")
+        for title, text in stories(seed=3, n=150)
+    ]
+    for split in ("train", "validation", "test"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), data / f"{split}-00000-of-00001.parquet")
+    model = hub.root / "models" / "oga5" / "hf-jp-gpt-wiki"
+    shutil.copytree(little.exported, model)
+
+    env = hub.env(tmp_path)
+    ran = []
+    for words in commands("README.md"):
+        if words[0] == "python" and words[1].endswith(".py"):
+            smaller = ["--max-steps", "2"] if words[1] == "training.py" else []
+            done = run_script(words[1], *words[2:], *smaller, cwd=tmp_path, env=env)
+        elif words[:2] == ["mamegpt", "tokenizer"]:
+            done = run_mamegpt(*words[1:], "--vocab-size", "1000", cwd=tmp_path, env=env)
+        else:
+            continue
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        ran.append(words[1])
+    assert ran == [
+        "download_dataset.py", "make_dataset.py", "tokenizer", "training.py", "export_to_hf.py", "generate.py",
+        "generate.py",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
+    done = run_mamegpt("demo", "--seconds", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for made in ("demo/stories.txt", "demo/tokenizer.model", "demo/run/checkpoints", "demo/hf/model.safetensors"):
+        assert (tmp_path / made).exists(), made
+    next_command = next(line for line in done.stdout.splitlines() if line.startswith("next: mamegpt "))
+    again = run_mamegpt(*shlex.split(next_command)[2:], "--max-new-tokens", "5", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert run_mamegpt("demo", "--seconds", "1", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "demo-2" / "hf").is_dir()  # nothing of the first is touched
