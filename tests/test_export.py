@@ -164,8 +164,9 @@ def test_generate_is_ours_with_and_without_cache(seen: dict[str, Any], little: L
 
 
 def test_rows_padded_on_the_left_are_as_they_are_alone(seen: dict[str, Any]) -> None:
-    for padded, alone in zip(seen["padded_logits"], seen["alone_logits"], strict=True):
-        assert close(padded, alone)
+    for name in ("padded_logits", "padded_in_chunks"):
+        for padded, alone in zip(seen[name], seen["alone_logits"], strict=True):
+            assert close(padded, alone), name
     assert torch.equal(seen["padded_text"], seen["alone_text"])
 
 
@@ -308,11 +309,12 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     tokenizer = Tokenizer.load(tmp_path / "mine.model")
     assert tokenizer.settings.normalizer == "nmt_nfkc"
     sizes = sizes_for(tokenizer, qkv_bias=True, context_length=20)
-    report = export_hf(tmp_path / "out", random_model(sizes), sizes, tokenizer)
+    report = export_hf(tmp_path / "out", random_model(sizes), sizes, tokenizer, fast=False)
     assert 0.9 < report.tokenizer_agreement <= 1
     n_same = round(report.tokenizer_agreement * report.n_texts)
     assert report.checks["tokenizer"].startswith(f"{n_same} of {report.n_texts} texts give SentencePiece's ids")
     assert load_pretrained(str(tmp_path / "out")).sizes == sizes
+    assert json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))["fast"] is False
 
 
 def test_a_model_that_always_ends_its_text_exports_even_with_a_tiny_context(little: Little, tmp_path: Path) -> None:

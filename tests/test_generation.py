@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 from little import Little, random_model, sizes_for
 from torch import Tensor, nn
@@ -225,6 +228,19 @@ def test_a_character_cut_off_by_the_length_is_replaced_once_at_the_end(little: L
     assert pieces[0] == "あ"
 
 
+def test_a_space_after_the_prompt_stays_with_a_tokenizer_that_puts_one_before_the_text() -> None:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the bean grew and the bean fell"] * 50), model_writer=written, vocab_size=290,
+        model_type="bpe", byte_fallback=True, minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    tokenizer = Tokenizer(written.getvalue(), Path("with_prefix.model"))
+    assert tokenizer.settings.add_dummy_prefix
+    ids, n_prompt = tokenizer.encode("the bean grew"), len(tokenizer.encode("the bean"))
+    scripted = Scripted(tokenizer, n_prompt, ids[n_prompt:])
+    assert generate(scripted, tokenizer, "the bean", 9, use_cache=False) == " grew"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_streams_add_up_to_the_decoded_ids(model: LanguageModel, little: Little, seed: int) -> None:
     sampling = Sampling(temperature=2.0, seed=seed)
@@ -253,6 +269,13 @@ def test_every_stop_string_of_the_text_cuts_where_it_first_stands(little: Little
     text = "豆、豆豆、豆豆豆の木"
     for a, b in itertools.combinations(range(len(text) + 1), 2):
         assert "".join(says(little.tokenizer, text, stop=[text[a:b]])) == text[: text.find(text[a:b])]
+
+
+def test_of_several_stop_strings_in_one_token_the_first_cuts(little: Little) -> None:
+    texts = [piece.text for piece in little.tokenizer.pieces if piece.kind == "normal"]
+    token = max((text for text in texts if len(set(text)) == len(text)), key=len)
+    assert len(token) > 2
+    assert says(little.tokenizer, token, stop=list(reversed(token[1:]))) == [token[0]]
 
 
 def test_text_that_cannot_become_a_stop_string_is_shown_at_once(little: Little) -> None:

@@ -14,7 +14,18 @@ from mamegpt.config import TrainConfig
 from mamegpt.original import train_original
 from mamegpt.trainer import train
 
-ORIGINAL = {"context_length": 16, "emb_dim": 16, "n_layers": 1, "n_heads": 2, "batch_size": 4, "max_steps": 600}
+ORIGINAL = {
+    "context_length": 16,
+    "emb_dim": 16,
+    "n_layers": 1,
+    "n_heads": 2,
+    "drop_rate": 0.1,
+    "batch_size": 4,
+    "max_steps": 600,
+    "lr": 1e-3,
+    "device": "cpu",
+    "samples_per_epoch": 300,
+}
 
 
 def kill_after(process: "subprocess.Popen[str]", beginning: str, n_lines: int, delay_s: float = 0.0) -> bool:
@@ -93,10 +104,10 @@ def test_a_run_killed_twenty_times_ends_as_one_that_was_not(
 def test_training_py_goes_on_when_the_same_command_is_given_again(
     stories_txt: Path, stories_model: Path, tmp_path: Path
 ) -> None:
-    train_original(stories_txt, stories_model, tmp_path / "straight.pth", drop_rate=0.1, device="cpu", **ORIGINAL)
+    train_original(stories_txt, stories_model, tmp_path / "straight.pth", **ORIGINAL)
     options = [word for name, value in ORIGINAL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [str(ROOT / "training.py"), "--train-txt", str(stories_txt), "--spm-model", str(stories_model)]
-    command += ["--out-weights", "killed.pth", "--drop-rate", "0.1", "--device", "cpu", *options]
+    command += ["--out-weights", "killed.pth", *options]
     assert kill_after(start(*command, cwd=tmp_path), "step ", 6)  # a line every 50 steps, a checkpoint every 250
     assert not (tmp_path / "killed.pth").exists()
     process = start(*command, cwd=tmp_path)

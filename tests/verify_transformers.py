@@ -61,6 +61,12 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     padded = torch.stack([torch.cat((torch.full((width - len(row),), 3), row)) for row in rows])
     mask = torch.stack([torch.cat((torch.zeros(width - len(row)), torch.ones(len(row)))).long() for row in rows])
     found["padded_logits"] = [row[width - len(r) :] for row, r in zip(model(padded, mask).logits, rows, strict=True)]
+    past, chunks = None, []
+    for end in range(4, width + 1, 4):
+        out = model(padded[:, end - 4 : end], mask[:, :end], past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        chunks.append(out.logits)
+    found["padded_in_chunks"] = [row[width - len(r) :] for row, r in zip(torch.cat(chunks, dim=1), rows, strict=True)]
     found["alone_logits"] = [model(row[None]).logits[0] for row in rows]
     found["padded_text"] = model.generate(padded, attention_mask=mask, **options)[:, width:]
     found["alone_text"] = torch.cat([model.generate(r[None], attention_mask=r[None] > -1, **options)[:, len(r) :]
