@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-slow check clean
 
 demo: .venv/ready
 	$(BIN)/mamegpt demo
@@ -12,8 +12,9 @@ demo: .venv/ready
 test: .venv/ready check
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: .venv/ready
-	$(BIN)/python -m pytest
+# The long ones, and exported folders loaded with transformers 4.
+test-slow: .venv/ready .venv4/ready
+	MAMEGPT_TRANSFORMERS4_PYTHON=$(CURDIR)/.venv4/bin/python $(BIN)/python -m pytest -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -26,5 +27,10 @@ check: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+.venv4/ready: requirements-transformers4.txt
+	$(PYTHON) -m venv .venv4
+	.venv4/bin/python -m pip install --quiet -r requirements-transformers4.txt
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv4 .mypy_cache .ruff_cache .pytest_cache
