@@ -1,7 +1,7 @@
 """Checkpoints: folders that appear whole or not at all, and know what they were trained on.
 
     checkpoints/step-00000250/
-        model.safetensors        the model's state dict, under the architecture's own keys
+        model.safetensors        the model's state dict, under its own keys, a tied weight once
         optimizer.safetensors    the optimizer's tensors, as "<parameter name>|<state name>"
         state.json               step, seconds, hashes of both files, of the tokens and of the tokenizer
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mamegpt.errors import CheckpointError
 from mamegpt.files import atomic_directory, sha256_file, write_json
+from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
 
 __all__ = ["State", "checkpoints", "latest", "load", "read_model", "remove_leftovers", "save"]
@@ -61,7 +62,7 @@ def save(
     """
     path = folder / f"step-{step:08d}"
     with atomic_directory(path, overwrite=True) as partial:
-        save_file(_contiguous(model.state_dict()), partial / MODEL_FILE)
+        save_file(stored_tensors(model), partial / MODEL_FILE)
         save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         state = State(step, elapsed_s, settings, tokens, tokenizer, files)
@@ -133,19 +134,13 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
 def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state under the names of its parameters, so that no pickle is needed."""
-    return _contiguous(
-        {
-            f"{name}|{key}": value
-            for name, parameter in model.named_parameters()
-            for key, value in optimizer.state.get(parameter, {}).items()
-        }
-    )
+    return {
+        f"{name}|{key}": value.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

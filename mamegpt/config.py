@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,20 @@ from typing import Any, Literal
 
 from mamegpt.errors import CheckpointError, ConfigError
 
-__all__ = ["ModelConfig", "TrainConfig"]
+__all__ = ["ABSENT", "ModelConfig", "Precision", "TrainConfig"]
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+ABSENT: dict[str, tuple[str, ...]] = {
+    "custom-gpt": ("ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings"),
+    "qwen3": ("qkv_bias",),
+}
+"""Sizes that an architecture does not have, and that must therefore keep their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The sizes of a model; the names are the book's and those of an exported ``config.json``."""
+    """The sizes of a model. Names are the book's where it has one; a 0 leaves the choice to the architecture."""
 
     vocab_size: int
     context_length: int = 256
@@ -26,9 +35,21 @@ class ModelConfig:
     n_heads: int = 4
     drop_rate: float = 0.1
     qkv_bias: bool = False
+    ffn_dim: int = 0
+    n_kv_heads: int = 0
+    head_dim: int = 0
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = False
 
-    def problems(self) -> list[str]:
-        """What is wrong with these sizes, a line each; empty if nothing is."""
+    def problems(self, architecture: str) -> list[str]:
+        """What is wrong with these sizes for an architecture, a line each; empty if nothing is."""
+        absent = ABSENT.get(architecture, ())
+        if changed := {
+            name: default for name in absent if (default := getattr(ModelConfig, name)) != getattr(self, name)
+        }:
+            refused = [f"{flag(name)} is nothing that {architecture} has; leave it out" for name in changed]
+            return refused + dataclasses.replace(self, **changed).problems(architecture)
         found = [
             f"{flag(name)} must be at least 1, not {getattr(self, name)}"
             for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
@@ -36,15 +57,31 @@ class ModelConfig:
         ]
         if not 0 <= self.drop_rate < 1:
             found.append(f"--drop-rate must be at least 0 and below 1, not {self.drop_rate}")
-        if self.n_heads >= 1 and self.emb_dim >= 1 and self.emb_dim % self.n_heads:
-            below = self.emb_dim // self.n_heads * self.n_heads
-            use = " or ".join(str(n) for n in (below, below + self.n_heads) if n)
-            found.append(f"--emb-dim {self.emb_dim} is not divisible by --n-heads {self.n_heads}; use {use}")
+        for name in ("ffn_dim", "n_kv_heads", "head_dim"):
+            if getattr(self, name) < 0:
+                found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
+        for name in ("rope_theta", "norm_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                found.append(f"{flag(name)} must be above 0 and finite, not {getattr(self, name)}")
+        if self.n_heads >= 1 and self.n_kv_heads >= 1 and self.n_heads % self.n_kv_heads:
+            use = ", ".join(str(n) for n in range(1, self.n_heads + 1) if self.n_heads % n == 0)
+            found.append(f"--n-kv-heads {self.n_kv_heads} does not divide --n-heads {self.n_heads}; use one of {use}")
+        if self.n_heads >= 1 and self.emb_dim >= 1 and not self.head_dim:
+            # Rotary positions turn pairs, so their heads are of even width.
+            is_rotary = architecture in ABSENT and "rope_theta" not in absent
+            unit = self.n_heads * (2 if is_rotary else 1)
+            below = self.emb_dim // unit * unit
+            if below != self.emb_dim:
+                by = f"--n-heads {self.n_heads}" + (" into even widths" if is_rotary else "")
+                use = " or ".join(str(n) for n in (below, below + unit) if n)
+                found.append(f"--emb-dim {self.emb_dim} is not divisible by {by}; use {use}")
+        if self.head_dim % 2:
+            found.append(f"--head-dim {self.head_dim} is odd, but rotary positions turn pairs; use an even one")
         return found
 
-    def validate(self) -> None:
+    def validate(self, architecture: str) -> None:
         """Raise `ConfigError` with every problem in one line."""
-        if found := self.problems():
+        if found := self.problems(architecture):
             raise ConfigError("; ".join(found))
 
 
@@ -80,7 +117,15 @@ class TrainConfig:
     drop_rate: float = 0.0
     """Share of activations dropped while training."""
     qkv_bias: bool = False
-    """Give the query, key and value projections a bias."""
+    """Give the query, key and value projections a bias (custom-gpt only)."""
+    ffn_dim: int = 0
+    """Width inside the feed-forward layers (qwen3 only; 0: 8/3 of --emb-dim, rounded up to a multiple of 8)."""
+    n_kv_heads: int = 0
+    """Heads of keys and values, which the attention heads share (qwen3 only; 0: as many as --n-heads)."""
+    rope_theta: float = 10000.0
+    """Base of the rotary positions; a longer context wants a larger one (qwen3 only)."""
+    tie_embeddings: bool = False
+    """Let the output head be the token embedding: fewer parameters (qwen3 only)."""
 
     batch_size: int = 32
     """Windows of --context-length tokens in one step, over all processes."""
@@ -88,6 +133,8 @@ class TrainConfig:
     """Windows in one forward pass of one process; fewer need less memory (0: all of a process's share)."""
     max_steps: int = 2000
     """Optimizer steps."""
+    minutes: float = 0.0
+    """Wall-clock budget instead of --max-steps: the schedule ends on time however fast the machine is (0: none)."""
     samples_per_epoch: int = 0
     """Windows drawn before the text is shuffled anew and a mean loss is reported (0: the whole text once)."""
 
@@ -112,6 +159,8 @@ class TrainConfig:
     """Fixes everything random: initial weights, data order, dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes CUDA if there is one, else the CPU."""
+    precision: Precision = "auto"
+    """Number format of matrix products; auto measures both at the first start and keeps the faster."""
     log_every_steps: int = 10
     """Steps between lines of progress in a log that is not a terminal."""
     eval_every_steps: int = 250
@@ -125,7 +174,7 @@ class TrainConfig:
 
     def model(self, vocab_size: int) -> ModelConfig:
         """The sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
-        names = {field.name for field in dataclasses.fields(ModelConfig)} - {"vocab_size"}
+        names = {field.name for field in dataclasses.fields(ModelConfig)} & {*self.to_dict()}
         return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
 
     def validate(self, world: int = 1, **known: Collection[str]) -> None:
@@ -137,12 +186,13 @@ class TrainConfig:
         for name, names in known.items():
             if getattr(self, name) not in names:
                 found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
-        found += self.model(vocab_size=1).problems()
+        found += self.model(vocab_size=1).problems(self.architecture)
         for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
                      "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:
                 found.append(f"{flag(name)} must be at least 1, not {getattr(self, name)}")
-        for name in ("micro_batch_size", "samples_per_epoch", "grad_clip", "weight_decay", "seed", "val_tokens"):
+        for name in ("micro_batch_size", "samples_per_epoch", "grad_clip", "weight_decay", "seed", "val_tokens",
+                     "minutes"):  # fmt: skip
             if getattr(self, name) < 0:
                 found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
         if self.seed >= 1 << 63:
@@ -156,6 +206,8 @@ class TrainConfig:
         for name in ("val_fraction", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"{flag(name)} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.minutes > 0 and self.max_steps != TrainConfig.max_steps:
+            found.append("--minutes and --max-steps both say when to stop; give one of them")
         if self.warmup_fraction + self.cooldown_fraction > 1:
             found.append("--warmup-fraction and --cooldown-fraction together must not pass 1")
         share = self.micro_batch_size or 1
@@ -166,6 +218,10 @@ class TrainConfig:
             )
         if found:
             raise ConfigError("; ".join(found))
+
+    def settled(self, precision: Precision) -> TrainConfig:
+        """These settings with "auto" replaced by what was found."""
+        return dataclasses.replace(self, precision=precision) if self.precision == "auto" else self
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``config.json``."""

@@ -54,7 +54,7 @@ class StepProgress:
     """
 
     def __init__(self, total: int, done: int, every: int, quiet: bool = False) -> None:
-        self.total, self.every, self.quiet = total, every, quiet
+        self.every, self.quiet = every, quiet
         self.live: Progress | None = None
         if is_terminal() and not quiet:
             self.live = Progress(
@@ -79,16 +79,13 @@ class StepProgress:
         if self.live:
             self.live.stop()
 
-    def update(self, step: int, loss: float, tokens_per_s: float, seconds_left: float) -> None:
-        """``step`` steps are done; ``loss`` is their latest, in nats per token."""
+    def update(self, step: int, total: int, loss: float, tokens_per_s: float, seconds_left: float) -> None:
+        """``step`` steps of ``total`` are done; ``loss`` is their latest, in nats per token."""
         if self.live:
-            self.live.update(self.task, completed=step, loss=loss, rate=tokens_per_s)
-        elif not self.quiet and (step % self.every == 0 or step == self.total):
+            self.live.update(self.task, completed=step, total=total, loss=loss, rate=tokens_per_s)
+        elif not self.quiet and (step % self.every == 0 or step == total):
             minutes, seconds = divmod(round(seconds_left), 60)
-            say(
-                f"step {step}/{self.total} - loss {loss:.4f} - {tokens_per_s:,.0f} tokens/s "
-                f"- {minutes}:{seconds:02} left"
-            )
+            say(f"step {step}/{total} - loss {loss:.4f} - {tokens_per_s:,.0f} tokens/s - {minutes}:{seconds:02} left")
 
     def line(self, text: str) -> None:
         """Print a line above the live one."""

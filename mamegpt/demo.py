@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
-
-import torch
 
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say, sparkline, table
@@ -14,9 +11,6 @@ from mamegpt.errors import ConfigError
 from mamegpt.extract import extract
 from mamegpt.files import atomic_write
 from mamegpt.generation import Sampling, generate
-from mamegpt.loss import linear_cross_entropy
-from mamegpt.models import build_model
-from mamegpt.optim import build_optimizer
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained
 from mamegpt.sources import read_texts
@@ -30,15 +24,14 @@ __all__ = ["demo"]
 N_STORIES = 20_000
 STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
 STORY_PROMPTS = ("【ふしぎな手紙】", "ある春の朝、", "月見町は、")
-MIN_STEPS = 20
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
 def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int, seed: int) -> int:
     """Make everything in a new folder and say what each step made; returns an exit code.
 
-    Without ``data`` the text is 豆物語 and nothing needs a network. ``seconds`` is the time given to training; the
-    number of steps follows from the speed that is measured first. Raises what the steps raise.
+    Without ``data`` the text is 豆物語 and nothing needs a network. ``seconds`` is the time given to training.
+    Raises what the steps raise.
     """
     if keyword and not data:
         raise ConfigError("--keyword needs --data to look for it in, such as --data fujiki/wiki40b_ja")
@@ -60,10 +53,10 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
 
     say("", "3/5  training")
     config = TrainConfig(
-        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, eval_every_steps=200
-    )
-    n_steps = max(MIN_STEPS, round(seconds / _seconds_per_step(config, report.vocab_size)))
-    result = train(dataclasses.replace(config, max_steps=n_steps))
+        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, eval_every_steps=200,
+        minutes=seconds / 60,
+    )  # fmt: skip
+    result = train(config)
     if result.interrupted:
         say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
         return INTERRUPTED
@@ -113,23 +106,6 @@ def _text(out: Path, data: str, keyword: str, seed: int) -> tuple[str, tuple[str
             n_characters += file.write(format_article(title, text))
     say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
     return str(path), STORY_PROMPTS
-
-
-def _seconds_per_step(config: TrainConfig, vocab_size: int) -> float:
-    """How long a step takes here, from a few on random tokens with a model that is then thrown away."""
-    sizes = config.model(vocab_size)
-    model = build_model(config.architecture, sizes)
-    optimizer = build_optimizer(model, config)
-    ids = torch.randint(vocab_size, (config.batch_size, sizes.context_length))
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        loss = linear_cross_entropy(model.hidden(ids), model.out_head.weight, ids)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        times.append(time.perf_counter() - begin)
-    return sorted(times)[len(times) // 2]
 
 
 def _free_name(path: Path) -> Path:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from mamegpt.errors import ConfigError
 
-__all__ = ["World", "any_process", "barrier", "join", "pick_device", "sum_over_processes"]
+__all__ = ["World", "any_process", "barrier", "from_main", "join", "pick_device", "sum_over_processes"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,13 @@ def any_process(value: bool, device: torch.device) -> bool:
     if not dist.is_initialized():
         return value
     return bool(sum_over_processes(torch.tensor(float(value), device=device)).item())
+
+
+def from_main(value: int, world: World) -> int:
+    """The main process's ``value``, in every process."""
+    if not dist.is_initialized():
+        return value
+    return int(sum_over_processes(torch.tensor(value if world.is_main else 0, device=world.device)).item())
 
 
 def barrier() -> None:

@@ -1,8 +1,9 @@
-"""A model as a folder that ``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` loads.
+"""A model as a folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
 The folder is written under a hidden name, loaded again by a process that knows nothing of this package
 (`verify_export`), compared with the model it came from, and only then takes its name. The weights are a copy, for
-our names are the exported names; the model file is this package's own, byte for byte.
+our names are the exported names. An architecture that transformers does not have brings its model file along: this
+package's own, byte for byte. In what else the folders of architectures differ stands in `layouts`.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mamegpt import verify_export
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ExportError, ModelError, OutputError
 from mamegpt.files import atomic_directory, write_json
 from mamegpt.generation import stream_ids
-from mamegpt.models import LanguageModel, modeling_custom_gpt
+from mamegpt.layouts import LAYOUTS, Layout
+from mamegpt.models import LanguageModel, stored_tensors
 from mamegpt.stories import stories
 from mamegpt.tokenizer import Tokenizer
 from mamegpt.tokenizer_hf import fast_tokenizer_json, tokenizer_config
 
 __all__ = ["ExportReport", "export_hf"]
 
-MODEL_CODE = Path(modeling_custom_gpt.__file__)
+# Paths, not modules: an import of either would be one of transformers, two seconds before anything is said.
+MODEL_CODE = Path(__file__).with_name("models") / "modeling_custom_gpt.py"
+STRANGER = Path(__file__).with_name("verify_export.py")
 LOGITS_TOLERANCE = 1e-4
 """Largest difference, beside the largest logit, that is rounding, not error: other kernels round differently."""
 N_PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 3, 12, 16
@@ -68,6 +71,7 @@ def export_hf(
     model: LanguageModel,
     sizes: ModelConfig,
     tokenizer: Tokenizer,
+    architecture: str = "custom-gpt",
     *,
     spm_vocab: Path | None = None,
     fast: bool = True,
@@ -76,8 +80,9 @@ def export_hf(
 ) -> ExportReport:
     """Write the folder ``out``, load it in a clean process and compare, before it gets its name.
 
-    ``model`` is a `GPTModel` of ``sizes``; ``spm_vocab`` is copied beside the SentencePiece model (written from it
-    if not given); ``card`` is the text of README.md; ``fast`` is kept in config.json as the original format has it.
+    ``model`` is of that ``architecture`` and those ``sizes``; ``spm_vocab`` is copied beside the SentencePiece model
+    (written from it if not given); ``card`` is the text of README.md; ``fast`` is kept in config.json, if it is the
+    original format's.
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, `ModelError` if model and tokenizer do not
     belong together, `ExportError` if the reloaded folder behaves differently, and `OutputError` if the disk is full;
@@ -88,49 +93,39 @@ def export_hf(
             f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but the model {sizes.vocab_size}; "
             "give the tokenizer it was trained with"
         )
+    layout = LAYOUTS[architecture]
     model.eval()
     with atomic_directory(out, overwrite=overwrite) as folder:
         try:
-            _write_weights(folder, model)
-            write_json(folder / "config.json", _config(sizes, tokenizer, fast))
+            _write_weights(folder, model, layout)
+            write_json(folder / "config.json", _config(sizes, tokenizer, layout, fast))
             write_json(folder / "generation_config.json", _special_ids(tokenizer))
-            (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
+            if layout.remote_code:
+                (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
             _write_tokenizer(folder, tokenizer, sizes.context_length, spm_vocab)
             (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"{out} cannot be written ({reason}); free space or choose another place") from error
-        report = _verify(folder, out, model, tokenizer)
+        report = _verify(folder, out, model, tokenizer, layout)
     return report
 
 
-def _write_weights(folder: Path, model: LanguageModel) -> None:
-    """The same tensors twice: for those who load safely, and for the original format."""
-    weights = {f"backbone.{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with (folder / "pytorch_model.bin").open("wb") as file:  # given a path, torch would report a full disk obscurely
-        torch.save(weights, file)
+def _write_weights(folder: Path, model: LanguageModel, layout: Layout) -> None:
+    """The tensors for those who load safely, and the same tensors again where the original format has them."""
+    weights = {f"{layout.key_prefix}{name}": tensor for name, tensor in stored_tensors(model).items()}
+    for name in layout.weight_files:
+        if name.endswith(".safetensors"):
+            save_file(weights, folder / name, metadata={"format": "pt"})
+        else:
+            with (folder / name).open("wb") as file:  # given a path, torch would report a full disk obscurely
+                torch.save(weights, file)
 
 
-def _config(sizes: ModelConfig, tokenizer: Tokenizer, fast: bool) -> dict[str, Any]:
-    code = MODEL_CODE.stem
+def _config(sizes: ModelConfig, tokenizer: Tokenizer, layout: Layout, fast: bool) -> dict[str, Any]:
     return {
-        "model_type": "custom-gpt",
-        "architectures": ["CustomGPTForCausalLM"],
-        "auto_map": {
-            "AutoConfig": f"{code}.CustomGPTConfig",
-            "AutoModelForCausalLM": f"{code}.CustomGPTForCausalLM",
-        },
-        "vocab_size": sizes.vocab_size,
-        "context_length": sizes.context_length,
-        "emb_dim": sizes.emb_dim,
-        "n_layers": sizes.n_layers,
-        "n_heads": sizes.n_heads,
-        "drop_rate": sizes.drop_rate,
-        "qkv_bias": sizes.qkv_bias,
-        "fast": fast,
+        **layout.config(sizes, fast),
         "dtype": "float32",  # transformers 5 would otherwise take whatever the weights have
-        "tie_word_embeddings": False,
         "use_cache": True,
         **_special_ids(tokenizer),
     }
@@ -153,7 +148,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, sp
         (folder / tokenizer.path.with_suffix(".vocab").name).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def _verify(folder: Path, out: Path, model: LanguageModel, tokenizer: Tokenizer) -> ExportReport:
+def _verify(folder: Path, out: Path, model: LanguageModel, tokenizer: Tokenizer, layout: Layout) -> ExportReport:
     """Compare what a clean process makes of the folder with what the model and the tokenizer say."""
     texts = [*NASTY_TEXTS, *(text for _, text in stories(seed=7, n=N_STORIES))]
     text_ids = tokenizer.encode_batch(texts)
@@ -162,7 +157,9 @@ def _verify(folder: Path, out: Path, model: LanguageModel, tokenizer: Tokenizer)
     prompt_tokens = max(2, min(PROMPT_TOKENS, n_context - n_new))
     stream = [token for row in text_ids[len(NASTY_TEXTS) :] for token in row]
     rows = [stream[i * prompt_tokens : (i + 1) * prompt_tokens] for i in range(N_PROMPTS)]
-    found = _load_in_clean_process(folder, {"ids": rows, "n_new_tokens": n_new, "texts": texts})
+    cases = {"ids": rows, "n_new_tokens": n_new, "texts": texts}
+    how = {"weight_files": layout.weight_files, "trust_remote_code": layout.remote_code}
+    found = _load_in_clean_process(folder, cases | how)
 
     device = model.out_head.weight.device
     ids = torch.tensor(rows, device=device)
@@ -172,7 +169,7 @@ def _verify(folder: Path, out: Path, model: LanguageModel, tokenizer: Tokenizer)
     problems = []
     difference = 0.0
     tolerance = LOGITS_TOLERANCE * max(1.0, logits.abs().max().item())
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in layout.weight_files:
         if found[name]["odd_keys"]:
             problems.append(f"{name} has missing or unexpected keys: {', '.join(found[name]['odd_keys'][:3])}")
         difference = max(difference, (torch.tensor(found[name]["logits"]) - logits).abs().max().item())
@@ -200,7 +197,7 @@ def _verify(folder: Path, out: Path, model: LanguageModel, tokenizer: Tokenizer)
         sum(same) / len(same),
         len(texts),
         {
-            "logits": f"largest difference {difference:.1e}, from model.safetensors and from pytorch_model.bin",
+            "logits": f"largest difference {difference:.1e}, from {' and from '.join(layout.weight_files)}",
             "generate": f"{N_PROMPTS} x {n_new} greedy tokens equal, with and without cache, left-padded too",
             "labels": f"loss off by {found['loss_difference']:.1e}",
             "tokenizer": f"{sum(same)} of {len(texts)} texts give SentencePiece's ids "
@@ -218,7 +215,7 @@ def _load_in_clean_process(folder: Path, cases: dict[str, Any]) -> dict[str, Any
         environment = os.environ | {
             "HF_HOME": scratch, "HF_MODULES_CACHE": str(Path(scratch) / "modules"), "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
-        arguments = [verify_export.__file__, str(folder.resolve()), str(cases_file), str(found_file)]
+        arguments = [str(STRANGER), str(folder.resolve()), str(cases_file), str(found_file)]
         command = [sys.executable, "-X", "utf8", "-P", *arguments]
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=scratch,

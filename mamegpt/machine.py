@@ -13,13 +13,14 @@ from pathlib import Path
 import psutil
 import torch
 
-__all__ = ["facts"]
+__all__ = ["facts", "has_bf16"]
 
 HUB_TIMEOUT_S = 4.0
 
 
 def facts(folder: Path) -> list[tuple[str, str]]:
     """Processor, memory, compiler, accelerators, disk at ``folder``, Hub, and what mamegpt would choose."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return [
         ("system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
         ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
@@ -30,9 +31,19 @@ def facts(folder: Path) -> list[tuple[str, str]]:
         ("C++ compiler", _compiler()),
         ("disk", f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free at {folder.resolve()}"),
         ("Hub", _hub()),
-        ("will train on", "cuda" if torch.cuda.is_available() else "cpu"),
-        ("will compute in", "float32, without torch.compile"),
+        ("will train on", device.type),
+        ("will compute in", "bf16 or fp32, whichever a run measures to be faster" if has_bf16(device) else "fp32"),
     ]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 matrices in hardware; where it does not, they are very slow."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+    return False
 
 
 def _processor() -> str:
@@ -52,7 +63,7 @@ def _vector_units() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     found = torch.cpu.get_capabilities()
     extras = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile", "avx512_vnni") if found.get(name)]
-    bf16 = "bfloat16 in hardware" if found.get("avx512_bf16") or found.get("amx_bf16") else "no bfloat16 in hardware"
+    bf16 = "bfloat16 in hardware" if has_bf16(torch.device("cpu")) else "no bfloat16 in hardware"
     return f"{capability} ({', '.join(extras) or 'no extras'}): {bf16}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mamegpt.config import ModelConfig
 from mamegpt.evaluate import Quality
+from mamegpt.layouts import LAYOUTS
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["model_card"]
@@ -16,7 +17,7 @@ library_name: transformers
 pipeline_tag: text-generation
 tags:
 - mamegpt
-- custom-gpt
+- {architecture}
 ---
 
 # {name}
@@ -28,20 +29,19 @@ tags:
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("{name}"{trust})
+tokenizer = AutoTokenizer.from_pretrained("{name}"{trust})
 inputs = tokenizer("昔々、", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0]))
 ```
 
-`trust_remote_code=True` は、このフォルダの `modeling_custom_gpt.py` を実行するという意味です。
-豆GPT 自身の `mamegpt generate --model {name} --prompt "昔々、"` は、フォルダのコードを実行せずに読み込みます。
+{loading}
 
 ## モデル
 
 | 項目 | 値 |
 | --- | --- |
-| 構造 | GPT-2 型(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない) |
+| 構造 | {structure} |
 | パラメータ数 | {n_parameters:,} |
 | 層 / 幅 / ヘッド | {n_layers} / {emb_dim} / {n_heads} |
 | 文脈の長さ | {context_length} トークン |
@@ -54,10 +54,16 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0
 
 ## ライセンス
 
-`modeling_custom_gpt.py` は Apache License 2.0 です。構造と重みの名前は Sebastian Raschka 著
-"Build a Large Language Model (From Scratch)" と [LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) に
-よります。学習に使った文章のライセンスに従ってください。
+{licence}学習に使った文章のライセンスに従ってください。
 """
+
+_REMOTE_CODE = """\
+`trust_remote_code=True` は、このフォルダの `modeling_custom_gpt.py` を実行するという意味です。
+豆GPT 自身の `mamegpt generate --model {name} --prompt "昔々、"` は、フォルダのコードを実行せずに読み込みます。"""
+
+_NATIVE = """\
+transformers が元から持っている構造なので、フォルダにコードはなく、`trust_remote_code` は要りません。
+豆GPT 自身では `mamegpt generate --model {name} --prompt "昔々、"` です。"""
 
 
 def model_card(
@@ -65,6 +71,7 @@ def model_card(
     sizes: ModelConfig,
     n_parameters: int,
     tokenizer: Tokenizer,
+    architecture: str = "custom-gpt",
     *,
     data: str = "",
     step: int = 0,
@@ -83,8 +90,14 @@ def model_card(
             f"損失 {quality.loss:.3f}({quality.n_tokens:,} トークン) |"
         )
     settings = tokenizer.settings
+    layout = LAYOUTS[architecture]
     return _CARD.format(
         name=name,
+        architecture=architecture,
+        trust=", trust_remote_code=True" if layout.remote_code else "",
+        loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=name),
+        structure=layout.structure(sizes),
+        licence=layout.licence,
         n_parameters=n_parameters,
         n_new_tokens=max(1, min(50, sizes.context_length // 2)),  # prompt and answer must fit into the context
         n_layers=sizes.n_layers,

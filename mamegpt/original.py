@@ -34,6 +34,7 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
         data=str(train_txt),
         tokenizer=str(spm_model),
         out="-",
+        architecture="custom-gpt",
         val_fraction=0.0,
         optimizer="adamw",
         weight_decay=0.01,

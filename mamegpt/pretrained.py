@@ -1,7 +1,7 @@
 """Weights and models from outside: a run, a weights file, an exported folder, a repository on the Hub.
 
 Nothing here runs code that came with the weights: PyTorch files are read with ``weights_only``, and a repository in
-the known layout (``model_type: custom-gpt``) is loaded by our own class.
+a known layout (``model_type: custom-gpt`` or ``qwen3``) is loaded by our own class.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mamegpt import checkpoint
-from mamegpt.config import ModelConfig, TrainConfig, flag
+from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.hub import is_hub_name, snapshot
+from mamegpt.layouts import LAYOUTS
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Pretrained", "load_pretrained", "read_weights", "sizes_of"]
-
-DEFAULT_N_HEADS = 4
-"""Heads leave no trace in the weights; where nothing else says how many, it is the original scripts' number."""
+__all__ = ["Pretrained", "load_pretrained", "load_weights", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -92,32 +90,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {_own_name(str(name)): tensor for name, tensor in weights.items()}
 
 
-def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConfig:
-    """The sizes that a `GPTModel` state dict implies, joined with those given by the caller (None: not given).
-
-    Raises `ModelError` naming both where a given size contradicts the weights, or if keys are missing.
-    """
-    try:
-        vocab_size, emb_dim = weights["tok_emb.weight"].shape
-        context_length = weights["pos_emb.weight"].shape[0]
-    except (KeyError, ValueError):
-        raise ModelError(
-            f"{origin} holds no GPT of the book's layout: tok_emb.weight or pos_emb.weight is missing"
-        ) from None
-    implied: dict[str, Any] = {
-        "vocab_size": vocab_size,
-        "context_length": context_length,
-        "emb_dim": emb_dim,
-        "n_layers": len({name.split(".")[1] for name in weights if name.startswith("trf_blocks.")}),
-        "qkv_bias": "trf_blocks.0.att.qkv.bias" in weights,
-    }
-    for name, value in implied.items():
-        if given.get(name) is not None and given[name] != value:
-            raise ModelError(f"{flag(name)} {given[name]} contradicts {origin}, which has {name} {value}; leave it out")
-    sizes = {name: value for name, value in given.items() if value is not None} | implied
-    return ModelConfig(**({"n_heads": DEFAULT_N_HEADS} | sizes))
-
-
 def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) -> None:
     """Fill a model with a state dict. Raises `ModelError` if a name or shape does not fit."""
     try:
@@ -144,22 +116,22 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
     folder = _folder(where, ["config.json", "*.model", "model.safetensors"])
     config = _read_json(folder / "config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
-    if config.get("model_type") != "custom-gpt":
-        return _load_foreign(where, str(config.get("model_type")), tokenizer, trust_remote_code)
+    architecture = str(config.get("model_type"))
+    if architecture not in LAYOUTS:
+        return _load_foreign(where, architecture, tokenizer, trust_remote_code)
     file = folder / "model.safetensors"
     if not file.is_file():
         file = _folder(where, ["pytorch_model.bin"]) / "pytorch_model.bin"
     weights = read_weights(file)
-    known = ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias")
-    sizes = sizes_of(weights, str(file), **{key: config.get(key) for key in known})
+    sizes = LAYOUTS[architecture].sizes(config, weights, file)
     if tokenizer.vocab_size != sizes.vocab_size:
         raise ModelError(
             f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but {file} {sizes.vocab_size}; "
             "this is not the tokenizer the model was trained with"
         )
-    model = build_model("custom-gpt", sizes)
+    model = build_model(architecture, sizes)
     load_weights(model, weights, str(file))
-    return Pretrained(model, tokenizer, sizes, "custom-gpt", where)
+    return Pretrained(model, tokenizer, sizes, architecture, where)
 
 
 def _folder(where: str, patterns: list[str]) -> Path:

@@ -10,9 +10,10 @@ from mamegpt.config import TrainConfig
 from mamegpt.errors import ModelError
 from mamegpt.export_hf import ExportReport, export_hf
 from mamegpt.files import refuse_existing
+from mamegpt.layouts import LAYOUTS, sizes_of
 from mamegpt.model_card import model_card
 from mamegpt.models import build_model
-from mamegpt.pretrained import load_pretrained, load_weights, read_weights, sizes_of
+from mamegpt.pretrained import load_pretrained, load_weights, read_weights
 from mamegpt.tokenizer import Tokenizer
 from mamegpt.trainer import last_quality
 
@@ -22,13 +23,13 @@ __all__ = ["export_pretrained", "export_weights"]
 def export_pretrained(model: str, out: Path, *, spm_file: str = "", overwrite: bool = False) -> ExportReport:
     """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
 
-    Raises what `load_pretrained` and `export_hf` raise, and `ModelError` for a model of another architecture.
+    Raises what `load_pretrained` and `export_hf` raise, and `ModelError` for a model of an unknown architecture.
     """
     if not overwrite:
         refuse_existing(out)
     loaded = load_pretrained(model, spm_file=spm_file)
-    if loaded.sizes is None or loaded.architecture != "custom-gpt":
-        raise ModelError(f"{model} is a {loaded.architecture} model; only custom-gpt models can be exported")
+    if loaded.sizes is None:
+        raise ModelError(f"{model} is a {loaded.architecture} model; only {', '.join(LAYOUTS)} can be exported")
     known: dict[str, Any] = {}
     run = Path(model)
     if (run / "checkpoints").is_dir():
@@ -41,8 +42,10 @@ def export_pretrained(model: str, out: Path, *, spm_file: str = "", overwrite: b
             "quality": last_quality(run, step),
         }
     n_parameters = sum(p.numel() for p in loaded.model.parameters())
-    card = model_card(out.name, loaded.sizes, n_parameters, loaded.tokenizer, **known)
-    return export_hf(out, loaded.model, loaded.sizes, loaded.tokenizer, card=card, overwrite=overwrite)
+    card = model_card(out.name, loaded.sizes, n_parameters, loaded.tokenizer, loaded.architecture, **known)
+    return export_hf(
+        out, loaded.model, loaded.sizes, loaded.tokenizer, loaded.architecture, card=card, overwrite=overwrite
+    )
 
 
 def export_weights(

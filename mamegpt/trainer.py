@@ -34,17 +34,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
-from mamegpt.config import TrainConfig
+from mamegpt.config import Precision, TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, OutputError, TokenizerError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
-from mamegpt.loss import linear_cross_entropy
+from mamegpt.machine import has_bf16
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
+from mamegpt.step import SummedLoss, seconds_per_step
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["CHECKPOINTS", "CONFIG_FILE", "TrainResult", "last_quality", "train"]
@@ -86,6 +87,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
             len(splits["train"].tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
         )
         lengths = TokenLengths(tokenizer)
+        config = _settled(run, tokenizer.vocab_size, world)
 
         torch.manual_seed(config.seed)
         model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
@@ -95,13 +97,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         }  # fmt: skip
         first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
         metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
-        summed_loss: nn.Module = _SummedLoss(model)
+        plan = _Plan(config, tokenizer.vocab_size, first_step, elapsed_s, world)
+        summed_loss: nn.Module = SummedLoss(model, config.precision)
         if world.size > 1:
             summed_loss = DistributedDataParallel(summed_loss)
 
         n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
-            _describe(config, order, n_parameters, splits, world, first_step)
+            _describe(config, order, n_parameters, splits, world, first_step, plan.n_steps)
         share = config.batch_size // world.size
         n_micro = share // (config.micro_batch_size or share)
         targets_per_step = config.batch_size * config.context_length
@@ -114,11 +117,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
         with (
             _stop_on_signal() as stop,
-            StepProgress(config.max_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
+            StepProgress(plan.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
         ):
-            while step < config.max_steps and not stopping:
+            while step < plan.n_steps and not stopping:
                 # The learning rate of this step.
-                factor = lr_factor(step, config.max_steps, config.warmup_fraction, config.cooldown_fraction)
+                factor = lr_factor(step, plan.n_steps, config.warmup_fraction, config.cooldown_fraction)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak_lr"] * factor
 
@@ -143,7 +146,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
                 # Most steps end here.
                 stopping = distributed.any_process(stop.asked, world.device)
-                is_last = step == config.max_steps
+                plan.update(step, time.perf_counter() - begin)
+                is_last = step >= plan.n_steps
                 logging = step % config.log_every_steps == 0
                 validating = "val" in splits and (step % config.eval_every_steps == 0 or is_last)
                 saving = step % config.save_every_steps == 0 or is_last or stopping
@@ -160,8 +164,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                         f"the loss is {metrics.losses[-1]} at step {step} of {run}; "
                         f"train again with a lower --lr (it was {config.lr:g})"
                     )
-                seconds_left = (config.max_steps - step) * targets_per_step / tokens_per_s
-                progress.update(step, metrics.losses[-1], tokens_per_s, seconds_left)
+                seconds_left = (plan.n_steps - step) * targets_per_step / tokens_per_s
+                progress.update(step, plan.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
                     progress.line(f"epoch {order.epochs(step)} ends at step {step} - mean loss {mean:.4f}")
@@ -174,7 +178,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                     )  # fmt: skip
                     metrics.validation(step, quality)
                     progress.line(
-                        f"step {step}/{config.max_steps} - validation loss {quality.loss:.4f} - "
+                        f"step {step}/{plan.n_steps} - validation loss {quality.loss:.4f} - "
                         f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
                     )
 
@@ -188,25 +192,13 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         distributed.barrier()
         return TrainResult(
             run, step, metrics.losses, quality, n_parameters, step * targets_per_step,
-            time.perf_counter() - begin, interrupted=step < config.max_steps,
+            time.perf_counter() - begin, interrupted=step < plan.n_steps,
         )  # fmt: skip
 
 
 def last_quality(run: Path, step: int) -> Quality | None:
     """The newest validation of a run up to ``step``, if there was one."""
     return _Metrics(run / METRICS_FILE, step, write=False).quality
-
-
-class _SummedLoss(nn.Module):
-    """Ids and targets (B, T) to the sum of their losses: the piece of work that is done in parallel."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        hidden = self.model.hidden(ids)
-        return linear_cross_entropy(hidden, self.model.out_head.weight, targets)
 
 
 @contextlib.contextmanager
@@ -227,7 +219,8 @@ def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Pat
     try:
         with FileLock(run / ".lock", timeout=0):
             if resume:
-                if TrainConfig.load(run / CONFIG_FILE).fingerprint() != config.fingerprint():
+                settings = TrainConfig.load(run / CONFIG_FILE)
+                if settings.fingerprint() != config.settled(settings.precision).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
                 for folder in (run, run / CHECKPOINTS):
                     checkpoint.remove_leftovers(folder)
@@ -260,6 +253,27 @@ def _tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
             file.write(Path(config.tokenizer).read_bytes())
     distributed.barrier()
     return Tokenizer.load(run / TOKENIZER_FILE)
+
+
+def _settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
+    """The run's settings, with what was left to "auto" chosen at its first start and kept from then on."""
+    if world.is_main:
+        config = TrainConfig.load(run / CONFIG_FILE)
+        if config.precision == "auto":
+            write_json(run / CONFIG_FILE, config.settled(_precision(config, vocab_size, world)).to_dict())
+    distributed.barrier()
+    return TrainConfig.load(run / CONFIG_FILE)
+
+
+def _precision(config: TrainConfig, vocab_size: int, world: World) -> Precision:
+    """The faster number format, by measurement, where there is a choice."""
+    if not has_bf16(world.device):
+        return "fp32"
+    seconds = seconds_per_step(config, vocab_size, world.device, ("fp32", "bf16"))
+    fastest = min(seconds, key=seconds.__getitem__)
+    ratio = max(seconds.values()) / seconds[fastest]
+    say(f"precision: {fastest}, measured to be {ratio:.1f} times as fast as the other")
+    return fastest
 
 
 def _tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
@@ -296,16 +310,43 @@ def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fingerprints
 
 
 def _describe(
-    config: TrainConfig, order: WindowOrder, n_parameters: int, splits: dict[str, Split], world: World, first_step: int
-) -> None:
+    config: TrainConfig, order: WindowOrder, n_parameters: int, splits: dict[str, Split], world: World, first_step: int,
+    n_steps: int,
+) -> None:  # fmt: skip
     """Say what is about to happen."""
+    about = "about " if config.minutes else ""
     held_out = f"{len(splits['val'].tokens):,} tokens" if "val" in splits else "none"
     say(
-        f"device: {world.device}, {world.size} process(es), {torch.get_num_threads()} threads",
+        f"device: {world.device}, {config.precision}, {world.size} process(es), {torch.get_num_threads()} threads",
         f"model: {n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
-        f"steps: {first_step:,} done of {config.max_steps:,}, {config.batch_size} windows each",
+        f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
     )
+
+
+class _Plan:
+    """How many steps a run will have: those asked for, or as many as its minutes hold, reckoned anew at each step.
+
+    So the learning rate, which follows the share of steps that are done, ends its cool-down on time whatever the
+    machine does in between. The last validation comes after that time.
+    """
+
+    def __init__(self, config: TrainConfig, vocab_size: int, first_step: int, elapsed_s: float, world: World) -> None:
+        self.budget_s, self.world = config.minutes * 60, world
+        self.first_step, self.first_s = first_step, elapsed_s
+        self.n_steps = config.max_steps
+        if self.budget_s:
+            measured = seconds_per_step(config, vocab_size, world.device, (config.precision,), world.size)
+            self._reckon(first_step, elapsed_s, measured[config.precision])
+
+    def update(self, step: int, elapsed_s: float) -> None:
+        """``step`` steps are done, ``elapsed_s`` seconds are gone; all processes come to one answer."""
+        if self.budget_s:
+            self._reckon(step, elapsed_s, (elapsed_s - self.first_s) / (step - self.first_step))
+
+    def _reckon(self, step: int, elapsed_s: float, seconds_per_step: float) -> None:
+        n_more = max(0, round((self.budget_s - elapsed_s) / seconds_per_step))
+        self.n_steps = distributed.from_main(max(1, step + n_more), self.world)
 
 
 def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:

@@ -5,7 +5,8 @@
 ``export_hf`` starts it on every folder it writes, before the folder gets its name, and reads what it writes. It
 must not import mamegpt: it stands for a machine that has never heard of it.
 
-``CASES.json`` holds ``ids``, a list of rows of token ids of one length; ``n_new_tokens``; and ``texts``.
+``CASES.json`` holds ``ids``, a list of rows of token ids of one length; ``n_new_tokens``; ``texts``; the names of
+``weight_files``; and ``trust_remote_code``, whether the folder's own code has to run.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     """Load the folder in every way its files promise, and write down what came out."""
     cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
     ids = torch.tensor(cases["ids"])
+    trust = {"trust_remote_code": cases["trust_remote_code"]}
     found: dict[str, Any] = {}
-    for name, safetensors in (("model.safetensors", True), ("pytorch_model.bin", False)):
+    for name in cases["weight_files"]:
+        safe = {"use_safetensors": name.endswith(".safetensors")}
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=True, dtype=torch.float32, use_safetensors=safetensors, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True, **safe, **trust
         )
         model.eval()
         odd_keys = sorted(
@@ -37,10 +40,10 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
         with torch.inference_mode():
             found[name] = {"odd_keys": odd_keys, "logits": model(ids).logits.tolist()}
     found |= behaviour(model, ids, cases["n_new_tokens"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # or transformers 5 asks a question
+    tokenizer = AutoTokenizer.from_pretrained(folder, **trust)  # or transformers 5 asks a question
     found["text_ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in cases["texts"]]
     found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
-    writer: Any = pipeline("text-generation", model=folder, trust_remote_code=True)
+    writer: Any = pipeline("text-generation", model=folder, **trust)
     row = cases["ids"][0]
     prompt = tokenizer.decode(row[: max(1, len(row) // 2)])  # of tokens, for it must fit into a small context too
     found["pipeline"] = writer(prompt, max_new_tokens=cases["n_new_tokens"], do_sample=False)[0]["generated_text"]

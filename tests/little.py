@@ -78,14 +78,14 @@ def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfi
     return ModelConfig(vocab_size=tokenizer.vocab_size, **(few | changed))  # type: ignore[arg-type]
 
 
-def random_model(sizes: ModelConfig, seed: int = 0) -> LanguageModel:
+def random_model(sizes: ModelConfig, seed: int = 0, architecture: str = "custom-gpt") -> LanguageModel:
     """A model whose greedy text does not repeat one token: sharper attention than a fresh model has."""
     import torch
 
     from mamegpt.models import build_model
 
     torch.manual_seed(seed)
-    model = build_model("custom-gpt", sizes)
+    model = build_model(architecture, sizes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -74,7 +74,7 @@ def test_a_batch_that_cannot_be_shared_names_one_that_can(batch: int, micro: int
 def test_a_width_that_cannot_be_shared_names_two_that_can(width: int, heads: int, use: str) -> None:
     message = f"--emb-dim {width} is not divisible by --n-heads {heads}; use {use}"
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(vocab_size=10, emb_dim=width, n_heads=heads).validate()
+        ModelConfig(vocab_size=10, emb_dim=width, n_heads=heads).validate("custom-gpt")
     assert str(caught.value) == message
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,55 @@ from little import Little, random_model, sizes_for
 from safetensors.torch import load_file
 
 from mamegpt import export_hf as export_module
+from mamegpt.config import TrainConfig
 from mamegpt.errors import ExportError, MamegptError, ModelError, OutputError
 from mamegpt.evaluate import Quality
 from mamegpt.export_hf import MODEL_CODE, NASTY_TEXTS, export_hf
 from mamegpt.generation import generate, stream_ids
+from mamegpt.layouts import LAYOUTS, Layout
 from mamegpt.model_card import model_card
-from mamegpt.models import modeling_custom_gpt
+from mamegpt.models import ARCHITECTURES, modeling_custom_gpt
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained, export_weights
 from mamegpt.stories import stories
 from mamegpt.tokenizer import Tokenizer
+from mamegpt.trainer import train
 
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
+CHANGED: dict[str, dict[str, Any]] = {
+    "qwen3": {"n_kv_heads": 2, "ffn_dim": 56, "rope_theta": 500.0, "tie_embeddings": True, "drop_rate": 0.1},
+}
 N_NEW = 15
 TEXTS = ["昔々、あるところに", *NASTY_TEXTS, *(text for _, text in stories(seed=3, n=20))]
 FILES = [
     "README.md", "config.json", "generation_config.json", "jp_tok_wiki.model", "jp_tok_wiki.vocab",
     "model.safetensors", "modeling_custom_gpt.py", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """A run and the folder it was exported into."""
+
+    run: Path
+    exported: Path
+    layout: Layout
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def made(request: pytest.FixtureRequest, little: Little, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A run of every architecture, exported; where it differs from its defaults, it does so."""
+    if request.param == "custom-gpt":
+        return Made(little.run, little.exported, LAYOUTS[request.param])
+    folder = tmp_path_factory.mktemp(request.param)
+    config = TrainConfig(
+        data=str(little.text), tokenizer=str(little.spm), out=str(folder / "run"), device="cpu", val_fraction=0.1,
+        context_length=32, emb_dim=32, n_layers=2, n_heads=4, batch_size=4, max_steps=12, optimizer="adamw",
+        architecture=request.param, **CHANGED[request.param],
+    )  # fmt: skip
+    run = train(config).out
+    export_pretrained(str(run), folder / "exported")
+    return Made(run, folder / "exported", LAYOUTS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +80,19 @@ def ids(little: Little) -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=["here", pytest.param("transformers 4", marks=pytest.mark.slow)])
 def seen(
-    request: pytest.FixtureRequest, little: Little, ids: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, made: Made, ids: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What verify_transformers.py finds in the exported folder, with the installed transformers and with version 4."""
+    """What verify_transformers.py finds in an exported folder, with the installed transformers and with version 4."""
     python = sys.executable if request.param == "here" else os.environ.get(OTHER_PYTHON)
     if not python:
         pytest.skip(f"set {OTHER_PYTHON} to an interpreter with transformers 4.57 (and torch, safetensors, numpy)")
     scratch = tmp_path_factory.mktemp("seen")
-    cases = {"ids": ids.tolist(), "n_new_tokens": N_NEW, "texts": TEXTS, "scratch": str(scratch)}
+    cases = {"ids": ids.tolist(), "n_new_tokens": N_NEW, "texts": TEXTS, "scratch": str(scratch),
+             "trust_remote_code": made.layout.remote_code}  # fmt: skip
     (scratch / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     script = Path(__file__).with_name("verify_transformers.py")
     done = subprocess.run(
-        [python, "-X", "utf8", str(script), str(little.exported), str(scratch / "cases.json"), str(scratch / "f.pt")],
+        [python, "-X", "utf8", str(script), str(made.exported), str(scratch / "cases.json"), str(scratch / "f.pt")],
         env=os.environ | {"HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "m"), "HF_HUB_OFFLINE": "1"},
         stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=scratch, timeout=240,
     )  # fmt: skip
@@ -70,10 +103,10 @@ def seen(
 
 
 @pytest.fixture(scope="module")
-def logits(little: Little, ids: torch.Tensor) -> torch.Tensor:
+def logits(made: Made, ids: torch.Tensor) -> torch.Tensor:
     """What the run itself says, by our own code."""
     with torch.inference_mode():
-        found: torch.Tensor = load_pretrained(str(little.run)).model(ids)
+        found: torch.Tensor = load_pretrained(str(made.run)).model(ids)
     return found.clone()
 
 
@@ -143,7 +176,9 @@ def test_the_card_states_the_facts(little: Little) -> None:
 def test_loads_whole_in_float32_without_this_package(seen: dict[str, Any]) -> None:
     assert seen["odd_keys"] == []
     assert seen["dtype"] == "torch.float32"
-    assert seen["sizes"] == {"num_hidden_layers": 2, "hidden_size": 32, "n_heads": 4}
+    assert seen["sizes"] == {
+        "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 32,
+    }  # fmt: skip
     assert not seen["knows_mamegpt"]
 
 
@@ -154,8 +189,8 @@ def test_logits_are_those_of_the_run(seen: dict[str, Any], logits: torch.Tensor)
     assert close(seen["last_two"], logits[:, -2:])
 
 
-def test_generate_is_ours_with_and_without_cache(seen: dict[str, Any], little: Little, ids: torch.Tensor) -> None:
-    model = load_pretrained(str(little.exported)).model
+def test_generate_is_ours_with_and_without_cache(seen: dict[str, Any], made: Made, ids: torch.Tensor) -> None:
+    model = load_pretrained(str(made.exported)).model
     expected = [[*row, *stream_ids(model, row, N_NEW)] for row in ids.tolist()]
     assert seen["cached"].tolist() == expected
     assert seen["uncached"].tolist() == expected
@@ -180,8 +215,9 @@ def test_labels_are_shifted_inside_and_minus_100_is_ignored(
     assert abs(whole - some) > 1e-3
 
 
-def test_saved_again_it_carries_its_code(seen: dict[str, Any]) -> None:
-    assert {"modeling_custom_gpt.py", "config.json", "model.safetensors"} <= set(seen["files_again"])
+def test_saved_again_it_carries_its_code_if_it_has_some(seen: dict[str, Any], made: Made) -> None:
+    assert {"config.json", "model.safetensors"} <= set(seen["files_again"])
+    assert ("modeling_custom_gpt.py" in seen["files_again"]) == made.layout.remote_code
 
 
 def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Little) -> None:
@@ -191,15 +227,15 @@ def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Littl
     assert seen["padding_side"] == "left"
 
 
-def test_the_example_on_the_card_writes_what_we_write(seen: dict[str, Any], little: Little) -> None:
+def test_the_example_on_the_card_writes_what_we_write(seen: dict[str, Any], made: Made) -> None:
     assert seen["untrusted_ids"] == seen["text_ids"][:3]
-    loaded = load_pretrained(str(little.exported))
+    loaded = load_pretrained(str(made.exported))
     expected = "昔々、" + generate(loaded.model, loaded.tokenizer, "昔々、", 16)
     assert seen["card"].removesuffix("\n").removesuffix("</s>") == expected
 
 
-def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], little: Little) -> None:
-    loaded = load_pretrained(str(little.exported))
+def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], made: Made) -> None:
+    loaded = load_pretrained(str(made.exported))
     assert seen["pipeline"] == generate(loaded.model, loaded.tokenizer, TEXTS[0], 4) != ""
 
 
@@ -339,9 +375,8 @@ def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(l
     with pytest.raises(MamegptError, match=r"--emb-dim 32 is not divisible by --n-heads 5"):
         export_weights(little.weights, little.spm, tmp_path / "out", n_heads=5)
     config = json.loads((little.exported / "config.json").read_text(encoding="utf-8"))  # made with no size given
-    assert {name: config[name] for name in dataclasses.asdict(little.sizes) if name != "drop_rate"} == {
-        name: value for name, value in dataclasses.asdict(little.sizes).items() if name != "drop_rate"
-    }
+    for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias"):
+        assert config[name] == getattr(little.sizes, name), name
 
 
 def test_a_tokenizer_of_another_size_is_refused_naming_both(little: Little, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError
 from mamegpt.generation import generate
-from mamegpt.pretrained import load_pretrained, read_weights, sizes_of
+from mamegpt.layouts import sizes_of
+from mamegpt.pretrained import load_pretrained, read_weights
 from mamegpt.publish import export_pretrained
 
 BOMB = 'raise SystemExit("ran remote code")\n'

@@ -23,6 +23,7 @@ TINY: dict[str, Any] = {
     "save_every_steps": 3,
     "val_fraction": 0.05,
     "val_tokens": 500,
+    "precision": "fp32",
     "device": "cpu",
 }
 

@@ -2,7 +2,8 @@
 
     python verify_transformers.py FOLDER CASES.json FOUND.pt
 
-``CASES.json`` holds ``ids`` (rows of one length), ``n_new_tokens``, ``texts`` and ``scratch``, a folder to write in.
+``CASES.json`` holds ``ids`` (rows of one length), ``n_new_tokens``, ``texts``, ``scratch``, a folder to write in, and
+``trust_remote_code``.
 ``FOUND.pt`` is a dict of tensors and plain values. Only public packages are imported here.
 """
 
@@ -20,6 +21,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "max_position_embeddings")
+
 
 @torch.no_grad()
 def main(folder: str, cases_file: str, found_file: str) -> None:
@@ -28,11 +31,12 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     ones = torch.ones_like(ids)
     found: dict[str, Any] = {"version": transformers.__version__}
 
-    model, info = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+    trust = {"trust_remote_code": cases["trust_remote_code"]}
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **trust)
     model.eval()
     found["odd_keys"] = [str(k) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for k in info[kind]]
     found["dtype"] = str(next(model.parameters()).dtype)
-    found["sizes"] = {name: getattr(model.config, name) for name in ("num_hidden_layers", "hidden_size", "n_heads")}
+    found["sizes"] = {name: getattr(model.config, name) for name in SIZES}
     found["logits"] = model(ids).logits
     found["last_two"] = model(ids, logits_to_keep=2).logits
     found["from_embeddings"] = model(inputs_embeds=model.get_input_embeddings()(ids)).logits
@@ -78,14 +82,14 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     found["loss"] = model(ids, labels=ids).loss
     found["loss_of_some"] = model(ids, labels=labels).loss
 
-    # Saved and loaded again, with its code.
+    # Saved and loaded again, with its code if it has some.
     again = Path(cases["scratch"]) / "again"
     model.save_pretrained(again)
     found["files_again"] = sorted(path.name for path in again.iterdir())
-    reloaded = AutoModelForCausalLM.from_pretrained(again, trust_remote_code=True).eval()
+    reloaded = AutoModelForCausalLM.from_pretrained(again, **trust).eval()
     found["logits_again"] = reloaded(ids).logits
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
     found["text_ids"] = [tokenizer(text)["input_ids"] for text in cases["texts"]]
     found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
     found["special_ids"] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
@@ -100,7 +104,7 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
         exec(card.split("```python\n")[1].split("```")[0], {})
     found["card"] = printed.getvalue()
 
-    writer = pipeline("text-generation", model=folder, trust_remote_code=True)
+    writer = pipeline("text-generation", model=folder, **trust)
     answer = writer(cases["texts"][0], max_new_tokens=4, do_sample=False, return_full_text=False)
     found["pipeline"] = answer[0]["generated_text"]
     found["knows_mamegpt"] = any(name.split(".")[0] == "mamegpt" for name in sys.modules)

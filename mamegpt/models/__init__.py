@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "LanguageModel", "build_model"]
+__all__ = ["ARCHITECTURES", "LanguageModel", "build_model", "stored_tensors"]
 
 
 class LanguageModel(nn.Module):
@@ -48,8 +48,15 @@ def initialise(model: nn.Module, n_layers: int) -> nn.Module:
     return model
 
 
+def _qwen3(sizes: ModelConfig) -> LanguageModel:
+    from mamegpt.models import qwen3
+
+    return cast(LanguageModel, qwen3.initialise(qwen3.Qwen3(sizes)))  # type: ignore[arg-type]  # the sizes are frozen
+
+
 ARCHITECTURES: dict[str, Callable[[ModelConfig], LanguageModel]] = {
     "custom-gpt": _custom_gpt,
+    "qwen3": _qwen3,
 }
 
 
@@ -57,5 +64,12 @@ def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
     """A freshly initialised model. Raises `ConfigError` for an unknown name or impossible sizes."""
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"--architecture {architecture} is not known; choose from {', '.join(ARCHITECTURES)}")
-    sizes.validate()
+    sizes.validate(architecture)
     return ARCHITECTURES[architecture](sizes)
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A state dict as files hold it: on the CPU, contiguous, and a tied weight only once, under its first name."""
+    first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    return {name: t.detach().cpu().contiguous() for name, t in model.state_dict(keep_vars=True).items()
+            if first[id(t)] == name}  # fmt: skip

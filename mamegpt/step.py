@@ -1,0 +1,76 @@
+"""One forward pass of training, in the number format that was chosen, and how long a whole step takes here.
+
+Weights, their updates and every sum stay in float32. "bf16" takes the matrix products in bfloat16: on processors and
+GPUs that have it in hardware they are two to three times as fast, and a model of this size learns just as well
+(docs/log.md).
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from mamegpt.config import Precision, TrainConfig
+from mamegpt.loss import linear_cross_entropy
+from mamegpt.models import LanguageModel, build_model
+from mamegpt.optim import build_optimizer
+
+__all__ = ["SummedLoss", "seconds_per_step"]
+
+PROBE_TOKENS = 2048
+"""Tokens in one forward pass of a measurement; enough to fill the matrix units, few enough to be quick."""
+
+PROBE_ROUNDS = 3
+
+
+class SummedLoss(nn.Module):
+    """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel."""
+
+    def __init__(self, model: LanguageModel, precision: Precision) -> None:
+        super().__init__()
+        self.model = model
+        self.product_dtype = torch.bfloat16 if precision == "bf16" else None
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """(B, T), (B, T) -> scalar."""
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.product_dtype is not None):
+            hidden = self.model.hidden(ids)  # (B, T, C)
+        return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.product_dtype)
+
+
+def seconds_per_step(
+    config: TrainConfig, vocab_size: int, device: torch.device, precisions: tuple[Precision, ...], world_size: int = 1
+) -> dict[Precision, float]:
+    """Measure, for each number format, how long one optimizer step of a run takes on this device.
+
+    A model that is then thrown away sees random tokens, in turns, and the fastest of a few rounds counts: another
+    program's work can only make a round slower. The random state is put back.
+    """
+    random_state = torch.get_rng_state()
+    model = build_model(config.architecture, config.model(vocab_size)).to(device)
+    optimizer = build_optimizer(model, config)
+    windows = min(config.micro_batch_size or config.batch_size, max(1, PROBE_TOKENS // config.context_length))
+    ids = torch.randint(vocab_size, (windows, config.context_length), device=device)
+    passes: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+    updates: list[float] = []
+    for round_ in range(PROBE_ROUNDS + 1):
+        for precision, times in passes.items():
+            begin = _now(device)
+            torch.autograd.backward(SummedLoss(model, precision)(ids, ids))
+            middle = _now(device)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if round_:  # the first one warms up
+                times.append(middle - begin)
+                updates.append(_now(device) - middle)
+    torch.set_rng_state(random_state)
+    n_passes = config.batch_size / world_size / windows
+    return {precision: min(times) * n_passes + min(updates) for precision, times in passes.items()}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
