@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mamegpt.config import Precision, TrainConfig
+from mamegpt.dropout import use_fast_dropout
 from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import build_optimizer
@@ -26,11 +27,16 @@ PROBE_ROUNDS = 3
 
 
 class SummedLoss(nn.Module):
-    """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel."""
+    """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel.
+
+    On the CPU the model's dropout layers are replaced by those of `dropout`.
+    """
 
     def __init__(self, model: LanguageModel, precision: Precision) -> None:
         super().__init__()
         self.model = model
+        if model.out_head.weight.device.type == "cpu":
+            use_fast_dropout(model)
         self.product_dtype = torch.bfloat16 if precision == "bf16" else None
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:

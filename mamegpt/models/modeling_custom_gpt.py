@@ -54,7 +54,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.n_heads = sizes.n_heads
-        self.drop_rate = sizes.drop_rate
+        self.drop_weights = nn.Dropout(sizes.drop_rate)
         self.qkv = nn.Linear(sizes.emb_dim, 3 * sizes.emb_dim, bias=sizes.qkv_bias)
         self.proj = nn.Linear(sizes.emb_dim, sizes.emb_dim)
 
@@ -65,11 +65,25 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> 3 x (B, H, T, D)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (B, H, S, D)
-        drop_rate = self.drop_rate if self.training else 0.0
         # One query after a cache may look at everything, several at the start only backwards; else see the mask.
         is_causal = mask is None and T > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop_rate, is_causal=is_causal)
+        if self.training and self.drop_weights.p > 0:
+            y = self._attend_with_dropout(q, k, v, causal_mask(x) if is_causal else mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, H, T, D) -> (B, T, C)
+
+    def _attend_with_dropout(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, H, T, D) -> (B, H, T, D), step by step: no fused kernel for the CPU drops attention weights."""
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return self.drop_weights(scores.softmax(-1)) @ v
+
+
+def causal_mask(x: Tensor) -> Tensor:
+    """(B, T, C) -> (T, T), true where a query may look: at itself and before."""
+    return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
 
 
 class FeedForward(nn.Module):

@@ -1,0 +1,48 @@
+"""Dropout whose random numbers cost less than the layer they follow.
+
+PyTorch draws one random number of 32 bits or more per activation, which on a CPU takes longer than all matrix
+products of a small model (docs/log.md). Sixteen bits decide as well: a rate of 0.1 becomes 6554 / 65536 = 0.100006.
+They come from a generator that makes 64 bits at a time, seeded from PyTorch's own, so whoever seeds that one decides
+every mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FastDropout", "use_fast_dropout"]
+
+LEVELS = 1 << 16
+
+
+class FastDropout(nn.Module):
+    """`nn.Dropout` (Srivastava et al. 2014) on a CPU, with the rate rounded to sixteen bits."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.threshold = round(p * LEVELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...): while training a share ``p`` of the values is zero, the others are larger by 1 / (1 - p)."""
+        if not self.training or self.threshold == 0:
+            return x
+        return x.masked_fill(self._dropped(x.shape), 0.0) * (LEVELS / (LEVELS - self.threshold))
+
+    def _dropped(self, shape: torch.Size) -> Tensor:
+        """A mask of this shape, true with probability ``p``."""
+        seed = int(torch.randint(1 << 62, ()).item())
+        n = shape.numel()
+        words = np.random.Generator(np.random.SFC64(seed)).integers(1 << 64, size=-(-n // 4), dtype=np.uint64)
+        bits = torch.from_numpy(words.view(np.int16)[:n])  # -32768 ... 32767
+        return (bits < self.threshold - LEVELS // 2).view(shape)
+
+
+def use_fast_dropout(model: nn.Module) -> None:
+    """Put a `FastDropout` in the place of each `nn.Dropout` inside a model on the CPU."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, FastDropout(child.p))
