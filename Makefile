@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check bench bench-quality clean
 
 demo: .venv/ready
 	$(BIN)/mamegpt demo
@@ -21,6 +21,13 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# How fast mamegpt and others train the same model here; see the docstrings in benchmarks/.
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.bench_train
+
+bench-quality: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.bench_time_to_quality
+
 .venv/ready: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
@@ -32,5 +39,11 @@ check: .venv/ready
 	.venv4/bin/python -m pip install --quiet -r requirements-transformers4.txt
 	touch $@
 
+.venv-bench/ready: requirements.txt benchmarks/requirements.txt benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements-peers.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv4 .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv4 .venv-bench .mypy_cache .ruff_cache .pytest_cache

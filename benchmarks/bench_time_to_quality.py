@@ -1,0 +1,184 @@
+"""How long until mamegpt is as good as the seed's recipe is after 2,000 steps?
+
+    make bench-quality                                            # about two hours, most of it the reference
+    python -m benchmarks.bench_time_to_quality [--reference-steps 2000] [--schedules 60 80 100] [--contestant NAME]
+
+1. The reference trains ``--reference-steps`` steps; its validation bits per character are the level to reach. The
+   curve is kept in ``results/reference_curve.json`` and taken from there next time (``--again`` trains anew).
+2. mamegpt trains whole schedules of different lengths, each from the beginning, shortest first, until one ends at the
+   level or below. A number of steps thus always includes its own cool-down, and nothing is interpolated.
+3. Both are timed in alternation, as in `bench_train`. The time of a curve is its steps times the median step; what
+   comes before the first step (imports, compilation) is given besides. Validation is not counted, for either.
+
+Bits per character are those of the whole validation split, by `mamegpt.evaluate` for both. The points of the
+reference's curve before the last are of its first ``--val-tokens`` tokens. One seed each, unless --seeds says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bench_train as bench
+from benchmarks.chart import curve_chart
+from benchmarks.task import Task
+
+CURVE = "reference_curve.json"
+SCHEDULES = (40, 50, 60, 70, 80, 100, 120, 160, 240)
+
+
+def reference_curve(task: Task, n_steps: int, every: int, val_tokens: int, seed: int) -> Iterator[list[dict[str, Any]]]:
+    """Train the reference; yields its curve so far at each validation."""
+    import torch
+
+    from benchmarks import reference
+    from mamegpt.distributed import World
+    from mamegpt.evaluate import TokenLengths, evaluate
+    from mamegpt.shards import open_shards
+    from mamegpt.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(task.tokenizer)
+    lengths = TokenLengths(tokenizer)
+    tokens = open_shards(task.shards)[1]["val"].tokens
+    points: list[dict[str, Any]] = []
+    for step, (model, loss) in enumerate(reference.train(dataclasses.replace(task, seed=seed)), start=1):
+        is_last = step == n_steps
+        if step % every and not is_last:
+            continue
+        model_like: Any = model
+        quality = evaluate(
+            model_like, tokens, lengths, context_length=task.context_length, eos_id=tokenizer.eos_id,
+            world=World(0, 1, torch.device("cpu")), max_tokens=0 if is_last else val_tokens,
+        )  # fmt: skip
+        points.append({"step": step, "train_loss": loss, **dataclasses.asdict(quality)})
+        print(f"reference step {step}: {quality.bits_per_character:.4f} bits/character", flush=True)
+        yield points
+        if is_last:
+            return
+
+
+def stored_reference(task: Task, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The reference's curve, from the file if it was made of the same text and settings."""
+    from mamegpt.shards import open_shards
+
+    path = args.out.parent / CURVE
+    made_of = {
+        "task": {**dataclasses.asdict(task), "text": open_shards(task.shards)[0].fingerprint()[:16]},
+        "reference_steps": args.reference_steps,
+    }
+    if path.is_file() and not args.again:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["made_of"] == made_of and stored["points"][-1]["step"] == args.reference_steps:
+            print(f"the reference's curve is taken from {path}")
+            found: list[dict[str, Any]] = stored["points"]
+            return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points: list[dict[str, Any]] = []
+    for points in reference_curve(task, args.reference_steps, args.every, args.val_tokens, task.seed):
+        path.write_text(json.dumps({"made_of": made_of, "points": points}, indent=1) + "\n", encoding="utf-8")
+    return points
+
+
+def schedule(task: Task, settings: dict[str, Any], n_steps: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Train mamegpt for a whole schedule; how good it is at its end."""
+    from benchmarks.contestants import mamegpt_config
+    from mamegpt.trainer import train
+
+    task = dataclasses.replace(task, seed=seed)
+    config = mamegpt_config(task, folder, **{**settings, "max_steps": n_steps, "log_every_steps": 10})
+    quality = train(config).quality
+    assert quality is not None, "the last step is followed by a validation"
+    return {"steps": n_steps, "seed": seed, **dataclasses.asdict(quality)}
+
+
+def schedules(task: Task, level: float, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Schedules in rising order, up to the first that reaches the level with every seed."""
+    from benchmarks.contestants import MAMEGPT
+
+    runs: list[dict[str, Any]] = []
+    for n_steps in sorted(args.schedules):
+        for seed in range(task.seed, task.seed + args.seeds):
+            out = folder / f"schedule-{n_steps}-{seed}"
+            runs.append(schedule(task, MAMEGPT[args.contestant], n_steps, seed, out))
+            print(
+                f"{args.contestant}, {n_steps} steps: {runs[-1]['bits_per_character']:.4f} bits/character", flush=True
+            )
+        if all(run["bits_per_character"] <= level for run in runs[-args.seeds :]) and not args.all_schedules:
+            break
+    return runs
+
+
+def summary(points: list[dict[str, Any]], runs: list[dict[str, Any]], n_seeds: int) -> dict[str, Any]:
+    """The level, and the first schedule that reaches it with every seed."""
+    level = points[-1]["bits_per_character"]
+    reached = None
+    for n_steps in sorted({run["steps"] for run in runs}):
+        qualities = [run["bits_per_character"] for run in runs if run["steps"] == n_steps]
+        if len(qualities) == n_seeds and max(qualities) <= level:
+            reached = n_steps
+            break
+    return {"level_bits_per_character": level, "reference_steps": points[-1]["step"], "steps": reached}
+
+
+def main() -> None:
+    parser = bench.options(__doc__, bench.RESULTS / "quality.json")
+    parser.add_argument("--reference-steps", type=int, default=2000)
+    parser.add_argument("--every", type=int, default=100, help="steps between validations of the reference")
+    parser.add_argument("--val-tokens", type=int, default=65536, help="tokens of those validations, but the last")
+    parser.add_argument("--again", action="store_true", help="train the reference even if its curve is there")
+    parser.add_argument("--contestant", default="mamegpt", help="a line of benchmarks.contestants.MAMEGPT")
+    parser.add_argument("--schedules", type=int, nargs="+", default=SCHEDULES, help="lengths in steps")
+    parser.add_argument("--all-schedules", action="store_true", help="do not stop at the first that is good enough")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each schedule")
+    args = parser.parse_args()
+    task = bench.task_of(args)
+
+    points = stored_reference(task, args)
+    with bench.scratch() as folder:
+        runs = schedules(task, points[-1]["bits_per_character"], args, folder)
+        a = bench.Worker(bench.REFERENCE, task, folder / "reference", args.threads)
+        try:
+            b = bench.Worker(args.contestant, task, folder / "contestant", args.threads)
+            try:
+                result = bench.race(a, b, args.rounds, args.steps, random.Random(args.seed))
+            finally:
+                b.close()
+        finally:
+            a.close()
+
+    found = summary(points, runs, args.seeds)
+    step_s = {name: result.step_s(name) for name in (a.name, b.name)}
+    found |= {
+        "contestant": b.name, "reference_step_s": step_s[a.name], "step_s": step_s[b.name],
+        "reference_start_up_s": a.start_up_s, "start_up_s": b.start_up_s,
+        "reference_s": found["reference_steps"] * step_s[a.name],
+    }  # fmt: skip
+    if found["steps"]:
+        per_step = found["reference_steps"] / found["steps"]
+        found |= {
+            "s": found["steps"] * step_s[b.name],
+            "speed_up": bench.spread([per_step * ratio for ratio in result.ratios()]),
+            "speed_up_with_start_up": (found["reference_s"] + a.start_up_s)
+            / (found["steps"] * step_s[b.name] + b.start_up_s),
+        }
+    machine = {"processor": bench.processor(), "threads": args.threads, "elsewhere": result.elsewhere}
+    sizes = {**dataclasses.asdict(task), "text": Path(task.text).name}
+    made_with = {"task": sizes, "machine": machine, "versions": bench.versions()}
+    record = {**made_with, **found, "reference": points, "runs": runs}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    curves = [
+        (bench.REFERENCE, [(p["step"] * step_s[a.name], p["bits_per_character"]) for p in points]),
+        (b.name, [(run["steps"] * step_s[b.name], run["bits_per_character"]) for run in runs]),
+    ]
+    args.out.with_suffix(".svg").write_text(curve_chart(curves, highlight=b.name), encoding="utf-8")
+    print(json.dumps(found, indent=1), f"wrote {args.out} and {args.out.with_suffix('.svg')}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

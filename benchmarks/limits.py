@@ -1,0 +1,47 @@
+"""What the machine can do at most: matrix products in fp32 and bf16, and copying memory. Prints JSON.
+
+python -m benchmarks.limits [--seconds 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import torch
+
+SIZE = 2048
+COPY_BYTES = 256 << 20
+
+
+def best_seconds(work: Callable[[], object], seconds: float) -> float:
+    """The shortest of as many runs as fit into the time given, at least three."""
+    work()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement")
+    seconds = parser.parse_args().seconds
+    limits = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(SIZE, SIZE).to(dtype) for _ in range(2))
+        out = torch.empty(SIZE, SIZE, dtype=dtype)
+        limits[f"{name}_gflops"] = 2 * SIZE**3 / best_seconds(lambda: torch.mm(a, b, out=out), seconds) / 1e9  # noqa: B023
+    source = torch.ones(COPY_BYTES // 4)
+    target = torch.empty_like(source)
+    # Read once, written once.
+    limits["copy_gb_per_s"] = 2 * COPY_BYTES / best_seconds(lambda: target.copy_(source), seconds) / 1e9
+    print(json.dumps(limits))
+
+
+if __name__ == "__main__":
+    main()
