@@ -5,8 +5,10 @@ Heavy libraries are imported inside the commands, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import errno
+import functools
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from mamegpt import __version__
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say, sparkline, table
 from mamegpt.errors import ConfigError, MamegptError
+from mamegpt.presets import RECIPES, SIZES, Recipe, Size, preset
 from mamegpt.sampling import Sampling
 
 __all__ = ["main", "run", "write_stream"]
@@ -135,16 +138,25 @@ def tokenizer(
     )
 
 
-def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], resume: Path | None = None) -> int:
+def train(
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = preset(),  # noqa: B008  (frozen)
+    size: Size = "5m",
+    recipe: Recipe = "mame",
+    resume: Path | None = None,
+) -> int:
     """Train a model on text, or go on with a run that was stopped.
 
     Args:
+        size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
+        recipe: mame, or seed for the model and the training of the original training.py.
         resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
     """
+    if recipe == "seed" and size != "5m":
+        raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
     from mamegpt.trainer import train as fit
 
     if resume is not None:
-        if config != TrainConfig():
+        if config != preset(size, recipe):
             raise ConfigError("--resume takes every setting from the run; leave the other options out")
         config = dataclasses.replace(TrainConfig.load(resume / "config.json"), out=str(resume))
     result = fit(config, resume=resume is not None)
@@ -281,7 +293,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments in (["--version"], ["-V"]):
         say(f"mamegpt {__version__}")
         return
-    run(COMMANDS, arguments or ["--help"])
+    run({**COMMANDS, "train": functools.partial(train, config=_preset(arguments))}, arguments or ["--help"])
+
+
+def _preset(arguments: Sequence[str]) -> TrainConfig:
+    """The defaults that ``--size`` and ``--recipe`` ask for; what else is on the line is read with them in place."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--size", nargs="?", default="5m")
+    parser.add_argument("--recipe", nargs="?", default="mame")
+    asked, _ = parser.parse_known_args([word for word in arguments if word != "--"])
+    if asked.size not in SIZES or asked.recipe not in RECIPES:
+        return preset()  # the real parser says what is wrong
+    return preset(asked.size, asked.recipe)
 
 
 def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None) -> None:

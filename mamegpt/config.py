@@ -104,7 +104,7 @@ class TrainConfig:
     val_fraction: float = 0.02
     """Share of documents held out for validation when there is no --val-data (0: validate on nothing)."""
 
-    architecture: str = "custom-gpt"
+    architecture: str = "qwen3"
     """Kind of model, a name in the registry mamegpt.models.ARCHITECTURES."""
     context_length: int = 256
     """Tokens a model sees at once."""
@@ -112,7 +112,7 @@ class TrainConfig:
     """Width of the model."""
     n_layers: int = 4
     """Transformer blocks."""
-    n_heads: int = 4
+    n_heads: int = 2
     """Attention heads in a block."""
     drop_rate: float = 0.0
     """Share of activations dropped while training."""
@@ -140,7 +140,7 @@ class TrainConfig:
 
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.optim.OPTIMIZERS."""
-    lr: float = 1e-2
+    lr: float = 2e-2
     """Peak learning rate of AdamW (with muon: of embeddings, head and vectors)."""
     muon_lr: float = 2e-2
     """Peak learning rate of Muon, for the matrices inside the blocks."""

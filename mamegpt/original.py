@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from mamegpt import checkpoint
-from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say, sparkline
 from mamegpt.errors import DataError
 from mamegpt.files import atomic_write, sha256_file
+from mamegpt.presets import preset
 from mamegpt.tokenizer import Tokenizer
 from mamegpt.trainer import CHECKPOINTS, CONFIG_FILE, train
 
@@ -30,21 +30,10 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
     if not train_txt.is_file():
         raise DataError(f"no text file {train_txt}; make one with make_dataset.py")
     say(f"Vocab size: {Tokenizer.load(spm_model).vocab_size}")
-    recipe = TrainConfig(
-        data=str(train_txt),
-        tokenizer=str(spm_model),
-        out="-",
-        architecture="custom-gpt",
-        val_fraction=0.0,
-        optimizer="adamw",
-        weight_decay=0.01,
-        beta2=0.999,
-        warmup_fraction=0.0,
-        cooldown_fraction=0.0,
-        grad_clip=0.0,
-        log_every_steps=50,
-        **settings,
-    )
+    recipe = dataclasses.replace(
+        preset(recipe="seed"), data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0,
+        log_every_steps=50, **settings,
+    )  # fmt: skip
     contents = "".join(sha256_file(path) for path in (train_txt, spm_model))
     name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]
     run = out_weights.parent / "runs" / f"{out_weights.stem}-{name}"

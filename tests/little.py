@@ -57,7 +57,8 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     # Stories hold no space, and the tokenizer is to have a piece for it.
     spm = train_tokenizer([*texts, "豆 の 木"], folder / "jp_tok_wiki", vocab_size=VOCAB_SIZE).path
     config = TrainConfig(
-        data=str(text), tokenizer=str(spm), out=str(folder / "run"), context_length=CONTEXT_LENGTH, emb_dim=32,
+        data=str(text), tokenizer=str(spm), out=str(folder / "run"), architecture="custom-gpt", emb_dim=32,
+        context_length=CONTEXT_LENGTH,
         n_layers=2, n_heads=4, batch_size=4, max_steps=12, device="cpu", val_fraction=0.1,
     )  # fmt: skip
     run = train(config).out

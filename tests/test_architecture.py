@@ -19,7 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "nothing of ours": {"", "errors", "text", "console", "dropout", "loss", "machine", "models.modeling_custom_gpt",
                         "models.qwen3", "verify_export"},
     "words and files": {"config", "sampling", "files", "hub", "stories", "distributed"},
-    "one job each": {"tokenizer", "sources", "models", "layouts"},
+    "one job each": {"tokenizer", "sources", "models", "layouts", "presets"},
     "two of them together": {"tokenizer_hf", "shards", "extract", "generation", "evaluate", "optim"},
     "larger parts": {"checkpoint", "step", "export_hf", "model_card"},
     "whole tasks": {"trainer", "pretrained"},

@@ -186,7 +186,7 @@ def test_output_is_utf_8_whatever_the_console_is(little: Little, tmp_path: Path)
 def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little, tmp_path: Path) -> None:
     settings = ["--data", little.text, "--tokenizer", little.spm, "--context-length", 32, "--emb-dim", 16,
                 "--n_layers", 1, "--n-heads", 2, "--batch_size", 2, "--max-steps", 3, "--device", "cpu",
-                "--qkv-bias", "true"]  # fmt: skip
+                "--architecture", "custom-gpt", "--qkv-bias", "true"]  # fmt: skip
     code, out, err = mame("train", "--out", tmp_path / "run", *settings)
     assert (code, err) == (0, "")
     assert f"next: mamegpt generate --model {tmp_path / 'run'}" in out

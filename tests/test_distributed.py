@@ -31,7 +31,8 @@ def on_two(*arguments: str, code: int = 0) -> str:
 def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run of one process, without dropout, whose random numbers depend on who computes."""
     out = tmp_path_factory.mktemp("distributed") / "one"
-    config = tiny(stories_txt, stories_model, out, keep_checkpoints=9, micro_batch_size=2)
+    # AdamW, for Muon orthogonalises in bfloat16 and would magnify the last bits of a sum in another order.
+    config = tiny(stories_txt, stories_model, out, keep_checkpoints=9, micro_batch_size=2, optimizer="adamw", lr=3e-3)
     train(config)
     return config
 

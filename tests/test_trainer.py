@@ -204,8 +204,9 @@ def test_micro_batches_do_not_change_the_objective(config: TrainConfig, tmp_path
     found = []
     for micro in (0, 4, 2, 1):
         changed = dataclasses.replace(
-            config, out=str(tmp_path / str(micro)), micro_batch_size=micro, drop_rate=0.0, optimizer=optimizer
-        )
+            config, out=str(tmp_path / str(micro)), micro_batch_size=micro, drop_rate=0.0, optimizer=optimizer,
+            architecture="custom-gpt",  # qwen3 begins with zeros, whose first gradients Muon magnifies, rounding too
+        )  # fmt: skip
         found.append(train(changed).losses)
     for losses_ in found[1:]:
         assert losses_ == pytest.approx(found[0], rel=1e-5)
@@ -215,12 +216,12 @@ def test_a_step_follows_the_gradient_of_the_mean_loss(config: TrainConfig, tmp_p
     """One step of AdamW by hand, from the same initial weights, on the batch the order names."""
     changed = dataclasses.replace(
         config, out=str(tmp_path / "run"), optimizer="adamw", drop_rate=0.0, max_steps=1, weight_decay=0.0,
-        warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.5, lr=1e-3,
+        warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.5, lr=1e-3, architecture="custom-gpt",
     )  # fmt: skip
     result = train(changed)
     tokenizer = Tokenizer.load(Path(config.tokenizer))
     torch.manual_seed(config.seed)
-    model = build_model(config.architecture, changed.model(tokenizer.vocab_size))
+    model = build_model(changed.architecture, changed.model(tokenizer.vocab_size))
     _, splits = open_shards(tmp_path / "run" / "tokens")
     tokens = splits["train"].tokens
     order = trainer.WindowOrder(len(tokens), config.context_length, config.batch_size, config.seed)

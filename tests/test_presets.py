@@ -1,0 +1,63 @@
+"""Presets have the sizes they are called by, and give way to any option."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from training_helpers import finish
+
+from mamegpt.config import TrainConfig
+from mamegpt.models import build_model
+from mamegpt.presets import RECIPES, SIZES, Size, preset
+
+MILLIONS = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "125m": 125}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_preset_has_the_parameters_it_is_called_by(size: Size) -> None:
+    import torch
+
+    config = dataclasses.replace(preset(size), data="x", tokenizer="x", out="x")
+    config.validate()
+    with torch.device("meta"):
+        model = build_model(config.architecture, config.model(16_000))
+    n = sum(parameter.numel() for parameter in model.parameters())
+    assert n == pytest.approx(MILLIONS[size] * 1e6, rel=0.3)
+
+
+def test_the_default_preset_is_the_default() -> None:
+    assert preset() == TrainConfig()
+
+
+def test_the_seeds_recipe_is_that_of_the_original_script() -> None:
+    config = preset(recipe="seed")
+    assert (config.architecture, config.optimizer, config.lr, config.drop_rate) == ("custom-gpt", "adamw", 3e-4, 0.1)
+    assert (config.context_length, config.emb_dim, config.n_layers, config.n_heads) == (256, 128, 4, 4)
+    assert (config.batch_size, config.warmup_fraction, config.cooldown_fraction, config.grad_clip) == (32, 0, 0, 0)
+    config.model(100).validate(config.architecture)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_names_settings_there_are(recipe: str) -> None:
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(RECIPES[recipe]) <= names  # type: ignore[index]
+
+
+def test_options_go_before_the_preset(tmp_path: Path) -> None:
+    printed = finish("-m", "mamegpt", "train", "--help", "--size", "15m")
+    assert "(default: 256)" in printed.split("--emb-dim")[1].split("--n-layers")[0]
+    error = finish("-m", "mamegpt", "train", "--size", "15m", "--n-heads", "5", "--data", "x", "--tokenizer", "x",
+                   "--out", str(tmp_path / "run"), code=2)  # fmt: skip
+    assert "--emb-dim 256" in error and "--n-heads 5" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--recipe", "seed", "--size", "15m"], "--recipe seed has one size"),
+        (["--size", "14m"], "14m"),
+        (["--size"], "--size"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: list[str], said: str) -> None:
+    assert said in finish("-m", "mamegpt", "train", *arguments, code=2)
