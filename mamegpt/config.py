@@ -127,7 +127,7 @@ class TrainConfig:
     tie_embeddings: bool = False
     """Let the output head be the token embedding: fewer parameters (qwen3 only)."""
 
-    batch_size: int = 32
+    batch_size: int = 16
     """Windows of --context-length tokens in one step, over all processes."""
     micro_batch_size: int = 0
     """Windows in one forward pass of one process; fewer need less memory (0: all of a process's share)."""
@@ -161,6 +161,8 @@ class TrainConfig:
     """Where to compute; auto takes CUDA if there is one, else the CPU."""
     precision: Precision = "auto"
     """Number format of matrix products; auto measures both at the first start and keeps the faster."""
+    compile: Literal["auto", "true", "false"] = "auto"
+    """Compile the model; auto does so where a compiler is, for runs of 10 minutes and more, if it measures a gain."""
     log_every_steps: int = 10
     """Steps between lines of progress in a log that is not a terminal."""
     eval_every_steps: int = 250
@@ -208,6 +210,8 @@ class TrainConfig:
                 found.append(f"{flag(name)} must be at least 0 and below 1, not {getattr(self, name)}")
         if self.minutes > 0 and self.max_steps != TrainConfig.max_steps:
             found.append("--minutes and --max-steps both say when to stop; give one of them")
+        if self.compile == "true" and self.drop_rate > 0 and self.device != "cuda":
+            found.append("--compile true cannot be had with --drop-rate: the CPU's dropout is not compiled")
         if self.warmup_fraction + self.cooldown_fraction > 1:
             found.append("--warmup-fraction and --cooldown-fraction together must not pass 1")
         share = self.micro_batch_size or 1
@@ -219,9 +223,18 @@ class TrainConfig:
         if found:
             raise ConfigError("; ".join(found))
 
-    def settled(self, precision: Precision) -> TrainConfig:
-        """These settings with "auto" replaced by what was found."""
-        return dataclasses.replace(self, precision=precision) if self.precision == "auto" else self
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be measured."""
+        return "auto" not in (self.precision, self.compile)
+
+    def settled(self, found: TrainConfig) -> TrainConfig:
+        """These settings, with what is "auto" as it was found for another start of the run."""
+        return dataclasses.replace(
+            self,
+            precision=found.precision if self.precision == "auto" else self.precision,
+            compile=found.compile if self.compile == "auto" else self.compile,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``config.json``."""

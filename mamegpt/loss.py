@@ -55,13 +55,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for begin in range(0, hidden.shape[0], n_chunk):
             h, t = all_h[begin : begin + n_chunk], targets[begin : begin + n_chunk, None]
             logits = h @ w.T  # (n, V)
-            if grad_hidden is None or grad_weight is None:
-                loss -= _log_p(logits, t).sum()
-                continue
             p = logits.softmax(-1)  # (n, V)
             p_target = p.gather(-1, t)  # (n, 1)
-            exact = bool((p_target < SMALLEST).any())
-            loss -= (_log_p(logits, t) if exact else p_target.float().log()).sum()
+            if bool((p_target < SMALLEST).any()):
+                logits = logits.float()
+                loss -= (logits.gather(-1, t) - logits.logsumexp(-1, keepdim=True)).sum()
+            else:
+                loss -= p_target.float().log().sum()
+            if grad_hidden is None or grad_weight is None:
+                continue
             # d loss / d logits = softmax(logits) - onehot(target), written over the probabilities
             grad = p.scatter_(-1, t, p_target - 1)
             torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
@@ -78,9 +80,3 @@ class _LinearCrossEntropy(torch.autograd.Function):
         """Scale the gradients that the forward pass left."""
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden.to(ctx.hidden_dtype) * grad_outputs[0], grad_weight * grad_outputs[0], None, None
-
-
-def _log_p(logits: Tensor, targets: Tensor) -> Tensor:
-    """(n, V), (n, 1) -> (n, 1) logarithms of the targets' probabilities, for any logits."""
-    logits = logits.float()
-    return logits.gather(-1, targets) - logits.logsumexp(-1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-__all__ = ["facts", "has_bf16"]
+__all__ = ["facts", "has_bf16", "has_compiler"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -33,6 +34,7 @@ def facts(folder: Path) -> list[tuple[str, str]]:
         ("Hub", _hub()),
         ("will train on", device.type),
         ("will compute in", "bf16 or fp32, whichever a run measures to be faster" if has_bf16(device) else "fp32"),
+        ("will compile", "runs of 10 minutes and more, if measured to gain" if has_compiler(device) else "nothing"),
     ]
 
 
@@ -80,9 +82,20 @@ def _gpu() -> str:
     return "none"
 
 
+def has_compiler(device: torch.device) -> bool:
+    """Whether ``torch.compile`` finds what it needs: Triton for a GPU, a C++ compiler for the CPU."""
+    if device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return device.type == "cpu" and _cpp_compiler() is not None
+
+
+def _cpp_compiler() -> str | None:
+    names = [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
 def _compiler() -> str:
-    found = next((path for name in ("g++", "clang++", "cl") if (path := shutil.which(name))), None)
-    return found or "none (torch.compile needs one; mamegpt works without)"
+    return _cpp_compiler() or "none (torch.compile needs one; mamegpt works without)"
 
 
 def _hub() -> str:

@@ -28,7 +28,8 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
     "mame": {},
     "seed": {
         "architecture": "custom-gpt", "emb_dim": 128, "n_layers": 4, "n_heads": 4, "drop_rate": 0.1,
-        "tie_embeddings": False, "optimizer": "adamw", "lr": 3e-4, "weight_decay": 0.01, "beta2": 0.999,
+        "batch_size": 32, "tie_embeddings": False,
+        "optimizer": "adamw", "lr": 3e-4, "weight_decay": 0.01, "beta2": 0.999,
         "warmup_fraction": 0.0, "cooldown_fraction": 0.0, "grad_clip": 0.0,
     },
 }  # fmt: skip

@@ -2,12 +2,14 @@
 
 Weights, their updates and every sum stay in float32. "bf16" takes the matrix products in bfloat16: on processors and
 GPUs that have it in hardware they are two to three times as fast, and a model of this size learns just as well
-(docs/log.md).
+(docs/log.md). ``torch.compile`` joins what lies between the products; it takes half a minute or more before the first
+step, so only long runs gain by it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,15 @@ from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import build_optimizer
 
-__all__ = ["SummedLoss", "seconds_per_step"]
+__all__ = ["Kind", "SummedLoss", "seconds_per_step"]
 
 PROBE_TOKENS = 2048
 """Tokens in one forward pass of a measurement; enough to fill the matrix units, few enough to be quick."""
 
 PROBE_ROUNDS = 3
+
+Kind = tuple[Precision, bool]
+"""A number format, and whether to compile."""
 
 
 class SummedLoss(nn.Module):
@@ -32,39 +37,45 @@ class SummedLoss(nn.Module):
     On the CPU the model's dropout layers are replaced by those of `dropout`.
     """
 
-    def __init__(self, model: LanguageModel, precision: Precision) -> None:
+    def __init__(self, model: LanguageModel, precision: Precision, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
         if model.out_head.weight.device.type == "cpu":
             use_fast_dropout(model)
         self.product_dtype = torch.bfloat16 if precision == "bf16" else None
+        self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """(B, T), (B, T) -> scalar."""
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.product_dtype is not None):
-            hidden = self.model.hidden(ids)  # (B, T, C)
+            hidden = self.hidden(ids)  # (B, T, C)
         return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.product_dtype)
 
 
 def seconds_per_step(
-    config: TrainConfig, vocab_size: int, device: torch.device, precisions: tuple[Precision, ...], world_size: int = 1
-) -> dict[Precision, float]:
-    """Measure, for each number format, how long one optimizer step of a run takes on this device.
+    config: TrainConfig, vocab_size: int, device: torch.device, kinds: Sequence[Kind], world_size: int = 1
+) -> list[float]:
+    """Measure, for each kind of forward pass, how long one optimizer step of a run takes on this device.
 
     A model that is then thrown away sees random tokens, in turns, and the fastest of a few rounds counts: another
-    program's work can only make a round slower. The random state is put back.
+    program's work can only make a round slower. The random state is put back. A compiled kind is measured at the
+    run's own batch, so that the run finds it in PyTorch's cache.
     """
     random_state = torch.get_rng_state()
     model = build_model(config.architecture, config.model(vocab_size)).to(device)
     optimizer = build_optimizer(model, config)
-    windows = min(config.micro_batch_size or config.batch_size, max(1, PROBE_TOKENS // config.context_length))
+    share = config.batch_size // world_size
+    windows = config.micro_batch_size or share
+    if not any(compiled for _, compiled in kinds):
+        windows = min(windows, max(1, PROBE_TOKENS // config.context_length))
     ids = torch.randint(vocab_size, (windows, config.context_length), device=device)
-    passes: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+    losses = [SummedLoss(model, precision, compiled=compiled) for precision, compiled in kinds]
+    passes: list[list[float]] = [[] for _ in kinds]
     updates: list[float] = []
     for round_ in range(PROBE_ROUNDS + 1):
-        for precision, times in passes.items():
+        for summed_loss, times in zip(losses, passes, strict=True):
             begin = _now(device)
-            torch.autograd.backward(SummedLoss(model, precision)(ids, ids))
+            torch.autograd.backward(summed_loss(ids, ids))
             middle = _now(device)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -72,8 +83,7 @@ def seconds_per_step(
                 times.append(middle - begin)
                 updates.append(_now(device) - middle)
     torch.set_rng_state(random_state)
-    n_passes = config.batch_size / world_size / windows
-    return {precision: min(times) * n_passes + min(updates) for precision, times in passes.items()}
+    return [min(times) * share / windows + min(updates) for times in passes]
 
 
 def _now(device: torch.device) -> float:

@@ -14,6 +14,7 @@ ends with bitwise the weights of one that never stopped.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -31,6 +32,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
@@ -40,7 +42,7 @@ from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, OutputError, TokenizerError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
-from mamegpt.machine import has_bf16
+from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
@@ -55,6 +57,8 @@ TOKENIZER_FILE = "tokenizer.model"
 METRICS_FILE = "metrics.jsonl"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
+WORTH_COMPILING_S = 600.0
+"""Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
         metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
         plan = _Plan(config, tokenizer.vocab_size, first_step, elapsed_s, world)
-        summed_loss: nn.Module = SummedLoss(model, config.precision)
+        summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         if world.size > 1:
             summed_loss = DistributedDataParallel(summed_loss)
 
@@ -220,7 +224,7 @@ def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Pat
         with FileLock(run / ".lock", timeout=0):
             if resume:
                 settings = TrainConfig.load(run / CONFIG_FILE)
-                if settings.fingerprint() != config.settled(settings.precision).fingerprint():
+                if settings.fingerprint() != config.settled(settings).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
                 for folder in (run, run / CHECKPOINTS):
                     checkpoint.remove_leftovers(folder)
@@ -256,24 +260,41 @@ def _tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
 
 
 def _settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
-    """The run's settings, with what was left to "auto" chosen at its first start and kept from then on."""
+    """The run's settings, with what was left to "auto" measured at its first start and kept from then on."""
     if world.is_main:
         config = TrainConfig.load(run / CONFIG_FILE)
-        if config.precision == "auto":
-            write_json(run / CONFIG_FILE, config.settled(_precision(config, vocab_size, world)).to_dict())
+        if not config.is_settled:
+            write_json(run / CONFIG_FILE, _measured(config, vocab_size, world).to_dict())
     distributed.barrier()
     return TrainConfig.load(run / CONFIG_FILE)
 
 
-def _precision(config: TrainConfig, vocab_size: int, world: World) -> Precision:
-    """The faster number format, by measurement, where there is a choice."""
-    if not has_bf16(world.device):
-        return "fp32"
-    seconds = seconds_per_step(config, vocab_size, world.device, ("fp32", "bf16"))
-    fastest = min(seconds, key=seconds.__getitem__)
-    ratio = max(seconds.values()) / seconds[fastest]
-    say(f"precision: {fastest}, measured to be {ratio:.1f} times as fast as the other")
-    return fastest
+def _measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
+    """What is faster here: bf16 where the hardware has it, compiled code where the run is long enough to pay for it."""
+    device = world.device
+    choices: list[Precision] = ["fp32", "bf16"] if config.precision == "auto" and has_bf16(device) else ["fp32"]
+    if config.precision != "auto":
+        choices = [config.precision]
+    seconds = seconds_per_step(config, vocab_size, device, [(choice, False) for choice in choices], world.size)
+    best = min(seconds)
+    precision = choices[seconds.index(best)]
+    if len(choices) > 1:
+        say(f"precision: {precision}, measured to be {max(seconds) / best:.1f} times as fast as the other")
+    compile_ = config.compile
+    if compile_ == "auto":
+        is_long = (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S
+        compile_ = "false"
+        if is_long and config.drop_rate == 0 and has_compiler(device) and world.size == 1:
+            say("compiling the model, as the run is long enough to pay for it ...")
+            try:
+                kinds = [(precision, False), (precision, True)]
+                eager, compiled = seconds_per_step(config, vocab_size, device, kinds)
+            except BackendCompilerFailed as error:
+                say(f"warning: torch.compile does not work here ({str(error).splitlines()[0]}); going on without it")
+            else:
+                compile_ = "true" if compiled < eager else "false"
+                say(f"compile: {compile_}, a step takes {compiled / eager:.2f} of the time")
+    return dataclasses.replace(config, precision=precision, compile=compile_)
 
 
 def _tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
@@ -315,9 +336,10 @@ def _describe(
 ) -> None:  # fmt: skip
     """Say what is about to happen."""
     about = "about " if config.minutes else ""
+    kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
     held_out = f"{len(splits['val'].tokens):,} tokens" if "val" in splits else "none"
     say(
-        f"device: {world.device}, {config.precision}, {world.size} process(es), {torch.get_num_threads()} threads",
+        f"device: {world.device}, {kind}, {world.size} process(es), {torch.get_num_threads()} threads",
         f"model: {n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
         f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
@@ -336,8 +358,8 @@ class _Plan:
         self.first_step, self.first_s = first_step, elapsed_s
         self.n_steps = config.max_steps
         if self.budget_s:
-            measured = seconds_per_step(config, vocab_size, world.device, (config.precision,), world.size)
-            self._reckon(first_step, elapsed_s, measured[config.precision])
+            kind = config.precision, config.compile == "true"
+            self._reckon(first_step, elapsed_s, *seconds_per_step(config, vocab_size, world.device, [kind], world.size))
 
     def update(self, step: int, elapsed_s: float) -> None:
         """``step`` steps are done, ``elapsed_s`` seconds are gone; all processes come to one answer."""

@@ -1,18 +1,23 @@
 """Number formats agree within what they can, are measured once and kept, and a budget of minutes is spent exactly."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from training_helpers import tiny
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._dynamo.utils import counters
+from training_helpers import final_weights, finish, tiny
 
 from mamegpt import trainer
 from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed import World
-from mamegpt.machine import has_bf16
+from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.step import SummedLoss, seconds_per_step
+from mamegpt.step import Kind, SummedLoss, seconds_per_step
 from mamegpt.trainer import CONFIG_FILE, train
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -49,8 +54,8 @@ def test_a_measurement_leaves_no_trace() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    seconds = seconds_per_step(config, 50, torch.device("cpu"), ("fp32", "bf16"))
-    assert set(seconds) == {"fp32", "bf16"} and min(seconds.values()) > 0
+    seconds = seconds_per_step(config, 50, torch.device("cpu"), [("fp32", False), ("bf16", False)])
+    assert len(seconds) == 2 and min(seconds) > 0
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -66,10 +71,10 @@ def test_a_processor_without_bf16_is_known(
 
 @pytest.mark.parametrize(
     ("in_hardware", "seconds", "expected"),
-    [(True, {"fp32": 2.0, "bf16": 1.0}, "bf16"), (True, {"fp32": 1.0, "bf16": 2.0}, "fp32"), (False, {}, "fp32")],
+    [(True, [2.0, 1.0], "bf16"), (True, [1.0, 2.0], "fp32"), (False, [1.0], "fp32")],
 )
 def test_what_is_faster_is_measured_once_and_kept(
-    in_hardware: bool, seconds: dict[Precision, float], expected: str, stories_txt: Path, stories_model: Path,
+    in_hardware: bool, seconds: list[float], expected: str, stories_txt: Path, stories_model: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(trainer, "has_bf16", lambda device: in_hardware)
@@ -84,9 +89,69 @@ def test_what_is_faster_is_measured_once_and_kept(
     assert json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8")) == written
 
 
+@pytest.mark.parametrize(
+    ("changes", "compiler", "steps", "expected"),
+    [
+        ({"max_steps": 600}, True, [1.0, 0.5], "true"),
+        ({"max_steps": 600}, True, [1.0, 1.1], "false"),
+        ({"max_steps": 599}, True, None, "false"),
+        ({"max_steps": TrainConfig.max_steps, "minutes": 10.0}, True, [1.0, 0.5], "true"),
+        ({"max_steps": TrainConfig.max_steps, "minutes": 9.9}, True, None, "false"),
+        ({"max_steps": 600}, False, None, "false"),
+        ({"max_steps": 600, "drop_rate": 0.1}, True, None, "false"),
+        ({"max_steps": 600, "compile": "false"}, True, None, "false"),
+    ],
+)
+def test_only_long_runs_are_compiled_and_only_for_a_gain(
+    changes: dict[str, Any], compiler: bool, steps: list[float] | None, expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    answers = iter([[1.0], steps or []])
+    monkeypatch.setattr(trainer, "has_compiler", lambda device: compiler)
+    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: next(answers))
+    config = TrainConfig(**{"precision": "fp32", **changes})
+    assert trainer._measured(config, 100, ALONE).compile == expected
+    assert list(answers) == ([] if steps else [[]])
+
+
+def test_a_compiler_that_fails_is_said_once_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(
+        config: TrainConfig, vocab_size: int, device: torch.device, kinds: list[Kind], world_size: int = 1
+    ) -> list[float]:
+        if any(compiled for _, compiled in kinds):
+            raise BackendCompilerFailed("inductor", RuntimeError("no Python.h"), None)
+        return [10.0]
+
+    monkeypatch.setattr(trainer, "has_compiler", lambda device: True)
+    monkeypatch.setattr(trainer, "seconds_per_step", measure)
+    assert trainer._measured(TrainConfig(precision="fp32"), 100, ALONE).compile == "false"
+    assert capsys.readouterr().out.count("warning: torch.compile does not work here") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(torch.device("cpu")), reason="no C++ compiler")
+def test_a_compiled_run_is_that_of_eager_code_and_goes_on_bitwise(
+    stories_txt: Path, stories_model: Path, tmp_path: Path
+) -> None:
+    """Losses agree with eager ones while rounding has had no time to grow."""
+    config = tiny(stories_txt, stories_model, tmp_path / "eager", optimizer="adamw", lr=1e-3)
+    eager = train(config).losses
+    counters.clear()
+    compiled = train(dataclasses.replace(config, out=str(tmp_path / "compiled"), compile="true"))
+    assert compiled.losses == pytest.approx(eager, rel=1e-4)
+    assert counters["stats"]["unique_graphs"] == 1  # it really was compiled, in one piece
+    final = final_weights(compiled.out, 12)
+    newest = compiled.out / "checkpoints" / "step-00000012"
+    shutil.rmtree(newest)
+    finish("-m", "mamegpt", "train", "--resume", str(compiled.out))
+    assert final_weights(compiled.out, 12) == final
+
+
 def plan_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> trainer._Plan:
     config = TrainConfig(minutes=minutes, precision="fp32")
-    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: {"fp32": measured})
+    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: [measured])
     return trainer._Plan(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
 
 

@@ -24,6 +24,7 @@ TINY: dict[str, Any] = {
     "val_fraction": 0.05,
     "val_tokens": 500,
     "precision": "fp32",
+    "compile": "false",
     "device": "cpu",
 }
 

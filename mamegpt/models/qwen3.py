@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 __all__ = ["Qwen3", "initialise", "own_sizes"]
 
-EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.2
 """Spread of the token embedding at the start."""
 
 
