@@ -14,7 +14,6 @@ ends with bitwise the weights of one that never stopped.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
@@ -32,22 +31,21 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
-from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
-from mamegpt.config import Precision, TrainConfig
+from mamegpt.config import TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, OutputError, TokenizerError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
-from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
+from mamegpt.pace import Plan, measured
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
-from mamegpt.step import SummedLoss, seconds_per_step
+from mamegpt.step import SummedLoss
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["CHECKPOINTS", "CONFIG_FILE", "TrainResult", "last_quality", "train"]
@@ -57,8 +55,6 @@ TOKENIZER_FILE = "tokenizer.model"
 METRICS_FILE = "metrics.jsonl"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
-WORTH_COMPILING_S = 600.0
-"""Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         }  # fmt: skip
         first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
         metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
-        plan = _Plan(config, tokenizer.vocab_size, first_step, elapsed_s, world)
+        plan = Plan(config, tokenizer.vocab_size, first_step, elapsed_s, world)
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         if world.size > 1:
             summed_loss = DistributedDataParallel(summed_loss)
@@ -264,37 +260,9 @@ def _settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
     if world.is_main:
         config = TrainConfig.load(run / CONFIG_FILE)
         if not config.is_settled:
-            write_json(run / CONFIG_FILE, _measured(config, vocab_size, world).to_dict())
+            write_json(run / CONFIG_FILE, measured(config, vocab_size, world).to_dict())
     distributed.barrier()
     return TrainConfig.load(run / CONFIG_FILE)
-
-
-def _measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
-    """What is faster here: bf16 where the hardware has it, compiled code where the run is long enough to pay for it."""
-    device = world.device
-    choices: list[Precision] = ["fp32", "bf16"] if config.precision == "auto" and has_bf16(device) else ["fp32"]
-    if config.precision != "auto":
-        choices = [config.precision]
-    seconds = seconds_per_step(config, vocab_size, device, [(choice, False) for choice in choices], world.size)
-    best = min(seconds)
-    precision = choices[seconds.index(best)]
-    if len(choices) > 1:
-        say(f"precision: {precision}, measured to be {max(seconds) / best:.1f} times as fast as the other")
-    compile_ = config.compile
-    if compile_ == "auto":
-        is_long = (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S
-        compile_ = "false"
-        if is_long and config.drop_rate == 0 and has_compiler(device) and world.size == 1:
-            say("compiling the model, as the run is long enough to pay for it ...")
-            try:
-                kinds = [(precision, False), (precision, True)]
-                eager, compiled = seconds_per_step(config, vocab_size, device, kinds)
-            except BackendCompilerFailed as error:
-                say(f"warning: torch.compile does not work here ({str(error).splitlines()[0]}); going on without it")
-            else:
-                compile_ = "true" if compiled < eager else "false"
-                say(f"compile: {compile_}, a step takes {compiled / eager:.2f} of the time")
-    return dataclasses.replace(config, precision=precision, compile=compile_)
 
 
 def _tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
@@ -344,31 +312,6 @@ def _describe(
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
         f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
     )
-
-
-class _Plan:
-    """How many steps a run will have: those asked for, or as many as its minutes hold, reckoned anew at each step.
-
-    So the learning rate, which follows the share of steps that are done, ends its cool-down on time whatever the
-    machine does in between. The last validation comes after that time.
-    """
-
-    def __init__(self, config: TrainConfig, vocab_size: int, first_step: int, elapsed_s: float, world: World) -> None:
-        self.budget_s, self.world = config.minutes * 60, world
-        self.first_step, self.first_s = first_step, elapsed_s
-        self.n_steps = config.max_steps
-        if self.budget_s:
-            kind = config.precision, config.compile == "true"
-            self._reckon(first_step, elapsed_s, *seconds_per_step(config, vocab_size, world.device, [kind], world.size))
-
-    def update(self, step: int, elapsed_s: float) -> None:
-        """``step`` steps are done, ``elapsed_s`` seconds are gone; all processes come to one answer."""
-        if self.budget_s:
-            self._reckon(step, elapsed_s, (elapsed_s - self.first_s) / (step - self.first_step))
-
-    def _reckon(self, step: int, elapsed_s: float, seconds_per_step: float) -> None:
-        n_more = max(0, round((self.budget_s - elapsed_s) / seconds_per_step))
-        self.n_steps = distributed.from_main(max(1, step + n_more), self.world)
 
 
 def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:

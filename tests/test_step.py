@@ -12,7 +12,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 from training_helpers import final_weights, finish, tiny
 
-from mamegpt import trainer
+from mamegpt import pace
 from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
@@ -77,14 +77,14 @@ def test_what_is_faster_is_measured_once_and_kept(
     in_hardware: bool, seconds: list[float], expected: str, stories_txt: Path, stories_model: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(trainer, "has_bf16", lambda device: in_hardware)
-    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: seconds)
+    monkeypatch.setattr(pace, "has_bf16", lambda device: in_hardware)
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: seconds)
     config = tiny(stories_txt, stories_model, tmp_path / "run", precision="auto", max_steps=3)
     train(config)
     written = json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8"))
     assert written["precision"] == expected
-    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: pytest.fail("measured again"))
-    monkeypatch.setattr(trainer, "has_bf16", lambda device: not in_hardware)
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(pace, "has_bf16", lambda device: not in_hardware)
     assert train(config, resume=True).step == 3  # "auto" agrees with what was chosen
     assert json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8")) == written
 
@@ -107,10 +107,10 @@ def test_only_long_runs_are_compiled_and_only_for_a_gain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     answers = iter([[1.0], steps or []])
-    monkeypatch.setattr(trainer, "has_compiler", lambda device: compiler)
-    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: next(answers))
+    monkeypatch.setattr(pace, "has_compiler", lambda device: compiler)
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: next(answers))
     config = TrainConfig(**{"precision": "fp32", **changes})
-    assert trainer._measured(config, 100, ALONE).compile == expected
+    assert pace.measured(config, 100, ALONE).compile == expected
     assert list(answers) == ([] if steps else [[]])
 
 
@@ -124,9 +124,9 @@ def test_a_compiler_that_fails_is_said_once_and_done_without(
             raise BackendCompilerFailed("inductor", RuntimeError("no Python.h"), None)
         return [10.0]
 
-    monkeypatch.setattr(trainer, "has_compiler", lambda device: True)
-    monkeypatch.setattr(trainer, "seconds_per_step", measure)
-    assert trainer._measured(TrainConfig(precision="fp32"), 100, ALONE).compile == "false"
+    monkeypatch.setattr(pace, "has_compiler", lambda device: True)
+    monkeypatch.setattr(pace, "seconds_per_step", measure)
+    assert pace.measured(TrainConfig(precision="fp32"), 100, ALONE).compile == "false"
     assert capsys.readouterr().out.count("warning: torch.compile does not work here") == 1
 
 
@@ -149,10 +149,10 @@ def test_a_compiled_run_is_that_of_eager_code_and_goes_on_bitwise(
     assert final_weights(compiled.out, 12) == final
 
 
-def plan_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> trainer._Plan:
+def plan_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> pace.Plan:
     config = TrainConfig(minutes=minutes, precision="fp32")
-    monkeypatch.setattr(trainer, "seconds_per_step", lambda *arguments: [measured])
-    return trainer._Plan(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [measured])
+    return pace.Plan(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
 
 
 def test_a_budget_is_spent_whatever_the_measurement_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_a_resumed_budget_is_what_was_left(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_minutes_the_steps_are_those_asked_for() -> None:
-    plan = trainer._Plan(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE)
+    plan = pace.Plan(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE)
     plan.update(3, 1e9)
     assert plan.n_steps == 7
 
