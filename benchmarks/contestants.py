@@ -189,7 +189,8 @@ SEED_RECIPE: dict[str, Any] = {
 
 MAMEGPT: dict[str, dict[str, Any]] = {
     "mamegpt, seed recipe": SEED_RECIPE,
-    "mamegpt": {},
+    "mamegpt": {"compile": "false"},
+    "mamegpt, compiled": {"compile": "true"},
 }
 """Settings of `TrainConfig` by contestant; what is not named has its default."""
 

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ from mamegpt.presets import RECIPES, SIZES, Recipe, Size, preset
 from mamegpt.sampling import Sampling
 
 __all__ = ["main", "run", "write_stream"]
+
+SPIN_COUNT = "3000"
+"""Turns a thread of GNU OpenMP waits for its siblings before it sleeps. By default it waits so long that another busy
+program on the machine can make training twenty times slower; with this many it is as fast as ever when alone, and two
+to three times slower at worst (docs/log.md)."""
 
 
 def demo(
@@ -317,6 +323,7 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     for stream_ in (sys.stdout, sys.stderr):
         if isinstance(stream_, io.TextIOWrapper):
             stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     config = (tyro.conf.FlagConversionOff,)
     try:
         with _SWITCHES:

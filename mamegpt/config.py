@@ -130,7 +130,7 @@ class TrainConfig:
     batch_size: int = 16
     """Windows of --context-length tokens in one step, over all processes."""
     micro_batch_size: int = 0
-    """Windows in one forward pass of one process; fewer need less memory (0: all of a process's share)."""
+    """Windows in one forward pass of one process; fewer need less memory (0: 4,096 tokens on a CPU, else all)."""
     max_steps: int = 2000
     """Optimizer steps."""
     minutes: float = 0.0

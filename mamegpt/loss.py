@@ -17,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["linear_cross_entropy"]
 
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 8 << 20
 """Logits held at once; measured in docs/log.md."""
 
 SMALLEST = 1e-30
@@ -65,7 +65,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is None or grad_weight is None:
                 continue
             # d loss / d logits = softmax(logits) - onehot(target), written over the probabilities
-            grad = p.scatter_(-1, t, p_target - 1)
+            rows = torch.arange(len(t), device=t.device)[:, None]
+            grad = p.index_put_((rows, t), p_target - 1)  # scatter_ would copy all of p
             torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
             if dtype == weight.dtype:
                 grad_weight.addmm_(grad.T, h)

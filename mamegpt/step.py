@@ -8,6 +8,7 @@ step, so only long runs gain by it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -20,10 +21,10 @@ from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import build_optimizer
 
-__all__ = ["Kind", "SummedLoss", "seconds_per_step"]
+__all__ = ["Kind", "SummedLoss", "micro_batch", "seconds_per_step"]
 
-PROBE_TOKENS = 2048
-"""Tokens in one forward pass of a measurement; enough to fill the matrix units, few enough to be quick."""
+MICRO_BATCH_TOKENS = 4096
+"""Tokens in one forward pass on a CPU, if nothing else is asked for: what it makes still fits into the caches."""
 
 PROBE_ROUNDS = 3
 
@@ -52,22 +53,30 @@ class SummedLoss(nn.Module):
         return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.product_dtype)
 
 
+def micro_batch(config: TrainConfig, share: int, device: torch.device) -> int:
+    """Windows in one forward pass (the last may have fewer), of the ``share`` of a step that falls to this process."""
+    if config.micro_batch_size:
+        return config.micro_batch_size
+    if device.type != "cpu":
+        return share
+    n_passes = math.ceil(share / max(1, MICRO_BATCH_TOKENS // config.context_length))
+    return math.ceil(share / n_passes)
+
+
 def seconds_per_step(
     config: TrainConfig, vocab_size: int, device: torch.device, kinds: Sequence[Kind], world_size: int = 1
 ) -> list[float]:
     """Measure, for each kind of forward pass, how long one optimizer step of a run takes on this device.
 
     A model that is then thrown away sees random tokens, in turns, and the fastest of a few rounds counts: another
-    program's work can only make a round slower. The random state is put back. A compiled kind is measured at the
-    run's own batch, so that the run finds it in PyTorch's cache.
+    program's work can only make a round slower. The random state is put back. Forward passes are as large as those of
+    the run, so that it finds compiled ones in PyTorch's cache.
     """
     random_state = torch.get_rng_state()
     model = build_model(config.architecture, config.model(vocab_size)).to(device)
     optimizer = build_optimizer(model, config)
     share = config.batch_size // world_size
-    windows = config.micro_batch_size or share
-    if not any(compiled for _, compiled in kinds):
-        windows = min(windows, max(1, PROBE_TOKENS // config.context_length))
+    windows = micro_batch(config, share, device)
     ids = torch.randint(vocab_size, (windows, config.context_length), device=device)
     losses = [SummedLoss(model, precision, compiled=compiled) for precision, compiled in kinds]
     passes: list[list[float]] = [[] for _ in kinds]

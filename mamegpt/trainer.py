@@ -45,7 +45,7 @@ from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Plan, measured
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
-from mamegpt.step import SummedLoss
+from mamegpt.step import SummedLoss, micro_batch
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["CHECKPOINTS", "CONFIG_FILE", "TrainResult", "last_quality", "train"]
@@ -106,7 +106,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         if world.is_main:
             _describe(config, order, n_parameters, splits, world, first_step, plan.n_steps)
         share = config.batch_size // world.size
-        n_micro = share // (config.micro_batch_size or share)
+        n_micro = math.ceil(share / micro_batch(config, share, world.device))
         targets_per_step = config.batch_size * config.context_length
         train_tokens = splits["train"].tokens
         step, stopping = first_step, False

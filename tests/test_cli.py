@@ -258,7 +258,7 @@ def test_doctor_reports_this_machine(mame: Mame, hub: HubServer, monkeypatch: py
     assert (code, err) == (0, "")
     rows = {line[2:].split("  ")[0].strip(): line for line in out.splitlines() if line.startswith("  ")}
     assert set(rows) == {"system", "PyTorch", "processor", "vector units", "memory", "GPU", "C++ compiler", "disk",
-                         "Hub", "will train on", "will compute in"}  # fmt: skip
+                         "Hub", "will train on", "will compute in", "will compile"}  # fmt: skip
     assert f"{hub.endpoint} answers" in rows["Hub"]
     hub.stop()
     assert f"{hub.endpoint} cannot be reached" in mame("doctor")[1]
@@ -292,3 +292,12 @@ def test_commands_and_functions_have_the_same_names() -> None:
         "eval": "evaluate"
     }
     assert cli.__all__ == ["main", "run", "write_stream"]
+
+
+def test_threads_do_not_wait_for_ever_unless_asked_to(mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    mame("doctor")
+    assert os.environ["GOMP_SPINCOUNT"] == cli.SPIN_COUNT
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    mame("doctor")
+    assert os.environ["GOMP_SPINCOUNT"] == "7"

@@ -19,10 +19,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from mamegpt import one_token
 from mamegpt.errors import ConfigError
 from mamegpt.generation import (
     KVCache,
     Sampling,
+    choose,
     generate,
     keep_min_p,
     keep_top_k,
@@ -31,7 +33,8 @@ from mamegpt.generation import (
     stream,
     stream_ids,
 )
-from mamegpt.models import LanguageModel
+from mamegpt.models import ARCHITECTURES, LanguageModel
+from mamegpt.one_token import STEPS, Head, OneToken, has_step
 from mamegpt.tokenizer import Tokenizer
 
 CONTEXT = 24
@@ -85,6 +88,148 @@ def test_greedy_with_cache_is_the_naive_loop_also_past_the_context(model: Langua
     assert len(set(expected)) > 3  # not one token over and over, which would hide mistakes
     assert list(stream_ids(model, ids, n_new)) == expected
     assert list(stream_ids(model, ids, n_new, use_cache=False)) == expected
+
+
+# Everything in which models differ that have a step for one token.
+VARIANTS: dict[str, tuple[str, dict[str, int | float | bool]]] = {
+    "custom-gpt": ("custom-gpt", {}),
+    "with qkv bias": ("custom-gpt", {"qkv_bias": True}),
+    "one head": ("custom-gpt", {"n_heads": 1, "n_layers": 3}),
+    "qwen3": ("qwen3", {}),
+    "grouped heads, tied": ("qwen3", {"n_kv_heads": 2, "tie_embeddings": True, "rope_theta": 100.0}),
+    "odd sizes": ("qwen3", {"n_kv_heads": 1, "head_dim": 6, "ffn_dim": 50, "norm_eps": 1e-2, "n_layers": 1}),
+}
+
+
+def variant(name: str, little: Little) -> LanguageModel:
+    architecture, sizes = VARIANTS[name]
+    return random_model(sizes_for(little.tokenizer, context_length=CONTEXT, **sizes), architecture=architecture)
+
+
+def test_every_architecture_has_a_step(little: Little) -> None:
+    assert {architecture for architecture, _ in VARIANTS.values()} == set(ARCHITECTURES)
+    assert all(has_step(variant(name, little)) for name in VARIANTS)
+    assert len(STEPS) == len(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("n_prompt", [1, 5, CONTEXT])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_step_by_step_is_the_naive_loop_for_every_architecture(name: str, n_prompt: int, little: Little) -> None:
+    model = variant(name, little)
+    ids = torch.randint(4, 900, (n_prompt,), generator=torch.Generator().manual_seed(n_prompt)).tolist()
+    n_new = CONTEXT + 10
+    expected = naive_greedy(model, ids, n_new)
+    assert len(set(expected)) > 3
+    assert list(stream_ids(model, ids, n_new)) == expected
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_step_is_the_model_at_one_position(name: str, little: Little) -> None:
+    model = variant(name, little)
+    ids = torch.randint(4, 900, (CONTEXT,), generator=torch.Generator().manual_seed(0)).tolist()
+    stepper = OneToken(model)
+    found = [stepper.prompt(ids[:3])]
+    found += [stepper.hidden(token) for token in ids[3:]]
+    assert stepper.get_seq_length() == CONTEXT
+    expected = model.hidden(torch.tensor([ids]))[0, 2:]
+    torch.testing.assert_close(torch.stack(found), expected, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("sampling", [
+    WARM,
+    Sampling(repetition_penalty=1.3),
+    Sampling(temperature=0.9, top_k=40, top_p=0.95, min_p=0.01, repetition_penalty=1.2, seed=5),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["custom-gpt", "qwen3"])
+def test_samples_are_those_of_the_naive_loop(name: str, sampling: Sampling, little: Little) -> None:
+    model = variant(name, little)
+    ids = [5, 6, 7]
+    generator = torch.Generator().manual_seed(sampling.seed)
+    with torch.inference_mode():
+        for _ in range(2 * CONTEXT):
+            logits = model(torch.tensor([ids[-CONTEXT:]]))[0, -1]
+            ids.append(choose(logits, torch.tensor(ids), sampling, generator))
+    assert list(stream_ids(model, ids[:3], 2 * CONTEXT, sampling)) == ids[3:]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("counts_fast", [True, False])
+@pytest.mark.parametrize(("V", "C"), [(1, 8), (5, 1), (1000, 31), (1025, 128), (3000, 33), (4096, 64)])
+def test_the_most_likely_id_is_that_of_all_logits(V: int, C: int, counts_fast: bool) -> None:
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(V, C, generator=generator)
+        state = torch.randn(C, generator=generator)
+        if seed % 3 == 1:  # one number that leaves few bits to the others
+            weight[seed % V, seed % C] = 50.0
+        if seed % 3 == 2:
+            state[seed % C] = -300.0
+        if seed % 4 == 3:  # all but equal, so that roundings would decide
+            weight = weight[:1] + 1e-4 * weight
+        head = Head(weight)
+        head._counts_fast = counts_fast and head._counts_fast
+        logits = (weight.double() @ state.double()).float()
+        assert logits[head.most_likely(state)] >= logits.max() - 1e-5 * logits.abs().max()
+
+
+@torch.inference_mode()
+def test_of_equal_logits_the_first_is_the_most_likely() -> None:
+    weight = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    weight[[7, 20, 49]] = 3 * torch.ones(16)
+    assert Head(weight).most_likely(torch.ones(16)) == 7
+    assert Head(weight).most_likely(torch.zeros(16)) == 0
+    assert Head(torch.zeros(50, 16)).most_likely(torch.ones(16)) == 0
+    assert Head(weight).most_likely(torch.full((16,), torch.nan)) == 0  # as argmax has it
+
+
+@torch.inference_mode()
+def test_eight_bits_leave_few_ids_to_compare() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head, state = Head(torch.randn(16_000, 128, generator=generator)), torch.randn(128, generator=generator)
+    if not head._counts_fast:
+        pytest.skip("this processor does not multiply 8-bit numbers fast")
+    rounded, largest = head._rounded
+    scaled = 127 * state / state.abs().max()
+    rough = torch._int_mm(scaled.round().to(torch.int8)[None], rounded)[0]
+    assert torch.equal(rough.long(), (scaled.round().long()[:, None] * rounded.long()).sum(0))
+    assert 0 < (rough >= rough.max() - scaled.abs().sum() - largest).sum() < 100
+
+
+def test_what_a_step_does_not_know_takes_the_long_way(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    replaced = variant("custom-gpt", little)
+    block = replaced.trf_blocks[0]  # type: ignore[index]
+    doubled = Doubled(32, 32)
+    doubled.load_state_dict(block.att.proj.state_dict())
+    block.att.proj = doubled
+    hooked = variant("qwen3", little)
+    hooked.model.layers[1].register_forward_hook(lambda _module, _inputs, out: -out)  # type: ignore[union-attr]
+    for model in (replaced, hooked):
+        assert not has_step(model)
+        assert list(stream_ids(model, [5, 6], CONTEXT)) == naive_greedy(model, [5, 6], CONTEXT)
+    plain = variant("custom-gpt", little)
+    assert has_step(plain)
+    assert not has_step(plain.double())
+    monkeypatch.setattr(one_token, "LARGEST", 1000)
+    assert not has_step(plain.float())
+
+
+def test_generation_leaves_model_and_threads_as_they_were(model: LanguageModel) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    n_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for _ in stream_ids(model, [5, 6], 5):
+            assert torch.get_num_threads() == 2
+            assert not torch.is_inference_mode_enabled()
+    finally:
+        torch.set_num_threads(n_threads)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) and after[name].is_contiguous() for name, tensor in before.items())
 
 
 def test_a_training_model_is_put_into_evaluation_mode(little: Little) -> None:
@@ -160,8 +305,6 @@ def test_repetition_penalty_is_transformers_and_counts_an_id_once(penalty: float
 
 
 def test_all_samplers_together_draw_from_transformers_distribution() -> None:
-    from mamegpt.generation import choose
-
     logits = torch.tensor([2.0, 1.5, 1.0, 0.5, -0.5, -3.0, 0.9, 1.2])
     seen = torch.tensor([1, 4])
     sampling = Sampling(temperature=0.8, top_k=6, top_p=0.9, min_p=0.1, repetition_penalty=1.2)

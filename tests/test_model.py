@@ -169,6 +169,25 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.parametrize(
+    ("architecture", "changes"), [("custom-gpt", {}), ("custom-gpt", {"qkv_bias": True}), ("qwen3", {}),
+                                  ("qwen3", {"n_heads": 4, "n_kv_heads": 2})],
+)  # fmt: skip
+def test_training_computes_what_evaluation_computes(architecture: str, changes: dict[str, object]) -> None:
+    """Attention is written out in training and fused otherwise: the same logits, the same gradients."""
+    model, ids = model_of(architecture, drop_rate=0.0, **changes), random_ids()
+    found = []
+    for training in (True, False):
+        model.train(training)
+        model.zero_grad()
+        logits = model(ids)
+        logits.logsumexp(-1).square().sum().backward()
+        found.append((logits, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    for ours, fused in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(ours, fused, rtol=1e-3, atol=1e-4 * fused.abs().max().item())
+
+
 def test_an_unknown_architecture_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match="--architecture gpt-9 is not known; choose from custom-gpt"):
         build_model("gpt-9", SIZES)

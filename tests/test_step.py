@@ -17,7 +17,7 @@ from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.step import Kind, SummedLoss, seconds_per_step
+from mamegpt.step import Kind, SummedLoss, micro_batch, seconds_per_step
 from mamegpt.trainer import CONFIG_FILE, train
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -47,6 +47,18 @@ def test_bf16_agrees_with_fp32(architecture: str) -> None:
     assert loss16 != loss32  # it really is another format
     assert loss16 == pytest.approx(loss32, rel=1e-3)
     assert (gradient16 - gradient32).norm() < 0.02 * gradient32.norm()
+
+
+@pytest.mark.parametrize(
+    ("device", "context_length", "share", "asked", "expected"),
+    [("cpu", 256, 32, 0, 16), ("cpu", 256, 8, 0, 8), ("cpu", 256, 17, 0, 9), ("cpu", 8192, 4, 0, 1),
+     ("cpu", 256, 24, 0, 12), ("cpu", 256, 32, 4, 4), ("cuda", 256, 32, 0, 32)],
+)  # fmt: skip
+def test_a_step_is_cut_into_passes_of_one_size(
+    device: str, context_length: int, share: int, asked: int, expected: int
+) -> None:
+    config = TrainConfig(context_length=context_length, micro_batch_size=asked)
+    assert micro_batch(config, share, torch.device(device)) == expected
 
 
 def test_a_measurement_leaves_no_trace() -> None:

@@ -67,23 +67,20 @@ class Attention(nn.Module):
             k, v = cache.update(k, v, self.layer)  # (B, H, S, D)
         # One query after a cache may look at everything, several at the start only backwards; else see the mask.
         is_causal = mask is None and T > 1
-        if self.training and self.drop_weights.p > 0:
-            y = self._attend_with_dropout(q, k, v, causal_mask(x) if is_causal else mask)
+        if self.training and is_causal and x.device.type == "cpu":
+            y = self._written_out(q, k, v)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+            drop_rate = self.drop_weights.p if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop_rate, is_causal=is_causal)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))  # (B, H, T, D) -> (B, T, C)
 
-    def _attend_with_dropout(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, H, T, D) -> (B, H, T, D), step by step: no fused kernel for the CPU drops attention weights."""
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return self.drop_weights(scores.softmax(-1)) @ v
-
-
-def causal_mask(x: Tensor) -> Tensor:
-    """(B, T, C) -> (T, T), true where a query may look: at itself and before."""
-    return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+    def _written_out(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of (B, H, T, D), product by product; PyTorch's CPU kernel is slower for short windows."""
+        B, H, T, D = q.shape
+        future = torch.full((T, T), float("-inf"), device=q.device).triu(1)
+        q, k = q.reshape(B * H, T, D), k.reshape(B * H, T, D)
+        scores = torch.baddbmm(future.to(q.dtype), q, k.transpose(1, 2), alpha=D**-0.5)  # (BH, T, T)
+        return (self.drop_weights(scores.softmax(-1)) @ v.reshape(B * H, T, D)).view(B, H, T, D)
 
 
 class FeedForward(nn.Module):
