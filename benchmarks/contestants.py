@@ -7,6 +7,8 @@ The second trains for ever and adds a line to ``OUT/metrics.jsonl`` after each s
 ``elapsed_s``, as `mamegpt.trainer.train` does by itself. Nothing else is asked of a contestant: the benchmark stops
 and continues the process from outside (SIGSTOP, SIGCONT) and reads that file.
 
+mamegpt's own recipe has two heads, of 64, where the others have four of 32: as many parameters and operations.
+
 All train a model of the task's sizes on the same windows in the same order, with AdamW at 3e-4 (but mamegpt's own
 recipes), so that their losses can be compared. Each peer runs its own model and its own way of training:
 
@@ -189,8 +191,8 @@ SEED_RECIPE: dict[str, Any] = {
 
 MAMEGPT: dict[str, dict[str, Any]] = {
     "mamegpt, seed recipe": SEED_RECIPE,
-    "mamegpt": {"compile": "false"},
-    "mamegpt, compiled": {"compile": "true"},
+    "mamegpt": {"n_heads": 2, "compile": "false"},
+    "mamegpt, compiled": {"n_heads": 2, "compile": "true"},
 }
 """Settings of `TrainConfig` by contestant; what is not named has its default."""
 
