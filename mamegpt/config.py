@@ -140,7 +140,7 @@ class TrainConfig:
 
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.optim.OPTIMIZERS."""
-    lr: float = 2e-2
+    lr: float = 3e-2
     """Peak learning rate of AdamW (with muon: of embeddings, head and vectors)."""
     muon_lr: float = 2e-2
     """Peak learning rate of Muon, for the matrices inside the blocks."""
