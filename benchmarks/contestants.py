@@ -26,6 +26,7 @@ AdamW, a vocabulary without padding.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
 import os
 import signal
@@ -45,6 +46,7 @@ from torch import nn
 from benchmarks import reference
 from benchmarks.task import Task
 from mamegpt.config import TrainConfig
+from mamegpt.presets import RECIPES
 
 LR = reference.LR
 FOR_EVER = 1_000_000
@@ -184,10 +186,9 @@ class Contestant:
     train: Callable[[Task, Path], None]
 
 
-SEED_RECIPE: dict[str, Any] = {
-    "architecture": "custom-gpt", "drop_rate": 0.1, "optimizer": "adamw", "lr": 3e-4, "weight_decay": 0.01,
-    "beta2": 0.999, "warmup_fraction": 0.0, "cooldown_fraction": 0.0, "grad_clip": 0.0,
-}  # fmt: skip
+SIZES = {field.name for field in dataclasses.fields(Task)}
+SEED_RECIPE = {name: value for name, value in RECIPES["seed"].items() if name not in SIZES}
+"""The recipe without its sizes, which are the task's."""
 
 MAMEGPT: dict[str, dict[str, Any]] = {
     "mamegpt, seed recipe": SEED_RECIPE,

@@ -67,6 +67,18 @@ def layer_of(name: str) -> int:
     return number
 
 
+def run_alone(script: str) -> str:
+    """What a script prints in a process of its own, where nothing is imported yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return done.stdout
+
+
 def test_every_module_has_its_place_and_no_place_is_empty() -> None:
     placed = [name for row in LAYERS.values() for name in row]
     assert sorted(placed) == sorted(MODULES)
@@ -124,14 +136,8 @@ for words in ([], ["--version"], *([name] for name in COMMANDS)):
     found[" ".join(words)] = sorted(sys.modules)
 print(json.dumps(found))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
-    found = json.loads(done.stdout)
+    printed = run_alone(script)
+    found = json.loads(printed)
     assert len(found) == 12
     assert {words: heavy for words, names in found.items() if (heavy := HEAVY & set(names))} == {}
     assert [name for name in found["import"] if name.startswith("mamegpt")] == ["mamegpt"]
@@ -148,14 +154,8 @@ print("transformers" in sys.modules)
 build_model("custom-gpt", ModelConfig(vocab_size=9, emb_dim=8))
 print("transformers" in sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
-    assert done.stdout.split() == ["False", "True"]
+    printed = run_alone(script)
+    assert printed.split() == ["False", "True"]
 
 
 def test_scripts_import_nothing_of_ours_but_what_they_show() -> None:
