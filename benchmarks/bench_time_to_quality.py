@@ -1,10 +1,12 @@
 """How long until mamegpt is as good as the seed's recipe is after 2,000 steps?
 
-    make bench-quality                                            # about two hours, most of it the reference
+    make bench-quality                                            # about an hour, most of it the reference
     python -m benchmarks.bench_time_to_quality [--reference-steps 2000] [--schedules 60 80 100] [--contestant NAME]
 
 1. The reference trains ``--reference-steps`` steps; its validation bits per character are the level to reach. The
-   curve is kept in ``results/reference_curve.json`` and taken from there next time (``--again`` trains anew).
+   curve is kept in ``results/reference_curve.json`` and taken from there next time (``--again`` trains anew). Model,
+   data, initial weights and optimizer are the reference's, but its forward pass is mamegpt's, which is three times as
+   fast; the first ``--plain-steps`` steps are trained in the plain way too and stand beside it.
 2. mamegpt trains whole schedules of different lengths, each from the beginning, shortest first, until one ends at the
    level or below. A number of steps thus always includes its own cool-down, and nothing is interpolated.
 3. Both are timed in alternation, as in `bench_train`. The time of a curve is its steps times the median step; what
@@ -27,16 +29,44 @@ from typing import Any
 from benchmarks import bench_train as bench
 from benchmarks.chart import curve_chart
 from benchmarks.task import Task
+from mamegpt.files import write_json
 
 CURVE = "reference_curve.json"
 SCHEDULES = (40, 50, 60, 70, 80, 100, 120, 160, 240)
 
 
-def reference_curve(task: Task, n_steps: int, every: int, val_tokens: int, seed: int) -> Iterator[list[dict[str, Any]]]:
-    """Train the reference; yields its curve so far at each validation."""
+Steps = Iterator[tuple[Any, float]]
+"""The model and the loss, nats per token, after each step."""
+
+
+def same_but_faster(task: Task) -> Steps:
+    """`reference.train` with another forward pass: bf16 products, logits in chunks, faster dropout masks."""
     import torch
 
     from benchmarks import reference
+    from mamegpt.step import SummedLoss
+
+    torch.manual_seed(task.seed)
+    model: Any = reference.GPT(task).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=reference.LR)
+    summed_loss = SummedLoss(model, "bf16")
+    for x, y in task.batches():
+        optimizer.zero_grad()
+        total = 0.0
+        for inputs, targets in zip(torch.from_numpy(x).chunk(2), torch.from_numpy(y).chunk(2), strict=True):
+            loss = summed_loss(inputs, targets) / x.size
+            loss.backward()
+            total += loss.item()
+        optimizer.step()
+        yield model, total
+
+
+def curve(
+    task: Task, steps: Steps, n_steps: int, every: int, val_tokens: int, last_val_tokens: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Go through ``steps``; yields the points so far at each validation, on the split's first tokens (0: on all)."""
+    import torch
+
     from mamegpt.distributed import World
     from mamegpt.evaluate import TokenLengths, evaluate
     from mamegpt.shards import open_shards
@@ -46,14 +76,13 @@ def reference_curve(task: Task, n_steps: int, every: int, val_tokens: int, seed:
     lengths = TokenLengths(tokenizer)
     tokens = open_shards(task.shards)[1]["val"].tokens
     points: list[dict[str, Any]] = []
-    for step, (model, loss) in enumerate(reference.train(dataclasses.replace(task, seed=seed)), start=1):
+    for step, (model, loss) in enumerate(steps, start=1):
         is_last = step == n_steps
         if step % every and not is_last:
             continue
-        model_like: Any = model
         quality = evaluate(
-            model_like, tokens, lengths, context_length=task.context_length, eos_id=tokenizer.eos_id,
-            world=World(0, 1, torch.device("cpu")), max_tokens=0 if is_last else val_tokens,
+            model, tokens, lengths, context_length=task.context_length, eos_id=tokenizer.eos_id,
+            world=World(0, 1, torch.device("cpu")), max_tokens=last_val_tokens if is_last else val_tokens,
         )  # fmt: skip
         points.append({"step": step, "train_loss": loss, **dataclasses.asdict(quality)})
         print(f"reference step {step}: {quality.bits_per_character:.4f} bits/character", flush=True)
@@ -62,26 +91,31 @@ def reference_curve(task: Task, n_steps: int, every: int, val_tokens: int, seed:
             return
 
 
-def stored_reference(task: Task, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The reference's curve, from the file if it was made of the same text and settings."""
+def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """The reference's curve and the beginning of its plain one; from the file if it was made of the same things."""
+    from benchmarks import reference
     from mamegpt.shards import open_shards
 
     path = args.out.parent / CURVE
     made_of = {
         "task": {**dataclasses.asdict(task), "text": open_shards(task.shards)[0].fingerprint()[:16]},
-        "reference_steps": args.reference_steps,
-    }
+        "reference_steps": args.reference_steps, "plain_steps": args.plain_steps,
+    }  # fmt: skip
     if path.is_file() and not args.again:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["made_of"] == made_of and stored["points"][-1]["step"] == args.reference_steps:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if stored.pop("made_of") == made_of and stored["points"][-1]["step"] == args.reference_steps:
             print(f"the reference's curve is taken from {path}")
-            found: list[dict[str, Any]] = stored["points"]
-            return found
+            return stored
     path.parent.mkdir(parents=True, exist_ok=True)
-    points: list[dict[str, Any]] = []
-    for points in reference_curve(task, args.reference_steps, args.every, args.val_tokens, task.seed):
-        path.write_text(json.dumps({"made_of": made_of, "points": points}, indent=1) + "\n", encoding="utf-8")
-    return points
+    curves: dict[str, list[dict[str, Any]]] = {"plain": [], "points": []}
+    ways = {
+        "plain": (reference.train, args.plain_steps, args.val_tokens),
+        "points": (same_but_faster, args.reference_steps, 0),
+    }
+    for name, (train, n_steps, last_val_tokens) in ways.items():
+        for curves[name] in curve(task, train(task), n_steps, args.every, args.val_tokens, last_val_tokens):
+            write_json(path, {"made_of": made_of, **curves})
+    return curves
 
 
 def schedule(task: Task, settings: dict[str, Any], n_steps: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -130,6 +164,7 @@ def main() -> None:
     parser.add_argument("--reference-steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=100, help="steps between validations of the reference")
     parser.add_argument("--val-tokens", type=int, default=65536, help="tokens of those validations, but the last")
+    parser.add_argument("--plain-steps", type=int, default=200, help="steps of the reference in the plain way")
     parser.add_argument("--again", action="store_true", help="train the reference even if its curve is there")
     parser.add_argument("--contestant", default="mamegpt", help="a line of benchmarks.contestants.MAMEGPT")
     parser.add_argument("--schedules", type=int, nargs="+", default=SCHEDULES, help="lengths in steps")
@@ -138,7 +173,8 @@ def main() -> None:
     args = parser.parse_args()
     task = bench.task_of(args)
 
-    points = stored_reference(task, args)
+    curves = stored_reference(task, args)
+    points = curves["points"]
     with bench.scratch() as folder:
         runs = schedules(task, points[-1]["bits_per_character"], args, folder)
         a = bench.Worker(bench.REFERENCE, task, folder / "reference", args.threads)
@@ -169,14 +205,14 @@ def main() -> None:
     machine = {"processor": bench.processor(), "threads": args.threads, "elsewhere": result.elsewhere}
     sizes = {**dataclasses.asdict(task), "text": Path(task.text).name}
     made_with = {"task": sizes, "machine": machine, "versions": bench.versions()}
-    record = {**made_with, **found, "reference": points, "runs": runs}
+    record = {**made_with, **found, "reference": points, "plain": curves["plain"], "runs": runs}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    curves = [
+    lines = [
         (bench.REFERENCE, [(p["step"] * step_s[a.name], p["bits_per_character"]) for p in points]),
         (b.name, [(run["steps"] * step_s[b.name], run["bits_per_character"]) for run in runs]),
     ]
-    args.out.with_suffix(".svg").write_text(curve_chart(curves, highlight=b.name), encoding="utf-8")
+    args.out.with_suffix(".svg").write_text(curve_chart(lines, highlight=b.name), encoding="utf-8")
     print(json.dumps(found, indent=1), f"wrote {args.out} and {args.out.with_suffix('.svg')}", sep="\n")
 
 

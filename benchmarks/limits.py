@@ -27,20 +27,24 @@ def best_seconds(work: Callable[[], object], seconds: float) -> float:
     return min(times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement")
-    seconds = parser.parse_args().seconds
-    limits = {}
+def limits(seconds: float = 1.0) -> dict[str, float]:
+    """GFLOP/s of square matrix products, and GB/s of a copy, ``seconds`` for each measurement."""
+    found = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(SIZE, SIZE).to(dtype) for _ in range(2))
         out = torch.empty(SIZE, SIZE, dtype=dtype)
-        limits[f"{name}_gflops"] = 2 * SIZE**3 / best_seconds(lambda: torch.mm(a, b, out=out), seconds) / 1e9  # noqa: B023
+        found[f"{name}_gflops"] = 2 * SIZE**3 / best_seconds(lambda: torch.mm(a, b, out=out), seconds) / 1e9  # noqa: B023
     source = torch.ones(COPY_BYTES // 4)
     target = torch.empty_like(source)
     # Read once, written once.
-    limits["copy_gb_per_s"] = 2 * COPY_BYTES / best_seconds(lambda: target.copy_(source), seconds) / 1e9
-    print(json.dumps(limits))
+    found["copy_gb_per_s"] = 2 * COPY_BYTES / best_seconds(lambda: target.copy_(source), seconds) / 1e9
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement")
+    print(json.dumps(limits(parser.parse_args().seconds)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.step import seconds_per_step
 
-__all__ = ["Plan", "measured"]
+__all__ = ["Pace", "measured"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
@@ -25,29 +25,29 @@ def measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
     choices: list[Precision] = ["fp32", "bf16"] if config.precision == "auto" and has_bf16(device) else ["fp32"]
     if config.precision != "auto":
         choices = [config.precision]
+    compile_ = "false" if config.compile == "auto" else config.compile
+    may_compile = config.compile == "auto" and config.drop_rate == 0 and has_compiler(device) and world.size == 1
+    if len(choices) == 1 and not may_compile:
+        return dataclasses.replace(config, precision=choices[0], compile=compile_)
     seconds = seconds_per_step(config, vocab_size, device, [(choice, False) for choice in choices], world.size)
     best = min(seconds)
     precision = choices[seconds.index(best)]
     if len(choices) > 1:
         say(f"precision: {precision}, measured to be {max(seconds) / best:.1f} times as fast as the other")
-    compile_ = config.compile
-    if compile_ == "auto":
-        is_long = (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S
-        compile_ = "false"
-        if is_long and config.drop_rate == 0 and has_compiler(device) and world.size == 1:
-            say("compiling the model, as the run is long enough to pay for it ...")
-            try:
-                kinds = [(precision, False), (precision, True)]
-                eager, compiled = seconds_per_step(config, vocab_size, device, kinds)
-            except BackendCompilerFailed as error:
-                say(f"warning: torch.compile does not work here ({str(error).splitlines()[0]}); going on without it")
-            else:
-                compile_ = "true" if compiled < eager else "false"
-                say(f"compile: {compile_}, a step takes {compiled / eager:.2f} of the time")
+    if may_compile and (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S:
+        say("compiling the model, as the run is long enough to pay for it ...")
+        try:
+            kinds = [(precision, False), (precision, True)]
+            eager, compiled = seconds_per_step(config, vocab_size, device, kinds)
+        except BackendCompilerFailed as error:
+            say(f"warning: torch.compile does not work here ({str(error).splitlines()[0]}); going on without it")
+        else:
+            compile_ = "true" if compiled < eager else "false"
+            say(f"compile: {compile_}, a step takes {compiled / eager:.2f} of the time")
     return dataclasses.replace(config, precision=precision, compile=compile_)
 
 
-class Plan:
+class Pace:
     """How many steps a run will have: those asked for, or as many as its minutes hold, reckoned anew at each step.
 
     So the learning rate, which follows the share of steps that are done, ends its cool-down on time whatever the

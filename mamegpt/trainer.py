@@ -42,7 +42,7 @@ from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
-from mamegpt.pace import Plan, measured
+from mamegpt.pace import Pace, measured
 from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.step import SummedLoss, micro_batch
@@ -97,14 +97,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         }  # fmt: skip
         first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
         metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
-        plan = Plan(config, tokenizer.vocab_size, first_step, elapsed_s, world)
+        pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         if world.size > 1:
             summed_loss = DistributedDataParallel(summed_loss)
 
         n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
-            _describe(config, order, n_parameters, splits, world, first_step, plan.n_steps)
+            _describe(config, order, n_parameters, splits, world, first_step, pace.n_steps)
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))
         targets_per_step = config.batch_size * config.context_length
@@ -117,11 +117,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
         with (
             _stop_on_signal() as stop,
-            StepProgress(plan.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
+            StepProgress(pace.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
         ):
-            while step < plan.n_steps and not stopping:
+            while step < pace.n_steps and not stopping:
                 # The learning rate of this step.
-                factor = lr_factor(step, plan.n_steps, config.warmup_fraction, config.cooldown_fraction)
+                factor = lr_factor(step, pace.n_steps, config.warmup_fraction, config.cooldown_fraction)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak_lr"] * factor
 
@@ -146,8 +146,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
                 # Most steps end here.
                 stopping = distributed.any_process(stop.asked, world.device)
-                plan.update(step, time.perf_counter() - begin)
-                is_last = step >= plan.n_steps
+                pace.update(step, time.perf_counter() - begin)
+                is_last = step >= pace.n_steps
                 logging = step % config.log_every_steps == 0
                 validating = "val" in splits and (step % config.eval_every_steps == 0 or is_last)
                 saving = step % config.save_every_steps == 0 or is_last or stopping
@@ -164,8 +164,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                         f"the loss is {metrics.losses[-1]} at step {step} of {run}; "
                         f"train again with a lower --lr (it was {config.lr:g})"
                     )
-                seconds_left = (plan.n_steps - step) * targets_per_step / tokens_per_s
-                progress.update(step, plan.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
+                seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
+                progress.update(step, pace.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
                     progress.line(f"epoch {order.epochs(step)} ends at step {step} - mean loss {mean:.4f}")
@@ -178,7 +178,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                     )  # fmt: skip
                     metrics.validation(step, quality)
                     progress.line(
-                        f"step {step}/{plan.n_steps} - validation loss {quality.loss:.4f} - "
+                        f"step {step}/{pace.n_steps} - validation loss {quality.loss:.4f} - "
                         f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
                     )
 
@@ -192,7 +192,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         distributed.barrier()
         return TrainResult(
             run, step, metrics.losses, quality, n_parameters, step * targets_per_step,
-            time.perf_counter() - begin, interrupted=step < plan.n_steps,
+            time.perf_counter() - begin, interrupted=step < pace.n_steps,
         )  # fmt: skip
 
 

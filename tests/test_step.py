@@ -102,28 +102,30 @@ def test_what_is_faster_is_measured_once_and_kept(
 
 
 @pytest.mark.parametrize(
-    ("changes", "compiler", "steps", "expected"),
+    ("changes", "compiler", "measurements", "expected"),
     [
-        ({"max_steps": 600}, True, [1.0, 0.5], "true"),
-        ({"max_steps": 600}, True, [1.0, 1.1], "false"),
-        ({"max_steps": 599}, True, None, "false"),
-        ({"max_steps": TrainConfig.max_steps, "minutes": 10.0}, True, [1.0, 0.5], "true"),
-        ({"max_steps": TrainConfig.max_steps, "minutes": 9.9}, True, None, "false"),
-        ({"max_steps": 600}, False, None, "false"),
-        ({"max_steps": 600, "drop_rate": 0.1}, True, None, "false"),
-        ({"max_steps": 600, "compile": "false"}, True, None, "false"),
+        ({"max_steps": 600}, True, [[1.0], [1.0, 0.5]], "true"),
+        ({"max_steps": 600}, True, [[1.0], [1.0, 1.1]], "false"),
+        ({"max_steps": 599}, True, [[1.0]], "false"),
+        ({"max_steps": TrainConfig.max_steps, "minutes": 10.0}, True, [[1.0], [1.0, 0.5]], "true"),
+        ({"max_steps": TrainConfig.max_steps, "minutes": 9.9}, True, [[1.0]], "false"),
+        ({"max_steps": 600}, False, [], "false"),
+        ({"max_steps": 600, "drop_rate": 0.1}, True, [], "false"),
+        ({"max_steps": 600, "compile": "false"}, True, [], "false"),
+        ({"max_steps": 600, "compile": "true"}, True, [], "true"),
     ],
 )
 def test_only_long_runs_are_compiled_and_only_for_a_gain(
-    changes: dict[str, Any], compiler: bool, steps: list[float] | None, expected: str,
+    changes: dict[str, Any], compiler: bool, measurements: list[list[float]], expected: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    answers = iter([[1.0], steps or []])
+    """And nothing is measured where nothing is left to decide."""
+    answers = iter(measurements)
     monkeypatch.setattr(pace, "has_compiler", lambda device: compiler)
     monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: next(answers))
     config = TrainConfig(**{"precision": "fp32", **changes})
     assert pace.measured(config, 100, ALONE).compile == expected
-    assert list(answers) == ([] if steps else [[]])
+    assert not list(answers)
 
 
 def test_a_compiler_that_fails_is_said_once_and_done_without(
@@ -161,46 +163,46 @@ def test_a_compiled_run_is_that_of_eager_code_and_goes_on_bitwise(
     assert final_weights(compiled.out, 12) == final
 
 
-def plan_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> pace.Plan:
+def pace_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> pace.Pace:
     config = TrainConfig(minutes=minutes, precision="fp32")
     monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [measured])
-    return pace.Plan(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
+    return pace.Pace(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
 
 
 def test_a_budget_is_spent_whatever_the_measurement_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for measured, actual in ((1.0, 1.0), (0.1, 1.0), (10.0, 1.0), (1.0, 0.07)):
-        plan = plan_of(2, monkeypatch, measured)
-        assert plan.n_steps == round(120 / measured)
+        run_pace = pace_of(2, monkeypatch, measured)
+        assert run_pace.n_steps == round(120 / measured)
         step, elapsed = 0, 0.0
-        while step < plan.n_steps:
+        while step < run_pace.n_steps:
             step, elapsed = step + 1, elapsed + actual
-            plan.update(step, elapsed)
+            run_pace.update(step, elapsed)
         assert elapsed == pytest.approx(120, abs=actual)
 
 
 def test_a_machine_that_slows_down_ends_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of(2, monkeypatch, 1.0)
+    run_pace = pace_of(2, monkeypatch, 1.0)
     step, elapsed, totals = 0, 0.0, []
-    while step < plan.n_steps:
+    while step < run_pace.n_steps:
         step, elapsed = step + 1, elapsed + (1.0 if elapsed < 60 else 3.0)
-        plan.update(step, elapsed)
-        totals.append(plan.n_steps)
+        run_pace.update(step, elapsed)
+        totals.append(run_pace.n_steps)
     assert elapsed == pytest.approx(120, abs=3)
     assert totals[0] == 120 and totals[-1] == step == 80
 
 
 def test_a_resumed_budget_is_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_of(2, monkeypatch, 10.0, first_step=9)  # 90 s are gone
-    assert plan.n_steps == 12
-    plan.update(10, 105.0)
-    assert plan.n_steps == 11
-    assert plan_of(2, monkeypatch, 10.0, first_step=13).n_steps == 13  # and nothing if nothing was
+    run_pace = pace_of(2, monkeypatch, 10.0, first_step=9)  # 90 s are gone
+    assert run_pace.n_steps == 12
+    run_pace.update(10, 105.0)
+    assert run_pace.n_steps == 11
+    assert pace_of(2, monkeypatch, 10.0, first_step=13).n_steps == 13  # and nothing if nothing was
 
 
 def test_without_minutes_the_steps_are_those_asked_for() -> None:
-    plan = pace.Plan(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE)
-    plan.update(3, 1e9)
-    assert plan.n_steps == 7
+    run_pace = pace.Pace(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE)
+    run_pace.update(3, 1e9)
+    assert run_pace.n_steps == 7
 
 
 def test_a_run_of_minutes_cools_down_and_says_so(
