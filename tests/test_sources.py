@@ -12,7 +12,7 @@ import pytest
 from hub_server import HubServer
 
 from mamegpt.errors import DataError
-from mamegpt.sources import READERS, Document, find_splits, read_documents
+from mamegpt.sources import Document, find_splits, read_documents
 from mamegpt.text import format_article
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def texts(source, split="train") -> list[str]:
     return [document.text for document in read_documents(source, split)]
 
 
-@pytest.mark.parametrize("suffix", sorted(READERS))
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
 def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix):
     path = WRITERS[suffix](tmp_path / f"corpus{suffix}")
     expected = [Document(f"{path.name}#{i}", title, text) for i, (title, text) in enumerate(ROWS)]
@@ -72,7 +72,7 @@ def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix)
         ("data/ja_news-00000-of-00001{}", "ja_news"),
     ],
 )
-@pytest.mark.parametrize("suffix", sorted(READERS))
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
 def test_files_named_for_a_split_are_that_split_and_others_do_not_count(tmp_path, name, split, suffix):
     one_text(tmp_path, name.format(suffix), "甲")
     one_text(tmp_path, "attribution.parquet", "乙")
