@@ -16,7 +16,7 @@ from mamegpt import __version__
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
 from mamegpt.keyset import KeySet
-from mamegpt.readers import Schema, read_file
+from mamegpt.readers import Batch, Schema, read_file
 from mamegpt.sources import GUESS, SourceFile, find_files
 from mamegpt.stepwise import Stepwise, stepwise
 from mamegpt.text import folded_key, format_article, normalise
@@ -46,6 +46,11 @@ class ExtractReport:
     n_bytes: int = 0
     resumed: int = 0
     elapsed_s: float = 0.0
+
+    def drop(self, **counts: int) -> None:
+        """Count documents left out, by reason."""
+        for reason, count in counts.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def table(self) -> str:
         """Return the report as aligned lines of plain text."""
@@ -151,14 +156,15 @@ def _run(
     seen = KeySet(_numbers(work.folder / "keys"))
     as_json = out.suffix.lower() in (".jsonl", ".parquet")
     for done, file in enumerate(files[report.resumed :], report.resumed + 1):
-        for n_read, judged in _judged(file, topic, schema):
-            before, report.read = report.read, report.read + n_read
-            report.dropped["no keyword"] += n_read - len(judged)
+        for batch, judged in _judged(file, topic, schema):
+            before, report.read = report.read, report.read + batch.n_read
+            passed_over = batch.n_read - len(judged) - sum(batch.dropped.values())
+            report.drop(**batch.dropped, **{"no keyword": passed_over})
             for number, title, verdict in judged:
                 key = int.from_bytes(folded_key(verdict.folded)[:8], "little")
                 reason = verdict.reason or ("" if seen.add(key) else "duplicate")
                 if reason:
-                    report.dropped[reason] = report.dropped.get(reason, 0) + 1
+                    report.drop(**{reason: 1})
                     continue
                 keys.write(key.to_bytes(8, "little"))
                 article = format_article(title, verdict.text)
@@ -174,14 +180,14 @@ def _run(
     return report
 
 
-def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[int, list[tuple[int, str, Verdict]]]]:
-    """Yield for each batch of a file how many documents it had, and those that may have a keyword with the verdict."""
+def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Batch, list[tuple[int, str, Verdict]]]]:
+    """Yield each batch of a file, with the verdict on each of its documents."""
     for batch in read_file(file.path, schema, topic.needles()):
         judged = []
         for number, title, text in batch.records:
             title = normalise(title)
             judged.append((number, title, topic.judge(title, normalise(text).strip("\n"))))
-        yield batch.n_read, judged
+        yield batch, judged
 
 
 def _count(report: ExtractReport, topic: Topic, verdict: Verdict, n_characters: int) -> None:

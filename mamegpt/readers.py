@@ -11,13 +11,15 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
+from xml.etree.ElementTree import ParseError
 
 from mamegpt.errors import DataError
 from mamegpt.parallel import in_order
 from mamegpt.text import is_heading, parse_articles, parse_wiki40b
+from mamegpt.wiki_dump import pages
 
 __all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "read_file"]
 
@@ -32,6 +34,7 @@ BATCHES_AHEAD = 8
 
 ENCODINGS = ["cp932", "euc_jp", "iso2022_jp", "utf_16", "utf_16_le", "utf_16_be", "cp1252"]
 COMPRESSIONS = (".gz", ".bz2", ".zst")
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +53,21 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some records of a file in order, each ``(number in the file, title, text)``; ``n_read`` counts all there were."""
+    """Some records of a file in order, each ``(number in the file, title, text)``; ``n_read`` counts all there were.
+
+    ``dropped`` counts those that are no documents, by reason.
+    """
 
     n_read: int
     records: list[tuple[int, str, str]]
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 def format_of(path: Path) -> str:
     """One of `FORMATS`, compression (.gz, .bz2, .zst) not counted; else the suffix that is unknown."""
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower()
-    return inner if suffix in COMPRESSIONS and inner in READERS else suffix
+    return inner if suffix in COMPRESSIONS and inner in FORMATS[1:] else suffix
 
 
 def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = ()) -> Iterator[Batch]:
@@ -71,6 +78,9 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
     """
     if format_of(path) == ".parquet":
         yield from _read_parquet(path, schema, needles)
+        return
+    if format_of(path) == ".xml":
+        yield from _read_dump(path)
         return
     records, n_characters = list[tuple[int, str, str]](), 0
     for number, (title, text) in enumerate(READERS[format_of(path)](path, schema)):
@@ -119,7 +129,10 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            metadata, columns = file.metadata, _parquet_columns(file.schema_arrow, schema, path)
+            metadata = file.metadata
+            if not metadata.num_rows:
+                return
+            columns = _parquet_columns(file.schema_arrow, schema, path)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         n_bytes = sum(group.total_byte_size for group in groups)
         batch_rows = max(1, min(PARQUET_BATCH_ROWS, PARQUET_BATCH_BYTES * metadata.num_rows // max(1, n_bytes)))
@@ -234,6 +247,21 @@ def _pieces(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     yield "", "\n".join(piece)
 
 
+# xml
+
+
+def _read_dump(path: Path) -> Iterator[Batch]:
+    """Yield the pages of a dump, each a batch, since to take the markup off one takes a while."""
+    try:
+        with _open(path) as file:
+            for number, (reason, title, text) in enumerate(pages(file)):
+                yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)])
+    except ParseError as error:
+        raise DataError(f"{path} is not a whole dump of a MediaWiki ({error}); fetch it again") from error
+    except _DAMAGED as error:
+        raise DataError(f"{path} is damaged or cut off ({first_line(error)}); fetch it again") from error
+
+
 # What they share
 
 
@@ -279,7 +307,7 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         position = offset + start + error.start
         raise DataError(f"{path} is not UTF-8 text at byte {position:,}{_likely(path)}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{path} is damaged or cut off after line {number:,} ({first_line(error)}); fetch it again"
         ) from error
@@ -316,4 +344,4 @@ READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str]]]] = {
     ".jsonl": _read_jsonl,
     ".txt": _read_txt,
 }
-FORMATS = (".parquet", *READERS)
+FORMATS = (".parquet", *READERS, ".xml")

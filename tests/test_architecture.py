@@ -18,7 +18,8 @@ PACKAGE = ROOT / "mamegpt"
 LAYERS: dict[str, set[str]] = {
     "nothing of ours": {"", "errors", "text", "console", "dropout", "loss", "machine", "models.modeling_custom_gpt",
                         "models.qwen3", "one_token", "verify_export", "keyset", "parallel"},
-    "words and files": {"config", "sampling", "files", "hub", "stories", "distributed", "folding"},
+    "words and files": {"config", "sampling", "files", "hub", "stories", "distributed", "folding",
+                        "wiki_dump"},
     "one job each": {"tokenizer", "prefilter", "stepwise", "models", "layouts", "presets"},
     "two of them together": {"tokenizer_hf", "shards", "readers", "topic", "generation", "evaluate", "optim"},
     "larger parts": {"checkpoint", "step", "export_hf", "model_card", "sources"},
