@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check bench bench-quality clean
+.PHONY: demo test test-slow check bench bench-quality bench-data clean
 
 demo: .venv/ready
 	$(BIN)/mamegpt demo
@@ -28,6 +28,10 @@ bench: .venv-bench/ready
 bench-quality: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.bench_time_to_quality
 
+# How fast mamegpt and others cut a topic out of parquet files.
+bench-data: .venv-data/ready
+	.venv-data/bin/python -m benchmarks.bench_data
+
 .venv/ready: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
@@ -45,5 +49,11 @@ bench-quality: .venv-bench/ready
 	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements-peers.txt
 	touch $@
 
+.venv-data/ready: requirements.txt benchmarks/requirements-data.txt
+	$(PYTHON) -m venv .venv-data
+	.venv-data/bin/python -m pip install --quiet -r benchmarks/requirements-data.txt
+	.venv-data/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf .venv .venv4 .venv-bench .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv4 .venv-bench .venv-data .mypy_cache .ruff_cache .pytest_cache

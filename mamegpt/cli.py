@@ -77,22 +77,53 @@ def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) 
 
 
 def extract(
-    keyword: str,
+    keyword: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     dataset: str = "fujiki/wiki40b_ja",
     split: str = "train",
     out: Path = Path("output_with_titles.txt"),
+    match: Literal["any", "all"] = "any",
+    exclude: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    regex: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    title_only: bool = False,
+    min_hits: int = 1,
+    window: int | None = None,
+    preview: int = 0,
+    text_column: str | None = None,
+    title_column: str | None = None,
+    txt_layout: Literal["auto", "file", "line", "block"] = "auto",
 ) -> None:
-    """Write the articles that mention a keyword into one text file, each as 【title】 and its text.
+    """Write the articles that mention a keyword into one file, each as 【title】 and its text.
 
     Args:
-        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン).
-        dataset: Data set on the Hub, or a local file or folder (parquet, jsonl, txt).
+        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン). Repeatable.
+        dataset: Data set on the Hub, or local: file, folder or 'pattern*' (parquet, jsonl, txt, xml; .gz .bz2 .zst).
         split: Split of the data set.
-        out: Text file to write; one that is there is replaced when the new one is complete.
+        out: File to write, text or .jsonl or .parquet; one that is there is replaced when the new one is complete.
+        match: Whether any or all of the keywords and expressions must occur.
+        exclude: Word that must not occur; width and case do not matter. Repeatable.
+        regex: Python regular expression; it sees the text as it is written, width and case matter. Repeatable.
+        title_only: Look at titles only.
+        min_hits: Least number of hits in a document, of all keywords and expressions together.
+        window: Keep only the paragraphs with a hit and this many before and after; all if the title has one.
+        preview: Show this many hits, and write nothing.
+        text_column: Column or key of the text (default: text, or the only one that holds strings).
+        title_column: Column or key of the title (default: title).
+        txt_layout: One document of a txt file; auto: articles headed 【title】, else pieces of plain text.
     """
     from mamegpt.extract import extract as cut
+    from mamegpt.extract import preview as hits
+    from mamegpt.readers import Schema, describe
+    from mamegpt.sources import find_files
+    from mamegpt.topic import Topic
 
-    report = cut(dataset, split, keyword, out)
+    topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
+    schema = Schema(text_column, title_column, txt_layout)
+    files = find_files(dataset, split)
+    say(f"{len(files):,} file(s); {files[0].path.name}: {describe(files[0].path, schema)}")
+    if preview:
+        say(*hits(dataset, split, topic, preview, schema))
+        return
+    report = cut(dataset, split, topic, out, schema=schema)
     say(report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
 
 

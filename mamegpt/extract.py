@@ -1,117 +1,229 @@
-"""Cut a topic out of a corpus: the documents that mention a keyword, cleaned, once each, in one text file."""
+"""Cut a topic out of a corpus: the documents that mention a keyword, cleaned, once each, in one file."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from mamegpt import __version__
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
-from mamegpt.sources import Document, read_documents
-from mamegpt.text import dedup_key, fold, format_article, matches, normalise
+from mamegpt.keyset import KeySet
+from mamegpt.readers import Batch, Schema, read_file
+from mamegpt.sources import GUESS, SourceFile, find_files
+from mamegpt.stepwise import Stepwise, stepwise
+from mamegpt.text import folded_key, format_article, normalise
+from mamegpt.topic import Topic, Verdict
 
-__all__ = ["ExtractReport", "extract"]
+__all__ = ["ExtractReport", "extract", "preview"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
+PARQUET_ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExtractReport:
-    """What `extract` did: documents read, kept and dropped (by reason), and the size of what it wrote."""
+    """What `extract` did: documents read, kept and dropped (by reason), and the size of what it wrote.
 
-    read: int
-    kept: int
-    dropped: dict[str, int]
-    n_characters: int
-    n_bytes: int
+    ``hits`` are those in the documents as read that were kept, and ``documents`` how many of these have some, both by
+    pattern. ``resumed`` is how many files an earlier, interrupted run had done.
+    """
+
     out: Path
-    elapsed_s: float
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: {"empty": 0, "no keyword": 0, "duplicate": 0})
+    hits: dict[str, int] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+    n_characters: int = 0
+    n_bytes: int = 0
+    resumed: int = 0
+    elapsed_s: float = 0.0
+
+    def drop(self, **counts: int) -> None:
+        """Count documents left out, by reason."""
+        for reason, count in counts.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def table(self) -> str:
         """Return the report as aligned lines of plain text."""
         counts = {"read": self.read, "kept": self.kept}
         counts |= {f"dropped, {reason}": count for reason, count in self.dropped.items()}
+        counts |= {f"hits, {pattern}": count for pattern, count in self.hits.items()}
         counts |= {"characters": self.n_characters, "bytes": self.n_bytes}
         label, number = max(map(len, counts)), max(len(f"{count:,}") for count in counts.values())
-        lines = [f"{name:<{label}}  {count:>{number},}" for name, count in counts.items()]
-        return "\n".join([*lines, f"wrote {self.out} in {self.elapsed_s:.1f} s"])
+        in_documents = {f"hits, {pattern}": f" in {count:,} documents" for pattern, count in self.documents.items()}
+        lines = [f"{name:<{label}}  {count:>{number},}{in_documents.get(name, '')}" for name, count in counts.items()]
+        went_on = f", going on after {self.resumed:,} files of an earlier run" if self.resumed else ""
+        return "\n".join([*lines, f"wrote {self.out} in {self.elapsed_s:.1f} s{went_on}"])
 
 
 def extract(
     dataset: str,
     split: str,
-    keyword: str,
+    topic: str | Topic,
     out: Path,
     overwrite: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
+    schema: Schema = GUESS,
 ) -> ExtractReport:
-    """Write the documents of ``dataset`` that mention ``keyword`` to ``out``, in `format_article`'s format.
+    """Write the documents of ``dataset`` that are of a topic to ``out``.
 
-    ``dataset`` and ``split`` are as in `read_documents`. Titles and texts are brought to NFC (`normalise`);
-    texts lose the line feeds at both ends. The keyword is looked for in both without regard to width and case
-    (`fold`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left out has one reason, counted in the report:
-    ``empty`` (only white space), ``no keyword``, or ``duplicate`` (the same text was written already, but for
-    width, case and white space).
+    ``dataset`` and ``split`` are as in `find_files`, but without weights. Titles and texts are brought to NFC
+    (`normalise`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
+    title and text without regard to width and case (`fold`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left out
+    has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
+    but for width, case and white space; told by 64 bits of a hash, `KeySet`'s 12 to 24 bytes of memory a document).
+
+    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
+    text in `format_article`'s format.
 
     ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
-    ``overwrite=False`` an existing ``out`` is refused. ``on_progress(read, kept)`` is called every 1,000
-    documents and at the end.
+    ``overwrite=False`` an existing ``out`` is refused. After each file of ``dataset`` what was done is noted in a
+    hidden folder beside ``out``, and the same call goes on there. ``on_progress(read, kept)`` is called every 1,000
+    documents or more, and at the end.
 
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, and `DataError` if
     the corpus cannot be read or nothing in it matches.
     """
-    out = Path(out)
-    start_s = time.perf_counter()
-    folded_keyword = fold(keyword)
-    if not folded_keyword.strip():
-        raise ConfigError("--keyword is empty, which every text contains; give a word to look for")
+    out, start_s = Path(out), time.perf_counter()
+    topic = Topic((topic,)) if isinstance(topic, str) else topic
     if out.is_dir():
         raise OutputError(f"{out} is a folder; give the name of a file to write")
     if not overwrite:
         refuse_existing(out)
-    documents = read_documents(dataset, split)
-
-    read, kept, n_characters, n_bytes = 0, 0, 0, 0
-    dropped = {"empty": 0, "no keyword": 0, "duplicate": 0}
-    seen: set[bytes] = set()
+    files = find_files(dataset, split)
+    if any(file.weight != 1 for file in files):
+        raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
     try:
-        with atomic_write(out) as file:
-            for document in documents:
-                read += 1
-                article, reason = _article(document, folded_keyword, seen)
-                if reason:
-                    dropped[reason] += 1
-                else:
-                    kept += 1
-                    file.write(article)
-                    n_characters += len(article)
-                    n_bytes += len(article.encode("utf-8"))
-                if on_progress and read % PROGRESS_EVERY_DOCUMENTS == 0:
-                    on_progress(read, kept)
-            if not kept:
+        with stepwise(out, _settings(files, topic, schema, out)) as work:
+            report = _run(files, topic, schema, out, work, on_progress or (lambda read, kept: None))
+            if not report.kept:
+                work.forget()
+                reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                 raise DataError(
-                    f"none of the {read:,} documents of {dataset} ({split}) has the keyword {keyword!r}; "
-                    f"try a shorter one ({out} was not touched)"
+                    f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
+                    f"{', '.join(map(repr, topic.patterns))} ({reasons}); ask for less ({out} was not touched)"
                 )
+            if out.suffix.lower() == ".parquet":
+                _write_parquet(work.folder / "text", out)
+            else:
+                work.take("text", out)
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(f"{out} cannot be written ({error.strerror or error}); choose another place") from error
+    report.n_bytes = out.stat().st_size
+    report.elapsed_s = time.perf_counter() - start_s
+    return report
+
+
+def preview(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
+    """Yield the first ``n`` hits in the documents of a topic, each with its document and what stands around it."""
+    hits = (
+        f"{file.name}#{number} 【{title}】 {context}"
+        for file in find_files(dataset, split)
+        for _, judged in _judged(file, topic, schema)
+        for number, title, verdict in judged
+        if not verdict.reason
+        for context in topic.contexts(title, verdict.text)
+    )
+    return itertools.islice(hits, n)
+
+
+def _run(
+    files: list[SourceFile],
+    topic: Topic,
+    schema: Schema,
+    out: Path,
+    work: Stepwise,
+    on_progress: Callable[[int, int], None] | None,
+) -> ExtractReport:
+    """Write what is kept of all files that an earlier run has not done."""
+    nothing = dict.fromkeys(topic.patterns, 0)
+    report = ExtractReport(out, hits=dict(nothing), documents=dict(nothing))
+    if work.state is not None:
+        report = ExtractReport(**work.state | {"out": out})
+    text, keys = work.open("text"), work.open("keys")
+    seen = KeySet(_numbers(work.folder / "keys"))
+    as_json = out.suffix.lower() in (".jsonl", ".parquet")
+    for done, file in enumerate(files[report.resumed :], report.resumed + 1):
+        for batch, judged in _judged(file, topic, schema):
+            before, report.read = report.read, report.read + batch.n_read
+            passed_over = batch.n_read - len(judged) - sum(batch.dropped.values())
+            report.drop(**batch.dropped, **{"no keyword": passed_over})
+            for number, title, verdict in judged:
+                key = int.from_bytes(folded_key(verdict.folded)[:8], "little")
+                reason = verdict.reason or ("" if seen.add(key) else "duplicate")
+                if reason:
+                    report.drop(**{reason: 1})
+                    continue
+                keys.write(key.to_bytes(8, "little"))
+                article = format_article(title, verdict.text)
+                record = {"id": f"{file.name}#{number}", "title": title, "text": verdict.text}
+                text.write((json.dumps(record, ensure_ascii=False) + "\n" if as_json else article).encode())
+                _count(report, topic, verdict, len(article))
+            if on_progress and report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
+                on_progress(report.read, report.kept)
+        if done < len(files):
+            work.step(asdict(report) | {"out": "", "resumed": done})
     if on_progress:
-        on_progress(read, kept)
-    return ExtractReport(read, kept, dropped, n_characters, n_bytes, out, time.perf_counter() - start_s)
+        on_progress(report.read, report.kept)
+    return report
 
 
-def _article(document: Document, folded_keyword: str, seen: set[bytes]) -> tuple[str, str]:
-    """Return (what to write, "") or ("", why not), and remember in ``seen`` what was written."""
-    title, text = normalise(document.title), normalise(document.text).strip("\n")
-    if not text.strip():
-        return "", "empty"
-    if not (matches(title, folded_keyword) or matches(text, folded_keyword)):
-        return "", "no keyword"
-    key = dedup_key(text)
-    if key in seen:
-        return "", "duplicate"
-    seen.add(key)
-    return format_article(title, text), ""
+def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Batch, list[tuple[int, str, Verdict]]]]:
+    """Yield each batch of a file, with the verdict on each of its documents."""
+    for batch in read_file(file.path, schema, topic.needles()):
+        judged = []
+        for number, title, text in batch.records:
+            title = normalise(title)
+            judged.append((number, title, topic.judge(title, normalise(text).strip("\n"))))
+        yield batch, judged
+
+
+def _count(report: ExtractReport, topic: Topic, verdict: Verdict, n_characters: int) -> None:
+    """Add a kept document."""
+    report.kept += 1
+    report.n_characters += n_characters
+    for pattern, hits in zip(topic.patterns, verdict.hits, strict=True):
+        report.hits[pattern] += hits
+        report.documents[pattern] += hits > 0
+
+
+def _settings(files: list[SourceFile], topic: Topic, schema: Schema, out: Path) -> str:
+    """A hash of all that the output depends on."""
+    inputs = [(file.name, str(file.path), (stat := file.path.stat()).st_size, stat.st_mtime_ns) for file in files]
+    asked = [__version__, inputs, repr(topic), repr(schema), out.suffix]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _numbers(path: Path) -> array[int]:
+    """The 64-bit numbers in a file."""
+    numbers = array("Q", path.read_bytes())
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _write_parquet(lines: Path, out: Path) -> None:
+    """Turn a file of jsonl into parquet, a thousand rows at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = pyarrow.schema([(name, pyarrow.string()) for name in ("id", "title", "text")])
+    with (
+        lines.open(encoding="utf-8") as file,
+        atomic_write(out, "wb") as target,
+        pyarrow.parquet.ParquetWriter(target, columns, compression="zstd") as writer,
+    ):
+        while rows := [json.loads(line) for line in itertools.islice(file, PARQUET_ROWS)]:
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, columns))

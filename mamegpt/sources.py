@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mamegpt.errors import DataError, HubError
 from mamegpt.hub import is_hub_name, snapshot
-from mamegpt.text import format_article, is_heading, normalise, parse_articles, parse_wiki40b
+from mamegpt.readers import COMPRESSIONS, FORMATS, Schema, first_line, format_of, read_file
+from mamegpt.text import format_article, normalise
 
-__all__ = ["READERS", "Document", "Downloaded", "SplitInfo", "download", "find_splits", "read_documents", "read_texts"]
+__all__ = [
+    "GUESS",
+    "Document",
+    "Downloaded",
+    "SourceFile",
+    "SplitInfo",
+    "download",
+    "find_files",
+    "find_splits",
+    "read_documents",
+    "read_texts",
+]
 
-PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
-PARQUET_BATCH_ROWS = 256
+MAX_WEIGHT = 100
+_PATTERN = set("*?[")  # characters of a pattern
+GUESS = Schema()
 
 _CONVERTED = "refs/convert/parquet"  # the branch where the Hub keeps its own conversion of a data set
 _SPLIT = r"(?P<split>train|validation|valid|val|dev|test)"
+_SUFFIX = r"\.\w+(\.gz|\.bz2|\.zst)?"
 _SPLIT_PATHS = (
-    re.compile(rf"(data/)?{_SPLIT}(-[^/]*)?\.\w+"),  # train.parquet, train-2.jsonl, data/train-x.txt
+    re.compile(rf"(data/)?{_SPLIT}(-[^/]*)?{_SUFFIX}"),  # train.parquet, train-2.jsonl, data/train-x.txt
     re.compile(rf"(data/)?{_SPLIT}/[^/]+"),  # train/anything.parquet
-    re.compile(r"(data/)?(?P<split>[\w.]+)-\d{5}-of-\d{5}\.\w+"),  # the Hub's shards name any split
+    re.compile(rf"(data/)?(?P<split>[\w.]+)-\d{{5}}-of-\d{{5}}{_SUFFIX}"),  # the Hub's shards name any split
 )
 
 
@@ -55,41 +68,61 @@ class Downloaded:
     splits: dict[str, SplitInfo]
 
 
-def read_documents(source: str | Path, split: str = "train") -> Iterator[Document]:
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to read. Its documents' ids begin with ``name``; ``weight`` says how often each is read."""
+
+    path: Path
+    name: str
+    weight: float = 1.0
+
+
+def read_documents(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[Document]:
     """Yield the documents of one split of ``source``, in order, in constant memory; empty ones are left out.
 
-    ``source`` is a file or folder of parquet, jsonl or txt, or else, if nothing of that name exists here, the
-    ``owner/name`` of a data set on the Hugging Face Hub, downloaded once and then read from the cache. Which
-    files of a folder belong to a split is told by `find_splits`; a single file is read whole, as the split
-    ``train`` or the one it is named after.
+    What a source is: `find_files`. parquet and jsonl: the column or key ``text``, or the only one that holds strings,
+    and ``title`` if there; Wiki-40B markers are understood. txt, in UTF-8: articles as `extract` writes them if the
+    first line that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
+    characters (the last may be shorter). xml: a dump of a MediaWiki (`mamegpt.wiki_dump`). ``schema`` says otherwise.
 
-    parquet and jsonl: the column or key ``text``, or the only one that holds strings, and ``title`` if
-    there; Wiki-40B markers are understood. txt, in UTF-8: articles as `extract` writes them if the first line
-    that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
-    characters (the last may be shorter).
+    Of a source with a weight, documents are read as often as its whole part says, and an even share of them, its
+    fraction, once more.
 
     Raises, at once: `DataError` if there is no such source, split or known format, `HubError` if the Hub
     cannot serve it. Raises while reading: `DataError` naming the file and the place in it, and at the end if
     there was no document at all.
     """
-    path = Path(source)
-    if path.is_file():
-        splits = {name: [path] for name in {"train", _split_in_name(path.name) or "train"}}
-        return _documents(path.parent, _files_of(splits, split, source), source)
-    if path.is_dir():
-        return _documents(path, _files_of(find_splits(path), split, source), source)
-    if not isinstance(source, str) or not is_hub_name(source) or path.suffix.lower() in READERS:
-        raise DataError(f"no such file or folder, and not a Hub name (owner/name): {str(source)!r}; check the spelling")
-    data = download(source)
-    splits = {name: list(info.files) for name, info in data.splits.items()}
-    return _documents(data.folder, _files_of(splits, split, source), source)
+    return _documents(find_files(source, split), schema, source)
 
 
-def read_texts(source: str | Path, split: str = "train") -> Iterator[str]:
+def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[str]:
     """Yield the documents of `read_documents` as a model learns them: normalised, headed by their ``【title】``."""
-    for document in read_documents(source, split):
+    for document in read_documents(source, split, schema):
         article = format_article(document.title, document.text) if document.title else document.text
         yield normalise(article).strip("\n")
+
+
+def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
+    """Return the files of one split of ``source``, in the order they are read.
+
+    ``source`` is a file or folder of parquet, jsonl, txt or xml, the last three also with .gz, .bz2 or .zst; a pattern
+    with ``*``, ``?`` or ``[…]`` (``**`` for folders below); or else, if nothing of that name exists here, the
+    ``owner/name`` of a data set on the Hugging Face Hub, downloaded once and then read from the cache. Several of
+    these are separated by commas, and each may end in ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
+
+    Which files of a folder belong to a split is told by `find_splits`; a single file is read whole, as the split
+    ``train`` or the one it is named after.
+
+    Raises `DataError` if there is no such source, split or known format, and `HubError` if the Hub cannot serve it.
+    """
+    if Path(source).exists() or isinstance(source, Path):
+        return _files_of_one(source, split)
+    found = []
+    for part in (parts := source.split(",")):
+        name, weight = _weighted(part.strip())
+        prefix = f"{name}:" if len(parts) > 1 else ""
+        found += [SourceFile(file.path, prefix + file.name, weight) for file in _files_of_one(name, split)]
+    return found
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:
@@ -104,7 +137,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     """
     files = _text_files(folder)
     if not files:
-        raise DataError(f"{folder} holds no file in a known format ({', '.join(READERS)}); give another folder")
+        raise DataError(f"{folder} holds no file in a known format ({', '.join(FORMATS)}); give another folder")
     splits = _splits_from_card(folder, files)
     if not splits:
         for file in files:
@@ -130,7 +163,7 @@ def download(dataset: str, cache_dir: Path | None = None) -> Downloaded:
             converted = _snapshot(dataset, _CONVERTED, cache_dir)
         except HubError as error:
             raise HubError(
-                f"{dataset} has no file in a known format ({', '.join(READERS)}), and its conversion to parquet "
+                f"{dataset} has no file in a known format ({', '.join(FORMATS)}), and its conversion to parquet "
                 f"cannot be had: {error}"
             ) from error
         folder = _default_config(dataset, converted)
@@ -138,147 +171,94 @@ def download(dataset: str, cache_dir: Path | None = None) -> Downloaded:
     return Downloaded(dataset, folder, {name: _split_info(files) for name, files in splits.items()})
 
 
-# One reader a format: a function of the path, yielding (title, text), and a line in READERS.
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the rows of a parquet file; only the columns that are needed are read, a batch at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            columns = _text_columns(file.schema_arrow, path)
-            for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=columns):
-                texts = batch.column(columns[0]).to_pylist()
-                titles = batch.column(columns[1]).to_pylist() if len(columns) > 1 else [""] * len(texts)
-                for title, text in zip(titles, texts, strict=True):
-                    yield _record(title, text)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({_first_line(error)}); fetch it again") from error
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the records of a file with one JSON object a line; blank lines are passed over."""
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            what = f"{error.msg} at character {error.colno}"
-            raise DataError(f"{path}, line {number}: not JSON ({what}); correct or remove it") from error
-        if not isinstance(record, dict):
-            raise DataError(f'{path}, line {number}: not a JSON object; make it one like {{"text": "…"}}')
-        strings = {key: value for key, value in record.items() if isinstance(value, str)}
-        title = strings.pop("title", "")
-        if record.get("text", "") is None:
-            strings["text"] = ""
-        yield _record(title, strings[_text_key(list(record), list(strings), f"{path}, line {number}")])
-
-
-def _read_txt(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the articles of a file that `extract` wrote, or long pieces of plain text without titles."""
-    lines = itertools.dropwhile(lambda line: not line.strip(), _lines(path))
-    first = next(lines, "")
-    read = parse_articles if is_heading(first) else _pieces
-    return read(itertools.chain([first], lines))
-
-
-READERS: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
-    ".parquet": _read_parquet,
-    ".jsonl": _read_jsonl,
-    ".txt": _read_txt,
-}
-
-
-def _record(title: str | None, text: str | None) -> tuple[str, str]:
-    """A row as (title, text): null is no text; a title of its own goes before the one in the markers."""
-    wiki_title, text = parse_wiki40b(text or "")
-    return title or wiki_title, text
-
-
-def _text_columns(schema: Any, path: Path) -> list[str]:
-    """The columns to read of a parquet file: the text, and the title if there is one."""
-    from pyarrow import types
-
-    is_string = (types.is_string, types.is_large_string, types.is_string_view)
-    strings = [field.name for field in schema if any(test(field.type) for test in is_string)]
-    text = _text_key(schema.names, [name for name in strings if name != "title"], str(path))
-    return [text, "title"] if "title" in strings else [text]
-
-
-def _text_key(names: Sequence[str], strings: Sequence[str], where: str) -> str:
-    """The name that holds the text: ``text``, or the only one (but the title) that holds strings."""
-    if "text" in names:
-        if "text" not in strings:
-            raise DataError(f"{where}: 'text' does not hold a string; make it one")
-        return "text"
-    if len(strings) != 1:
-        raise DataError(f"{where}: cannot tell which of {list(names)} is the text; rename that one to 'text'")
-    return strings[0]
-
-
-def _pieces(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """Cut plain text at line ends into pieces of at least PLAIN_TEXT_CHARACTERS; the last is what is left."""
-    piece, length = list[str](), 0
-    for line in lines:
-        piece.append(line)
-        length += len(line) + 1
-        if length > PLAIN_TEXT_CHARACTERS:  # without the last line feed, at least that many
-            yield "", "\n".join(piece)
-            piece, length = [], 0
-    yield "", "\n".join(piece)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, with or without a byte order mark, without their line ends."""
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                start = 3 if offset == 0 and line.startswith(b"\xef\xbb\xbf") else 0
-                yield line[start:].decode("utf-8").rstrip("\r\n")
-                offset += len(line)
-    except UnicodeDecodeError as error:
-        position = offset + start + error.start
-        raise DataError(f"{path} is not UTF-8 text at byte {position:,}; save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the disk and its permissions") from error
-
-
 # Files and splits
 
 
-def _documents(folder: Path, files: list[Path], source: str | Path) -> Iterator[Document]:
-    """Yield the documents of ``files`` one after the other; named relative to ``folder``."""
+def _documents(files: list[SourceFile], schema: Schema, source: str | Path) -> Iterator[Document]:
+    """Yield the documents of ``files`` one after the other."""
     empty = True
     for file in files:
-        name = file.relative_to(folder).as_posix()
-        for number, (title, text) in enumerate(READERS[file.suffix.lower()](file)):
-            if text:
-                empty = False
-                yield Document(f"{name}#{number}", title, text)
+        for share in _shares(file.weight):
+            for batch in read_file(file.path, schema):
+                for number, title, text in batch.records:
+                    if text and int((number + 1) * share) > int(number * share):
+                        empty = False
+                        yield Document(f"{file.name}#{number}", title, text)
     if empty:
         raise DataError(f"{source} holds no text at all in {len(files)} file(s); give one that does")
 
 
-def _files_of(splits: dict[str, list[Path]], split: str, source: str | Path) -> list[Path]:
-    """The files of one split, all in a known format."""
+def _shares(weight: float) -> list[float]:
+    """What share of the documents is read each time: all of them, as often as they go, and then what is left."""
+    whole, rest = divmod(weight, 1)
+    return [1.0] * int(whole) + [rest] * (rest > 0)
+
+
+def _weighted(part: str) -> tuple[str, float]:
+    """A source and its weight, 1 if it has none."""
+    name, at, number = part.rpartition("@")
+    if not at or Path(part).exists():
+        return part, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight <= MAX_WEIGHT:
+        raise DataError(f"{part!r}: {number!r} is no weight; give a number above 0, at most {MAX_WEIGHT}, after the @")
+    return name, weight
+
+
+def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:
+    """The files of a source that is one file, folder, pattern or Hub data set."""
+    path = Path(source)
+    if path.is_file():
+        return _files_of(path.parent, {name: [path] for name in _splits_of_file(path)}, split, source)
+    if path.is_dir():
+        return _files_of(path, find_splits(path), split, source)
+    if _PATTERN & set(str(source)):
+        return _files_of_pattern(str(source), split)
+    if not isinstance(source, str) or not is_hub_name(source) or format_of(path) in FORMATS:
+        raise DataError(f"no such file or folder, and not a Hub name (owner/name): {str(source)!r}; check the spelling")
+    data = download(source)
+    return _files_of(data.folder, {name: list(info.files) for name, info in data.splits.items()}, split, source)
+
+
+def _files_of_pattern(pattern: str, split: str) -> list[SourceFile]:
+    """The files in known formats that match a pattern, sorted, but for hidden ones."""
+    parts = Path(pattern).parts
+    n_fixed = next(i for i, part in enumerate(parts) if _PATTERN & set(part))
+    folder = Path(*parts[:n_fixed])
+    files = _text_files(folder, "/".join(parts[n_fixed:]))
+    if not files:
+        raise DataError(f"no file in a known format ({', '.join(FORMATS)}) matches {pattern!r}; check the spelling")
+    splits: dict[str, list[Path]] = {}
+    for path in files:
+        for name in _splits_of_file(path):
+            splits.setdefault(name, []).append(path)
+    return _files_of(folder, splits, split, pattern)
+
+
+def _splits_of_file(path: Path) -> set[str]:
+    """The splits that a file named for itself can be read as."""
+    return {"train", _split_in_name(path.name) or "train"}
+
+
+def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: str | Path) -> list[SourceFile]:
+    """The files of one split, all in a known format, named relative to ``folder``."""
     if split not in splits:
         raise DataError(f"{source} has no split {split!r}; it has {', '.join(sorted(splits))}")
     for file in splits[split]:
-        if file.suffix.lower() not in READERS:
-            raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(READERS)}")
-    return splits[split]
+        if format_of(file) not in FORMATS:
+            raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(FORMATS)}")
+    return [SourceFile(file, file.relative_to(folder).as_posix()) for file in splits[split]]
 
 
-def _text_files(folder: Path) -> list[Path]:
-    """All files in a known format below ``folder``, sorted, but for hidden ones."""
+def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """All files in a known format in ``folder`` that match, sorted, but for hidden ones."""
     return sorted(
         path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READERS
+        for path in folder.glob(pattern)
+        if format_of(path) in FORMATS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
@@ -293,7 +273,7 @@ def _split_in_name(name: str) -> str | None:
 def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
     """Two formats of one split are most likely the same text twice; only the user can say."""
     for name, files in splits.items():
-        by_suffix = {file.suffix.lower(): file for file in files}
+        by_suffix = {format_of(file): file for file in files}
         if len(by_suffix) > 1:
             both = " and ".join(map(str, by_suffix.values()))
             raise DataError(f"split {name!r} is there in several formats, {both}; name the file to read")
@@ -336,7 +316,7 @@ def _card_configs(card: Path) -> list[dict[str, Any]]:
     try:
         configs = (metadata_load(card) or {}).get("configs") or []
     except (YAMLError, ValueError) as error:
-        raise DataError(f"{card}: its front matter is not YAML ({_first_line(error)}); correct it") from error
+        raise DataError(f"{card}: its front matter is not YAML ({first_line(error)}); correct it") from error
     return [config for config in configs if isinstance(config, dict)]
 
 
@@ -345,7 +325,8 @@ def _card_configs(card: Path) -> list[dict[str, Any]]:
 
 def _snapshot(dataset: str, revision: str, cache_dir: Path | None) -> Path:
     """The cached folder of a data set's card and its files in known formats."""
-    patterns = [f"*{suffix}" for suffix in READERS] + ["README.md"]
+    suffixes = [*FORMATS, *(f"{suffix}{packed}" for suffix in FORMATS for packed in COMPRESSIONS)]
+    patterns = [f"*{suffix}" for suffix in suffixes] + ["README.md"]
     return snapshot(dataset, patterns, repo_type="dataset", revision=revision, cache_dir=cache_dir)
 
 
@@ -365,7 +346,7 @@ def _parent_name(path: Path) -> str:
 
 def _split_info(files: list[Path]) -> SplitInfo:
     """Count a split: rows from the parquet footers, bytes from the file system."""
-    all_parquet = all(file.suffix.lower() == ".parquet" for file in files)
+    all_parquet = all(format_of(file) == ".parquet" for file in files)
     rows = sum(map(_parquet_rows, files)) if all_parquet else None
     return SplitInfo(tuple(files), rows, sum(file.stat().st_size for file in files))
 
@@ -377,9 +358,4 @@ def _parquet_rows(path: Path) -> int:
     try:
         return int(pyarrow.parquet.read_metadata(path).num_rows)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({_first_line(error)}); fetch it again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's message, since ours are one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error

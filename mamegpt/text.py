@@ -11,6 +11,7 @@ __all__ = [
     "UNTITLED",
     "dedup_key",
     "fold",
+    "folded_key",
     "format_article",
     "is_heading",
     "matches",
@@ -60,7 +61,12 @@ def matches(text: str, folded_keyword: str) -> bool:
 
 def dedup_key(text: str) -> bytes:
     """Return 16 bytes that are equal for texts differing only in width, case and white space (BLAKE2b)."""
-    bare = "".join(fold(text).split())
+    return folded_key(fold(text))
+
+
+def folded_key(folded: str) -> bytes:
+    """Return the `dedup_key` of a text that `fold` was applied to already."""
+    bare = "".join(folded.split())
     return hashlib.blake2b(bare.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -1,15 +1,24 @@
 import json
+import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.extract import extract
+from mamegpt.extract import extract, preview
 from mamegpt.sources import read_documents
 from mamegpt.text import fold, parse_wiki40b
+from mamegpt.topic import Topic
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
 ROWS = [
     {"title": "ファミコン", "text": "家庭用ゲーム機。"},
     {"title": "任天堂", "text": "\nﾌｧﾐｺﾝを\r\n発売した。か\u3099っき▁\n"},
@@ -54,6 +63,7 @@ def test_the_table(corpus, tmp_path):
         "dropped, empty            1",
         "dropped, no keyword       1",
         "dropped, duplicate        1",
+        "hits, ファミコン               3 in 3 documents",
         f"characters               {report.n_characters}",
         f"bytes                   {report.n_bytes}",
         "wrote topic.txt in 1.3 s",
@@ -128,8 +138,6 @@ def test_a_place_that_cannot_be_written_is_an_error(corpus, tmp_path):
 
 @pytest.mark.skipif(not (DATA / "wiki_ja").is_dir(), reason="the data folder is not there")
 def test_real_wiki_against_the_plain_loop(tmp_path):
-    import pyarrow.parquet as pq
-
     out = tmp_path / "kyoto.txt"
     report = extract(str(DATA / "wiki_ja"), "validation", "京都", out)
     raw = pq.read_table(DATA / "wiki_ja" / "validation.parquet")["text"].to_pylist()
@@ -139,3 +147,217 @@ def test_real_wiki_against_the_plain_loop(tmp_path):
     assert report.kept == len(expected) > 100
     assert [d.title for d in read_documents(out)] == [title for title, _ in expected]
     assert not any(part in written for part in ("_START_", "_NEWLINE_", "【】", "【無題】\n", "\r"))
+
+
+# Topics
+
+
+def keep(rows: list[dict[str, str]], folder: Path, **wanted) -> list[tuple[str, str]]:
+    """What is kept of these rows, from jsonl; parquet gives the same file and the same report."""
+    source, out = folder / "corpus.jsonl", folder / "kept.jsonl"  # a name as long as the other
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = extract(str(source), "train", Topic(**wanted), out)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=2)
+    again = extract(str(folder / "rows.parquet"), "train", Topic(**wanted), folder / "again.jsonl")
+    assert (folder / "again.jsonl").read_text("utf-8").replace("rows.parquet#", "corpus.jsonl#") == out.read_text(
+        "utf-8"
+    )
+    assert replace(again, out=out, elapsed_s=0) == replace(report, elapsed_s=0)
+    assert report.read == len(rows) == report.kept + sum(report.dropped.values())
+    return [(row["title"], row["text"]) for row in map(json.loads, out.read_text("utf-8").splitlines())]
+
+
+GAMES = [
+    {"title": "任天堂", "text": "京都の会社。\nﾌｧﾐｺﾝとＷｉｉ。\n花札。\nファミコンの後。\n終わり。"},
+    {"title": "セガ", "text": "東京の会社。\nメガドライブ。"},
+    {"title": "京都市", "text": "市。\n任天堂がある。"},
+    {"title": "ファミコン", "text": "任天堂のゲーム機。\nwii の前。"},
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "titles"),
+    [
+        ({"keywords": ("任天堂", "セガ")}, ["任天堂", "セガ", "京都市", "ファミコン"]),
+        ({"keywords": ("任天堂", "京都"), "match": "all"}, ["任天堂", "京都市"]),
+        ({"keywords": ("会社",), "exclude": ("ﾒｶﾞﾄﾞﾗｲﾌﾞ",)}, ["任天堂"]),
+        ({"keywords": ("wii",)}, ["任天堂", "ファミコン"]),
+        ({"regex": ("wii",)}, ["ファミコン"]),
+        ({"regex": ("(?i)wii|ドライブ",)}, ["セガ", "ファミコン"]),
+        ({"keywords": ("任天堂",), "regex": ("^市",), "match": "all"}, ["京都市"]),
+        ({"keywords": ("任天堂",), "title_only": True}, ["任天堂"]),
+        ({"keywords": ("ファミコン",), "min_hits": 2}, ["任天堂"]),
+    ],
+)
+def test_which_documents_are_of_a_topic(tmp_path, wanted, titles):
+    assert [title for title, _ in keep(GAMES, tmp_path, **wanted)] == titles
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ({"keywords": ("ファミコン",), "window": 0}, "ﾌｧﾐｺﾝとＷｉｉ。\nファミコンの後。"),
+        ({"keywords": ("花札",), "window": 1}, "ﾌｧﾐｺﾝとＷｉｉ。\n花札。\nファミコンの後。"),
+        ({"keywords": ("京都",), "window": 1}, "京都の会社。\nﾌｧﾐｺﾝとＷｉｉ。"),
+        ({"regex": ("Ｗｉｉ。\n花",), "window": 0}, "ﾌｧﾐｺﾝとＷｉｉ。\n花札。"),
+        ({"keywords": ("任天堂",), "window": 0}, GAMES[0]["text"]),  # the title has it
+    ],
+)
+def test_a_window_keeps_the_paragraphs_around_the_hits(tmp_path, wanted, text):
+    assert keep(GAMES[:1], tmp_path, **wanted) == [("任天堂", text)]
+
+
+def test_hits_are_counted_by_pattern(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in GAMES), encoding="utf-8")
+    report = extract(str(source), "train", Topic(("ﾌｧﾐｺﾝ", "Wii"), regex=("W|w", "札")), tmp_path / "a.txt")
+    assert report.hits == {"ﾌｧﾐｺﾝ": 3, "Wii": 2, "/W|w/": 1, "/札/": 1}
+    assert report.documents == {"ﾌｧﾐｺﾝ": 2, "Wii": 2, "/W|w/": 1, "/札/": 1}
+
+
+def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    rows = [*GAMES, {"title": "", "text": "あ" * 40 + "か\u3099っこうと㌔とキロ"}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    lines = list(preview(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3))
+    assert lines == [
+        "rows.jsonl#0 【任天堂】 >>ﾌｧﾐｺﾝ<<とＷｉｉ。",
+        "rows.jsonl#0 【任天堂】 花>>札<<。",
+        "rows.jsonl#0 【任天堂】 >>ファミコン<<の後。",
+    ]
+    lines = list(preview(str(source), "train", Topic(("がっこう", "キロ")), 9))
+    assert [line.partition("】 ")[2] for line in lines] == [
+        "…" + "あ" * 24 + ">>がっこう<<と㌔とキロ",
+        "…" + "あ" * 19 + "がっこうと>>㌔<<とキロ",
+        "…" + "あ" * 17 + "がっこうと㌔と>>キロ<<",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({}, "nothing to look for"),
+        ({"keywords": ("a",), "exclude": (" ",)}, "--exclude is empty"),
+        ({"keywords": ("a\nb",)}, "has a line feed"),
+        ({"regex": ("(",)}, "is no regular expression"),
+        ({"regex": ("a*",)}, "in every text"),
+        ({"keywords": ("a",), "min_hits": 0}, "--min-hits must be at least 1"),
+        ({"keywords": ("a",), "window": -1}, "--window must be at least 0"),
+        ({"keywords": ("a",), "window": 1, "title_only": True}, "no use with --title-only"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(wanted, message):
+    with pytest.raises(ConfigError, match=message):
+        Topic(**wanted)
+
+
+PIECES = st.sampled_from(
+    ["京都", "京", "都", "ﾌｧﾐｺﾝ", "ファミコン", "か\u3099", "が", "Wii", "ｗｉｉ", "㌔", "_NEWLINE_",
+     "_START_ARTICLE_", "。", "\n", "\0", " ", "　", "_START_PARAGRAPH_", "文", "\r", "豈", "①", "1"]
+)  # fmt: skip
+LINES = st.lists(PIECES, max_size=12).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.none() | LINES, st.none() | LINES), min_size=1, max_size=12),
+    st.lists(
+        st.sampled_from(["京都", "ファミコン", "が", "wii", "キロ", "1", "豈", " 文"]),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ),
+    st.sampled_from(["any", "all"]),
+    st.booleans(),
+)
+def test_by_columns_and_row_by_row_the_output_is_the_same(tmp_path_factory, rows, keywords, match, title_only):
+    folder = tmp_path_factory.mktemp("columns")
+    table = pa.table(
+        {"title": pa.array([a for a, _ in rows], pa.string()), "text": pa.array([b for _, b in rows], pa.string())}
+    )
+    pq.write_table(table, folder / "rows.parquet", row_group_size=5)
+    found = []
+    for columns in (True, False):
+        topic = (Topic if columns else RowByRow)(tuple(keywords), match, title_only=title_only)
+        out = folder / f"{columns}.txt"
+        try:
+            report = extract(str(folder / "rows.parquet"), "train", topic, out)
+            found.append((replace(report, out=Path(), elapsed_s=0), out.read_bytes()))
+        except DataError as error:
+            found.append((str(error).replace(str(out), ""), b""))
+    assert found[0] == found[1]
+
+
+class RowByRow(Topic):
+    """A topic that lets every row through to be judged."""
+
+    def needles(self):
+        return []
+
+
+# Interrupted work
+
+
+def test_work_that_was_killed_goes_on_after_its_last_file(tmp_path):
+    folder, out = tmp_path / "corpus", tmp_path / "out.parquet"
+    folder.mkdir()
+    for i in range(4):
+        rows = [{"title": f"{i}-{j}", "text": f"京都の{i * 7 + j}番。"} for j in range(10)]
+        (folder / f"{i}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    extract(str(folder), "train", "京都", tmp_path / "whole.parquet")
+    script = """
+import os, signal, sys
+from mamegpt import extract
+def read_file(path, *rest, read=extract.read_file):
+    print(path.name, flush=True)
+    if path.name == sys.argv[4]:
+        yield next(iter(read(path, *rest)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from read(path, *rest)
+extract.read_file = read_file
+report = extract.extract(sys.argv[1], "train", sys.argv[2], extract.Path(sys.argv[3]))
+print(report.resumed, report.read)
+"""
+
+    def run(keyword: str, kill: str) -> list[str]:
+        command = [sys.executable, "-c", script, str(folder), keyword, str(out), kill]
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, check=False)
+        assert (done.returncode == -9) == bool(kill), done.stderr
+        assert out.exists() == (not kill)
+        return done.stdout.split()
+
+    assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    assert run("京都", "3.jsonl") == ["2.jsonl", "3.jsonl"]
+    assert run("京都", "") == ["3.jsonl", "3", "40"]
+    assert pq.read_table(out).to_pylist() == pq.read_table(tmp_path / "whole.parquet").to_pylist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.parquet", "whole.parquet"]
+    out.unlink()
+    assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    assert run("京都の", "")[0] == "0.jsonl"  # another topic begins anew
+
+
+def test_two_at_the_same_output_are_refused(corpus, tmp_path):
+    def again(read, kept):
+        with pytest.raises(OutputError, match="being written by another process"):
+            extract(corpus, "train", "京都", tmp_path / "topic.txt")
+
+    extract(corpus, "train", "ファミコン", tmp_path / "topic.txt", on_progress=again)
+
+
+def test_a_weight_is_refused(corpus, tmp_path):
+    with pytest.raises(ConfigError, match="a weight"):
+        extract(f"{corpus}@2", "train", "京都", tmp_path / "topic.txt")
+
+
+def test_a_set_of_keys_is_a_set():
+    from mamegpt.keyset import KeySet
+
+    dice = random.Random(0)
+    numbers = [dice.getrandbits(64) >> dice.choice([0, 56]) or 1 for _ in range(5000)]
+    seen, plain = KeySet(), set()
+    for number in numbers:
+        assert seen.add(number) == (number not in plain)
+        plain.add(number)
+    assert len(seen) == len(plain)
+    assert not seen.add(0) and seen.add(2**64 - 1)

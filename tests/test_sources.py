@@ -1,3 +1,6 @@
+import bz2
+import gzip
+import html
 import json
 import os
 import re
@@ -12,7 +15,9 @@ import pytest
 from hub_server import HubServer
 
 from mamegpt.errors import DataError
-from mamegpt.sources import READERS, Document, find_splits, read_documents
+from mamegpt.extract import extract
+from mamegpt.readers import Schema, describe
+from mamegpt.sources import Document, find_splits, read_documents, read_texts
 from mamegpt.text import format_article
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +57,7 @@ def texts(source, split="train") -> list[str]:
     return [document.text for document in read_documents(source, split)]
 
 
-@pytest.mark.parametrize("suffix", sorted(READERS))
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
 def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix):
     path = WRITERS[suffix](tmp_path / f"corpus{suffix}")
     expected = [Document(f"{path.name}#{i}", title, text) for i, (title, text) in enumerate(ROWS)]
@@ -72,7 +77,7 @@ def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix)
         ("data/ja_news-00000-of-00001{}", "ja_news"),
     ],
 )
-@pytest.mark.parametrize("suffix", sorted(READERS))
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
 def test_files_named_for_a_split_are_that_split_and_others_do_not_count(tmp_path, name, split, suffix):
     one_text(tmp_path, name.format(suffix), "甲")
     one_text(tmp_path, "attribution.parquet", "乙")
@@ -257,7 +262,7 @@ def test_another_encoding_is_named_with_its_byte(tmp_path, mark, before):
     path = tmp_path / "a.txt"
     path.write_bytes(mark + before.encode() + "日本".encode("cp932"))
     position = len(mark + before.encode())
-    with pytest.raises(DataError, match=rf"a\.txt is not UTF-8 text at byte {position}; save it as UTF-8"):
+    with pytest.raises(DataError, match=rf"a\.txt is not UTF-8 text at byte {position}; .*save it as UTF-8"):
         texts(path)
 
 
@@ -388,3 +393,161 @@ def test_the_hubs_own_conversion_is_read_when_there_is_nothing_else(tmp_path):
     assert [(title, text) for _, title, text in train] == ROWS
     assert other == [["any_name/0000.parquet#0", "", "別。"]]
     assert {name: rows for name, (rows, *_) in counts.items()} == {"any_name": 1, "train": 3}
+
+
+# Compressed files, layouts, columns, patterns, several sources, dumps
+
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": lambda raw: pa.compress(raw, "zstd", asbytes=True)}
+
+
+@pytest.mark.parametrize("packed", sorted(PACKERS))
+@pytest.mark.parametrize("suffix", [".jsonl", ".txt"])
+def test_compressed_files_read_alike_and_cut_off_ones_are_errors(tmp_path, suffix, packed):
+    plain = WRITERS[suffix](tmp_path / f"train{suffix}", ROWS * 2000)
+    raw = PACKERS[packed](plain.read_bytes())
+    (tmp_path / "b").mkdir()
+    path = tmp_path / "b" / f"train{suffix}{packed}"
+    path.write_bytes(raw)
+    assert texts(tmp_path / "b") == texts(plain)
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DataError, match=rf"train{suffix}{packed} (is damaged or cut off|cannot be read)"):
+        texts(path)
+    path.write_bytes(b"not packed at all")
+    with pytest.raises(DataError, match=rf"train{suffix}{packed} (is damaged or cut off|cannot be read)"):
+        texts(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [("file", ["一\n\n二\n三\n\n\n四"]), ("line", ["一", "二", "三", "四"]), ("block", ["一", "二\n三", "四"])],
+)
+def test_what_one_document_of_a_text_file_is_can_be_said(tmp_path, layout, expected):
+    path = tmp_path / "a.txt"
+    path.write_text("一\n\n二\n三\n\n\n四\n", encoding="utf-8")
+    assert [d.text for d in read_documents(path, schema=Schema(txt_layout=layout))] == expected
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_columns_are_guessed_shown_and_can_be_named(tmp_path, suffix):
+    rows = [{"head": "題", "body": "文。", "text": "別"}, {"head": None, "body": "終", "text": "別"}]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    named = Schema("body", "head")
+    assert [(d.title, d.text) for d in read_documents(path, schema=named)] == [("題", "文。"), ("", "終")]
+    assert texts(path) == ["別", "別"]
+    assert "'body'" in describe(path, named) and "'head'" in describe(path, named)
+    assert "'text'" in describe(path, Schema()) and "no title" in describe(path, Schema())
+    for schema, option in ((Schema("none"), "--text-column"), (Schema(title_column="none"), "--title-column")):
+        with pytest.raises(DataError, match=rf"no 'none' \({option}\) that holds strings; there are .*'head'"):
+            list(read_documents(path, schema=schema))
+
+
+def test_what_a_text_file_is_taken_for_is_shown(tmp_path):
+    assert describe(txt(tmp_path / "a.txt"), Schema()) == "articles headed 【title】"
+    (tmp_path / "b.txt").write_text("文", encoding="utf-8")
+    assert describe(tmp_path / "b.txt", Schema()) == "plain text, cut at line ends"
+    assert describe(tmp_path / "b.txt", Schema(txt_layout="line")) == "one document a line"
+
+
+def test_a_pattern_finds_files_below_the_part_that_is_none(tmp_path):
+    for name, text in {"x/a.txt": "甲", "x/y/b.jsonl": "乙", "z/c.txt": "丙", "z/.d.txt": "丁"}.items():
+        one_text(tmp_path, name, text)
+    assert [(d.id, d.text) for d in read_documents(f"{tmp_path}/x/**/*")] == [("a.txt#0", "甲"), ("y/b.jsonl#0", "乙")]
+    assert texts(f"{tmp_path}/?/*.txt") == ["甲", "丙"]
+    with pytest.raises(DataError, match=r"no file in a known format .* matches"):
+        read_documents(f"{tmp_path}/*.parquet")
+
+
+def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp_path):
+    a = WRITERS[".jsonl"](tmp_path / "a.jsonl", [("", f"甲{i}") for i in range(8)])
+    b = one_text(tmp_path, "b.txt", "乙")
+    documents = list(read_documents(f"{b}@2, {a}@0.25"))
+    assert [(d.id, d.text) for d in documents] == [
+        (f"{b}:b.txt#0", "乙"), (f"{b}:b.txt#0", "乙"), (f"{a}:a.jsonl#3", "甲3"), (f"{a}:a.jsonl#7", "甲7"),
+    ]  # fmt: skip
+    assert len(texts(f"{a}@1.5")) == 12
+    for weight in ("0", "x", "-1", "nan", "1e9"):
+        with pytest.raises(DataError, match="is no weight"):
+            read_documents(f"{a}@{weight}")
+    odd = one_text(tmp_path, "c,d@2.txt", "丙")
+    assert texts(str(odd)) == ["丙"]
+
+
+def page(title: str, text: str, ns: int = 0, extra: str = "") -> str:
+    text = f"<revision><text>{html.escape(text)}</text></revision>"
+    return f"<page><title>{title}</title><ns>{ns}</ns><id>1</id>{extra}{text}</page>"
+
+
+MARKUP = """{{Infobox|名前=京都}}
+'''京都'''（きょうと）は、[[日本]]の[[都市|都]]である<ref>出典</ref>。&amp; [https://a.example 外部]<!-- 注 -->
+[[ファイル:a.jpg|thumb|説明[[山]]]]
+== 歴史 ==
+=== 古代 ===
+794年<br />''平安京''。
+{| class="wikitable"
+| 表
+|}
+=== 中世 ===
+== 一覧 ==
+* 項目
+* [[:Category:町]]
+== 脚注 ==
+{{Reflist}}
+[[Category:京都]]"""
+PLAIN = "京都（きょうと）は、日本の都である。& 外部\n歴史\n古代\n794年\n平安京。\n一覧\n項目\nCategory:町"
+
+
+@pytest.fixture
+def dump(tmp_path) -> Path:
+    path = tmp_path / "jawiki-20260101-pages-articles.xml.bz2"
+    redirect = page("みやこ", "#転送 [[京都]]", extra='<redirect title="京都" />')
+    whole = page("京都", MARKUP) + page("ノート:京都", "京都", 1) + redirect + page("空", "{{stub}}")
+    header = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo><sitename>W</sitename></siteinfo>'
+    path.write_bytes(bz2.compress((header + whole).encode()) + bz2.compress(b"</mediawiki>"))  # several streams
+    return path
+
+
+def test_a_dump_gives_its_articles_without_markup_and_counts_the_rest(dump, tmp_path):
+    assert list(read_documents(dump)) == [Document(f"{dump.name}#0", "京都", PLAIN)]
+    report = extract(str(dump), "train", "京都", tmp_path / "a.txt")
+    assert (report.read, report.kept) == (4, 1)
+    assert report.dropped == {"empty": 0, "no keyword": 1, "duplicate": 0, "redirect": 1, "other namespace": 1}
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == format_article("京都", PLAIN)
+
+
+def test_a_dump_cut_off_is_an_error(dump):
+    xml = bz2.decompress(dump.read_bytes())
+    dump.with_suffix("").write_bytes(xml[: len(xml) // 2])
+    with pytest.raises(DataError, match="is not a whole dump of a MediaWiki"):
+        texts(dump.with_suffix(""))
+    dump.write_bytes(dump.read_bytes()[:-4])
+    with pytest.raises(DataError, match="is damaged or cut off"):
+        texts(dump)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "iso2022_jp", "utf_16"])
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".jsonl"])
+def test_the_likely_encoding_is_named(tmp_path, encoding, suffix):
+    line = '{"text": "日本語の文章です。これは試験のための文で、少し長く書いてあります。"}\n'
+    path = tmp_path / f"a{suffix}"
+    raw = (line * 20).encode(encoding)
+    path.write_bytes(gzip.compress(raw) if suffix.endswith(".gz") else raw)
+    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: save it as UTF-8"):
+        texts(path)
+
+
+def test_nul_and_empty_files_and_long_lines_pass(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_bytes(b"\n\n")
+    parquet(tmp_path / "c.parquet", [])
+    (tmp_path / "d.txt").write_text("京\0都" * 100_000, encoding="utf-8")
+    assert list(read_texts(tmp_path)) == ["京都" * 100_000]
+    monkeypatch.setattr("mamegpt.readers.MAX_LINE_BYTES", 1000)
+    with pytest.raises(DataError, match=r"d\.txt, line 1 is longer than"):
+        list(read_texts(tmp_path))

@@ -1,0 +1,95 @@
+"""Files that grow in steps, so that a process that is killed goes on where its last step ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from mamegpt.errors import OutputError
+from mamegpt.files import write_json
+
+__all__ = ["Stepwise", "stepwise"]
+
+STATE = "state.json"
+
+
+class Stepwise:
+    """A hidden folder beside ``out`` with files to append to; see `stepwise`."""
+
+    def __init__(self, folder: Path, settings: Any) -> None:
+        self.folder = folder
+        self._settings = json.loads(json.dumps(settings))
+        self._files: dict[str, IO[bytes]] = {}
+        self._lengths: dict[str, int] = {}
+        self.state: Any = None
+        """What the last step was told to remember; None before the first."""
+        try:
+            saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        if saved["settings"] == self._settings:
+            self.state, self._lengths = saved["state"], saved["lengths"]
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file to append to; what was written to it after the last step is gone."""
+        file = (self.folder / name).open("ab")
+        file.truncate(self._lengths.get(name, 0))
+        self._files[name] = file
+        return file
+
+    def step(self, state: Any) -> None:
+        """Make all that was written up to now last, and ``state`` with it (JSON)."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        self.state = state
+        lengths = {name: file.tell() for name, file in self._files.items()}
+        write_json(self.folder / STATE, {"settings": self._settings, "lengths": lengths, "state": state})
+
+    def forget(self) -> None:
+        """Do not keep anything for another time."""
+        self.state = None
+
+    def take(self, name: str, out: Path) -> None:
+        """Close one of the files and give it the name ``out``."""
+        file = self._files.pop(name)
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        (self.folder / name).replace(out)
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            file.close()
+
+
+@contextmanager
+def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
+    """Yield what stands beside ``out`` of unfinished work with the same ``settings`` (JSON), or a fresh start.
+
+    The folder is gone when the block has ended well, or badly before any step was made. Raises `OutputError` if
+    another process is at it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.unfinished"
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            work, done = Stepwise(folder, settings), False
+            try:
+                yield work
+                done = True
+            finally:
+                work.close()
+                if done or work.state is None:
+                    shutil.rmtree(folder)
+    except Timeout as error:
+        raise OutputError(f"{out} is being written by another process; wait for it, or choose another name") from error

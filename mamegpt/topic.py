@@ -1,0 +1,163 @@
+"""What a topic is: words to look for and to avoid, how often and where; and the judgement of one document."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Literal
+
+from mamegpt.errors import ConfigError
+from mamegpt.folding import fold_fast
+from mamegpt.prefilter import needles
+from mamegpt.text import fold
+
+__all__ = ["Topic", "Verdict"]
+
+CONTEXT_CHARACTERS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``reason`` is "" if the document is kept; then ``hits`` are counted by pattern, and ``text`` is what to keep.
+
+    ``folded`` is ``fold(text)``.
+    """
+
+    reason: str
+    hits: tuple[int, ...] = ()
+    text: str = ""
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Which documents are wanted. The patterns are the keywords, then the regular expressions.
+
+    Keywords and ``exclude`` are compared without regard to width and case (`mamegpt.text.fold`). A ``regex`` sees title
+    and text as they will be written: normalised to NFC, neither width nor case changed; line feeds are there, and
+    flags stand in the expression, as in ``(?i)wii``. ``match`` says whether any of the patterns or all of them must
+    occur, ``min_hits`` how often they must, counted together, without overlaps. With ``title_only`` nothing but the
+    title is looked at, for ``exclude`` too. With ``window`` only the paragraphs (lines) with a hit are kept, and that
+    many before and after each; the whole document if its title has a hit.
+
+    Raises `ConfigError` for what cannot be meant.
+    """
+
+    keywords: tuple[str, ...] = ()
+    match: Literal["any", "all"] = "any"
+    exclude: tuple[str, ...] = ()
+    regex: tuple[str, ...] = ()
+    title_only: bool = False
+    min_hits: int = 1
+    window: int | None = None
+    _keywords: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _exclude: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _regex: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.patterns:
+            raise ConfigError("nothing to look for; give --keyword or --regex")
+        if self.min_hits < 1:
+            raise ConfigError(f"--min-hits must be at least 1, not {self.min_hits}")
+        if self.window is not None and (self.window < 0 or self.title_only):
+            why = "has no use with --title-only" if self.title_only else f"must be at least 0, not {self.window}"
+            raise ConfigError(f"--window {why}; leave it out to keep whole documents")
+        object.__setattr__(self, "_keywords", tuple(_folded(word, "--keyword") for word in self.keywords))
+        object.__setattr__(self, "_exclude", tuple(_folded(word, "--exclude") for word in self.exclude))
+        object.__setattr__(self, "_regex", tuple(map(_compiled, self.regex)))
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What is looked for, in the order of `Verdict.hits`; regular expressions stand between slashes."""
+        return (*self.keywords, *(f"/{regex}/" for regex in self.regex))
+
+    def needles(self) -> list[list[bytes]]:
+        """For `mamegpt.prefilter`: a document of this topic has, in title or text, one needle of each list."""
+        groups = [needles(keyword) for keyword in self._keywords]
+        known = [group for group in groups if group is not None]
+        if self.match == "all":
+            return known
+        return [sorted({needle for group in known for needle in group})] if len(known) == len(self.patterns) else []
+
+    def judge(self, title: str, text: str) -> Verdict:
+        """Say whether a document, normalised, is of this topic, and what of it is to be kept."""
+        body = "" if self.title_only else text
+        folded_title, folded_body = fold_fast(title), fold_fast(body)
+        in_title = self._count(title, folded_title)
+        hits = tuple(a + b for a, b in zip(in_title, self._count(body, folded_body), strict=True))
+        if not (any if self.match == "any" else all)(hits):
+            return Verdict("no keyword")
+        if sum(hits) < self.min_hits:
+            return Verdict("too few hits")
+        if any(word in folded_title or word in folded_body for word in self._exclude):
+            return Verdict("excluded")
+        if not text.strip():
+            return Verdict("empty")
+        if self.window is not None and not any(in_title):
+            text = self._window(text, folded_body)
+        return Verdict("", hits, text, folded_body if text is body else fold_fast(text))
+
+    def contexts(self, title: str, text: str) -> Iterator[str]:
+        """Yield each hit in a document, marked >>so<<, with what stands before and after it in its line."""
+        for line in (title, *([] if self.title_only else text.split("\n"))):
+            for start, end in self._spans(line):
+                before, after = line[:start], line[end:]
+                left = "…" * (len(before) > CONTEXT_CHARACTERS) + before[-CONTEXT_CHARACTERS:]
+                right = after[:CONTEXT_CHARACTERS] + "…" * (len(after) > CONTEXT_CHARACTERS)
+                yield f"{left}>>{line[start:end]}<<{right}"
+
+    def _count(self, text: str, folded: str) -> list[int]:
+        """How often each pattern is in a text."""
+        by_keyword = [folded.count(keyword) for keyword in self._keywords]
+        return by_keyword + [sum(1 for _ in pattern.finditer(text)) for pattern in self._regex]
+
+    def _window(self, text: str, folded: str) -> str:
+        """The lines with a hit and their neighbours. Folding leaves line feeds where they are, and makes none."""
+        lines = text.split("\n")
+        hit = {i for i, line in enumerate(folded.split("\n")) if any(keyword in line for keyword in self._keywords)}
+        starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
+        for pattern in self._regex:
+            for found in pattern.finditer(text):
+                first = bisect_right(starts, found.start()) - 1
+                hit.update(range(first, bisect_left(starts, found.end(), lo=first + 1)))
+        near = {i for at in hit for i in range(at - (self.window or 0), at + (self.window or 0) + 1)}
+        return "\n".join(line for i, line in enumerate(lines) if i in near).strip("\n")
+
+    def _spans(self, line: str) -> list[tuple[int, int]]:
+        """Where the hits in a line begin and end, in order."""
+        spans = {found.span() for pattern in self._regex for found in pattern.finditer(line)}
+        for keyword in self._keywords:
+            start = 0
+            while keyword in fold_fast(line[start:]):
+                begin, start = _span(line, keyword, start)
+                spans.add((begin, start))
+        return sorted(spans)
+
+
+def _span(line: str, keyword: str, start: int) -> tuple[int, int]:
+    """The first shortest piece of ``line[start:]`` whose folding contains the keyword."""
+    end = bisect_left(range(len(line)), True, lo=start, key=lambda j: keyword in fold(line[start:j]))
+    begin = bisect_left(range(end), True, lo=start, key=lambda i: keyword not in fold(line[i:end])) - 1
+    return begin, end
+
+
+def _folded(word: str, option: str) -> str:
+    folded = fold(word)
+    if not folded.strip():
+        raise ConfigError(f"{option} is empty, which every text contains; give a word to look for")
+    if "\n" in folded:
+        raise ConfigError(f"{option} {word!r} has a line feed; give a word, or look for lines with --regex")
+    return folded
+
+
+def _compiled(regex: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise ConfigError(f"--regex {regex!r} is no regular expression ({error}); see Python's re") from error
+    if pattern.search(""):
+        raise ConfigError(f"--regex {regex!r} finds nothing at all in an empty text, so it is in every text; narrow it")
+    return pattern
