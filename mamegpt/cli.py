@@ -20,6 +20,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from mamegpt import __version__
+from mamegpt.clean import Normalisation, Step
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say, sparkline, table
 from mamegpt.errors import ConfigError, MamegptError
@@ -125,6 +126,54 @@ def extract(
         return
     report = cut(dataset, split, topic, out, schema=schema)
     say(report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
+
+
+def clean(
+    data: str,
+    out: Path,
+    split: str = "train",
+    normalisation: Normalisation = "nfc",
+    without: tuple[Step, ...] = (),
+    only: tuple[Step, ...] = (),
+    against: tuple[Path, ...] = (),
+    write_dropped: Path | None = None,
+    report: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Clean a corpus: edits, rules, personal data, duplicates, test items; all steps in a fixed order and counted.
+
+    Args:
+        data: Documents: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        out: File to write: .jsonl, .parquet or .txt.
+        split: Split of the data.
+        normalisation: Unicode normalisation: nfc, nfkc (unifies widths too), or none.
+        without: Steps to leave out.
+        only: The only steps to take.
+        against: Files of test items (validation text, benchmarks; jsonl, parquet, txt): documents that share 50
+            letters and digits in a row with one are dropped.
+        write_dropped: File for the dropped documents, with the reason (.jsonl).
+        report: Page with counts, charts and samples (.html or .md).
+        overwrite: Replace files of these names when the new ones are complete.
+    """
+    from mamegpt.clean import clean as run_steps
+
+    done = run_steps(
+        data,
+        out,
+        split=split,
+        normalisation=normalisation,
+        without=without,
+        only=only,
+        against=against,
+        write_dropped=write_dropped,
+        report=report,
+        overwrite=overwrite,
+    )
+    say(
+        table(done.rows()),
+        f"wrote {done.out} in {done.elapsed_s:.1f} s",
+        f"next: mamegpt tokenizer --data {out} --out jp_tok",
+    )
 
 
 def tokenizer(
@@ -315,6 +364,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "download": download,
     "extract": extract,
+    "clean": clean,
     "tokenizer": tokenizer,
     "train": train,
     "eval": evaluate,

@@ -1,0 +1,80 @@
+"""What a text is made of: how many of its characters are hiragana, kanji and so on, and the hashes of its n-grams."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+from typing import Any
+
+__all__ = ["CLASSES", "JAPANESE", "LETTERS", "count_classes", "ngram_hashes"]
+
+CLASSES = ("hiragana", "katakana", "kanji", "Latin", "other letters", "digits", "punctuation", "white space", "other")
+LETTERS = CLASSES[:5]
+JAPANESE = CLASSES[:3]
+
+_N_CODES = 0x323B0  # to the last block of kanji (extension H); what lies beyond is "other"
+_RANGES = {
+    "hiragana": ((0x3041, 0x3096), (0x309D, 0x309F)),
+    "katakana": ((0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D)),  # ー is one of them
+    "kanji": ((0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)),  # 々〆〇
+    "Latin": ((0xFF21, 0xFF3A), (0xFF41, 0xFF5A)),
+}
+
+
+def count_classes(text: str) -> dict[str, int]:
+    """How many characters of ``text`` belong to each of `CLASSES`; together they are all of them."""
+    import numpy as np
+
+    found = np.bincount(_table()[np.minimum(_codes(text), _N_CODES - 1)], minlength=len(CLASSES))
+    return dict(zip(CLASSES, found.tolist(), strict=True))
+
+
+def ngram_hashes(text: str, n: int) -> Any:
+    """A number for each run of ``n`` characters: an array (max(0, len(text) - n + 1),) of uint64.
+
+    A polynomial in the code points, mixed as in MurmurHash3's final step: equal runs have equal numbers, and among
+    a million different runs two have the same with a probability of 3e-8.
+    """
+    import numpy as np
+
+    codes = _codes(text).astype(np.uint64)
+    hashes = np.zeros(max(0, len(codes) - n + 1), np.uint64)
+    for k in range(n):
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes += codes[k : k + len(hashes)]
+    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        hashes ^= hashes >> np.uint64(33)
+        hashes *= np.uint64(multiplier)
+    return hashes ^ (hashes >> np.uint64(33))
+
+
+def _codes(text: str) -> Any:
+    """The code points, (len(text),) uint32."""
+    import numpy as np
+
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+@cache
+def _table() -> Any:
+    """The class of each code point, as an index into CLASSES: an array (_N_CODES,) of uint8."""
+    import numpy as np
+
+    table = np.full(_N_CODES, CLASSES.index("other"), np.uint8)
+    table[:0x20000] = [CLASSES.index(_general_class(chr(code))) for code in range(0x20000)]  # planes 0 and 1
+    for name, ranges in _RANGES.items():
+        for first, last in ranges:
+            table[first : last + 1] = CLASSES.index(name)
+    return table
+
+
+def _general_class(character: str) -> str:
+    """The class by the Unicode general category (Unicode Standard, section 4.5); Japanese letters aside."""
+    category = unicodedata.category(character)
+    if character.isspace() or category == "Zs":
+        return "white space"
+    if category[0] == "L":
+        return "Latin" if character < "\u3000" and "LATIN" in unicodedata.name(character, "") else "other letters"
+    if category == "Nd":
+        return "digits"
+    return "punctuation" if category[0] in "PS" else "other"

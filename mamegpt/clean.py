@@ -1,0 +1,293 @@
+"""Clean a corpus: a stream of documents through named steps, each counted, and every dropped one with its reason."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mamegpt.data_page import html_page, markdown_page
+from mamegpt.data_report import DataReport
+from mamegpt.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
+from mamegpt.edits import EDITS, edit
+from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.filters import FILTERS
+from mamegpt.sources import Document, read_documents
+from mamegpt.text import normalise, parse_wiki40b
+from mamegpt.writers import write_documents
+
+__all__ = ["STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Step", "clean", "read_items"]
+
+Normalisation = Literal["nfc", "nfkc", "none"]
+Step = Literal[
+    # Edits, in the order of `EDITS`; before them comes the normalisation.
+    "markup", "empty-brackets", "boilerplate", "personal-data", "white-space",
+    # Reasons to drop a document, judged by what the edits left, in the order of `FILTERS`: the cheapest first.
+    "short", "no-sentence-end", "not-japanese", "repetitive",
+    # What it shares with kept documents or with test items. Whole documents come before lines, or the second
+    # copy of a document would lose all its lines instead of being counted as a copy.
+    "duplicates", "contamination", "near-duplicates", "repeated-lines",
+]  # fmt: skip
+STEPS: tuple[Step, ...] = get_args(Step)
+"""All steps in the order they are taken in."""
+
+EMPTY = "empty"
+"""The one reason that cannot be switched off: a document of which the edits leave nothing."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of a document: its title and text now, or the reason why it is dropped and what tells more.
+
+    ``detail`` is the id of the document it is a copy of, or the passage it shares with a test item. ``edits`` has
+    the number of places by edit, ``repeated_lines`` what that step took out.
+    """
+
+    document: Document
+    reason: str
+    detail: str
+    edits: Counter[str]
+    repeated_lines: list[str]
+
+
+class Cleaner:
+    """Cleans one document after the other and remembers the kept ones. To clean its output again changes nothing."""
+
+    def __init__(
+        self,
+        steps: Collection[Step] = STEPS,
+        normalisation: Normalisation = "nfc",
+        against: Contamination | None = None,
+    ) -> None:
+        """Take these ``steps``, always in the order of `STEPS`; "contamination" only with something ``against``."""
+        self._form = normalisation
+        self._edits = [name for name in EDITS if name in steps]
+        self._filters = {name: test for name, test in FILTERS.items() if name in steps}
+        memories = {"duplicates": Duplicates, "contamination": lambda: against, "near-duplicates": NearDuplicates}
+        self._memories: dict[str, Duplicates | Contamination | NearDuplicates] = {
+            name: memory for name, make in memories.items() if name in steps and (memory := make())
+        }
+        self._lines = RepeatedLines() if "repeated-lines" in steps else None
+        self.reasons = [EMPTY, *self._filters, *self._memories]
+        """All reasons for which this one may drop a document."""
+        self.edits = ["normalisation", *self._edits, *(["repeated-lines"] if self._lines else [])]
+        """All edits that it may count."""
+
+    def __call__(self, document: Document) -> Cleaned:
+        """Clean one document."""
+        title = " ".join(normalise(document.title, self._form).split())
+        text, edits = edit(document.text, self._edits, self._form)
+        versions, repeated = [Folded(text)], list[str]()
+        reason, detail = self._judge(versions[0])
+        if self._lines and not reason:
+            shorter, repeated = self._lines.drop(versions[0])
+            if repeated:
+                edits["repeated-lines"] = len(repeated)
+                text, _ = edit(shorter, self._edits, self._form)
+                versions.append(Folded(text))
+                reason, detail = self._judge(versions[-1])
+        if not reason:
+            for version in versions:  # with its repeated lines and without: a later one may be like either
+                self._remember(document.id, version)
+        return Cleaned(Document(document.id, title, text), reason, detail, edits, repeated)
+
+    def _judge(self, text: Folded) -> tuple[str, str]:
+        """The first reason to drop a text, and what tells more; two times "" to keep it."""
+        if not text.text.strip():
+            return EMPTY, ""
+        for name, is_bad in self._filters.items():
+            if is_bad(text.text):
+                return name, ""
+        for name, memory in self._memories.items():
+            if found := memory.find(text):
+                return name, found
+        return "", ""
+
+    def _remember(self, id: str, text: Folded) -> None:
+        """Keep what later documents are compared with."""
+        for memory in self._memories.values():
+            if not isinstance(memory, Contamination):
+                memory.add(id, text)
+        if self._lines:
+            self._lines.add(text)
+
+
+@dataclass(frozen=True)
+class CleanReport:
+    """What `clean` did: all counts in ``data``, and how many test items were and were not looked for."""
+
+    data: DataReport
+    out: Path
+    elapsed_s: float
+    n_items: int = 0
+    n_items_too_short: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The counts as a table of two columns."""
+        rows = self.data.rows()
+        if self.n_items or self.n_items_too_short:
+            rows.append(("test items", f"{self.n_items:,} looked for, {self.n_items_too_short:,} too short"))
+        return rows
+
+
+def clean(
+    data: str,
+    out: Path,
+    *,
+    split: str = "train",
+    normalisation: Normalisation = "nfc",
+    without: Collection[Step] = (),
+    only: Collection[Step] = (),
+    against: Collection[Path] = (),
+    write_dropped: Path | None = None,
+    report: Path | None = None,
+    overwrite: bool = False,
+) -> CleanReport:
+    """Clean the documents of ``data`` (as in `read_documents`) and write the kept ones to ``out``, in their order.
+
+    ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` leaves steps out, ``only``
+    leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
+    dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
+    with samples. The same input gives the same files. All of them appear when everything is done, or not at all.
+
+    Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
+    to, `DataError` if the corpus cannot be read or nothing of it is kept.
+    """
+    started = time.perf_counter()
+    steps = _chosen_steps(without, only, against)
+    _check_places(data, against, out, write_dropped, report, overwrite)
+    items = Contamination(read_items(against)) if "contamination" in steps else None
+    cleaner = Cleaner(steps, normalisation, items)
+    counts = DataReport(cleaner.reasons, cleaner.edits)
+    documents = read_documents(data, split)
+    with ExitStack() as files:
+        keep = files.enter_context(write_documents(out))
+        drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
+        for document in documents:
+            cleaned = cleaner(document)
+            _count(counts, document, cleaned)
+            if not cleaned.reason:
+                keep({"id": document.id, "title": cleaned.document.title, "text": cleaned.document.text})
+            elif drop:
+                original = {key: normalise(getattr(document, key), "none") for key in ("id", "title", "text")}
+                drop(original | {"reason": cleaned.reason, "detail": cleaned.detail})
+        if not counts.after.n_documents:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
+            raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
+        done = CleanReport(
+            counts,
+            out,
+            time.perf_counter() - started,
+            n_items=items.n_items if items else 0,
+            n_items_too_short=items.n_too_short if items else 0,
+            settings={"data": f"{data} ({split})", "steps": ", ".join([f"normalisation {normalisation}", *steps])},
+        )
+        if report:
+            page = html_page if report.suffix.lower() == ".html" else markdown_page
+            files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
+    return done
+
+
+def read_items(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the test items of files: the documents of a txt; of jsonl and parquet every string, however deep.
+
+    So a benchmark's questions, choices and answers are an item each. Titles are none: other articles mention
+    them. Raises `DataError` for a file that is not there or cannot be read.
+    """
+    for path in files:
+        suffix = path.suffix.lower()
+        if not path.is_file():
+            raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
+        if suffix not in (".jsonl", ".parquet"):
+            yield from (document.text for document in read_documents(path))
+            continue
+        for value in _jsonl_values(path) if suffix == ".jsonl" else _parquet_rows(path):
+            yield from (parse_wiki40b(string)[1] for string in _strings(value))
+
+
+def _jsonl_values(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):  # noqa: B007  (for the message)
+                if line.strip():
+                    yield json.loads(line)
+        except ValueError as error:  # not UTF-8, or not JSON
+            raise DataError(f"{path}, line {number} or the next: {error}; correct or remove it") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(256):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in a JSON value but those called "title"."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+    elif isinstance(value, dict):
+        yield from _strings([part for key, part in value.items() if key != "title"])
+
+
+def _count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
+    """Enter one document into the report."""
+    if not cleaned.reason:
+        counts.keep(cleaned.document.title, document.text, cleaned.document.text, cleaned.edits)
+        for line in cleaned.repeated_lines:
+            counts.repeat(line)
+        return
+    counts.drop(cleaned.reason, cleaned.document.title, document.text, cleaned.detail)
+    if cleaned.reason in ("duplicates", "near-duplicates"):
+        counts.repeat(cleaned.document.text)
+
+
+def _chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[Path]) -> tuple[Step, ...]:
+    """The steps to take, in their order."""
+    if without and only:
+        raise ConfigError("--without and --only contradict each other; give one of them")
+    if unknown := [name for name in [*without, *only] if name not in STEPS]:
+        raise ConfigError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+    chosen = [name for name in STEPS if (name in only if only else name not in without)]
+    if against and "contamination" not in chosen:
+        raise ConfigError("--against is for the step contamination, which is left out; leave out one or the other")
+    if not against:
+        if "contamination" in only:
+            raise ConfigError("--only contamination needs --against, the files to look for")
+        chosen = [name for name in chosen if name != "contamination"]
+    return tuple(chosen)
+
+
+def _check_places(
+    data: str, against: Collection[Path], out: Path, write_dropped: Path | None, report: Path | None, overwrite: bool
+) -> None:
+    """Raise `OutputError` before any work is done for files that could not, or should not, be written."""
+    if write_dropped and write_dropped.suffix.lower() != ".jsonl":
+        raise OutputError(f"{write_dropped}: dropped documents are written as .jsonl; name it so")
+    if report and report.suffix.lower() not in (".html", ".md"):
+        raise OutputError(f"{report}: a report is .html or .md; name it so")
+    places = [place for place in (out, write_dropped, report) if place]
+    read = {source.resolve() for source in [Path(data), *against]}
+    for place in places:
+        if place.is_dir():
+            raise OutputError(f"{place} is a folder; give the name of a file to write")
+        if place.resolve() in read or sum(place.resolve() == other.resolve() for other in places) > 1:
+            raise OutputError(f"{place} is also read, or named twice; give another name")
+        if not overwrite:
+            refuse_existing(place)

@@ -1,0 +1,228 @@
+"""Edits of one text: what is taken out of a document that stays. Pure ``str -> (str, how many places)``.
+
+Every edit only takes away, but for two: character references are replaced by their character (``&amp;`` by
+``&``), and personal data by a mask that says what stood there. All work within a line, and all are careful
+rather than thorough: what they took away from 26 million characters of real text was read (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import html
+import html.entities
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from mamegpt.text import normalise
+
+__all__ = [
+    "EDITS",
+    "drop_boilerplate",
+    "drop_empty_brackets",
+    "drop_markup",
+    "edit",
+    "mask_personal_data",
+    "tidy_space",
+]
+
+# ---------------------------------------------------------------- markup
+
+# Soft hyphen, zero-width space, direction marks, word joiner, byte order mark, C0 and C1 controls. Not U+200C
+# and U+200D, with which some scripts and emoji are written.
+_INVISIBLE = "[\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+"
+_TAGS = (
+    "a|abbr|b|big|blockquote|br|center|cite|code|del|div|em|font|gallery|h[1-6]|hr|i|img|includeonly|ins|kbd|li|math|"
+    "noinclude|nowiki|ol|onlyinclude|p|pre|q|ref|references|rp|rt|ruby|s|section|small|span|strike|strong|sub|sup|"
+    "table|tbody|td|th|tr|tt|u|ul|var"
+)  # not every <…>: <NHK> and <AA+> are text
+_MARKUP: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(_INVISIBLE), ""),
+    (re.compile(r"<!--[^\n]{0,2000}?-->"), ""),
+    (re.compile(r"<ref(?:\s[^<>\n]{0,300})?(?<!/)>[^<>\n]{0,2000}</ref>", re.I), ""),
+    (re.compile(rf"</?(?:{_TAGS})(?:\s[^<>\n]{{0,300}})?/?>", re.I), ""),
+    (re.compile(r"\{\{[^{}\n]{0,500}\}\}"), ""),
+    (re.compile(r"\[\[(?:ファイル|画像|カテゴリ|File|Image|Category):[^\[\]\n]*\]\]", re.I), ""),
+    (re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]|\n]*)\]\]"), r"\1"),
+    (re.compile(r"'{3,5}"), ""),
+    (re.compile(r"^={2,6}[ \t]*([^=\n]+?)[ \t]*={2,6}[ \t]*$", re.M), r"\1"),
+    # Marks of footnotes, after Japanese only: a[1] is code.
+    (re.compile(r"(?<=[^\x00-\x7f])\[(?:[1-9]\d{0,2}|注釈? ?[1-9]\d{0,2}|要出典|編集|出典無効|要検証)\]"), ""),
+]
+_REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9]{1,30}));")
+
+
+def drop_markup(text: str) -> tuple[str, int]:
+    """Take out HTML tags, wiki markup, footnote marks and invisible characters; read character references."""
+    n = 0
+    for pattern, kept in _MARKUP:
+        text, count = pattern.subn(kept, text)
+        n += count
+    if "&" not in text:
+        return text, n
+    return _replace(_REFERENCE, _character, text, n)
+
+
+def _character(reference: re.Match[str]) -> str:
+    """What ``&amp;`` or ``&#38;`` stands for; a name that HTML does not know stays as it is."""
+    if reference[1] and f"{reference[1]};" not in html.entities.html5:
+        return reference[0]
+    return html.unescape(reference[0])
+
+
+# ---------------------------------------------------------------- brackets
+
+# Empty ones are taken out after a letter only, and not before 内 or a particle: 「」 で囲む, 右の()内の数字は
+# speak of the bracket itself, and 「　」 with a space is a blank that an author meant.
+_BRACKETS: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(r"（[ァ-ヶー一-鿿]{1,8}語[ 　]?[:：][ 　]*）"), ""),  # （朝鮮語：）
+    (re.compile(r"（[ 　]*[、，,][ 　]*(?=[^ 　、，,）])"), "（"),  # （、1867年） -> （1867年）
+    (re.compile(r"(?<=[\w」』）”])（[ 　、，,;；:：・]*）(?!内)"), ""),
+    (re.compile(r"(?<=[^\x00-\x7f])\([ 　、，,;；:：・]*\)(?!内)"), ""),
+    (re.compile(r"(?<=[^\x00-\x7f])\[\]"), ""),
+    (re.compile(r"「」(?![ぁ-ん])|『』(?![ぁ-ん])|【】|〔〕|［］"), ""),
+]
+
+
+def drop_empty_brackets(text: str) -> tuple[str, int]:
+    """Take out the brackets that removed templates left empty, and the comma they left first in one."""
+    n = 0
+    for pattern, kept in _BRACKETS:
+        text, count = pattern.subn(kept, text)
+        n += count
+    return text, n
+
+
+# ---------------------------------------------------------------- boilerplate
+
+_NAVIGATION = (
+    "続きを読む|続きをみる|続きを見る|もっと見る|すべて見る|一覧(?:へ|に)戻る|(?:ページ(?:の)?)?(?:トップ|先頭)(?:へ|に)(?:戻る)?|"
+    "ページトップ|トップページ(?:へ(?:戻る)?)?|前の(?:ページ|記事)(?:へ)?|次の(?:ページ|記事)(?:へ)?|ツイート(?:する)?|シェア(?:する)?|"
+    "LINEで送る|はてなブックマーク|はてブ|印刷(?:する)?|ログイン|ログアウト|会員登録|新規登録|無料会員登録|サイトマップ|お問い?合わ?せ|"
+    "プライバシーポリシー|利用規約|特定商取引法に基づく表[記示]|コメント[ 　]?[(（]\\d+[)）]|"
+    "トラックバック(?:[ 　]?[(（]\\d+[)）])?|"
+    "この記事のトラックバックURL|スポンサー(?:ド)?リンク|Tweet|Share|Read more|Home|Menu|Login"
+)
+_BOILERPLATE = re.compile(
+    "|".join(
+        [
+            rf"[»≫>＞→▲△▼▽◀▶◁▷\[\]［］|｜・ 　]*(?:{_NAVIGATION})[»≫>＞→▲△▼▽◀▶◁▷\[\]［］|｜・ 　]*",
+            r"(?:この(?:項目|記事)は、?)?.{0,60}書きかけの(?:項目|記事)です。.{0,120}",
+            r"ウィキ(?:メディア・?コモンズ|ニュース|クォート|ソース|ブックス|データ|トラベル|バーシティ)に(?:は|、).{1,80}(?:あります|います)。",
+            r"(?:Copyright|©|\([cC]\) ?(?:19|20)\d\d).{0,120}|.{0,100}\bAll [Rr]ights [Rr]eserved\.?",
+            r"(?:ファイル|画像|File|Image):[^\n]{1,100}\.(?:jpe?g|png|gif|svg|JPE?G|PNG|GIF|SVG)",
+        ]
+    )
+)
+_LAST_HEADINGS = {
+    "脚注", "注釈", "注", "出典", "参考文献", "参照", "関連項目", "関連文献", "関連書籍", "関連記事", "外部リンク",
+    "画像", "ギャラリー",
+}  # fmt: skip
+
+
+def drop_boilerplate(text: str) -> tuple[str, int]:
+    """Take out whole lines that pages carry for other reasons than to be read, and headings with nothing below."""
+    lines = text.split("\n")
+    kept = [line for line in lines if not _BOILERPLATE.fullmatch(line.strip())]
+    while kept and (not kept[-1].strip() or kept[-1].strip() in _LAST_HEADINGS):
+        kept.pop()
+    n = sum(map(bool, map(str.strip, lines))) - sum(map(bool, map(str.strip, kept)))
+    return ("\n".join(kept), n) if n else (text, 0)
+
+
+# ---------------------------------------------------------------- personal data
+
+_MAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}[@＠](?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
+)
+_MAIL_MASK = "xxx@example.com"  # a name that is kept free for examples (RFC 2606)
+_DASH = "[-‐‑‒–—−－ー]"
+_PHONE = re.compile(
+    rf"(?<![\d.\-－])(?:[(（]?[0０][1-9１-９]\d{{0,3}}(?:{_DASH}|[)）]{_DASH}?|[(（])\d{{1,4}}(?:{_DASH}|[)）])\d{{3,4}}"
+    rf"|[+＋]81{_DASH}?\d{{1,4}}{_DASH}\d{{1,4}}{_DASH}\d{{4}}|0[789]0\d{{8}})(?![\d]|{_DASH}\d)"
+)
+_POSTAL = re.compile(rf"(?:〒|郵便番号)[ 　:：]?\d{{3}}{_DASH}?\d{{4}}(?!\d)")
+_DIGIT = re.compile(r"\d")
+
+
+def mask_personal_data(text: str) -> tuple[str, int]:
+    """Put zeros for the digits of Japanese telephone numbers and postal codes, and one mask for mail addresses.
+
+    A telephone number is one only with its area code in brackets or dashes and ten digits in all, or eleven if
+    it is a mobile or IP one (numbering plan of the Ministry of Internal Affairs); a postal code only after 〒 or
+    郵便番号.
+    """
+    n = 0
+    if "@" in text or "＠" in text:
+        text, n = _replace(_MAIL, lambda found: _MAIL_MASK, text, n)
+    text, n = _replace(_POSTAL, lambda found: _zeros(found[0]), text, n)
+    return _replace(_PHONE, _masked_phone, text, n)
+
+
+def _masked_phone(found: re.Match[str]) -> str:
+    digits = "".join(str(int(digit)) for digit in _DIGIT.findall(found[0]))
+    if found[0][0] in "+＋":
+        is_phone = len(digits) in (11, 12)  # 81, and the number without its 0
+    else:
+        is_phone = len(digits) == (11 if re.match("0[5789]0", digits) else 10)
+    return _zeros(found[0]) if is_phone else found[0]
+
+
+def _zeros(found: str) -> str:
+    """Zeros for digits, as wide as they were."""
+    return _DIGIT.sub(lambda digit: "0" if digit[0].isascii() else "０", found)
+
+
+# ---------------------------------------------------------------- white space, and all together
+
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+def tidy_space(text: str) -> tuple[str, int]:
+    """Take out spaces at line ends, all but one of several blank lines, and line feeds at both ends."""
+    lines = text.split("\n")
+    trimmed = [line.rstrip() for line in lines]
+    n = sum(map(str.__ne__, lines, trimmed))
+    text, count = _BLANK_LINES.subn("\n\n", "\n".join(trimmed))
+    bare = text.strip("\n")
+    return bare, n + count + (bare != text)
+
+
+EDITS: dict[str, Callable[[str], tuple[str, int]]] = {
+    "markup": drop_markup,
+    "empty-brackets": drop_empty_brackets,  # after markup, which empties them
+    "boilerplate": drop_boilerplate,
+    "personal-data": mask_personal_data,
+    "white-space": tidy_space,  # last: the others leave it behind
+}
+
+
+def edit(text: str, names: Iterable[str], form: str = "nfc") -> tuple[str, Counter[str]]:
+    """Normalise ``text`` (`normalise`, ``form``) and apply the edits of these names, until nothing changes any more.
+
+    So a second call changes nothing. Returns the text and, by name, in how many places each edit found something;
+    "normalisation" counts 1 if that changed anything. Raises `ValueError` for an unknown ``form``.
+    """
+    names, counts = list(names), Counter[str]()
+    while True:
+        before = text
+        text = normalise(text, form)
+        counts["normalisation"] |= text != before
+        for name in names:
+            text, n = EDITS[name](text)
+            counts[name] += n
+        if text == before:
+            return text, counts
+
+
+def _replace(pattern: re.Pattern[str], new: Callable[[re.Match[str]], str], text: str, n: int) -> tuple[str, int]:
+    """Replace each match; ``n`` plus the number of those that became something else."""
+    changed = 0
+
+    def put(found: re.Match[str]) -> str:
+        nonlocal changed
+        replacement = new(found)
+        changed += replacement != found[0]
+        return replacement
+
+    text = pattern.sub(put, text)
+    return text, n + changed

@@ -1,0 +1,266 @@
+"""`mamegpt clean`: what is kept, what is dropped and why; that nothing is lost, made up, or half-written."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mamegpt.clean import STEPS, Cleaner, clean, read_items
+from mamegpt.data_report import MAX_TOP, DataReport
+from mamegpt.dedup import Contamination, Folded
+from mamegpt.edits import EDITS
+from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.filters import FILTERS
+from mamegpt.sources import Document, read_documents
+from mamegpt.stories import stories
+
+STORIES = [text for _, text in stories(seed=3, n=12)]
+LINE = "この文は三十字をこえていて、ほかの文書にも同じものがあるので、二度目からは取り除かれます。"
+ROWS = [
+    {"title": "一<b>", "text": STORIES[0] + "<br>\n" + LINE},
+    {"title": "二", "text": STORIES[1] + " \n" + LINE},
+    {"title": "写し", "text": STORIES[0] + "\n" + LINE},
+    {"title": "ほぼ", "text": (STORIES[0] + "\n" + LINE).replace("。", "！", 1)},
+    {"title": "短", "text": "短い。"},
+    {"title": "空", "text": "<br>\n "},
+    {"title": "一覧", "text": "東京\n大阪\n名古屋\n札幌\n" * 8},
+    {"title": "中文", "text": "本文件说明如何安装和使用该软件，并列出所有选项。" * 3},
+    {"title": "宣伝", "text": "今すぐクリックして登録してください。" * 20},
+    {"title": "試験", "text": STORIES[2] + "\n" + STORIES[3]},
+    {"title": "<script>", "text": f"か\u3099くせい（）。{STORIES[4]}\n続きを読む\n〒604-8571"},
+]
+REASONS = {
+    "empty": 1, "short": 1, "no-sentence-end": 1, "not-japanese": 1, "repetitive": 1, "duplicates": 1,
+    "contamination": 1, "near-duplicates": 1,
+}  # fmt: skip
+
+
+ANOTHER_STEP_SEES_IT = ("short", "no-sentence-end", "not-japanese", "repetitive", "duplicates", "near-duplicates")
+
+
+@pytest.fixture
+def corpus(tmp_path) -> str:
+    return write_rows(tmp_path / "corpus.jsonl", ROWS)
+
+
+@pytest.fixture
+def items(tmp_path) -> Path:
+    path = tmp_path / "test.jsonl"
+    write_rows(path, [{"question": "短い", "choices": [STORIES[3], "はい"]}])
+    return path
+
+
+def write_rows(path: Path, rows: list) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def read_rows(path: Path) -> list:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_steps_are_all_there_are():
+    assert (*EDITS, *FILTERS, "duplicates", "contamination", "near-duplicates", "repeated-lines") == STEPS
+
+
+def test_every_document_is_kept_or_dropped_for_one_counted_reason(corpus, items, tmp_path):
+    out, dropped = tmp_path / "new" / "clean.jsonl", tmp_path / "dropped.jsonl"
+    report = clean(corpus, out, against=[items], write_dropped=dropped)
+    assert report.data.dropped == REASONS
+    assert [row["title"] for row in read_rows(out)] == ["一<b>", "二", "<script>"]
+    assert [row["text"] for row in read_rows(out)] == [
+        STORIES[0] + "\n" + LINE,
+        STORIES[1],
+        f"がくせい。{STORIES[4]}\n〒000-0000",
+    ]
+    assert [row["id"] for row in read_rows(out)] == ["corpus.jsonl#0", "corpus.jsonl#1", "corpus.jsonl#10"]
+    thrown = read_rows(dropped)
+    assert Counter(row["reason"] for row in thrown) == REASONS
+    assert {row["reason"]: row["detail"] for row in thrown if row["detail"]} == {
+        "duplicates": "corpus.jsonl#0",
+        "near-duplicates": "corpus.jsonl#0",
+        "contamination": Folded(STORIES[3]).alphanumeric,
+    }
+    assert all(row["text"] in [original["text"] for original in ROWS] for row in thrown)
+    assert report.rows()[:3] == [("read", "11"), ("kept", "3"), ("dropped, empty", "1")]
+    assert ("edited, markup", "1 documents, 1 places") in report.rows()
+    assert ("edited, repeated-lines", "1 documents, 1 places") in report.rows()
+    assert ("edited, normalisation", "1 documents, 1 places") in report.rows()
+    assert ("test items", "1 looked for, 2 too short") in report.rows()
+    data = report.data
+    assert data.before.n_documents == 11 == data.after.n_documents + sum(data.dropped.values())
+    assert data.before.n_characters == sum(len(row["text"]) for row in ROWS)
+    assert data.after.n_bytes == sum(len(row["text"].encode()) for row in read_rows(out))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".txt"])
+def test_cleaning_what_was_cleaned_changes_nothing(corpus, tmp_path, suffix):
+    first, second = tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
+    clean(corpus, first)
+    report = clean(str(first), second)
+    assert not any(report.data.dropped.values()) and not any(report.data.edited_places.values())
+    assert list(map(plain, read_documents(first))) == list(map(plain, read_documents(second)))
+    if suffix == ".txt":
+        assert first.read_bytes() == second.read_bytes()
+
+
+def plain(document: Document) -> tuple[str, str]:
+    return document.title, document.text
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_can_be_left_out(corpus, items, tmp_path, step):
+    against = [] if step == "contamination" else [items]
+    results = {}
+    for name, without in (("all", []), ("less", [step])):
+        data = clean(corpus, tmp_path / f"{name}.jsonl", without=without, against=against if without else [items]).data
+        results[name] = (tmp_path / f"{name}.jsonl").read_bytes()
+    assert step not in data.dropped and step not in data.edited_places
+    assert data.before.n_documents == data.after.n_documents + sum(data.dropped.values())
+    assert results["all"] != results["less"] or step in ANOTHER_STEP_SEES_IT
+
+
+def test_only_takes_one_step(corpus, tmp_path):
+    report = clean(corpus, tmp_path / "out.jsonl", only=["repetitive"], normalisation="nfkc").data
+    assert report.dropped == {"empty": 0, "repetitive": 3}
+    assert list(report.edited_places) == ["normalisation"]
+
+
+SMALL = st.sampled_from(
+    [*STORIES[:3], LINE, LINE.replace("。", ""), "<br>", "（）", "\n", "短い。", "English text.", "か\u3099"]
+)
+TEXTS = st.lists(st.lists(SMALL, max_size=6).map("\n".join), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(TEXTS, st.sets(st.sampled_from(STEPS)))
+def test_any_steps_on_any_texts(texts, left_out):
+    steps = [step for step in STEPS if step not in left_out]
+    against = Contamination([STORIES[2]])
+    counts = Counter[str]()
+
+    def run(documents: list[Document]) -> list[Document]:
+        cleaner, kept = Cleaner(steps, "nfc", against), []
+        for document in documents:
+            cleaned = cleaner(document)
+            counts[cleaned.reason] += 1
+            assert cleaned.reason in ["", *cleaner.reasons] and set(cleaned.edits) <= set(cleaner.edits)
+            if not cleaned.reason:
+                kept.append(cleaned.document)
+        return kept
+
+    once = run([Document(str(i), "", text) for i, text in enumerate(texts)])
+    assert counts.total() == len(texts) and counts[""] == len(once)
+    assert run(once) == once
+    source = "".join(texts).replace("か\u3099", "が")
+    assert all(line in source for document in once for line in document.text.split("\n"))  # <br> is a line of its own
+
+
+def test_the_second_copy_counts_as_a_copy_even_where_lines_were_taken_out():
+    cleaner = Cleaner()
+    documents = [STORIES[0] + "\n" + LINE, STORIES[1] + "\n" + LINE, STORIES[1] + "\n" + LINE, STORIES[1]]
+    found = [cleaner(Document(str(i), "", text)) for i, text in enumerate(documents)]
+    assert [cleaned.reason for cleaned in found] == ["", "", "duplicates", "duplicates"]
+    assert found[1].document.text == STORIES[1] and found[1].repeated_lines == [LINE]
+
+
+def test_items_from_every_format(tmp_path):
+    parquet, txt, jsonl = (tmp_path / f"a.{suffix}" for suffix in ("parquet", "txt", "jsonl"))
+    pyarrow.parquet.write_table(
+        pyarrow.table({"n": [1], "text": ["_START_ARTICLE_題_START_PARAGRAPH_文。"], "c": [["い", "ろ"]]}), parquet
+    )
+    txt.write_text("【題】\n文。\n\n【二】\n文二。\n\n", encoding="utf-8")
+    write_rows(jsonl, [{"q": "問い", "n": 3, "title": "題", "deep": {"a": ["答え", None]}}])
+    assert list(read_items([parquet, txt, jsonl])) == ["文。", "い", "ろ", "文。", "文二。", "問い", "答え"]
+
+
+def test_what_cannot_be_used_is_said_in_a_line(corpus, items, tmp_path):
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(ConfigError, match="contradict"):
+        clean(corpus, out, without=["markup"], only=["short"])
+    with pytest.raises(ConfigError, match="no step 'shrot'; there are markup, "):
+        clean(corpus, out, without=["shrot"])
+    with pytest.raises(ConfigError, match="needs --against"):
+        clean(corpus, out, only=["contamination"])
+    with pytest.raises(ConfigError, match="left out"):
+        clean(corpus, out, without=["contamination"], against=[items])
+    with pytest.raises(OutputError, match=r"format '\.csv'; name it one of \.jsonl, \.parquet, \.txt"):
+        clean(corpus, tmp_path / "out.csv")
+    with pytest.raises(OutputError, match=r"written as \.jsonl"):
+        clean(corpus, out, write_dropped=tmp_path / "a.txt")
+    with pytest.raises(OutputError, match=r"\.html or \.md"):
+        clean(corpus, out, report=tmp_path / "a.pdf")
+    with pytest.raises(OutputError, match="also read"):
+        clean(corpus, Path(corpus), overwrite=True)
+    with pytest.raises(OutputError, match="named twice"):
+        clean(corpus, out, write_dropped=out)
+    with pytest.raises(OutputError, match="is a folder"):
+        clean(corpus, tmp_path)
+    with pytest.raises(DataError, match=r"no file of test items .*none\.jsonl"):
+        clean(corpus, out, against=[tmp_path / "none.jsonl"])
+    for content in (b"{", b"\xff\n"):
+        items.write_bytes(b"{}\n" + content)
+        with pytest.raises(DataError, match=r"test\.jsonl, line "):
+            clean(corpus, out, against=[items])
+    damaged = tmp_path / "damaged.parquet"
+    damaged.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="not a readable parquet"):
+        clean(corpus, out, against=[damaged])
+    assert not out.exists()
+
+
+def test_whatever_goes_wrong_what_was_there_stays(corpus, tmp_path):
+    out, dropped, page = (tmp_path / "out" / name for name in ("o.parquet", "d.jsonl", "r.html"))
+    out.parent.mkdir()
+    out.write_text("old", encoding="utf-8")
+    with pytest.raises(OutputError, match="already exists"):
+        clean(corpus, out)
+    short = write_rows(tmp_path / "short.jsonl", [{"text": "短い。"}, {"text": "これも。"}])
+    with pytest.raises(DataError, match=r"nothing is left of .* 2 short; leave a step out"):
+        clean(short, out, write_dropped=dropped, report=page, overwrite=True)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(json.dumps(ROWS[0]) + "\n{", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        clean(str(broken), out, write_dropped=dropped, report=page, overwrite=True)
+    assert list(out.parent.iterdir()) == [out] and out.read_text(encoding="utf-8") == "old"
+    clean(corpus, out, write_dropped=dropped, report=page, overwrite=True)
+    assert sorted(out.parent.iterdir()) == sorted([out, dropped, page])
+
+
+def test_large_parquet_is_written_in_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr("mamegpt.writers.GROUP_CHARACTERS", 600)
+    rows = [{"title": str(i), "text": story} for i, story in enumerate(STORIES)]
+    out = tmp_path / "out.parquet"
+    clean(write_rows(tmp_path / "in.jsonl", rows), out, only=["white-space"])
+    assert pyarrow.parquet.read_metadata(out).num_row_groups > 1
+    assert [document.text for document in read_documents(out)] == STORIES
+
+
+def test_the_page_says_what_was_counted_and_escapes_what_it_shows(corpus, tmp_path):
+    pages = {}
+    for suffix in ("html", "md"):
+        page = tmp_path / f"report.{suffix}"
+        clean(corpus, tmp_path / f"{suffix}.jsonl", report=page)
+        pages[suffix] = page.read_text(encoding="utf-8")
+        assert "&lt;script&gt;" in pages[suffix] and "<script>" not in pages[suffix]
+        assert LINE in pages[suffix]
+    html = pages["html"]
+    assert "http" not in html and html.count("<blockquote") == 4 + 7
+    assert '<span lang="ja">除いた: 短すぎる</span><span lang="en">dropped, short</span>' in html
+    assert "| dropped, short | 1 |" in pages["md"] and "| kept | 4 |" in pages["md"]
+    assert "prefers-color-scheme:dark" in html
+
+
+def test_the_report_takes_no_more_memory_for_more_text():
+    report = DataReport(["short"], [])
+    for i in range(MAX_TOP + 10):
+        report.repeat(str(i))
+        report.repeat("often")
+        report.drop("short", str(i), "短い。")
+    assert report.repeated["often"] == MAX_TOP + 10 and len(report.repeated) < MAX_TOP
+    assert len(report.samples["short"]) == 4 and report.dropped["short"] == MAX_TOP + 10

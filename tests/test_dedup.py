@@ -1,0 +1,102 @@
+"""Copies, near-copies, lines and test items, held against the plain definitions."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mamegpt.dedup import BLOCK, OVERLAP, SHINGLE, Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
+from mamegpt.stories import stories
+from mamegpt.text import dedup_key
+
+STORIES = [text for _, text in stories(seed=7, n=60)]
+LINE = "三十字をこえる一行は、ほかの文書にもう一度出てきたら、くり返しとして取り除かれます。"
+
+
+@given(st.text())
+def test_the_key_is_the_one_of_extract(text):
+    assert Folded(text).key == dedup_key(text)
+
+
+def test_duplicates_whatever_the_width_and_space():
+    kept = Duplicates()
+    kept.add("a#1", Folded("ファミコンは 楽しい。"))
+    kept.add("a#2", Folded("ファミコンは楽しい。"))
+    assert kept.find(Folded("ﾌｧﾐｺﾝは\n楽しい。")) == "a#1"
+    assert kept.find(Folded("ファミコンは楽しいよ。")) == ""
+
+
+def jaccard(a: str, b: str) -> float:
+    x, y = (
+        {text[i : i + SHINGLE] for i in range(len(text) - SHINGLE + 1)} for text in (Folded(a).bare, Folded(b).bare)
+    )
+    return len(x & y) / len(x | y)
+
+
+def changed(text: str, n: int, seed: int) -> str:
+    characters = list(text)
+    for at in random.Random(seed).sample(range(len(text)), n):
+        characters[at] = "々"
+    return "".join(characters)
+
+
+def test_near_duplicates_are_those_of_the_plain_definition():
+    text = "\n".join(STORIES[:3])
+    kept = NearDuplicates()
+    kept.add("x", Folded(text))
+    for seed in range(20):
+        near, far = changed(text, len(text) // 100, seed), changed(text, len(text) // 10, seed)
+        assert jaccard(text, near) > 0.88 and kept.find(Folded(near)) == "x"
+        assert jaccard(text, far) < 0.6 and kept.find(Folded(far)) == ""
+    for i, story in enumerate(STORIES[3:]):
+        assert kept.find(Folded(story)) == ""
+        kept.add(str(i), Folded(story))
+    assert kept.find(Folded(STORIES[10])) == "7"
+    assert kept.find(Folded("短い")) == kept.find(Folded("")) == ""
+
+
+def test_repeated_lines():
+    lines = RepeatedLines()
+    first = f"見出し\n{LINE}\n見出し\n{LINE} \n終わり。"
+    assert lines.drop(Folded(first)) == ("見出し\n" + LINE + "\n見出し\n終わり。", [LINE + " "])
+    assert lines.drop(Folded(LINE)) == (LINE, [])  # nothing is kept yet
+    lines.add(Folded(first))
+    assert lines.drop(Folded(f"見出し\n{LINE.replace('、', '､')}\n新しい。")) == (
+        "見出し\n新しい。",
+        [LINE.replace("、", "､")],
+    )
+
+
+def shares(text: str, item: str) -> bool:
+    """The rule as it is written."""
+    a, b = Folded(text).alphanumeric, Folded(item).alphanumeric
+    length = min(OVERLAP, len(b))
+    return len(b) >= BLOCK and any(b[i : i + length] in a for i in range(len(b) - length + 1))
+
+
+@given(
+    st.text("あいう。 ", min_size=20, max_size=120),
+    st.integers(0, 100),
+    st.integers(0, 120),
+    st.text("うえ、", max_size=30),
+)
+def test_contamination_is_the_rule_as_it_is_written(item, start, length, around):
+    text = around + item[start : start + length] + around
+    found = Contamination([item]).find(Folded(text))
+    assert bool(found) == shares(text, item)
+    assert found in Folded(text).alphanumeric and found in Folded(item).alphanumeric
+
+
+@pytest.mark.parametrize("cut", range(0, 40, 3))
+def test_a_passage_is_found_wherever_it_begins(cut):
+    item, other = Folded(STORIES[0]).alphanumeric, STORIES[1]
+    test = Contamination([STORIES[0], "短い答え", "短い答え。", "ウィキペディアは誰でも編集できるフリー百科事典です"])
+    assert (test.n_items, test.n_too_short) == (2, 1)
+    assert item[cut : cut + OVERLAP] in test.find(Folded(other + item[cut : cut + OVERLAP] + other))
+    assert test.find(Folded(other + item[cut : cut + 30] + other)) == ""
+    assert test.find(Folded("（ウィキペディアは、誰でも編集できる\nフリー百科事典です。）")) != ""
+
+
+def test_nothing_to_look_for_finds_nothing():
+    assert Contamination(["はい"]).find(Folded("はい" * 40)) == ""

@@ -1,0 +1,152 @@
+"""What is taken out of a text, and above all what is not."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mamegpt.edits import (
+    EDITS,
+    drop_boilerplate,
+    drop_markup,
+    edit,
+    mask_personal_data,
+    tidy_space,
+)
+from mamegpt.text import normalise
+
+PIECES = st.sampled_from(
+    [
+        "<br>", "<", ">", "[[", "]]", "|", "{{", "}}", "'''", "==", "[1]", "（", "）", "、", "(", ")", "「", "」", "内",
+        "か", "\u3099", "\u200b", "\u00ad", "京都", "語：", "a@b.jp", "〒", "604-8571", "03-1234-5678", "続きを読む",
+        "脚注",        "\n", "\n\n\n", " ", "\u3000", "\r", "。", "09012345678", "-",
+    ]
+)  # fmt: skip
+NO_REFERENCE = st.lists(st.one_of(PIECES, st.characters(exclude_characters="&")), max_size=25).map("".join)
+REFERENCES = st.sampled_from(["&amp;", "&lt;", "br", "&gt;", "&#60;", "&", ";", "amp", "#13", "&nbsp;", "&#x110000;"])
+ANY_TEXT = st.lists(st.one_of(PIECES, REFERENCES, st.characters()), max_size=25).map("".join)
+
+
+@given(ANY_TEXT, st.sampled_from(["nfc", "nfkc", "none"]))
+@example("&amp;amp;lt;br>", "nfc")
+@example("か<br>\u3099", "nfc")
+@example("脚注<br>\n参考文献", "nfc")
+def test_to_edit_twice_is_to_edit_once(text, form):
+    once, _ = edit(text, EDITS, form)
+    twice, counts = edit(once, EDITS, form)
+    assert twice == once
+    assert not counts.total()
+
+
+@given(NO_REFERENCE)
+def test_edits_only_take_away(text):
+    names = [name for name in EDITS if name != "personal-data"]
+    kept, counts = edit(text, names)
+    rest = iter(normalise(text))
+    if "\u3099" not in text and "\u309a" not in text:  # what stood apart may join, か and U+3099 to が
+        assert all(character in rest for character in kept), "a subsequence"
+    assert (kept != normalise(text)) == bool(sum(counts[name] for name in names))
+
+
+@given(ANY_TEXT)
+def test_a_mask_changes_only_digits_and_addresses(text):
+    masked, n = mask_personal_data(text)
+    assert (masked != text) == (n > 0)
+    if "@" not in text and "＠" not in text:
+        assert len(masked) == len(text)
+        assert all(a == b or (a.isdecimal() and b in "0０") for a, b in zip(text, masked, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("雨。<BR>雪。<br />霧。</small>", "雨。雪。霧。"),
+        ('四行<ref>第三は異なる</ref>が設立<ref name="a"/>された', "四行が設立された"),
+        ("『<NHK>受信料』<AA+>を", "『<NHK>受信料』<AA+>を"),
+        ("a < b かつ b > c", "a < b かつ b > c"),
+        ("S&amp;W の &lt;子音&gt; &#9832; &#x2668;", "S&W の <子音> ♨ ♨"),
+        ("R&D; &nosuch; &notit;", "R&D; &nosuch; &notit;"),
+        ("&amp;lt;br&amp;gt;行", "行"),
+        ("[[京都市|京都]]の[[寺]]。[[ファイル:a.jpg|thumb|寺]]", "京都の寺。"),
+        ("'''京都'''（{{lang|en|Kyoto}}きょうと）", "京都（きょうと）"),
+        ("== 歴史 ==\n昔。", "歴史\n昔。"),
+        ("買い付けた[11][注釈 2]。a[1] と list[0]、要素[0]", "買い付けた。a[1] と list[0]、要素[0]"),
+        ("殯\u200eを\u200b行\ufeffう\x07", "殯を行う"),
+        ("👩\u200d🔬", "👩\u200d🔬"),
+    ],
+)
+def test_markup(text, expected):
+    assert edit(text, ["markup"])[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ピンス（）は氷", "ピンスは氷"),
+        ("足利義満（、1358年 - ）は", "足利義満（1358年 - ）は"),
+        ("かき氷（朝鮮語：）", "かき氷"),
+        ("英語（マレー語: ）。", "英語。"),
+        ("Yahoo!ブックス[『』]。", "Yahoo!ブックス。"),
+        ("後ろの（）内に西暦、右の()内の数字", "後ろの（）内に西暦、右の()内の数字"),
+        ("「」で囲む。この「　」の内のもの", "「」で囲む。この「　」の内のもの"),
+        ("引用符 () で、関数 main() を", "引用符 () で、関数 main() を"),
+        ("（さんよ、）それでは（；´Д｀）", "（さんよ、）それでは（；´Д｀）"),
+    ],
+)
+def test_empty_brackets(text, expected):
+    assert edit(text, ["empty-brackets"])[0] == expected
+
+
+def test_boilerplate_goes_by_the_line_and_headings_with_nothing_below():
+    text = (
+        "京都は古い。\n続きを読む »\nこの項目は、地理に関連した書きかけの項目です。加筆して下さい。\n"
+        "続きを読むうちに眠った。\n© 2024 Example Inc.\n"
+        "ウィキメディア・コモンズには、京都に関するカテゴリがあります。\n"
+        "脚注\n一。\n関連項目\n\n外部リンク\n"
+    )
+    assert drop_boilerplate(text) == ("京都は古い。\n続きを読むうちに眠った。\n脚注\n一。", 6)
+    assert drop_boilerplate("一。\n\n") == ("一。\n\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("電話075-681-3111（代表）", "電話000-000-0000（代表）"),
+        ("（075）462-5488。", "（000）000-0000。"),
+        ("TEL 03(3233)2101、０３−３２３３−２１０１", "TEL 00(0000)0000、００−００００−００００"),
+        ("携帯090-1234-5678か09012345678か+81-90-1234-5678", "携帯000-0000-0000か00000000000か+00-00-0000-0000"),
+        ("口座番号00110-2-5606、ISBN 0-19-852663-6", "口座番号00110-2-5606、ISBN 0-19-852663-6"),
+        ("03-1234-567、090-1234-567、2026-11-23、012-345-678", "03-1234-567、090-1234-567、2026-11-23、012-345-678"),
+        ("〒604-8571 京都市、郵便番号 6048571", "〒000-0000 京都市、郵便番号 0000000"),
+        ("604-8571年の数、〒の印", "604-8571年の数、〒の印"),
+        ("mame.taro+gpt@mail.example.co.jp へ", "xxx@example.com へ"),
+        ("@mamegpt と書く。a@b", "@mamegpt と書く。a@b"),
+    ],
+)
+def test_personal_data(text, expected):
+    masked, n = mask_personal_data(text)
+    assert masked == expected
+    assert (n > 0) == (masked != text)
+    assert mask_personal_data(masked) == (masked, 0)
+
+
+def test_white_space():
+    assert tidy_space("\n 字下げ。 \u3000\n\n\n\n次。\t\n") == (" 字下げ。\n\n次。", 4)
+    assert tidy_space("一。\n\n二。") == ("一。\n\n二。", 0)
+
+
+def test_every_edit_can_be_left_out_and_is_counted():
+    text = "か\u3099<br>（あ（））\n続きを読む\n〒604-8571 "
+    whole, counts = edit(text, EDITS)
+    assert whole == "が（あ）\n〒000-0000"
+    assert counts == {"normalisation": 1, "markup": 1, "empty-brackets": 1, "boilerplate": 1, "personal-data": 1,
+                      "white-space": 1}  # fmt: skip
+    for name in EDITS:
+        assert edit(text, [other for other in EDITS if other != name])[0] != whole
+    assert edit(text, [], "none")[0] == text
+
+
+def test_long_lines_take_no_longer_than_they_must():
+    for text in ("a." * 50_000 + "@", " " * 100_000 + "。", "（" * 50_000, "[[" * 50_000, "<" * 50_000, "0" * 100_000):
+        edit(text, EDITS)
+    assert drop_markup("<ref>" * 5_000)[0] == ""
+    assert edit("あ" + "「" * 500 + "」" * 500, ["empty-brackets"])[0] == "あ"
