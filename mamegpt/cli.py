@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -254,6 +254,23 @@ def generate(
             say("---")
 
 
+def play(
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = (),
+    host: str = "127.0.0.1",
+    port: int = 8765,
+) -> None:
+    """Write with models on a local page, which also answers the clients of OpenAI's completions (http://HOST:PORT/v1).
+
+    Args:
+        models: Runs, exported folders, folders of these, or Hub repositories (default: what runs/ and demo/ hold).
+        host: Address to listen at; only this machine reaches the default.
+        port: Port to listen at (0: any that is free).
+    """
+    from mamegpt.playground import play as serve
+
+    serve(models, host, port)
+
+
 def export(model: str, out: Path, spm_file: str = "", overwrite: bool = False) -> None:
     """Write a folder that transformers loads, and compare it with the model before saying it is done.
 
@@ -288,6 +305,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "eval": evaluate,
     "generate": generate,
+    "play": play,
     "export": export,
     "doctor": doctor,
 }
