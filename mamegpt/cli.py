@@ -290,6 +290,24 @@ def export(model: str, out: Path, spm_file: str = "", overwrite: bool = False) -
     )
 
 
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    out: Path = Path("report.html"),
+) -> None:
+    """Show what happened in one or several runs, as one HTML file: curves, results, samples, text, settings.
+
+    Args:
+        runs: Folders of runs, finished or not.
+        out: HTML file to write; one that is there is replaced when the new one is complete.
+    """
+    from mamegpt.report import report as write
+
+    if not runs:
+        raise ConfigError("name at least one run, such as: mamegpt report runs/first")
+    write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
+    say(f"{out}: open it with any browser")
+
+
 def doctor() -> None:
     """What this machine can do, and what mamegpt would choose on it."""
     from mamegpt.machine import facts
@@ -306,6 +324,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": evaluate,
     "generate": generate,
     "play": play,
+    "report": report,
     "export": export,
     "doctor": doctor,
 }

@@ -24,7 +24,7 @@ from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
 
 Mame = Callable[..., tuple[int | str | None, str, str]]
-NAMES = ["demo", "download", "extract", "tokenizer", "train", "eval", "generate", "play", "export", "doctor"]
+NAMES = ["demo", "download", "extract", "tokenizer", "train", "eval", "generate", "play", "report", "export", "doctor"]
 
 
 @pytest.fixture
