@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -334,6 +334,23 @@ def generate(
             say("---")
 
 
+def play(
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = (),
+    host: str = "127.0.0.1",
+    port: int = 8765,
+) -> None:
+    """Write with models on a local page, which also answers the clients of OpenAI's completions (http://HOST:PORT/v1).
+
+    Args:
+        models: Runs, exported folders, folders of these, or Hub repositories (default: what runs/ and demo/ hold).
+        host: Address to listen at; only this machine reaches the default.
+        port: Port to listen at (0: any that is free).
+    """
+    from mamegpt.playground import play as serve
+
+    serve(models, host, port)
+
+
 def export(model: str, out: Path, spm_file: str = "", overwrite: bool = False) -> None:
     """Write a folder that transformers loads, and compare it with the model before saying it is done.
 
@@ -353,6 +370,24 @@ def export(model: str, out: Path, spm_file: str = "", overwrite: bool = False) -
     )
 
 
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    out: Path = Path("report.html"),
+) -> None:
+    """Show what happened in one or several runs, as one HTML file: curves, results, samples, text, settings.
+
+    Args:
+        runs: Folders of runs, finished or not.
+        out: HTML file to write; one that is there is replaced when the new one is complete.
+    """
+    from mamegpt.report import report as write
+
+    if not runs:
+        raise ConfigError("name at least one run, such as: mamegpt report runs/first")
+    write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
+    say(f"{out}: open it with any browser")
+
+
 def doctor() -> None:
     """What this machine can do, and what mamegpt would choose on it."""
     from mamegpt.machine import facts
@@ -369,6 +404,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "eval": evaluate,
     "generate": generate,
+    "play": play,
+    "report": report,
     "export": export,
     "doctor": doctor,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,26 @@ from mamegpt.one_token import Head, OneToken, has_step, one_thread
 from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["KVCache", "Sampling", "generate", "stream", "stream_ids"]
+__all__ = ["KVCache", "Sampling", "Token", "generate", "stream", "stream_ids", "stream_tokens"]
+
+
+class Token(NamedTuple):
+    """One step of a text, as `stream_tokens` makes it.
+
+    The last step is no token and has no id: it brings the text that was held back, and says why the text ended.
+    """
+
+    text: str
+    """What can be shown now: nothing while a character, or what may become a stop string, is incomplete."""
+    offset: int
+    """Characters of the continuation before this token."""
+    id: int | None = None
+    logprob: float | None = None
+    """Natural logarithm of the model's own probability, before temperature, penalty and cuts."""
+    alternatives: Sequence[tuple[int, float]] = ()
+    """The most likely ids and their ``logprob``, best first."""
+    finish: Literal["stop", "length"] | None = None
+    """Of the last step: a stop string or the end of the text came, or there were enough tokens."""
 
 
 class KVCache:
@@ -96,7 +116,6 @@ def choose(logits: Tensor, seen: Sequence[int] | Tensor, sampling: Sampling, gen
     return int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
 
 
-@torch.inference_mode()
 def stream_ids(
     model: LanguageModel,
     ids: Sequence[int],
@@ -110,22 +129,37 @@ def stream_ids(
 
     ``ids`` holds at least one id. The model is switched to evaluation mode.
     """
-    sampling = sampling or Sampling()
+    steps = _steps(model, ids, max_new_tokens, sampling or Sampling(), eos_id, use_cache, with_logits=False)
+    return (next_id for next_id, _ in steps)
+
+
+@torch.inference_mode()
+def _steps(
+    model: LanguageModel,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    eos_id: int | None,
+    use_cache: bool,
+    with_logits: bool,
+) -> Iterator[tuple[int, Tensor | None]]:
+    """Each new id, and the logits (V,) it was chosen from; without ``with_logits`` they may be left out."""
     model.eval()
     generator = torch.Generator(model.out_head.weight.device).manual_seed(sampling.seed)
-    is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1
+    is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
     head = Head(model.out_head.weight) if use_cache and has_step(model) else None
     all_ids = list(ids)
     for state in itertools.islice(_last_states(model, all_ids, use_cache, head is not None), max_new_tokens):
+        logits = None
         if head is not None and is_plain:
             next_id = head.most_likely(state)
         else:
-            logits = model.out_head(state) if head is None else head.logits(state)
+            logits = (model.out_head(state) if head is None else head.logits(state)).float()
             with one_thread():
-                next_id = choose(logits.float(), all_ids, sampling, generator)
+                next_id = choose(logits, all_ids, sampling, generator)
         if next_id == eos_id:
             return
-        yield next_id
+        yield next_id, logits
         all_ids.append(next_id)
 
 
@@ -164,6 +198,21 @@ def stream(
     An empty prompt starts a new document. Raises `ConfigError`, before anything is computed, for impossible
     settings, or for an empty prompt with a tokenizer that has no end-of-text token.
     """
+    tokens = stream_tokens(model, tokenizer, prompt, max_new_tokens, sampling, use_cache=use_cache)
+    return (token.text for token in tokens if token.text)
+
+
+def stream_tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    n_alternatives: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Token]:
+    """As `stream`, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what else was."""
     sampling = sampling or Sampling()
     sampling.validate()
     if max_new_tokens < 1:
@@ -173,27 +222,49 @@ def stream(
         if tokenizer.eos_id is None:
             raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
         ids = [tokenizer.eos_id]
-    return _pieces(model, tokenizer, ids, max_new_tokens, sampling, use_cache)
+    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, n_alternatives, use_cache)
 
 
-def _pieces(
-    model: LanguageModel, tokenizer: Tokenizer, ids: list[int], max_new_tokens: int, sampling: Sampling, use_cache: bool
-) -> Iterator[str]:
-    """The generator behind `stream`, which has looked at its arguments."""
+def _tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    n_alternatives: int | None,
+    use_cache: bool,
+) -> Iterator[Token]:
+    """The generator behind `stream_tokens`, which has looked at its arguments."""
     decoder = tokenizer.stream()
     for token in ids:
         decoder.push(token)
     held = ""  # text that may turn out to be the beginning of a stop string
-    for new_id in stream_ids(model, ids, max_new_tokens, sampling, tokenizer.eos_id, use_cache=use_cache):
-        held += decoder.push(new_id)
-        ready, held, stopped = _release(held, sampling.stop)
-        if ready:
-            yield ready
+    n_tokens = n_characters = 0
+    scored = n_alternatives is not None
+    for new_id, logits in _steps(model, ids, max_new_tokens, sampling, tokenizer.eos_id, use_cache, scored):
+        offset = n_characters
+        new = decoder.push(new_id)
+        n_characters += len(new)
+        n_tokens += 1
+        ready, held, stopped = _release(held + new, sampling.stop)
+        if n_alternatives is None or logits is None:
+            yield Token(ready, offset, new_id)
+        else:
+            yield Token(ready, offset, new_id, *_likely(logits, new_id, n_alternatives))
         if stopped:
+            yield Token("", n_characters, finish="stop")
             return
     ready, held, stopped = _release(held + decoder.flush(), sampling.stop)
-    if ready or (held and not stopped):
-        yield ready + ("" if stopped else held)
+    is_end = stopped or n_tokens < max_new_tokens
+    yield Token(ready if stopped else ready + held, n_characters, finish="stop" if is_end else "length")
+
+
+def _likely(logits: Tensor, chosen: int, k: int) -> tuple[float, list[tuple[int, float]]]:
+    """From logits (V,): the log-probability of the id ``chosen``, and the ``k`` most likely ids with theirs."""
+    with torch.inference_mode(), one_thread():
+        logprobs = logits.log_softmax(-1)
+        best = logprobs.topk(min(k, logits.numel()))
+        return logprobs[chosen].item(), list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def generate(

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-__all__ = ["facts", "has_bf16", "has_compiler"]
+__all__ = ["facts", "hardware", "has_bf16", "has_compiler"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -23,18 +23,25 @@ def facts(folder: Path) -> list[tuple[str, str]]:
     """Processor, memory, compiler, accelerators, disk at ``folder``, Hub, and what mamegpt would choose."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return [
-        ("system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
-        ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
-        ("processor", f"{_processor()}, {_cores()}"),
-        ("vector units", _vector_units()),
-        ("memory", _memory()),
-        ("GPU", _gpu()),
+        *hardware(),
         ("C++ compiler", _compiler()),
         ("disk", f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free at {folder.resolve()}"),
         ("Hub", _hub()),
         ("will train on", device.type),
         ("will compute in", "bf16 or fp32, whichever a run measures to be faster" if has_bf16(device) else "fp32"),
         ("will compile", "runs of 10 minutes and more, if measured to gain" if has_compiler(device) else "nothing"),
+    ]
+
+
+def hardware() -> list[tuple[str, str]]:
+    """System, PyTorch, processor, memory and accelerators."""
+    return [
+        ("system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
+        ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("processor", f"{_processor()}, {_cores()}"),
+        ("vector units", _vector_units()),
+        ("memory", _memory()),
+        ("GPU", _gpu()),
     ]
 
 

@@ -43,8 +43,9 @@ class Pretrained:
 def load_pretrained(
     where: str, *, spm_file: str = "", device: str | torch.device = "cpu", trust_remote_code: bool = False
 ) -> Pretrained:
-    """Load a run's folder (its newest checkpoint), an exported folder, or a Hub repository, in evaluation mode.
+    """Load a run's folder (its newest checkpoint), one checkpoint, an exported folder, or a Hub repository.
 
+    The model is in evaluation mode.
     ``spm_file`` names the SentencePiece model inside a folder or repository; empty: the only one there is.
 
     Raises `ModelError` if there is no such model, or if loading it would run its own code and
@@ -52,7 +53,9 @@ def load_pretrained(
     """
     folder = Path(where)
     if (folder / "checkpoints").is_dir():
-        found = _load_run(folder)
+        found = _load_run(folder, checkpoint.latest(folder / "checkpoints"))
+    elif folder.parent.name == "checkpoints" and folder.is_dir():
+        found = _load_run(folder.parent.parent, folder)
     else:
         found = _load_repository(where, spm_file, trust_remote_code)
     found.model.to(device).eval()
@@ -99,9 +102,8 @@ def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) 
         raise ModelError(f"{origin} does not fit the model: {' '.join(line.strip() for line in lines[1:3])}") from None
 
 
-def _load_run(run: Path) -> Pretrained:
+def _load_run(run: Path, path: Path | None) -> Pretrained:
     config = TrainConfig.load(run / "config.json")
-    path = checkpoint.latest(run / "checkpoints")
     if path is None:
         raise CheckpointError(f"{run} has no checkpoint yet; go on with: mamegpt train --resume {run}")
     tokenizer = Tokenizer.load(run / "tokenizer.model")

@@ -40,6 +40,7 @@ from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, OutputError, TokenizerError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
+from mamegpt.metrics import METRICS_FILE, read_metrics
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace, measured
@@ -52,7 +53,6 @@ __all__ = ["CHECKPOINTS", "CONFIG_FILE", "TrainResult", "last_quality", "train"]
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.model"
-METRICS_FILE = "metrics.jsonl"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
 
@@ -367,11 +367,7 @@ class _Metrics:
         self._unread: list[tuple[int, float, Tensor]] = []
         if not path.exists():
             return
-        records = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):  # a killed process leaves half a line
-                records.append(json.loads(line))
-        records = [record for record in records if record["step"] <= first_step]
+        records = [record for record in read_metrics(path.parent) if record["step"] <= first_step]
         self.losses = [record["loss"] for record in records if "loss" in record]
         for record in records:
             if "quality" in record:

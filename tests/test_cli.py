@@ -24,7 +24,9 @@ from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
 
 Mame = Callable[..., tuple[int | str | None, str, str]]
-NAMES = ["demo", "download", "extract", "clean", "tokenizer", "train", "eval", "generate", "export", "doctor"]
+NAMES = [
+    "demo", "download", "extract", "clean", "tokenizer", "train", "eval", "generate", "play", "report", "export", "doctor",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -86,7 +88,9 @@ def test_help_of_a_command_names_every_option(mame: Mame, name: str) -> None:
     assert code == 0
     for option in inspect.signature(COMMANDS[name]).parameters:
         if option not in ("config", "sampling"):
-            assert f"--{option.replace('_', '-')} " in out, option
+            assert f"--{option.replace('_', '-')} " in out or f" [{option.upper().removesuffix('S')} ...]" in out, (
+                option
+            )
 
 
 @pytest.mark.parametrize(("name", "cls"), [("train", config.TrainConfig), ("generate", sampling.Sampling)])

@@ -24,6 +24,7 @@ from mamegpt.errors import ConfigError
 from mamegpt.generation import (
     KVCache,
     Sampling,
+    Token,
     choose,
     generate,
     keep_min_p,
@@ -32,6 +33,7 @@ from mamegpt.generation import (
     penalise_repetition,
     stream,
     stream_ids,
+    stream_tokens,
 )
 from mamegpt.models import ARCHITECTURES, LanguageModel
 from mamegpt.one_token import STEPS, Head, OneToken, has_step
@@ -392,6 +394,45 @@ def test_random_streams_add_up_to_the_decoded_ids(model: LanguageModel, little: 
     pieces = list(stream(model, little.tokenizer, "豆の", 60, sampling))
     assert "豆の" + "".join(pieces) == little.tokenizer.decode(prompt + ids)
     assert "".join(pieces) == generate(model, little.tokenizer, "豆の", 60, sampling)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), WARM, Sampling(temperature=0.5, top_k=3, repetition_penalty=1.5)])
+def test_tokens_are_the_stream_and_the_models_own_probabilities(
+    model: LanguageModel, little: Little, sampling: Sampling
+) -> None:
+    prompt = little.tokenizer.encode("豆の")
+    *tokens, last = stream_tokens(model, little.tokenizer, "豆の", 40, sampling, n_alternatives=4)
+    ids = list(stream_ids(model, prompt, 40, sampling, little.tokenizer.eos_id))
+    assert [token.id for token in tokens] == ids
+    assert [token.text for token in (*tokens, last) if token.text] == list(
+        stream(model, little.tokenizer, "豆の", 40, sampling)
+    )
+    assert (last.id, last.finish) == (None, "length" if len(ids) == 40 else "stop")
+    for i, token in enumerate(tokens):
+        with torch.inference_mode():
+            expected = model(torch.tensor([[*prompt, *ids[:i]][-CONTEXT:]]))[0, -1].log_softmax(-1)
+        best = expected.topk(4)
+        assert token.logprob == pytest.approx(expected[ids[i]].item(), abs=1e-3)
+        assert [logprob for _, logprob in token.alternatives] == pytest.approx(best.values.tolist(), abs=1e-3)
+        assert token.offset == len("".join(t.text for t in tokens[:i]))
+    plain = list(stream_tokens(model, little.tokenizer, "豆の", 40, sampling))
+    assert [t._replace(logprob=None, alternatives=()) for t in (*tokens, last)] == plain
+
+
+def test_tokens_know_where_they_begin_and_why_the_text_ended(little: Little) -> None:
+    ids = little.tokenizer.encode("あ𠮷い")
+    scripted = Scripted(little.tokenizer, len(little.tokenizer.encode("豆")), ids)
+
+    def tokens(n: int, *stop: str) -> list[Token]:
+        sampling = Sampling(stop=list(stop))
+        return list(stream_tokens(scripted, little.tokenizer, "豆", n, sampling, use_cache=False))  # type: ignore[arg-type]
+
+    assert [token.offset for token in tokens(99)] == [0, 1, 1, 1, 1, 2, 3]  # 𠮷 is spelt in four bytes
+    assert [token.text for token in tokens(99)] == ["あ", "", "", "", "𠮷", "い", ""]
+    assert tokens(99)[-1].finish == "stop"
+    assert tokens(3)[-1] == Token("\ufffd\ufffd", 1, finish="length")
+    assert tokens(99, "い")[-1] == tokens(6, "い")[-1] == Token("", 3, finish="stop")
+    assert tokens(5, "𠮷い")[-1] == Token("𠮷", 2, finish="length")  # it was no stop string after all
 
 
 STORY = "むかし、豆のきつねが、きのこを、見つけました。おしまい。\n\n【次】"

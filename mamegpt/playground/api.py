@@ -1,0 +1,142 @@
+"""OpenAI's completions, as far as they make sense here: requests read strictly, answers and chunks written.
+
+Format: OpenAI's API reference, "Completions" (``POST /v1/completions``). Beyond it a request may hold ``top_k``,
+``min_p`` and ``repetition_penalty``, as `mamegpt.sampling.Sampling` explains them, and up to ten ``logprobs``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from mamegpt.errors import ConfigError
+from mamegpt.generation import Sampling
+from mamegpt.playground.engine import MAX_TEXTS, Made, Order
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
+
+MAX_CHARACTERS = 20_000
+"""Longest prompt, and longest list of stop strings, in characters."""
+MAX_TOKENS = 2048
+"""Longest continuation."""
+MAX_LOGPROBS = 10
+MAX_TOP_K = 1_000_000
+MAX_SEED = (1 << 53) - 1  # the largest whole number that JavaScript keeps
+
+UNSUPPORTED: dict[str, Any] = {
+    "suffix": None, "echo": False, "best_of": None, "logit_bias": None, "frequency_penalty": 0, "presence_penalty": 0,
+}  # fmt: skip
+"""What OpenAI has and we do not, by the value that asks for nothing."""
+OUTSIDE = {"stream", "stream_options", "user"}
+"""Fields that do not change the texts."""
+NUMBERS: dict[str, float] = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+def read_order(body: object) -> Order:
+    """The order in a request's JSON. Raises `ConfigError` for what is wrong, unknown or too much."""
+    if not isinstance(body, dict):
+        raise ConfigError("the body must be a JSON object")
+    fields: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
+    for name, nothing in UNSUPPORTED.items():
+        if fields.pop(name, nothing) not in (nothing, {}):
+            raise ConfigError(f"{name} is not supported; leave it out")
+    prompts = _texts(fields.pop("prompt", ""), "prompt")
+    numbers = {name: _number(fields.pop(name, default), name) for name, default in NUMBERS.items()}
+    sampling = Sampling(
+        **numbers,
+        top_k=_between(fields.pop("top_k", 0), "top_k", 0, MAX_TOP_K),
+        seed=_between(fields.pop("seed", random.randrange(MAX_SEED)), "seed", 0, MAX_SEED),
+        stop=_texts(fields.pop("stop", []), "stop"),
+    )
+    sampling.validate()
+    logprobs = fields.pop("logprobs", None)
+    order = Order(
+        model=str(fields.pop("model", "")),
+        prompts=prompts,
+        n=_between(fields.pop("n", 1), "n", 1, MAX_TEXTS),
+        max_tokens=_between(fields.pop("max_tokens", 16), "max_tokens", 1, MAX_TOKENS),
+        sampling=sampling,
+        n_alternatives=None if logprobs is None else _between(logprobs, "logprobs", 0, MAX_LOGPROBS),
+    )
+    if unknown := sorted(fields.keys() - OUTSIDE):
+        raise ConfigError(f"unknown: {', '.join(map(repr, unknown))}")
+    if not 1 <= order.n_texts <= MAX_TEXTS:
+        raise ConfigError(f"prompts times n must lie between 1 and {MAX_TEXTS}, not be {order.n_texts}")
+    return order
+
+
+def merge(batch: Sequence[Made], scored: bool) -> list[dict[str, Any]]:
+    """Steps of several texts, in order, as ``choices``: one for each text, with ``logprobs`` if they were asked for."""
+    texts: dict[int, list[Made]] = {}
+    for made in batch:
+        texts.setdefault(made.number, []).append(made)
+    return [
+        {
+            "index": number,
+            "text": "".join(step.token.text for step in made),
+            "finish_reason": made[-1].token.finish,
+            "logprobs": _logprobs(made) if scored else None,
+        }
+        for number, made in texts.items()
+    ]
+
+
+def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
+    """Tokens read and written; ``made`` are all steps."""
+    n_read = order.n * sum(len(made[0].tokenizer.encode(prompt)) for prompt in order.prompts)
+    n_written = sum(step.token.id is not None for step in made)
+    return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
+
+
+def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
+    """A failure, as OpenAI's clients expect it."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+
+def _logprobs(made: Sequence[Made]) -> dict[str, Any]:
+    """``text_offset`` counts characters of the continuation; a token that begins nothing has that of the next."""
+    steps = [step for step in made if step.token.id is not None]
+    return {
+        "tokens": [_shown(step.tokenizer, step.token.id) for step in steps],
+        "token_logprobs": [step.token.logprob for step in steps],
+        "top_logprobs": [
+            {_shown(step.tokenizer, i): logprob for i, logprob in step.token.alternatives} for step in steps
+        ],
+        "text_offset": [step.token.offset for step in steps],
+    }
+
+
+def _shown(tokenizer: Tokenizer, token: int | None) -> str:
+    """The text of a token; the name of one that has none of its own, such as ``<0xE8>`` or ``</s>``."""
+    assert token is not None
+    raw = tokenizer.token_bytes(token)
+    try:
+        return raw.decode() or tokenizer.piece(token)
+    except UnicodeDecodeError:
+        return tokenizer.piece(token)
+
+
+def _texts(value: object, name: str) -> list[str]:
+    """A string, or a list of them; OpenAI's lists of token ids are not taken, for they depend on the tokenizer."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{name} must be a string or a list of strings")
+    if sum(map(len, texts)) > MAX_CHARACTERS:
+        raise ConfigError(f"{name} must not be longer than {MAX_CHARACTERS:,} characters")
+    return texts
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e9 < value < 1e9:
+        raise ConfigError(f"{name} must be a number, and a sensible one")
+    return float(value)
+
+
+def _between(value: object, name: str, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be a whole number")
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must lie between {least:,} and {most:,}, not be {value:,}")
+    return value

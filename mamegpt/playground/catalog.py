@@ -1,0 +1,95 @@
+"""Which models there are to write with: runs, their checkpoints, exported folders, found anew each time one asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mamegpt import checkpoint
+from mamegpt.errors import ModelError
+from mamegpt.hub import is_hub_name
+from mamegpt.metrics import read_metrics
+
+__all__ = ["PLACES", "Entry", "bits_per_character", "entries"]
+
+PLACES = ("runs", "demo*")
+"""Where models are looked for if none is named: folders below the current one."""
+DEPTH = 3
+"""Levels of folders that are looked into."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model by the name it is asked for: what ``--model`` of the other commands takes.
+
+    ``stamp`` changes when another model has come to stand under that name. ``created`` is in seconds since 1970.
+    ``step`` and ``run`` are those of a checkpoint.
+    """
+
+    name: str
+    stamp: str
+    created: int
+    step: int | None = None
+    run: Path | None = None
+
+
+def entries(models: Sequence[str]) -> list[Entry]:
+    """The models that ``models`` name, or hold if they are folders of models; by default those in `PLACES`.
+
+    The newest is first; earlier checkpoints of a run follow it. Raises `ModelError` if there is none, or if one of
+    ``models`` is neither a folder with a model in it nor the name of one on the Hub.
+    """
+    groups: list[list[Entry]] = []
+    for name in models or [str(path) for place in PLACES for path in Path().glob(place)]:
+        inside = [group for folder in _folders(Path(name), DEPTH) if (group := _of_folder(folder))]
+        if not inside and is_hub_name(name) and not Path(name).exists():
+            inside = [[Entry(name, name, 0)]]
+        if not inside and models:
+            raise ModelError(f"no model in {name}: it is neither a run nor an exported folder, and holds none")
+        groups += inside
+    if not groups:
+        raise ModelError(f"no model in {' or '.join(PLACES)} here; name one, or make one with: mamegpt demo")
+    groups.sort(key=lambda group: -group[0].created)
+    return list({entry.name: entry for group in groups for entry in group}.values())
+
+
+def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
+    """By name, the bits per character of those that were validated in training, at their very step."""
+    by_step: dict[tuple[Path | None, int | None], float] = {
+        (run, record["step"]): record["quality"]["bits_per_character"]
+        for run in {entry.run for entry in found if entry.run}
+        for record in read_metrics(run)
+        if "quality" in record
+    }
+    return {entry.name: by_step[entry.run, entry.step] for entry in found if (entry.run, entry.step) in by_step}
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """A folder and those below it; models are not looked into."""
+    if not folder.is_dir():
+        return
+    yield folder
+    if depth and not (folder / "config.json").exists():
+        for inner in sorted(folder.iterdir()):
+            if not inner.name.startswith("."):
+                yield from _folders(inner, depth - 1)
+
+
+def _of_folder(folder: Path) -> list[Entry]:
+    """What can be loaded of a folder: a run (its newest checkpoint) and its earlier ones, a checkpoint, an export."""
+    if saved := checkpoint.checkpoints(folder / "checkpoints"):
+        newest, *earlier = reversed(saved)
+        return [_of_checkpoint(folder, newest), *(_of_checkpoint(path, path) for path in earlier)]
+    if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
+        return [_of_checkpoint(folder, folder)]
+    for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
+        if weights.is_file() and (folder / "config.json").is_file():
+            changed = weights.stat().st_mtime
+            return [Entry(str(folder), f"{folder} {changed}", int(changed))]
+    return []
+
+
+def _of_checkpoint(name: Path, path: Path) -> Entry:
+    step = int(path.name.removeprefix("step-"))
+    return Entry(str(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)

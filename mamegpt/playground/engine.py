@@ -1,0 +1,235 @@
+"""Text for many at once, on one thread: a queue, a few slots that take turns token by token, and cancelling.
+
+One thread computes, for a small model runs no faster on two. The event loop of the server hands in a `Job`, and
+reads what becomes of it. Who waits is told the place in the queue; who goes away is forgotten at the next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import threading
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mamegpt.errors import MamegptError, ModelError
+from mamegpt.generation import Sampling, Token, stream_tokens
+from mamegpt.playground.catalog import Entry, entries
+from mamegpt.pretrained import Pretrained, load_pretrained
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["MAX_TEXTS", "MAX_WAITING", "Engine", "Failed", "Job", "Made", "Order", "Queued"]
+
+MAX_TEXTS = 8
+"""Texts written at the same time, and in one order. Each holds its own keys and values."""
+MAX_WAITING = 1000
+"""Orders that may wait; a further one is refused."""
+MAX_LOADED = 4
+"""Models kept in memory; the one that was used longest ago makes room."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for: ``n`` continuations of each prompt, the i-th with ``sampling.seed + i``."""
+
+    model: str
+    prompts: Sequence[str]
+    n: int
+    max_tokens: int
+    sampling: Sampling
+    n_alternatives: int | None = None
+
+    @property
+    def n_texts(self) -> int:
+        """Continuations in all."""
+        return len(self.prompts) * self.n
+
+
+class Queued(NamedTuple):
+    """The job waits; ``position`` is 1 if it is next."""
+
+    position: int
+
+
+class Made(NamedTuple):
+    """The text number ``number`` went on by a token, or ended. The tokenizer is there to read other ids with."""
+
+    number: int
+    token: Token
+    tokenizer: Tokenizer
+
+
+class Failed(NamedTuple):
+    """Nothing more will come. ``error`` is a user's mistake, or None for one of ours."""
+
+    error: MamegptError | None
+
+
+Event = Queued | Made | Failed
+
+
+class Job:
+    """An order that was handed in: events come from the engine's thread and are read in the event loop."""
+
+    def __init__(self, order: Order, loop: asyncio.AbstractEventLoop) -> None:
+        self.order = order
+        self.cancelled = False
+        self._loop = loop
+        self._events: deque[Event] = deque()
+        self._ready = asyncio.Event()
+        self._told = False
+
+    def put(self, event: Event) -> None:
+        """Hand over an event; the event loop is woken once for as many as it finds."""
+        self._events.append(event)
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._ready.set)
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """What has happened since the last time, until all texts have ended."""
+        left = self.order.n_texts
+        while left:
+            await self._ready.wait()
+            self._ready.clear()
+            self._told = False  # before reading: what comes from now on wakes us again
+            batch = [self._events.popleft() for _ in range(len(self._events))]
+            yield batch
+            left -= sum(isinstance(event, Made) and event.token.finish is not None for event in batch)
+            if any(isinstance(event, Failed) for event in batch):
+                return
+
+
+class Engine:
+    """The thread and its queue. ``models`` are those of `catalog.entries`."""
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self.models = models
+        self._loaded: OrderedDict[str, Pretrained] = OrderedDict()
+        self._waiting: deque[Job] = deque()
+        self._running: deque[tuple[Job, Iterator[None]]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work; what is handed in before waits."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End after the current token; what waits or runs gets no further event."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, order: Order) -> Job | None:
+        """Hand in an order, from within an event loop; None if too many wait already."""
+        job = Job(order, asyncio.get_running_loop())
+        with self._changed:
+            if len(self._waiting) >= MAX_WAITING:
+                return None
+            self._waiting.append(job)
+            job.put(Queued(len(self._waiting)))
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Forget a job, wherever it is."""
+        with self._changed:
+            job.cancelled = True
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._tell_positions()
+
+    def status(self) -> dict[str, int]:
+        """How many orders run and wait."""
+        with self._changed:
+            return {"running": len(self._running), "waiting": len(self._waiting)}
+
+    def find(self, name: str) -> Entry:
+        """The entry of that name; empty: the newest. Raises `ModelError` if there is none."""
+        found = entries(self.models)
+        for entry in found:
+            if name in ("", entry.name):
+                return entry
+        raise ModelError(f"no model {name!r}; choose from: {', '.join(entry.name for entry in found)}")
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._running or self._waiting)
+                if self._closed:
+                    return
+                self._admit()
+            if not self._running:
+                continue
+            job, turns = self._running[0]
+            alive = not job.cancelled and self._turn(job, turns)
+            with self._changed:
+                self._running.rotate(-1)
+                if not alive:
+                    self._running.pop()
+
+    def _admit(self) -> None:
+        """Let waiting jobs in, in order, while there is room for all their texts."""
+        n_before = len(self._waiting)
+        n_texts = sum(job.order.n_texts for job, _ in self._running)
+        while self._waiting and n_texts + self._waiting[0].order.n_texts <= MAX_TEXTS:
+            job = self._waiting.popleft()
+            n_texts += job.order.n_texts
+            self._running.append((job, self._write(job)))
+        if len(self._waiting) < n_before:
+            self._tell_positions()
+
+    def _tell_positions(self) -> None:
+        for position, job in enumerate(self._waiting, start=1):
+            job.put(Queued(position))
+
+    def _turn(self, job: Job, turns: Iterator[None]) -> bool:
+        """Go on with a job by one token; false when it has ended."""
+        try:
+            return next(turns, StopIteration) is None
+        except MamegptError as error:
+            job.put(Failed(error))
+        except Exception:  # a bug of ours ends one job, not everyone's
+            traceback.print_exc()
+            job.put(Failed(None))
+        return False
+
+    def _write(self, job: Job) -> Iterator[None]:
+        """All turns of a job: a token of each of its texts in rotation."""
+        order = job.order
+        loaded = self._load(self.find(order.model))
+        seeds = [dataclasses.replace(order.sampling, seed=order.sampling.seed + i) for i in range(order.n)]
+        texts = deque(
+            (number, self._tokens(loaded, order, prompt, sampling))
+            for number, (prompt, sampling) in enumerate(itertools.product(order.prompts, seeds))
+        )
+        while texts:
+            number, tokens = texts.popleft()
+            token = next(tokens)
+            job.put(Made(number, token, loaded.tokenizer))
+            if token.finish is None:
+                texts.append((number, tokens))
+            yield
+
+    @staticmethod
+    def _tokens(loaded: Pretrained, order: Order, prompt: str, sampling: Sampling) -> Iterator[Token]:
+        return stream_tokens(
+            loaded.model, loaded.tokenizer, prompt, order.max_tokens, sampling,
+            n_alternatives=order.n_alternatives, use_cache=loaded.use_cache,
+        )  # fmt: skip
+
+    def _load(self, entry: Entry) -> Pretrained:
+        """The model of an entry, from memory if it is still the same."""
+        if entry.stamp not in self._loaded:
+            self._loaded[entry.stamp] = load_pretrained(entry.name)
+        self._loaded.move_to_end(entry.stamp)
+        while len(self._loaded) > MAX_LOADED:
+            self._loaded.popitem(last=False)
+        return self._loaded[entry.stamp]

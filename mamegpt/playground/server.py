@@ -1,0 +1,270 @@
+"""The playground's server: the page, the API, and what keeps strangers out.
+
+It listens on the loopback address unless told otherwise. A page of another site in the same browser could send
+requests here too; so what names another host (DNS rebinding) or comes from another origin is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import mimetypes
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from importlib import resources
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mamegpt.console import say
+from mamegpt.errors import ConfigError, MamegptError
+from mamegpt.playground.api import error, merge, read_order, usage
+from mamegpt.playground.catalog import bits_per_character, entries
+from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
+
+__all__ = ["build_app", "serve"]
+
+MAX_BODY_BYTES = 1 << 20
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+PAGE_FILES = ("index.html", "app.js", "style.css", "words.json", "icon.svg")
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+def serve(models: Sequence[str], host: str, port: int) -> None:
+    """Serve the models of `catalog.entries` at http://host:port/ until Ctrl-C; port 0 takes a free one.
+
+    Raises `ConfigError` if the address cannot be had, and what `catalog.entries` raises.
+    """
+    newest = entries(models)[0]
+    if host in ("", "0.0.0.0", "::"):
+        raise ConfigError(f"--host {host or repr('')} is every address; give the one that others will type")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as problem:
+            raise ConfigError(
+                f"cannot listen at --host {host} --port {port} ({problem}); --port 0 takes a free one"
+            ) from None
+        name = f"[{host}]" if ":" in host else host
+        say(f"http://{name}:{listener.getsockname()[1]}/  ({newest.name}; Ctrl-C ends it)")
+        config = uvicorn.Config(
+            build_app(models, [*LOOPBACK, name]), log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=1, backlog=1024,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def build_app(models: Sequence[str], hosts: Sequence[str]) -> ASGIApp:
+    """The application; requests must name one of ``hosts``, with any port."""
+    engine = Engine(models)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        engine.close()
+
+    app = Starlette(
+        routes=[
+            Route("/", _page),
+            Route("/{name}", _page),
+            Route("/v1/models", _models),
+            Route("/v1/status", _status),
+            Route("/v1/completions", _completions, methods=["POST"]),
+        ],
+        lifespan=lifespan,
+    )
+    app.state.engine = engine
+    return Guard(app, hosts)
+
+
+class Guard:
+    """Refuse what comes from elsewhere, and put the headers on every answer."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self.hosts = app, [host.lower() for host in hosts]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+                ]
+            await send(message)
+
+        problem = self._problem(Headers(scope=scope))
+        app = self.app if problem is None else JSONResponse(error(problem, "forbidden"), 403)
+        await app(scope, receive, send_with_headers)
+
+    def _problem(self, headers: Headers) -> str | None:
+        host = headers.get("host", "").lower()
+        if _without_port(host) not in self.hosts:
+            return f"this server is not called {host!r}; open it by its address, or start it with --host"
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"http://{host}":
+            return f"requests of pages from {origin!r} are refused"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return "requests of other sites' pages are refused"
+        return None
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _page(request: Request) -> Response:
+    name = request.path_params.get("name", "index.html")
+    if name not in PAGE_FILES:
+        return JSONResponse(error(f"nothing at /{name}", "not_found"), 404)
+    body = resources.files("mamegpt.playground").joinpath("static", name).read_bytes()
+    return Response(body, media_type=mimetypes.guess_type(name)[0])
+
+
+def _models(request: Request) -> Response:
+    try:
+        found = entries(request.app.state.engine.models)
+    except MamegptError as problem:  # they were there when the server began
+        return JSONResponse(error(str(problem)), 404)
+    bits = bits_per_character(found)
+    data = [
+        {
+            "id": entry.name, "object": "model", "created": entry.created, "owned_by": "mamegpt", "step": entry.step,
+            "bits_per_character": bits.get(entry.name),
+        }
+        for entry in found
+    ]  # fmt: skip
+    return JSONResponse({"object": "list", "data": data})
+
+
+def _status(request: Request) -> Response:
+    return JSONResponse(request.app.state.engine.status())
+
+
+async def _completions(request: Request) -> Response:
+    engine: Engine = request.app.state.engine
+    try:
+        body = await _read_json(request)
+        order = read_order(body)
+        name = (await asyncio.to_thread(engine.find, order.model)).name
+    except MamegptError as problem:
+        return JSONResponse(error(str(problem)), 400)
+    job = engine.submit(order)
+    if job is None:
+        message = f"{MAX_WAITING:,} requests wait already; try again later"
+        return JSONResponse(error(message, "server_busy"), 429, {"retry-after": "10"})
+    head = {
+        "id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()), "model": name,
+        "system_fingerprint": f"seed-{order.sampling.seed}",
+    }  # fmt: skip
+    if body.get("stream"):
+        with_usage = body.get("stream_options") == {"include_usage": True}
+        return StreamingResponse(_events(engine, job, head, with_usage), media_type="text/event-stream")
+    return await _whole(request, engine, job, head)
+
+
+async def _read_json(request: Request) -> Any:
+    """The body. Raises `ConfigError` if it is too long, or not JSON that says so (forms of other sites cannot)."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ConfigError("the body must be JSON, with content-type: application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise ConfigError(f"the body must not be longer than {MAX_BODY_BYTES:,} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as problem:
+        raise ConfigError(f"the body is not JSON: {problem}") from None
+
+
+async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bool) -> AsyncIterator[str]:
+    """The answer as server-sent events. Places in the queue are comments, which clients pass over."""
+    scored = job.order.n_alternatives is not None
+    made: list[Made] = []
+    try:
+        async for batch in job.batches():
+            new = [event for event in batch if isinstance(event, Made)]
+            made += new if with_usage else []
+            last = batch[-1] if batch else None
+            if isinstance(last, Queued):
+                yield f": queue {last.position}\n\n"
+            if new:
+                yield _event({**head, "choices": merge(new, scored)})
+            if isinstance(last, Failed):
+                yield _event(_failure(last))
+                return
+        if with_usage:
+            yield _event({**head, "choices": [], "usage": usage(job.order, made)})
+        yield "data: [DONE]\n\n"
+    finally:
+        engine.cancel(job)
+
+
+async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any]) -> Response:
+    """The answer in one piece, given up if the client goes away."""
+    made: list[Made] = []
+
+    async def collect() -> Failed | None:
+        async for batch in job.batches():
+            made.extend(event for event in batch if isinstance(event, Made))
+            if batch and isinstance(batch[-1], Failed):
+                return batch[-1]
+        return None
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    collecting, going = asyncio.create_task(collect()), asyncio.create_task(gone())
+    try:
+        await asyncio.wait((collecting, going), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        engine.cancel(job)
+        going.cancel()
+        if not collecting.done():
+            collecting.cancel()
+    if not collecting.done():
+        return Response(status_code=499)  # nobody reads it
+    failed = collecting.result()
+    if failed is not None:
+        return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
+    choices = sorted(merge(made, job.order.n_alternatives is not None), key=lambda one: one["index"])
+    return JSONResponse({**head, "choices": choices, "usage": usage(job.order, made)})
+
+
+def _failure(failed: Failed) -> dict[str, Any]:
+    if failed.error is None:
+        return error("something went wrong inside; the server's terminal shows what", "server_error")
+    return error(str(failed.error))
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

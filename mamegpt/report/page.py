@@ -1,0 +1,181 @@
+"""The report as one HTML file: no script, nothing from outside; what can be switched, its style sheet switches."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from importlib import resources
+from string import Template
+from typing import Any
+
+from mamegpt.config import flag
+from mamegpt.report.chart import Curve, Points, clock, line_chart, short, thin
+from mamegpt.report.run import AXES, Run, Sample
+
+__all__ = ["page"]
+
+N_COLOURS = 6  # in the style sheet; further runs begin anew
+NONE = "–"
+
+Words = dict[str, dict[str, str]]
+
+
+def page(runs: Sequence[Run], samples: Sequence[Sample], machine: Sequence[tuple[str, str]], now: datetime) -> str:
+    """The whole file. ``samples`` are of any of the runs, ``machine`` is a table of facts."""
+    write = _Writer(json.loads(_static("words.json")))
+    parts = [
+        write.charts(runs),
+        write.results(runs, samples),
+        write.samples(runs, samples) if samples else "",
+        write.data(runs),
+        write.settings(runs),
+        write.section("machine", _table([], [(_text(name), [_text(value)]) for name, value in machine])),
+    ]
+    return Template(_static("page.html")).substitute(
+        title=_text("豆GPT: " + ", ".join(run.name for run in runs)),
+        style=_static("style.css"),
+        heading=write.word("report"),
+        made=write.word("made", f"{now:%Y-%m-%d %H:%M}"),
+        legend="".join(f"<li>{_swatch(i)}{_text(run.name)}</li>" for i, run in enumerate(runs)),
+        over=write.word("over"),
+        axes="".join(
+            f'<label><input type="radio" name="axis" id="by-{axis}"{" checked" if axis == AXES[0] else ""}>'
+            f"{write.word(axis)}</label>"
+            for axis in AXES
+        ),
+        body="\n".join(parts),
+    )
+
+
+class _Writer:
+    """The parts of the page, in all languages of the catalogue at once."""
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+
+    def word(self, name: str, *values: str) -> str:
+        return "".join(
+            f'<span lang="{language}">{_text(words[name].format(*values))}</span>'
+            for language, words in self.words.items()
+        )
+
+    def section(self, name: str, body: str, note: str = "") -> str:
+        note = f'<p class="faint">{self.word(note)}</p>' if note else ""
+        return f"<section><h2>{self.word(name)}</h2>{note}{body}</section>"
+
+    def charts(self, runs: Sequence[Run]) -> str:
+        figures = (
+            self._chart(runs, "loss", lambda run, axis: run.curve(axis, "loss"), "loss"),
+            self._chart(runs, "bits", lambda run, axis: run.bits(axis), "bits_per_character"),
+            self._chart(runs, "lr", lambda run, axis: run.curve(axis, "lr")),
+            self._chart(runs, "speed", lambda run, axis: run.speed(axis)),
+            self._chart(runs, "grad-norm", lambda run, axis: run.curve(axis, "grad_norm")),
+        )
+        return f'<div class="charts">{"".join(figures)}</div>'
+
+    def _chart(self, runs: Sequence[Run], name: str, line: Callable[[Run, str], Points], validated: str = "") -> str:
+        """One line a run over each axis; with ``validated``, a field of `Quality`, its dots before the fainter lines."""
+        drawn = []
+        for axis in AXES:
+            curves = []
+            for i, run in enumerate(runs):
+                curves.append(Curve(run.name, i % N_COLOURS, thin(line(run, axis)), faint=bool(validated)))
+                if validated:
+                    curves.append(Curve(run.name, i % N_COLOURS, run.validated(axis, validated), dots=True))
+            svg = line_chart(curves, clock if axis == "elapsed_s" else short)
+            drawn.append(f'<div class="by-{axis}">{svg}</div>' if svg else "")
+        if not all(drawn):
+            return ""
+        note = f"<p>{self.word(f'{name}-help')}</p>" if validated else ""
+        return f"<figure><figcaption><h3>{self.word(name)}</h3>{note}</figcaption>{''.join(drawn)}</figure>"
+
+    def results(self, runs: Sequence[Run], samples: Sequence[Sample]) -> str:
+        sizes = {sample.run: f"{sample.n_parameters:,}" for sample in samples}
+        columns = ("n-parameters", "steps", "n-tokens", "seconds", "tokens-per-s", "validation-loss", "bits-per-byte",
+                   "bits-per-character")  # fmt: skip
+        rows = []
+        for i, run in enumerate(runs):
+            last = run.steps[-1]
+            quality = [run.quality.get(name) for name in ("loss", "bits_per_byte", "bits_per_character")]
+            values = [
+                sizes.get(run.name, NONE), f"{last['step']:,}", f"{last['tokens']:,}", clock(last["elapsed_s"]),
+                f"{run.tokens_per_s:,.0f}", *(NONE if value is None else f"{value:.4f}" for value in quality),
+            ]  # fmt: skip
+            rows.append((f"<i>{_swatch(i)}{_text(run.name)}</i>", values))
+        return self.section("results", _table([self.word(name) for name in ("run", *columns)], rows, "numbers"))
+
+    def samples(self, runs: Sequence[Run], samples: Sequence[Sample]) -> str:
+        colours = {run.name: i for i, run in enumerate(runs)}
+        boxes = []
+        for n, prompt in enumerate(runs[0].openings):
+            texts = "".join(
+                f"<dt>{_swatch(colours[sample.run])}{sample.step:,}</dt>"
+                f'<dd class="written">{_text(sample.texts[n].strip())}</dd>'
+                for sample in samples
+            )
+            boxes.append(f'<div class="sample"><h3 class="written">{_text(prompt)}</h3><dl>{texts}</dl></div>')
+        return self.section("samples", "".join(boxes), "samples-help")
+
+    def data(self, runs: Sequence[Run]) -> str:
+        rows: dict[str, list[str]] = {}
+        for run in runs:
+            for name, value in _facts(run).items():
+                rows.setdefault(name, []).append(_text(value))
+        return self.section("data", _table(_heads(runs), [(self.word(name), row) for name, row in rows.items()]))
+
+    def settings(self, runs: Sequence[Run]) -> str:
+        found = [run.config.to_dict() for run in runs]
+        rows = []
+        for name in found[0]:
+            values = [_text(str(settings[name])) for settings in found]
+            differs = ' class="differs"' if len(set(values)) > 1 else ""
+            rows.append((_text(flag(name)), values, differs))
+        body = _table(_heads(runs), rows)
+        note = f'<p class="faint">{self.word("settings-help")}</p>' if len(runs) > 1 else ""
+        return f"<details><summary><h2>{self.word('settings')}</h2></summary>{note}{body}</details>"
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """Names of the catalogue, and what the run's text and tokenizer are by them."""
+    facts = {"source": run.config.data, "documents": NONE, "characters": NONE, "token-count": NONE, "epochs": NONE,
+             "characters-per-token": NONE}  # fmt: skip
+    if run.meta is not None:
+        train, val = run.meta.splits["train"], run.meta.splits.get("val")
+        facts |= {
+            "source": run.meta.source,
+            "documents": f"{train.n_documents:,} / {val.n_documents if val else 0:,}",
+            "characters": f"{train.n_characters:,} / {val.n_characters if val else 0:,}",
+            "token-count": f"{train.n_tokens:,} / {val.n_tokens if val else 0:,}",
+            "epochs": f"{run.steps[-1]['tokens'] / train.n_tokens:.2f}",
+            "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
+        }
+    return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
+
+
+def _heads(runs: Sequence[Run]) -> list[str]:
+    """The runs as columns of a table."""
+    return ["", *(f"<i>{_swatch(i)}{_text(run.name)}</i>" for i, run in enumerate(runs))]
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[Any, ...]], kind: str = "") -> str:
+    """Rows of (head, cells) or (head, cells, attributes); all are HTML already."""
+    head = f"<thead><tr>{''.join(f'<th>{one}</th>' for one in heads)}</tr></thead>" if heads else ""
+    body = "".join(
+        f"<tr{''.join(more)}><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, cells, *more in rows
+    )
+    return f'<div class="table"><table class="{kind}">{head}<tbody>{body}</tbody></table></div>'
+
+
+def _swatch(i: int) -> str:
+    return f'<span class="swatch c{i % N_COLOURS}"></span>'
+
+
+def _text(text: str) -> str:
+    return html.escape(text)
+
+
+def _static(name: str) -> str:
+    return resources.files("mamegpt.report").joinpath("static", name).read_text(encoding="utf-8")

@@ -1,0 +1,150 @@
+"""What a run's folder tells: settings, curves, text, and what its checkpoints write."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mamegpt import checkpoint
+from mamegpt.config import TrainConfig
+from mamegpt.errors import CheckpointError
+from mamegpt.generation import Sampling, generate
+from mamegpt.metrics import METRICS_FILE, read_metrics
+from mamegpt.pretrained import load_pretrained
+from mamegpt.shards import META_FILE, Meta, Split, open_shards
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["AXES", "Run", "Sample", "read_run", "samples"]
+
+AXES = ("step", "tokens", "elapsed_s")
+"""What a curve can be drawn over, as named in ``metrics.jsonl``."""
+MAX_CHECKPOINTS = 6
+"""Checkpoints of a run that write samples; of more, some in between are left out."""
+N_PROMPTS = 3
+PROMPT_TOKENS = 10
+N_READ_TOKENS = 20_000
+SAMPLE_TOKENS = 60
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was read. ``steps`` are the records of steps, with ``elapsed_s`` of each.
+
+    ``meta`` tells of its text and ``openings`` are the first words of some documents, if the tokens are still there.
+    """
+
+    folder: Path
+    config: TrainConfig
+    steps: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
+    tokenizer: Tokenizer
+    meta: Meta | None
+    openings: list[str]
+
+    @property
+    def name(self) -> str:
+        """The folder as it was given."""
+        return str(self.folder)
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """What the newest validation found; empty if there was none."""
+        return self.validations[-1]["quality"] if self.validations else {}
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Mean over the run, validations and checkpoints included."""
+        last = self.steps[-1]
+        return float(last["tokens"] / last["elapsed_s"])
+
+    def curve(self, axis: str, field: str) -> list[tuple[float, float]]:
+        """(x, y) of each step that has the field."""
+        return [(step[axis], step[field]) for step in self.steps if field in step]
+
+    def bits(self, axis: str) -> list[tuple[float, float]]:
+        """Training loss as bits per character, by the text's mean number of characters a token."""
+        if self.meta is None:
+            return []
+        train = self.meta.splits["train"]
+        factor = train.n_tokens / train.n_characters / math.log(2)
+        return [(x, y * factor) for x, y in self.curve(axis, "loss")]
+
+    def validated(self, axis: str, field: str) -> list[tuple[float, float]]:
+        """(x, y) of each validation, y a field of `Quality`."""
+        at = {step["step"]: step[axis] for step in self.steps}
+        return [(at[one["step"]], one["quality"][field]) for one in self.validations if one["step"] in at]
+
+    def speed(self, axis: str) -> list[tuple[float, float]]:
+        """Tokens per second from step to step."""
+        return [
+            (b[axis], (b["tokens"] - a["tokens"]) / (b["elapsed_s"] - a["elapsed_s"]))
+            for a, b in itertools.pairwise(self.steps)
+            if b["elapsed_s"] > a["elapsed_s"]
+        ]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a checkpoint made of each prompt."""
+
+    run: str
+    step: int
+    n_parameters: int
+    texts: list[str]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run. Raises `CheckpointError` if it is none, or has not made a step yet."""
+    config = TrainConfig.load(folder / "config.json")
+    records = read_metrics(folder)
+    steps = _with_times([record for record in records if "loss" in record])
+    if not steps:
+        raise CheckpointError(f"{folder} has no step in its {METRICS_FILE} yet; wait for its first lines of progress")
+    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    validations = [record for record in records if "quality" in record]
+    for place in (folder / "tokens", Path(config.data)):
+        if (place / META_FILE).is_file():
+            meta, splits = open_shards(place, tokenizer, verify=False)
+            return Run(folder, config, steps, validations, tokenizer, meta, _openings(splits, tokenizer))
+    return Run(folder, config, steps, validations, tokenizer, None, [])
+
+
+def samples(run: Run, prompts: Sequence[str], on_checkpoint: Callable[[Path], None]) -> list[Sample]:
+    """What the checkpoints that are there write, oldest first; ``on_checkpoint`` hears of each before it begins."""
+    saved = checkpoint.checkpoints(run.folder / "checkpoints")
+    n = min(len(saved), MAX_CHECKPOINTS)
+    chosen = [saved[len(saved) * (i + 1) // n - 1] for i in range(n)]
+    found = []
+    for path in chosen:
+        on_checkpoint(path)
+        loaded = load_pretrained(str(path))
+        texts = [generate(loaded.model, loaded.tokenizer, prompt, SAMPLE_TOKENS, SAMPLING) for prompt in prompts]
+        n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+        found.append(Sample(run.name, int(path.name.removeprefix("step-")), n_parameters, texts))
+    return found
+
+
+def _openings(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
+    """The first words of some documents: held-out ones, if there are any."""
+    split = splits.get("val", splits["train"])
+    tokens = split.tokens[:N_READ_TOKENS].tolist()
+    starts = [0, *(i + 1 for i, token in enumerate(tokens) if token == split.eos_id)]
+    found = (tokenizer.decode(tokens[start : start + PROMPT_TOKENS]).rstrip("\ufffd") for start in starts)
+    return [text for text in found if text][:N_PROMPTS]
+
+
+def _with_times(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps are written in groups that share the time of the last; spread it over them evenly."""
+    timed = []
+    before = 0.0
+    for elapsed_s, group in itertools.groupby(steps, key=lambda step: step["elapsed_s"]):
+        members = list(group)
+        share = (elapsed_s - before) / len(members)
+        timed += [step | {"elapsed_s": before + share * (i + 1)} for i, step in enumerate(members)]
+        before = elapsed_s
+    return timed

@@ -1,0 +1,30 @@
+"""The playground on a free loopback port, in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+__all__ = ["serving"]
+
+
+@contextlib.contextmanager
+def serving(models: Sequence[str]) -> Iterator[int]:
+    """Serve until the block ends; yields the port."""
+    import uvicorn
+
+    from mamegpt.playground.server import LOOPBACK, build_app
+
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        config = uvicorn.Config(build_app(models, LOOPBACK), log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,373 @@
+"""The playground: what it finds, what it answers OpenAI's own client, whom it refuses, and that nobody is lost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from little import ROOT, Little, run_mamegpt
+from playground_server import serving
+
+from mamegpt import checkpoint
+from mamegpt.errors import ConfigError, ModelError
+from mamegpt.generation import Sampling, generate, stream_tokens
+from mamegpt.playground.api import MAX_CHARACTERS, UNSUPPORTED, read_order
+from mamegpt.playground.catalog import bits_per_character, entries
+from mamegpt.playground.engine import MAX_TEXTS
+from mamegpt.pretrained import load_pretrained
+
+STATIC = ROOT / "mamegpt" / "playground" / "static"
+PROMPT = "昔々、"
+
+
+@pytest.fixture(scope="module")
+def models(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of two checkpoints, and an exported folder."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(little.run, folder / "run")
+    shutil.copytree(folder / "run/checkpoints/step-00000012", folder / "run/checkpoints/step-00000004")
+    shutil.copytree(little.exported, folder / "deep" / "exported")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(models: Path) -> Iterator[int]:
+    with serving([str(models)]) as number:
+        yield number
+
+
+@pytest.fixture(scope="module")
+def client(port: int) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+
+
+def ask(port: int, body: object, **headers: str) -> tuple[int, dict[str, Any]]:
+    """POST JSON to /v1/completions: status and answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("POST", "/v1/completions", raw, fields)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def get(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return connection.getresponse()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait, for a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------- which models there are
+
+
+def test_runs_checkpoints_and_exported_folders_are_found(models: Path, little: Little) -> None:
+    found = {entry.name: entry for entry in entries([str(models)])}
+    run, exported = models / "run", models / "deep/exported"
+    assert set(found) == {str(run), str(run / "checkpoints/step-00000004"), str(exported)}
+    assert (found[str(run)].step, found[str(exported)].step) == (12, None)
+    records = (little.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert bits_per_character(list(found.values())) == {
+        str(run): json.loads(records[-1])["quality"]["bits_per_character"]
+    }
+    for name in found:
+        assert entries([name])[0].name == name
+        loaded = load_pretrained(name)
+        assert generate(loaded.model, loaded.tokenizer, PROMPT, 5) == expected(little, 5)
+
+
+def test_by_default_models_are_looked_for_in_runs_and_demo(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="make one with: mamegpt demo"):
+        entries([])
+    shutil.copytree(models / "run", tmp_path / "demo-2" / "run")
+    (tmp_path / "demo-2" / "run").rename(tmp_path / "demo-2" / ".hidden")
+    with pytest.raises(ModelError, match="no model in runs"):
+        entries([])
+    (tmp_path / "demo-2" / ".hidden").rename(tmp_path / "demo-2" / "run")
+    assert entries([])[0].name == "demo-2/run"
+    with pytest.raises(ModelError, match="no model in elsewhere"):
+        entries(["demo-2", "elsewhere"])
+    assert entries(["owner/name"])[0].name == "owner/name"  # on the Hub, perhaps
+
+
+def expected(little: Little, n: int, sampling: Sampling | None = None) -> str:
+    run = load_pretrained(str(little.run))
+    return generate(run.model, run.tokenizer, PROMPT, n, sampling)
+
+
+# ---------------------------------------------------------------- what it answers
+
+
+def test_the_official_client_gets_what_generate_gives(client: openai.OpenAI, models: Path, little: Little) -> None:
+    listed = client.models.list().data
+    assert {model.id for model in listed} == {entry.name for entry in entries([str(models)])}
+    sampling = Sampling(temperature=0.8, top_p=0.9, seed=7, top_k=20)
+    options: dict[str, Any] = {
+        "model": str(models / "run"), "prompt": PROMPT, "max_tokens": 30, "temperature": 0.8, "top_p": 0.9, "seed": 7,
+        "extra_body": {"top_k": 20},
+    }  # fmt: skip
+    whole = client.completions.create(**options)
+    assert whole.choices[0].text == expected(little, 30, sampling)
+    assert whole.choices[0].logprobs is None
+    assert (whole.model, whole.usage and whole.usage.completion_tokens) == (str(models / "run"), 30)
+    assert whole.usage and whole.usage.prompt_tokens == len(little.tokenizer.encode(PROMPT))
+
+    chunks = list(client.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert chunks[-1].usage == whole.usage
+
+
+def test_several_texts_are_those_of_their_seeds(client: openai.OpenAI, little: Little) -> None:
+    texts = client.completions.create(
+        model="", prompt=[PROMPT, "豆"], n=2, max_tokens=9, temperature=1, seed=5, stop=["無い"]
+    ).choices
+    run = load_pretrained(str(little.run))
+    assert [choice.text for choice in texts] == [
+        generate(run.model, run.tokenizer, prompt, 9, Sampling(temperature=1, seed=seed))
+        for prompt in (PROMPT, "豆")
+        for seed in (5, 6)
+    ]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: bool) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 12, "temperature": 2, "seed": 1, "logprobs": 3}
+    if stream:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(
+            "POST", "/v1/completions", json.dumps(body | {"stream": True}), {"content-type": "application/json"}
+        )
+        lines = connection.getresponse().read().decode().split("\n\n")
+        assert lines[0].startswith(": queue 1") and lines[-2:] == ["data: [DONE]", ""]
+        found = [json.loads(line[6:])["choices"][0]["logprobs"] for line in lines if line.startswith("data: {")]
+    else:
+        found = [ask(port, body)[1]["choices"][0]["logprobs"]]
+    run = load_pretrained(str(little.run))
+    steps = stream_tokens(run.model, run.tokenizer, PROMPT, 12, Sampling(temperature=2, seed=1), n_alternatives=3)
+    tokens = [step for step in steps if step.id is not None]
+    assert [offset for part in found for offset in part["text_offset"]] == [token.offset for token in tokens]
+    assert [logprob for part in found for logprob in part["token_logprobs"]] == [token.logprob for token in tokens]
+    best = [next(iter(top.values())) for part in found for top in part["top_logprobs"]]
+    assert best == [token.alternatives[0][1] for token in tokens]
+    shown = [text for part in found for text in part["tokens"]]
+    assert all(re.fullmatch("<0x..>", text) or text in little.tokenizer.decode([token.id])
+               for text, token in zip(shown, tokens, strict=True) if token.id is not None)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "must be a JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        ({"prompt": [1, 2]}, "prompt must be a string"),
+        ({"prompt": "豆" * (MAX_CHARACTERS + 1)}, "prompt must not be longer"),
+        ({"prompt": b"\xed\xa0\x80".decode("utf-8", "surrogatepass")}, "half a surrogate pair"),
+        ({"max_tokens": 10**9}, "max_tokens must lie between"),
+        ({"max_tokens": 0}, "max_tokens must lie between"),
+        ({"max_tokens": "5"}, "max_tokens must be a whole number"),
+        ({"n": MAX_TEXTS + 1}, "n must lie between"),
+        ({"prompt": ["a", "b"], "n": MAX_TEXTS}, "prompts times n"),
+        ({"prompt": []}, "prompts times n"),
+        ({"temperature": -1}, "temperature must not be negative"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"temperature": True}, "temperature must be a number"),
+        ({"seed": 1 << 60}, "seed must lie between"),
+        ({"stop": [""]}, "stop must not be empty"),
+        ({"logprobs": 99}, "logprobs must lie between"),
+        ({"echo": True}, "echo is not supported"),
+        ({"presence_penalty": 0.5}, "presence_penalty is not supported"),
+        ({"promt": "x"}, "unknown: 'promt'"),
+        ({"model": "../../etc"}, "no model '../../etc'; choose from"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_said(port: int, body: object, message: str) -> None:
+    status, answer = ask(port, body)
+    assert status == 400
+    assert re.search(message, answer["error"]["message"])
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+def test_fields_that_ask_for_nothing_are_no_mistake() -> None:
+    assert read_order({**UNSUPPORTED, "user": "me", "stream": False, "logit_bias": {}}).n_texts == 1
+    with pytest.raises(ConfigError, match="best_of"):
+        read_order({"best_of": 2})
+
+
+def test_a_body_must_be_short_and_say_that_it_is_json(port: int) -> None:
+    assert ask(port, b" " * ((1 << 20) + 1))[0] == 400
+    status, answer = ask(port, {"prompt": "豆"}, content_type="text/plain")
+    assert (status, answer["error"]["message"]) == (400, "the body must be JSON, with content-type: application/json")
+
+
+def test_a_bug_ends_one_request_and_shows_in_the_terminal(
+    port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mamegpt.playground.engine.stream_tokens", broken)
+        status, answer = ask(port, {"prompt": "豆"})
+    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert "RuntimeError: a bug" in capfd.readouterr().err
+    assert ask(port, {"prompt": "豆"})[0] == 200
+
+
+def test_a_run_that_went_on_is_loaded_anew(little: Little, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(little.run, run)
+    with serving([str(run)]) as port:
+        before = ask(port, {"prompt": PROMPT, "temperature": 0})[1]["choices"][0]["text"]
+        (newest,) = checkpoint.checkpoints(run / "checkpoints")
+        newest.rename(newest.with_name("step-00000013"))
+        (run / "checkpoints/step-00000013/model.safetensors").write_bytes(b"damaged")
+        status, answer = ask(port, {"prompt": PROMPT, "temperature": 0})
+        assert (status, "is damaged" in answer["error"]["message"]) == (400, True)
+        (run / "checkpoints/step-00000013").rename(newest)
+        assert ask(port, {"prompt": PROMPT, "temperature": 0})[1]["choices"][0]["text"] == before  # from memory
+
+
+# ---------------------------------------------------------------- whom it refuses
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:80"])
+def test_the_page_and_its_headers(port: int, host: str) -> None:
+    answer = get(port, "/", host=host)
+    assert (answer.status, answer.getheader("content-type")) == (200, "text/html; charset=utf-8")
+    policy = answer.getheader("content-security-policy") or ""
+    assert policy.startswith("default-src 'none'; script-src 'self'") and "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.getheader("x-content-type-options") == "nosniff"
+    assert answer.read() == (STATIC / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example:8765"},
+        {"host": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "https://127.0.0.1"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_other_hosts_and_origins_are_refused(port: int, headers: dict[str, str]) -> None:
+    for path in ("/", "/v1/models"):
+        assert get(port, path, **headers).status == 403
+    status, answer = ask(port, {"prompt": "豆"}, **headers)
+    assert (status, answer["error"]["type"]) == (403, "forbidden")
+
+
+def test_the_pages_own_requests_are_not_refused(port: int) -> None:
+    own = {"host": f"localhost:{port}", "origin": f"http://localhost:{port}", "sec_fetch_site": "same-origin"}
+    assert ask(port, {"prompt": "豆", "max_tokens": 1}, **own)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/server.py", "/..%2fserver.py", "/../server.py", "/static/app.js", "/nothing"])
+def test_only_the_files_of_the_page_are_served(port: int, path: str) -> None:
+    assert get(port, path).status == 404
+
+
+# ---------------------------------------------------------------- many at once
+
+
+def test_who_goes_away_frees_the_place_at_once(port: int) -> None:
+    def status() -> dict[str, int]:
+        found: dict[str, int] = json.loads(get(port, "/v1/status").read())
+        return found
+
+    def begin(stream: bool) -> socket.socket:
+        body = json.dumps({"prompt": "豆", "max_tokens": 2048, "n": MAX_TEXTS, "temperature": 1, "stream": stream})
+        head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        line = socket.create_connection(("127.0.0.1", port))
+        line.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        return line
+
+    for streams in (True, False):
+        lines = [begin(streams) for _ in range(4)]
+        until(lambda: status() == {"running": 1, "waiting": 3})
+        lines[2].close()  # one that waits
+        until(lambda: status() == {"running": 1, "waiting": 2})
+        for line in lines:
+            line.close()
+        until(lambda: status() == {"running": 0, "waiting": 0})
+
+
+def test_of_many_at_once_none_is_lost_and_short_ones_do_not_wait_for_long_ones(client: openai.OpenAI) -> None:
+    def write(i: int) -> tuple[str, float]:
+        n = 400 if i == 0 else 5
+        text = client.completions.create(model="", prompt=PROMPT, max_tokens=n, temperature=1, seed=i).choices[0].text
+        return text, time.monotonic()
+
+    with ThreadPoolExecutor(24) as pool:
+        found = list(pool.map(write, range(24)))
+    assert [client.completions.create(model="", prompt=PROMPT, max_tokens=5, temperature=1, seed=i).choices[0].text
+            for i in range(1, 24)] == [text for text, _ in found[1:]]  # fmt: skip
+    assert found[0][1] == max(end for _, end in found)
+
+
+# ---------------------------------------------------------------- the command and its page
+
+
+def test_what_is_wrong_on_the_command_line_is_one_line(models: Path, tmp_path: Path, port: int) -> None:
+    for words, message in (
+        ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port} \(.*\); --port 0"),
+        ([models, "--host", "0.0.0.0"], r"error: --host 0\.0\.0\.0 is every address"),
+        (["nowhere"], "error: no model in nowhere"),
+    ):
+        done = run_mamegpt("play", *words, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert re.match(message, done.stderr)
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mamegpt.playground import play
+
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "mamegpt.playground.server")
+    with pytest.raises(ConfigError, match=r"uvicorn is not installed; install it with: pip install 'mamegpt\[play\]'"):
+        play([], "127.0.0.1", 0)
+
+
+def test_every_word_of_the_page_is_in_both_languages_and_none_is_left_over() -> None:
+    words = json.loads((STATIC / "words.json").read_text(encoding="utf-8"))
+    assert set(words) == {"ja", "en"} and list(words["ja"]) == list(words["en"])
+    assert all(text for texts in words.values() for text in texts.values())
+    html, script = ((STATIC / name).read_text(encoding="utf-8") for name in ("index.html", "app.js"))
+    used = set(re.findall(r'data-(?:word|label|hint)="([\w-]+)"', html)) | set(re.findall(r'word\("([\w-]+)"', script))
+    assert used == set(words["ja"])
+
+
+def test_the_page_names_nothing_outside_and_makes_no_markup_of_text() -> None:
+    for path in STATIC.iterdir():
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "//" not in text.replace("// ", "") or "http://${location.host}" in text, path.name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|https:", text), path.name
+        assert not re.search(r"\son\w+=|style=|<script>|<style", text) or path.suffix != ".html", path.name

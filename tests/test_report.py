@@ -1,0 +1,281 @@
+"""The report: the numbers in it are those of the run, and it is one file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from little import ROOT, Little
+
+from mamegpt.cli import main
+from mamegpt.errors import CheckpointError, OutputError
+from mamegpt.generation import generate
+from mamegpt.metrics import read_metrics
+from mamegpt.pretrained import load_pretrained
+from mamegpt.report import report
+from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
+from mamegpt.report.page import page
+from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, read_run, samples
+
+STATIC = ROOT / "mamegpt" / "report" / "static"
+VOID = {"meta", "input", "link", "br", "img"}
+
+
+class Tags(HTMLParser):
+    """Holds every tag against the one that closes it, and gathers attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.names: set[str] = set()
+        self.texts: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+# ---------------------------------------------------------------- what a run tells
+
+
+def test_curves_are_the_lines_of_the_metrics(little: Little) -> None:
+    run = read_run(little.run)
+    records = read_metrics(little.run)
+    steps = [record for record in records if "loss" in record]
+    assert [x for x, _ in run.curve("step", "loss")] == list(range(1, 13))
+    assert run.curve("tokens", "loss") == [(step["tokens"], step["loss"]) for step in steps]
+    times = [x for x, _ in run.curve("elapsed_s", "lr")]
+    assert times == sorted(set(times)) and times[-1] == steps[-1]["elapsed_s"]
+    assert run.curve("step", "grad_norm") == []
+    quality = records[-1]["quality"]
+    for axis in AXES:
+        ((x, y),) = run.validated(axis, "bits_per_character")
+        assert (x, y) == (run.curve(axis, "loss")[-1][0], quality["bits_per_character"])
+    assert run.quality == quality
+    assert run.tokens_per_s == steps[-1]["tokens"] / steps[-1]["elapsed_s"]
+    assert [tokens * s for (tokens, _), s in zip(run.curve("tokens", "loss"), [1] * 12, strict=True)] == [
+        128 * i for i in range(1, 13)
+    ]
+
+
+def test_bits_of_the_training_loss_fit_those_of_the_validation(little: Little) -> None:
+    """The mean length of a token stands for the lengths of the tokens themselves: a few per cent off, not more."""
+    run = read_run(little.run)
+    factor = run.bits("step")[0][1] / run.curve("step", "loss")[0][1]
+    assert factor == pytest.approx(run.quality["bits_per_character"] / run.quality["loss"], rel=0.1)
+
+
+def test_speed_and_times_of_steps_that_were_written_together(little: Little, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(little.run, run)
+    lines = [(1, 2.0), (2, 2.0), (3, 3.0), (4, 3.0)]
+    (run / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps({"step": step, "loss": 1.0, "lr": 0.1, "tokens": 100 * step, "elapsed_s": s, "grad_norm": 0.5})
+            + "\n"
+            for step, s in lines
+        )
+        + '{"step": 5, "lo',
+        encoding="utf-8",
+    )
+    found = read_run(run)
+    assert found.curve("elapsed_s", "grad_norm") == [(1.0, 0.5), (2.0, 0.5), (2.5, 0.5), (3.0, 0.5)]
+    assert found.speed("step") == [(2, 100.0), (3, 200.0), (4, 200.0)]
+    assert (found.quality, found.validated("step", "loss")) == ({}, [])
+
+
+def test_samples_are_what_generate_writes_after_unseen_openings(little: Little) -> None:
+    run = read_run(little.run)
+    assert len(run.openings) == 3
+    text = little.text.read_text(encoding="utf-8")
+    assert all(opening in text and opening.startswith("【") for opening in run.openings)
+    heard: list[Path] = []
+    (sample,) = samples(run, run.openings[:1], heard.append)
+    loaded = load_pretrained(str(little.run))
+    assert sample.texts == [generate(loaded.model, loaded.tokenizer, run.openings[0], SAMPLE_TOKENS, SAMPLING)]
+    assert sample.n_parameters == sum(p.numel() for p in loaded.model.parameters())
+    assert (sample.step, heard) == (12, [little.run / "checkpoints" / "step-00000012"])
+
+
+def test_of_many_checkpoints_some_write_the_newest_among_them(little: Little, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(little.run, run)
+    (newest,) = (run / "checkpoints").iterdir()
+    for step in range(1, 9):
+        shutil.copytree(newest, newest.with_name(f"step-{step:08d}"))
+    steps = [sample.step for sample in samples(read_run(run), [], lambda _: None)]
+    assert len(steps) == MAX_CHECKPOINTS and steps == sorted(set(steps)) and steps[-1] == 12
+
+
+def test_a_run_without_its_tokens_is_told_without_them(little: Little, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(little.run, run)
+    shutil.rmtree(run / "tokens")
+    found = read_run(run)
+    assert (found.meta, found.openings, found.bits("step")) == (None, [], [])
+    report([run], tmp_path / "report.html")
+    assert "書いたもの" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture(scope="module")
+def written(little: Little, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(little.run, folder / "<b>&")
+    report([folder / "<b>&", little.run], folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_is_one_sound_file_that_asks_for_nothing(written: str, little: Little) -> None:
+    tags = Tags(written)
+    assert not {"script", "link", "img", "iframe", "object", "b"} & tags.names
+    names = [name for name, _ in tags.attributes]
+    assert not {"src", "href", "style"} & set(names) and not any(name.startswith("on") for name in names)
+    assert "http" not in "".join(value or "" for name, value in tags.attributes if name != "http-equiv")
+    assert not re.search(r"url\(|@import|\$\w", written)
+    assert "<b>" not in written and "&lt;b&gt;&amp;" in written
+
+
+def test_the_numbers_in_it_are_the_runs(written: str, little: Little) -> None:
+    run = read_run(little.run)
+    text = " ".join(Tags(written).texts)
+    meta = run.meta
+    assert meta is not None
+    train = meta.splits["train"]
+    for value in (
+        f"{run.quality['bits_per_character']:.4f}", f"{run.quality['loss']:.4f}", "1,536", f"{run.tokens_per_s:,.0f}",
+        f"{train.n_characters / train.n_tokens:.3f}", f"{train.n_documents:,} / {meta.splits['val'].n_documents:,}",
+        little.tokenizer.fingerprint[:12], "--context-length", *run.openings,
+    ):  # fmt: skip
+        assert value in text
+    assert f"{run.quality['bits_per_character']:.4g} (12)" in text  # what the dot says
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_chart_is_there_for_every_axis(written: str, axis: str) -> None:
+    charts = re.findall(rf'<div class="by-{axis}">(<svg.*?</svg>)</div>', written)
+    assert len(charts) == 4  # no gradient norm
+    for chart in charts:
+        lines = ElementTree.fromstring(chart).findall("path")
+        assert {"c0", "c1"} <= {name for line in lines for name in line.attrib["class"].split()}
+    style = (STATIC / "style.css").read_text(encoding="utf-8")
+    assert f"body:has(#by-{axis}:checked)" in style and f'id="by-{axis}"' in written
+
+
+def test_every_word_is_in_both_languages_and_none_is_left_over(written: str) -> None:
+    words = json.loads((STATIC / "words.json").read_text(encoding="utf-8"))
+    assert list(words["ja"]) == list(words["en"])
+    code = (ROOT / "mamegpt/report/page.py").read_text(encoding="utf-8")
+    named = set(re.findall(r'"([\w-]+)"', code)) | {"loss-help", "bits-help", *AXES}
+    assert set(words["ja"]) <= named
+    for language in words:
+        assert f'<span lang="{language}">{words[language]["results"]}</span>' in written
+
+
+def test_settings_that_differ_stand_out(little: Little, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(little.run, other)
+    settings = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(json.dumps(settings | {"lr": 0.125}), encoding="utf-8")
+    html = page([read_run(little.run), read_run(other)], [], [], datetime(2026, 1, 2))
+    assert re.findall(r'<tr class="differs"><th>([\w-]+)</th>', html) == ["--lr"]
+    assert "<td>0.125</td>" in html and "2026-01-02" in html
+
+
+def test_mistakes_are_one_line_and_change_nothing(
+    little: Little, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("old", encoding="utf-8")
+    run = tmp_path / "young"
+    shutil.copytree(little.run, run)
+    (run / "metrics.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has no step"):
+        report([run], out)
+    with pytest.raises(OutputError, match="is a folder"):
+        report([little.run], tmp_path)
+    for words in (["report", str(tmp_path / "nothing"), "--out", str(out)], ["report", "--out", str(out)]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+    assert "no run in" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "old"
+
+
+# ---------------------------------------------------------------- curves
+
+
+numbers = st.floats(-1e9, 1e9, allow_subnormal=False).map(lambda x: round(x, 6))
+
+
+@given(st.lists(numbers, min_size=1), st.sampled_from([(), CLOCK_STEPS]))
+def test_ticks_are_few_round_and_enclose(values: list[float], steps: Sequence[int]) -> None:
+    ticks = _ticks(values, steps)
+    assert 2 <= len(ticks) <= 8
+    step = ticks[1] - ticks[0]
+    assert ticks[0] <= min(values) + 1e-6 * step and ticks[-1] >= max(values) - 1e-6 * step
+    if not steps or step > CLOCK_STEPS[-1]:
+        assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 6) in (1, 2, 5)
+    else:
+        assert min(abs(step - one) for one in (*steps, step)) == 0
+
+
+@given(st.lists(st.tuples(numbers, numbers)))
+def test_thinned_points_keep_mean_and_end(points: list[tuple[float, float]]) -> None:
+    found = thin(points)
+    assert len(found) == min(len(points), MAX_POINTS)
+    if len(points) <= MAX_POINTS:
+        assert found == points
+
+
+def test_thinning_takes_means_of_even_stretches() -> None:
+    points = [(float(i), float(i % 2)) for i in range(10 * MAX_POINTS)]
+    found = thin(points)
+    assert found[0] == (9.0, 0.5) and found[-1] == (10 * MAX_POINTS - 1, 0.5) and len(found) == MAX_POINTS
+
+
+def test_a_line_goes_from_corner_to_corner() -> None:
+    svg = ElementTree.fromstring(line_chart([Curve("a", 3, [(0, 0), (5, 5), (10, 10)], dots=True)], short))
+    (path,) = (one for one in svg.findall("path") if one.attrib["class"] == "line c3")
+    assert path.attrib["d"] == "M52.0 252.0L301.0 131.0L550.0 10.0"
+    assert [dot.findtext("title") for dot in svg.findall("circle")] == ["a: 0 (0)", "a: 5 (5)", "a: 10 (10)"]
+    assert line_chart([Curve("a", 0, [])], short) == ""
+    assert "nan" not in line_chart([Curve("a", 0, [(1, 0)])], short)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.0003, "0.0003"), (1500, "1.5k"), (2_000_000, "2M"), (-3e9, "-3G"), (12.5, "12.5")]
+)
+def test_short_numbers(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (59.7, "1:00"), (750, "12:30"), (3723, "1:02:03")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
