@@ -34,6 +34,8 @@ from typing import Any
 
 import psutil
 
+from mamegpt.files import atomic_directory
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja" / "train.parquet"
 RESULTS = Path(__file__).parent / "results"
@@ -145,23 +147,30 @@ def _lines(path: Path) -> Iterator[str]:
         yield from file
 
 
-def prepare(data: Path, gb: float) -> Path:
-    """A folder with as many copies of a parquet file as make ``gb`` billion bytes of text."""
+def folder_of(data: Path, gb: float) -> Path:
+    """A folder with as many copies of a parquet file as make ``gb`` billion bytes of text, made if it is not there."""
+    folder = ROOT / "runs" / "bench-data" / f"{data.parent.name}-{gb:g}gb"
+    if not folder.is_dir():
+        # In a process of its own: what this one has ever held would count as the peak of those it starts.
+        words = ["-m", "benchmarks.bench_data", "--prepare", str(data), str(gb), str(folder)]
+        subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
+    return folder
+
+
+def prepare(data: Path, gb: float, folder: Path) -> None:
+    """Write the copies."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    folder = ROOT / "runs" / "bench-data" / f"{data.parent.name}-{gb:g}gb"
     texts = pq.read_table(data, columns=["text"])["text"]
-    copies = max(1, round(gb * 1e9 / pc.sum(pc.binary_length(texts)).as_py()))
-    if len(list(folder.glob("*.parquet"))) != copies:
-        folder.mkdir(parents=True, exist_ok=True)
-        for i in range(copies):
+    n_copies = max(1, round(gb * 1e9 / pc.sum(pc.binary_length(texts)).as_py()))
+    with atomic_directory(folder) as made:
+        for i in range(n_copies):
             marked = pc.binary_join_element_wise(texts, f"第{i}版。", "_NEWLINE_")
             pq.write_table(
-                pa.table({"text": marked}), folder / f"{i:03}.parquet", row_group_size=1000, compression="zstd"
+                pa.table({"text": marked}), made / f"{i:03}.parquet", row_group_size=1000, compression="zstd"
             )
-    return folder
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -172,6 +181,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--run"]:
         BY_HAND[sys.argv[2]](Path(sys.argv[3]), sys.argv[4], Path(sys.argv[5]))
         return
+    if sys.argv[1:2] == ["--prepare"]:
+        prepare(Path(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="parquet file with a column text, as in Wiki-40B")
     parser.add_argument("--gb", type=float, default=1.0, help="billions of bytes of text to make of it")
@@ -180,12 +192,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order in a round")
     parser.add_argument("--out", type=Path, default=RESULTS / "data.json")
     args = parser.parse_args()
-    folder, dice = prepare(args.data, args.gb), random.Random(args.seed)
+    folder, dice = folder_of(args.data, args.gb), random.Random(args.seed)
     names, scratch = [OURS, *BY_HAND], folder.parent / "out.txt"
     found: dict[str, Any] = {}
     for keyword in args.keyword:
         for name in names:  # not counted: caches of the disk, of Python and of load_dataset
-            run(name, folder, keyword, scratch)
+            print(f"{keyword} {name}: {run(name, folder, keyword, scratch)['wall_s']:.1f} s", flush=True)
         rounds = [
             {n: run(n, folder, keyword, scratch) for n in dice.sample(names, len(names))} for _ in range(args.rounds)
         ]

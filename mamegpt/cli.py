@@ -22,7 +22,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from mamegpt import __version__
 from mamegpt.clean import Normalisation, Step
 from mamegpt.config import TrainConfig
-from mamegpt.console import INTERRUPTED, say, sparkline, table
+from mamegpt.console import INTERRUPTED, is_terminal, say, sparkline, table
 from mamegpt.errors import ConfigError, MamegptError
 from mamegpt.presets import RECIPES, SIZES, Recipe, Size, preset
 from mamegpt.sampling import Sampling
@@ -113,19 +113,22 @@ def extract(
     """
     from mamegpt.extract import extract as cut
     from mamegpt.extract import preview as hits
-    from mamegpt.readers import Schema, describe
-    from mamegpt.sources import find_files
+    from mamegpt.readers import Schema
     from mamegpt.topic import Topic
 
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
     schema = Schema(text_column, title_column, txt_layout)
-    files = find_files(dataset, split)
-    say(f"{len(files):,} file(s); {files[0].path.name}: {describe(files[0].path, schema)}")
     if preview:
-        say(*hits(dataset, split, topic, preview, schema))
+        for line in hits(dataset, split, topic, preview, schema):
+            say(line)
         return
-    report = cut(dataset, split, topic, out, schema=schema)
-    say(report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
+
+    def show(read: int, kept: int) -> None:
+        print(f"\r{read:,} read, {kept:,} kept ", end="", flush=True)
+
+    progress = show if is_terminal() else None
+    report = cut(dataset, split, topic, out, schema=schema, on_start=say, on_progress=progress)
+    say(*([""] if progress else []), report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
 
 
 def clean(
@@ -189,7 +192,7 @@ def tokenizer(
     """Train a SentencePiece tokenizer that loses nothing; rare characters are spelt in bytes.
 
     Args:
-        data: Text to learn from: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        data: Text to learn from: file, folder, 'pattern*' or Hub data set; several with commas, weights as in a@0.5.
         out: Name of the files to write, OUT.model and OUT.vocab.
         split: Split of the data.
         vocab_size: Number of pieces.

@@ -16,7 +16,7 @@ from mamegpt import __version__
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
 from mamegpt.keyset import KeySet
-from mamegpt.readers import Batch, Schema, read_file
+from mamegpt.readers import Batch, Schema, describe, read_file
 from mamegpt.sources import GUESS, SourceFile, find_files
 from mamegpt.stepwise import Stepwise, stepwise
 from mamegpt.text import folded_key, format_article, normalise
@@ -73,6 +73,7 @@ def extract(
     overwrite: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
     schema: Schema = GUESS,
+    on_start: Callable[[str], None] | None = None,
 ) -> ExtractReport:
     """Write the documents of ``dataset`` that are of a topic to ``out``.
 
@@ -88,8 +89,8 @@ def extract(
     ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
     ``overwrite=False`` an existing ``out`` is refused. After each file of ``dataset`` what was done is noted in a
-    hidden folder beside ``out``, and the same call goes on there. ``on_progress(read, kept)`` is called every 1,000
-    documents or more, and at the end.
+    hidden folder beside ``out``, and the same call goes on there. ``on_start`` is called with a line on what is read
+    and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
 
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, and `DataError` if
     the corpus cannot be read or nothing in it matches.
@@ -103,8 +104,10 @@ def extract(
     files = find_files(dataset, split)
     if any(file.weight != 1 for file in files):
         raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
+    if on_start:
+        on_start(_what(files, schema))
     try:
-        with stepwise(out, _settings(files, topic, schema, out)) as work:
+        with stepwise(out, [__version__, repr(topic), repr(schema), out.suffix]) as work:
             report = _run(files, topic, schema, out, work, on_progress or (lambda read, kept: None))
             if not report.kept:
                 work.forget()
@@ -127,16 +130,18 @@ def extract(
 
 
 def preview(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
-    """Yield the first ``n`` hits in the documents of a topic, each with its document and what stands around it."""
+    """Yield what is read and how, then the first ``n`` hits of a topic, with their documents and surroundings."""
+    files = find_files(dataset, split)
+    yield _what(files, schema)
     hits = (
         f"{file.name}#{number} 【{title}】 {context}"
-        for file in find_files(dataset, split)
+        for file in files
         for _, judged in _judged(file, topic, schema)
         for number, title, verdict in judged
         if not verdict.reason
         for context in topic.contexts(title, verdict.text)
     )
-    return itertools.islice(hits, n)
+    yield from itertools.islice(hits, n)
 
 
 def _run(
@@ -150,12 +155,20 @@ def _run(
     """Write what is kept of all files that an earlier run has not done."""
     nothing = dict.fromkeys(topic.patterns, 0)
     report = ExtractReport(out, hits=dict(nothing), documents=dict(nothing))
+    inputs = hashlib.sha256()  # of all that the output depends on up to now
     if work.state is not None:
-        report = ExtractReport(**work.state | {"out": out})
+        for file in files[: work.state["report"]["resumed"]]:
+            inputs.update(_identity(file))
+        if inputs.hexdigest() == work.state["inputs"]:
+            report = ExtractReport(**work.state["report"] | {"out": out})
+        else:
+            inputs = hashlib.sha256()
+            work.forget()
     text, keys = work.open("text"), work.open("keys")
     seen = KeySet(_numbers(work.folder / "keys"))
     as_json = out.suffix.lower() in (".jsonl", ".parquet")
     for done, file in enumerate(files[report.resumed :], report.resumed + 1):
+        inputs.update(_identity(file))
         for batch, judged in _judged(file, topic, schema):
             before, report.read = report.read, report.read + batch.n_read
             passed_over = batch.n_read - len(judged) - sum(batch.dropped.values())
@@ -174,7 +187,7 @@ def _run(
             if on_progress and report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
                 on_progress(report.read, report.kept)
         if done < len(files):
-            work.step(asdict(report) | {"out": "", "resumed": done})
+            work.step({"inputs": inputs.hexdigest(), "report": asdict(report) | {"out": "", "resumed": done}})
     if on_progress:
         on_progress(report.read, report.kept)
     return report
@@ -199,11 +212,16 @@ def _count(report: ExtractReport, topic: Topic, verdict: Verdict, n_characters: 
         report.documents[pattern] += hits > 0
 
 
-def _settings(files: list[SourceFile], topic: Topic, schema: Schema, out: Path) -> str:
-    """A hash of all that the output depends on."""
-    inputs = [(file.name, str(file.path), (stat := file.path.stat()).st_size, stat.st_mtime_ns) for file in files]
-    asked = [__version__, inputs, repr(topic), repr(schema), out.suffix]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+def _identity(file: SourceFile) -> bytes:
+    """What changes if a file is another one."""
+    stat = file.path.stat()
+    return repr((file.name, str(file.path), stat.st_size, stat.st_mtime_ns)).encode("utf-8", "surrogateescape")
+
+
+def _what(files: list[SourceFile], schema: Schema) -> str:
+    """How many files are read, and what is taken for the text of the first."""
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"reading {files[0].name}{more}: {describe(files[0].path, schema)}"
 
 
 def _numbers(path: Path) -> array[int]:

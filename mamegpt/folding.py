@@ -40,9 +40,8 @@ def fold_fast(text: str) -> str:
     table, longer = _table()
     units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
     folded = table[units]
-    other = folded == _OTHER
-    if other.any():
-        characters = [chr(unit) for unit in np.unique(units[other]).tolist()]
+    if folded.max() == _OTHER:
+        characters = [chr(unit) for unit in np.unique(units[folded == _OTHER]).tolist()]
         if not all(character in longer for character in characters):
             return fold(text)
         for character in characters:

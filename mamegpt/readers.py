@@ -281,7 +281,9 @@ def _names(names: Sequence[str], strings: Sequence[str], schema: Schema, where: 
     if text is None:
         others = [name for name in strings if name != title]
         if len(others) != 1:
-            raise DataError(f"{where}: cannot tell which of {list(names)} is the text; rename that one to 'text'")
+            raise DataError(
+                f"{where}: cannot tell which of {list(names)} is the text; rename it to 'text' or say --text-column"
+            )
         text = others[0]
     elif text not in strings:
         raise DataError(f"{where}: 'text' does not hold a string; make it one")

@@ -115,7 +115,7 @@ def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
 
     Raises `DataError` if there is no such source, split or known format, and `HubError` if the Hub cannot serve it.
     """
-    if Path(source).exists() or isinstance(source, Path):
+    if isinstance(source, Path) or _exists(source):
         return _files_of_one(source, split)
     found = []
     for part in (parts := source.split(",")):
@@ -197,7 +197,7 @@ def _shares(weight: float) -> list[float]:
 def _weighted(part: str) -> tuple[str, float]:
     """A source and its weight, 1 if it has none."""
     name, at, number = part.rpartition("@")
-    if not at or Path(part).exists():
+    if not at or _exists(part):
         return part, 1.0
     try:
         weight = float(number)
@@ -206,6 +206,14 @@ def _weighted(part: str) -> tuple[str, float]:
     if not 0 < weight <= MAX_WEIGHT:
         raise DataError(f"{part!r}: {number!r} is no weight; give a number above 0, at most {MAX_WEIGHT}, after the @")
     return name, weight
+
+
+def _exists(name: str) -> bool:
+    """Whether there is such a file or folder; a list of sources may be too long for a name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:

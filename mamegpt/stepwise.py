@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +40,7 @@ class Stepwise:
         """A file to append to; what was written to it after the last step is gone."""
         file = (self.folder / name).open("ab")
         file.truncate(self._lengths.get(name, 0))
+        file.seek(0, os.SEEK_END)  # an appending file goes on telling its old end
         self._files[name] = file
         return file
 
@@ -54,8 +54,8 @@ class Stepwise:
         write_json(self.folder / STATE, {"settings": self._settings, "lengths": lengths, "state": state})
 
     def forget(self) -> None:
-        """Do not keep anything for another time."""
-        self.state = None
+        """Begin anew: no earlier step counts."""
+        self.state, self._lengths = None, {}
 
     def take(self, name: str, out: Path) -> None:
         """Close one of the files and give it the name ``out``."""
@@ -81,15 +81,23 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.parent / f".{out.name}.unfinished"
     folder.mkdir(exist_ok=True)
+    lock, over = folder / "lock", False
     try:
-        with FileLock(folder / "lock", timeout=0):
-            work, done = Stepwise(folder, settings), False
+        with FileLock(lock, timeout=0):
+            work = Stepwise(folder, settings)
             try:
                 yield work
-                done = True
+                over = True
             finally:
                 work.close()
-                if done or work.state is None:
-                    shutil.rmtree(folder)
+                over = over or work.state is None
+                if over:
+                    for path in set(folder.iterdir()) - {lock}:
+                        path.unlink()
     except Timeout as error:
         raise OutputError(f"{out} is being written by another process; wait for it, or choose another name") from error
+    finally:
+        if over:
+            with suppress(OSError):  # another process may have come
+                lock.unlink(missing_ok=True)
+                folder.rmdir()

@@ -38,7 +38,10 @@ def normalise(text: str, form: str = "nfc") -> str:
     if form not in ("nfc", "nfkc", "none"):
         raise ValueError(f"unknown normalisation form {form!r}; use 'nfc', 'nfkc' or 'none'")
     text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n").replace("\u2581", "_")
-    text = _LONE_SURROGATE.sub("\ufffd", text)
+    try:
+        text.encode("utf-16-le")  # a faster way to look than the expression
+    except UnicodeEncodeError:
+        text = _LONE_SURROGATE.sub("\ufffd", text)
     if form == "nfc":
         return unicodedata.normalize("NFC", text)
     return unicodedata.normalize("NFKC", text) if form == "nfkc" else text

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.extract import extract, preview
 from mamegpt.sources import read_documents
+from mamegpt.stepwise import stepwise
 from mamegpt.text import fold, parse_wiki40b
 from mamegpt.topic import Topic
 
@@ -219,13 +220,14 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     source = tmp_path / "rows.jsonl"
     rows = [*GAMES, {"title": "", "text": "あ" * 40 + "か\u3099っこうと㌔とキロ"}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    lines = list(preview(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3))
+    what, *lines = preview(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3)
+    assert what == "reading rows.jsonl: text under 'text', title under 'title'"
     assert lines == [
         "rows.jsonl#0 【任天堂】 >>ﾌｧﾐｺﾝ<<とＷｉｉ。",
         "rows.jsonl#0 【任天堂】 花>>札<<。",
         "rows.jsonl#0 【任天堂】 >>ファミコン<<の後。",
     ]
-    lines = list(preview(str(source), "train", Topic(("がっこう", "キロ")), 9))
+    _, *lines = preview(str(source), "train", Topic(("がっこう", "キロ")), 9)
     assert [line.partition("】 ")[2] for line in lines] == [
         "…" + "あ" * 24 + ">>がっこう<<と㌔とキロ",
         "…" + "あ" * 19 + "がっこうと>>㌔<<とキロ",
@@ -335,6 +337,54 @@ print(report.resumed, report.read)
     out.unlink()
     assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
     assert run("京都の", "")[0] == "0.jsonl"  # another topic begins anew
+
+
+def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path):
+    folder, read = tmp_path / "corpus", []
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
+    (folder / "2.txt").write_bytes("京都".encode("cp932"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        extract(str(folder), "train", "京都", tmp_path / "out.txt")
+    (folder / "2.txt").write_text("京都の二。", encoding="utf-8")
+    report = extract(str(folder), "train", "京都", tmp_path / "out.txt", on_start=read.append)
+    assert (report.resumed, report.read, report.kept, report.n_bytes) == (
+        2,
+        3,
+        3,
+        (tmp_path / "out.txt").stat().st_size,
+    )
+    assert "going on after 2 files" in report.table()
+    assert read == ["reading 0.txt and 2 more: plain text, cut at line ends"]
+    (folder / "2.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match="not UTF-8"):
+        extract(str(folder), "train", "京都", tmp_path / "out.txt")
+    (folder / "0.txt").write_text("京都の零番。", encoding="utf-8")  # what was done is out of date
+    (folder / "2.txt").write_text("終", encoding="utf-8")
+    report = extract(str(folder), "train", "京都", tmp_path / "out.txt")
+    assert (report.resumed, report.read, report.kept) == (0, 3, 2)
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8").startswith("【無題】\n京都の零番。\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.txt"]
+
+
+def test_what_was_written_after_the_last_step_is_gone(tmp_path):
+    for written, length in ((b"more than before", 3), (b"", 3)):
+        with pytest.raises(Interrupted), stepwise(tmp_path / "out", "same") as work:
+            file = work.open("text")
+            if work.state is None:
+                file.write(b"abc")
+            work.step(1)
+            file.write(written)
+            raise Interrupted
+        with pytest.raises(Interrupted), stepwise(tmp_path / "out", "same") as work:
+            assert work.open("text").tell() == length
+            raise Interrupted
+    with stepwise(tmp_path / "out", "same") as work:
+        work.open("text")
+        work.take("text", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"abc"
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 def test_two_at_the_same_output_are_refused(corpus, tmp_path):
