@@ -21,7 +21,8 @@ LAYERS: dict[str, set[str]] = {
     "words and files": {"config", "sampling", "files", "hub", "stories", "distributed", "data_report", "dedup", "edits",
                         "filters"},
     "one job each": {"tokenizer", "sources", "models", "layouts", "presets", "writers", "data_page"},
-    "two of them together": {"tokenizer_hf", "shards", "extract", "clean", "generation", "evaluate", "optim"},
+    "two of them together": {"tokenizer_hf", "shards", "extract", "clean", "tokenizer_report", "generation",
+                             "evaluate", "optim"},
     "larger parts": {"checkpoint", "step", "export_hf", "model_card"},
     "whole tasks": {"pace", "pretrained"},
     "what a command does": {"trainer", "scoring"},
@@ -139,7 +140,7 @@ print(json.dumps(found))
 """
     printed = run_alone(script)
     found = json.loads(printed)
-    assert len(found) == 13
+    assert len(found) == 14
     assert {words: heavy for words, names in found.items() if (heavy := HEAVY & set(names))} == {}
     assert [name for name in found["import"] if name.startswith("mamegpt")] == ["mamegpt"]
 

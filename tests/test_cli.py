@@ -24,7 +24,19 @@ from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
 
 Mame = Callable[..., tuple[int | str | None, str, str]]
-NAMES = ["demo", "download", "extract", "clean", "tokenizer", "train", "eval", "generate", "export", "doctor"]
+NAMES = [
+    "demo",
+    "download",
+    "extract",
+    "clean",
+    "tokenizer",
+    "tokenizer-report",
+    "train",
+    "eval",
+    "generate",
+    "export",
+    "doctor",
+]
 
 
 @pytest.fixture
