@@ -227,6 +227,30 @@ def tokenizer(
     )
 
 
+def tokenizer_report(
+    model: str,
+    data: str,
+    split: str = "validation",
+    compare: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
+    max_characters: int = 1_000_000,
+) -> None:
+    """What a tokenizer does to a text it was not trained on, alone or beside others.
+
+    Args:
+        model: SentencePiece model, tokenizer.json, or a folder or Hub repository with one.
+        data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        split: Split of the data.
+        compare: Other tokenizers, given as the first one.
+        words: Words to show the splits of (default: ten that tell much).
+        max_characters: Read documents until there are this many characters (0: all).
+    """
+    from mamegpt.sources import read_texts
+    from mamegpt.tokenizer_report import report
+
+    say(report([model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None))
+
+
 def train(
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = preset(),  # noqa: B008  (frozen)
     size: Size = "5m",
@@ -404,6 +428,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "extract": extract,
     "clean": clean,
     "tokenizer": tokenizer,
+    "tokenizer-report": tokenizer_report,
     "train": train,
     "eval": evaluate,
     "generate": generate,

@@ -55,6 +55,8 @@ _TRAINER_SETTINGS: dict[str, Any] = {
     "allow_whitespace_only_pieces": True,  # a run of spaces is one piece
     "byte_fallback": True,
     "split_digits": True,
+    # The space has a piece even if the text has none: spelt in bytes it would be decoded as U+2581.
+    "required_chars": "\u2581",
     "unk_id": 0,
     "bos_id": 1,
     "eos_id": 2,

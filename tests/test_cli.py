@@ -25,7 +25,8 @@ from mamegpt.errors import ConfigError, OutputError
 
 Mame = Callable[..., tuple[int | str | None, str, str]]
 NAMES = [
-    "demo", "download", "extract", "clean", "tokenizer", "train", "eval", "generate", "play", "report", "export", "doctor",
+    "demo", "download", "extract", "clean", "tokenizer", "tokenizer-report", "train", "eval", "generate", "play",
+    "report", "export", "doctor",
 ]  # fmt: skip
 
 
