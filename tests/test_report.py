@@ -193,6 +193,7 @@ def test_every_word_is_in_both_languages_and_none_is_left_over(written: str) -> 
     assert list(words["ja"]) == list(words["en"])
     code = (ROOT / "mamegpt/report/page.py").read_text(encoding="utf-8")
     named = set(re.findall(r'"([\w-]+)"', code)) | {"loss-help", "bits-help", *AXES}
+    named |= set(re.findall(r"word\('([\w-]+)'\)", code))
     assert set(words["ja"]) <= named
     for language in words:
         assert f'<span lang="{language}">{words[language]["results"]}</span>' in written
