@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +19,11 @@ from typing import Any
 
 import openai
 import pytest
-from little import ROOT, Little, run_mamegpt
+from little import ROOT, Little
 from playground_server import serving
 
 from mamegpt import checkpoint
+from mamegpt.cli import main
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import Sampling, generate, stream_tokens
 from mamegpt.playground.api import MAX_CHARACTERS, UNSUPPORTED, read_order
@@ -336,15 +340,36 @@ def test_of_many_at_once_none_is_lost_and_short_ones_do_not_wait_for_long_ones(c
 # ---------------------------------------------------------------- the command and its page
 
 
-def test_what_is_wrong_on_the_command_line_is_one_line(models: Path, tmp_path: Path, port: int) -> None:
+def test_what_is_wrong_on_the_command_line_is_one_line(
+    models: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     for words, message in (
         ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port} \(.*\); --port 0"),
+        ([models, "--port", 99999], "error: cannot listen at"),
         ([models, "--host", "0.0.0.0"], r"error: --host 0\.0\.0\.0 is every address"),
         (["nowhere"], "error: no model in nowhere"),
     ):
-        done = run_mamegpt("play", *words, cwd=tmp_path)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-        assert re.match(message, done.stderr)
+        with pytest.raises(SystemExit) as end:
+            main(["play", *map(str, words)])
+        out, err = capsys.readouterr()
+        assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+        assert re.match(message, err)
+
+
+def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c(models: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mamegpt", "play", str(models), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, cwd=tmp_path, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            found = re.match(r"http://127\.0\.0\.1:(\d+)/  \(.*; Ctrl-C ends it\)", process.stdout.readline())
+            assert found
+            assert get(int(found[1]), "/").status == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) in (0, 130)
+        finally:
+            process.kill()
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,7 @@ def test_every_word_is_in_both_languages_and_none_is_left_over(written: str) -> 
     assert list(words["ja"]) == list(words["en"])
     code = (ROOT / "mamegpt/report/page.py").read_text(encoding="utf-8")
     named = set(re.findall(r'"([\w-]+)"', code)) | {"loss-help", "bits-help", *AXES}
+    named |= set(re.findall(r"word\('([\w-]+)'\)", code))
     assert set(words["ja"]) <= named
     for language in words:
         assert f'<span lang="{language}">{words[language]["results"]}</span>' in written
@@ -263,7 +264,7 @@ def test_thinning_takes_means_of_even_stretches() -> None:
 def test_a_line_goes_from_corner_to_corner() -> None:
     svg = ElementTree.fromstring(line_chart([Curve("a", 3, [(0, 0), (5, 5), (10, 10)], dots=True)], short))
     (path,) = (one for one in svg.findall("path") if one.attrib["class"] == "line c3")
-    assert path.attrib["d"] == "M52.0 252.0L301.0 131.0L550.0 10.0"
+    assert path.attrib["d"] == "M52.0 252.0L297.0 131.0L542.0 10.0"
     assert [dot.findtext("title") for dot in svg.findall("circle")] == ["a: 0 (0)", "a: 5 (5)", "a: 10 (10)"]
     assert line_chart([Curve("a", 0, [])], short) == ""
     assert "nan" not in line_chart([Curve("a", 0, [(1, 0)])], short)

@@ -23,12 +23,12 @@ DEPTH = 3
 class Entry:
     """A model by the name it is asked for: what ``--model`` of the other commands takes.
 
-    ``stamp`` changes when another model has come to stand under that name. ``created`` is in seconds since 1970.
-    ``step`` and ``run`` are those of a checkpoint.
+    ``path`` is what to load, of a run its newest checkpoint. ``created`` is in seconds since 1970. ``step`` and
+    ``run`` are those of a checkpoint.
     """
 
     name: str
-    stamp: str
+    path: str
     created: int
     step: int | None = None
     run: Path | None = None
@@ -85,8 +85,7 @@ def _of_folder(folder: Path) -> list[Entry]:
         return [_of_checkpoint(folder, folder)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
         if weights.is_file() and (folder / "config.json").is_file():
-            changed = weights.stat().st_mtime
-            return [Entry(str(folder), f"{folder} {changed}", int(changed))]
+            return [Entry(str(folder), str(folder), int(weights.stat().st_mtime))]
     return []
 
 

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import itertools
 import threading
+import time
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,6 +29,8 @@ MAX_TEXTS = 8
 """Texts written at the same time, and in one order. Each holds its own keys and values."""
 MAX_WAITING = 1000
 """Orders that may wait; a further one is refused."""
+TELL_S = 0.02
+"""Seconds between two calls to the event loop, each of which makes the two threads trade places."""
 MAX_LOADED = 4
 """Models kept in memory; the one that was used longest ago makes room."""
 
@@ -75,29 +78,20 @@ Event = Queued | Made | Failed
 class Job:
     """An order that was handed in: events come from the engine's thread and are read in the event loop."""
 
-    def __init__(self, order: Order, loop: asyncio.AbstractEventLoop) -> None:
-        self.order = order
+    def __init__(self, order: Order, entry: Entry) -> None:
+        self.order, self.entry = order, entry
+        self.loop = asyncio.get_running_loop()
         self.cancelled = False
-        self._loop = loop
-        self._events: deque[Event] = deque()
-        self._ready = asyncio.Event()
-        self._told = False
-
-    def put(self, event: Event) -> None:
-        """Hand over an event; the event loop is woken once for as many as it finds."""
-        self._events.append(event)
-        if not self._told:
-            self._told = True
-            self._loop.call_soon_threadsafe(self._ready.set)
+        self.events: deque[Event] = deque()
+        self.ready = asyncio.Event()
 
     async def batches(self) -> AsyncIterator[list[Event]]:
         """What has happened since the last time, until all texts have ended."""
         left = self.order.n_texts
         while left:
-            await self._ready.wait()
-            self._ready.clear()
-            self._told = False  # before reading: what comes from now on wakes us again
-            batch = [self._events.popleft() for _ in range(len(self._events))]
+            await self.ready.wait()
+            self.ready.clear()
+            batch = [self.events.popleft() for _ in range(len(self.events))]
             yield batch
             left -= sum(isinstance(event, Made) and event.token.finish is not None for event in batch)
             if any(isinstance(event, Failed) for event in batch):
@@ -109,9 +103,11 @@ class Engine:
 
     def __init__(self, models: Sequence[str]) -> None:
         self.models = models
-        self._loaded: OrderedDict[str, Pretrained] = OrderedDict()
+        self._loaded: OrderedDict[Entry, Pretrained] = OrderedDict()
         self._waiting: deque[Job] = deque()
         self._running: deque[tuple[Job, Iterator[None]]] = deque()
+        self._news: set[Job] = set()
+        self._told_at = 0.0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -127,14 +123,14 @@ class Engine:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, order: Order) -> Job | None:
-        """Hand in an order, from within an event loop; None if too many wait already."""
-        job = Job(order, asyncio.get_running_loop())
+    def submit(self, order: Order, entry: Entry) -> Job | None:
+        """Hand in an order for a model that was found, from within an event loop; None if too many wait already."""
+        job = Job(order, entry)
         with self._changed:
             if len(self._waiting) >= MAX_WAITING:
                 return None
             self._waiting.append(job)
-            job.put(Queued(len(self._waiting)))
+            self._put(job, Queued(len(self._waiting)))
             self._changed.notify()
         return job
 
@@ -174,6 +170,21 @@ class Engine:
                 self._running.rotate(-1)
                 if not alive:
                     self._running.pop()
+                self._tell()
+
+    def _put(self, job: Job, event: Event) -> None:
+        """Lay an event out for the event loop, which hears of it at the next `_tell`."""
+        with self._changed:
+            job.events.append(event)
+            self._news.add(job)
+
+    def _tell(self) -> None:
+        """Wake the event loop, if it has slept long enough or nothing else will."""
+        now = time.monotonic()
+        if self._news and (now - self._told_at >= TELL_S or not self._running):
+            self._told_at = now
+            news, self._news = self._news, set()
+            next(iter(news)).loop.call_soon_threadsafe(lambda: [job.ready.set() for job in news])
 
     def _admit(self) -> None:
         """Let waiting jobs in, in order, while there is room for all their texts."""
@@ -188,23 +199,23 @@ class Engine:
 
     def _tell_positions(self) -> None:
         for position, job in enumerate(self._waiting, start=1):
-            job.put(Queued(position))
+            self._put(job, Queued(position))
 
     def _turn(self, job: Job, turns: Iterator[None]) -> bool:
         """Go on with a job by one token; false when it has ended."""
         try:
             return next(turns, StopIteration) is None
         except MamegptError as error:
-            job.put(Failed(error))
+            self._put(job, Failed(error))
         except Exception:  # a bug of ours ends one job, not everyone's
             traceback.print_exc()
-            job.put(Failed(None))
+            self._put(job, Failed(None))
         return False
 
     def _write(self, job: Job) -> Iterator[None]:
         """All turns of a job: a token of each of its texts in rotation."""
         order = job.order
-        loaded = self._load(self.find(order.model))
+        loaded = self._load(job.entry)
         seeds = [dataclasses.replace(order.sampling, seed=order.sampling.seed + i) for i in range(order.n)]
         texts = deque(
             (number, self._tokens(loaded, order, prompt, sampling))
@@ -213,7 +224,7 @@ class Engine:
         while texts:
             number, tokens = texts.popleft()
             token = next(tokens)
-            job.put(Made(number, token, loaded.tokenizer))
+            self._put(job, Made(number, token, loaded.tokenizer))
             if token.finish is None:
                 texts.append((number, tokens))
             yield
@@ -227,9 +238,9 @@ class Engine:
 
     def _load(self, entry: Entry) -> Pretrained:
         """The model of an entry, from memory if it is still the same."""
-        if entry.stamp not in self._loaded:
-            self._loaded[entry.stamp] = load_pretrained(entry.name)
-        self._loaded.move_to_end(entry.stamp)
+        if entry not in self._loaded:
+            self._loaded[entry] = load_pretrained(entry.path)
+        self._loaded.move_to_end(entry)
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)
-        return self._loaded[entry.stamp]
+        return self._loaded[entry]

@@ -34,6 +34,8 @@ from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Qu
 __all__ = ["build_app", "serve"]
 
 MAX_BODY_BYTES = 1 << 20
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PAGE_FILES = ("index.html", "app.js", "style.css", "words.json", "icon.svg")
 HEADERS = {
@@ -62,6 +64,7 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen(BACKLOG)
         except (OSError, OverflowError) as problem:
             raise ConfigError(
                 f"cannot listen at --host {host} --port {port} ({problem}); --port 0 takes a free one"
@@ -70,7 +73,7 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
         say(f"http://{name}:{listener.getsockname()[1]}/  ({newest.name}; Ctrl-C ends it)")
         config = uvicorn.Config(
             build_app(models, [*LOOPBACK, name]), log_level="warning", access_log=False, server_header=False,
-            timeout_graceful_shutdown=1, backlog=1024,
+            timeout_graceful_shutdown=1, backlog=BACKLOG,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -173,16 +176,16 @@ async def _completions(request: Request) -> Response:
     try:
         body = await _read_json(request)
         order = read_order(body)
-        name = (await asyncio.to_thread(engine.find, order.model)).name
+        entry = engine.find(order.model)
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 400)
-    job = engine.submit(order)
+    job = engine.submit(order, entry)
     if job is None:
         message = f"{MAX_WAITING:,} requests wait already; try again later"
         return JSONResponse(error(message, "server_busy"), 429, {"retry-after": "10"})
     head = {
-        "id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()), "model": name,
-        "system_fingerprint": f"seed-{order.sampling.seed}",
+        "id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()),
+        "model": entry.name, "system_fingerprint": f"seed-{order.sampling.seed}",
     }  # fmt: skip
     if body.get("stream"):
         with_usage = body.get("stream_options") == {"include_usage": True}

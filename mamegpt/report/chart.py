@@ -14,7 +14,7 @@ from html import escape
 __all__ = ["Curve", "Points", "clock", "line_chart", "short", "thin"]
 
 WIDTH, HEIGHT = 560, 280
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 28
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 10, 28
 MAX_POINTS = 240
 """Points of a line; more could not be told apart."""
 

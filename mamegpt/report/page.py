@@ -76,7 +76,7 @@ class _Writer:
         return f'<div class="charts">{"".join(figures)}</div>'
 
     def _chart(self, runs: Sequence[Run], name: str, line: Callable[[Run, str], Points], validated: str = "") -> str:
-        """One line a run over each axis; with ``validated``, a field of `Quality`, its dots before the fainter lines."""
+        """A line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
         drawn = []
         for axis in AXES:
             curves = []

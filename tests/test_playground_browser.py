@@ -1,0 +1,247 @@
+"""The playground's page in a real browser, as a person uses it: type, read, stop, compare, look closer, come back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from little import Little
+from playground_server import serving
+
+from mamegpt.report import report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no Chromium with its driver here"),
+]
+
+
+class Page:
+    """A window of the browser."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def run(self, script: str, *values: object) -> Any:
+        return self.driver.execute_script(script, *values)
+
+    def all(self, selector: str) -> list[Any]:
+        return list(self.driver.find_elements("css selector", selector))
+
+    def one(self, selector: str) -> Any:
+        return self.all(selector)[0]
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, 60, 0.05).until(lambda _: condition())
+
+    def open(self, address: str) -> None:
+        self.driver.get(address)
+        self.until(lambda: self.all("#model option"))
+
+    def choose(self, selector: str, index: int) -> None:
+        from selenium.webdriver.support.ui import Select
+
+        Select(self.one(selector)).select_by_index(index)
+
+    def write(self, prompt: str) -> None:
+        """Type and press Ctrl+Enter."""
+        from selenium.webdriver.common.keys import Keys
+
+        self.one("#prompt").clear()
+        self.one("#prompt").send_keys(prompt, Keys.CONTROL, Keys.ENTER)
+
+    def texts(self) -> list[str]:
+        return [self.run("return arguments[0].textContent", text) for text in self.all("article .text")]
+
+    def is_done(self) -> bool:
+        return len(self.all("article.done")) == len(self.all("article")) > 0 and not self.one("#stop").is_displayed()
+
+    def complaints(self) -> list[Any]:
+        """What the browser's console says is wrong."""
+        return [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--lang=ja",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield Page(driver)
+    driver.quit()
+
+
+@pytest.fixture
+def address(little: Little, page: Page) -> Iterator[str]:
+    """The page, opened for the first time."""
+    with serving([str(little.run), str(little.exported)]) as port:
+        where = f"http://127.0.0.1:{port}/"
+        page.open(where)
+        page.run("localStorage.clear()")
+        page.open(where)
+        yield where
+        assert page.complaints() == []
+
+
+def test_type_read_and_look_closer(page: Page, address: str) -> None:
+    page.write("豆の")
+    page.until(page.is_done)
+    texts = page.texts()
+    assert len(texts) == 3 and all(text.startswith("豆の") and len(text) > 5 for text in texts)
+    assert len(set(texts)) == 3
+    assert "文字を" in page.one("#status").text
+
+    assert not page.one("#tip").is_displayed()
+    page.one("#heat").click()
+    token = next(span for span in page.all(".token") if span.text)
+    token.click()
+    page.until(page.one("#tip").is_displayed)
+    rows = page.all("#tip li")
+    assert len(rows) in (5, 6) and len(page.all("#tip .taken")) == 1
+    shares = [float(row.text.split()[-2]) for row in rows[:5]]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 101
+    tip, text = page.one("#tip").rect, page.one("article .text")
+    assert tip["x"] >= 0 and tip["x"] + tip["width"] <= page.run("return innerWidth")
+    from selenium.webdriver.common.keys import Keys
+
+    before = page.one("#tip b").text
+    text.send_keys(Keys.ARROW_RIGHT)
+    text.send_keys(Keys.ARROW_RIGHT)
+    assert page.all(".token.chosen") and page.one("#tip").is_displayed()
+    text.send_keys(Keys.ESCAPE)
+    assert not page.one("#tip").is_displayed() and before
+
+
+def test_stop_keeps_what_is_there_and_frees_the_place(page: Page, address: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.run("document.getElementById('max_tokens').value = 1000")
+    page.write("豆の")
+    page.until(lambda: any(len(text) > 10 for text in page.texts()))
+    page.one("#prompt").send_keys(Keys.ESCAPE)
+    page.until(page.is_done)
+    assert "止めました" in [fact.text for fact in page.all(".fact")]
+    page.until(lambda: page.run("return fetch('v1/status').then((answer) => answer.json())")["running"] == 0)
+
+
+def test_compare_two_models_and_come_back_to_it(page: Page, address: str) -> None:
+    page.choose("#other", 2)
+    page.choose("#n", 0)
+    page.run("document.getElementById('seed').value = 7")
+    page.write("豆の")
+    page.until(page.is_done)
+    assert len(page.all("section h2")) == 2
+    a, b = page.texts()
+    assert a == b  # the exported folder is the run's own model, and the seed is the same
+
+    page.open(address)
+    assert page.run("return document.getElementById('prompt').value") == "豆の"
+    assert page.all("article") == []
+    page.one("#open-history").click()
+    page.one("#entries button").click()
+    assert page.texts() == [a, b]
+    assert page.run("return document.getElementById('seed').value") == "7"
+
+
+def test_code_is_what_was_asked(page: Page, address: str) -> None:
+    page.choose("#n", 1)
+    page.run("document.getElementById('seed').value = 7")
+    page.write("豆の'\\\"木")
+    page.until(page.is_done)
+    page.all("article")[1].find_elements("css selector", "footer button")[2].click()
+    for kind, seed in (("python", "seed=8"), ("curl", '"seed":8'), ("command", "--seed 8")):
+        page.one(f"[value={kind}]").click()
+        assert seed in page.one("pre").text
+    page.one("[value=python]").click()
+    words: dict[str, Any] = {}
+    code = page.one("pre").text.replace("from openai import OpenAI", "").partition("for chunk")[0]
+
+    class Client:
+        def __init__(self, **_: str) -> None:
+            self.completions = self
+
+        def create(self, **options: object) -> None:
+            words.update(options)
+
+    exec(code, {"OpenAI": Client})
+    assert (words["prompt"], words["seed"], words["stream"]) == ("豆の'\\\"木", 8, True)
+    page.one("#code form button").click()
+
+
+def test_mistakes_show_and_markup_stays_text(page: Page, address: str) -> None:
+    page.write("<img src=x onerror=alert(1)>" + "豆" * 5)
+    page.until(page.is_done)
+    assert page.all("article img") == [] and page.texts()[0].startswith("<img src=x")
+    page.run("document.getElementById('seed').value = -3")
+    page.run("document.getElementById('desk').requestSubmit()")
+    page.run("document.querySelector('#prompt').dispatchEvent(new KeyboardEvent('keydown', "
+             "{key: 'Enter', ctrlKey: true, bubbles: true}))")  # fmt: skip
+    page.until(lambda: page.one("#problem").is_displayed())
+    assert "seed must lie between" in page.one("#problem").text
+    page.driver.get_log("browser")  # the answer 400 is in it
+
+
+def test_two_languages_two_themes_and_a_phone(page: Page, address: str) -> None:
+    assert page.one("#write span").text == "書く"
+    page.one("#language").click()
+    assert page.one("#write span").text == "Write"
+    assert page.run("return document.documentElement.lang") == "en"
+
+    def paper() -> str:
+        return str(page.run("return getComputedStyle(document.body).backgroundColor"))
+
+    before = paper()
+    page.one("#theme").click()
+    assert paper() != before
+    page.open(address)
+    assert (page.one("#write span").text, paper() != before) == ("Write", True)
+    page.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    )
+    page.write("豆の")
+    page.until(page.is_done)
+    page.one("summary").click()
+    assert page.run("return document.documentElement.scrollWidth") == 360
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_server_that_is_gone_is_told(page: Page, little: Little) -> None:
+    with serving([str(little.run)]) as port:
+        page.open(f"http://127.0.0.1:{port}/")
+    page.write("豆の")
+    page.until(lambda: page.one("#problem").is_displayed())
+    page.driver.get_log("browser")
+
+
+def test_the_report_opens_alone_and_switches(page: Page, little: Little, tmp_path: Path) -> None:
+    report([little.run], tmp_path / "report.html")
+    page.driver.get((tmp_path / "report.html").as_uri())
+
+    def visible() -> set[str]:
+        return set(page.run("return [...document.querySelectorAll('svg')].filter((svg) => svg.checkVisibility())"
+                            ".map((svg) => svg.parentNode.className)"))  # fmt: skip
+
+    assert visible() == {"by-step"}
+    assert page.one("h2").text == "結果"
+    page.run("document.getElementById('by-tokens').click(); document.getElementById('en').click()")
+    assert visible() == {"by-tokens"}
+    assert page.one("h2").text == "Results"
+    assert page.complaints() == []
