@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-__all__ = ["facts", "has_bf16", "has_compiler"]
+__all__ = ["facts", "has_bf16", "has_compiler", "summary"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -36,6 +36,13 @@ def facts(folder: Path) -> list[tuple[str, str]]:
         ("will compute in", "bf16 or fp32, whichever a run measures to be faster" if has_bf16(device) else "fp32"),
         ("will compile", "runs of 10 minutes and more, if measured to gain" if has_compiler(device) else "nothing"),
     ]
+
+
+def summary(device: torch.device) -> str:
+    """What a run is computed on, in one line."""
+    if device.type == "cuda":
+        return _gpu()
+    return f"{_processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def has_bf16(device: torch.device) -> bool:
