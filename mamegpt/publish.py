@@ -43,8 +43,8 @@ def export_pretrained(
     """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
 
     ``to`` names the target; with "all", each lies in a folder of its name in ``out``. Of a run the tokenizers are
-    compared on its own text, if that still lies here. ``name`` is what
-    the model card calls the model (by default the folder's name).
+    compared on its own text, if that still lies here. ``name`` is what the model card calls the model (by default as
+    the folder is called).
 
     Raises what `load_pretrained` and `export_model` raise, and `DataError` if that text cannot be read.
     """

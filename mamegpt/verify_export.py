@@ -99,12 +99,12 @@ def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, flo
 
 def difference(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
     """The largest difference of two lists of logits, one (B, V) for each new token, while the tokens are the same."""
-    worst = 0.0
+    worst = torch.zeros(())
     for a, b in zip(some, others, strict=True):
-        worst = max(worst, (a - b).abs().max().item())
+        worst = torch.maximum(worst, (a - b).abs().max())  # NaN stays NaN
         if (a.argmax(-1) != b.argmax(-1)).any():
             break  # from here on these are other texts
-    return worst
+    return worst.item()
 
 
 if __name__ == "__main__":
