@@ -8,7 +8,6 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 from pathlib import Path
 
 from mamegpt.cli import run
-from mamegpt.console import table
 
 
 def main(
@@ -60,7 +59,6 @@ def main(
         qkv_bias=qkv_bias,
         vocab_size=vocab_size,
     )
-    print(table(list(report.checks.items())))
     print(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
 
 

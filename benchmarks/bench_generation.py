@@ -8,7 +8,7 @@ and as many new ones as fit into the context:
 
 * ``naive``: the original loop, the whole text and all its logits again for each token;
 * ``transformers``: ``generate`` with its cache, on the exported folder;
-* ``llama.cpp f32`` and ``f16``: a GGUF file of the weights, run by xllamacpp, attention and cache as is fastest here;
+* ``llama.cpp f32`` and ``f16``: the exported GGUF file, run by xllamacpp, attention and cache as is fastest here;
   the time is what the server says of the new tokens alone, without the prompt and without HTTP;
 * ``mamegpt``: `mamegpt.generation.stream_ids`, all of it, with the prompt and the preparation of the weights.
 
@@ -26,23 +26,23 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import statistics
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from mamegpt.config import ModelConfig
-from mamegpt.export_hf import MODEL_CODE
+from mamegpt.export_gguf import GgufType, write_gguf
+from mamegpt.export_hf import write_hf
 from mamegpt.generation import stream_ids
 from mamegpt.layouts import LAYOUTS
-from mamegpt.models import ARCHITECTURES, LanguageModel, build_model, stored_tensors
+from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.tokenizer import Tokenizer, train_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "xllamacpp", "gguf", "numpy")
@@ -61,6 +61,14 @@ def random_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
+
+
+def any_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """Of as many pieces; what they are does not matter here."""
+    kanji = "".join(chr(0x4E00 + i) for i in range(vocab_size - 1000))
+    return Tokenizer.load(
+        train_tokenizer([kanji, kanji], folder / "any", vocab_size=vocab_size, character_coverage=1).path
+    )
 
 
 def timed(function: Callable[[], list[int]]) -> Contestant:
@@ -86,19 +94,14 @@ def naive(model: LanguageModel, n_new: int) -> list[int]:
 
 
 def transformers_generate(
-    architecture: str, model: LanguageModel, sizes: ModelConfig, folder: Path, n: int
+    architecture: str, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, folder: Path, n: int
 ) -> Contestant:
-    """``generate`` on a folder as `mamegpt export` writes it, without the tokenizer's files."""
+    """``generate`` on a folder as `mamegpt export` writes it."""
     from transformers import AutoModelForCausalLM
 
     layout = LAYOUTS[architecture]
     folder.mkdir()
-    weights = {f"{layout.key_prefix}{name}": tensor for name, tensor in stored_tensors(model).items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {**layout.config(sizes, True), "dtype": "float32", "use_cache": True}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    if layout.remote_code:
-        (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
+    write_hf(folder, model, sizes, tokenizer, layout)
     theirs = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=layout.remote_code).eval()
     prompt = torch.tensor([PROMPT])
     options = {"max_new_tokens": n, "do_sample": False, "use_cache": True, "eos_token_id": None, "pad_token_id": 0}
@@ -112,74 +115,8 @@ def transformers_generate(
 
 # ---------------------------------------------------------------- llama.cpp
 
-GGUF_NAMES = {
-    "custom-gpt": {
-        "tok_emb": "token_embd", "pos_emb": "position_embd", "final_norm": "output_norm", "out_head": "output",
-        "norm1": "attn_norm", "norm2": "ffn_norm", "att.qkv": "attn_qkv", "att.proj": "attn_output",
-        "ff.layers.0": "ffn_up", "ff.layers.2": "ffn_down",
-    },
-    "qwen3": {
-        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-        "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    },
-}  # fmt: skip
-"""Our names of modules, and llama.cpp's; those of layer 2 begin with ``trf_blocks.2.`` or ``model.layers.2.``, and
-``blk.2.``."""
 
-
-def gguf_name(architecture: str, name: str) -> str:
-    module, _, kind = name.rpartition(".")
-    layer = re.match(r"(?:trf_blocks|model\.layers)\.(\d+)\.", module)
-    if not layer:
-        return f"{GGUF_NAMES[architecture][module]}.{kind}"
-    return f"blk.{layer[1]}.{GGUF_NAMES[architecture][module[layer.end() :]]}.{kind}"
-
-
-def write_gguf(path: Path, architecture: str, model: LanguageModel, sizes: ModelConfig, dtype: str) -> None:
-    """The weights; matrices in ``dtype``. The pieces of the tokenizer are called t0. to t15999. ."""
-    from gguf import GGUFWriter
-
-    weights = {name: tensor.numpy() for name, tensor in stored_tensors(model).items()}
-    head_dim = sizes.emb_dim // sizes.n_heads
-    file = GGUFWriter(path, {"custom-gpt": "gpt2"}.get(architecture, architecture))
-    file.add_context_length(sizes.context_length)
-    file.add_embedding_length(sizes.emb_dim)
-    file.add_block_count(sizes.n_layers)
-    file.add_head_count(sizes.n_heads)
-    file.add_head_count_kv(sizes.n_heads)
-    if architecture == "custom-gpt":
-        file.add_feed_forward_length(4 * sizes.emb_dim)
-        file.add_layer_norm_eps(1e-5)
-        for layer in range(sizes.n_layers):  # llama.cpp knows no GPT-2 without them
-            weights.setdefault(f"trf_blocks.{layer}.att.qkv.bias", np.zeros(3 * sizes.emb_dim, np.float32))
-    else:
-        file.add_feed_forward_length(len(weights["model.layers.0.mlp.up_proj.weight"]))
-        file.add_layer_norm_rms_eps(sizes.norm_eps)
-        file.add_rope_freq_base(sizes.rope_theta)
-        file.add_rope_dimension_count(head_dim)
-        file.add_key_length(head_dim)
-        file.add_value_length(head_dim)
-    file.add_tokenizer_model("llama")
-    file.add_token_list([f"t{i}." for i in range(sizes.vocab_size)])
-    file.add_token_scores([0.0] * sizes.vocab_size)
-    file.add_token_types([2, *[1] * (sizes.vocab_size - 1)])  # unknown, then normal
-    file.add_bos_token_id(1)
-    file.add_eos_token_id(2)
-    file.add_add_bos_token(False)
-    file.add_add_space_prefix(False)
-    for name, tensor in weights.items():
-        in_dtype = tensor.astype(dtype) if tensor.ndim == 2 and name != "pos_emb.weight" else tensor
-        file.add_tensor(gguf_name(architecture, name), in_dtype)
-    file.write_header_to_file()
-    file.write_kv_data_to_file()
-    file.write_tensors_to_file()
-    file.close()
-
-
-def llama_cpp(path: Path, dtype: str, threads: int, n_new: int) -> Contestant:
+def llama_cpp(path: Path, kind: GgufType, threads: int, n_new: int) -> Contestant:
     import xllamacpp
 
     attention = xllamacpp.llama_flash_attn_type
@@ -190,7 +127,7 @@ def llama_cpp(path: Path, dtype: str, threads: int, n_new: int) -> Contestant:
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.verbosity = -1
-    if dtype == "float32":
+    if kind == "f32":
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.flash_attn_type = attention.LLAMA_FLASH_ATTN_TYPE_DISABLED
     else:
@@ -198,15 +135,17 @@ def llama_cpp(path: Path, dtype: str, threads: int, n_new: int) -> Contestant:
     server = xllamacpp.Server(params)
     request = {
         "prompt": PROMPT, "n_predict": n_new, "temperature": 0.0, "samplers": ["temperature"], "ignore_eos": True,
-        "cache_prompt": False,
+        "cache_prompt": False, "return_tokens": True,
     }  # fmt: skip
+    headers = {"Content-Type": "application/json"}
 
     def run() -> tuple[list[int], float]:
-        answer = server.handle_completions(request)
+        asked = urllib.request.Request(f"{server.listening_address}/completion", json.dumps(request).encode(), headers)
+        with urllib.request.urlopen(asked) as reply:
+            answer = json.load(reply)
         timings = answer["timings"]
         assert timings["predicted_n"] == n_new, timings
-        ids = [int(i) for i in re.findall(r"t(\d+)\.", answer["choices"][0]["text"])]
-        return ids, timings["predicted_ms"] / 1e3
+        return answer["tokens"], timings["predicted_ms"] / 1e3
 
     return run
 
@@ -219,13 +158,15 @@ def contestants(
 ) -> Iterator[tuple[str, Contestant]]:
     """Names and functions; mamegpt is the first."""
     n_new = sizes.context_length - len(PROMPT)
+    tokenizer = any_tokenizer(folder, sizes.vocab_size)
     yield OURS, timed(lambda: list(stream_ids(model, PROMPT, n_new)))
     yield "naive", timed(lambda: naive(model, n_new))
-    yield "transformers", transformers_generate(architecture, model, sizes, folder / "hf", n_new)
-    for name, dtype in (("f32", "float32"), ("f16", "float16")):
-        path = folder / f"{name}.gguf"
-        write_gguf(path, architecture, model, sizes, dtype)
-        yield f"llama.cpp {name}", llama_cpp(path, dtype, threads, n_new)
+    yield "transformers", transformers_generate(architecture, model, sizes, tokenizer, folder / "hf", n_new)
+    kinds: tuple[GgufType, ...] = ("f32", "f16")
+    for kind in kinds:
+        path = folder / f"{kind}.gguf"
+        write_gguf(path, model, sizes, tokenizer, architecture, kind)
+        yield f"llama.cpp {kind}", llama_cpp(path, kind, threads, n_new)
 
 
 def race(architecture: str, rounds: int, threads: int) -> dict[str, Any]:

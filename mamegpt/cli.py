@@ -272,6 +272,12 @@ def train(
         if config != preset(size, recipe):
             raise ConfigError("--resume takes every setting from the run; leave the other options out")
         config = dataclasses.replace(TrainConfig.load(resume / "config.json"), out=str(resume))
+    elif config.init_from:
+        from mamegpt.initial import with_shape_of_start
+
+        if size != "5m":
+            raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
+        config = with_shape_of_start(config, recipe)
     result = fit(config, resume=resume is not None)
     if result.interrupted:
         say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
@@ -378,23 +384,50 @@ def play(
     serve(models, host, port)
 
 
-def export(model: str, out: Path, spm_file: str = "", overwrite: bool = False) -> None:
-    """Write a folder that transformers loads, and compare it with the model before saying it is done.
+def export(
+    model: str,
+    out: Path,
+    to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
+    push: str = "",
+    dry_run: bool = False,
+    spm_file: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Write what transformers or llama.cpp load, and compare it with the model before saying it is done.
 
     Args:
         model: A run, an exported folder, or a repository on the Hub.
         out: Folder to write.
+        to: hf (a folder for transformers), hf-native (one without code of ours, also of the book's model), gguf (a
+            file for llama.cpp), or all of them.
+        gguf_type: Number format of a GGUF file's matrices.
+        push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
+        dry_run: With --push: show what would go up, and upload nothing.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         overwrite: Replace a folder of that name when the new one is complete.
     """
+    from mamegpt.hub import is_hub_name
     from mamegpt.publish import export_pretrained
+    from mamegpt.publish import push as upload
 
-    report = export_pretrained(model, out, spm_file=spm_file, overwrite=overwrite)
+    if gguf_type != "f32" and to not in ("gguf", "all"):
+        raise ConfigError(f"--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out")
+    if dry_run and not push:
+        raise ConfigError("--dry-run shows what --push would upload; say --push owner/name as well")
+    if push and not is_hub_name(push):
+        raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
+    if push and to == "all":
+        raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
+    report = export_pretrained(model, out, to, gguf_type=gguf_type, spm_file=spm_file, name=push, overwrite=overwrite)
     say(
-        f"{report.out}: loaded again in a clean process and compared",
-        table(list(report.checks.items())),
-        f'next: mamegpt generate --model {report.out} --prompt "日本の"',
+        f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
+        f"next: see docs/serving.md for what runs {report.out}"
+        if to == "gguf"
+        else f'next: mamegpt generate --model {report.out / "hf" if to == "all" else report.out} --prompt "日本の"',
     )
+    if push:
+        say(upload(report.out, push, dry_run=dry_run))
 
 
 def report(

@@ -97,6 +97,8 @@ class TrainConfig:
     """Folder of the run: settings, metrics, tokens and checkpoints; it must not exist yet."""
     split: str = "train"
     """Split of the data to learn from."""
+    init_from: str = ""
+    """Model to go on from instead of random weights (a run, exported folder or repository); it brings its shape."""
     val_data: str = ""
     """Text to validate on; if empty, a share of the training documents is held out instead."""
     val_split: str = "validation"
@@ -242,8 +244,9 @@ class TrainConfig:
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change with any setting but the folder's name."""
-        settings = json.dumps({**self.to_dict(), "out": ""}, sort_keys=True)
-        return hashlib.sha256(settings.encode()).hexdigest()[:8]
+        # A run without init_from keeps the fingerprint it had before there was one.
+        settings = {name: value for name, value in self.to_dict().items() if value or name != "init_from"}
+        return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

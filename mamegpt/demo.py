@@ -70,7 +70,6 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
 
     say("5/5  export")
     exported = export_pretrained(str(result.out), out / "hf")
-    say(table(list(exported.checks.items())))
     quality = result.quality
     say(
         "",

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: one function that brings a repository's files here, and says plainly why it could not."""
+"""The Hugging Face Hub: bring a repository's files here, put a folder there, and say plainly why it could not be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from mamegpt.errors import HubError
 
-__all__ = ["is_hub_name", "snapshot"]
+__all__ = ["is_hub_name", "snapshot", "upload"]
 
 ATTEMPTS = 3
 """Tries when the Hub answers that it is busy; the client itself retries only part of its requests."""
@@ -71,6 +71,28 @@ def snapshot(
                 raise HubError(f"{name} cannot be fetched from {hub} ({_reason(error)}); try again") from error
             time.sleep(attempt)
     raise AssertionError("the last attempt returns or raises")
+
+
+def upload(folder: Path, name: str, message: str) -> str:
+    """Put the files of ``folder`` into the model repository ``name``, made if there is none; returns its address.
+
+    Files of the repository that the folder does not have stay. Raises `HubError`: what could not be done, and what
+    to do.
+    """
+    from huggingface_hub import HfApi, constants, errors
+
+    network_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+    try:
+        api = HfApi()
+        address = str(api.create_repo(name, exist_ok=True))
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
+        return address
+    except (network_error, errors.HFValidationError, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        advice = "run `hf auth login` with a token that may write there" if status in (401, 403) else "try again"
+        raise HubError(
+            f"{folder} cannot be uploaded to {name} at {constants.ENDPOINT} ({_reason(error)}); {advice}"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -1,43 +1,52 @@
-"""What a folder in Hugging Face's layout looks like, by architecture: all in which exports and imports differ.
+"""What a folder in Hugging Face's layout looks like, by ``model_type``: all in which exports and imports differ.
 
-A `Layout` writes the ``config.json`` of a model's sizes and reads it back. Sizes that the words of a ``config.json``
-ask for and that are not implemented here are refused, for a model that ignores one of them computes nonsense in
-silence.
+A `Layout` writes the ``config.json`` of a model's sizes and reads it back, and says under which names a file holds the
+tensors. The book's GPT has two: with its own code, and as the GPT-2 that transformers knows. Sizes that the words of a
+``config.json`` ask for and that are not implemented here are refused, for a model that ignores one of them computes
+nonsense in silence.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mamegpt.config import ModelConfig, flag
 from mamegpt.errors import ModelError
 from mamegpt.models.qwen3 import own_sizes
 
-__all__ = ["LAYOUTS", "Layout", "sizes_of"]
+__all__ = ["LAYER_NORM_EPS", "LAYOUTS", "Layout", "native_layout", "sizes_of"]
 
 DEFAULT_N_HEADS = 4
 """Heads leave no trace in the weights; where nothing else says how many, it is the original scripts' number."""
 
+LAYER_NORM_EPS = 1e-5
+"""Of the book's GPT, as of ``torch.nn.LayerNorm``."""
+
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of one architecture.
+    """The folder of one ``model_type``, which is a model of ours of one ``architecture``.
 
     ``config(sizes, fast)`` is what ``config.json`` says of the model; ``sizes(config, weights, file)`` reads it,
-    together with the weights that lie in ``file``. ``structure(sizes)`` and ``licence`` are for the model card.
+    together with the weights that lie in ``file``. ``to_file`` turns our state dict into the file's,
+    ``from_file(tensors, sizes)`` back. ``structure(sizes)`` and ``licence`` are for the model card.
     """
 
+    architecture: str
     config: Callable[[ModelConfig, bool], dict[str, Any]]
     sizes: Callable[[dict[str, Any], dict[str, Tensor], Path], ModelConfig]
     structure: Callable[[ModelConfig], str]
     licence: str
-    key_prefix: str = ""
+    to_file: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
+    from_file: Callable[[dict[str, Tensor], ModelConfig], dict[str, Tensor]] = lambda tensors, _sizes: tensors
     weight_files: tuple[str, ...] = ("model.safetensors",)
     remote_code: bool = False
 
@@ -96,10 +105,124 @@ def _custom_gpt_structure(_sizes: ModelConfig) -> str:
     return "GPT-2 型(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない)"
 
 
-_CUSTOM_GPT_LICENCE = """\
-`modeling_custom_gpt.py` は Apache License 2.0 です。構造と重みの名前は Sebastian Raschka 著
-"Build a Large Language Model (From Scratch)" と [LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) に
-よります。"""
+def _under_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+
+
+_BOOK = """\
+構造と重みの名前は Sebastian Raschka 著 "Build a Large Language Model (From Scratch)" と
+[LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) によります。"""
+
+_CUSTOM_GPT_LICENCE = f"`modeling_custom_gpt.py` は Apache License 2.0 です。{_BOOK}"
+
+
+# ---------------------------------------------------------------- gpt2: the same model under transformers' names
+
+_GPT2_SIZES = {
+    "vocab_size": "vocab_size",
+    "n_positions": "context_length",
+    "n_embd": "emb_dim",
+    "n_layer": "n_layers",
+    "n_head": "n_heads",
+}
+"""Whole numbers in ``config.json``, and what they are called here."""
+
+_GPT2_CHOICES: dict[str, Callable[[Any], bool]] = {
+    "activation_function": lambda value: value in ("gelu_new", "gelu_pytorch_tanh"),  # two names of one formula
+    "layer_norm_epsilon": lambda value: value == LAYER_NORM_EPS,
+    "scale_attn_weights": lambda value: value is True,
+    "scale_attn_by_inverse_layer_idx": lambda value: value is False,
+    "add_cross_attention": lambda value: value is False,
+    "quantization_config": lambda _: False,
+}
+"""What ``config.json`` may ask for in several ways, and which of them are implemented here; null and no key are."""
+
+_GPT2_NAMES = {
+    "tok_emb": "transformer.wte",
+    "pos_emb": "transformer.wpe",
+    "final_norm": "transformer.ln_f",
+    "out_head": "lm_head",
+    "norm1": "ln_1",
+    "norm2": "ln_2",
+    "att.qkv": "attn.c_attn",
+    "att.proj": "attn.c_proj",
+    "ff.layers.0": "mlp.c_fc",
+    "ff.layers.2": "mlp.c_proj",
+}
+"""Our names of modules, and GPT-2's; those of layer 2 begin with ``trf_blocks.2.`` and ``transformer.h.2.``."""
+
+_GPT2_OWN_NAMES = {theirs: ours for ours, theirs in _GPT2_NAMES.items()}
+
+
+def _gpt2_config(sizes: ModelConfig, _fast: bool) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        **{theirs: getattr(sizes, ours) for theirs, ours in _GPT2_SIZES.items()},
+        "n_ctx": sizes.context_length,  # converters ask for the old name
+        "n_inner": 4 * sizes.emb_dim,
+        "activation_function": "gelu_pytorch_tanh",
+        "layer_norm_epsilon": LAYER_NORM_EPS,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), sizes.drop_rate),  # transformers has 0.1
+        "tie_word_embeddings": False,
+        "qkv_bias": sizes.qkv_bias,  # for ourselves: transformers always has one, zero where we have none
+    }
+
+
+def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
+    """Raises `ModelError` with all that is missing, of a wrong type, or not implemented."""
+    whole = {name: config.get(name) for name in _GPT2_SIZES}
+    found = [f"{name} is {value!r}, not a whole number" for name, value in whole.items() if type(value) is not int]
+    found += _refused(config, _GPT2_CHOICES)
+    if (inner := config.get("n_inner")) is not None and inner != 4 * (config.get("n_embd") or 0):
+        found.append(f"n_inner {inner} is not implemented")
+    if type(drop_rate := config.get("resid_pdrop", 0.1)) not in (int, float):
+        found.append(f"resid_pdrop is {drop_rate!r}, not a number")
+    pair = [weights[name] for name in ("lm_head.weight", "transformer.wte.weight") if name in weights]
+    if config.get("tie_word_embeddings") is not False and len(pair) == 2 and not torch.equal(*pair):
+        found.append("tie_word_embeddings is not false, but the head is not the embedding")
+    if found:
+        raise ModelError(f"{file.with_name('config.json')} holds no gpt2 model known here: {'; '.join(found)}")
+    biases = [tensor for name, tensor in weights.items() if name.endswith("attn.c_attn.bias")]
+    qkv_bias = config.get("qkv_bias") is not False or any(bias.any() for bias in biases)
+    sizes: dict[str, Any] = {_GPT2_SIZES[name]: value for name, value in whole.items()}
+    return ModelConfig(**sizes, qkv_bias=qkv_bias, drop_rate=float(drop_rate))
+
+
+def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2 multiplies from the other side ("Conv1D"), and has a bias on queries, keys and values always."""
+    stored = {}
+    for name, tensor in tensors.items():
+        layer, module, kind = re.fullmatch(r"(trf_blocks\.\d+\.|)(.+)\.(\w+)", name).groups()  # type: ignore[union-attr]
+        theirs = f"{layer.replace('trf_blocks', 'transformer.h')}{_GPT2_NAMES[module]}.{kind}"
+        is_matrix = bool(layer) and tensor.ndim == 2
+        stored[theirs] = tensor.T.contiguous() if is_matrix else tensor
+        if module == "att.qkv" and kind == "weight":
+            stored.setdefault(f"{theirs.removesuffix('weight')}bias", torch.zeros(len(tensor)))
+    return stored
+
+
+def _gpt2_from_file(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str, Tensor]:
+    """The reverse. A head that is the embedding is stored once, and old files hold masks, which are no weights."""
+    own = {}
+    for name, tensor in tensors.items():
+        full = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        match = re.fullmatch(r"(?:transformer\.h\.(\d+)\.|)(.+)\.(\w+)", full)
+        if match is not None and match[2] in _GPT2_OWN_NAMES:
+            layer = f"trf_blocks.{match[1]}." if match[1] else ""
+            is_matrix = bool(layer) and tensor.ndim == 2
+            own[f"{layer}{_GPT2_OWN_NAMES[match[2]]}.{match[3]}"] = tensor.T.contiguous() if is_matrix else tensor
+        elif not full.endswith((".attn.bias", ".attn.masked_bias")):
+            own[name] = tensor  # one too many: who loads it says so
+    if not sizes.qkv_bias:
+        own = {name: tensor for name, tensor in own.items() if not name.endswith("att.qkv.bias")}
+    if "tok_emb.weight" in own:
+        own.setdefault("out_head.weight", own["tok_emb.weight"])
+    return own
+
+
+def _gpt2_structure(_sizes: ModelConfig) -> str:
+    return "GPT-2(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない)"
 
 
 # ---------------------------------------------------------------- qwen3: transformers' own, nothing to bring along
@@ -159,9 +282,7 @@ def _qwen3_sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path
     """Raises `ModelError` with all that is missing, of a wrong type, or not implemented."""
     whole = {name: config.get(name) for name in _QWEN3_SIZES}
     found = [f"{name} is {value!r}, not a whole number" for name, value in whole.items() if type(value) is not int]
-    for name, is_implemented in _QWEN3_CHOICES.items():
-        if (value := config.get(name)) is not None and not is_implemented(value):
-            found.append(f"{name} {value!r} is not implemented")
+    found += _refused(config, _QWEN3_CHOICES)
     ropes = [config, config.get("rope_parameters"), config.get("rope_scaling")]
     thetas = [rope["rope_theta"] for rope in ropes if isinstance(rope, dict) and "rope_theta" in rope] or [10000.0]
     eps, tied = config.get("rms_norm_eps", 1e-6), config.get("tie_word_embeddings", False)
@@ -177,6 +298,12 @@ def _qwen3_sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path
     return ModelConfig(**sizes, rope_theta=float(thetas[0]), norm_eps=float(eps), tie_embeddings=tied, drop_rate=0.0)
 
 
+def _refused(config: dict[str, Any], choices: dict[str, Callable[[Any], bool]]) -> list[str]:
+    """What ``config.json`` asks for and is not implemented, a line each."""
+    asked = {name: value for name in choices if (value := config.get(name)) is not None}
+    return [f"{name} {value!r} is not implemented" for name, value in asked.items() if not choices[name](value)]
+
+
 def _qwen3_structure(sizes: ModelConfig) -> str:
     tied = "共有する" if sizes.tie_embeddings else "共有しない"
     n_kv_heads, _, _ = own_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
@@ -185,19 +312,35 @@ def _qwen3_structure(sizes: ModelConfig) -> str:
 
 LAYOUTS = {
     "custom-gpt": Layout(
+        architecture="custom-gpt",
         config=_custom_gpt_config,
         sizes=_custom_gpt_sizes,
         structure=_custom_gpt_structure,
         licence=_CUSTOM_GPT_LICENCE,
-        key_prefix="backbone.",
+        to_file=_under_backbone,  # who reads weights takes prefixes off
         weight_files=("model.safetensors", "pytorch_model.bin"),
         remote_code=True,
     ),
+    "gpt2": Layout(
+        architecture="custom-gpt",
+        config=_gpt2_config,
+        sizes=_gpt2_sizes,
+        structure=_gpt2_structure,
+        licence=_BOOK,
+        to_file=_gpt2_to_file,
+        from_file=_gpt2_from_file,
+    ),
     "qwen3": Layout(
+        architecture="qwen3",
         config=_qwen3_config,
         sizes=_qwen3_sizes,
         structure=_qwen3_structure,
         licence="構造は Qwen3 Technical Report (Yang et al. 2025) によります。",
     ),
 }
-"""By architecture, which is also the ``model_type`` in ``config.json``."""
+"""By ``model_type`` in ``config.json``. The first of an architecture has its name."""
+
+
+def native_layout(architecture: str) -> str:
+    """The ``model_type`` of a folder that holds an architecture and needs no code of ours."""
+    return next(name for name, it in LAYOUTS.items() if it.architecture == architecture and not it.remote_code)

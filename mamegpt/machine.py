@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-__all__ = ["facts", "hardware", "has_bf16", "has_compiler"]
+__all__ = ["facts", "hardware", "has_bf16", "has_compiler", "summary"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -43,6 +43,13 @@ def hardware() -> list[tuple[str, str]]:
         ("memory", _memory()),
         ("GPU", _gpu()),
     ]
+
+
+def summary(device: torch.device) -> str:
+    """What a run is computed on, in one line."""
+    if device.type == "cuda":
+        return _gpu()
+    return f"{_processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def has_bf16(device: torch.device) -> bool:

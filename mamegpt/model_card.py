@@ -1,41 +1,39 @@
-"""The README.md of an exported folder, in Japanese, from facts alone."""
+"""The README.md of an exported folder, in Japanese with an English summary, from facts alone."""
 
 from __future__ import annotations
 
-from mamegpt.config import ModelConfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.evaluate import Quality
 from mamegpt.layouts import LAYOUTS
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["model_card"]
+__all__ = ["Facts", "model_card"]
 
 _CARD = """\
 ---
 language:
 - ja
-library_name: transformers
-pipeline_tag: text-generation
+license: apache-2.0
+{library}pipeline_tag: text-generation
 tags:
 - mamegpt
-- {architecture}
+- {tag}
 ---
 
 # {name}
 
 豆GPT (mamegpt) でゼロから事前学習した、小さな日本語の言語モデルです。
 
+*A small Japanese language model, pretrained from scratch with mamegpt: {english}. It continues Japanese text and does
+not follow instructions; what it writes may be wrong. The rows of the table below: architecture, parameters, layers /
+width / heads, context length, tokenizer{english_rows}.*
+
 ## 使い方
 
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("{name}"{trust})
-tokenizer = AutoTokenizer.from_pretrained("{name}"{trust})
-inputs = tokenizer("昔々、", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0]))
-```
-
-{loading}
+{usage}
 
 ## モデル
 
@@ -46,7 +44,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0
 | 層 / 幅 / ヘッド | {n_layers} / {emb_dim} / {n_heads} |
 | 文脈の長さ | {context_length} トークン |
 | トークナイザ | {kind}、{vocab_size:,} 語彙、正規化 {normalizer}、バイトフォールバック{byte_fallback} |
-{training}
+{rows}{samples}
 ## 限界
 
 小さなモデルです。文は日本語らしくても、内容は事実とは限りません。学習した文章の偏りを受け継ぎ、文章の一部をそのまま
@@ -54,8 +52,24 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0
 
 ## ライセンス
 
-{licence}学習に使った文章のライセンスに従ってください。
+モデルの重みは Apache License 2.0 です。学習に使った文章のライセンスにも従ってください。
+
+## 引用
+
+{licence}{data_source}
 """
+
+_TRANSFORMERS = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}"{trust})
+tokenizer = AutoTokenizer.from_pretrained("{name}"{trust})
+inputs = tokenizer("昔々、", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0]))
+```
+
+{loading}"""
 
 _REMOTE_CODE = """\
 `trust_remote_code=True` は、このフォルダの `modeling_custom_gpt.py` を実行するという意味です。
@@ -65,41 +79,102 @@ _NATIVE = """\
 transformers が元から持っている構造なので、フォルダにコードはなく、`trust_remote_code` は要りません。
 豆GPT 自身では `mamegpt generate --model {name} --prompt "昔々、"` です。"""
 
+_GGUF = """\
+llama.cpp と、それを使うプログラムが読み込みます(`pip install xllamacpp` など)。
+
+```python
+import xllamacpp
+
+params = xllamacpp.CommonParams()
+params.model.path = "{file}"
+server = xllamacpp.Server(params)
+answer = server.handle_completions({{"prompt": "昔々、", "max_tokens": {n_new_tokens}, "temperature": 0.0}})
+print(answer["choices"][0]["text"])
+```"""
+
+
+_WIKI40B = """
+
+文章: Mandy Guo, Zihang Dai, Denny Vrandečić, Rami Al-Rfou, "Wiki-40B: Multilingual Language Model Dataset", LREC 2020,
+<https://aclanthology.org/2020.lrec-1.297>(ウィキペディアの執筆者による、CC BY-SA)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a model's training; what is not known is left out of the card.
+
+    ``elapsed_s`` is wall-clock time; ``samples`` are pairs of a prompt and its greedy continuation.
+    """
+
+    config: TrainConfig | None = None
+    step: int = 0
+    elapsed_s: float = 0.0
+    n_documents: int = 0
+    n_characters: int = 0
+    machine: str = ""
+    quality: Quality | None = None
+    samples: Sequence[tuple[str, str]] = ()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(what it is in Japanese, in English, its value) for each that is known."""
+        found = []
+        if config := self.config:
+            documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
+            found.append(("学習した文章", "training text", f"{config.data}{documents}"))
+            if config.init_from:
+                found.append(("出発点", "start", config.init_from))
+            tokens = self.step * config.batch_size * config.context_length
+            found.append(("学習", "training", f"{self.step:,} ステップ、{tokens:,} トークン"))
+            found.append(
+                ("方法", "recipe", f"{config.optimizer}、学習率 {config.lr:g}、{config.batch_size} × "
+                 f"{config.context_length} トークン、減衰 {config.weight_decay:g}、{config.precision}")
+            )  # fmt: skip
+        if self.elapsed_s:
+            found.append(("時間", "time", f"{self.elapsed_s:,.0f} 秒"))
+        if self.machine:
+            found.append(("機械", "hardware", self.machine))
+        if quality := self.quality:
+            bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
+            found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({quality.n_tokens:,} トークン)"))
+        return found
+
 
 def model_card(
     name: str,
     sizes: ModelConfig,
     n_parameters: int,
     tokenizer: Tokenizer,
-    architecture: str = "custom-gpt",
+    model_type: str,
+    facts: Facts,
     *,
-    data: str = "",
-    step: int = 0,
-    n_tokens: int = 0,
-    quality: Quality | None = None,
+    gguf_file: str = "",
 ) -> str:
-    """The card's text. ``data``, ``step`` and ``n_tokens`` (seen in training) are left out where not known."""
-    rows = []
-    if data:
-        rows.append(f"| 学習した文章 | {data} |")
-    if step:
-        rows.append(f"| 学習 | {step:,} ステップ、{n_tokens:,} トークン |")
-    if quality:
-        rows.append(
-            f"| 検証 | {quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト、"
-            f"損失 {quality.loss:.3f}({quality.n_tokens:,} トークン) |"
-        )
+    """The card of a folder of that ``model_type``, or of one with a ``gguf_file``."""
     settings = tokenizer.settings
-    layout = LAYOUTS[architecture]
+    layout = LAYOUTS[model_type]
+    rows = facts.rows()
+    n_new_tokens = max(1, min(50, sizes.context_length // 2))  # prompt and answer must fit into the context
+    if gguf_file:
+        usage = _GGUF.format(file=gguf_file, n_new_tokens=n_new_tokens)
+    else:
+        usage = _TRANSFORMERS.format(
+            name=name,
+            trust=", trust_remote_code=True" if layout.remote_code else "",
+            n_new_tokens=n_new_tokens,
+            loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=name),
+        )
+    samples = "".join(f"\n- **{prompt}**{' '.join(text.split())}" for prompt, text in facts.samples)
     return _CARD.format(
         name=name,
-        architecture=architecture,
-        trust=", trust_remote_code=True" if layout.remote_code else "",
-        loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=name),
+        tag="gguf" if gguf_file else model_type,
+        library="" if gguf_file else "library_name: transformers\n",
+        usage=usage,
+        english=f"{n_parameters:,} parameters, a context of {sizes.context_length} tokens",
+        english_rows="".join(f", {english}" for _, english, _ in rows),
         structure=layout.structure(sizes),
         licence=layout.licence,
+        data_source=_WIKI40B if facts.config and "wiki40b" in facts.config.data else "",
         n_parameters=n_parameters,
-        n_new_tokens=max(1, min(50, sizes.context_length // 2)),  # prompt and answer must fit into the context
         n_layers=sizes.n_layers,
         emb_dim=sizes.emb_dim,
         n_heads=sizes.n_heads,
@@ -108,5 +183,6 @@ def model_card(
         kind=f"SentencePiece {settings.model_type}",
         normalizer=settings.normalizer,
         byte_fallback="あり" if settings.byte_fallback else "なし",
-        training="".join(f"{row}\n" for row in rows),
+        rows="".join(f"| {japanese} | {value} |\n" for japanese, _, value in rows),
+        samples=f"\n## 書いた文の例(貪欲法、そのまま)\n{samples}\n" if samples else "",
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mamegpt.config import TrainConfig
 
-__all__ = ["RECIPES", "SIZES", "Recipe", "Size", "preset"]
+__all__ = ["RECIPES", "SIZES", "Recipe", "Size", "preset", "width_lr"]
 
 Size = Literal["1m", "5m", "15m", "30m", "60m", "125m"]
 Recipe = Literal["mame", "seed"]
@@ -37,10 +37,14 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
 
 
 def preset(size: Size = "5m", recipe: Recipe = "mame") -> TrainConfig:
-    """The settings of a size and a recipe; the seed's recipe has one size, its own.
-
-    AdamW's learning rate follows 1 / sqrt(width) (docs/log.md); Muon's update has its own scale and needs nothing.
-    """
+    """The settings of a size and a recipe; the seed's recipe has one size, its own."""
     shape = SIZES[size]
-    lr = TrainConfig.lr * (SIZES["5m"]["emb_dim"] / shape["emb_dim"]) ** 0.5
-    return TrainConfig(**{**shape, "lr": lr, **RECIPES[recipe]})
+    return TrainConfig(**{**shape, "lr": width_lr(shape["emb_dim"]), **RECIPES[recipe]})
+
+
+def width_lr(emb_dim: int) -> float:
+    """AdamW's learning rate at that width, `TrainConfig`'s own at its own.
+
+    It follows 1 / sqrt(width) (docs/log.md); Muon's update has its own scale and needs nothing.
+    """
+    return float(TrainConfig.lr * (TrainConfig.emb_dim / emb_dim) ** 0.5)

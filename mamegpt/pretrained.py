@@ -1,7 +1,7 @@
 """Weights and models from outside: a run, a weights file, an exported folder, a repository on the Hub.
 
 Nothing here runs code that came with the weights: PyTorch files are read with ``weights_only``, and a repository in
-a known layout (``model_type: custom-gpt`` or ``qwen3``) is loaded by our own class.
+a known layout (`layouts.LAYOUTS`, by its ``model_type``) is loaded by our own class.
 """
 
 from __future__ import annotations
@@ -118,22 +118,23 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
     folder = _folder(where, ["config.json", "*.model", "model.safetensors"])
     config = _read_json(folder / "config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
-    architecture = str(config.get("model_type"))
-    if architecture not in LAYOUTS:
-        return _load_foreign(where, architecture, tokenizer, trust_remote_code)
+    model_type = str(config.get("model_type"))
+    if model_type not in LAYOUTS:
+        return _load_foreign(where, model_type, tokenizer, trust_remote_code)
+    layout = LAYOUTS[model_type]
     file = folder / "model.safetensors"
     if not file.is_file():
         file = _folder(where, ["pytorch_model.bin"]) / "pytorch_model.bin"
     weights = read_weights(file)
-    sizes = LAYOUTS[architecture].sizes(config, weights, file)
+    sizes = layout.sizes(config, weights, file)
     if tokenizer.vocab_size != sizes.vocab_size:
         raise ModelError(
             f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but {file} {sizes.vocab_size}; "
             "this is not the tokenizer the model was trained with"
         )
-    model = build_model(architecture, sizes)
-    load_weights(model, weights, str(file))
-    return Pretrained(model, tokenizer, sizes, architecture, where)
+    model = build_model(layout.architecture, sizes)
+    load_weights(model, layout.from_file(weights, sizes), str(file))
+    return Pretrained(model, tokenizer, sizes, layout.architecture, where)
 
 
 def _folder(where: str, patterns: list[str]) -> Path:

@@ -1,50 +1,99 @@
-"""From whatever holds a model to an exported folder: a run, a weights file, another folder, a repository."""
+"""From whatever holds a model to exported folders: a run, a weights file, another folder, a repository."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
+from mamegpt.console import table
 from mamegpt.errors import ModelError
-from mamegpt.export_hf import ExportReport, export_hf
-from mamegpt.files import refuse_existing
-from mamegpt.layouts import LAYOUTS, sizes_of
-from mamegpt.model_card import model_card
+from mamegpt.export import ExportReport, Target, all_targets, export_model
+from mamegpt.export_gguf import GgufType
+from mamegpt.files import refuse_existing, sha256_file
+from mamegpt.generation import generate
+from mamegpt.hub import upload
+from mamegpt.layouts import sizes_of
+from mamegpt.model_card import Facts
 from mamegpt.models import build_model
-from mamegpt.pretrained import load_pretrained, load_weights, read_weights
+from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
+from mamegpt.shards import META_FILE, open_shards
+from mamegpt.sources import read_texts
 from mamegpt.tokenizer import Tokenizer
-from mamegpt.trainer import last_quality
+from mamegpt.trainer import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS, last_quality
 
-__all__ = ["export_pretrained", "export_weights"]
+__all__ = ["export_pretrained", "export_weights", "push"]
+
+COMMIT_MESSAGE = "Upload model (mamegpt export)"
+SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
 
 
-def export_pretrained(model: str, out: Path, *, spm_file: str = "", overwrite: bool = False) -> ExportReport:
+def export_pretrained(
+    model: str,
+    out: Path,
+    to: Target | Literal["all"] = "hf",
+    *,
+    gguf_type: GgufType = "f32",
+    spm_file: str = "",
+    name: str = "",
+    overwrite: bool = False,
+) -> ExportReport:
     """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
 
-    Raises what `load_pretrained` and `export_hf` raise, and `ModelError` for a model of an unknown architecture.
+    ``to`` names the target; with "all", each lies in a folder of its name in ``out``. Of a run the tokenizers are
+    compared on its own text, if that still lies here. ``name`` is what the model card calls the model (by default as
+    the folder is called).
+
+    Raises what `load_pretrained` and `export_model` raise, and `DataError` if that text cannot be read.
     """
     if not overwrite:
         refuse_existing(out)
     loaded = load_pretrained(model, spm_file=spm_file)
-    if loaded.sizes is None:
-        raise ModelError(f"{model} is a {loaded.architecture} model; only {', '.join(LAYOUTS)} can be exported")
+    targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}
     run = Path(model)
-    if (run / "checkpoints").is_dir():
-        config = TrainConfig.load(run / "config.json")
-        step = checkpoint.read_state(Path(loaded.origin)).step
-        known = {
-            "data": config.data,
-            "step": step,
-            "n_tokens": step * config.batch_size * config.context_length,
-            "quality": last_quality(run, step),
-        }
-    n_parameters = sum(p.numel() for p in loaded.model.parameters())
-    card = model_card(out.name, loaded.sizes, n_parameters, loaded.tokenizer, loaded.architecture, **known)
-    return export_hf(
-        out, loaded.model, loaded.sizes, loaded.tokenizer, loaded.architecture, card=card, overwrite=overwrite
+    if (run / CHECKPOINTS).is_dir():
+        config = TrainConfig.load(run / CONFIG_FILE)
+        known["facts"] = _facts(run, config, loaded)
+        if (text := Path(config.data)).exists() and not (text / META_FILE).is_file():
+            known |= {"texts": read_texts(config.data, config.split), "source": config.data}
+    return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
+
+
+def push(out: Path, repository: str, *, dry_run: bool) -> str:
+    """Upload an exported folder, or only say what would go up: every file with its size and hash, and the card.
+
+    Returns the lines to print. Raises `HubError` if it cannot be uploaded.
+    """
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    listed = table(
+        [(path.relative_to(out).as_posix(), f"{path.stat().st_size:>12,} bytes  {sha256_file(path)}") for path in files]
+    )
+    if dry_run:
+        card = (out / "README.md").read_text(encoding="utf-8")
+        return f"would go to {repository}, as one commit {COMMIT_MESSAGE!r}:\n{listed}\n\nREADME.md:\n\n{card}"
+    return f"{listed}\nuploaded to {upload(out, repository, COMMIT_MESSAGE)}"
+
+
+def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
+    """What a run says of itself, and what its model writes."""
+    state = checkpoint.read_state(Path(loaded.origin))
+    shards = next((path for path in (run / TOKENS, Path(config.data)) if (path / META_FILE).is_file()), None)
+    read = open_shards(shards, loaded.tokenizer)[0].splits["train"] if shards else None
+    machine_file = run / MACHINE_FILE  # older runs have none
+    machine = json.loads(machine_file.read_text(encoding="utf-8"))["machine"] if machine_file.is_file() else ""
+    new_tokens = min(60, max(1, config.context_length // 2))
+    return Facts(
+        config=config,
+        step=state.step,
+        elapsed_s=state.elapsed_s,
+        n_documents=read.n_documents if read else 0,
+        n_characters=read.n_characters if read else 0,
+        machine=machine,
+        quality=last_quality(run, state.step),
+        samples=[(prompt, generate(loaded.model, loaded.tokenizer, prompt, new_tokens)) for prompt in SAMPLE_PROMPTS],
     )
 
 
@@ -61,7 +110,7 @@ def export_weights(
     """Export a weights file of the book's layout with its tokenizer into the folder ``out``.
 
     ``sizes`` are fields of `ModelConfig`; those that are None are read from the weights. Raises `ModelError` if one
-    contradicts the weights, or what `read_weights` and `export_hf` raise.
+    contradicts the weights, or what `read_weights` and `export_model` raise.
     """
     if not overwrite:
         refuse_existing(out)
@@ -72,5 +121,5 @@ def export_weights(
     tokenizer = Tokenizer.load(spm_model)
     model = build_model("custom-gpt", implied)
     load_weights(model, tensors, str(weights))
-    card = model_card(out.name, implied, sum(t.numel() for t in tensors.values()), tokenizer)
-    return export_hf(out, model, implied, tokenizer, spm_vocab=spm_vocab, fast=fast, card=card, overwrite=overwrite)
+    loaded = Pretrained(model, tokenizer, implied, "custom-gpt", str(weights))
+    return export_model(out, loaded, spm_vocab=spm_vocab, fast=fast, overwrite=overwrite)

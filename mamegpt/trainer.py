@@ -4,7 +4,7 @@ A run is a folder:
 
     config.json       every setting            tokens/           the text as token shards, if it was not one already
     tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
-    checkpoints/      see `checkpoint`
+    checkpoints/      see `checkpoint`             machine.json      what it was started on
 
 **Exact resume.** Weights after step n depend on the settings, the tokens and n, and on nothing else: data order and
 dropout are functions of (seed, step), so a run that is killed at any moment and goes on from its last checkpoint
@@ -37,9 +37,19 @@ from mamegpt import checkpoint, distributed
 from mamegpt.config import TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
-from mamegpt.errors import CheckpointError, ConfigError, DataError, OutputError, TokenizerError, TrainingError
+from mamegpt.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ModelError,
+    OutputError,
+    TokenizerError,
+    TrainingError,
+)
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import atomic_write, write_json
+from mamegpt.initial import start_from
+from mamegpt.machine import summary
 from mamegpt.metrics import METRICS_FILE, read_metrics
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
@@ -49,10 +59,11 @@ from mamegpt.sources import read_texts
 from mamegpt.step import SummedLoss, micro_batch
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["CHECKPOINTS", "CONFIG_FILE", "TrainResult", "last_quality", "train"]
+__all__ = ["CHECKPOINTS", "CONFIG_FILE", "MACHINE_FILE", "TOKENS", "TrainResult", "last_quality", "train"]
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.model"
+MACHINE_FILE = "machine.json"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
 
@@ -95,6 +106,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         fingerprints = {
             "settings": config.fingerprint(), "tokens": meta.fingerprint(), "tokenizer": tokenizer.fingerprint,
         }  # fmt: skip
+        if config.init_from:
+            if world.is_main and checkpoint.latest(run / CHECKPOINTS) is None:  # the first one is what was given
+                start_from(model, config.init_from)
+                checkpoint.save(
+                    run / CHECKPOINTS, model, optimizer, step=0, keep=config.keep_checkpoints, elapsed_s=0.0,
+                    **fingerprints,
+                )  # fmt: skip
+            distributed.barrier()
         first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
         metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
@@ -104,6 +123,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
         n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
+            if first_step == 0:
+                write_json(run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size})
             _describe(config, order, n_parameters, splits, world, first_step, pace.n_steps)
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))
@@ -230,7 +251,7 @@ def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Pat
             distributed.barrier()
             try:
                 yield run
-            except (ConfigError, DataError, TokenizerError):
+            except (ConfigError, DataError, ModelError, TokenizerError):
                 if not resume and not (run / METRICS_FILE).exists():
                     _empty(run)  # so that the corrected command may use the same folder
                 raise

@@ -7,17 +7,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:  # tests of other things need not wait for torch and transformers
     from mamegpt.config import ModelConfig
-    from mamegpt.export_hf import ExportReport
+    from mamegpt.export import ExportReport
     from mamegpt.models import LanguageModel
     from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["ROOT", "Little", "little", "random_model", "run_mamegpt", "run_script", "sizes_for"]
+__all__ = ["ROOT", "Little", "export_here", "little", "random_model", "run_mamegpt", "run_script", "sizes_for"]
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCAB_SIZE = 1000
@@ -42,7 +42,7 @@ class Little:
 def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     import torch
 
-    from mamegpt import checkpoint
+    from mamegpt import checkpoint, gates
     from mamegpt.config import TrainConfig
     from mamegpt.publish import export_weights
     from mamegpt.stories import stories
@@ -50,6 +50,7 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     from mamegpt.tokenizer import Tokenizer, train_tokenizer
     from mamegpt.trainer import train
 
+    gates.N_SENTENCES = 500  # 20,000 take a second or two in every export
     folder = tmp_path_factory.mktemp("little")
     text = folder / "stories.txt"
     texts = [format_article(title, story) for title, story in stories(seed=1, n=120)]
@@ -91,6 +92,17 @@ def random_model(sizes: ModelConfig, seed: int = 0, architecture: str = "custom-
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
+
+
+def export_here(
+    out: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, architecture: str = "custom-gpt",
+    **options: Any,
+) -> ExportReport:  # fmt: skip
+    """Export a model that was never in a file."""
+    from mamegpt.export import export_model
+    from mamegpt.pretrained import Pretrained
+
+    return export_model(out, Pretrained(model, tokenizer, sizes, architecture, "a model in memory"), **options)
 
 
 def run_script(

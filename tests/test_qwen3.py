@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from little import Little, random_model, sizes_for
+from little import Little, export_here, random_model, sizes_for
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
@@ -21,10 +21,9 @@ from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 from mamegpt import checkpoint, layouts
 from mamegpt.config import ABSENT, ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
-from mamegpt.export_hf import export_hf
 from mamegpt.generation import KVCache
 from mamegpt.layouts import LAYOUTS
-from mamegpt.model_card import model_card
+from mamegpt.model_card import Facts, model_card
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model, qwen3
 from mamegpt.optim import build_optimizer
 from mamegpt.pretrained import load_pretrained
@@ -220,7 +219,7 @@ def test_positions_are_a_table_in_float32_that_no_file_holds() -> None:
 
 
 def test_it_is_known_which_sizes_an_architecture_has() -> None:
-    assert ABSENT.keys() == ARCHITECTURES.keys() == LAYOUTS.keys()
+    assert ABSENT.keys() == ARCHITECTURES.keys() == {layout.architecture for layout in LAYOUTS.values()}
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     assert all(set(names) < fields for names in ABSENT.values())
 
@@ -459,7 +458,7 @@ def native(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     report = export_pretrained(str(folder), folder.parent / "native")
     assert report.files == sorted(path.name for path in report.out.iterdir())
-    assert report.checks["logits"].endswith("from model.safetensors")
+    assert next(gate.found for gate in report.gates["hf"] if gate.name == "logits").endswith("from model.safetensors")
     return report.out
 
 
@@ -522,12 +521,12 @@ def test_a_native_folder_that_behaves_differently_never_gets_its_name(
     monkeypatch.setitem(layouts.LAYOUTS, "qwen3", dataclasses.replace(good, config=other_positions))
     tiny = sizes_for(little.tokenizer)
     model = random_model(tiny, architecture="qwen3")
-    with pytest.raises(ExportError, match=r"logits differ by .*greedy tokens differ"):
-        export_hf(tmp_path / "out" / "folder", model, tiny, little.tokenizer, "qwen3")
+    with pytest.raises(ExportError, match=r"logits: .* apart at most .*greedy: \d+ of 50 prompts"):
+        export_here(tmp_path / "out" / "folder", model, tiny, little.tokenizer, "qwen3")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_card_of_a_tied_model_says_so(little: Little) -> None:
-    card = model_card("豆", sizes_for(little.tokenizer, tie_embeddings=True), 7, little.tokenizer, "qwen3")
+    card = model_card("豆", sizes_for(little.tokenizer, tie_embeddings=True), 7, little.tokenizer, "qwen3", Facts())
     assert "キーと値は 4 ヘッド、出力層は埋め込みと共有する" in card
     assert "{" not in card

@@ -68,7 +68,7 @@ def forget_after(run: Path, step: int) -> None:
 
 def test_a_run_is_the_folder_its_documentation_draws(config: TrainConfig) -> None:
     run = Path(config.out)
-    assert visible(run) == ["checkpoints", "config.json", "metrics.jsonl", "tokenizer.model", "tokens"]
+    assert visible(run) == ["checkpoints", "config.json", "machine.json", "metrics.jsonl", "tokenizer.model", "tokens"]
     assert TrainConfig.load(run / "config.json") == config
     assert (run / "tokenizer.model").read_bytes() == Path(config.tokenizer).read_bytes()
     assert [path.name for path in checkpoint.checkpoints(run / "checkpoints")] == [

@@ -64,10 +64,19 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     width = ids.shape[1]
     padded = torch.stack([torch.cat((torch.full((width - len(row),), 3), row)) for row in rows])
     mask = torch.stack([torch.cat((torch.zeros(width - len(row)), torch.ones(len(row)))).long() for row in rows])
-    found["padded_logits"] = [row[width - len(r) :] for row, r in zip(model(padded, mask).logits, rows, strict=True)]
+    # GPT-2 counts padding as positions unless it is told them; `generate` does so.
+    counted = (mask.cumsum(-1) - 1).clamp(min=0) if model.config.model_type == "gpt2" else None
+
+    def padded_part(start: int, end: int, past: Any = None) -> Any:
+        positions = {} if counted is None else {"position_ids": counted[:, start:end]}
+        return model(
+            padded[:, start:end], attention_mask=mask[:, :end], past_key_values=past, use_cache=True, **positions
+        )
+
+    found["padded_logits"] = [r[width - len(row) :] for r, row in zip(padded_part(0, width).logits, rows, strict=True)]
     past, chunks = None, []
     for end in range(4, width + 1, 4):
-        out = model(padded[:, end - 4 : end], mask[:, :end], past_key_values=past, use_cache=True)
+        out = padded_part(end - 4, end, past)
         past = out.past_key_values
         chunks.append(out.logits)
     found["padded_in_chunks"] = [row[width - len(r) :] for row, r in zip(torch.cat(chunks, dim=1), rows, strict=True)]

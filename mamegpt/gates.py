@@ -1,0 +1,173 @@
+"""What every exported model has to pass: the questions, the training model's own answers, and the comparison.
+
+A gate compares what a clean process found in the exported files with what the model in memory says. Its outcome is a
+line of a table; one that fails ends the export.
+
+**Ties.** Two programs add numbers up in different orders, so their logits differ by rounding, and a greedy choice
+between two logits that are closer than that may fall either way. A continuation may therefore leave the model's own
+only at such a place; what comes after it is another text and is not compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mamegpt.generation import stream_ids
+from mamegpt.models import LanguageModel
+from mamegpt.prompts import PROMPTS
+from mamegpt.stories import stories
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["NASTY_TEXTS", "Cases", "Gate", "greedy_gate", "last_logits", "logits_gate", "make_cases", "text_gates"]
+
+PROMPT_TOKENS, NEW_TOKENS = 8, 64
+N_ROWS, ROW_TOKENS = 2, 256
+N_SENTENCES = 20_000
+
+NASTY_TEXTS = (
+    "ﾌｧﾐｺﾝは1983年7月15日に発売された。",  # half-width kana, digits
+    "か\u3099き\u3099く\u3099、が、ﾃﾞｰﾀ",  # kana with combining marks
+    "大嘗宮の儀、𠮷野家、髙島屋",  # rare kanji, which need byte pieces
+    "👨‍👩‍👧と🍣を食べた😀",  # joined emoji
+    "一行目\n二行目\n\n\t四行目  空白が二つ　全角空白",
+    "</s>と<unk>と<0xE3>はただの文字",
+    "ＡＢＣ１２３ ～ Hello, world! naïve café",
+    " 先頭と末尾の空白 ",
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One line of the table: what was compared, whether it may pass, and what was found."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What an exported model is asked, and what the model it was made from says.
+
+    ``prompts`` are rows of ids of one length; ``greedy`` their continuations, past the end of a text too; ``rows`` are
+    longer, and ``logits`` (rows, T, V) the model's of them. ``texts`` are cut into ``text_ids``; ``source`` names
+    where they are from.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    prompts: list[list[int]]
+    greedy: list[list[int]]
+    rows: list[list[int]]
+    logits: Tensor
+    texts: list[str]
+    text_ids: list[list[int]]
+    source: str
+
+    @property
+    def n_new(self) -> int:
+        """Tokens in each continuation."""
+        return len(self.greedy[0])
+
+    @property
+    def scale(self) -> float:
+        """The largest logit, or 1 if all are smaller: rounding grows with it."""
+        return max(1.0, self.logits.abs().max().item())
+
+
+def make_cases(
+    model: LanguageModel, tokenizer: Tokenizer, texts: Iterable[str] | None = None, source: str = ""
+) -> Cases:
+    """Ask the model itself. ``texts`` are the user's own, from ``source``; without any, 豆物語 takes their place.
+
+    Prompts and rows become as short as the model's context asks.
+    """
+    if texts is None:
+        texts, source = (text for _, text in stories(seed=7, n=N_SENTENCES)), "豆物語"
+    sentences = list(itertools.islice(_sentences(texts), N_SENTENCES))
+    texts = [*NASTY_TEXTS, *sentences]
+    text_ids = tokenizer.encode_batch(texts)
+    n_context = model.context_length
+    n_new = max(1, min(NEW_TOKENS, n_context // 2))
+    encoded = tokenizer.encode_batch(PROMPTS)
+    n_prompt = max(1, min(PROMPT_TOKENS, n_context - n_new, *map(len, encoded)))
+    prompts = [ids[:n_prompt] for ids in encoded]
+    stream = [token for ids in [*text_ids[len(NASTY_TEXTS) :], *encoded] for token in ids]
+    n_row = min(ROW_TOKENS, n_context, len(stream) // N_ROWS)
+    rows = [stream[i * n_row : (i + 1) * n_row] for i in range(N_ROWS)]
+    device = model.out_head.weight.device
+    with torch.inference_mode():
+        logits: Tensor = model.out_head(model.hidden(torch.tensor(rows, device=device))).float().cpu()
+    greedy = [list(stream_ids(model, prompt, n_new)) for prompt in prompts]
+    return Cases(model, tokenizer, prompts, greedy, rows, logits, texts, text_ids, source)
+
+
+def _sentences(texts: Iterable[str]) -> Iterable[str]:
+    """Texts cut after each full stop and line feed."""
+    return (part for text in texts for part in re.split(r"(?<=[。！？\n])", text) if part)
+
+
+def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
+    """Logits (V,) of what comes after ``ids``, in one pass over all of them."""
+    with torch.inference_mode():
+        row = torch.tensor([ids], device=model.out_head.weight.device)
+        logits: Tensor = model.out_head(model.hidden(row)[:, -1])[0].float().cpu()
+    return logits
+
+
+def logits_gate(difference: float, tolerance: float, what: str) -> Gate:
+    """Whether the largest difference of logits is within what rounding explains."""
+    return Gate("logits", difference <= tolerance, f"{difference:.1e} apart at most ({tolerance:.1e} allowed), {what}")
+
+
+def greedy_gate(
+    name: str, cases: Cases, own_ids: list[list[int]], found_ids: list[list[int]], tolerance: float
+) -> Gate:
+    """Whether two sets of greedy continuations are equal, but for ties of logits closer than twice ``tolerance``."""
+    n_equal, ties, worst = 0, 0, 0.0
+    for prompt, own, other in zip(cases.prompts, own_ids, found_ids, strict=True):
+        at = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other)))
+        if at == len(own) == len(other):
+            n_equal += 1
+            continue
+        gap = float("inf")
+        if at < min(len(own), len(other)):
+            logits = last_logits(cases.model, prompt + own[:at])
+            gap = (logits[own[at]] - logits[other[at]]).abs().item()
+        worst = max(worst, gap)
+        ties += gap <= 2 * tolerance
+    n = len(found_ids)
+    text = f"{n_equal} of {n} prompts go on with the same {cases.n_new} tokens"
+    if n_equal < n:
+        text += f", {ties} part at a tie; logits {worst:.1e} apart there at most ({2 * tolerance:.1e} allowed)"
+    return Gate(name, n_equal + ties == n, text)
+
+
+def text_gates(cases: Cases, found_ids: list[list[int]], decoded: list[str], must_agree: bool) -> list[Gate]:
+    """Whether texts are cut as SentencePiece does, and come back from their ids.
+
+    ``decoded`` may hold the first texts only. Without ``must_agree`` the outcome is only stated: of a tokenizer with a
+    normalisation table no file of another program is exactly equal.
+    """
+    same = [a == b for a, b in zip(found_ids, cases.text_ids, strict=True)]
+    own = [cases.tokenizer.decode(ids) for ids in cases.text_ids[: len(decoded)]]
+    whole = [a == b for a, b in zip(decoded, own, strict=True)]
+
+    def gate(name: str, equal: list[bool], what: str) -> Gate:
+        n = len(equal)
+        where = f"{cases.source} and {len(NASTY_TEXTS)} odd ones"
+        text = f"{sum(equal):,} of {n:,} texts {what} ({sum(equal) / n:.1%}; {where})"
+        if not all(equal):
+            text += f", not {cases.texts[equal.index(False)][:30]!r}"
+        return Gate(name, all(equal) or not must_agree, text)
+
+    return [
+        gate("tokenizer", same, "give SentencePiece's ids"),
+        gate("round trip", whole, "come back from their ids as SentencePiece decodes them"),
+    ]

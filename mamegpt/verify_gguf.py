@@ -1,0 +1,82 @@
+"""What llama.cpp makes of a GGUF file; run in a process of its own, with the package xllamacpp only.
+
+    python verify_gguf.py FILE CASES.json FOUND
+
+``export_gguf`` starts it on every file it writes, before the file gets its name, and reads ``FOUND.json``. It must not
+import mamegpt. llama.cpp's own server answers, at a free port of the loopback interface.
+
+``CASES.json`` holds ``prompts``, rows of token ids; ``n_new``, how many tokens each is to be continued by;
+``beginnings``, rows whose next token's log-probabilities are asked for, all ``vocab_size`` of them; ``n_context``;
+``texts`` to cut into ids; ``decode``, ids to make text of; and ``separator``, an id that is in no text.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import xllamacpp
+
+TEXTS_AT_ONCE = 500
+GREEDY = {"temperature": 0.0, "samplers": ["temperature"], "cache_prompt": False, "return_tokens": True}
+
+
+def main(file: str, cases_file: str, found_name: str) -> None:
+    """Ask the server for all that the cases want, and write down what came out."""
+    cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
+    server = serve(file, cases["n_context"])
+
+    def ask(path: str, **body: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), headers)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            return json.load(answer)
+
+    found: dict[str, Any] = {"log_probabilities": [], "uncached": []}
+    for beginning in cases["beginnings"]:
+        answer = ask("/completion", prompt=beginning, n_predict=1, n_probs=cases["vocab_size"], **GREEDY)
+        log_probabilities = [0.0] * cases["vocab_size"]
+        for entry in answer["completion_probabilities"][0]["top_logprobs"]:
+            log_probabilities[entry["id"]] = entry["logprob"]
+        found["log_probabilities"].append(log_probabilities)
+    prompts = cases["prompts"]
+    found["greedy"] = [ask("/completion", prompt=ids, n_predict=cases["n_new"], **GREEDY)["tokens"] for ids in prompts]
+    for ids, new in zip(prompts, found["greedy"], strict=True):
+        # The last token once more, from one pass over all that is before it.
+        last = ask("/completion", prompt=ids + new[:-1], n_predict=1, **GREEDY)["tokens"] if new else []
+        found["uncached"].append(new[:-1] + last)
+
+    found["text_ids"] = []
+    for start in range(0, len(cases["texts"]), TEXTS_AT_ONCE):
+        texts = cases["texts"][start : start + TEXTS_AT_ONCE]
+        content = [part for text in texts for part in (text, cases["separator"])]
+        row: list[int] = []
+        for token in ask("/tokenize", content=content, add_special=False, parse_special=False)["tokens"]:
+            if token == cases["separator"]:
+                found["text_ids"].append(row)
+                row = []
+            else:
+                row.append(token)
+    found["decoded"] = [ask("/detokenize", tokens=ids)["content"] for ids in cases["decode"]]
+    Path(f"{found_name}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def serve(file: str, n_context: int) -> Any:
+    """llama.cpp on one file: one thread, one text at a time, keys and values in float32."""
+    params = xllamacpp.CommonParams()
+    params.model.path = file
+    params.n_ctx = n_context + 1  # it stops one token before the end
+    params.n_parallel = 1
+    params.n_gpu_layers = 0
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.verbosity = -1
+    return xllamacpp.Server(params)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,130 @@
+"""GGUF files: what is in them, and that llama.cpp computes and cuts text as we do, or the export fails."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+import torch
+from little import Little, export_here, random_model, sizes_for
+
+from mamegpt import export_gguf
+from mamegpt.config import ModelConfig
+from mamegpt.errors import ConfigError, ExportError
+from mamegpt.export import ExportReport
+from mamegpt.models import LanguageModel
+from mamegpt.stories import stories
+from mamegpt.tokenizer import Tokenizer
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("xllamacpp")
+
+GATES = ["logits", "greedy", "no cache", "tokenizer", "round trip"]
+OTHER = {
+    "custom-gpt": {"qkv_bias": True},
+    "qwen3": {"n_kv_heads": 2, "head_dim": 16, "rope_theta": 500.0, "tie_embeddings": True, "norm_eps": 1e-3},
+}
+
+
+def model_of(little: Little, architecture: str) -> tuple[LanguageModel, ModelConfig]:
+    """A model whose logits differ from token to token, with a bias or other sizes than by default."""
+    sizes = sizes_for(little.tokenizer, context_length=80, **OTHER[architecture])  # type: ignore[arg-type]
+    model = random_model(sizes, architecture=architecture)
+    with torch.no_grad():
+        model.out_head.weight.mul_(0.5)
+    return model, sizes
+
+
+def difference(report: ExportReport) -> float:
+    (gate,) = (gate for gate in report.gates["gguf"] if gate.name == "logits")
+    return float(gate.found.split()[0])
+
+
+@pytest.mark.parametrize("architecture", sorted(OTHER))
+@pytest.mark.parametrize("kind", ["f32", "f16", pytest.param("bf16", marks=pytest.mark.slow), "q8_0"])
+def test_llama_cpp_is_our_equal(little: Little, tmp_path: Path, architecture: str, kind: Any) -> None:
+    model, sizes = model_of(little, architecture)
+    report = export_here(
+        tmp_path / "豆", model, sizes, little.tokenizer, architecture, targets=["gguf"], gguf_type=kind
+    )
+    assert report.files == ["README.md", f"豆-{kind}.gguf"]
+    assert [gate.name for gate in report.gates["gguf"]] == GATES
+    assert difference(report) > 0 or kind == "f32"
+    read = gguf.GGUFReader(tmp_path / "豆" / f"豆-{kind}.gguf")
+    types = {tensor.name: tensor.tensor_type.name for tensor in read.tensors}
+    assert types["token_embd.weight"] == kind.upper() and types["output_norm.weight"] == "F32"
+    assert ("output.weight" in types) == (not sizes.tie_embeddings)
+    if architecture == "qwen3":  # 88 wide is no multiple of 32
+        assert types["blk.1.ffn_down.weight"] == ("F16" if kind == "q8_0" else kind.upper())
+    assert read.fields["tokenizer.ggml.add_space_prefix"].contents() is False
+    assert [read.fields[f"tokenizer.ggml.{name}_token_id"].contents() for name in ("bos", "eos")] == [1, 2]
+
+
+def test_a_file_that_computes_otherwise_never_gets_its_name(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, sizes = model_of(little, "custom-gpt")
+    monkeypatch.setattr(export_gguf, "LAYER_NORM_EPS", 0.5)
+    with pytest.raises(ExportError, match=r"as gguf, loaded again, logits: .* apart.*greedy: ") as error:
+        export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    printed = capsys.readouterr().out
+    assert "logits      FAILED" in printed and "tokenizer   ok" in printed  # the whole table, all the same
+
+
+def test_whatever_is_no_gguf_is_one_line(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = model_of(little, "custom-gpt")
+    monkeypatch.setattr(export_gguf, "_name", lambda _architecture, name: name)
+    with pytest.raises(ExportError, match=r"out-f32.gguf does not load in a clean process: \S+") as error:
+        export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def other_tokenizer(path: Path, **changed: Any) -> Tokenizer:
+    """A SentencePiece model as someone else would have trained it."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for _, text in stories(seed=2, n=60) for line in text.split("\n")),
+        model_writer=written, vocab_size=900, byte_fallback=True, minloglevel=2, **changed,
+    )  # fmt: skip
+    path.write_bytes(written.getvalue())
+    return Tokenizer.load(path)
+
+
+def test_tokenizers_that_gguf_can_hold_and_those_it_cannot(little: Little, tmp_path: Path) -> None:
+    own = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    prefixed = other_tokenizer(tmp_path / "prefixed.model", model_type="bpe", **own)
+    assert prefixed.settings.add_dummy_prefix
+    sizes = sizes_for(prefixed)
+    export_here(tmp_path / "out", random_model(sizes), sizes, prefixed, targets=["gguf"])
+    folded = other_tokenizer(tmp_path / "folded.model", model_type="bpe")
+    assert folded.settings.normalizer == "nmt_nfkc"
+    with pytest.raises(ExportError, match=r"tokenizer: \d+ of 508 texts give SentencePiece's ids"):
+        export_here(tmp_path / "bad", random_model(sizes), sizes, folded, targets=["gguf"])
+    unigram = other_tokenizer(tmp_path / "unigram.model", model_type="unigram", **own)
+    with pytest.raises(ExportError, match=r"unigram.model is a unigram model; .* with bpe only"):
+        export_here(tmp_path / "bad", random_model(sizes), sizes, unigram, targets=["gguf"])
+    assert not (tmp_path / "bad").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_gguf, "find_spec", lambda name: None if name == "xllamacpp" else object())
+    with pytest.raises(
+        ConfigError, match=r'package\(s\) xllamacpp; install them with: pip install "mamegpt\[export\]"'
+    ):
+        export_here(tmp_path / "out", random_model(little.sizes), little.sizes, little.tokenizer, targets=["gguf"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tolerances_are_what_the_documentation_says() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^\| (f32|f16|bf16|q8_0) \| ([\d.e-]+) \|", text, re.MULTILINE))
+    assert {kind: float(value) for kind, value in stated.items()} == export_gguf.TOLERANCE

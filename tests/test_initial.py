@@ -1,0 +1,124 @@
+"""Training that goes on from a model: its numbers, shape and tokenizer, and clear words where settings clash."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from little import Little, random_model, sizes_for
+from safetensors.torch import load_file
+from training_helpers import TINY, tiny
+
+from mamegpt import checkpoint
+from mamegpt.cli import main
+from mamegpt.config import TrainConfig
+from mamegpt.errors import ConfigError, MamegptError, ModelError
+from mamegpt.export_hf import write_hf
+from mamegpt.initial import with_shape_of_start
+from mamegpt.layouts import LAYOUTS
+from mamegpt.models import build_model
+from mamegpt.presets import preset
+from mamegpt.pretrained import load_pretrained
+from mamegpt.tokenizer import train_tokenizer
+from mamegpt.trainer import train
+
+FINGERPRINT = "6d282fbe"
+FEW = {name: TINY[name] for name in ("batch_size", "log_every_steps", "val_fraction", "precision", "compile", "device")}
+
+
+def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> Path:
+    """A folder as the exporter writes it, of a model with random weights."""
+    sizes = sizes_for(little.tokenizer, **changed)
+    out.mkdir()
+    model = random_model(sizes, architecture=LAYOUTS[model_type].architecture)
+    write_hf(out, model, sizes, little.tokenizer, LAYOUTS[model_type])
+    return out
+
+
+def settings(little: Little, start: Path, out: Path, **changed: object) -> TrainConfig:
+    given = {**FEW, "data": str(little.text), "out": str(out), "init_from": str(start), "max_steps": 2}
+    return with_shape_of_start(TrainConfig(**given | changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model_type", sorted(LAYOUTS))
+def test_it_begins_with_the_weights_of_any_folder(little: Little, tmp_path: Path, model_type: str) -> None:
+    start = folder_of(little, tmp_path / "start", model_type)
+    config = settings(little, start, tmp_path / "run")
+    assert (config.architecture, config.emb_dim, config.n_heads) == (LAYOUTS[model_type].architecture, 32, 4)
+    assert config.lr == pytest.approx(2 * TrainConfig.lr)  # a quarter as wide
+    train(config)
+    begun = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
+    given = load_pretrained(str(start)).model.state_dict()
+    assert begun.keys() == given.keys() and all(torch.equal(begun[name], given[name]) for name in begun)
+    ended = load_pretrained(str(tmp_path / "run")).model.state_dict()
+    assert not any(torch.equal(ended[name], given[name]) for name in given if name.endswith("norm.weight"))
+
+
+def test_from_a_run_and_resumed_it_ends_as_if_never_stopped(little: Little, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(little.run, start)
+    straight = train(settings(little, start, tmp_path / "a", max_steps=3, save_every_steps=3)).out
+    stopped = settings(little, start, tmp_path / "b", max_steps=3, save_every_steps=3)
+    train(stopped)
+    shutil.rmtree(checkpoint.latest(tmp_path / "b" / "checkpoints") or "")  # killed after its first steps
+    shutil.rmtree(start)  # what it began with is in the run
+    train(stopped, resume=True)
+    a, b = (load_pretrained(str(run)).model.state_dict() for run in (straight, tmp_path / "b"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(
+        torch.equal(a[name], tensor) for name, tensor in load_pretrained(str(little.run)).model.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"emb_dim": 64, "n_layers": 3}, "--emb-dim 64: it has 32; --n-layers 3: it has 2"),
+        ({"architecture": "custom-gpt"}, "--architecture custom-gpt: it has qwen3"),
+        ({"tokenizer": "other.model"}, "--tokenizer other.model: it has another"),
+    ],
+)
+def test_what_contradicts_the_model_is_named(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_tokenizer([little.text.read_text(encoding="utf-8")], Path("other"), vocab_size=900)
+    start = folder_of(little, tmp_path / "start", "qwen3")
+    with pytest.raises(ConfigError, match=complaint):
+        settings(little, start, tmp_path / "run", **changed)
+    same = {"emb_dim": 32, "tokenizer": str(little.spm), "lr": 0.5}
+    config = settings(little, start, tmp_path / "run", **same)
+    assert (config.emb_dim, config.tokenizer, config.lr) == (32, str(little.spm), 0.5)
+
+
+def test_a_model_that_training_cannot_build_is_refused(little: Little, tmp_path: Path) -> None:
+    start = folder_of(little, tmp_path / "start", "qwen3", head_dim=10)
+    with pytest.raises(ModelError, match="heads 10 wide"):
+        settings(little, start, tmp_path / "run")
+    with pytest.raises(MamegptError, match="neither a folder nor a Hub name"):
+        settings(little, tmp_path / "none", tmp_path / "run")
+
+
+def test_a_run_without_it_has_the_fingerprint_it_always_had() -> None:
+    assert preset(recipe="seed").fingerprint() == FINGERPRINT
+    assert (
+        tiny(Path("a"), Path("b"), Path("c")).fingerprint()
+        != tiny(Path("a"), Path("b"), Path("c"), init_from="d").fingerprint()
+    )
+
+
+def test_the_command_line(little: Little, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = folder_of(little, tmp_path / "start", "gpt2")
+    words = ["train", "--init-from", str(start), "--data", str(little.text), "--out", str(tmp_path / "run"),
+             "--max-steps", "1", "--precision", "fp32", "--device", "cpu", "--compile", "false"]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--size", "1m"])
+    assert ended.value.code == 2
+    assert "--init-from brings its own shape; leave out --size 1m" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    sizes = load_pretrained(str(tmp_path / "run")).sizes
+    assert sizes is not None and build_model("custom-gpt", sizes).context_length == 24
