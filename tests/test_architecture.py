@@ -28,9 +28,9 @@ LAYERS: dict[str, set[str]] = {
                              "topic"},
     "larger parts": {"checkpoint", "gates", "model_card", "sources", "step"},
     "whole tasks": {"clean", "export_hf", "extract", "pace", "playground.catalog", "pretrained"},
-    "what a command does": {"export_gguf", "initial", "playground.engine", "report.run", "scoring"},
-    "what stands on a run": {"export", "playground.api", "report.page", "trainer"},
-    "more still": {"original", "playground.server", "publish", "report"},
+    "with a model in hand": {"export_gguf", "initial", "playground.engine", "report.run", "scoring"},
+    "what a command does": {"export", "playground.api", "report.page", "trainer"},
+    "what stands on a run": {"original", "playground.server", "publish", "report"},
     "all of it": {"demo", "playground"},
     "the command line": {"cli"},
     "its door": {"__main__"},
@@ -107,7 +107,7 @@ def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
     assert ast.get_docstring(tree)
     targets = {target.id: node.value for node in tree.body if isinstance(node, ast.Assign)
                for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
-    if name in ("", "__main__", "errors", "models.modeling_custom_gpt", "verify_export"):
+    if name in ("", "__main__", "errors", "models.modeling_custom_gpt", "verify_export", "verify_gguf"):
         return  # all of it is public, or none
     public = ast.literal_eval(targets["__all__"])
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -124,10 +124,14 @@ def _isort(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
-@pytest.mark.parametrize("name", ["models.modeling_custom_gpt", "verify_export"])
-def test_what_runs_without_the_package_imports_torch_and_transformers_only(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [("models.modeling_custom_gpt", {"torch", "transformers"}), ("verify_export", {"torch", "transformers"}),
+     ("verify_gguf", {"xllamacpp"})],
+)  # fmt: skip
+def test_what_runs_without_the_package_imports_public_packages_only(name: str, packages: set[str]) -> None:
     roots = {full.split(".")[0] for full in imports(MODULES[name])}
-    assert roots - sys.stdlib_module_names == {"torch", "transformers"}
+    assert roots - sys.stdlib_module_names == packages
 
 
 def test_every_help_answers_without_the_heavy_libraries() -> None:
