@@ -7,8 +7,9 @@
    curve is kept in ``results/reference_curve.json`` and taken from there next time (``--again`` trains anew). Model,
    data, initial weights and optimizer are the reference's, but its forward pass is mamegpt's, which is three times as
    fast; the first ``--plain-steps`` steps are trained in the plain way too and stand beside it.
-2. mamegpt trains whole schedules of different lengths, each from the beginning, shortest first, until one ends at the
-   level or below. A number of steps thus always includes its own cool-down, and nothing is interpolated.
+2. mamegpt trains whole schedules of different lengths with its own batch size, each from the beginning, shortest first,
+   until one ends at the level or below. A number of steps thus always includes its own cool-down, and nothing is
+   interpolated.
 3. Both are timed in alternation, as in `bench_train`. The time of a curve is its steps times the median step; what
    comes before the first step (imports, compilation) is given besides. Validation is not counted, for either.
 
@@ -29,10 +30,11 @@ from typing import Any
 from benchmarks import bench_train as bench
 from benchmarks.chart import curve_chart
 from benchmarks.task import Task
+from mamegpt.config import TrainConfig
 from mamegpt.files import write_json
 
 CURVE = "reference_curve.json"
-SCHEDULES = (40, 50, 60, 70, 80, 100, 120, 160, 240)
+SCHEDULES = (40, 60, 80, 100, 120, 160, 240)
 
 
 Steps = Iterator[tuple[Any, float]]
@@ -164,7 +166,7 @@ def main() -> None:
     parser.add_argument("--reference-steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=100, help="steps between validations of the reference")
     parser.add_argument("--val-tokens", type=int, default=65536, help="tokens of those validations, but the last")
-    parser.add_argument("--plain-steps", type=int, default=200, help="steps of the reference in the plain way")
+    parser.add_argument("--plain-steps", type=int, default=100, help="steps of the reference in the plain way")
     parser.add_argument("--again", action="store_true", help="train the reference even if its curve is there")
     parser.add_argument("--contestant", default="mamegpt", help="a line of benchmarks.contestants.MAMEGPT")
     parser.add_argument("--schedules", type=int, nargs="+", default=SCHEDULES, help="lengths in steps")
@@ -175,11 +177,12 @@ def main() -> None:
 
     curves = stored_reference(task, args)
     points = curves["points"]
+    ours = dataclasses.replace(task, batch_size=TrainConfig.batch_size)
     with bench.scratch() as folder:
-        runs = schedules(task, points[-1]["bits_per_character"], args, folder)
+        runs = schedules(ours, points[-1]["bits_per_character"], args, folder)
         a = bench.Worker(bench.REFERENCE, task, folder / "reference", args.threads)
         try:
-            b = bench.Worker(args.contestant, task, folder / "contestant", args.threads)
+            b = bench.Worker(args.contestant, ours, folder / "contestant", args.threads)
             try:
                 result = bench.race(a, b, args.rounds, args.steps, random.Random(args.seed))
             finally:

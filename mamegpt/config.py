@@ -143,7 +143,9 @@ class TrainConfig:
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.optim.OPTIMIZERS."""
     lr: float = 3e-2
-    """Peak learning rate of AdamW (with muon: of embeddings, head and vectors)."""
+    """Peak learning rate of AdamW (with muon: of head and vectors)."""
+    emb_lr: float = 0.25
+    """Peak learning rate of the token embedding (with muon, and an embedding that is not the head)."""
     muon_lr: float = 2e-2
     """Peak learning rate of Muon, for the matrices inside the blocks."""
     weight_decay: float = 0.1
@@ -201,7 +203,7 @@ class TrainConfig:
                 found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
         if self.seed >= 1 << 63:
             found.append(f"--seed must be below 2**63, not {self.seed}")
-        for name in ("lr", "muon_lr"):
+        for name in ("lr", "emb_lr", "muon_lr"):
             if not getattr(self, name) > 0:
                 found.append(f"{flag(name)} must be above 0, not {getattr(self, name)}")
         for name in ("warmup_fraction", "cooldown_fraction"):

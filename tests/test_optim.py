@@ -110,8 +110,16 @@ def test_muon_moves_every_direction_of_a_matrix_alike() -> None:
             assert 0.5 < moved.min() <= moved.max() < 1.5  # Newton-Schulz as Jordan et al. tune it: about 0.7 to 1.2
         else:  # AdamW's first step: the learning rate, against the sign of the gradient
             assert parameter.grad is not None
-            expected = -CONFIG.lr * parameter.grad.sign()
+            rate = config.emb_lr if name == "tok_emb.weight" else config.lr
+            expected = -rate * parameter.grad.sign()
             torch.testing.assert_close(parameter.detach() - before[name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_an_embedding_that_is_the_head_learns_as_a_head() -> None:
+    sizes = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=1, n_heads=2, tie_embeddings=True)
+    optimizer = build_optimizer(build_model("qwen3", sizes), dataclasses.replace(CONFIG, optimizer="muon"))
+    rates = {p.shape: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[torch.Size([20, 8])] == CONFIG.lr != CONFIG.emb_lr
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
