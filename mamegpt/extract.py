@@ -113,7 +113,8 @@ def extract(
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                 raise DataError(
                     f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
-                    f"{', '.join(map(repr, topic.patterns))} ({reasons}); try a shorter one, or ask for less ({out} was not touched)"
+                    f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
+                    f"try a shorter one, or ask for less ({out} was not touched)"
                 )
             if out.suffix.lower() == ".parquet":
                 _write_parquet(work.folder / "text", out)
