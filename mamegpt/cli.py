@@ -11,6 +11,7 @@ import errno
 import functools
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -223,7 +224,7 @@ def tokenizer(
                 ("long lines split", f"{report.n_lines_split:,}"),
             ]
         ),
-        f"next: mamegpt train --data {data} --tokenizer {report.path} --out runs/first",
+        f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {report.path} --out runs/first",
     )
 
 

@@ -47,10 +47,9 @@ class ExtractReport:
     resumed: int = 0
     elapsed_s: float = 0.0
 
-    def drop(self, **counts: int) -> None:
-        """Count documents left out, by reason."""
-        for reason, count in counts.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count documents left out."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def table(self) -> str:
         """Return the report as aligned lines of plain text."""
@@ -108,13 +107,14 @@ def extract(
         on_start(_what(files, schema))
     try:
         with stepwise(out, [__version__, repr(topic), repr(schema), out.suffix]) as work:
-            report = _run(files, topic, schema, out, work, on_progress or (lambda read, kept: None))
+            report = _run(files, topic, schema, out, work, on_progress)
             if not report.kept:
                 work.forget()
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                 raise DataError(
                     f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
-                    f"{', '.join(map(repr, topic.patterns))} ({reasons}); ask for less ({out} was not touched)"
+                    f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
+                    f"try a shorter one, or ask for less ({out} was not touched)"
                 )
             if out.suffix.lower() == ".parquet":
                 _write_parquet(work.folder / "text", out)
@@ -171,13 +171,16 @@ def _run(
         inputs.update(_identity(file))
         for batch, judged in _judged(file, topic, schema):
             before, report.read = report.read, report.read + batch.n_read
-            passed_over = batch.n_read - len(judged) - sum(batch.dropped.values())
-            report.drop(**batch.dropped, **{"no keyword": passed_over})
+            report.drop("no keyword", batch.n_read - len(judged) - sum(batch.dropped.values()))
+            for reason, count in batch.dropped.items():
+                report.drop(reason, count)
             for number, title, verdict in judged:
+                if verdict.reason:
+                    report.drop(verdict.reason)
+                    continue
                 key = int.from_bytes(folded_key(verdict.folded)[:8], "little")
-                reason = verdict.reason or ("" if seen.add(key) else "duplicate")
-                if reason:
-                    report.drop(**{reason: 1})
+                if not seen.add(key):
+                    report.drop("duplicate")
                     continue
                 keys.write(key.to_bytes(8, "little"))
                 article = format_article(title, verdict.text)

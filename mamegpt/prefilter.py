@@ -27,8 +27,8 @@ MAX_LETTERS = 3
 
 MARKERS = "start_article start_section start_paragraph newline"
 
-EVERYDAY = ("\u2000", "\u203f", "\u3000", "\u30ff", "\uff00", "\uff7f")
-"""Three ranges of code points that most Japanese texts have some of: punctuation, kana, full-width forms."""
+EVERYDAY = (("\u2000", "\u203f"), ("\u3000", "\u30ff"), ("\uff00", "\uff7f"))
+"""From and to: code points that most Japanese texts have some of, in punctuation, kana and full-width forms."""
 
 
 def needles(folded_keyword: str) -> list[bytes] | None:
@@ -87,7 +87,6 @@ def _anchor(folded: str) -> str:
 def _prefix(character: str) -> bytes:
     """The bytes to look for in place of a code point: all, if others that begin alike are common, else the first."""
     code = character.encode()
-    if len(code) == 3 and code[0] != 0xE1:
-        everyday = any(a <= character <= b for a, b in zip(EVERYDAY[::2], EVERYDAY[1::2], strict=True))
-        return code if everyday else code[:2]
-    return code if len(code) == 1 else code[:1]
+    if any(first <= character <= last for first, last in EVERYDAY):
+        return code
+    return code[: 2 if len(code) == 3 and code[0] > 0xE1 else 1]

@@ -11,6 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -95,10 +96,10 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
 def describe(path: Path, schema: Schema) -> str:
     """What is taken for the text and the title of a file, in a few words."""
     if format_of(path) == ".parquet":
-        import pyarrow.parquet
-
-        text, *titles = _parquet_columns(pyarrow.parquet.read_schema(path), schema, path)
-        return f"text in column {text!r}, " + (f"title in {titles[0]!r}" if titles else "no title column")
+        with _parquet(path) as file:
+            if file.metadata.num_rows:
+                text, *titles = _parquet_columns(file.schema_arrow, schema, path)
+                return f"text in column {text!r}, " + (f"title in {titles[0]!r}" if titles else "no title column")
     if format_of(path) == ".jsonl":
         for where, record in _json_records(path):
             text, title = _json_names(record, schema, where)
@@ -124,23 +125,19 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
 
     If few of the rows are wanted, most of the work is decompression, and several row groups are read at a time.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            metadata = file.metadata
-            if not metadata.num_rows:
-                return
-            columns = _parquet_columns(file.schema_arrow, schema, path)
+    with _parquet(path) as file:
+        metadata = file.metadata
+        if not metadata.num_rows:
+            return
+        columns = _parquet_columns(file.schema_arrow, schema, path)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         n_bytes = sum(group.total_byte_size for group in groups)
         batch_rows = max(1, min(PARQUET_BATCH_ROWS, PARQUET_BATCH_BYTES * metadata.num_rows // max(1, n_bytes)))
         starts = itertools.accumulate((group.num_rows for group in groups), initial=0)
 
         def read(group: int, start: int) -> Iterator[Batch]:
-            with pyarrow.parquet.ParquetFile(path, metadata=metadata) as file:
-                for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns):
+            with _parquet(path, metadata) as part:
+                for batch in part.iter_batches(batch_rows, row_groups=[group], columns=columns):
                     yield _parquet_batch(batch.select(columns), start, needles)
                     start += batch.num_rows
 
@@ -151,6 +148,17 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
             yield from in_order(readers, os.cpu_count() or 1, BATCHES_AHEAD)
         else:
             yield from itertools.chain.from_iterable(reader() for reader in readers)
+
+
+@contextmanager
+def _parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
+    """An open parquet file; what Arrow has against it becomes a `DataError`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path, metadata=metadata) as file:
+            yield file
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error
 

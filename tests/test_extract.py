@@ -410,4 +410,5 @@ def test_a_set_of_keys_is_a_set():
         assert seen.add(number) == (number not in plain)
         plain.add(number)
     assert len(seen) == len(plain)
+    assert 12 <= len(seen._slots) * seen._slots.itemsize / len(seen) <= 24
     assert not seen.add(0) and seen.add(2**64 - 1)

@@ -16,7 +16,7 @@ from hub_server import HubServer
 
 from mamegpt.errors import DataError
 from mamegpt.extract import extract
-from mamegpt.readers import Schema, describe
+from mamegpt.readers import Schema, describe, read_file
 from mamegpt.sources import Document, find_splits, read_documents, read_texts
 from mamegpt.text import format_article
 
@@ -200,12 +200,16 @@ def test_damaged_parquet_is_an_error_wherever_the_damage_is(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 this is not it")
     with pytest.raises(DataError, match=r"a\.parquet is not a readable parquet file"):
         texts(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet is not a readable parquet file"):
+        describe(tmp_path / "a.parquet", Schema())
     path = parquet(tmp_path / "b.parquet", text=[f"文{i}。" for i in range(1000)])
     whole = bytearray(path.read_bytes())
     whole[4:2000] = b"\xff" * 1996
     path.write_bytes(whole)
     with pytest.raises(DataError, match=r"b\.parquet is not a readable parquet file"):
         texts(path)
+    with pytest.raises(DataError, match=r"b\.parquet is not a readable parquet file"):
+        list(read_file(path, Schema(), [[b"a"]]))
 
 
 @pytest.mark.parametrize(
