@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import random
 import re
@@ -34,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from mamegpt.files import atomic_directory
+from mamegpt.files import atomic_directory, write_json
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja" / "train.parquet"
@@ -194,7 +193,14 @@ def main() -> None:
     args = parser.parse_args()
     folder, dice = folder_of(args.data, args.gb), random.Random(args.seed)
     names, scratch = [OURS, *BY_HAND], folder.parent / "out.txt"
-    found: dict[str, Any] = {}
+    n_bytes = sum(path.stat().st_size for path in folder.glob("*.parquet"))
+    results: dict[str, Any] = {
+        "task": {"text": args.data.parent.name, "gb": args.gb, "file_bytes": n_bytes},
+        "rounds": args.rounds,
+        "cores": os.cpu_count(),
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "keywords": (found := {}),
+    }
     for keyword in args.keyword:
         for name in names:  # not counted: caches of the disk, of Python and of load_dataset
             print(f"{keyword} {name}: {run(name, folder, keyword, scratch)['wall_s']:.1f} s", flush=True)
@@ -221,12 +227,7 @@ def main() -> None:
                 f"others {values['elsewhere']['median']:.2f} cores",
                 flush=True,
             )
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    n_bytes = sum(path.stat().st_size for path in folder.glob("*.parquet"))
-    task = {"text": args.data.parent.name, "gb": args.gb, "files": len(list(folder.iterdir())), "file_bytes": n_bytes}
-    results = {"task": task, "rounds": args.rounds, "cores": os.cpu_count(), "versions": versions, "keywords": found}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.out, results)
     print(f"wrote {args.out}")
 
 

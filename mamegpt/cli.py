@@ -119,6 +119,8 @@ def extract(
 
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
     schema = Schema(text_column, title_column, txt_layout)
+    if preview < 0:
+        raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
     if preview:
         for line in hits(dataset, split, topic, preview, schema):
             say(line)

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from mamegpt import __version__
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.files import refuse_existing
 from mamegpt.keyset import KeySet
 from mamegpt.readers import Batch, Schema, describe, read_file
 from mamegpt.sources import GUESS, SourceFile, find_files
 from mamegpt.stepwise import Stepwise, stepwise
 from mamegpt.text import folded_key, format_article, normalise
 from mamegpt.topic import Topic, Verdict
+from mamegpt.writers import write_documents
 
 __all__ = ["ExtractReport", "extract", "preview"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
-PARQUET_ROWS = 1000
 
 
 @dataclass(slots=True)
@@ -117,7 +117,9 @@ def extract(
                     f"try a shorter one, or ask for less ({out} was not touched)"
                 )
             if out.suffix.lower() == ".parquet":
-                _write_parquet(work.folder / "text", out)
+                with (work.folder / "text").open(encoding="utf-8") as lines, write_documents(out) as write:
+                    for line in lines:
+                        write(json.loads(line))
             else:
                 work.take("text", out)
     except OSError as error:
@@ -233,18 +235,3 @@ def _numbers(path: Path) -> array[int]:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
-
-
-def _write_parquet(lines: Path, out: Path) -> None:
-    """Turn a file of jsonl into parquet, a thousand rows at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = pyarrow.schema([(name, pyarrow.string()) for name in ("id", "title", "text")])
-    with (
-        lines.open(encoding="utf-8") as file,
-        atomic_write(out, "wb") as target,
-        pyarrow.parquet.ParquetWriter(target, columns, compression="zstd") as writer,
-    ):
-        while rows := [json.loads(line) for line in itertools.islice(file, PARQUET_ROWS)]:
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, columns))

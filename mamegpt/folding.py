@@ -62,40 +62,43 @@ def unusual() -> dict[str, frozenset[str]]:
     return {
         character: parts(character)
         for character, folded in _folds().items()
-        if not (character.isascii() and character.isalpha()) and (folded != character or _joins(character))
+        if not (character.isascii() and character.isalpha()) and (folded != character or character in _joining())
     }
+
+
+@functools.cache
+def _irregular() -> list[str]:
+    """The code points outside `REGULAR`; there are some 80,000."""
+    edges = [0, *(edge for block in REGULAR for edge in (block.start, block.stop))]
+    return [chr(code) for pair in zip(edges[::2], edges[1::2], strict=False) for code in range(*pair)]
 
 
 @functools.cache
 def _folds() -> dict[str, str]:
     """What each code point outside `REGULAR` folds to once `normalise` has seen it, if it is not plain."""
-    edges = [0, *(edge for block in REGULAR for edge in (block.start, block.stop))]
-    irregular = [chr(code) for pair in zip(edges[::2], edges[1::2], strict=False) for code in range(*pair)]
+    irregular, joining = _irregular(), _joining()
     # All at once, since a call for each would take a second. The line feed folds to itself and joins nothing.
-    folded = fold(normalise("\n".join(irregular[14:]), "none")).split("\n")
-    first = [(character, fold(normalise(character, "none"))) for character in irregular[:14]]
-    pairs = [*first, *zip(irregular[14:], folded, strict=True)]
-    return {character: folded for character, folded in pairs if folded != character or _joins(character)}
+    folded = [fold(normalise(character, "none")) for character in irregular[:14]]
+    folded += fold(normalise("\n".join(irregular[14:]), "none")).split("\n")
+    pairs = zip(irregular, folded, strict=True)
+    return {character: folds_to for character, folds_to in pairs if folds_to != character or character in joining}
 
 
 @functools.cache
-def _seconds() -> frozenset[str]:
-    """The code points that join the one before them when a text is composed (Unicode Standard, section 3.11)."""
-    pairs = (unicodedata.decomposition(chr(code)).split() for code in range(0x20000))
+def _joining() -> frozenset[str]:
+    """The code points that may join or pass those before them (Unicode Standard, section 3.11)."""
+    marks = filter(unicodedata.combining, _irregular())
+    pairs = (mapping.split() for mapping in map(unicodedata.decomposition, _irregular()) if mapping)
+    seconds = (chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and pair[0][0] != "<")
     jamo = map(chr, range(0x1160, 0x1200))  # Hangul vowels and final consonants are composed by rule
-    return frozenset(jamo) | {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and pair[0][0] != "<"}
-
-
-def _joins(character: str) -> bool:
-    """Whether a code point may join or pass those before it."""
-    return bool(unicodedata.combining(character)) or character in _seconds()
+    return frozenset(marks).union(seconds, jamo)
 
 
 def _is_simple(character: str) -> bool:
     """Whether what a code point folds to does not depend on its neighbours."""
     composed = unicodedata.normalize("NFKC", character).casefold()
     stages = (character, unicodedata.normalize("NFKD", character), composed, unicodedata.normalize("NFKD", composed))
-    return not any(_joins(stage[0]) for stage in stages)
+    return not any(stage[0] in _joining() for stage in stages)
 
 
 @functools.cache

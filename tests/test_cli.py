@@ -306,3 +306,23 @@ def test_threads_do_not_wait_for_ever_unless_asked_to(mame: Mame, monkeypatch: p
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     mame("doctor")
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_extract_by_several_words_and_a_preview_of_it(mame: Mame, tmp_path: Path) -> None:
+    lines = ["京都と奈良。", "京都。", "Ｋｙｏｔｏ、奈良、駅。", "大阪。"]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    words = ["extract", "--dataset", tmp_path / "a.txt", "--txt-layout", "line", "--out", tmp_path / "o.jsonl"]
+    words += ["--keyword", "京都", "--keyword", "kyoto", "--exclude", "駅"]
+    code, out, _ = mame(*words, "--regex", "奈.", "--match", "any", "--preview", "2")
+    assert code == 0 and not (tmp_path / "o.jsonl").exists()
+    assert out.splitlines() == [
+        "reading a.txt: one document a line", "a.txt#0 【】 >>京都<<と奈良。", "a.txt#0 【】 京都と>>奈良<<。",
+    ]  # fmt: skip
+    code, out, _ = mame(*words)
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0 and {"hits, 京都 2 in 2 documents", "hits, kyoto 0 in 0 documents", "dropped, excluded 1"} <= set(
+        rows
+    )
+    assert [json.loads(line)["text"] for line in (tmp_path / "o.jsonl").open(encoding="utf-8")] == lines[:2]
+    code, _, err = mame(*words, "--preview", "-1")
+    assert code == 2 and err.startswith("error: --preview must be at least 1")
