@@ -155,7 +155,7 @@ def clean(
     ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` leaves steps out, ``only``
     leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
     dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
-    with samples. The same input gives the same files. All of them appear when everything is done, or not at all.
+    with samples. The same input gives the same files. They appear when everything is done, ``out`` last.
 
     Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
     to, `DataError` if the corpus cannot be read or nothing of it is kept.

@@ -12,6 +12,8 @@ __all__ = ["html_page", "markdown_page"]
 
 N_TOP = 12
 _JAPANESE = {
+    "data": "データ",
+    "steps": "手順",
     "read": "読んだ文書",
     "kept": "残した文書",
     "characters": "文字",
@@ -42,6 +44,7 @@ _JAPANESE = {
     "white space": "空白",
     "other": "その他",
 }
+_UNITS = {" documents": " 文書", " places": " か所", " looked for": " 件を照合", " too short": " 件は短すぎて照合せず"}
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d1d1f;--soft:#6b6b70;--line:#d9d9de;--page:#fff;--box:#f5f5f7;
 --before:#b9bcc6;--after:#2f6fb3}
@@ -76,10 +79,10 @@ def html_page(report: DataReport, rows: Sequence[tuple[str, str]], settings: dic
         '<div class="switch"><label><input type="radio" name="lang" id="ja" checked> 日本語</label> ',
         '<label><input type="radio" name="lang" id="en"> English</label></div>',
         f"<h1>{_both('データの報告', 'Data report')}</h1>",
-        *(f'<p class="soft">{escape(name)}: {escape(value)}</p>' for name, value in settings.items()),
+        *(f'<p class="soft">{_label(name)}: {escape(value)}</p>' for name, value in settings.items()),
         _heading("数", "Counts"),
         "<table>",
-        *(f"<tr><td>{_label(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows),
+        *(f"<tr><td>{_label(name)}</td><td>{_value(value)}</td></tr>" for name, value in rows),
         "</table>",
         _heading("文書の長さ(文字数)", "Length of documents (characters)"),
         legend,
@@ -89,7 +92,10 @@ def html_page(report: DataReport, rows: Sequence[tuple[str, str]], settings: dic
         _bars(_class_rows(report), per_cent=True),
     ]
     if report.repeated:
-        parts += [_heading("多かった重複", "Most frequent duplicates"), '<table class="wide">']
+        parts += [
+            _heading("多かった重複(除いた数)", "Most frequent duplicates (copies removed)"),
+            '<table class="wide">',
+        ]
         parts += [
             f'<tr><td>{n:,}</td><td class="text" lang="ja">{escape(text)}</td></tr>'
             for text, n in report.repeated.most_common(N_TOP)
@@ -118,7 +124,7 @@ def markdown_page(report: DataReport, rows: Sequence[tuple[str, str]], settings:
         ("class", "before", "after"), [(name, f"{a:.2%}", f"{b:.2%}") for name, a, b in _class_rows(report)]
     )
     if report.repeated:
-        parts += ["", "## Most frequent duplicates", ""]
+        parts += ["", "## Most frequent duplicates (copies removed)", ""]
         top = report.repeated.most_common(N_TOP)
         parts += _markdown_table(("copies", "text"), [(f"{n:,}", _one_line(text)) for text, n in top])
     samples = {"kept": report.samples[""]}
@@ -190,6 +196,14 @@ def _label(row: str) -> str:
     what, _, name = row.rpartition(", ")
     doing = {"dropped": "除いた: ", "edited": "直した: ", "": ""}[what]
     return _both(doing + _JAPANESE.get(name, name), escape(row))
+
+
+def _value(value: str) -> str:
+    """A count with its unit in both languages."""
+    japanese = value
+    for english, unit in _UNITS.items():
+        japanese = japanese.replace(english, unit)
+    return escape(value) if japanese == value else _both(escape(japanese), escape(value))
 
 
 def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -71,15 +71,15 @@ def _character(reference: re.Match[str]) -> str:
 
 # ---------------------------------------------------------------- brackets
 
-# Empty ones are taken out after a letter only, and not before 内 or a particle: 「」 で囲む, 右の()内の数字は
-# speak of the bracket itself, and 「　」 with a space is a blank that an author meant.
+# Empty ones are taken out after a letter other than の only, and not before 内 or a particle: 「」 で囲む, 文中の（）,
+# 〔〕内 speak of the bracket itself, and 「　」 with a space is a blank that an author meant.
 _BRACKETS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"（[ァ-ヶー一-鿿]{1,8}語[ 　]?[:：][ 　]*）"), ""),  # （朝鮮語：）
     (re.compile(r"（[ 　]*[、，,][ 　]*(?=[^ 　、，,）])"), "（"),  # （、1867年） -> （1867年）
-    (re.compile(r"(?<=[\w」』）”])（[ 　、，,;；:：・]*）(?!内)"), ""),
-    (re.compile(r"(?<=[^\x00-\x7f])\([ 　、，,;；:：・]*\)(?!内)"), ""),
+    (re.compile(r"(?<=[\w」』）”])(?<!の)（[ 　、，,;；:：・]*）(?!内)"), ""),
+    (re.compile(r"(?<=[^\x00-\x7f])(?<!の)\([ 　、，,;；:：・]*\)(?!内)"), ""),
     (re.compile(r"(?<=[^\x00-\x7f])\[\]"), ""),
-    (re.compile(r"「」(?![ぁ-ん])|『』(?![ぁ-ん])|【】|〔〕|［］"), ""),
+    (re.compile(r"「」(?![ぁ-ん内])|『』(?![ぁ-ん内])|(?:【】|〔〕|［］)(?!内)"), ""),
 ]
 
 

@@ -326,3 +326,27 @@ def test_extract_by_several_words_and_a_preview_of_it(mame: Mame, tmp_path: Path
     assert [json.loads(line)["text"] for line in (tmp_path / "o.jsonl").open(encoding="utf-8")] == lines[:2]
     code, _, err = mame(*words, "--preview", "-1")
     assert code == 2 and err.startswith("error: --preview must be at least 1")
+
+
+def test_clean_prints_its_counts_and_mistakes_in_a_line(mame: Mame, stories_txt: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clean.jsonl"
+    words = ("clean", "--data", stories_txt, "--out", out, "--without", "near-duplicates", "markup")
+    code, printed, errors = mame(*words)
+    assert (code, errors) == (0, "") and out.is_file()
+    rows = [line.split("  ", 2)[1] for line in printed.splitlines()[:-2]]
+    assert rows[:2] == ["read", "kept"] and "edited, boilerplate" in rows and "dropped, duplicates" in rows
+    assert "edited, markup" not in rows and "dropped, near-duplicates" not in rows
+    assert printed.splitlines()[-1] == f"next: mamegpt tokenizer --data {out} --out jp_tok"
+    code, printed, errors = mame(*words)
+    assert (code, printed) == (2, "") and errors.count("\n") == 1 and "already exists" in errors
+
+
+def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, stories_model: Path) -> None:
+    code, printed, errors = mame(
+        "tokenizer-report", "--model", stories_model, "--data", stories_txt, "--split", "train",
+        "--compare", stories_model, "--words", "豆腐",
+    )  # fmt: skip
+    assert (code, errors) == (0, "")
+    row = next(line for line in printed.splitlines() if "characters per token" in line)
+    assert row.split()[-1] == row.split()[-2]
+    assert printed.splitlines()[-1].split()[0] == printed.splitlines()[-1].split()[1]
