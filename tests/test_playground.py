@@ -196,6 +196,8 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"prompt": ["a", "b"], "n": MAX_TEXTS}, "prompts times n"),
         ({"prompt": []}, "prompts times n"),
         ({"temperature": -1}, "temperature must not be negative"),
+        ({"temperature": 1e-300}, "temperature must be at least"),
+        ({"stop": ["豆" * 1001]}, "stop must not be longer"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": True}, "temperature must be a number"),
         ({"seed": 1 << 60}, "seed must lie between"),
@@ -287,6 +289,13 @@ def test_other_hosts_and_origins_are_refused(port: int, headers: dict[str, str])
         assert get(port, path, **headers).status == 403
     status, answer = ask(port, {"prompt": "豆"}, **headers)
     assert (status, answer["error"]["type"]) == (403, "forbidden")
+
+
+def test_a_link_on_another_site_may_lead_here_but_not_its_form(port: int) -> None:
+    clicked = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert get(port, "/", **clicked).status == 200
+    assert ask(port, {"prompt": "豆"}, origin="http://evil.example", **clicked)[0] == 403
+    assert ask(port, {"prompt": "豆"}, content_type="application/x-www-form-urlencoded", **clicked)[0] == 400
 
 
 def test_the_pages_own_requests_are_not_refused(port: int) -> None:

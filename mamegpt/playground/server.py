@@ -133,7 +133,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"http://{host}":
             return f"requests of pages from {origin!r} are refused"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        if not own and headers.get("sec-fetch-mode") != "navigate":  # a link to here may stand anywhere
             return "requests of other sites' pages are refused"
         return None
 
