@@ -383,7 +383,7 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
     models: Path, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, message in (
-        ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port} \(.*\); --port 0"),
+        ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port}: .*; --port 0"),
         ([models, "--port", 99999], "error: cannot listen at"),
         ([models, "--host", "0.0.0.0"], r"error: --host 0\.0\.0\.0 is every address"),
         (["nowhere"], "error: no model in nowhere"),
