@@ -76,8 +76,9 @@ def main() -> None:
         assert server.stdout is not None
         port = int(server.stdout.readline().split("/")[2].rpartition(":")[2])
         asyncio.run(ask(port, 1, leave=False))
-        print(f"first character {time.perf_counter() - begin:.1f} s after the command", flush=True)
         process = psutil.Process(server.pid)
+        taken, spent = time.perf_counter() - begin, process.cpu_times().user
+        print(f"first character {taken:.1f} s after the command, {spent:.1f} s of processor", flush=True)
         for number in range(given.rounds):
             before = process.cpu_times().user
             clients = asyncio.run(play_round(port, given.clients, given.tokens))

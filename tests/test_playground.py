@@ -164,7 +164,7 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
             "POST", "/v1/completions", json.dumps(body | {"stream": True}), {"content-type": "application/json"}
         )
         lines = connection.getresponse().read().decode().split("\n\n")
-        assert lines[0].startswith(": queue 1") and lines[-2:] == ["data: [DONE]", ""]
+        assert lines[-2:] == ["data: [DONE]", ""]
         found = [json.loads(line[6:])["choices"][0]["logprobs"] for line in lines if line.startswith("data: {")]
     else:
         found = [ask(port, body)[1]["choices"][0]["logprobs"]]
@@ -196,6 +196,8 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"prompt": ["a", "b"], "n": MAX_TEXTS}, "prompts times n"),
         ({"prompt": []}, "prompts times n"),
         ({"temperature": -1}, "temperature must not be negative"),
+        ({"temperature": 1e-300}, "temperature must be at least"),
+        ({"stop": ["豆" * 1001]}, "stop must not be longer"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": True}, "temperature must be a number"),
         ({"seed": 1 << 60}, "seed must lie between"),
@@ -289,6 +291,13 @@ def test_other_hosts_and_origins_are_refused(port: int, headers: dict[str, str])
     assert (status, answer["error"]["type"]) == (403, "forbidden")
 
 
+def test_a_link_on_another_site_may_lead_here_but_not_its_form(port: int) -> None:
+    clicked = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert get(port, "/", **clicked).status == 200
+    assert ask(port, {"prompt": "豆"}, origin="http://evil.example", **clicked)[0] == 403
+    assert ask(port, {"prompt": "豆"}, content_type="application/x-www-form-urlencoded", **clicked)[0] == 400
+
+
 def test_the_pages_own_requests_are_not_refused(port: int) -> None:
     own = {"host": f"localhost:{port}", "origin": f"http://localhost:{port}", "sec_fetch_site": "same-origin"}
     assert ask(port, {"prompt": "豆", "max_tokens": 1}, **own)[0] == 200
@@ -302,26 +311,56 @@ def test_only_the_files_of_the_page_are_served(port: int, path: str) -> None:
 # ---------------------------------------------------------------- many at once
 
 
-def test_who_goes_away_frees_the_place_at_once(port: int) -> None:
-    def status() -> dict[str, int]:
-        found: dict[str, int] = json.loads(get(port, "/v1/status").read())
-        return found
+def status(port: int) -> dict[str, int]:
+    found: dict[str, int] = json.loads(get(port, "/v1/status").read())
+    return found
 
-    def begin(stream: bool) -> socket.socket:
-        body = json.dumps({"prompt": "豆", "max_tokens": 2048, "n": MAX_TEXTS, "temperature": 1, "stream": stream})
-        head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        line = socket.create_connection(("127.0.0.1", port))
-        line.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
-        return line
 
-    for streams in (True, False):
-        lines = [begin(streams) for _ in range(4)]
-        until(lambda: status() == {"running": 1, "waiting": 3})
-        lines[2].close()  # one that waits
-        until(lambda: status() == {"running": 1, "waiting": 2})
-        for line in lines:
-            line.close()
-        until(lambda: status() == {"running": 0, "waiting": 0})
+def begin(port: int, stream: bool) -> socket.socket:
+    """Ask for as much as one can; the answer is not read."""
+    body = json.dumps({"prompt": "豆", "max_tokens": 2048, "n": MAX_TEXTS, "temperature": 1, "stream": stream})
+    head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    line = socket.create_connection(("127.0.0.1", port), timeout=60)
+    line.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+    return line
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_goes_away_frees_the_place_at_once(port: int, stream: bool) -> None:
+    lines = [begin(port, stream) for _ in range(4)]
+    until(lambda: status(port) == {"running": 1, "waiting": 3})
+    lines[2].close()  # one that waits, perhaps
+    until(lambda: sum(status(port).values()) == 3)
+    for line in lines:
+        line.close()
+    until(lambda: status(port) == {"running": 0, "waiting": 0})
+
+
+def test_who_waits_is_told_the_place_and_when_it_changes(port: int) -> None:
+    def places(line: socket.socket, wanted: str) -> str:
+        heard = ""
+        while wanted not in heard:
+            heard += line.recv(4096).decode(errors="replace")
+        return heard
+
+    first = begin(port, stream=True)
+    places(first, "data: {")
+    second = begin(port, stream=True)
+    assert "data" not in places(second, ": queue 1\n")
+    third = begin(port, stream=True)
+    assert "data" not in places(third, ": queue 2\n")
+    second.close()
+    assert "data" not in places(third, ": queue 1\n")
+    first.close()
+    places(third, "data: {")
+    third.close()
+    until(lambda: status(port) == {"running": 0, "waiting": 0})
+
+
+def test_who_comes_when_too_many_wait_is_told_so(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mamegpt.playground.engine.MAX_WAITING", 0)
+    answered, answer = ask(port, {"prompt": "豆"})
+    assert (answered, answer["error"]["type"]) == (429, "server_busy")
 
 
 def test_of_many_at_once_none_is_lost_and_short_ones_do_not_wait_for_long_ones(client: openai.OpenAI) -> None:
@@ -344,7 +383,7 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
     models: Path, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, message in (
-        ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port} \(.*\); --port 0"),
+        ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port}: .*; --port 0"),
         ([models, "--port", 99999], "error: cannot listen at"),
         ([models, "--host", "0.0.0.0"], r"error: --host 0\.0\.0\.0 is every address"),
         (["nowhere"], "error: no model in nowhere"),

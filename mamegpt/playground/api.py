@@ -18,9 +18,12 @@ from mamegpt.tokenizer import Tokenizer
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
 
 MAX_CHARACTERS = 20_000
-"""Longest prompt, and longest list of stop strings, in characters."""
+"""Longest prompt (all prompts of one request together)."""
+MAX_STOP_CHARACTERS = 1_000
 MAX_TOKENS = 2048
 """Longest continuation."""
+LEAST = 0.001
+"""Temperature and penalty below which logits, multiplied, are no numbers any more."""
 MAX_LOGPROBS = 10
 MAX_TOP_K = 1_000_000
 MAX_SEED = (1 << 53) - 1  # the largest whole number that JavaScript keeps
@@ -42,13 +45,16 @@ def read_order(body: object) -> Order:
     for name, nothing in UNSUPPORTED.items():
         if fields.pop(name, nothing) not in (nothing, {}):
             raise ConfigError(f"{name} is not supported; leave it out")
-    prompts = _texts(fields.pop("prompt", ""), "prompt")
+    prompts = _texts(fields.pop("prompt", ""), "prompt", MAX_CHARACTERS)
     numbers = {name: _number(fields.pop(name, default), name) for name, default in NUMBERS.items()}
+    for name in ("temperature", "repetition_penalty"):
+        if 0 < numbers[name] < LEAST:
+            raise ConfigError(f"{name} must be at least {LEAST}, or 0 where that is possible")
     sampling = Sampling(
         **numbers,
         top_k=_between(fields.pop("top_k", 0), "top_k", 0, MAX_TOP_K),
         seed=_between(fields.pop("seed", random.randrange(MAX_SEED)), "seed", 0, MAX_SEED),
-        stop=_texts(fields.pop("stop", []), "stop"),
+        stop=_texts(fields.pop("stop", []), "stop", MAX_STOP_CHARACTERS),
     )
     sampling.validate()
     logprobs = fields.pop("logprobs", None)
@@ -118,13 +124,13 @@ def _shown(tokenizer: Tokenizer, token: int | None) -> str:
         return tokenizer.piece(token)
 
 
-def _texts(value: object, name: str) -> list[str]:
+def _texts(value: object, name: str, most: int) -> list[str]:
     """A string, or a list of them; OpenAI's lists of token ids are not taken, for they depend on the tokenizer."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{name} must be a string or a list of strings")
-    if sum(map(len, texts)) > MAX_CHARACTERS:
-        raise ConfigError(f"{name} must not be longer than {MAX_CHARACTERS:,} characters")
+    if sum(map(len, texts)) > most:
+        raise ConfigError(f"{name} must not be longer than {most:,} characters")
     return texts
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -162,8 +162,6 @@ class Engine:
                 if self._closed:
                     return
                 self._admit()
-            if not self._running:
-                continue
             job, turns = self._running[0]
             alive = not job.cancelled and self._turn(job, turns)
             with self._changed:
@@ -184,7 +182,7 @@ class Engine:
         if self._news and (now - self._told_at >= TELL_S or not self._running):
             self._told_at = now
             news, self._news = self._news, set()
-            next(iter(news)).loop.call_soon_threadsafe(lambda: [job.ready.set() for job in news])
+            next(iter(news)).loop.call_soon_threadsafe(_wake, news)
 
     def _admit(self) -> None:
         """Let waiting jobs in, in order, while there is room for all their texts."""
@@ -202,9 +200,12 @@ class Engine:
             self._put(job, Queued(position))
 
     def _turn(self, job: Job, turns: Iterator[None]) -> bool:
-        """Go on with a job by one token; false when it has ended."""
+        """Go on with a job by one token; false if it has ended."""
         try:
-            return next(turns, StopIteration) is None
+            next(turns)
+            return True
+        except StopIteration:
+            return False
         except MamegptError as error:
             self._put(job, Failed(error))
         except Exception:  # a bug of ours ends one job, not everyone's
@@ -244,3 +245,8 @@ class Engine:
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)
         return self._loaded[entry]
+
+
+def _wake(jobs: Collection[Job]) -> None:
+    for job in jobs:
+        job.ready.set()

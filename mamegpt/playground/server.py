@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import mimetypes
 import secrets
 import socket
 import time
@@ -37,7 +36,13 @@ MAX_BODY_BYTES = 1 << 20
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-PAGE_FILES = ("index.html", "app.js", "style.css", "words.json", "icon.svg")
+PAGE_FILES = {
+    "index.html": "text/html",
+    "app.js": "text/javascript",
+    "style.css": "text/css",
+    "words.json": "application/json",
+    "icon.svg": "image/svg+xml",
+}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -60,15 +65,13 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     if host in ("", "0.0.0.0", "::"):
         raise ConfigError(f"--host {host or repr('')} is every address; give the one that others will type")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-        except (OSError, OverflowError) as problem:
-            raise ConfigError(
-                f"cannot listen at --host {host} --port {port} ({problem}); --port 0 takes a free one"
-            ) from None
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as problem:
+        raise ConfigError(
+            f"cannot listen at --host {host} --port {port}: {problem}; --port 0 takes a free one"
+        ) from None
+    with listener:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listener.getsockname()[1]}/  ({newest.name}; Ctrl-C ends it)")
         config = uvicorn.Config(
@@ -133,7 +136,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"http://{host}":
             return f"requests of pages from {origin!r} are refused"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        if not own and headers.get("sec-fetch-mode") != "navigate":  # a link to here may stand anywhere
             return "requests of other sites' pages are refused"
         return None
 
@@ -148,7 +152,7 @@ def _page(request: Request) -> Response:
     if name not in PAGE_FILES:
         return JSONResponse(error(f"nothing at /{name}", "not_found"), 404)
     body = resources.files("mamegpt.playground").joinpath("static", name).read_bytes()
-    return Response(body, media_type=mimetypes.guess_type(name)[0])
+    return Response(body, media_type=PAGE_FILES[name])
 
 
 def _models(request: Request) -> Response:

@@ -221,6 +221,7 @@ function showTip(span) {
 }
 
 function percent(share) {
+  if (share < 0.0001) return "< 0.01 %";
   return `${share < 0.0995 ? (100 * share).toFixed(share < 0.00095 ? 2 : 1) : Math.round(100 * share)} %`;
 }
 
