@@ -67,9 +67,7 @@ def write_gguf(
     that llama.cpp has no like of.
     """
     if missing := [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]:
-        raise ConfigError(
-            f'--to gguf needs the package(s) {" and ".join(missing)}; install them with: pip install "mamegpt[export]"'
-        )
+        raise ConfigError(f"--to gguf needs {' and '.join(missing)}, not installed; pip install {' '.join(missing)}")
     import gguf
 
     if tokenizer.settings.model_type != "bpe":
