@@ -98,7 +98,7 @@ class TrainConfig:
     split: str = "train"
     """Split of the data to learn from."""
     init_from: str = ""
-    """Model to go on from instead of random weights (a run, exported folder or repository); it brings its shape."""
+    """Model to go on from (a run, exported folder or repository); it brings its shape and wants lower rates."""
     val_data: str = ""
     """Text to validate on; if empty, a share of the training documents is held out instead."""
     val_split: str = "validation"

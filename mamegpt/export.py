@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from mamegpt.console import say, table
 from mamegpt.errors import ExportError, ModelError, OutputError
-from mamegpt.export_gguf import GgufType, check_gguf, write_gguf
+from mamegpt.export_gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.export_hf import check_hf, write_hf
 from mamegpt.files import atomic_directory
 from mamegpt.gates import Gate, make_cases
@@ -77,6 +77,8 @@ def export_model(
             f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} pieces, but the model "
             f"{loaded.sizes.vocab_size}; give the tokenizer it was trained with"
         )
+    if "gguf" in targets:
+        refuse_impossible(loaded.tokenizer)
     begin = time.perf_counter()
     n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     model = loaded.model.eval()

@@ -25,7 +25,7 @@ from mamegpt.models import LanguageModel, stored_tensors
 from mamegpt.models.qwen3 import own_sizes
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["GgufType", "check_gguf", "write_gguf"]
+__all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -57,26 +57,27 @@ _NAMES = {
 _PIECE_TYPES = {"normal": 1, "unknown": 2, "control": 3, "user_defined": 4, "unused": 5, "byte": 6}
 
 
-def write_gguf(
-    path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, architecture: str, kind: GgufType
-) -> None:
-    """Write weights and tokenizer; matrices in the number format ``kind``, vectors and positions in float32
-    (with q8_0, matrices whose rows are no multiple of 32 wide in f16).
-
-    Raises `ConfigError` if the packages of the extra ``export`` are not installed, and `ExportError` for a tokenizer
-    that llama.cpp has no like of.
+def refuse_impossible(tokenizer: Tokenizer) -> None:
+    """Raise `ConfigError` if the packages of the extra ``export`` are not installed, `ExportError` for a tokenizer that
+    llama.cpp has no like of; both before anything is computed.
     """
     if missing := [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]:
-        raise ConfigError(
-            f'--to gguf needs the package(s) {" and ".join(missing)}; install them with: pip install "mamegpt[export]"'
-        )
-    import gguf
-
+        raise ConfigError(f"--to gguf needs {' and '.join(missing)}, not installed; pip install {' '.join(missing)}")
     if tokenizer.settings.model_type != "bpe":
         raise ExportError(
             f"{tokenizer.path} is a {tokenizer.settings.model_type} model; of SentencePiece's kinds llama.cpp cuts "
             "text equally with bpe only, so there can be no GGUF of it"
         )
+
+
+def write_gguf(
+    path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, architecture: str, kind: GgufType
+) -> None:
+    """Write weights and tokenizer; matrices in the number format ``kind``, vectors and positions in float32
+    (with q8_0, matrices whose rows are no multiple of 32 wide in f16).
+    """
+    import gguf
+
     weights = {name: tensor.numpy() for name, tensor in stored_tensors(model).items()}
     file = gguf.GGUFWriter(path, {"custom-gpt": "gpt2"}.get(architecture, architecture))
     file.add_context_length(sizes.context_length)

@@ -16,8 +16,7 @@ _CARD = """\
 ---
 language:
 - ja
-license: apache-2.0
-{library}pipeline_tag: text-generation
+{licence_tag}{library}pipeline_tag: text-generation
 tags:
 - mamegpt
 - {tag}
@@ -25,11 +24,11 @@ tags:
 
 # {name}
 
-豆GPT (mamegpt) でゼロから事前学習した、小さな日本語の言語モデルです。
+豆GPT (mamegpt) で{made}、小さな日本語の言語モデルです。
 
-*A small Japanese language model, pretrained from scratch with mamegpt: {english}. It continues Japanese text and does
-not follow instructions; what it writes may be wrong. The rows of the table below: architecture, parameters, layers /
-width / heads, context length, tokenizer{english_rows}.*
+*A small Japanese language model, {english_made} with mamegpt: {english}. It continues Japanese text and does not follow
+instructions; what it writes may be wrong. The rows of the table below: architecture, parameters, layers / width /
+heads, context length, tokenizer{english_rows}.*
 
 ## 使い方
 
@@ -52,7 +51,7 @@ width / heads, context length, tokenizer{english_rows}.*
 
 ## ライセンス
 
-モデルの重みは Apache License 2.0 です。学習に使った文章のライセンスにも従ってください。
+{own_licence}学習に使った文章のライセンスにも従ってください。
 
 ## 引用
 
@@ -163,12 +162,17 @@ def model_card(
             n_new_tokens=n_new_tokens,
             loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=name),
         )
+    start = facts.config.init_from if facts.config else ""
     samples = "".join(f"\n- **{prompt}**{' '.join(text.split())}" for prompt, text in facts.samples)
     return _CARD.format(
         name=name,
         tag="gguf" if gguf_file else model_type,
         library="" if gguf_file else "library_name: transformers\n",
         usage=usage,
+        made="ほかのモデルから学習を続けた" if start else "ゼロから事前学習した",
+        english_made="trained on from another model" if start else "pretrained from scratch",
+        licence_tag="" if start else "license: apache-2.0\n",  # that of another model is not ours to state
+        own_licence="もとのモデルのライセンスと、" if start else "モデルの重みは Apache License 2.0 です。",
         english=f"{n_parameters:,} parameters, a context of {sizes.context_length} tokens",
         english_rows="".join(f", {english}" for _, english, _ in rows),
         structure=layout.structure(sizes),

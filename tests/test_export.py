@@ -189,6 +189,8 @@ def test_the_card_states_the_facts(little: Little) -> None:
         "training text, start, training, recipe, time, validation",
     ):  # fmt: skip
         assert fact in whole
+    assert "ほかのモデルから学習を続けた" in whole and "apache" not in whole.split("# 豆")[0]
+    assert "ゼロから事前学習した" in card and "\nlicense: apache-2.0\n" in card
     assert "{" not in whole.replace("{name}", "")
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from hub_server import HubServer
 from little import ROOT, Little
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mamegpt.generation import generate
 from mamegpt.hub import is_hub_name
@@ -122,9 +122,11 @@ def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, t
 
 def test_models_that_are_foreign_absent_or_broken(hub: HubServer, little: Little, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_positions=16, n_embd=32, n_layer=2, n_head=4)).eval()
-    folder = hub.root / "models/mame/gpt2"
-    gpt2.save_pretrained(folder)
+    sizes = {"vocab_size": 1000, "max_position_embeddings": 16, "hidden_size": 32, "intermediate_size": 64,
+             "num_hidden_layers": 2, "num_attention_heads": 4}  # fmt: skip
+    neox = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes)).eval()
+    folder = hub.root / "models/mame/neox"
+    neox.save_pretrained(folder)
     shutil.copy(little.spm, folder / "jp_tok_wiki.model")
     broken = hub.root / "models/mame/broken"
     shutil.copytree(folder, broken)
@@ -136,17 +138,19 @@ def test_models_that_are_foreign_absent_or_broken(hub: HubServer, little: Little
     words = ["generate.py", "--prompt", PROMPT, "--max-new-tokens", "20", "--device", "cpu", "--repo-id"]
     trust = "--trust-remote-code"
     refused, written, absent, no_weights, no_class, no_export = calls(
-        hub, tmp_path, [*words, "mame/gpt2"], [*words, "mame/gpt2", trust], [*words, "mame/none"],
+        hub, tmp_path, [*words, "mame/neox"], [*words, "mame/neox", trust], [*words, "mame/none"],
         [*words, "mame/broken", trust], [*words, "mame/unknown", trust],
-        ["export", "--model", "mame/gpt2", "--out", "new"],
+        ["export", "--model", "mame/neox", "--out", "new"],
     )  # fmt: skip
     assert refused[0] == 2
-    assert one_line(refused[2], "mame/gpt2 is a 'gpt2' model, not ours", trust, "run Python code", "trust its author")
+    assert one_line(
+        refused[2], "mame/neox is a 'gpt_neox' model, not ours", trust, "run Python code", "trust its author"
+    )
 
     ids = little.tokenizer.encode(PROMPT)
     with torch.inference_mode():
         for _ in range(20):  # past its 16 positions
-            ids.append(int(gpt2(torch.tensor([ids[-16:]])).logits[0, -1].argmax()))
+            ids.append(int(neox(torch.tensor([ids[-16:]])).logits[0, -1].argmax()))
             if ids[-1] == 2:
                 break
     assert written[:2] == (0, f"Using device: cpu\n\n=== Generation ===\n{little.tokenizer.decode(ids)}\n")
@@ -155,7 +159,7 @@ def test_models_that_are_foreign_absent_or_broken(hub: HubServer, little: Little
         (absent, ("no such model at", "mame/none", "check the name")),
         (no_weights, ("mame/broken",)),
         (no_class, ("mame/unknown",)),
-        (no_export, ("mame/gpt2",)),
+        (no_export, ("mame/neox",)),
     ):
         assert answer[0] == 2
         assert one_line(answer[2], *says), answer
