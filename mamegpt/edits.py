@@ -44,7 +44,7 @@ _MARKUP: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\[\[(?:ファイル|画像|カテゴリ|File|Image|Category):[^\[\]\n]*\]\]", re.I), ""),
     (re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]|\n]*)\]\]"), r"\1"),
     (re.compile(r"'{3,5}"), ""),
-    (re.compile(r"^={2,6}[ \t]*([^=\n]+?)[ \t]*={2,6}[ \t]*$", re.M), r"\1"),
+    (re.compile(r"^={2,6}[ \t]?([^=\n]{1,200}?)[ \t]?={2,6}$", re.M), r"\1"),
     # Marks of footnotes, after Japanese only: a[1] is code.
     (re.compile(r"(?<=[^\x00-\x7f])\[(?:[1-9]\d{0,2}|注釈? ?[1-9]\d{0,2}|要出典|編集|出典無効|要検証)\]"), ""),
 ]

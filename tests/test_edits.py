@@ -146,7 +146,15 @@ def test_every_edit_can_be_left_out_and_is_counted():
 
 
 def test_long_lines_take_no_longer_than_they_must():
-    for text in ("a." * 50_000 + "@", " " * 100_000 + "。", "（" * 50_000, "[[" * 50_000, "<" * 50_000, "0" * 100_000):
+    for text in (
+        "a." * 50_000 + "@",
+        " " * 100_000 + "。",
+        "（" * 50_000,
+        "[[" * 50_000,
+        "<" * 50_000,
+        "0" * 100_000,
+        "== " + " " * 50_000,
+    ):
         edit(text, EDITS)
     assert drop_markup("<ref>" * 5_000)[0] == ""
     assert edit("あ" + "「" * 500 + "」" * 500, ["empty-brackets"])[0] == "あ"
