@@ -45,7 +45,9 @@ def difference(report: ExportReport) -> float:
 
 
 @pytest.mark.parametrize("architecture", sorted(OTHER))
-@pytest.mark.parametrize("kind", ["f32", "f16", pytest.param("bf16", marks=pytest.mark.slow), "q8_0"])
+@pytest.mark.parametrize(
+    "kind", ["f32", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("f16", "bf16")), "q8_0"]
+)
 def test_llama_cpp_is_our_equal(little: Little, tmp_path: Path, architecture: str, kind: Any) -> None:
     model, sizes = model_of(little, architecture)
     report = export_here(
