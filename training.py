@@ -29,6 +29,7 @@ def main(
     device: Literal["cpu", "cuda"] | None = None,
     seed: int = 42,
     samples_per_epoch: int = 10000,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
 ) -> int:
     """Train a small GPT from scratch and write its weights, a plain state dict with the book's keys.
 
@@ -48,6 +49,7 @@ def main(
         device: Where to compute (default: cuda if there is one, else cpu).
         seed: Fixes everything random: initial weights, data order, dropout.
         samples_per_epoch: Windows drawn before the text is shuffled anew and a mean loss is reported.
+        precision: Number format of matrix products; auto measures both, so name one for the same bytes elsewhere.
     """
     from mamegpt.original import train_original
 
@@ -67,6 +69,7 @@ def main(
         device=device or "auto",
         seed=seed,
         samples_per_epoch=samples_per_epoch,
+        precision=precision,
     )
 
 

@@ -53,7 +53,7 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
 
     say("", "3/5  training")
     config = TrainConfig(
-        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2,
+        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
         eval_every_steps=200, minutes=seconds / 60,
     )  # fmt: skip
     result = train(config)

@@ -48,6 +48,7 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "device": None,
         "seed": 42,
         "samples_per_epoch": 10000,
+        "precision": "auto",
     },
     "generate.py": {
         "prompt": REQUIRED,
@@ -199,7 +200,7 @@ def test_a_switch_takes_nothing_but_true_or_false(capsys: pytest.CaptureFixture[
 
 
 SMALL = {"context_length": 32, "emb_dim": 16, "n_layers": 1, "n_heads": 2, "batch_size": 4, "max_steps": 6}
-RECIPE = {"drop_rate": 0.1, "lr": 3e-4, "device": "cpu", "samples_per_epoch": 10000} | SMALL
+RECIPE = {"drop_rate": 0.1, "lr": 3e-4, "device": "cpu", "samples_per_epoch": 10000, "precision": "fp32"} | SMALL
 
 
 def train_in(folder: Path, little: Little, seed: int, name: str = "model.pth") -> bytes:
