@@ -1,0 +1,244 @@
+"""What a training would cost and be worth on this machine, before any: speed, memory, time, quality."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import torch
+
+from mamegpt import scaling
+from mamegpt.config import Precision, TrainConfig
+from mamegpt.console import columns, duration
+from mamegpt.distributed import pick_device
+from mamegpt.errors import ConfigError, DataError
+from mamegpt.machine import has_bf16, peak_memory
+from mamegpt.models import build_model
+from mamegpt.presets import SIZES, Size, preset
+from mamegpt.shards import META_FILE, open_shards
+from mamegpt.sources import read_texts
+from mamegpt.step import micro_batch, seconds_per_step
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["CHARACTERS_PER_TOKEN", "Corpus", "Cost", "Plan", "make_plan"]
+
+CHARACTERS_PER_TOKEN = 1.66
+"""Of Japanese Wikipedia with 16,000 pieces (docs/log.md): what is assumed where there is no tokenizer yet."""
+
+SAMPLE_CHARACTERS = 1_000_000
+
+PARAMETER_BYTES = 16
+"""Weight, gradient and the optimizer's two averages, in float32."""
+
+ACTIVATION_BYTES = 113
+"""Kept for the backward pass, for each token of a forward pass, layer and unit of width. Measured from 1m to 30m: with
+`PARAMETER_BYTES` it gives the peak memory from one size to the next to 2 % (docs/log.md)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one size costs here. What was not ``measured`` is reckoned from the largest size that was."""
+
+    size: Size
+    n_parameters: int
+    tokens_per_s: float
+    memory_bytes: int
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text to be trained on. ``n_tokens`` is exact for token shards, else from a sample."""
+
+    n_characters: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The costs of all sizes, and what can be expected of each in the minutes there are."""
+
+    device: str
+    precision: Precision
+    costs: tuple[Cost, ...]
+    minutes: float
+    corpus: Corpus | None
+    measuring_s: float
+    free_memory_bytes: int
+
+    def n_tokens(self, cost: Cost) -> int:
+        """Tokens that a size is trained on in the minutes of the plan."""
+        return int(cost.tokens_per_s * self.minutes * 60)
+
+    def corpus_s(self, cost: Cost) -> float:
+        """Seconds for the whole corpus once. There must be one."""
+        assert self.corpus is not None
+        return self.corpus.n_tokens / cost.tokens_per_s
+
+    def bits_per_character(self, cost: Cost) -> float:
+        """Expected on Japanese Wikipedia; a corpus that is read more than once counts for less than it is long."""
+        law, _ = scaling.expected_quality()
+        n_tokens: float = self.n_tokens(cost)
+        if self.corpus is not None:
+            n_tokens = scaling.useful_tokens(n_tokens, self.corpus.n_tokens)
+        return law(cost.n_parameters, n_tokens)
+
+    @property
+    def best(self) -> Cost:
+        """The size that will be the best after these minutes, of those that fit into the free memory."""
+        fitting = [cost for cost in self.costs if cost.memory_bytes <= self.free_memory_bytes]
+        return min(fitting or self.costs[:1], key=self.bits_per_character)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        rows = [
+            {**asdict(cost), "n_tokens": self.n_tokens(cost), "bits_per_character": self.bits_per_character(cost)}
+            | ({"corpus_s": self.corpus_s(cost)} if self.corpus else {})
+            for cost in self.costs
+        ]
+        return {**asdict(self), "costs": rows, "best": self.best.size}
+
+    def table(self) -> str:
+        """The plan as a person reads it."""
+        law_error = scaling.expected_quality()[1]
+        header = ["size", "parameters", "tokens/s", "memory", f"{self.minutes:g} min: tokens", "bits/character"]
+        rows = []
+        for cost in self.costs:
+            about = "" if cost.measured else "~"
+            rows.append([
+                cost.size, f"{cost.n_parameters:,}", f"{about}{_rounded(cost.tokens_per_s):,}",
+                f"{about}{cost.memory_bytes / 1e9:.1f} GB", f"{self.n_tokens(cost) / 1e6:.1f} M",
+                f"{self.bits_per_character(cost):.2f}",
+            ])  # fmt: skip
+            if self.corpus:
+                rows[-1].append(duration(self.corpus_s(cost)))
+        threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
+        lines = [
+            f"{self.device}, {self.precision}{threads}, {self.free_memory_bytes / 1e9:.1f} GB of memory free; measured "
+            f"in {self.measuring_s:.0f} s (~ is reckoned from the largest size measured)",
+            columns([*header, *(["text once"] if self.corpus else [])], rows),
+        ]
+        if self.corpus:
+            epochs = self.n_tokens(self.best) / self.corpus.n_tokens
+            lines.append(
+                f"the text: {self.corpus.n_characters:,} characters, about {_rounded(self.corpus.n_tokens):,} tokens; "
+                f"{self.best.size} will read it {epochs:.1f} times"
+            )
+        runs = scaling.own_runs()
+        n_fitted, longest = sum(not run.held_out for run in runs), max(run.n_tokens for run in runs) / 1e6
+        lines += [
+            f"best for {self.minutes:g} minutes: {self.best.size}, about {self.bits_per_character(self.best):.2f} bits "
+            "per character",
+            f"(from {n_fitted} runs of our own on Wikipedia; {law_error:.2f} off on average on {len(runs) - n_fitted} "
+            f"others, of up to {longest:.1f} M tokens; a guess past that, and other text has another level)",
+        ]
+        return "\n".join(lines)
+
+    def next_command(self, data: str, tokenizer: str) -> str:
+        """How to train the best size, with what is known filled in."""
+        return (
+            f"mamegpt train --data {data or 'corpus.txt'} --tokenizer {tokenizer or 'jp_tok.model'} --out runs/first "
+            f"--size {self.best.size} --minutes {self.minutes:g}"
+        )
+
+
+def make_plan(
+    *, minutes: float, data: str = "", split: str = "train", tokenizer: str = "", vocab_size: int = 0,
+    device: str = "auto", seconds: float = 20.0,
+) -> Plan:  # fmt: skip
+    """Measure this machine for about ``seconds`` and reckon.
+
+    The vocabulary is the tokenizer's, if one is given, else ``vocab_size`` (0: 16,000). Raises `ConfigError` for
+    numbers that cannot be, and what reading the data or the tokenizer raises.
+    """
+    if not minutes > 0:
+        raise ConfigError(f"--minutes must be above 0, not {minutes:g}")
+    if tokenizer and vocab_size:
+        raise ConfigError("--tokenizer brings its own --vocab-size; leave one of them out")
+    if vocab_size < 0:
+        raise ConfigError(f"--vocab-size must be at least 1, not {vocab_size}")
+    loaded = Tokenizer.load(Path(tokenizer)) if tokenizer else None
+    corpus = measure_corpus(data, split, loaded) if data else None
+    chosen = pick_device(device)
+    free = psutil.virtual_memory().available
+    begin = time.perf_counter()
+    precision, costs = measure(loaded.vocab_size if loaded else vocab_size or 16_000, chosen, seconds)
+    elapsed_s = time.perf_counter() - begin
+    return Plan(str(chosen), precision, tuple(costs), minutes, corpus, elapsed_s, free)
+
+
+def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None) -> Corpus:
+    """Count a text's characters and tokens, those by a tokenizer on the first of its documents."""
+    if (Path(data) / META_FILE).is_file():
+        train = open_shards(Path(data))[0].splits["train"]
+        return Corpus(train.n_characters, train.n_tokens)
+    n_characters = n_sampled = n_tokens = 0
+    for text in read_texts(data, split):
+        n_characters += len(text)
+        if tokenizer and n_sampled < SAMPLE_CHARACTERS:
+            n_sampled += len(text)
+            n_tokens += len(tokenizer.encode(text)) + 1  # and the end of the text
+    if not n_characters:
+        raise DataError(f"{data} holds no text")
+    per_token = n_sampled / n_tokens if n_tokens else CHARACTERS_PER_TOKEN
+    return Corpus(n_characters, round(n_characters / per_token))
+
+
+def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Precision, list[Cost]]:
+    """Time the sizes, smallest first, while they fit into ``seconds``; reckon the others from their operations.
+
+    The process's peak memory rises with the sizes, so that each finds its own. The number format is measured once.
+    """
+    formats: Sequence[Precision] = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
+    precision: Precision | None = None
+    costs: list[Cost] = []
+    flops_per_s = probe_s_per_flop = 0.0
+    other_bytes = 0
+    begin = time.perf_counter()
+    for size in SIZES:
+        config = preset(size)
+        n_parameters, flops = operations(config, vocab_size)
+        held_bytes = state_bytes(config, n_parameters, device)
+        start = time.perf_counter()
+        if costs and start - begin + probe_s_per_flop * flops > seconds:
+            costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
+            continue
+        if precision is None:
+            times = seconds_per_step(config, vocab_size, device, [(kind, False) for kind in formats])
+            precision, step_s = min(zip(formats, times, strict=True), key=lambda pair: pair[1])
+        else:
+            step_s = seconds_per_step(config, vocab_size, device, [(precision, False)])[0]
+        tokens_per_s = config.batch_size * config.context_length / step_s
+        costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device), measured=True))
+        flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops
+        other_bytes = costs[-1].memory_bytes - held_bytes
+    return cast(Precision, precision), costs
+
+
+def state_bytes(config: TrainConfig, n_parameters: int, device: torch.device) -> int:
+    """Memory that grows with the model: parameters with their gradients and averages, and activations."""
+    tokens = micro_batch(config, config.batch_size, device) * config.context_length
+    return PARAMETER_BYTES * n_parameters + ACTIVATION_BYTES * tokens * config.n_layers * config.emb_dim
+
+
+def _rounded(number: float) -> int:
+    """A number to three digits: more were not measured."""
+    return int(float(f"{number:.3g}"))
+
+
+def operations(config: TrainConfig, vocab_size: int) -> tuple[int, int]:
+    """Parameters of a model, and the floating-point operations of one token's forward and backward pass.
+
+    Six for each weight of a matrix product (all matrices but the embedding table), and 6 T C a layer for attention's
+    two products with a causal mask.
+    """
+    with torch.device("meta"):
+        model = build_model(config.architecture, config.model(vocab_size))
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    table = 0 if config.tie_embeddings else vocab_size * config.emb_dim
+    attention = 6 * config.n_layers * config.context_length * config.emb_dim
+    return sum(p.numel() for p in model.parameters()), 6 * (matrices - table) + attention

@@ -1,0 +1,108 @@
+"""A plan says what the parts say: operations, corpus, law; and picks the size that will be best."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from little import Little, run_mamegpt
+
+from mamegpt import plan as plan_module
+from mamegpt import scaling
+from mamegpt.errors import ConfigError, DataError
+from mamegpt.plan import Corpus, Cost, Plan, make_plan, measure, measure_corpus, operations
+from mamegpt.presets import SIZES, preset
+from mamegpt.shards import open_shards
+from mamegpt.tokenizer import Tokenizer
+
+COSTS = (
+    Cost("1m", 1_200_000, 40_000.0, 700_000_000, measured=True),
+    Cost("5m", 4_900_000, 18_000.0, 900_000_000, measured=True),
+    Cost("125m", 120_000_000, 400.0, 4_000_000_000, measured=False),
+)
+PLAN = Plan("cpu", "bf16", COSTS, minutes=10.0, corpus=None, measuring_s=3.0, free_memory_bytes=8_000_000_000)
+
+
+def test_operations_are_those_of_the_matrix_products() -> None:
+    config = preset("5m")
+    n_parameters, flops = operations(config, 16_000)
+    inner = 4 * (4 * 128 * 128 + 3 * 128 * 344)  # q, k, v, o; gate, up, down
+    assert n_parameters == pytest.approx(inner + 2 * 16_000 * 128, rel=1e-3)  # and vectors
+    assert flops == 6 * (inner + 16_000 * 128) + 6 * 4 * 256 * 128
+    tied = dataclasses.replace(config, tie_embeddings=True)
+    assert operations(tied, 16_000)[1] == flops  # the head is a matrix product, whoever owns its weight
+
+
+def test_sizes_that_do_not_fit_into_the_time_are_reckoned_from_the_last_that_did() -> None:
+    precision, costs = measure(500, torch.device("cpu"), seconds=0.0)
+    assert precision in ("fp32", "bf16") and [cost.size for cost in costs] == list(SIZES)
+    assert [cost.measured for cost in costs] == [True] + [False] * (len(SIZES) - 1)
+    flops = {size: operations(preset(size), 500)[1] for size in SIZES}
+    rates = [cost.tokens_per_s * flops[cost.size] for cost in costs]
+    assert rates == pytest.approx([rates[0]] * len(costs))
+    assert sorted(costs, key=lambda cost: cost.memory_bytes) == costs and costs[0].memory_bytes > 50_000_000
+
+
+def test_the_best_size_is_that_of_the_lowest_expected_bits() -> None:
+    law, _ = scaling.expected_quality()
+    expected = {cost.size: law(cost.n_parameters, cost.tokens_per_s * 600) for cost in COSTS}
+    assert PLAN.best.size == min(expected, key=expected.__getitem__)
+    assert PLAN.best.size != "125m"  # 240,000 tokens are nothing for it
+    hours = dataclasses.replace(PLAN, minutes=60 * 24 * 365.0)
+    assert hours.best.size == "125m"
+    assert dataclasses.replace(hours, free_memory_bytes=1_000_000_000).best.size == "5m"
+    assert dataclasses.replace(hours, free_memory_bytes=1).best.size == "1m"  # somebody has to be
+
+
+def test_a_text_read_again_and_again_is_worth_less_than_a_long_one() -> None:
+    short = dataclasses.replace(PLAN, corpus=Corpus(166_000, 100_000))
+    for cost in COSTS[:2]:
+        assert short.bits_per_character(cost) > PLAN.bits_per_character(cost)
+    assert short.corpus_s(COSTS[0]) == 2.5
+
+
+def test_a_corpus_is_counted_exactly_if_it_is_tokens_and_nearly_if_it_is_text(little: Little) -> None:
+    meta, splits = open_shards(little.run / "tokens")
+    exact = measure_corpus(str(little.run / "tokens"), "train", None)
+    assert exact.n_tokens == len(splits["train"].tokens) == meta.splits["train"].n_tokens
+    text = little.text.read_text(encoding="utf-8")
+    counted = measure_corpus(str(little.text), "train", Tokenizer.load(little.spm))
+    both = sum(split.n_tokens for split in meta.splits.values())
+    assert counted.n_characters == pytest.approx(len(text), rel=0.01) and counted.n_tokens == pytest.approx(
+        both, rel=0.02
+    )
+    guessed = measure_corpus(str(little.text), "train", None)
+    assert guessed.n_tokens == round(guessed.n_characters / plan_module.CHARACTERS_PER_TOKEN)
+
+
+def test_the_table_and_the_json_say_the_same(little: Little) -> None:
+    made = make_plan(minutes=5, data=str(little.text), tokenizer=str(little.spm), device="cpu", seconds=0.0)
+    table, plain = made.table(), json.loads(json.dumps(made.to_dict()))
+    assert plain["best"] == made.best.size and f"best for 5 minutes: {made.best.size}" in table
+    for row in plain["costs"]:
+        (line,) = (line for line in table.splitlines() if line.split()[:1] == [row["size"]])
+        assert f"{row['n_parameters']:,}" in line and f" {row['bits_per_character']:.2f} " in line
+        assert ("~" in line) is not row["measured"]
+    command = made.next_command(str(little.text), str(little.spm))
+    assert command.endswith(f"--size {made.best.size} --minutes 5") and str(little.text) in command
+
+
+def test_what_cannot_be_planned_is_said(little: Little) -> None:
+    with pytest.raises(ConfigError, match="--minutes must be above 0, not 0"):
+        make_plan(minutes=0)
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        make_plan(minutes=1, tokenizer=str(little.spm), vocab_size=100)
+    with pytest.raises(ConfigError, match="--vocab-size must be at least 1"):
+        make_plan(minutes=1, vocab_size=-1)
+    empty = little.text.with_name("empty.txt")
+    empty.write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"empty\.txt"):
+        make_plan(minutes=1, data=str(empty))
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_the_next_one(little: Little) -> None:
+    done = run_mamegpt("plan", "--minutes", "3", "--data", str(little.text), "--tokenizer", str(little.spm))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("next: mamegpt train --data ")
+    assert all(f"\n  {size}" in done.stdout for size in SIZES)
