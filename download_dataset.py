@@ -3,7 +3,8 @@
 python download_dataset.py
 """
 
-from mamegpt.cli import download, run
+from mamegpt.cli import run
+from mamegpt.commands import download
 
 if __name__ == "__main__":
     run(download)

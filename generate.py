@@ -5,7 +5,8 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 
 from typing import Literal
 
-from mamegpt.cli import run, write_stream
+from mamegpt.cli import run
+from mamegpt.console import write_stream
 
 
 def main(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["INTERRUPTED", "StepProgress", "is_terminal", "say", "sparkline", "table"]
+__all__ = [
+    "INTERRUPTED", "StepProgress", "columns", "duration", "is_terminal", "say", "sparkline", "table", "write_stream",
+]  # fmt: skip
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
@@ -44,6 +46,30 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     """Two columns, the first padded, the second as it is."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A header and rows of as many cells: the first column to the left, the others to the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in table)
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for unit, length in (("days", 86_400), ("h", 3_600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def write_stream(prompt: str, pieces: Iterable[str]) -> None:
+    """Print a prompt and its continuation as it is made."""
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
 
 
 class StepProgress:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-__all__ = ["facts", "hardware", "has_bf16", "has_compiler", "summary"]
+__all__ = ["facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -60,6 +60,17 @@ def has_bf16(device: torch.device) -> bool:
         found = torch.cpu.get_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
     return False
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most: of the GPU's memory on CUDA, else resident in the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _processor() -> str:

@@ -1,0 +1,497 @@
+"""The commands of ``mamegpt``: a function each, whose docstring and parameters are its help and its options.
+
+Heavy libraries are imported inside them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mamegpt import __version__
+from mamegpt.clean import Normalisation, Step
+from mamegpt.config import TrainConfig
+from mamegpt.console import INTERRUPTED, is_terminal, say, sparkline, table, write_stream
+from mamegpt.errors import ConfigError
+from mamegpt.presets import Recipe, Size, preset
+from mamegpt.sampling import Sampling
+
+__all__ = ["COMMANDS"]
+
+
+def demo(
+    data: str = "",
+    keyword: str = "",
+    out: Path = Path("demo"),
+    seconds: float = 60.0,
+    vocab_size: int = 0,
+    seed: int = 42,
+) -> int:
+    """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
+
+    Args:
+        data: Text to learn (file, folder or Hub data set); if empty, the built-in stories 豆物語.
+        keyword: With --data: learn only documents with this word.
+        out: Folder for everything that is made; a number is added if it exists.
+        seconds: Seconds of training.
+        vocab_size: Pieces of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
+        seed: Fixes everything random.
+    """
+    from mamegpt.demo import demo as show
+
+    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
+
+
+def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
+    """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
+
+    Args:
+        dataset: Data set on the Hub, owner/name.
+        cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
+    """
+    from mamegpt.sources import download as fetch
+
+    got = fetch(dataset, cache_dir)
+    say(f"{got.name} lies in {got.folder}")
+    rows = []
+    for name, split in got.splits.items():
+        count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
+        rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
+    say(table(rows))
+    say(f'next: mamegpt extract --dataset {dataset} --keyword "ファミコン" --out topic.txt')
+
+
+def extract(
+    keyword: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    dataset: str = "fujiki/wiki40b_ja",
+    split: str = "train",
+    out: Path = Path("output_with_titles.txt"),
+    match: Literal["any", "all"] = "any",
+    exclude: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    regex: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    title_only: bool = False,
+    min_hits: int = 1,
+    window: int | None = None,
+    preview: int = 0,
+    text_column: str | None = None,
+    title_column: str | None = None,
+    txt_layout: Literal["auto", "file", "line", "block"] = "auto",
+) -> None:
+    """Write the articles that mention a keyword into one file, each as 【title】 and its text.
+
+    Args:
+        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン). Repeatable.
+        dataset: Data set on the Hub, or local: file, folder or 'pattern*' (parquet, jsonl, txt, xml; .gz .bz2 .zst).
+        split: Split of the data set.
+        out: File to write, text or .jsonl or .parquet; one that is there is replaced when the new one is complete.
+        match: Whether any or all of the keywords and expressions must occur.
+        exclude: Word that must not occur; width and case do not matter. Repeatable.
+        regex: Python regular expression; it sees the text as it is written, width and case matter. Repeatable.
+        title_only: Look at titles only.
+        min_hits: Least number of hits in a document, of all keywords and expressions together.
+        window: Keep only the paragraphs with a hit and this many before and after; all if the title has one.
+        preview: Show this many hits, and write nothing.
+        text_column: Column or key of the text (default: text, or the only one that holds strings).
+        title_column: Column or key of the title (default: title).
+        txt_layout: One document of a txt file; auto: articles headed 【title】, else pieces of plain text.
+    """
+    from mamegpt.extract import extract as cut
+    from mamegpt.extract import preview as hits
+    from mamegpt.readers import Schema
+    from mamegpt.topic import Topic
+
+    topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
+    schema = Schema(text_column, title_column, txt_layout)
+    if preview < 0:
+        raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
+    if preview:
+        for line in hits(dataset, split, topic, preview, schema):
+            say(line)
+        return
+
+    def show(read: int, kept: int) -> None:
+        print(f"\r{read:,} read, {kept:,} kept ", end="", flush=True)
+
+    progress = show if is_terminal() else None
+    report = cut(dataset, split, topic, out, schema=schema, on_start=say, on_progress=progress)
+    say(*([""] if progress else []), report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
+
+
+def clean(
+    data: str,
+    out: Path,
+    split: str = "train",
+    normalisation: Normalisation = "nfc",
+    without: tuple[Step, ...] = (),
+    only: tuple[Step, ...] = (),
+    against: tuple[Path, ...] = (),
+    write_dropped: Path | None = None,
+    report: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Clean a corpus: edits, rules, personal data, duplicates, test items; all steps in a fixed order and counted.
+
+    Args:
+        data: Documents: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        out: File to write: .jsonl, .parquet or .txt.
+        split: Split of the data.
+        normalisation: Unicode normalisation: nfc, nfkc (unifies widths too), or none.
+        without: Steps to leave out.
+        only: The only steps to take.
+        against: Files of test items (validation text, benchmarks; jsonl, parquet, txt): documents that share 50
+            letters and digits in a row with one are dropped.
+        write_dropped: File for the dropped documents, with the reason (.jsonl).
+        report: Page with counts, charts and samples (.html or .md).
+        overwrite: Replace files of these names when the new ones are complete.
+    """
+    from mamegpt.clean import clean as run_steps
+
+    done = run_steps(
+        data,
+        out,
+        split=split,
+        normalisation=normalisation,
+        without=without,
+        only=only,
+        against=against,
+        write_dropped=write_dropped,
+        report=report,
+        overwrite=overwrite,
+    )
+    say(
+        table(done.rows()),
+        f"wrote {done.out} in {done.elapsed_s:.1f} s",
+        f"next: mamegpt tokenizer --data {out} --out jp_tok",
+    )
+
+
+def tokenizer(
+    data: str,
+    out: Path,
+    split: str = "train",
+    vocab_size: int = 16000,
+    model_type: Literal["bpe", "unigram"] = "bpe",
+    character_coverage: float = 0.9995,
+    max_characters: int = 10_000_000,
+    overwrite: bool = False,
+) -> None:
+    """Train a SentencePiece tokenizer that loses nothing; rare characters are spelt in bytes.
+
+    Args:
+        data: Text to learn from: file, folder, 'pattern*' or Hub data set; several with commas, weights as in a@0.5.
+        out: Name of the files to write, OUT.model and OUT.vocab.
+        split: Split of the data.
+        vocab_size: Number of pieces.
+        model_type: bpe gives the same ids in every program that loads it; unigram is SentencePiece's classic.
+        character_coverage: Share of the text's characters that get a piece of their own.
+        max_characters: Learn from a sample of this many characters (0: from all).
+        overwrite: Replace files of that name.
+    """
+    from mamegpt.sources import read_texts
+    from mamegpt.tokenizer import train_tokenizer
+
+    report = train_tokenizer(
+        read_texts(data, split),
+        out,
+        vocab_size=vocab_size,
+        model_type=model_type,
+        character_coverage=character_coverage,
+        max_characters=max_characters or None,
+        overwrite=overwrite,
+    )
+    say(
+        f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
+        f"in {report.elapsed_s:.1f} s",
+        table(
+            [
+                ("characters per token", f"{report.characters_per_token:.3f}"),
+                ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
+                ("long lines split", f"{report.n_lines_split:,}"),
+            ]
+        ),
+        f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {report.path} --out runs/first",
+    )
+
+
+def tokenizer_report(
+    model: str,
+    data: str,
+    split: str = "validation",
+    compare: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
+    max_characters: int = 1_000_000,
+) -> None:
+    """What a tokenizer does to a text it was not trained on, alone or beside others.
+
+    Args:
+        model: SentencePiece model, tokenizer.json, or a folder or Hub repository with one.
+        data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        split: Split of the data.
+        compare: Other tokenizers, given as the first one.
+        words: Words to show the splits of (default: ten that tell much).
+        max_characters: Read documents until there are this many characters (0: all).
+    """
+    from mamegpt.sources import read_texts
+    from mamegpt.tokenizer_report import report
+
+    say(report([model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None))
+
+
+def plan(
+    minutes: float = 10.0,
+    data: str = "",
+    split: str = "train",
+    tokenizer: str = "",
+    vocab_size: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    json: bool = False,
+) -> None:
+    """What training will cost and be worth on this machine: it is measured for some seconds, nothing is trained.
+
+    Args:
+        minutes: Time there is for training.
+        data: Text to learn (as for train), to see how long it takes and how often it will be read.
+        split: Split of the data.
+        tokenizer: SentencePiece model for that text; without one, 1.66 characters a token are assumed.
+        vocab_size: Pieces of the tokenizer, if there is none yet (0: 16,000).
+        device: Where to compute; auto takes CUDA if there is one, else the CPU.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.plan import make_plan
+
+    made = make_plan(
+        minutes=minutes, data=data, split=split, tokenizer=tokenizer, vocab_size=vocab_size, device=device
+    )  # fmt: skip
+    if json:
+        import json as json_format
+
+        say(json_format.dumps(made.to_dict(), ensure_ascii=False))
+        return
+    say(made.table(), f"next: {made.next_command(data, tokenizer)}")
+
+
+def train(
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = preset(),  # noqa: B008  (frozen)
+    size: Size = "5m",
+    recipe: Recipe = "mame",
+    resume: Path | None = None,
+) -> int:
+    """Train a model on text, or go on with a run that was stopped.
+
+    Args:
+        size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
+        recipe: mame, or seed for the model and the training of the original training.py.
+        resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
+    """
+    if recipe == "seed" and size != "5m":
+        raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
+    from mamegpt.trainer import train as fit
+
+    if resume is not None:
+        if config != preset(size, recipe):
+            raise ConfigError("--resume takes every setting from the run; leave the other options out")
+        config = dataclasses.replace(TrainConfig.load(resume / "config.json"), out=str(resume))
+    elif config.init_from:
+        from mamegpt.initial import with_shape_of_start
+
+        if size != "5m":
+            raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
+        config = with_shape_of_start(config, recipe)
+    result = fit(config, resume=resume is not None)
+    if result.interrupted:
+        say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+        return INTERRUPTED
+    say(
+        f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}",
+        f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
+        f'next: mamegpt generate --model {result.out} --prompt "日本の"',
+    )
+    return 0
+
+
+def evaluate(
+    model: str,
+    data: str,
+    split: str = "validation",
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    json: bool = False,
+) -> None:
+    """How well a model predicts a text: loss, bits per byte, bits per character.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        data: Text: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards.
+        split: Split of the data (train or val for token shards).
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.scoring import score
+
+    quality = score(model, data, split, spm_file=spm_file, device=device)
+    if json:
+        import json as json_format
+
+        say(json_format.dumps(dataclasses.asdict(quality)))
+        return
+    say(
+        table(
+            [
+                ("bits per character", f"{quality.bits_per_character:.4f}"),
+                ("bits per byte", f"{quality.bits_per_byte:.4f}"),
+                ("loss (nats per token)", f"{quality.loss:.4f}"),
+                ("tokens", f"{quality.n_tokens:,}"),
+                ("characters", f"{quality.n_characters:,}"),
+            ]
+        )
+    )
+
+
+def generate(
+    model: str,
+    prompt: str,
+    max_new_tokens: int = 100,
+    samples: int = 1,
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008  (frozen)
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    trust_remote_code: bool = False,
+) -> None:
+    """Go on with a text, streaming; greedy unless a temperature is given.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        prompt: Text to go on with; empty starts a new one.
+        max_new_tokens: Longest continuation, in tokens.
+        samples: Continuations to write; all but greedy ones differ.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+        trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
+    """
+    from mamegpt.distributed import pick_device
+    from mamegpt.generation import stream
+    from mamegpt.pretrained import load_pretrained
+
+    if samples < 1:
+        raise ConfigError(f"--samples must be at least 1, not {samples}")
+    loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
+    for i in range(samples):
+        chosen = dataclasses.replace(sampling, seed=sampling.seed + i)
+        write_stream(
+            prompt,
+            stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, use_cache=loaded.use_cache),
+        )
+        if i + 1 < samples:
+            say("---")
+
+
+def play(
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = (),
+    host: str = "127.0.0.1",
+    port: int = 8765,
+) -> None:
+    """Write with models on a local page, which also answers the clients of OpenAI's completions (http://HOST:PORT/v1).
+
+    Args:
+        models: Runs, exported folders, folders of these, or Hub repositories (default: what runs/ and demo/ hold).
+        host: Address to listen at; only this machine reaches the default.
+        port: Port to listen at (0: any that is free).
+    """
+    from mamegpt.playground import play as serve
+
+    serve(models, host, port)
+
+
+def export(
+    model: str,
+    out: Path,
+    to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
+    push: str = "",
+    dry_run: bool = False,
+    spm_file: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Write what transformers or llama.cpp load, and compare it with the model before saying it is done.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        out: Folder to write.
+        to: hf (a folder for transformers), hf-native (one without code of ours, also of the book's model), gguf (a
+            file for llama.cpp), or all of them.
+        gguf_type: Number format of a GGUF file's matrices.
+        push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
+        dry_run: With --push: show what would go up, and upload nothing.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        overwrite: Replace a folder of that name when the new one is complete.
+    """
+    from mamegpt.hub import is_hub_name
+    from mamegpt.publish import export_pretrained
+    from mamegpt.publish import push as upload
+
+    if gguf_type != "f32" and to not in ("gguf", "all"):
+        raise ConfigError(f"--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out")
+    if dry_run and not push:
+        raise ConfigError("--dry-run shows what --push would upload; say --push owner/name as well")
+    if push and not is_hub_name(push):
+        raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
+    if push and to == "all":
+        raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
+    report = export_pretrained(model, out, to, gguf_type=gguf_type, spm_file=spm_file, name=push, overwrite=overwrite)
+    say(
+        f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
+        f"next: see docs/serving.md for what runs {report.out}"
+        if to == "gguf"
+        else f'next: mamegpt generate --model {report.out / "hf" if to == "all" else report.out} --prompt "日本の"',
+    )
+    if push:
+        say(upload(report.out, push, dry_run=dry_run))
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    out: Path = Path("report.html"),
+) -> None:
+    """Show what happened in one or several runs, as one HTML file: curves, results, samples, text, settings.
+
+    Args:
+        runs: Folders of runs, finished or not.
+        out: HTML file to write; one that is there is replaced when the new one is complete.
+    """
+    from mamegpt.report import report as write
+
+    if not runs:
+        raise ConfigError("name at least one run, such as: mamegpt report runs/first")
+    write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
+    say(f"{out}: open it with any browser")
+
+
+def doctor() -> None:
+    """What this machine can do, and what mamegpt would choose on it."""
+    from mamegpt.machine import facts
+
+    say(f"mamegpt {__version__}", table(facts(Path())))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "download": download,
+    "extract": extract,
+    "clean": clean,
+    "tokenizer": tokenizer,
+    "tokenizer-report": tokenizer_report,
+    "plan": plan,
+    "train": train,
+    "eval": evaluate,
+    "generate": generate,
+    "play": play,
+    "report": report,
+    "export": export,
+    "doctor": doctor,
+}
