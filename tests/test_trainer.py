@@ -474,6 +474,7 @@ def test_ctrl_c_in_the_middle_of_a_printed_line_is_a_request_too(monkeypatch: py
 
 
 def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(KeyboardInterrupt), trainer._stop_on_signal() as stop:
         signal.raise_signal(signal.SIGINT)
