@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,8 +102,10 @@ def test_what_cannot_be_planned_is_said(little: Little) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_ends_with_the_next_one(little: Little) -> None:
-    done = run_mamegpt("plan", "--minutes", "3", "--data", str(little.text), "--tokenizer", str(little.spm))
+def test_the_command_ends_with_the_next_one(little: Little, tmp_path: Path) -> None:
+    done = run_mamegpt(
+        "plan", "--minutes", "3", "--data", str(little.text), "--tokenizer", str(little.spm), cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("next: mamegpt train --data ")
     assert all(f"\n  {size}" in done.stdout for size in SIZES)
