@@ -109,14 +109,14 @@ def main() -> None:
     times: Counter[str] = Counter()
     for event in profiled.key_averages():
         times[kind(event.key)] += event.self_cpu_time_total
-        times["all"] += event.self_cpu_time_total
+    total = sum(times.values())
     reached = task.flops_per_token * task.tokens_per_step / step_s / 1e9
     peak = limits()["bf16_gflops"]
     print(f"a step of {task.tokens_per_step:,} tokens takes {step_s:.3f} s: {reached:.0f} of {peak:.0f} GFLOP/s (bf16)")
     for name, microseconds in times.most_common():
-        print(f"  {name:<24} {microseconds / times['all']:>6.1%}")
+        print(f"  {name:<24} {microseconds / total:>6.1%}")
     for event in sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)[:14]:
-        print(f"    {event.key[:48]:<50} {event.self_cpu_time_total / times['all']:>6.1%} {event.count:>7}")
+        print(f"    {event.key[:48]:<50} {event.self_cpu_time_total / total:>6.1%} {event.count:>7}")
     print("matrix products alone:")
     alone = products(task)
     print(f"  {alone:.3f} s a step, {alone / step_s:.0%} of it")
