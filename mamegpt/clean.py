@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+from mamegpt.clean_steps import STEPS, Normalisation, Step
 from mamegpt.data_page import html_page, markdown_page
 from mamegpt.data_report import DataReport
 from mamegpt.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
@@ -23,19 +24,6 @@ from mamegpt.text import normalise, parse_wiki40b
 from mamegpt.writers import write_documents
 
 __all__ = ["STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Step", "clean", "read_items"]
-
-Normalisation = Literal["nfc", "nfkc", "none"]
-Step = Literal[
-    # Edits, in the order of `EDITS`; before them comes the normalisation.
-    "markup", "empty-brackets", "boilerplate", "personal-data", "white-space",
-    # Reasons to drop a document, judged by what the edits left, in the order of `FILTERS`: the cheapest first.
-    "short", "no-sentence-end", "not-japanese", "repetitive",
-    # What it shares with kept documents or with test items. Whole documents come before lines, or the second
-    # copy of a document would lose all its lines instead of being counted as a copy.
-    "duplicates", "contamination", "near-duplicates", "repeated-lines",
-]  # fmt: skip
-STEPS: tuple[Step, ...] = get_args(Step)
-"""All steps in the order they are taken in."""
 
 EMPTY = "empty"
 """The one reason that cannot be switched off: a document of which the edits leave nothing."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mamegpt import __version__
-from mamegpt.clean import Normalisation, Step
+from mamegpt.clean_steps import Normalisation, Step
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, is_terminal, say, sparkline, table, write_stream
 from mamegpt.errors import ConfigError
