@@ -37,8 +37,8 @@ from typing import Any
 import torch
 
 from mamegpt.config import ModelConfig
-from mamegpt.export_gguf import GgufType, write_gguf
-from mamegpt.export_hf import write_hf
+from mamegpt.export.to_gguf import GgufType, write_gguf
+from mamegpt.export.to_hf import write_hf
 from mamegpt.generation import stream_ids
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model

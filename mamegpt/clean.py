@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mamegpt.clean_steps import STEPS, Normalisation, Step
-from mamegpt.data_page import html_page, markdown_page
-from mamegpt.data_report import DataReport
-from mamegpt.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
-from mamegpt.edits import EDITS, edit
+from mamegpt.corpus.clean_steps import STEPS, Normalisation, Step
+from mamegpt.corpus.data_page import html_page, markdown_page
+from mamegpt.corpus.data_report import DataReport
+from mamegpt.corpus.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
+from mamegpt.corpus.edits import EDITS, edit
+from mamegpt.corpus.filters import FILTERS
+from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
-from mamegpt.filters import FILTERS
 from mamegpt.sources import Document, read_documents
 from mamegpt.text import normalise, parse_wiki40b
-from mamegpt.writers import write_documents
 
 __all__ = ["STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Step", "clean", "read_items"]
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mamegpt import __version__
-from mamegpt.clean_steps import Normalisation, Step
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, is_terminal, say, sparkline, table, write_stream
+from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError
 from mamegpt.presets import Recipe, Size, preset
 from mamegpt.sampling import Sampling
@@ -100,10 +100,10 @@ def extract(
         title_column: Column or key of the title (default: title).
         txt_layout: One document of a txt file; auto: articles headed 【title】, else pieces of plain text.
     """
+    from mamegpt.corpus.readers import Schema
+    from mamegpt.corpus.topic import Topic
     from mamegpt.extract import extract as cut
     from mamegpt.extract import preview as hits
-    from mamegpt.readers import Schema
-    from mamegpt.topic import Topic
 
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
     schema = Schema(text_column, title_column, txt_layout)

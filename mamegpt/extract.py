@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mamegpt import __version__
+from mamegpt.corpus.keyset import KeySet
+from mamegpt.corpus.readers import Batch, Schema, describe, read_file
+from mamegpt.corpus.stepwise import Stepwise, stepwise
+from mamegpt.corpus.topic import Topic, Verdict
+from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import refuse_existing
-from mamegpt.keyset import KeySet
-from mamegpt.readers import Batch, Schema, describe, read_file
 from mamegpt.sources import GUESS, SourceFile, find_files
-from mamegpt.stepwise import Stepwise, stepwise
 from mamegpt.text import folded_key, format_article, normalise
-from mamegpt.topic import Topic, Verdict
-from mamegpt.writers import write_documents
 
 __all__ = ["ExtractReport", "extract", "preview"]
 

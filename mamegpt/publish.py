@@ -11,12 +11,12 @@ from mamegpt.config import TrainConfig
 from mamegpt.console import table
 from mamegpt.errors import ModelError
 from mamegpt.export import ExportReport, Target, all_targets, export_model
-from mamegpt.export_gguf import GgufType
+from mamegpt.export.model_card import Facts
+from mamegpt.export.to_gguf import GgufType
 from mamegpt.files import refuse_existing, sha256_file
 from mamegpt.generation import generate
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
-from mamegpt.model_card import Facts
 from mamegpt.models import build_model
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
 from mamegpt.shards import META_FILE, open_shards

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mamegpt.corpus.readers import COMPRESSIONS, FORMATS, Schema, first_line, format_of, read_file
 from mamegpt.errors import DataError, HubError
 from mamegpt.hub import is_hub_name, snapshot
-from mamegpt.readers import COMPRESSIONS, FORMATS, Schema, first_line, format_of, read_file
 from mamegpt.text import format_article, normalise
 
 __all__ = [
@@ -83,7 +83,7 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
     What a source is: `find_files`. parquet and jsonl: the column or key ``text``, or the only one that holds strings,
     and ``title`` if there; Wiki-40B markers are understood. txt, in UTF-8: articles as `extract` writes them if the
     first line that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
-    characters (the last may be shorter). xml: a dump of a MediaWiki (`mamegpt.wiki_dump`). ``schema`` says otherwise.
+    characters (the last may be shorter). xml: a dump of a MediaWiki (`corpus.wiki_dump`). ``schema`` says otherwise.
 
     Of a source with a weight, documents are read as often as its whole part says, and an even share of them, its
     fraction, once more.

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from mamegpt.characters import count_classes
+from mamegpt.corpus.characters import count_classes
 from mamegpt.errors import TokenizerError
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.tokenizer import Tokenizer

@@ -42,8 +42,9 @@ class Little:
 def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     import torch
 
-    from mamegpt import checkpoint, gates
+    from mamegpt import checkpoint
     from mamegpt.config import TrainConfig
+    from mamegpt.export import gates
     from mamegpt.publish import export_weights
     from mamegpt.stories import stories
     from mamegpt.text import format_article

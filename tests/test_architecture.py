@@ -18,17 +18,19 @@ from mamegpt.commands import COMMANDS
 PACKAGE = ROOT / "mamegpt"
 # A module may import only from lower layers (rows further up). Within a row nothing imports anything.
 LAYERS: dict[str, set[str]] = {
-    "nothing of ours": {"", "characters", "clean_steps", "console", "dropout", "errors", "keyset", "loss", "machine",
-                        "metrics", "models.modeling_custom_gpt", "models.qwen3", "one_token", "parallel", "prompts",
-                        "report.chart", "scaling", "text", "verify_export", "verify_gguf"},
-    "words and files": {"config", "data_report", "dedup", "distributed", "edits", "files", "filters", "folding", "hub",
-                        "sampling", "stories", "wiki_dump"},
-    "one job each": {"data_page", "layouts", "models", "prefilter", "presets", "stepwise", "tokenizer", "writers"},
-    "two of them together": {"evaluate", "generation", "optim", "readers", "shards", "tokenizer_hf", "tokenizer_report",
-                             "topic"},
-    "larger parts": {"checkpoint", "gates", "model_card", "sources", "step"},
-    "whole tasks": {"clean", "export_hf", "extract", "pace", "plan", "playground.catalog", "pretrained"},
-    "with a model in hand": {"export_gguf", "initial", "playground.engine", "report.run", "scoring"},
+    "nothing of ours": {"", "console", "corpus", "corpus.characters", "corpus.clean_steps", "corpus.keyset",
+                        "corpus.parallel", "dropout", "errors", "export.verify_gguf", "export.verify_hf", "loss",
+                        "machine", "metrics", "models.modeling_custom_gpt", "models.qwen3", "one_token", "prompts",
+                        "report.chart", "scaling", "text"},
+    "words and files": {"config", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
+                        "corpus.folding", "corpus.wiki_dump", "distributed", "files", "hub", "sampling", "stories"},
+    "one job each": {"corpus.data_page", "corpus.prefilter", "corpus.stepwise", "corpus.writers", "layouts", "models",
+                     "presets", "tokenizer"},
+    "two of them together": {"corpus.readers", "corpus.topic", "evaluate", "generation", "optim", "shards",
+                             "tokenizer_hf", "tokenizer_report"},
+    "larger parts": {"checkpoint", "export.gates", "export.model_card", "sources", "step"},
+    "whole tasks": {"clean", "export.to_hf", "extract", "pace", "plan", "playground.catalog", "pretrained"},
+    "with a model in hand": {"export.to_gguf", "initial", "playground.engine", "report.run", "scoring"},
     "what a command does": {"export", "playground.api", "report.page", "trainer"},
     "what stands on a run": {"original", "playground.server", "publish", "report"},
     "nearly all of it": {"demo", "playground"},
@@ -108,7 +110,15 @@ def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
     assert ast.get_docstring(tree)
     targets = {target.id: node.value for node in tree.body if isinstance(node, ast.Assign)
                for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
-    if name in ("", "__main__", "errors", "models.modeling_custom_gpt", "verify_export", "verify_gguf"):
+    if name in (
+        "",
+        "__main__",
+        "corpus",
+        "errors",
+        "models.modeling_custom_gpt",
+        "export.verify_hf",
+        "export.verify_gguf",
+    ):
         return  # all of it is public, or none
     public = ast.literal_eval(targets["__all__"])
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -127,8 +137,8 @@ def _isort(name: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("name", "packages"),
-    [("models.modeling_custom_gpt", {"torch", "transformers"}), ("verify_export", {"torch", "transformers"}),
-     ("verify_gguf", {"xllamacpp"})],
+    [("models.modeling_custom_gpt", {"torch", "transformers"}), ("export.verify_hf", {"torch", "transformers"}),
+     ("export.verify_gguf", {"xllamacpp"})],
 )  # fmt: skip
 def test_what_runs_without_the_package_imports_public_packages_only(name: str, packages: set[str]) -> None:
     roots = {full.split(".")[0] for full in imports(MODULES[name])}
@@ -158,7 +168,7 @@ print(json.dumps(found))
 def test_to_train_qwen3_nobody_waits_for_transformers() -> None:
     script = """
 import sys
-import mamegpt.trainer, mamegpt.pretrained, mamegpt.export_hf
+import mamegpt.trainer, mamegpt.pretrained, mamegpt.export.to_hf
 from mamegpt.config import ModelConfig
 from mamegpt.models import build_model
 build_model("qwen3", ModelConfig(vocab_size=9, emb_dim=8))

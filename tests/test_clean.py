@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mamegpt.clean import STEPS, Cleaner, clean, read_items
-from mamegpt.data_report import MAX_TOP, DataReport
-from mamegpt.dedup import Contamination, Folded
-from mamegpt.edits import EDITS
+from mamegpt.corpus.data_report import MAX_TOP, DataReport
+from mamegpt.corpus.dedup import Contamination, Folded
+from mamegpt.corpus.edits import EDITS
+from mamegpt.corpus.filters import FILTERS
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.filters import FILTERS
 from mamegpt.sources import Document, read_documents
 from mamegpt.stories import stories
 
@@ -233,7 +233,7 @@ def test_whatever_goes_wrong_what_was_there_stays(corpus, tmp_path):
 
 
 def test_large_parquet_is_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("mamegpt.writers.GROUP_CHARACTERS", 600)
+    monkeypatch.setattr("mamegpt.corpus.writers.GROUP_CHARACTERS", 600)
     rows = [{"title": str(i), "text": story} for i, story in enumerate(STORIES)]
     out = tmp_path / "out.parquet"
     clean(write_rows(tmp_path / "in.jsonl", rows), out, only=["white-space"])

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mamegpt.dedup import BLOCK, OVERLAP, SHINGLE, Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
+from mamegpt.corpus.dedup import (
+    BLOCK,
+    OVERLAP,
+    SHINGLE,
+    Contamination,
+    Duplicates,
+    Folded,
+    NearDuplicates,
+    RepeatedLines,
+)
 from mamegpt.stories import stories
 from mamegpt.text import dedup_key
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mamegpt.edits import (
+from mamegpt.corpus.edits import (
     EDITS,
     drop_boilerplate,
     drop_markup,

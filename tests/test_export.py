@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from little import Little, export_here, random_model, sizes_for
 from safetensors.torch import load_file
 
-from mamegpt import export_hf as export_module
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ExportError, MamegptError, ModelError, OutputError
 from mamegpt.evaluate import Quality
 from mamegpt.export import ExportReport
-from mamegpt.export_hf import MODEL_CODE
-from mamegpt.gates import NASTY_TEXTS, Gate
+from mamegpt.export import to_hf as export_module
+from mamegpt.export.gates import NASTY_TEXTS, Gate
+from mamegpt.export.model_card import Facts, model_card
+from mamegpt.export.to_hf import MODEL_CODE
 from mamegpt.generation import generate, stream_ids
 from mamegpt.layouts import LAYOUTS, Layout
-from mamegpt.model_card import Facts, model_card
 from mamegpt.models import modeling_custom_gpt
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained, export_weights

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mamegpt.corpus.stepwise import stepwise
+from mamegpt.corpus.topic import Topic
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.extract import extract, preview
 from mamegpt.sources import read_documents
-from mamegpt.stepwise import stepwise
 from mamegpt.text import fold, parse_wiki40b
-from mamegpt.topic import Topic
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -401,7 +401,7 @@ def test_a_weight_is_refused(corpus, tmp_path):
 
 
 def test_a_set_of_keys_is_a_set():
-    from mamegpt.keyset import KeySet
+    from mamegpt.corpus.keyset import KeySet
 
     dice = random.Random(0)
     numbers = [dice.getrandbits(64) >> dice.choice([0, 56]) or 1 for _ in range(5000)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mamegpt.characters import CLASSES, count_classes, ngram_hashes
-from mamegpt.filters import FILTERS
+from mamegpt.corpus.characters import CLASSES, count_classes, ngram_hashes
+from mamegpt.corpus.filters import FILTERS
 from mamegpt.stories import stories
 
 PROSE = "".join(text for _, text in stories(seed=5, n=3))

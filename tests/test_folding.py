@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.folding import REGULAR, SHORT, fold_fast, parts, unusual
-from mamegpt.prefilter import needles, rows_with_any
+from mamegpt.corpus.folding import REGULAR, SHORT, fold_fast, parts, unusual
+from mamegpt.corpus.prefilter import needles, rows_with_any
 from mamegpt.text import fold, normalise, parse_wiki40b
 
 NASTY = (

@@ -8,8 +8,8 @@ import pytest
 import torch
 from little import Little, random_model, sizes_for
 
-from mamegpt import gates
-from mamegpt.gates import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates
+from mamegpt.export import gates
+from mamegpt.export.gates import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates
 from mamegpt.prompts import PROMPTS
 
 

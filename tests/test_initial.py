@@ -17,7 +17,7 @@ from mamegpt import checkpoint
 from mamegpt.cli import main
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, MamegptError, ModelError
-from mamegpt.export_hf import write_hf
+from mamegpt.export.to_hf import write_hf
 from mamegpt.initial import with_shape_of_start
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import build_model

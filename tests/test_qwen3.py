@@ -21,9 +21,9 @@ from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 from mamegpt import checkpoint, layouts
 from mamegpt.config import ABSENT, ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
+from mamegpt.export.model_card import Facts, model_card
 from mamegpt.generation import KVCache
 from mamegpt.layouts import LAYOUTS
-from mamegpt.model_card import Facts, model_card
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model, qwen3
 from mamegpt.optim import build_optimizer
 from mamegpt.pretrained import load_pretrained

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import HubServer
 
+from mamegpt.corpus.readers import Schema, describe, read_file
 from mamegpt.errors import DataError
 from mamegpt.extract import extract
-from mamegpt.readers import Schema, describe, read_file
 from mamegpt.sources import Document, find_splits, read_documents, read_texts
 from mamegpt.text import format_article
 
@@ -552,6 +552,6 @@ def test_nul_and_empty_files_and_long_lines_pass(tmp_path, monkeypatch):
     parquet(tmp_path / "c.parquet", [])
     (tmp_path / "d.txt").write_text("京\0都" * 100_000, encoding="utf-8")
     assert list(read_texts(tmp_path)) == ["京都" * 100_000]
-    monkeypatch.setattr("mamegpt.readers.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("mamegpt.corpus.readers.MAX_LINE_BYTES", 1000)
     with pytest.raises(DataError, match=r"d\.txt, line 1 is longer than"):
         list(read_texts(tmp_path))

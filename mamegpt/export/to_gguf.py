@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError, ExportError
-from mamegpt.export_hf import run_stranger
-from mamegpt.gates import NASTY_TEXTS, Cases, Gate, greedy_gate, last_logits, logits_gate, text_gates
+from mamegpt.export.gates import NASTY_TEXTS, Cases, Gate, greedy_gate, last_logits, logits_gate, text_gates
+from mamegpt.export.to_hf import run_stranger
 from mamegpt.layouts import LAYER_NORM_EPS
 from mamegpt.models import LanguageModel, stored_tensors
 from mamegpt.models.qwen3 import own_sizes

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from mamegpt.characters import ngram_hashes
+from mamegpt.corpus.characters import ngram_hashes
 from mamegpt.text import fold
 
 __all__ = ["Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]

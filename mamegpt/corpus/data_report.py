@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mamegpt.characters import CLASSES, count_classes
+from mamegpt.corpus.characters import CLASSES, count_classes
 
 __all__ = ["Corpus", "DataReport", "Sample"]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 from xml.etree.ElementTree import ParseError
 
+from mamegpt.corpus.parallel import in_order
+from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError
-from mamegpt.parallel import in_order
 from mamegpt.text import is_heading, parse_articles, parse_wiki40b
-from mamegpt.wiki_dump import pages
 
 __all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "read_file"]
 
@@ -170,7 +170,7 @@ def _parquet_batch(rows: Any, start: int, needles: Sequence[Sequence[bytes]]) ->
     if needles:
         import numpy as np
 
-        from mamegpt.prefilter import rows_with_any
+        from mamegpt.corpus.prefilter import rows_with_any
 
         masks = [np.logical_or.reduce([rows_with_any(column, group) for column in rows.columns]) for group in needles]
         wanted = np.flatnonzero(np.logical_and.reduce(masks))

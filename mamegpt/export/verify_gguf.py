@@ -2,7 +2,7 @@
 
     python verify_gguf.py FILE CASES.json FOUND
 
-``export_gguf`` starts it on every file it writes, before the file gets its name, and reads ``FOUND.json``. It must not
+``to_gguf`` starts it on every file it writes, before the file gets its name, and reads ``FOUND.json``. It must not
 import mamegpt. llama.cpp's own server answers, at a free port of the loopback interface.
 
 ``CASES.json`` holds ``prompts``, rows of token ids; ``n_new``, how many tokens each is to be continued by;

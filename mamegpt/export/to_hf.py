@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ExportError
+from mamegpt.export.gates import Cases, Gate, greedy_gate, logits_gate, text_gates
 from mamegpt.files import write_json
-from mamegpt.gates import Cases, Gate, greedy_gate, logits_gate, text_gates
 from mamegpt.generation import generate
 from mamegpt.layouts import Layout
 from mamegpt.models import LanguageModel, stored_tensors
@@ -31,8 +31,8 @@ from mamegpt.tokenizer_hf import fast_tokenizer_json, tokenizer_config
 __all__ = ["check_hf", "run_stranger", "write_hf"]
 
 # Paths, not modules: an import of either would be one of transformers, two seconds before anything is said.
-MODEL_CODE = Path(__file__).with_name("models") / "modeling_custom_gpt.py"
-STRANGER = Path(__file__).with_name("verify_export.py")
+MODEL_CODE = Path(__file__).parents[1] / "models" / "modeling_custom_gpt.py"
+STRANGER = Path(__file__).with_name("verify_hf.py")
 PIPELINE_TOKENS = 8
 TOLERANCE = 1e-4
 """Largest difference of logits, beside the largest logit, that is rounding, not error: kernels differ."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
+from mamegpt.corpus.folding import fold_fast
+from mamegpt.corpus.prefilter import needles
 from mamegpt.errors import ConfigError
-from mamegpt.folding import fold_fast
-from mamegpt.prefilter import needles
 from mamegpt.text import fold
 
 __all__ = ["Topic", "Verdict"]
@@ -75,7 +75,7 @@ class Topic:
         return (*self.keywords, *(f"/{regex}/" for regex in self.regex))
 
     def needles(self) -> list[list[bytes]]:
-        """For `mamegpt.prefilter`: a document of this topic has, in title or text, one needle of each list."""
+        """For `mamegpt.corpus.prefilter`: a document of this topic has, in title or text, one needle of each list."""
         groups = [needles(keyword) for keyword in self._keywords]
         known = [group for group in groups if group is not None]
         if self.match == "all":

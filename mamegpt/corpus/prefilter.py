@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mamegpt.folding import parts, unusual
+from mamegpt.corpus.folding import parts, unusual
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mamegpt.characters import JAPANESE, LETTERS, count_classes, ngram_hashes
+from mamegpt.corpus.characters import JAPANESE, LETTERS, count_classes, ngram_hashes
 
 __all__ = ["FILTERS", "is_not_japanese", "is_repetitive", "is_short", "lacks_sentence_end"]
 

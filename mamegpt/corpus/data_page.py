@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mamegpt.characters import CLASSES
-from mamegpt.data_report import Corpus, DataReport, Sample
+from mamegpt.corpus.characters import CLASSES
+from mamegpt.corpus.data_report import Corpus, DataReport, Sample
 
 __all__ = ["html_page", "markdown_page"]
 

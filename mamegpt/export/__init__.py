@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 
 from mamegpt.console import say, table
 from mamegpt.errors import ExportError, ModelError, OutputError
-from mamegpt.export_gguf import GgufType, check_gguf, refuse_impossible, write_gguf
-from mamegpt.export_hf import check_hf, write_hf
+from mamegpt.export.gates import Gate, make_cases
+from mamegpt.export.model_card import Facts, model_card
+from mamegpt.export.to_gguf import GgufType, check_gguf, refuse_impossible, write_gguf
+from mamegpt.export.to_hf import check_hf, write_hf
 from mamegpt.files import atomic_directory
-from mamegpt.gates import Gate, make_cases
 from mamegpt.layouts import LAYOUTS, native_layout
-from mamegpt.model_card import Facts, model_card
 from mamegpt.pretrained import Pretrained
 
 __all__ = ["ExportReport", "Target", "all_targets", "export_model"]

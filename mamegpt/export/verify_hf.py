@@ -1,8 +1,8 @@
 """What a stranger sees in an exported folder; run in a process of its own, with the public packages only.
 
-    python verify_export.py FOLDER CASES.json FOUND
+    python verify_hf.py FOLDER CASES.json FOUND
 
-``export_hf`` starts it on every folder it writes, before the folder gets its name, and reads what it writes: the
+``to_hf`` starts it on every folder it writes, before the folder gets its name, and reads what it writes: the
 tensors in ``FOUND.pt``, all else in ``FOUND.json``. It must not import mamegpt: it stands for a machine that has never
 heard of it.
 
