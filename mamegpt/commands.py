@@ -19,6 +19,7 @@ from mamegpt.console import INTERRUPTED, is_terminal, say, sparkline, table, wri
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError
 from mamegpt.presets import Recipe, Size, preset
+from mamegpt.run_files import CONFIG_FILE
 from mamegpt.sampling import Sampling
 
 __all__ = ["COMMANDS"]
@@ -295,7 +296,7 @@ def train(
     if resume is not None:
         if config != preset(size, recipe):
             raise ConfigError("--resume takes every setting from the run; leave the other options out")
-        config = dataclasses.replace(TrainConfig.load(resume / "config.json"), out=str(resume))
+        config = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
     elif config.init_from:
         from mamegpt.initial import with_shape_of_start
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METRICS_FILE", "read_metrics"]
+import torch
+from torch import Tensor
 
-METRICS_FILE = "metrics.jsonl"
+from mamegpt.distributed import sum_over_processes
+from mamegpt.evaluate import Quality
+from mamegpt.files import atomic_write
+from mamegpt.run_files import METRICS_FILE
+
+__all__ = ["Metrics", "last_quality", "read_metrics"]
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -26,3 +34,61 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
     return records
+
+
+def last_quality(run: Path, step: int) -> Quality | None:
+    """The newest validation of a run up to ``step``, if there was one."""
+    return Metrics(run, step, write=False).quality
+
+
+class Metrics:
+    """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
+
+    Losses are read back from the device only at `flush`, so most steps never wait for it.
+    """
+
+    def __init__(self, run: Path, first_step: int, write: bool) -> None:
+        self.path, self.write = run / METRICS_FILE, write
+        self.losses: list[float] = []
+        self.quality: Quality | None = None
+        self._unread: list[tuple[int, float, Tensor]] = []
+        records = [record for record in read_metrics(run) if record["step"] <= first_step]
+        self.losses = [record["loss"] for record in records if "loss" in record]
+        for record in records:
+            if "quality" in record:
+                self.quality = Quality(**record["quality"])
+        if write and self.path.exists():
+            with atomic_write(self.path) as file:
+                file.writelines(_json_line(record) for record in records)
+
+    @property
+    def n_unread(self) -> int:
+        """Steps since the last `flush`."""
+        return len(self._unread)
+
+    def step(self, step: int, loss: Tensor, lr: float) -> None:
+        """Remember one step; ``loss`` is this process's share of it."""
+        self._unread.append((step, lr, loss))
+
+    def flush(self, targets_per_step: int, elapsed_s: float) -> None:
+        """Add the losses up over all processes and write a line for each step."""
+        losses = sum_over_processes(torch.stack([loss for _, _, loss in self._unread])).tolist()
+        self._append(
+            {"step": step, "loss": loss, "lr": lr, "tokens": step * targets_per_step, "elapsed_s": elapsed_s}
+            for (step, lr, _), loss in zip(self._unread, losses, strict=True)
+        )
+        self.losses += losses
+        self._unread.clear()
+
+    def validation(self, step: int, quality: Quality) -> None:
+        """Write what a validation found."""
+        self._append([{"step": step, "quality": asdict(quality)}])
+
+    def _append(self, records: Iterable[dict[str, Any]]) -> None:
+        if self.write:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.writelines(_json_line(record) for record in records)
+
+
+def _json_line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"

@@ -14,8 +14,9 @@ from mamegpt.console import INTERRUPTED, say, sparkline
 from mamegpt.errors import DataError
 from mamegpt.files import atomic_write, sha256_file
 from mamegpt.presets import preset
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
 from mamegpt.tokenizer import Tokenizer
-from mamegpt.trainer import CHECKPOINTS, CONFIG_FILE, train
+from mamegpt.trainer import train
 
 __all__ = ["train_original"]
 

@@ -23,6 +23,7 @@ from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import LanguageModel, build_model
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENIZER_FILE
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Pretrained", "load_pretrained", "load_weights", "read_weights"]
@@ -52,9 +53,9 @@ def load_pretrained(
     ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged.
     """
     folder = Path(where)
-    if (folder / "checkpoints").is_dir():
-        found = _load_run(folder, checkpoint.latest(folder / "checkpoints"))
-    elif folder.parent.name == "checkpoints" and folder.is_dir():
+    if (folder / CHECKPOINTS).is_dir():
+        found = _load_run(folder, checkpoint.latest(folder / CHECKPOINTS))
+    elif folder.parent.name == CHECKPOINTS and folder.is_dir():
         found = _load_run(folder.parent.parent, folder)
     else:
         found = _load_repository(where, spm_file, trust_remote_code)
@@ -103,10 +104,10 @@ def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) 
 
 
 def _load_run(run: Path, path: Path | None) -> Pretrained:
-    config = TrainConfig.load(run / "config.json")
+    config = TrainConfig.load(run / CONFIG_FILE)
     if path is None:
         raise CheckpointError(f"{run} has no checkpoint yet; go on with: mamegpt train --resume {run}")
-    tokenizer = Tokenizer.load(run / "tokenizer.model")
+    tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
     sizes = config.model(tokenizer.vocab_size)
     model = build_model(config.architecture, sizes)
     load_weights(model, checkpoint.read_model(path), str(path))

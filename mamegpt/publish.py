@@ -17,12 +17,13 @@ from mamegpt.files import refuse_existing, sha256_file
 from mamegpt.generation import generate
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
+from mamegpt.metrics import last_quality
 from mamegpt.models import build_model
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
 from mamegpt.shards import META_FILE, open_shards
 from mamegpt.sources import read_texts
 from mamegpt.tokenizer import Tokenizer
-from mamegpt.trainer import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS, last_quality
 
 __all__ = ["export_pretrained", "export_weights", "push"]
 

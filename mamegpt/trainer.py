@@ -1,10 +1,6 @@
 """Train a model: named set-up steps, then one loop, read from top to bottom.
 
-A run is a folder:
-
-    config.json       every setting            tokens/           the text as token shards, if it was not one already
-    tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
-    checkpoints/      see `checkpoint`             machine.json      what it was started on
+A run is a folder; `run_files` says what is in it.
 
 **Exact resume.** Weights after step n depend on the settings, the tokens and n, and on nothing else: data order and
 dropout are functions of (seed, step), so a run that is killed at any moment and goes on from its last checkpoint
@@ -15,57 +11,40 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
-import shutil
 import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
 from mamegpt.config import TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
-from mamegpt.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    ModelError,
-    OutputError,
-    TokenizerError,
-    TrainingError,
-)
+from mamegpt.errors import CheckpointError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
-from mamegpt.files import atomic_write, write_json
+from mamegpt.files import write_json
 from mamegpt.initial import start_from
 from mamegpt.machine import summary
-from mamegpt.metrics import METRICS_FILE, read_metrics
-from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.optim import OPTIMIZERS, Optimizer, build_optimizer, lr_factor
-from mamegpt.pace import Pace, measured
-from mamegpt.shards import META_FILE, Meta, Split, WindowOrder, open_shards, write_shards
-from mamegpt.sources import read_texts
+from mamegpt.metrics import Metrics
+from mamegpt.models import LanguageModel, build_model
+from mamegpt.optim import Optimizer, build_optimizer, lr_factor
+from mamegpt.pace import Pace
+from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
+from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
+from mamegpt.shards import Split, WindowOrder
 from mamegpt.step import SummedLoss, micro_batch
-from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["CHECKPOINTS", "CONFIG_FILE", "MACHINE_FILE", "TOKENS", "TrainResult", "last_quality", "train"]
-
-CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.model"
-MACHINE_FILE = "machine.json"
-TOKENS = "tokens"
-CHECKPOINTS = "checkpoints"
+__all__ = ["TrainResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -91,14 +70,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
     settings, data or tokenizer or is damaged, and `TrainingError` if the loss stops being a number.
     """
-    with distributed.join(config.device) as world, _own_folder(config, resume, world) as run:
-        tokenizer = _tokenizer(config, run, world)
-        meta, splits = _tokens(config, tokenizer, run, world)
+    with distributed.join(config.device) as world, own_folder(config, resume, world) as run:
+        tokenizer = run_tokenizer(config, run, world)
+        meta, splits = run_tokens(config, tokenizer, run, world)
         order = WindowOrder(
             len(splits["train"].tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
         )
         lengths = TokenLengths(tokenizer)
-        config = _settled(run, tokenizer.vocab_size, world)
+        config = settled(run, tokenizer.vocab_size, world)
 
         torch.manual_seed(config.seed)
         model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
@@ -115,7 +94,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 )  # fmt: skip
             distributed.barrier()
         first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
-        metrics = _Metrics(run / METRICS_FILE, first_step, write=world.is_main)
+        metrics = Metrics(run, first_step, write=world.is_main)
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         if world.size > 1:
@@ -217,95 +196,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         )  # fmt: skip
 
 
-def last_quality(run: Path, step: int) -> Quality | None:
-    """The newest validation of a run up to ``step``, if there was one."""
-    return _Metrics(run / METRICS_FILE, step, write=False).quality
-
-
-@contextlib.contextmanager
-def _own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path]:
-    """Create or reopen the folder of a run, and hold it against every other process until the end.
-
-    Only the main process touches the folder; the others wait until it has done so.
-    """
-    config.validate(world.size, architecture=ARCHITECTURES, optimizer=OPTIMIZERS)
-    run = Path(config.out)
-    if not world.is_main:
-        distributed.barrier()
-        yield run
-        return
-    if not resume and run.exists() and any(not path.name.startswith(".") for path in run.iterdir()):
-        raise OutputError(f"{run} already exists; choose another --out, or go on with: mamegpt train --resume {run}")
-    run.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(run / ".lock", timeout=0):
-            if resume:
-                settings = TrainConfig.load(run / CONFIG_FILE)
-                if settings.fingerprint() != config.settled(settings).fingerprint():
-                    raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
-                for folder in (run, run / CHECKPOINTS):
-                    checkpoint.remove_leftovers(folder)
-            else:
-                checkpoint.remove_leftovers(run)
-                write_json(run / CONFIG_FILE, config.to_dict())
-            distributed.barrier()
-            try:
-                yield run
-            except (ConfigError, DataError, ModelError, TokenizerError):
-                if not resume and not (run / METRICS_FILE).exists():
-                    _empty(run)  # so that the corrected command may use the same folder
-                raise
-    except Timeout:
-        raise OutputError(f"{run} is being trained by another process; wait for it, or choose another --out") from None
-
-
-def _empty(run: Path) -> None:
-    """Remove what a set-up that failed has left in the folder of a run."""
-    for name in (CONFIG_FILE, TOKENIZER_FILE):
-        (run / name).unlink(missing_ok=True)
-    shutil.rmtree(run / TOKENS, ignore_errors=True)
-
-
-def _tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
-    """The run's own copy of the tokenizer, made at the first start."""
-    if world.is_main and not (run / TOKENIZER_FILE).exists():
-        Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
-        with atomic_write(run / TOKENIZER_FILE, "wb") as file:
-            file.write(Path(config.tokenizer).read_bytes())
-    distributed.barrier()
-    return Tokenizer.load(run / TOKENIZER_FILE)
-
-
-def _settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
-    """The run's settings, with what was left to "auto" measured at its first start and kept from then on."""
-    if world.is_main:
-        config = TrainConfig.load(run / CONFIG_FILE)
-        if not config.is_settled:
-            write_json(run / CONFIG_FILE, measured(config, vocab_size, world).to_dict())
-    distributed.barrier()
-    return TrainConfig.load(run / CONFIG_FILE)
-
-
-def _tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
-    """The text as token shards: those given, or those in the run, made from the text at the first start."""
-    if (Path(config.data) / META_FILE).is_file():
-        return open_shards(Path(config.data), tokenizer)
-    if world.is_main and not (run / TOKENS).exists():
-        say(f"tokenizing {config.data} ...")
-        begin = time.perf_counter()
-        texts = {"train": read_texts(config.data, config.split)}
-        if config.val_data:
-            texts["val"] = read_texts(config.val_data, config.val_split)
-        meta = write_shards(run / TOKENS, texts, tokenizer, val_fraction=config.val_fraction, source=config.data)
-        train = meta.splits["train"]
-        say(
-            f"{train.n_tokens:,} tokens of {train.n_documents:,} documents, "
-            f"{train.n_characters / train.n_tokens:.3f} characters each, in {time.perf_counter() - begin:.1f} s"
-        )
-    distributed.barrier()
-    return open_shards(run / TOKENS, tokenizer)
-
-
 def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fingerprints: dict[str, str]) -> tuple[int, float]:
     """Load the newest checkpoint, if there is one: finished steps and the seconds they took."""
     path = checkpoint.latest(run / CHECKPOINTS)
@@ -373,58 +263,3 @@ def _stop_on_signal() -> Iterator[_Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Metrics:
-    """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
-
-    Losses are read back from the device only at `flush`, so most steps never wait for it.
-    """
-
-    def __init__(self, path: Path, first_step: int, write: bool) -> None:
-        self.path, self.write = path, write
-        self.losses: list[float] = []
-        self.quality: Quality | None = None
-        self._unread: list[tuple[int, float, Tensor]] = []
-        if not path.exists():
-            return
-        records = [record for record in read_metrics(path.parent) if record["step"] <= first_step]
-        self.losses = [record["loss"] for record in records if "loss" in record]
-        for record in records:
-            if "quality" in record:
-                self.quality = Quality(**record["quality"])
-        if write:
-            with atomic_write(path) as file:
-                file.writelines(_json_line(record) for record in records)
-
-    @property
-    def n_unread(self) -> int:
-        """Steps since the last `flush`."""
-        return len(self._unread)
-
-    def step(self, step: int, loss: Tensor, lr: float) -> None:
-        """Remember one step; ``loss`` is this process's share of it."""
-        self._unread.append((step, lr, loss))
-
-    def flush(self, targets_per_step: int, elapsed_s: float) -> None:
-        """Add the losses up over all processes and write a line for each step."""
-        losses = distributed.sum_over_processes(torch.stack([loss for _, _, loss in self._unread])).tolist()
-        self._append(
-            {"step": step, "loss": loss, "lr": lr, "tokens": step * targets_per_step, "elapsed_s": elapsed_s}
-            for (step, lr, _), loss in zip(self._unread, losses, strict=True)
-        )
-        self.losses += losses
-        self._unread.clear()
-
-    def validation(self, step: int, quality: Quality) -> None:
-        """Write what a validation found."""
-        self._append([{"step": step, "quality": asdict(quality)}])
-
-    def _append(self, records: Iterable[dict[str, Any]]) -> None:
-        if self.write:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.writelines(_json_line(record) for record in records)
-
-
-def _json_line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"

@@ -46,6 +46,7 @@ def test_the_table_of_commands_is_complete() -> None:
         assert all(f"`mamegpt {command}`" in table or f"`{command}`" in table for command in COMMANDS), name
 
 
+@pytest.mark.slow
 def test_the_five_scripts_run_as_written(hub: HubServer, little: Little, tmp_path: Path) -> None:
     """Word for word but for fewer, smaller steps; the Hub is a loopback one that holds the names the README uses."""
     import pyarrow

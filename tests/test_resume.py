@@ -103,6 +103,7 @@ def test_a_run_killed_twenty_times_ends_as_one_that_was_not(
     under_fire(stories_txt, stories_model, tmp_path, n_kills=20, max_steps=320, seed=2)
 
 
+@pytest.mark.slow
 def test_training_py_goes_on_when_the_same_command_is_given_again(
     stories_txt: Path, stories_model: Path, tmp_path: Path
 ) -> None:

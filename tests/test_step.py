@@ -17,8 +17,9 @@ from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.run_files import CONFIG_FILE
 from mamegpt.step import Kind, SummedLoss, micro_batch, seconds_per_step
-from mamegpt.trainer import CONFIG_FILE, train
+from mamegpt.trainer import train
 
 ALONE = World(0, 1, torch.device("cpu"))
 SIZES = ModelConfig(vocab_size=300, context_length=32, emb_dim=64, n_layers=2, n_heads=2, drop_rate=0.0)

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from training_helpers import as_options, final_weights, losses, records, start, tiny
 
-from mamegpt import checkpoint, trainer
+from mamegpt import checkpoint, run_files, trainer
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
@@ -75,7 +75,7 @@ def test_a_run_is_the_folder_its_documentation_draws(config: TrainConfig) -> Non
         f"step-{step:08d}" for step in (3, 6, 9, 12)
     ]
     for name in visible(run):
-        assert name in (trainer.__doc__ or "")
+        assert name in (run_files.__doc__ or "")
 
 
 def test_metrics_hold_every_step_and_every_validation_in_order(config: TrainConfig) -> None:

@@ -10,6 +10,7 @@ from mamegpt import checkpoint
 from mamegpt.errors import ModelError
 from mamegpt.hub import is_hub_name
 from mamegpt.metrics import read_metrics
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
 
 __all__ = ["PLACES", "Entry", "bits_per_character", "entries"]
 
@@ -70,7 +71,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
     if not folder.is_dir():
         return
     yield folder
-    if depth and not (folder / "config.json").exists():
+    if depth and not (folder / CONFIG_FILE).exists():
         for inner in sorted(folder.iterdir()):
             if not inner.name.startswith("."):
                 yield from _folders(inner, depth - 1)
@@ -78,13 +79,13 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _of_folder(folder: Path) -> list[Entry]:
     """What can be loaded of a folder: a run (its newest checkpoint) and its earlier ones, a checkpoint, an export."""
-    if saved := checkpoint.checkpoints(folder / "checkpoints"):
+    if saved := checkpoint.checkpoints(folder / CHECKPOINTS):
         newest, *earlier = reversed(saved)
         return [_of_checkpoint(folder, newest), *(_of_checkpoint(path, path) for path in earlier)]
-    if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
+    if folder.parent.name == CHECKPOINTS and folder.name.startswith("step-"):
         return [_of_checkpoint(folder, folder)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
-        if weights.is_file() and (folder / "config.json").is_file():
+        if weights.is_file() and (folder / CONFIG_FILE).is_file():
             return [Entry(str(folder), str(folder), int(weights.stat().st_mtime))]
     return []
 

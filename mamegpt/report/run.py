@@ -13,8 +13,9 @@ from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
 from mamegpt.errors import CheckpointError
 from mamegpt.generation import Sampling, generate
-from mamegpt.metrics import METRICS_FILE, read_metrics
+from mamegpt.metrics import read_metrics
 from mamegpt.pretrained import load_pretrained
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.shards import META_FILE, Meta, Split, open_shards
 from mamegpt.tokenizer import Tokenizer
 
@@ -100,12 +101,12 @@ class Sample:
 
 def read_run(folder: Path) -> Run:
     """Read a run. Raises `CheckpointError` if it is none, or has not made a step yet."""
-    config = TrainConfig.load(folder / "config.json")
+    config = TrainConfig.load(folder / CONFIG_FILE)
     records = read_metrics(folder)
     steps = _with_times([record for record in records if "loss" in record])
     if not steps:
         raise CheckpointError(f"{folder} has no step in its {METRICS_FILE} yet; wait for its first lines of progress")
-    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     validations = [record for record in records if "quality" in record]
     for place in (folder / "tokens", Path(config.data)):
         if (place / META_FILE).is_file():
@@ -116,7 +117,7 @@ def read_run(folder: Path) -> Run:
 
 def samples(run: Run, prompts: Sequence[str], on_checkpoint: Callable[[Path], None]) -> list[Sample]:
     """What the checkpoints that are there write, oldest first; ``on_checkpoint`` hears of each before it begins."""
-    saved = checkpoint.checkpoints(run.folder / "checkpoints")
+    saved = checkpoint.checkpoints(run.folder / CHECKPOINTS)
     n = min(len(saved), MAX_CHECKPOINTS)
     chosen = [saved[len(saved) * (i + 1) // n - 1] for i in range(n)]
     found = []

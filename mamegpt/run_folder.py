@@ -1,0 +1,111 @@
+"""The folder of a run: made or reopened, held against every other process, and filled with what a training needs."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mamegpt import checkpoint, distributed
+from mamegpt.config import TrainConfig
+from mamegpt.console import say
+from mamegpt.distributed import World
+from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
+from mamegpt.files import atomic_write, write_json
+from mamegpt.models import ARCHITECTURES
+from mamegpt.optim import OPTIMIZERS
+from mamegpt.pace import measured
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
+from mamegpt.shards import META_FILE, Meta, Split, open_shards, write_shards
+from mamegpt.sources import read_texts
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["own_folder", "run_tokenizer", "run_tokens", "settled"]
+
+
+@contextlib.contextmanager
+def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path]:
+    """Create or reopen the folder of a run, and hold it against every other process until the end.
+
+    Only the main process touches the folder; the others wait until it has done so.
+    """
+    config.validate(world.size, architecture=ARCHITECTURES, optimizer=OPTIMIZERS)
+    run = Path(config.out)
+    if not world.is_main:
+        distributed.barrier()
+        yield run
+        return
+    if not resume and run.exists() and any(not path.name.startswith(".") for path in run.iterdir()):
+        raise OutputError(f"{run} already exists; choose another --out, or go on with: mamegpt train --resume {run}")
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            if resume:
+                settings = TrainConfig.load(run / CONFIG_FILE)
+                if settings.fingerprint() != config.settled(settings).fingerprint():
+                    raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
+                for folder in (run, run / CHECKPOINTS):
+                    checkpoint.remove_leftovers(folder)
+            else:
+                checkpoint.remove_leftovers(run)
+                write_json(run / CONFIG_FILE, config.to_dict())
+            distributed.barrier()
+            try:
+                yield run
+            except (ConfigError, DataError, ModelError, TokenizerError):
+                if not resume and not (run / METRICS_FILE).exists():
+                    _empty(run)  # so that the corrected command may use the same folder
+                raise
+    except Timeout:
+        raise OutputError(f"{run} is being trained by another process; wait for it, or choose another --out") from None
+
+
+def _empty(run: Path) -> None:
+    """Remove what a set-up that failed has left in the folder of a run."""
+    for name in (CONFIG_FILE, TOKENIZER_FILE):
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / TOKENS, ignore_errors=True)
+
+
+def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
+    """The run's own copy of the tokenizer, made at the first start."""
+    if world.is_main and not (run / TOKENIZER_FILE).exists():
+        Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
+        with atomic_write(run / TOKENIZER_FILE, "wb") as file:
+            file.write(Path(config.tokenizer).read_bytes())
+    distributed.barrier()
+    return Tokenizer.load(run / TOKENIZER_FILE)
+
+
+def settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
+    """The run's settings, with what was left to "auto" measured at its first start and kept from then on."""
+    if world.is_main:
+        config = TrainConfig.load(run / CONFIG_FILE)
+        if not config.is_settled:
+            write_json(run / CONFIG_FILE, measured(config, vocab_size, world).to_dict())
+    distributed.barrier()
+    return TrainConfig.load(run / CONFIG_FILE)
+
+
+def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
+    """The text as token shards: those given, or those in the run, made from the text at the first start."""
+    if (Path(config.data) / META_FILE).is_file():
+        return open_shards(Path(config.data), tokenizer)
+    if world.is_main and not (run / TOKENS).exists():
+        say(f"tokenizing {config.data} ...")
+        begin = time.perf_counter()
+        texts = {"train": read_texts(config.data, config.split)}
+        if config.val_data:
+            texts["val"] = read_texts(config.val_data, config.val_split)
+        meta = write_shards(run / TOKENS, texts, tokenizer, val_fraction=config.val_fraction, source=config.data)
+        train = meta.splits["train"]
+        say(
+            f"{train.n_tokens:,} tokens of {train.n_documents:,} documents, "
+            f"{train.n_characters / train.n_tokens:.3f} characters each, in {time.perf_counter() - begin:.1f} s"
+        )
+    distributed.barrier()
+    return open_shards(run / TOKENS, tokenizer)
