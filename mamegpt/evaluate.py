@@ -54,11 +54,13 @@ def evaluate(
     world: World,
     max_tokens: int = 0,
     batch_size: int = 32,
+    product_dtype: torch.dtype | None = None,
 ) -> Quality:
     """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
 
     The first token is predicted after an end-of-text token, if there is one; otherwise it is not counted.
-    ``max_tokens`` takes only the beginning. Processes share the windows. Raises `DataError` for fewer than two tokens.
+    ``max_tokens`` takes only the beginning. Processes share the windows. Matrix products are taken in
+    ``product_dtype`` (default: that of the weights). Raises `DataError` for fewer than two tokens.
     """
     stream = tokens[: max_tokens or None].astype(np.int64)
     if eos_id is not None:
@@ -79,8 +81,9 @@ def evaluate(
             tail = torch.from_numpy(stream[whole:])[None]
             batches.append((tail[:, :-1], tail[:, 1:]))
         for x, y in batches[world.rank :: world.size]:
-            hidden = model.hidden(x.to(device))
-            total += linear_cross_entropy(hidden, model.out_head.weight, y.to(device))
+            with torch.autocast(device.type, product_dtype, enabled=product_dtype is not None):
+                hidden = model.hidden(x.to(device))
+            total += linear_cross_entropy(hidden, model.out_head.weight, y.to(device), product_dtype)
     model.train(was_training)
     nats = sum_over_processes(total).item()
     counted = stream[1:]

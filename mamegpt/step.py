@@ -21,7 +21,7 @@ from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import build_optimizer
 
-__all__ = ["Kind", "SummedLoss", "micro_batch", "seconds_per_step"]
+__all__ = ["Kind", "SummedLoss", "micro_batch", "product_dtype", "seconds_per_step"]
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens in one forward pass on a CPU, if nothing else is asked for: what it makes still fits into the caches."""
@@ -30,6 +30,11 @@ PROBE_ROUNDS = 3
 
 Kind = tuple[Precision, bool]
 """A number format, and whether to compile."""
+
+
+def product_dtype(precision: Precision) -> torch.dtype | None:
+    """What matrix products are taken in; None for the type of the weights."""
+    return torch.bfloat16 if precision == "bf16" else None
 
 
 class SummedLoss(nn.Module):
@@ -43,7 +48,7 @@ class SummedLoss(nn.Module):
         self.model = model
         if model.out_head.weight.device.type == "cpu":
             use_fast_dropout(model)
-        self.product_dtype = torch.bfloat16 if precision == "bf16" else None
+        self.product_dtype = product_dtype(precision)
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from mamegpt.pace import Pace
 from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
-from mamegpt.step import SummedLoss, micro_batch
+from mamegpt.step import SummedLoss, micro_batch, product_dtype
 
 __all__ = ["TrainResult", "train"]
 
@@ -170,11 +170,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
                     progress.line(f"epoch {order.epochs(step)} ends at step {step} - mean loss {mean:.4f}")
 
-                # How good the model is by now; after the last step, over the whole validation split.
+                # How good the model is by now; after the last step, over the whole validation split and in float32.
                 if validating:
                     quality = evaluate(
                         model, splits["val"].tokens, lengths, context_length=config.context_length,
                         eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
+                        product_dtype=None if is_last else product_dtype(config.precision),
                     )  # fmt: skip
                     metrics.validation(step, quality)
                     progress.line(

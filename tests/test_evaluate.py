@@ -108,6 +108,16 @@ def test_evaluating_changes_nothing_and_leaves_the_model_in_training(
     model.train()
 
 
+def test_products_in_bfloat16_change_the_bits_by_little(
+    model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths
+) -> None:
+    settings = {"context_length": CONTEXT, "eos_id": 1, "world": ALONE}
+    exact = evaluate(model, tokens, lengths, **settings)
+    rounded = evaluate(model, tokens, lengths, product_dtype=torch.bfloat16, **settings)
+    assert rounded.loss != exact.loss
+    assert rounded.loss == pytest.approx(exact.loss, rel=3e-3)
+
+
 def test_max_tokens_takes_the_beginning(model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths) -> None:
     def quality(part: np.ndarray, max_tokens: int) -> Quality:
         return evaluate(model, part, lengths, context_length=CONTEXT, eos_id=2, world=ALONE, max_tokens=max_tokens)

@@ -36,6 +36,16 @@ class Largest(TorchDispatchMode):
         return out
 
 
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_)
+        return function(*args, **(kwargs or {}))
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     n=st.integers(1, 40),
@@ -87,6 +97,14 @@ def test_without_gradients_the_value_is_the_same() -> None:
     assert not got.requires_grad
     torch.testing.assert_close(got, expected.detach(), rtol=1e-6, atol=0)
     torch.testing.assert_close(inferred, expected.detach(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("training", "products"), [(True, 3), (False, 1)])
+def test_no_product_is_taken_for_a_gradient_that_nobody_asked_for(training: bool, products: int) -> None:
+    hidden, weight, targets = example(20, 8, 50)
+    with torch.set_grad_enabled(training), Products() as taken:
+        linear_cross_entropy(hidden, weight, targets)
+    assert taken.count == products
 
 
 @pytest.mark.parametrize("needed", ["hidden", "weight"])
