@@ -6,6 +6,7 @@ Heavy libraries are imported inside them, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import json as json_format
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -269,8 +270,6 @@ def plan(
         minutes=minutes, data=data, split=split, tokenizer=tokenizer, vocab_size=vocab_size, device=device
     )  # fmt: skip
     if json:
-        import json as json_format
-
         say(json_format.dumps(made.to_dict(), ensure_ascii=False))
         return
     say(made.table(), f"next: {made.next_command(data, tokenizer)}")
@@ -337,8 +336,6 @@ def evaluate(
 
     quality = score(model, data, split, spm_file=spm_file, device=device)
     if json:
-        import json as json_format
-
         say(json_format.dumps(dataclasses.asdict(quality)))
         return
     say(
@@ -356,7 +353,8 @@ def evaluate(
 
 def generate(
     model: str,
-    prompt: str,
+    prompt: str | None = None,
+    prompts: Path | None = None,
     max_new_tokens: int = 100,
     samples: int = 1,
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008  (frozen)
@@ -369,19 +367,31 @@ def generate(
     Args:
         model: A run, an exported folder, or a repository on the Hub.
         prompt: Text to go on with; empty starts a new one.
+        prompts: Instead, a file with a prompt a line, all gone on with together; prints JSON, a line a text.
         max_new_tokens: Longest continuation, in tokens.
         samples: Continuations to write; all but greedy ones differ.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         device: Where to compute.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
     """
+    from mamegpt.batched import generate_many, read_prompts
     from mamegpt.distributed import pick_device
     from mamegpt.generation import stream
     from mamegpt.pretrained import load_pretrained
 
     if samples < 1:
         raise ConfigError(f"--samples must be at least 1, not {samples}")
+    if (prompt is None) == (prompts is None):
+        raise ConfigError("give one of --prompt and --prompts")
+    given = [] if prompts is None else [line for line in read_prompts(prompts) for _ in range(samples)]
     loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
+    if prompt is None:
+        texts = generate_many(
+            loaded.model, loaded.tokenizer, given, max_new_tokens, sampling, use_cache=loaded.use_cache
+        )
+        for line, text in zip(given, texts, strict=True):
+            say(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
+        return
     for i in range(samples):
         chosen = dataclasses.replace(sampling, seed=sampling.seed + i)
         write_stream(

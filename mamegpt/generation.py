@@ -20,7 +20,18 @@ from mamegpt.one_token import Head, OneToken, has_step, one_thread
 from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["KVCache", "Sampling", "Token", "generate", "stream", "stream_ids", "stream_tokens"]
+__all__ = [
+    "KVCache",
+    "Sampling",
+    "Token",
+    "checked",
+    "choose",
+    "generate",
+    "prompt_ids",
+    "stream",
+    "stream_ids",
+    "stream_tokens",
+]
 
 
 class Token(NamedTuple):
@@ -69,6 +80,11 @@ class KVCache:
     def get_seq_length(self) -> int:
         """How many tokens are held."""
         return self._lengths.get(0, 0)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget all sequences but these, which become 0, 1, ... of a smaller batch."""
+        chosen = list(rows)
+        self._layers = {layer: (keys[chosen], values[chosen]) for layer, (keys, values) in self._layers.items()}
 
 
 def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -213,16 +229,31 @@ def stream_tokens(
     use_cache: bool = True,
 ) -> Iterator[Token]:
     """As `stream`, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what else was."""
+    sampling = checked(sampling, max_new_tokens)
+    ids = prompt_ids(tokenizer, prompt)
+    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, n_alternatives, use_cache)
+
+
+def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:
+    """How to sample, greedily if nothing is said. Raises `ConfigError` for impossible settings."""
     sampling = sampling or Sampling()
     sampling.validate()
     if max_new_tokens < 1:
         raise ConfigError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+    return sampling
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What a model reads first: the prompt's ids, or the end of another text, which starts a new one.
+
+    Raises `ConfigError` for an empty prompt with a tokenizer that has no end-of-text token.
+    """
     ids = tokenizer.encode(prompt)
-    if not ids:
-        if tokenizer.eos_id is None:
-            raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
-        ids = [tokenizer.eos_id]
-    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, n_alternatives, use_cache)
+    if ids:
+        return ids
+    if tokenizer.eos_id is None:
+        raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
+    return [tokenizer.eos_id]
 
 
 def _tokens(

@@ -247,6 +247,18 @@ def test_generate_writes_each_of_several_samples_as_its_seed_alone(mame: Mame, l
     assert mame(*words, "--seed", 5, "--stop", samples[0][4])[1] == samples[0][:4].rstrip("\n") + "\n"
 
 
+def test_generate_goes_on_with_every_line_of_a_file(mame: Mame, little: Little, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("昔々、\n町の人は\n", encoding="utf-8")
+    words = ["generate", "--model", little.run, "--max-new-tokens", 8]
+    lines = [json.loads(line) for line in mame(*words, "--prompts", tmp_path / "prompts.txt")[1].splitlines()]
+    assert [line["prompt"] for line in lines] == ["昔々、", "町の人は"]
+    assert [line["prompt"] + line["text"] for line in lines] == [
+        mame(*words, "--prompt", line["prompt"])[1].removesuffix("\n") for line in lines
+    ]
+    code, _, err = mame(*words)
+    assert code == 2 and "give one of --prompt and --prompts" in err
+
+
 def test_tokenizer_then_extract(mame: Mame, little: Little, tmp_path: Path) -> None:
     code, out, _ = mame("tokenizer", "--data", little.text, "--out", tmp_path / "tok", "--vocab-size", 1000)
     assert code == 0

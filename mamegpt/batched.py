@@ -1,0 +1,118 @@
+"""Many continuations together: the weights are read once for all of them.
+
+All sequences stand at the same position. As prompts differ in length, a sequence that is still inside its own takes
+the next id from there, and the others the one they chose: no padding, no mask, and each sees exactly what it would
+see alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from mamegpt.errors import DataError
+from mamegpt.generation import KVCache, checked, choose, prompt_ids
+from mamegpt.models import LanguageModel
+from mamegpt.sampling import Sampling
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["continue_ids", "generate_many", "read_prompts"]
+
+BATCH = 32
+"""Sequences at once; measured in docs/log.md."""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a UTF-8 text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
+    try:
+        prompts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--prompts {path} cannot be read as UTF-8 text: {error}") from None
+    if not prompts:
+        raise DataError(f"--prompts {path} has no line to go on with")
+    return prompts
+
+
+def generate_many(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """The continuation of each of ``prompts``, in their order; all but greedy ones differ, prompt i having seed + i.
+
+    Raises `ConfigError`, before anything is computed, as `generation.stream` does.
+    """
+    sampling = checked(sampling, max_new_tokens)
+    given = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    samplings = [dataclasses.replace(sampling, seed=sampling.seed + i) for i in range(len(given))]
+    return _generate_many(model, tokenizer, given, max_new_tokens, samplings, use_cache)
+
+
+def _generate_many(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    given: Sequence[list[int]],
+    max_new_tokens: int,
+    samplings: Sequence[Sampling],
+    use_cache: bool,
+) -> Iterator[str]:
+    """The generator behind `generate_many`, which has looked at its arguments."""
+    for i in range(0, len(given), BATCH):
+        some, how = given[i : i + BATCH], samplings[i : i + BATCH]
+        found = continue_ids(model, some, max_new_tokens, how, tokenizer.eos_id, use_cache=use_cache)
+        for ids, new, sampling in zip(some, found, how, strict=True):
+            decoder = tokenizer.stream()
+            for token in ids:
+                decoder.push(token)
+            text = "".join([*map(decoder.push, new), decoder.flush()])
+            yield text[: min((at for stop in sampling.stop if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+@torch.inference_mode()
+def continue_ids(
+    model: LanguageModel,
+    given: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    samplings: Sequence[Sampling],
+    eos_id: int | None = None,
+    *,
+    use_cache: bool = True,
+) -> list[list[int]]:
+    """New ids after each of ``given`` (of at least one id each), up to ``eos_id`` or ``max_new_tokens``.
+
+    As `generation.stream_ids` finds them one by one, up to rounding. The model is switched to evaluation mode.
+    """
+    model.eval()
+    device, context_length = model.out_head.weight.device, model.context_length
+    generators = [torch.Generator(device).manual_seed(sampling.seed) for sampling in samplings]
+    all_ids = [list(ids) for ids in given]
+    alive = list(range(len(all_ids)))
+    n_read = min(map(len, all_ids), default=0)  # ids of each sequence that the next step has seen
+    cache = KVCache(context_length)
+    while alive:
+        has_cache = use_cache and n_read <= context_length
+        begin = cache.get_seq_length() if has_cache else max(0, n_read - context_length)
+        x = torch.tensor([all_ids[i][begin:n_read] for i in alive], device=device)  # (B, T)
+        states = model.hidden(x, cache) if has_cache else model.hidden(x)
+        logits = model.out_head(states[:, -1]).float()  # (B, V)
+        goes_on = []
+        for row, i in enumerate(alive):
+            if len(all_ids[i]) == n_read:
+                next_id = choose(logits[row], all_ids[i], samplings[i], generators[i])
+                if next_id == eos_id:
+                    continue
+                all_ids[i].append(next_id)
+            if len(all_ids[i]) < len(given[i]) + max_new_tokens:
+                goes_on.append(row)
+        if len(goes_on) < len(alive):
+            alive = [alive[row] for row in goes_on]
+            cache.keep(goes_on)
+        n_read += 1
+    return [ids[len(start) :] for ids, start in zip(all_ids, given, strict=True)]
