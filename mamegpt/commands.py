@@ -245,29 +245,40 @@ def tokenizer_report(
 
 
 def plan(
-    minutes: float = 10.0,
+    minutes: float | None = None,
     data: str = "",
     split: str = "train",
     tokenizer: str = "",
     vocab_size: int = 0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    cluster: str = "",
     json: bool = False,
 ) -> None:
     """What training will cost and be worth on this machine: it is measured for some seconds, nothing is trained.
 
     Args:
-        minutes: Time there is for training.
+        minutes: Time there is for training (default: 10).
         data: Text to learn (as for train), to see how long it takes and how often it will be read.
         split: Split of the data.
         tokenizer: SentencePiece model for that text; without one, 1.66 characters a token are assumed.
         vocab_size: Pieces of the tokenizer, if there is none yet (0: 16,000).
         device: Where to compute; auto takes CUDA if there is one, else the CPU.
+        cluster: Instead, reckon for 8 to 1,024 devices: a100, h100, h200, or a TOML file that describes a cluster.
         json: Print one line of JSON instead of a table.
     """
+    if cluster:
+        from mamegpt.cluster import plan_cluster
+
+        if minutes is not None or data or tokenizer or vocab_size or device != "auto":
+            raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
+        planned = plan_cluster(cluster)
+        say(json_format.dumps(planned.to_dict()) if json else planned.table())
+        return
     from mamegpt.plan import make_plan
 
     made = make_plan(
-        minutes=minutes, data=data, split=split, tokenizer=tokenizer, vocab_size=vocab_size, device=device
+        minutes=10.0 if minutes is None else minutes, data=data, split=split, tokenizer=tokenizer,
+        vocab_size=vocab_size, device=device,
     )  # fmt: skip
     if json:
         say(json_format.dumps(made.to_dict(), ensure_ascii=False))

@@ -21,17 +21,9 @@ from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = [
-    "KVCache",
-    "Sampling",
-    "Token",
-    "checked",
-    "choose",
-    "generate",
-    "prompt_ids",
-    "stream",
-    "stream_ids",
+    "KVCache", "Sampling", "Token", "checked", "choose", "generate", "prompt_ids", "stream", "stream_ids",
     "stream_tokens",
-]
+]  # fmt: skip
 
 
 class Token(NamedTuple):

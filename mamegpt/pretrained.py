@@ -23,7 +23,7 @@ from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import LanguageModel, build_model
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENIZER_FILE
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Pretrained", "load_pretrained", "load_weights", "read_weights"]
@@ -53,7 +53,7 @@ def load_pretrained(
     ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged.
     """
     folder = Path(where)
-    if (folder / CHECKPOINTS).is_dir():
+    if (folder / CHECKPOINTS).is_dir() or (folder / METRICS_FILE).is_file():
         found = _load_run(folder, checkpoint.latest(folder / CHECKPOINTS))
     elif folder.parent.name == CHECKPOINTS and folder.is_dir():
         found = _load_run(folder.parent.parent, folder)

@@ -22,7 +22,7 @@ LAYERS: dict[str, set[str]] = {
                         "corpus.parallel", "dropout", "errors", "export.verify_gguf", "export.verify_hf", "loss",
                         "machine", "models.modeling_custom_gpt", "models.qwen3", "one_token", "prompts", "report.chart",
                         "run_files", "scaling", "text"},
-    "words and files": {"config", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
+    "words and files": {"cluster", "config", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
                         "corpus.folding", "corpus.wiki_dump", "distributed", "files", "hub", "sampling", "stories"},
     "one job each": {"corpus.data_page", "corpus.prefilter", "corpus.stepwise", "corpus.writers", "layouts", "models",
                      "presets", "tokenizer"},

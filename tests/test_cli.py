@@ -10,42 +10,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import Mame
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt
 
 import mamegpt
 from mamegpt import cli, config, sampling
-from mamegpt.cli import main, run
+from mamegpt.cli import run
 from mamegpt.commands import COMMANDS
 from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
 
-Mame = Callable[..., tuple[int | str | None, str, str]]
 NAMES = [
     "demo", "download", "extract", "clean", "tokenizer", "tokenizer-report", "plan", "train", "eval", "generate",
     "play", "report", "export", "doctor",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def mame(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mame:
-    """Call ``mamegpt`` with these words in this process: exit code, standard output and error."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*words: object) -> tuple[int | str | None, str, str]:
-        capsys.readouterr()
-        code: int | str | None = 0
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def unframed(text: str) -> str:

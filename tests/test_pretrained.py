@@ -147,6 +147,9 @@ def test_a_run_without_checkpoint_and_names_of_nothing(
         shutil.rmtree(path)
     with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
         load_pretrained(str(tmp_path / "run"))
+    (tmp_path / "run" / "checkpoints").rmdir()  # before the first one is saved
+    with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
+        load_pretrained(str(tmp_path / "run"))
     with pytest.raises(ModelError, match="neither a folder nor a Hub name"):
         load_pretrained(str(tmp_path / "none"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
