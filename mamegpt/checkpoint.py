@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mamegpt.errors import CheckpointError
+from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
@@ -61,12 +61,18 @@ class State:
 def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int) -> Path:
     """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
 
-    ``state`` says all but the hashes of the files.
+    ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
+    every checkpoint there was is as it was.
     """
     path = folder / f"step-{state.step:08d}"
     with atomic_directory(path, overwrite=True) as partial:
-        save_file(stored_tensors(model), partial / MODEL_FILE)
-        save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
+        try:
+            save_file(stored_tensors(model), partial / MODEL_FILE)
+            save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
+        except SafetensorError as error:
+            raise OutputError(
+                f"{path} cannot be written ({_first_line(error)}); those before it are intact: make room, then --resume"
+            ) from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         _write_state(partial, dataclasses.replace(state, files=files))
     for old in checkpoints(folder)[:-keep]:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.errors import CheckpointError
+from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, build_optimizer
 
@@ -140,6 +141,19 @@ def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> No
     save(tmp_path, model, optimizer, step=1)
     model.register_buffer("broken", torch.empty(3, device="meta"))
     with pytest.raises((RuntimeError, NotImplementedError)):
+        save(tmp_path, model, optimizer, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_full_disk_is_one_line_and_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = fresh(0)
+    save(tmp_path, model, optimizer, step=1)
+
+    def full(*_arguments: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match=r"step-00000002 cannot be written \(.*No space left on device.*make room"):
         save(tmp_path, model, optimizer, step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
