@@ -43,7 +43,7 @@ from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
 from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
-from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.step import SummedLoss, micro_batch
@@ -70,13 +70,15 @@ class TrainResult:
 def train(config: TrainConfig, *, resume: bool = False, intact: bool = False) -> TrainResult:
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
 
-    With ``intact``, checkpoints that are newer than the newest intact one are set aside first. Ctrl-C (or SIGTERM)
-    finishes the step, saves and returns with ``interrupted`` set.
+    With ``intact``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun`` starts
+    again after a process died goes on by itself. Ctrl-C (or SIGTERM) finishes the step, saves and returns with
+    ``interrupted`` set.
 
     Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
     in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
     settings, data or tokenizer or is damaged, and `TrainingError` for a bad loss (see `mamegpt.rollback`).
     """
+    resume = resume or (distributed.started_again() and (Path(config.out) / CONFIG_FILE).exists())
     while True:
         with contextlib.suppress(RolledBack):
             return _train(config, resume, intact)
