@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check bench bench-quality bench-data clean
+.PHONY: demo test test-slow check faults bench bench-quality bench-data clean
 
 demo: .venv/ready
 	$(BIN)/mamegpt demo
@@ -20,6 +20,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What a run loses that is killed, damaged, or on a full disk: nothing (some minutes; the disks want root).
+faults: .venv/ready
+	$(BIN)/python -m benchmarks.faults
 
 # How fast mamegpt and others train the same model here; see the docstrings in benchmarks/.
 bench: .venv-bench/ready

@@ -3,13 +3,15 @@
     checkpoints/step-00000250/
         model.safetensors        the model's state dict, under its own keys, a tied weight once
         optimizer.safetensors    the optimizer's tensors, as "<parameter name>|<state name>"
-        state.json               step, seconds, hashes of both files, of the tokens and of the tokenizer
+        state.json               step, seconds, hashes: of both files, of tokens, tokenizer and metrics, of itself
 
 No random state is stored, for none is carried over: every step seeds its own (see `trainer`).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -20,53 +22,59 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mamegpt.errors import CheckpointError
+from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
 
-__all__ = ["State", "checkpoints", "latest", "load", "read_model", "remove_leftovers", "save"]
+__all__ = [
+    "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers", "save",
+    "set_damaged_aside", "verify",
+]  # fmt: skip
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+GO_ON = "with --resume-intact a run goes on from its newest intact checkpoint"
 
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint is of. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256."""
+    """What a checkpoint is of. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256.
+
+    ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with, ``metrics`` is the
+    hash of the lines it had written. ``skipped`` batches of text were passed over until here, in ``rollbacks`` ways
+    back to this very checkpoint or to ones before (see `mamegpt.rollback`).
+    """
 
     step: int
     elapsed_s: float
     settings: str
     tokens: str
     tokenizer: str
-    files: Mapping[str, str]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: str = ""
+    skipped: int = 0
+    rollbacks: int = 0
 
 
-def save(
-    folder: Path,
-    model: nn.Module,
-    optimizer: Optimizer,
-    *,
-    step: int,
-    elapsed_s: float,
-    settings: str,
-    tokens: str,
-    tokenizer: str,
-    keep: int,
-) -> Path:
+def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int) -> Path:
     """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
 
-    ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with.
+    ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
+    every checkpoint there was is as it was.
     """
-    path = folder / f"step-{step:08d}"
+    path = folder / f"step-{state.step:08d}"
     with atomic_directory(path, overwrite=True) as partial:
-        save_file(stored_tensors(model), partial / MODEL_FILE)
-        save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
+        try:
+            save_file(stored_tensors(model), partial / MODEL_FILE)
+            save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
+        except SafetensorError as error:
+            raise OutputError(
+                f"{path} cannot be written ({_first_line(error)}); those before it are intact: make room, then --resume"
+            ) from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        state = State(step, elapsed_s, settings, tokens, tokenizer, files)
-        write_json(partial / STATE_FILE, asdict(state))
+        _write_state(partial, dataclasses.replace(state, files=files))
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old.rename(folder / f".{old.name}.old"))  # hidden first: what has its name is complete
     return path
@@ -77,13 +85,7 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
 
     Raises `CheckpointError` if a file is missing or damaged, or does not fit the model.
     """
-    state = read_state(path)
-    for name, expected in state.files.items():
-        if not (path / name).is_file() or sha256_file(path / name) != expected:
-            raise CheckpointError(
-                f"{path / name} is missing or damaged: its hash is not the one in {STATE_FILE}; "
-                f"delete {path} to go on from the checkpoint before it"
-            )
+    state = verify(path)
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
     except RuntimeError as error:
@@ -92,17 +94,61 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
     return state
 
 
+def verify(path: Path) -> State:
+    """A checkpoint's state, after comparing every hash. Raises `CheckpointError` if a file is missing or damaged."""
+    state = read_state(path)
+    for name, expected in state.files.items():
+        if not (path / name).is_file() or sha256_file(path / name) != expected:
+            raise CheckpointError(
+                f"{path / name} is missing or damaged: its hash is not the one in {STATE_FILE}; {GO_ON}"
+            )
+    return state
+
+
 def read_state(path: Path) -> State:
-    """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read."""
+    """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read or is damaged."""
     try:
-        state = State(**json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+        content = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
+        state = State(**content)
         if type(state.step) is not int or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}:
             raise ValueError("it does not hold the state of a run")
+        if digest not in (None, _digest(content)):
+            raise ValueError("it is not what its hash says")
         return state
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path / STATE_FILE} cannot be read ({_first_line(error)}); delete {path} to go on from the one before it"
-        ) from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({_first_line(error)}); {GO_ON}") from None
+
+
+def pass_over(path: Path, n_batches: int, elapsed_s: float) -> None:
+    """Let a run that goes on from this checkpoint pass over the next ``n_batches``; so long it has taken by now."""
+    state = read_state(path)
+    _write_state(
+        path,
+        dataclasses.replace(
+            state, skipped=state.skipped + n_batches, rollbacks=state.rollbacks + 1, elapsed_s=elapsed_s
+        ),
+    )
+
+
+def set_damaged_aside(folder: Path) -> list[str]:
+    """Rename checkpoints newer than the newest intact one to ``damaged-...``; returns what was wrong with each.
+
+    Raises `CheckpointError` if none is intact; then nothing is renamed.
+    """
+    wrong: dict[Path, str] = {}
+    for path in reversed(checkpoints(folder)):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            wrong[path] = str(error).partition(";")[0]
+        else:
+            for damaged in wrong:
+                damaged.replace(folder / f"damaged-{damaged.name}")
+            return list(wrong.values())
+    if wrong:
+        raise CheckpointError(f"no checkpoint under {folder} is intact: {'; '.join(wrong.values())}")
+    return []
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
@@ -132,6 +178,16 @@ def remove_leftovers(folder: Path) -> None:
     for pattern in (".*.partial", ".*.old"):
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_state(path: Path, state: State) -> None:
+    """Write ``state.json`` with a hash of its own content."""
+    content = asdict(state)
+    write_json(path / STATE_FILE, {**content, "sha256": _digest(content)})
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

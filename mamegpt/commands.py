@@ -291,6 +291,7 @@ def train(
     size: Size = "5m",
     recipe: Recipe = "mame",
     resume: Path | None = None,
+    resume_intact: bool = False,
 ) -> int:
     """Train a model on text, or go on with a run that was stopped.
 
@@ -298,22 +299,28 @@ def train(
         size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
         recipe: mame, or seed for the model and the training of the original training.py.
         resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
+        resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
     """
     if recipe == "seed" and size != "5m":
         raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
+    if resume_intact and resume is None:
+        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
     from mamegpt.trainer import train as fit
 
     if resume is not None:
-        if config != preset(size, recipe):
-            raise ConfigError("--resume takes every setting from the run; leave the other options out")
+        asked, default = config.on_bad_loss, preset(size, recipe)
+        if dataclasses.replace(config, on_bad_loss=default.on_bad_loss) != default:
+            raise ConfigError("--resume takes every setting but --on-bad-loss from the run; leave the others out")
         config = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
+        if asked != default.on_bad_loss:
+            config = dataclasses.replace(config, on_bad_loss=asked)
     elif config.init_from:
         from mamegpt.initial import with_shape_of_start
 
         if size != "5m":
             raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
         config = with_shape_of_start(config, recipe)
-    result = fit(config, resume=resume is not None)
+    result = fit(config, resume=resume is not None, intact=resume_intact)
     if result.interrupted:
         say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
         return INTERRUPTED

@@ -177,6 +177,8 @@ class TrainConfig:
     """Steps between checkpoints; the last step is always followed by one."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; older ones are removed after a newer one is complete."""
+    on_bad_loss: Literal["stop", "rollback"] = "stop"
+    """If the loss is no number or a spike: stop, or go back to the last checkpoint and pass over the text since."""
 
     def model(self, vocab_size: int) -> ModelConfig:
         """The sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
@@ -245,9 +247,13 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with any setting but the folder's name."""
+        """Eight hexadecimal digits that change with any setting but the folder's name and --on-bad-loss.
+
+        What a way back did to the weights is told by the checkpoints.
+        """
         # A run without init_from keeps the fingerprint it had before there was one.
         settings = {name: value for name, value in self.to_dict().items() if value or name != "init_from"}
+        del settings["on_bad_loss"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from mamegpt.errors import ConfigError
 
-__all__ = ["World", "any_process", "barrier", "from_main", "join", "pick_device", "sum_over_processes"]
+__all__ = ["World", "any_process", "barrier", "from_main", "join", "pick_device", "started_again", "sum_over_processes"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ def join(device: str) -> Iterator[World]:
         yield World(dist.get_rank(), size, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def started_again() -> bool:
+    """Whether ``torchrun --max-restarts`` has started all processes anew because one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def sum_over_processes(value: torch.Tensor) -> torch.Tensor:

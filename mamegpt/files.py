@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from mamegpt.errors import OutputError
 
-__all__ = ["atomic_directory", "atomic_write", "refuse_existing", "sha256_file", "write_json"]
+__all__ = ["atomic_directory", "atomic_write", "refuse_existing", "sha256_file", "sync_file", "write_json"]
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         for file in partial.rglob("*"):
             if file.is_file():
                 file.chmod(0o666 & ~_umask())  # some writers keep their files to their owner
-                _sync_file(file)
+                sync_file(file)
         partial.chmod(0o777 & ~_umask())
         if path.exists():
             _swap(partial, path)
@@ -114,7 +114,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mamegpt.distributed import sum_over_processes
+from mamegpt.errors import CheckpointError
 from mamegpt.evaluate import Quality
-from mamegpt.files import atomic_write
+from mamegpt.files import atomic_write, sync_file
 from mamegpt.run_files import METRICS_FILE
 
 __all__ = ["Metrics", "last_quality", "read_metrics"]
@@ -32,7 +34,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
-                records.append(json.loads(line))
+                record = json.loads(line)
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    records.append(record)
     return records
 
 
@@ -44,15 +48,22 @@ def last_quality(run: Path, step: int) -> Quality | None:
 class Metrics:
     """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
 
-    Losses are read back from the device only at `flush`, so most steps never wait for it.
+    Losses are read back from the device only at `flush`, so most steps never wait for it. Raises `CheckpointError` if
+    the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them.
     """
 
-    def __init__(self, run: Path, first_step: int, write: bool) -> None:
+    def __init__(self, run: Path, first_step: int, write: bool, digest: str = "") -> None:
         self.path, self.write = run / METRICS_FILE, write
         self.losses: list[float] = []
         self.quality: Quality | None = None
         self._unread: list[tuple[int, float, Tensor]] = []
         records = [record for record in read_metrics(run) if record["step"] <= first_step]
+        self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
+        if digest and self.path.exists() and self._hash.hexdigest() != digest:
+            raise CheckpointError(
+                f"{self.path} is damaged: it is not what the checkpoint of step {first_step} has the hash of; "
+                "remove it to go on without what it told"
+            )
         self.losses = [record["loss"] for record in records if "loss" in record]
         for record in records:
             if "quality" in record:
@@ -60,6 +71,12 @@ class Metrics:
         if write and self.path.exists():
             with atomic_write(self.path) as file:
                 file.writelines(_json_line(record) for record in records)
+
+    def sync(self) -> str:
+        """Make what was written durable; the hash of all of it, for the checkpoint that follows."""
+        if self.path.exists():
+            sync_file(self.path)
+        return self._hash.hexdigest()
 
     @property
     def n_unread(self) -> int:
@@ -86,8 +103,10 @@ class Metrics:
 
     def _append(self, records: Iterable[dict[str, Any]]) -> None:
         if self.write:
+            lines = "".join(map(_json_line, records))
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.writelines(_json_line(record) for record in records)
+                file.write(lines)
+            self._hash.update(lines.encode())
 
 
 def _json_line(record: dict[str, Any]) -> str:

@@ -48,6 +48,8 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
                 settings = TrainConfig.load(run / CONFIG_FILE)
                 if settings.fingerprint() != config.settled(settings).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
+                if settings.on_bad_loss != config.on_bad_loss:
+                    write_json(run / CONFIG_FILE, {**settings.to_dict(), "on_bad_loss": config.on_bad_loss})
                 for folder in (run, run / CHECKPOINTS):
                     checkpoint.remove_leftovers(folder)
             else:

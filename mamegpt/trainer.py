@@ -4,12 +4,14 @@ A run is a folder; `run_files` says what is in it.
 
 **Exact resume.** Weights after step n depend on the settings, the tokens and n, and on nothing else: data order and
 dropout are functions of (seed, step), so a run that is killed at any moment and goes on from its last checkpoint
-ends with bitwise the weights of one that never stopped.
+ends with bitwise the weights of one that never stopped. (A run told to roll back also depends on which checkpoint was
+the newest when its loss went bad.)
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import signal
@@ -27,6 +29,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
+from mamegpt.checkpoint import State
 from mamegpt.config import TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
@@ -39,12 +42,15 @@ from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
-from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
+from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.step import SummedLoss, micro_batch, product_dtype
 
 __all__ = ["TrainResult", "train"]
+
+_ADVICE = "go on past it with --resume and --on-bad-loss rollback, or train again with a lower --lr"
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,26 @@ class TrainResult:
     interrupted: bool
 
 
-def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
+def train(config: TrainConfig, *, resume: bool = False, intact: bool = False) -> TrainResult:
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
 
-    Ctrl-C (or SIGTERM) finishes the step, saves and returns with ``interrupted`` set.
+    With ``intact``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun`` starts
+    again after a process died goes on by itself. Ctrl-C (or SIGTERM) finishes the step, saves and returns with
+    ``interrupted`` set.
 
     Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
     in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
-    settings, data or tokenizer or is damaged, and `TrainingError` if the loss stops being a number.
+    settings, data or tokenizer or is damaged, and `TrainingError` for a bad loss (see `mamegpt.rollback`).
     """
+    resume = resume or (distributed.started_again() and (Path(config.out) / CONFIG_FILE).exists())
+    while True:
+        with contextlib.suppress(RolledBack):
+            return _train(config, resume, intact)
+        resume = True  # for the checkpoint now says what to pass over
+
+
+def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
+    """One way from a start, or from a checkpoint, to the end of the run, to a signal, or to a bad loss."""
     with distributed.join(config.device) as world, own_folder(config, resume, world) as run:
         tokenizer = run_tokenizer(config, run, world)
         meta, splits = run_tokens(config, tokenizer, run, world)
@@ -82,19 +99,19 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         torch.manual_seed(config.seed)
         model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
         optimizer = build_optimizer(model, config)
-        fingerprints = {
-            "settings": config.fingerprint(), "tokens": meta.fingerprint(), "tokenizer": tokenizer.fingerprint,
-        }  # fmt: skip
+        fresh = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
         if config.init_from:
             if world.is_main and checkpoint.latest(run / CHECKPOINTS) is None:  # the first one is what was given
                 start_from(model, config.init_from)
-                checkpoint.save(
-                    run / CHECKPOINTS, model, optimizer, step=0, keep=config.keep_checkpoints, elapsed_s=0.0,
-                    **fingerprints,
-                )  # fmt: skip
+                checkpoint.save(run / CHECKPOINTS, model, optimizer, fresh, keep=config.keep_checkpoints)
             distributed.barrier()
-        first_step, elapsed_s = _restore(run, model, optimizer, fingerprints)
-        metrics = Metrics(run, first_step, write=world.is_main)
+        if intact and world.is_main:
+            for damage in checkpoint.set_damaged_aside(run / CHECKPOINTS):
+                say(f"{damage}; set aside")
+        distributed.barrier()
+        first = _restore(run, model, optimizer, fresh)
+        first_step, elapsed_s = first.step, first.elapsed_s
+        metrics = Metrics(run, first_step, write=world.is_main, digest=first.metrics)
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         if world.size > 1:
@@ -126,7 +143,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                     group["lr"] = group["peak_lr"] * factor
 
                 # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
-                x, y = order.batch(train_tokens, step, world.rank, world.size)  # 2 x (share, context_length)
+                x, y = order.batch(
+                    train_tokens, step + first.skipped, world.rank, world.size
+                )  # 2 x (share, context_length)
                 inputs, targets = (torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y))
                 step_loss = torch.zeros((), device=world.device)
                 for micro in range(n_micro):
@@ -151,24 +170,27 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 logging = step % config.log_every_steps == 0
                 validating = "val" in splits and (step % config.eval_every_steps == 0 or is_last)
                 saving = step % config.save_every_steps == 0 or is_last or stopping
-                epoch_ends = order.epochs(step) > order.epochs(step - 1)
+                seen = step + first.skipped
+                epoch_ends = order.epochs(seen) > order.epochs(seen - 1)
                 if not (logging or validating or saving or epoch_ends):
                     continue
 
                 # What happened since the last time.
                 now = time.perf_counter()
-                tokens_per_s = metrics.n_unread * targets_per_step / (now - mark)
+                n_new = metrics.n_unread
+                tokens_per_s = n_new * targets_per_step / (now - mark)
                 metrics.flush(targets_per_step, now - begin)
-                if not math.isfinite(metrics.losses[-1]):
-                    raise TrainingError(
-                        f"the loss is {metrics.losses[-1]} at step {step} of {run}; "
-                        f"train again with a lower --lr (it was {config.lr:g})"
-                    )
+                if bad := bad_loss(metrics.losses, n_new) or (weights_not_finite(model, step) if saving else None):
+                    told = f"{bad} of {run}, at {factor:.2f} of the peak learning rates"
+                    if config.on_bad_loss == "stop":
+                        raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
+                    progress.line(roll_back(run / CHECKPOINTS, step, now - begin, told, world))
+                    raise RolledBack
                 seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
                 progress.update(step, pace.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
-                    progress.line(f"epoch {order.epochs(step)} ends at step {step} - mean loss {mean:.4f}")
+                    progress.line(f"epoch {order.epochs(seen)} ends at step {step} - mean loss {mean:.4f}")
 
                 # How good the model is by now; after the last step, over the whole validation split and in float32.
                 if validating:
@@ -184,10 +206,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                     )
 
                 if saving and world.is_main:
-                    checkpoint.save(
-                        run / CHECKPOINTS, model, optimizer, step=step, keep=config.keep_checkpoints,
-                        elapsed_s=time.perf_counter() - begin, **fingerprints,
-                    )  # fmt: skip
+                    state = dataclasses.replace(
+                        first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
+                    )
+                    checkpoint.save(run / CHECKPOINTS, model, optimizer, state, keep=config.keep_checkpoints)
                 mark = time.perf_counter()
 
         distributed.barrier()
@@ -197,17 +219,16 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         )  # fmt: skip
 
 
-def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fingerprints: dict[str, str]) -> tuple[int, float]:
-    """Load the newest checkpoint, if there is one: finished steps and the seconds they took."""
+def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fresh: State) -> State:
+    """Load the newest checkpoint, if there is one, and return its state; ``fresh`` is that of a run without one."""
     path = checkpoint.latest(run / CHECKPOINTS)
     if path is None:
-        return 0, 0.0
+        return fresh
     state = checkpoint.read_state(path)
-    for what, fingerprint in fingerprints.items():
-        if getattr(state, what) != fingerprint:
+    for what in ("settings", "tokens", "tokenizer"):
+        if getattr(state, what) != getattr(fresh, what):
             raise CheckpointError(f"{path} was made with other {what} than the run has now; nothing was changed")
-    checkpoint.load(path, model, optimizer)
-    return state.step, state.elapsed_s
+    return checkpoint.load(path, model, optimizer)
 
 
 def _describe(

@@ -29,7 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "two of them together": {"corpus.readers", "corpus.topic", "evaluate", "generation", "optim", "shards",
                              "tokenizer_hf", "tokenizer_report"},
     "larger parts": {"batched", "checkpoint", "export.gates", "export.model_card", "metrics", "sources", "step"},
-    "whole tasks": {"clean", "export.to_hf", "extract", "pace", "plan", "playground.catalog", "pretrained"},
+    "whole tasks": {"clean", "export.to_hf", "extract", "pace", "plan", "playground.catalog", "pretrained", "rollback"},
     "with a model in hand": {"export.to_gguf", "initial", "playground.engine", "report.run", "run_folder", "scoring"},
     "what a command does": {"export", "playground.api", "report.page", "trainer"},
     "what stands on a run": {"original", "playground.server", "publish", "report"},

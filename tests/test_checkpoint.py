@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.errors import CheckpointError
+from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, build_optimizer
 
@@ -35,9 +36,7 @@ def advance(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, steps
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int = 3, keep: int = 2) -> Path:
-    return checkpoint.save(
-        folder, model, optimizer, step=step, elapsed_s=1.5, settings="a", tokens="b", tokenizer="c", keep=keep
-    )
+    return checkpoint.save(folder, model, optimizer, checkpoint.State(step, 1.5, "a", "b", "c"), keep=keep)
 
 
 def assert_equal(a: nn.Module, b: nn.Module) -> None:
@@ -146,6 +145,19 @@ def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
+def test_a_full_disk_is_one_line_and_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = fresh(0)
+    save(tmp_path, model, optimizer, step=1)
+
+    def full(*_arguments: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match=r"step-00000002 cannot be written \(.*No space left on device.*make room"):
+        save(tmp_path, model, optimizer, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
 # What is refused, in one line that names the file.
 
 
@@ -169,7 +181,7 @@ def test_one_changed_byte_anywhere_is_found(tmp_path: Path, name: str) -> None:
     for at in (0, 20, len(data) // 2, len(data) - 1):
         (path / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         message = refused(path)
-        assert str(path / name) in message and f"delete {path}" in message
+        assert str(path / name) in message and "--resume-intact" in message
         if name == "model.safetensors":
             with pytest.raises(CheckpointError, match="is damaged"):
                 checkpoint.read_model(path)
@@ -177,6 +189,47 @@ def test_one_changed_byte_anywhere_is_found(tmp_path: Path, name: str) -> None:
     refused(path)
     (path / name).unlink()
     assert str(path / name) in refused(path)
+
+
+def test_one_changed_bit_anywhere_in_the_state_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path, *fresh(0))
+    data = (path / "state.json").read_bytes()
+    for at in range(0, len(data) - 1, 7):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        (path / "state.json").write_bytes(changed)
+        try:
+            same = json.loads(changed) == json.loads(data)  # white space became other white space
+        except ValueError:
+            same = False
+        if not same:
+            assert str(path / "state.json") in refused(path), changed
+
+
+def test_a_state_without_a_hash_of_its_own_is_an_older_one(tmp_path: Path) -> None:
+    path = save(tmp_path, *fresh(0))
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    for later in ("sha256", "metrics", "skipped", "rollbacks"):
+        del state[later]
+    (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    assert checkpoint.load(path, *fresh(9)).step == 3
+
+
+def test_what_is_newer_than_the_newest_intact_one_is_set_aside(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, *fresh(0), step=step, keep=3)
+    assert checkpoint.set_damaged_aside(tmp_path) == []
+    (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"broken")
+    (tmp_path / "step-00000002" / "optimizer.safetensors").unlink()
+    first, second = checkpoint.set_damaged_aside(tmp_path)
+    assert "step-00000003/model.safetensors is missing or damaged" in first and "step-00000002" in second
+    assert checkpoint.checkpoints(tmp_path) == [tmp_path / "step-00000001"]
+    assert sorted(path.name for path in tmp_path.glob("damaged-*")) == [
+        "damaged-step-00000002", "damaged-step-00000003",
+    ]  # fmt: skip
+    (tmp_path / "step-00000001" / "state.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"no checkpoint under .* is intact"):
+        checkpoint.set_damaged_aside(tmp_path)
+    assert (tmp_path / "step-00000001").is_dir()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"step": 3}'])

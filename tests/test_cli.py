@@ -185,10 +185,13 @@ def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little
     for more in (["--lr", 1e-3], ["--max-steps", 9], ["--out", "elsewhere"], ["--qkv-bias"]):
         code, _, err = mame("train", "--resume", tmp_path / "run", *more)
         assert code == 2
-        assert err == "error: --resume takes every setting from the run; leave the other options out\n"
-    code, out, _ = mame("train", "--resume", tmp_path / "run")
+        assert err == "error: --resume takes every setting but --on-bad-loss from the run; leave the others out\n"
+    code, out, _ = mame("train", "--resume", tmp_path / "run", "--on-bad-loss", "rollback", "--resume-intact")
     assert code == 0
     assert "steps: 3 done of 3" in out
+    written = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
+    assert written["on_bad_loss"] == "rollback"  # and stays so
+    assert mame("train", "--resume-intact")[2].startswith("error: --resume-intact says how to go on with a run;")
 
 
 def test_eval_prints_the_same_numbers_as_table_and_as_json(mame: Mame, little: Little) -> None:

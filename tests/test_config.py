@@ -79,9 +79,9 @@ def test_a_width_that_cannot_be_shared_names_two_that_can(width: int, heads: int
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(TrainConfig), ids=lambda field: field.name)
-def test_the_fingerprint_changes_with_every_setting_but_the_folder(field: "dataclasses.Field[Any]") -> None:
+def test_the_fingerprint_changes_with_every_setting_that_decides_weights(field: "dataclasses.Field[Any]") -> None:
     changed = dataclasses.replace(GOOD, **{field.name: other(getattr(GOOD, field.name))})
-    assert (changed.fingerprint() == GOOD.fingerprint()) == (field.name == "out")
+    assert (changed.fingerprint() == GOOD.fingerprint()) == (field.name in ("out", "on_bad_loss"))
 
 
 def test_settings_come_back_from_json(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Two processes train what one trains: the same data, the same losses, and runs that change hands."""
 
 import dataclasses
+import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from training_helpers import as_options, finish, losses, records, tiny
+from training_helpers import as_options, final_weights, finish, losses, records, start, tiny
 
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import World, any_process, join, pick_device, sum_over_processes
@@ -18,13 +21,18 @@ from mamegpt.trainer import train
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this PyTorch has no torch.distributed")
 
 
-def on_two(*arguments: str, code: int = 0) -> str:
-    """Run ``mamegpt`` in two processes that know each other."""
+def launcher(n: int, *options: str) -> list[str]:
+    """The words that start ``mamegpt`` in ``n`` processes that know each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    return finish(*launcher, "--master-port", str(port), "-m", "mamegpt", *arguments, code=code)
+    place = ["--nproc-per-node", str(n), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    return ["-m", "torch.distributed.run", *place, *options, "-m", "mamegpt"]
+
+
+def on_two(*arguments: str, code: int = 0) -> str:
+    """Run ``mamegpt`` in two processes."""
+    return finish(*launcher(2), *arguments, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +87,52 @@ def test_a_run_of_one_goes_on_in_two(config: TrainConfig, tmp_path: Path) -> Non
 def test_an_error_in_one_process_ends_both(config: TrainConfig) -> None:
     printed = on_two("train", *as_options(config), code=1)  # only the main process sees that the folder exists
     assert f"error: {config.out} already exists" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    """One of two is killed, once early and once late; torchrun starts both again and they end as if undisturbed."""
+    long = dataclasses.replace(config, out=str(tmp_path / "straight"), max_steps=60, log_every_steps=1)
+    on_two("train", *as_options(long))
+    killed = dataclasses.replace(long, out=str(tmp_path / "killed"))
+    process = start(*launcher(2, "--max-restarts", "2"), "train", *as_options(killed))
+    assert process.stdout is not None
+    rank, printed = 1, []
+    for line in process.stdout:
+        printed.append(line)
+        if line.startswith(("step 10/", "step 40/")) and rank >= 0:
+            workers = psutil.Process(process.pid).children()
+            (worker,) = (one for one in workers if one.environ().get("RANK") == str(rank))
+            worker.send_signal(signal.SIGKILL)
+            rank -= 1  # then the main process
+    assert process.wait() == 0 and rank == -1, "".join(printed)
+    assert final_weights(Path(killed.out), 60) == final_weights(Path(long.out), 60)
+    assert losses(Path(killed.out)) == losses(Path(long.out))
+
+
+ONE_BAD_STEP = """
+import math
+from mamegpt.cli import main
+from mamegpt.step import SummedLoss
+plain, n_calls = SummedLoss.forward, 0
+def forward(self, ids, targets):
+    global n_calls
+    n_calls += 1
+    return plain(self, ids, targets) * (math.nan if n_calls == 15 else 1)  # two a step: in the eighth
+SummedLoss.forward = forward
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_before_a_bad_loss_together(config: TrainConfig, tmp_path: Path) -> None:
+    script = tmp_path / "one_bad_step.py"
+    script.write_text(ONE_BAD_STEP, encoding="utf-8")
+    rolled = dataclasses.replace(config, out=str(tmp_path / "run"), on_bad_loss="rollback")
+    printed = finish(*launcher(2)[:-2], str(script), "train", *as_options(rolled))
+    assert printed.count("going back to step 6 and passing over 3 batches") == 1
+    assert list(losses(tmp_path / "run")) == list(range(1, 13))
 
 
 def test_alone_nothing_is_shared() -> None:

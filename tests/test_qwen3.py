@@ -272,9 +272,7 @@ def test_a_run_from_before_these_settings_still_loads(tmp_path: Path) -> None:
 
 def saved(folder: Path, model: LanguageModel) -> Path:
     optimizer = build_optimizer(model, TrainConfig(optimizer="adamw"))
-    return checkpoint.save(
-        folder, model, optimizer, step=1, elapsed_s=1.0, settings="", tokens="", tokenizer="", keep=1
-    )
+    return checkpoint.save(folder, model, optimizer, checkpoint.State(1, 1.0, "", "", ""), keep=1)
 
 
 def loaded(path: Path, **changes: Any) -> LanguageModel:

@@ -26,8 +26,9 @@ from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError
 from mamegpt.evaluate import TokenLengths, evaluate
 from mamegpt.models import build_model
 from mamegpt.optim import OPTIMIZERS, lr_factor
-from mamegpt.shards import open_shards, write_shards
+from mamegpt.shards import WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
+from mamegpt.step import SummedLoss
 from mamegpt.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.trainer import train
 
@@ -277,9 +278,7 @@ def test_leftovers_of_a_killed_process_are_removed(run: Path) -> None:
 
 def test_time_goes_on_and_speed_is_of_this_process(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forget_after(run, 9)
-    path = run / "checkpoints" / "step-00000009" / "state.json"
-    state = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**state, "elapsed_s": 1e9}), encoding="utf-8")
+    checkpoint.pass_over(run / "checkpoints" / "step-00000009", 0, elapsed_s=1e9)
     result = resumed(run)
     assert result.elapsed_s > 1e9
     assert all(record["elapsed_s"] > 1e9 for record in records(run)[-4:] if "loss" in record)
@@ -346,9 +345,10 @@ def test_another_tokenizer_is_refused(run: Path, config: TrainConfig, tmp_path: 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(run: Path, config: TrainConfig) -> None:
     newest = run / "checkpoints" / "step-00000012"
     (newest / "model.safetensors").write_bytes(b"broken")
-    assert f"delete {newest}" in refused(CheckpointError, run)
-    shutil.rmtree(newest)
-    resumed(run)
+    message = refused(CheckpointError, run)
+    assert f"{newest / 'model.safetensors'} is missing or damaged" in message and "--resume-intact" in message
+    train(dataclasses.replace(config, out=str(run)), resume=True, intact=True)
+    assert (run / "checkpoints" / f"damaged-{newest.name}" / "model.safetensors").read_bytes() == b"broken"
     assert final_weights(run, 12) == final_weights(Path(config.out), 12)
 
 
@@ -405,13 +405,71 @@ def test_the_corrected_command_may_use_the_same_folder(
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+ of .*--lr \(it was 1e\+30\)"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; .* of .*--lr \(it was 1e\+30\)"):
         train(
             dataclasses.replace(
                 config, out=str(tmp_path / "run"), optimizer="adamw", lr=1e30, warmup_fraction=0.0, max_steps=50
             )
         )
     assert list(losses(tmp_path / "run"))  # what happened before is told
+
+
+def test_metrics_that_were_changed_are_refused_and_can_be_done_without(run: Path, config: TrainConfig) -> None:
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    (run / "metrics.jsonl").write_text(text.replace('"loss": 6', '"loss": 4', 1), encoding="utf-8")
+    shutil.rmtree(run / "checkpoints" / "step-00000012")
+    assert "metrics.jsonl is damaged" in refused(CheckpointError, run)
+    (run / "metrics.jsonl").unlink()
+    resumed(run)
+    assert final_weights(run, 12) == final_weights(Path(config.out), 12)
+
+
+def bad_from(monkeypatch: pytest.MonkeyPatch, batches: range) -> None:
+    """Text that no model can learn anything from: the loss of these batches is not a number."""
+    plain = SummedLoss.forward
+    seen = {"batch": -1}
+    whole = WindowOrder.batch
+
+    def batch(order: WindowOrder, tokens: Any, step: int, rank: int = 0, world: int = 1) -> Any:
+        seen["batch"] = step
+        return whole(order, tokens, step, rank, world)
+
+    def forward(self: SummedLoss, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = plain(self, ids, targets)
+        return loss * math.nan if seen["batch"] in batches else loss
+
+    monkeypatch.setattr(WindowOrder, "batch", batch)
+    monkeypatch.setattr(SummedLoss, "forward", forward)
+
+
+def test_a_bad_batch_is_gone_back_before_and_passed_over(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad_from(monkeypatch, range(7, 8))  # the eighth step; the checkpoint before it is of step 6
+    stopped = dataclasses.replace(config, out=str(tmp_path / "run"))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 8; the last number was .*--on-bad-loss rollback"):
+        train(stopped)
+    rolled = dataclasses.replace(stopped, on_bad_loss="rollback")
+    result = train(rolled, resume=True)
+    assert "going back to step 6 and passing over 3 batches" in capsys.readouterr().out  # seen when step 9 is saved
+    assert (result.step, len(result.losses)) == (12, 12) and all(map(math.isfinite, result.losses))
+    assert checkpoint.read_state(tmp_path / "run/checkpoints/step-00000012").skipped == 3
+    assert list(losses(tmp_path / "run")) == list(range(1, 13))
+    # Killed and gone on with, it passes over the same batches.
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000012")
+    assert train(rolled, resume=True).losses == result.losses
+
+
+def test_when_other_text_does_not_help_the_run_ends(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad_from(monkeypatch, range(7, 10**6))
+    always = dataclasses.replace(config, out=str(tmp_path / "run"), on_bad_loss="rollback")
+    with pytest.raises(TrainingError, match=r"step-00000006 was gone back to 3 times, each time with other text"):
+        train(always)
+    bad_from(monkeypatch, range(10**6))
+    with pytest.raises(TrainingError, match="there is no checkpoint to go back to"):
+        train(dataclasses.replace(always, out=str(tmp_path / "other")))
 
 
 # Signals.
