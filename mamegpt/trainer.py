@@ -34,7 +34,7 @@ from mamegpt.errors import CheckpointError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
-from mamegpt.machine import summary
+from mamegpt.machine import hardware, summary
 from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
@@ -103,7 +103,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
         n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
             if first_step == 0:
-                write_json(run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size})
+                write_json(
+                    run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size} | dict(hardware())
+                )
             _describe(config, order, n_parameters, splits, world, first_step, pace.n_steps)
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))
@@ -137,12 +139,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                     step_loss += loss.detach()
 
                 # The update.
-                if config.grad_clip:
-                    nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+                grad_norm = _clipped(model, config.grad_clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
-                metrics.step(step, step_loss, factor * config.lr)
+                metrics.step(step, step_loss, factor * config.lr, grad_norm)
 
                 # Most steps end here.
                 stopping = distributed.any_process(stop.asked, world.device)
@@ -223,6 +224,13 @@ def _describe(
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
         f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
     )
+
+
+def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:
+    """Scale the gradient down to a norm of ``grad_clip`` (0: leave it); returns the norm it had, not yet read."""
+    if grad_clip:
+        return nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:
