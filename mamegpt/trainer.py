@@ -16,7 +16,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,13 +28,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
 from mamegpt.config import TrainConfig
-from mamegpt.console import StepProgress, say
+from mamegpt.console import say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
-from mamegpt.machine import hardware, summary
+from mamegpt.machine import hardware, peak_memory, summary
 from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
@@ -43,6 +43,8 @@ from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.step import SummedLoss, micro_batch
+from mamegpt.terminal import terminal
+from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Watcher, watching
 
 __all__ = ["TrainResult", "train"]
 
@@ -61,8 +63,10 @@ class TrainResult:
     interrupted: bool
 
 
-def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
+def train(config: TrainConfig, *, resume: bool = False, watchers: Sequence[Watcher] = (terminal,)) -> TrainResult:
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
+
+    ``watchers`` hear of its progress, in the main process.
 
     Ctrl-C (or SIGTERM) finishes the step, saves and returns with ``interrupted`` set.
 
@@ -119,7 +123,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
 
         with (
             _stop_on_signal() as stop,
-            StepProgress(pace.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
+            watching(
+                watchers if world.is_main else (),
+                Started(run, config, tokenizer, model if world.size == 1 else None, first_step, pace.n_steps),
+            ) as tell,
         ):
             while step < pace.n_steps and not stopping:
                 # The learning rate of this step.
@@ -159,17 +166,17 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                 # What happened since the last time.
                 now = time.perf_counter()
                 tokens_per_s = metrics.n_unread * targets_per_step / (now - mark)
-                metrics.flush(targets_per_step, now - begin)
+                records = metrics.flush(targets_per_step, now - begin)
                 if not math.isfinite(metrics.losses[-1]):
                     raise TrainingError(
                         f"the loss is {metrics.losses[-1]} at step {step} of {run}; "
                         f"train again with a lower --lr (it was {config.lr:g})"
                     )
                 seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
-                progress.update(step, pace.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
+                tell(Stepped(records, pace.n_steps, tokens_per_s, seconds_left, peak_memory(world.device)))
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
-                    progress.line(f"epoch {order.epochs(step)} ends at step {step} - mean loss {mean:.4f}")
+                    tell(EpochEnded(order.epochs(step), step, mean))
 
                 # How good the model is by now; after the last step, over the whole validation split.
                 if validating:
@@ -178,16 +185,14 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
                         eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
                     )  # fmt: skip
                     metrics.validation(step, quality)
-                    progress.line(
-                        f"step {step}/{pace.n_steps} - validation loss {quality.loss:.4f} - "
-                        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
-                    )
+                    tell(Validated(step, pace.n_steps, quality))
 
                 if saving and world.is_main:
-                    checkpoint.save(
+                    path = checkpoint.save(
                         run / CHECKPOINTS, model, optimizer, step=step, keep=config.keep_checkpoints,
                         elapsed_s=time.perf_counter() - begin, **fingerprints,
                     )  # fmt: skip
+                    tell(Saved(step, path))
                 mark = time.perf_counter()
 
         distributed.barrier()

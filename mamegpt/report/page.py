@@ -22,8 +22,8 @@ NONE = "–"
 Words = dict[str, dict[str, str]]
 
 
-def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime) -> str:
-    """The whole file. ``samples`` are of any of the runs."""
+def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime, refresh_s: int = 0) -> str:
+    """The whole file. ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often."""
     write = _Writer(json.loads(_static("words.json")))
     parts = [
         write.charts(runs),
@@ -37,6 +37,7 @@ def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime) -> str:
     return Template(_static("page.html")).substitute(
         title=_text("豆GPT: " + ", ".join(run.name for run in runs)),
         style=_static("style.css"),
+        refresh=f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else "",
         heading=write.word("report"),
         made=write.word("made", f"{now:%Y-%m-%d %H:%M}"),
         legend="".join(f"<li>{_swatch(i)}{_text(run.name)}</li>" for i, run in enumerate(runs)),
