@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mamegpt.console import counted
 from mamegpt.corpus.clean_steps import STEPS, Normalisation, Step
 from mamegpt.corpus.data_page import html_page, markdown_page
 from mamegpt.corpus.data_report import DataReport
@@ -137,13 +138,15 @@ def clean(
     write_dropped: Path | None = None,
     report: Path | None = None,
     overwrite: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> CleanReport:
     """Clean the documents of ``data`` (as in `read_documents`) and write the kept ones to ``out``, in their order.
 
     ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` leaves steps out, ``only``
     leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
     dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
-    with samples. The same input gives the same files. They appear when everything is done, ``out`` last.
+    with samples. ``on_progress`` hears how many documents were read. The same input gives the same files. They appear
+    when everything is done, ``out`` last.
 
     Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
     to, `DataError` if the corpus cannot be read or nothing of it is kept.
@@ -158,7 +161,7 @@ def clean(
     with ExitStack() as files:
         keep = files.enter_context(write_documents(out))
         drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
-        for document in documents:
+        for document in counted(documents, on_progress):
             cleaned = cleaner(document)
             _count(counts, document, cleaned)
             if not cleaned.reason:

@@ -15,7 +15,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from mamegpt import __version__
-from mamegpt.commands import COMMANDS, train
+from mamegpt.commands import COMMANDS, PARSING, train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import MamegptError
@@ -60,15 +60,14 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
         if isinstance(stream_, io.TextIOWrapper):
             stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
-    config = (tyro.conf.FlagConversionOff,)
     try:
         with _SWITCHES:
             if isinstance(command, dict):
                 code = tyro.extras.subcommand_cli_from_dict(
-                    command, prog="mamegpt", description=__doc_line(), args=arguments, config=config
+                    command, prog="mamegpt", description=_description(), args=arguments, config=PARSING
                 )
             else:
-                code = tyro.cli(command, args=arguments, config=config)
+                code = tyro.cli(command, args=arguments, config=PARSING)
     except MamegptError as error:
         _fail(str(error))
     except OSError as error:
@@ -81,6 +80,11 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
+
+WAY = (
+    "The way: download, extract, clean -> tokenizer -> plan -> train -> generate, play, eval, report -> export; each "
+    "command says the next one. All of it at once, without a network: mamegpt demo"
+)
 
 _SWITCHES = ConstructorRegistry()
 
@@ -105,10 +109,11 @@ def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
     )
 
 
-def __doc_line() -> str:
+def _description() -> str:
+    """What stands above the list of commands: what this is, and the way through them."""
     import mamegpt
 
-    return (mamegpt.__doc__ or "").strip()
+    return f"{(mamegpt.__doc__ or '').strip()}\n\n{WAY}"
 
 
 def _fail(message: str) -> None:

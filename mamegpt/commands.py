@@ -15,15 +15,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mamegpt import __version__
-from mamegpt.config import TrainConfig
-from mamegpt.console import INTERRUPTED, is_terminal, say, sparkline, table, write_stream
+from mamegpt.config import Logger, TrainConfig
+from mamegpt.console import INTERRUPTED, answering, busy, counted, say, sparkline, table, write_stream
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError
 from mamegpt.presets import Recipe, Size, preset
-from mamegpt.run_files import CONFIG_FILE
+from mamegpt.run_files import CONFIG_FILE, REPORT_FILE
 from mamegpt.sampling import Sampling
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "PARSING"]
 
 
 def demo(
@@ -49,23 +49,28 @@ def demo(
     return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
 
 
-def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
+def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, json: bool = False) -> None:
     """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
 
     Args:
         dataset: Data set on the Hub, owner/name.
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
+        json: Print one line of JSON instead of a table.
     """
     from mamegpt.sources import download as fetch
 
-    got = fetch(dataset, cache_dir)
-    say(f"{got.name} lies in {got.folder}")
-    rows = []
-    for name, split in got.splits.items():
-        count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
-        rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
-    say(table(rows))
-    say(f'next: mamegpt extract --dataset {dataset} --keyword "ファミコン" --out topic.txt')
+    with answering(json) as answer:
+        got = fetch(dataset, cache_dir)
+        rows = []
+        for name, split in got.splits.items():
+            count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
+            rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
+        answer(
+            dataclasses.asdict(got),
+            f"{got.name} lies in {got.folder}",
+            table(rows),
+            f'next: mamegpt extract --dataset {dataset} --keyword "ファミコン" --out topic.txt',
+        )
 
 
 def extract(
@@ -83,6 +88,7 @@ def extract(
     text_column: str | None = None,
     title_column: str | None = None,
     txt_layout: Literal["auto", "file", "line", "block"] = "auto",
+    json: bool = False,
 ) -> None:
     """Write the articles that mention a keyword into one file, each as 【title】 and its text.
 
@@ -101,6 +107,7 @@ def extract(
         text_column: Column or key of the text (default: text, or the only one that holds strings).
         title_column: Column or key of the title (default: title).
         txt_layout: One document of a txt file; auto: articles headed 【title】, else pieces of plain text.
+        json: Print one line of JSON instead of a table.
     """
     from mamegpt.corpus.readers import Schema
     from mamegpt.corpus.topic import Topic
@@ -116,12 +123,12 @@ def extract(
             say(line)
         return
 
-    def show(read: int, kept: int) -> None:
-        print(f"\r{read:,} read, {kept:,} kept ", end="", flush=True)
-
-    progress = show if is_terminal() else None
-    report = cut(dataset, split, topic, out, schema=schema, on_start=say, on_progress=progress)
-    say(*([""] if progress else []), report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
+    with answering(json) as answer:
+        with busy("reading") as show:
+            report = cut(
+                dataset, split, topic, out, schema=schema, on_start=say, on_progress=lambda read, kept: show(read)
+            )
+        answer(dataclasses.asdict(report), report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
 
 
 def clean(
@@ -135,6 +142,7 @@ def clean(
     write_dropped: Path | None = None,
     report: Path | None = None,
     overwrite: bool = False,
+    json: bool = False,
 ) -> None:
     """Clean a corpus: edits, rules, personal data, duplicates, test items; all steps in a fixed order and counted.
 
@@ -150,26 +158,31 @@ def clean(
         write_dropped: File for the dropped documents, with the reason (.jsonl).
         report: Page with counts, charts and samples (.html or .md).
         overwrite: Replace files of these names when the new ones are complete.
+        json: Print one line of JSON instead of a table.
     """
     from mamegpt.clean import clean as run_steps
 
-    done = run_steps(
-        data,
-        out,
-        split=split,
-        normalisation=normalisation,
-        without=without,
-        only=only,
-        against=against,
-        write_dropped=write_dropped,
-        report=report,
-        overwrite=overwrite,
-    )
-    say(
-        table(done.rows()),
-        f"wrote {done.out} in {done.elapsed_s:.1f} s",
-        f"next: mamegpt tokenizer --data {out} --out jp_tok",
-    )
+    with answering(json) as answer:
+        with busy("cleaning") as show:
+            done = run_steps(
+                data,
+                out,
+                split=split,
+                normalisation=normalisation,
+                without=without,
+                only=only,
+                against=against,
+                write_dropped=write_dropped,
+                report=report,
+                overwrite=overwrite,
+                on_progress=show,
+            )
+        answer(
+            dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
+            table(done.rows()),
+            f"wrote {done.out} in {done.elapsed_s:.1f} s",
+            f"next: mamegpt tokenizer --data {out} --out jp_tok",
+        )
 
 
 def tokenizer(
@@ -181,6 +194,7 @@ def tokenizer(
     character_coverage: float = 0.9995,
     max_characters: int = 10_000_000,
     overwrite: bool = False,
+    json: bool = False,
 ) -> None:
     """Train a SentencePiece tokenizer that loses nothing; rare characters are spelt in bytes.
 
@@ -193,31 +207,34 @@ def tokenizer(
         character_coverage: Share of the text's characters that get a piece of their own.
         max_characters: Learn from a sample of this many characters (0: from all).
         overwrite: Replace files of that name.
+        json: Print one line of JSON instead of a table.
     """
     from mamegpt.sources import read_texts
     from mamegpt.tokenizer import train_tokenizer
 
-    report = train_tokenizer(
-        read_texts(data, split),
-        out,
-        vocab_size=vocab_size,
-        model_type=model_type,
-        character_coverage=character_coverage,
-        max_characters=max_characters or None,
-        overwrite=overwrite,
-    )
-    say(
-        f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
-        f"in {report.elapsed_s:.1f} s",
-        table(
-            [
-                ("characters per token", f"{report.characters_per_token:.3f}"),
-                ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
-                ("long lines split", f"{report.n_lines_split:,}"),
-            ]
-        ),
-        f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {report.path} --out runs/first",
-    )
+    with answering(json) as answer:
+        with busy("training a tokenizer") as show:
+            report = train_tokenizer(
+                counted(read_texts(data, split), show),
+                out,
+                vocab_size=vocab_size,
+                model_type=model_type,
+                character_coverage=character_coverage,
+                max_characters=max_characters or None,
+                overwrite=overwrite,
+            )
+        rows = [
+            ("characters per token", f"{report.characters_per_token:.3f}"),
+            ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
+            ("long lines split", f"{report.n_lines_split:,}"),
+        ]
+        answer(
+            dataclasses.asdict(report),
+            f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
+            f"in {report.elapsed_s:.1f} s",
+            table(rows),
+            f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {report.path} --out runs/first",
+        )
 
 
 def tokenizer_report(
@@ -227,6 +244,7 @@ def tokenizer_report(
     compare: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     max_characters: int = 1_000_000,
+    json: bool = False,
 ) -> None:
     """What a tokenizer does to a text it was not trained on, alone or beside others.
 
@@ -237,11 +255,21 @@ def tokenizer_report(
         compare: Other tokenizers, given as the first one.
         words: Words to show the splits of (default: ten that tell much).
         max_characters: Read documents until there are this many characters (0: all).
+        json: Print one line of JSON instead of tables.
     """
     from mamegpt.sources import read_texts
     from mamegpt.tokenizer_report import report
 
-    say(report([model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None))
+    with answering(json) as answer:
+        with busy("measuring"):
+            found = report(
+                [model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None
+            )
+        facts = dataclasses.asdict(found)
+        del facts["text"]
+        answer(
+            facts, found.text, f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {model} --out runs/first"
+        )
 
 
 def plan(
@@ -272,18 +300,18 @@ def plan(
         if minutes is not None or data or tokenizer or vocab_size or device != "auto":
             raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
         planned = plan_cluster(cluster)
-        say(json_format.dumps(planned.to_dict()) if json else planned.table())
+        with answering(json) as answer:
+            answer(planned.to_dict(), planned.table())
         return
     from mamegpt.plan import make_plan
 
-    made = make_plan(
-        minutes=10.0 if minutes is None else minutes, data=data, split=split, tokenizer=tokenizer,
-        vocab_size=vocab_size, device=device,
-    )  # fmt: skip
-    if json:
-        say(json_format.dumps(made.to_dict(), ensure_ascii=False))
-        return
-    say(made.table(), f"next: {made.next_command(data, tokenizer)}")
+    with answering(json) as answer:
+        with busy("measuring"):
+            made = make_plan(
+                minutes=10.0 if minutes is None else minutes, data=data, split=split, tokenizer=tokenizer,
+                vocab_size=vocab_size, device=device,
+            )  # fmt: skip
+        answer(made.to_dict(), made.table(), f"next: {made.next_command(data, tokenizer)}")
 
 
 def train(
@@ -292,6 +320,9 @@ def train(
     recipe: Recipe = "mame",
     resume: Path | None = None,
     resume_intact: bool = False,
+    log: tuple[Logger, ...] = (),
+    report: bool = False,
+    json: bool = False,
 ) -> int:
     """Train a model on text, or go on with a run that was stopped.
 
@@ -300,11 +331,18 @@ def train(
         recipe: mame, or seed for the model and the training of the original training.py.
         resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
         resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
+        log: Write the figures also for these loggers (in the run's folder; trackio has a place of its own).
+        report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
+        json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
     if recipe == "seed" and size != "5m":
         raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
     if resume_intact and resume is None:
         raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+    from mamegpt.loggers import logger
+    from mamegpt.report import report as write_report
+    from mamegpt.report.live import live_report
+    from mamegpt.terminal import json_lines, terminal
     from mamegpt.trainer import train as fit
 
     if resume is not None:
@@ -320,15 +358,24 @@ def train(
         if size != "5m":
             raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
         config = with_shape_of_start(config, recipe)
-    result = fit(config, resume=resume is not None, intact=resume_intact)
-    if result.interrupted:
-        say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
-        return INTERRUPTED
-    say(
-        f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}",
-        f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
-        f'next: mamegpt generate --model {result.out} --prompt "日本の"',
-    )
+    with answering(json) as answer:
+        watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
+        result = fit(config, resume=resume is not None, intact=resume_intact, watchers=watchers)
+        facts = {
+            "event": "interrupted" if result.interrupted else "done", "run": str(result.out), "step": result.step,
+            "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
+        }  # fmt: skip
+        if result.interrupted:
+            answer(facts, f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+            return INTERRUPTED
+        if report:
+            write_report([result.out], result.out / REPORT_FILE)
+        answer(
+            facts,
+            f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}",
+            f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
+            f'next: mamegpt generate --model {result.out} --prompt "日本の"',
+        )
     return 0
 
 
@@ -352,21 +399,17 @@ def evaluate(
     """
     from mamegpt.scoring import score
 
-    quality = score(model, data, split, spm_file=spm_file, device=device)
-    if json:
-        say(json_format.dumps(dataclasses.asdict(quality)))
-        return
-    say(
-        table(
-            [
-                ("bits per character", f"{quality.bits_per_character:.4f}"),
-                ("bits per byte", f"{quality.bits_per_byte:.4f}"),
-                ("loss (nats per token)", f"{quality.loss:.4f}"),
-                ("tokens", f"{quality.n_tokens:,}"),
-                ("characters", f"{quality.n_characters:,}"),
-            ]
-        )
-    )
+    with answering(json) as answer:
+        with busy("evaluating"):
+            quality = score(model, data, split, spm_file=spm_file, device=device)
+        rows = [
+            ("bits per character", f"{quality.bits_per_character:.4f}"),
+            ("bits per byte", f"{quality.bits_per_byte:.4f}"),
+            ("loss (nats per token)", f"{quality.loss:.4f}"),
+            ("tokens", f"{quality.n_tokens:,}"),
+            ("characters", f"{quality.n_characters:,}"),
+        ]
+        answer(dataclasses.asdict(quality), table(rows), f'next: mamegpt generate --model {model} --prompt "日本の"')
 
 
 def generate(
@@ -446,6 +489,7 @@ def export(
     dry_run: bool = False,
     spm_file: str = "",
     overwrite: bool = False,
+    json: bool = False,
 ) -> None:
     """Write what transformers or llama.cpp load, and compare it with the model before saying it is done.
 
@@ -459,6 +503,7 @@ def export(
         dry_run: With --push: show what would go up, and upload nothing.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         overwrite: Replace a folder of that name when the new one is complete.
+        json: Print one line of JSON instead of tables.
     """
     from mamegpt.hub import is_hub_name
     from mamegpt.publish import export_pretrained
@@ -472,15 +517,19 @@ def export(
         raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
     if push and to == "all":
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
-    report = export_pretrained(model, out, to, gguf_type=gguf_type, spm_file=spm_file, name=push, overwrite=overwrite)
-    say(
-        f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
-        f"next: see docs/serving.md for what runs {report.out}"
-        if to == "gguf"
-        else f'next: mamegpt generate --model {report.out / "hf" if to == "all" else report.out} --prompt "日本の"',
-    )
-    if push:
-        say(upload(report.out, push, dry_run=dry_run))
+    with answering(json) as answer:
+        report = export_pretrained(
+            model, out, to, gguf_type=gguf_type, spm_file=spm_file, name=push, overwrite=overwrite
+        )
+        answer(
+            dataclasses.asdict(report),
+            f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
+            f"next: see docs/serving.md for what runs {report.out}"
+            if to == "gguf"
+            else f'next: mamegpt generate --model {report.out / "hf" if to == "all" else report.out} --prompt "日本の"',
+        )
+        if push:
+            say(upload(report.out, push, dry_run=dry_run))
 
 
 def report(
@@ -498,15 +547,49 @@ def report(
     if not runs:
         raise ConfigError("name at least one run, such as: mamegpt report runs/first")
     write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
-    say(f"{out}: open it with any browser")
+    say(
+        f"{out}: open it with any browser",
+        f"next: mamegpt export --model {runs[-1]} --out {runs[-1].name}-hf",
+    )
 
 
-def doctor() -> None:
-    """What this machine can do, and what mamegpt would choose on it."""
+def doctor(json: bool = False) -> None:
+    """What this machine can do, and what mamegpt would choose on it.
+
+    Args:
+        json: Print one line of JSON instead of a table.
+    """
     from mamegpt.machine import facts
 
-    say(f"mamegpt {__version__}", table(facts(Path())))
+    with answering(json) as answer:
+        found = facts(Path())
+        answer(
+            {"mamegpt": __version__, **dict(found)},
+            f"mamegpt {__version__}",
+            table(found),
+            "next: mamegpt demo, or mamegpt plan --minutes 10",
+        )
 
+
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]) -> None:
+    """Print a script with which a shell completes commands and options.
+
+    bash: mamegpt completion bash > ~/.local/share/bash-completion/completions/mamegpt
+
+    zsh: mamegpt completion zsh > _mamegpt, in a folder of $fpath
+
+    fish: mamegpt completion fish > ~/.config/fish/completions/mamegpt.fish
+
+    Args:
+        shell: Shell to write for.
+    """
+    tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="mamegpt", args=["--tyro-write-completion", shell, "-"], config=PARSING
+    )
+
+
+PARSING = (tyro.conf.FlagConversionOff,)
+"""How tyro reads every command line: a switch may be followed by True or False."""
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -523,4 +606,5 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "export": export,
     "doctor": doctor,
+    "completion": completion,
 }

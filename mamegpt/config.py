@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from mamegpt.errors import CheckpointError, ConfigError
 
-__all__ = ["ABSENT", "ModelConfig", "Precision", "TrainConfig"]
+__all__ = ["ABSENT", "Logger", "ModelConfig", "Precision", "TrainConfig"]
 
 Precision = Literal["auto", "bf16", "fp32"]
+Logger = Literal["tensorboard", "trackio", "wandb"]
 
 ABSENT: dict[str, tuple[str, ...]] = {
     "custom-gpt": ("ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings"),
@@ -132,7 +133,7 @@ class TrainConfig:
     batch_size: int = 16
     """Windows of --context-length tokens in one step, over all processes."""
     micro_batch_size: int = 0
-    """Windows in one forward pass of one process; fewer need less memory (0: 4,096 tokens on a CPU, else all)."""
+    """Windows in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU, else all)."""
     max_steps: int = 2000
     """Optimizer steps."""
     minutes: float = 0.0

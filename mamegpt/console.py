@@ -1,18 +1,20 @@
-"""What a person sees in the terminal: lines, one live progress line, and small curves."""
+"""What a command prints: lines and tables for a person, JSON for a machine, a live count while a long step goes on."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
-from collections.abc import Iterable, Sequence
-from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, Protocol, TypeVar
 
 __all__ = [
-    "INTERRUPTED", "StepProgress", "columns", "duration", "is_terminal", "say", "sparkline", "table", "write_stream",
+    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "duration", "is_terminal", "say", "sparkline",
+    "table", "write_stream",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
@@ -72,52 +74,53 @@ def write_stream(prompt: str, pieces: Iterable[str]) -> None:
     print(flush=True)
 
 
-class StepProgress:
-    """One live line while steps go by: step, loss, tokens per second, time left.
+class Answer(Protocol):
+    """What `answering` yields."""
 
-    In a terminal the line is redrawn; elsewhere a plain line is printed every ``every`` steps. A ``quiet`` one
-    prints nothing (the other processes of a parallel run).
+    def __call__(self, facts: Mapping[str, Any], *lines: str) -> None:
+        """Print the result of a command, as facts or as lines."""
+
+
+@contextmanager
+def answering(as_json: bool) -> Iterator[Answer]:
+    """Yield a function that prints the lines it is given; with ``as_json``, the facts as one line of JSON instead.
+
+    With ``as_json`` whatever else is said meanwhile goes to standard error, so that standard output is JSON only.
     """
+    if not as_json:
+        yield lambda facts, *lines: say(*lines)
+        return
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield lambda facts, *lines: print(json.dumps(facts, ensure_ascii=False, default=str), file=out, flush=True)
 
-    def __init__(self, total: int, done: int, every: int, quiet: bool = False) -> None:
-        self.every, self.quiet = every, quiet
-        self.live: Progress | None = None
-        if is_terminal() and not quiet:
-            self.live = Progress(
-                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-                BarColumn(bar_width=None),
-                TextColumn("loss {task.fields[loss]:.4f}"),
-                TextColumn("{task.fields[rate]:,.0f} tokens/s"),
-                TimeRemainingColumn(compact=True),
-                console=Console(file=sys.stdout),
-                expand=True,
-            )
-            self.task = self.live.add_task("train", total=total, completed=done, loss=float("nan"), rate=0.0)
 
-    def __enter__(self) -> StepProgress:
-        if self.live:
-            self.live.start()
-        return self
+@contextmanager
+def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """In a terminal, show what a long step does and for how long; yields a function that takes how far it has come.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
+    With a ``total`` there is a bar. Elsewhere nothing is shown.
+    """
+    if not is_terminal():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    def update(self, step: int, total: int, loss: float, tokens_per_s: float, seconds_left: float) -> None:
-        """``step`` steps of ``total`` are done; ``loss`` is their latest, in nats per token."""
-        if self.live:
-            self.live.update(self.task, completed=step, total=total, loss=loss, rate=tokens_per_s)
-        elif not self.quiet and (step % self.every == 0 or step == total):
-            minutes, seconds = divmod(round(seconds_left), 60)
-            say(f"step {step}/{total} - loss {loss:.4f} - {tokens_per_s:,.0f} tokens/s - {minutes}:{seconds:02} left")
+    kinds = [BarColumn(), TimeRemainingColumn(compact=True)] if total else [TimeElapsedColumn()]
+    bar = Progress(
+        SpinnerColumn("line"), TextColumn("{task.description} {task.fields[count]}"), *kinds, transient=True,
+        console=Console(file=sys.stdout),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(what, total=total, count="")
+        of = f"/{total:,}" if total else ""
+        yield lambda done: bar.update(task, completed=done, count=f"{done:,}{of}")
 
-    def line(self, text: str) -> None:
-        """Print a line above the live one."""
-        if self.quiet:
-            return
-        if self.live:
-            self.live.console.print(text, highlight=False, markup=False)
-        else:
-            say(text)
+
+def counted(items: Iterable[T], show: Callable[[int], None], every: int = 100) -> Iterator[T]:
+    """Yield items as they come, and show how many there were, as `busy` takes it."""
+    for i, item in enumerate(items):
+        if i % every == 0:
+            show(i)
+        yield item

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mamegpt.config import TrainConfig
-from mamegpt.console import INTERRUPTED, say, sparkline, table
+from mamegpt.console import INTERRUPTED, busy, counted, say, sparkline, table
 from mamegpt.errors import ConfigError
 from mamegpt.extract import extract
 from mamegpt.files import atomic_write
@@ -45,7 +45,8 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
 
     say("", "2/5  tokenizer")
     vocab_size = vocab_size or (TEXT_VOCAB_SIZE if data else STORY_VOCAB_SIZE)
-    report = train_tokenizer(read_texts(text), out / "tokenizer", vocab_size=vocab_size)
+    with busy("training a tokenizer") as show:
+        report = train_tokenizer(counted(read_texts(text), show), out / "tokenizer", vocab_size=vocab_size)
     say(
         f"{report.path}: {report.vocab_size:,} pieces in {report.elapsed_s:.1f} s, "
         f"{report.characters_per_token:.2f} characters per token"

@@ -25,9 +25,9 @@ __all__ = ["Metrics", "last_quality", "read_metrics"]
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The records of a run, in order; none if nothing was written yet.
 
-    Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``tokens`` and ``elapsed_s`` since the run began; of a
-    validation: ``step`` and ``quality``, the fields of `mamegpt.evaluate.Quality`. Half a line, which a killed
-    process leaves, is passed over.
+    Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
+    ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of
+    `mamegpt.evaluate.Quality`. Half a line, which a killed process leaves, is passed over.
     """
     path = run / METRICS_FILE
     records = []
@@ -56,7 +56,7 @@ class Metrics:
         self.path, self.write = run / METRICS_FILE, write
         self.losses: list[float] = []
         self.quality: Quality | None = None
-        self._unread: list[tuple[int, float, Tensor]] = []
+        self._unread: list[tuple[int, float, Tensor, Tensor]] = []
         records = [record for record in read_metrics(run) if record["step"] <= first_step]
         self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
         if digest and self.path.exists() and self._hash.hexdigest() != digest:
@@ -83,19 +83,23 @@ class Metrics:
         """Steps since the last `flush`."""
         return len(self._unread)
 
-    def step(self, step: int, loss: Tensor, lr: float) -> None:
-        """Remember one step; ``loss`` is this process's share of it."""
-        self._unread.append((step, lr, loss))
+    def step(self, step: int, loss: Tensor, lr: float, grad_norm: Tensor) -> None:
+        """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` that of all."""
+        self._unread.append((step, lr, loss, grad_norm))
 
-    def flush(self, targets_per_step: int, elapsed_s: float) -> None:
-        """Add the losses up over all processes and write a line for each step."""
-        losses = sum_over_processes(torch.stack([loss for _, _, loss in self._unread])).tolist()
-        self._append(
-            {"step": step, "loss": loss, "lr": lr, "tokens": step * targets_per_step, "elapsed_s": elapsed_s}
-            for (step, lr, _), loss in zip(self._unread, losses, strict=True)
-        )
+    def flush(self, targets_per_step: int, elapsed_s: float) -> list[dict[str, Any]]:
+        """Add the losses up over all processes, write a line for each step, and return these records."""
+        steps, rates, shares, norms = zip(*self._unread, strict=True)
+        losses = sum_over_processes(torch.stack(shares)).tolist()
+        records = [
+            {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": step * targets_per_step,
+             "elapsed_s": elapsed_s}
+            for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
+        ]  # fmt: skip
+        self._append(records)
         self.losses += losses
         self._unread.clear()
+        return records
 
     def validation(self, step: int, quality: Quality) -> None:
         """Write what a validation found."""

@@ -3,13 +3,25 @@
 config.json       every setting            tokens/           the text as token shards, if it was not one already
 tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
 checkpoints/      see `checkpoint`         machine.json      what it was started on
+evaluation.json   what was measured later, if anything was; report.html, if it was asked for
 """
 
-__all__ = ["CHECKPOINTS", "CONFIG_FILE", "MACHINE_FILE", "METRICS_FILE", "TOKENIZER_FILE", "TOKENS"]
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG_FILE",
+    "EVALUATION_FILE",
+    "MACHINE_FILE",
+    "METRICS_FILE",
+    "REPORT_FILE",
+    "TOKENIZER_FILE",
+    "TOKENS",
+]
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.model"
 MACHINE_FILE = "machine.json"
 METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"

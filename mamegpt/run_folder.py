@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from mamegpt import checkpoint, distributed
 from mamegpt.config import TrainConfig
-from mamegpt.console import say
+from mamegpt.console import busy, counted, say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
 from mamegpt.files import atomic_write, write_json
@@ -100,10 +100,11 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
     if world.is_main and not (run / TOKENS).exists():
         say(f"tokenizing {config.data} ...")
         begin = time.perf_counter()
-        texts = {"train": read_texts(config.data, config.split)}
-        if config.val_data:
-            texts["val"] = read_texts(config.val_data, config.val_split)
-        meta = write_shards(run / TOKENS, texts, tokenizer, val_fraction=config.val_fraction, source=config.data)
+        with busy("tokenizing") as show:
+            texts = {"train": counted(read_texts(config.data, config.split), show)}
+            if config.val_data:
+                texts["val"] = read_texts(config.val_data, config.val_split)
+            meta = write_shards(run / TOKENS, texts, tokenizer, val_fraction=config.val_fraction, source=config.data)
         train = meta.splits["train"]
         say(
             f"{train.n_tokens:,} tokens of {train.n_documents:,} documents, "

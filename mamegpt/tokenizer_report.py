@@ -20,6 +20,7 @@ from mamegpt.tokenizer import Tokenizer
 
 __all__ = [
     "WORDS",
+    "Comparison",
     "Fit",
     "JsonTokenizer",
     "fit",
@@ -181,21 +182,32 @@ FIT_ROWS = (
 )
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What several tokenizers did to one text: the numbers by tokenizer, and all of it as lines of plain ``text``."""
+
+    n_documents: int
+    n_characters: int
+    fits: dict[str, Fit]
+    text: str
+
+
 def report(
     tokenizers: Sequence[str],
     texts: Iterable[str],
     *,
     words: Sequence[str] = (),
     max_characters: int | None = None,
-) -> str:
-    """The comparison of ``tokenizers`` (as `open_tokenizer` takes them) on ``texts``, as lines of plain text.
+) -> Comparison:
+    """The comparison of ``tokenizers`` (as `open_tokenizer` takes them) on ``texts``.
 
     Odd pieces are those of the first. Raises what `open_tokenizer` raises, and `TokenizerError` if there is no text.
     """
     opened = [open_tokenizer(name) for name in tokenizers]
     held = list(_up_to(texts, max_characters))
     fits = [fit(tokenizer, held) for tokenizer in opened]
-    lines = [f"{len(held):,} documents, {sum(map(len, held)):,} characters"]
+    n_characters = sum(map(len, held))
+    lines = [f"{len(held):,} documents, {n_characters:,} characters"]
     lines += _columns(("", *FIT_ROWS), [(name, *found.column()) for name, found in zip(tokenizers, fits, strict=True)])
     lines += ["", f"longest pieces of {tokenizers[0]}", "  " + " ".join(map(_visible, longest_pieces(opened[0])))]
     for what, pieces in odd_pieces(opened[0]).items():
@@ -204,7 +216,7 @@ def report(
     lines += ["", "how words are cut"]
     for word in words or WORDS:
         lines.append("  " + "    ".join(split_word(tokenizer, word) for tokenizer in opened))
-    return "\n".join(lines)
+    return Comparison(len(held), n_characters, dict(zip(tokenizers, fits, strict=True)), "\n".join(lines))
 
 
 def fit(tokenizer: AnyTokenizer, texts: Iterable[str]) -> Fit:

@@ -18,7 +18,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,13 +31,13 @@ from torch.nn.parallel import DistributedDataParallel
 from mamegpt import checkpoint, distributed
 from mamegpt.checkpoint import State
 from mamegpt.config import TrainConfig
-from mamegpt.console import StepProgress, say
+from mamegpt.console import say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
-from mamegpt.machine import summary
+from mamegpt.machine import hardware, peak_memory, summary
 from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
@@ -47,6 +47,8 @@ from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.step import SummedLoss, micro_batch, product_dtype
+from mamegpt.terminal import terminal
+from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Watcher, watching
 
 __all__ = ["TrainResult", "train"]
 
@@ -67,12 +69,14 @@ class TrainResult:
     interrupted: bool
 
 
-def train(config: TrainConfig, *, resume: bool = False, intact: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig, *, resume: bool = False, intact: bool = False, watchers: Sequence[Watcher] = (terminal,)
+) -> TrainResult:
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
 
     With ``intact``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun`` starts
     again after a process died goes on by itself. Ctrl-C (or SIGTERM) finishes the step, saves and returns with
-    ``interrupted`` set.
+    ``interrupted`` set. ``watchers`` hear of its progress, in the main process.
 
     Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
     in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
@@ -81,11 +85,11 @@ def train(config: TrainConfig, *, resume: bool = False, intact: bool = False) ->
     resume = resume or (distributed.started_again() and (Path(config.out) / CONFIG_FILE).exists())
     while True:
         with contextlib.suppress(RolledBack):
-            return _train(config, resume, intact)
+            return _train(config, resume, intact, watchers)
         resume = True  # for the checkpoint now says what to pass over
 
 
-def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
+def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[Watcher]) -> TrainResult:
     """One way from a start, or from a checkpoint, to the end of the run, to a signal, or to a bad loss."""
     with distributed.join(config.device) as world, own_folder(config, resume, world) as run:
         tokenizer = run_tokenizer(config, run, world)
@@ -120,7 +124,9 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
         n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
             if first_step == 0:
-                write_json(run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size})
+                write_json(
+                    run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size} | dict(hardware())
+                )
             _describe(config, order, n_parameters, splits, world, first_step, pace.n_steps)
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))
@@ -134,7 +140,10 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
 
         with (
             _stop_on_signal() as stop,
-            StepProgress(pace.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
+            watching(
+                watchers if world.is_main else (),
+                Started(run, config, tokenizer, model if world.size == 1 else None, first_step, pace.n_steps),
+            ) as tell,
         ):
             while step < pace.n_steps and not stopping:
                 # The learning rate of this step.
@@ -143,9 +152,8 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                     group["lr"] = group["peak_lr"] * factor
 
                 # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
-                x, y = order.batch(
-                    train_tokens, step + first.skipped, world.rank, world.size
-                )  # 2 x (share, context_length)
+                # 2 x (share, context_length)
+                x, y = order.batch(train_tokens, step + first.skipped, world.rank, world.size)
                 inputs, targets = (torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y))
                 step_loss = torch.zeros((), device=world.device)
                 for micro in range(n_micro):
@@ -156,12 +164,11 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                     step_loss += loss.detach()
 
                 # The update.
-                if config.grad_clip:
-                    nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+                grad_norm = _clipped(model, config.grad_clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
-                metrics.step(step, step_loss, factor * config.lr)
+                metrics.step(step, step_loss, factor * config.lr, grad_norm)
 
                 # Most steps end here.
                 stopping = distributed.any_process(stop.asked, world.device)
@@ -179,18 +186,20 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                 now = time.perf_counter()
                 n_new = metrics.n_unread
                 tokens_per_s = n_new * targets_per_step / (now - mark)
-                metrics.flush(targets_per_step, now - begin)
+                records = metrics.flush(targets_per_step, now - begin)
                 if bad := bad_loss(metrics.losses, n_new) or (weights_not_finite(model, step) if saving else None):
                     told = f"{bad} of {run}, at {factor:.2f} of the peak learning rates"
                     if config.on_bad_loss == "stop":
                         raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
-                    progress.line(roll_back(run / CHECKPOINTS, step, now - begin, told, world))
+                    way_back = roll_back(run / CHECKPOINTS, step, now - begin, told, world)
+                    if world.is_main:
+                        say(way_back)
                     raise RolledBack
                 seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
-                progress.update(step, pace.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
+                tell(Stepped(records, pace.n_steps, tokens_per_s, seconds_left, peak_memory(world.device)))
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
-                    progress.line(f"epoch {order.epochs(seen)} ends at step {step} - mean loss {mean:.4f}")
+                    tell(EpochEnded(order.epochs(seen), step, mean))
 
                 # How good the model is by now; after the last step, over the whole validation split and in float32.
                 if validating:
@@ -200,16 +209,14 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                         product_dtype=None if is_last else product_dtype(config.precision),
                     )  # fmt: skip
                     metrics.validation(step, quality)
-                    progress.line(
-                        f"step {step}/{pace.n_steps} - validation loss {quality.loss:.4f} - "
-                        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
-                    )
+                    tell(Validated(step, pace.n_steps, quality))
 
                 if saving and world.is_main:
                     state = dataclasses.replace(
                         first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
                     )
-                    checkpoint.save(run / CHECKPOINTS, model, optimizer, state, keep=config.keep_checkpoints)
+                    path = checkpoint.save(run / CHECKPOINTS, model, optimizer, state, keep=config.keep_checkpoints)
+                    tell(Saved(step, path))
                 mark = time.perf_counter()
 
         distributed.barrier()
@@ -245,6 +252,13 @@ def _describe(
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
         f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
     )
+
+
+def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:
+    """Scale the gradient down to a norm of ``grad_clip`` (0: leave it); returns the norm it had, not yet read."""
+    if grad_clip:
+        return nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:

@@ -26,7 +26,7 @@ from mamegpt.errors import ConfigError, OutputError
 
 NAMES = [
     "demo", "download", "extract", "clean", "tokenizer", "tokenizer-report", "plan", "train", "eval", "generate",
-    "play", "report", "export", "doctor",
+    "play", "report", "export", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_help_of_a_command_names_every_option(mame: Mame, name: str) -> None:
     code, out, _ = mame(name, "--help")
     assert code == 0
     for option in inspect.signature(COMMANDS[name]).parameters:
-        if option not in ("config", "sampling"):
+        if option not in ("config", "sampling", "shell"):
             assert f"--{option.replace('_', '-')} " in out or f" [{option.upper().removesuffix('S')} ...]" in out, (
                 option
             )
@@ -199,7 +199,9 @@ def test_eval_prints_the_same_numbers_as_table_and_as_json(mame: Mame, little: L
     code, out, err = mame(*words, "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     quality = json.loads(out)
-    rows = dict(line.strip().rsplit("  ", 1) for line in mame(*words)[1].splitlines())
+    *lines, last_line = mame(*words)[1].splitlines()
+    assert last_line == f'next: mamegpt generate --model {little.run} --prompt "日本の"'
+    rows = dict(line.strip().rsplit("  ", 1) for line in lines)
     assert {name.strip(): value.strip() for name, value in rows.items()} == {
         "bits per character": f"{quality['bits_per_character']:.4f}",
         "bits per byte": f"{quality['bits_per_byte']:.4f}",
@@ -347,4 +349,6 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
     assert (code, errors) == (0, "")
     row = next(line for line in printed.splitlines() if "characters per token" in line)
     assert row.split()[-1] == row.split()[-2]
-    assert printed.splitlines()[-1].split()[0] == printed.splitlines()[-1].split()[1]
+    *_, words, after = printed.splitlines()
+    assert words.split()[0] == words.split()[1]
+    assert after == f"next: mamegpt train --data {stories_txt} --tokenizer {stories_model} --out runs/first"

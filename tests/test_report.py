@@ -70,7 +70,7 @@ def test_curves_are_the_lines_of_the_metrics(little: Little) -> None:
     assert run.curve("tokens", "loss") == [(step["tokens"], step["loss"]) for step in steps]
     times = [x for x, _ in run.curve("elapsed_s", "lr")]
     assert times == sorted(set(times)) and times[-1] == steps[-1]["elapsed_s"]
-    assert run.curve("step", "grad_norm") == []
+    assert run.curve("step", "grad_norm") == [(step["step"], step["grad_norm"]) for step in steps]
     quality = records[-1]["quality"]
     for axis in AXES:
         ((x, y),) = run.validated(axis, "bits_per_character")
@@ -180,7 +180,7 @@ def test_the_numbers_in_it_are_the_runs(written: str, little: Little) -> None:
 @pytest.mark.parametrize("axis", AXES)
 def test_every_chart_is_there_for_every_axis(written: str, axis: str) -> None:
     charts = re.findall(rf'<div class="by-{axis}">(<svg.*?</svg>)</div>', written)
-    assert len(charts) == 4  # no gradient norm
+    assert len(charts) == 5
     for chart in charts:
         lines = ElementTree.fromstring(chart).findall("path")
         assert {"c0", "c1"} <= {name for line in lines for name in line.attrib["class"].split()}
@@ -204,9 +204,31 @@ def test_settings_that_differ_stand_out(little: Little, tmp_path: Path) -> None:
     shutil.copytree(little.run, other)
     settings = json.loads((other / "config.json").read_text(encoding="utf-8"))
     (other / "config.json").write_text(json.dumps(settings | {"lr": 0.125}), encoding="utf-8")
-    html = page([read_run(little.run), read_run(other)], [], [], datetime(2026, 1, 2))
+    html = page([read_run(little.run), read_run(other)], [], datetime(2026, 1, 2))
     assert re.findall(r'<tr class="differs"><th>([\w-]+)</th>', html) == ["--lr"]
     assert "<td>0.125</td>" in html and "2026-01-02" in html
+
+
+def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Little, tmp_path: Path) -> None:
+    machine = json.loads((little.run / "machine.json").read_text(encoding="utf-8"))
+    other = tmp_path / "other"
+    shutil.copytree(little.run, other)
+    (other / "machine.json").write_text(json.dumps({"processor": "a <fast> one"}), encoding="utf-8")
+    scores = {"model": "x", "jcqa": {"accuracy": 0.25, "right": 1119}, "loss": 2.5, "done": True, "each": [1, 2]}
+    (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
+    html = page([read_run(little.run), read_run(other)], [], datetime(2026, 1, 2))
+    assert f"<th>processor</th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
+    assert "<th>processes</th><td>1</td><td>–</td>" in html
+    assert [read_run(run).evaluation for run in (little.run, other)] == [
+        {}, {"jcqa.accuracy": "0.25", "jcqa.right": "1,119", "loss": "2.5"},
+    ]  # fmt: skip
+    assert "<th>jcqa.accuracy</th><td>–</td><td>0.25</td>" in html
+    assert "Evaluation" not in page([read_run(little.run)], [], datetime(2026, 1, 2))
+    (other / "machine.json").unlink()
+    (other / "evaluation.json").write_text("[1]", encoding="utf-8")
+    assert read_run(other).machine == {}
+    with pytest.raises(CheckpointError, match=r"evaluation.json does not hold a JSON object"):
+        page([read_run(other)], [], datetime(2026, 1, 2))
 
 
 def test_mistakes_are_one_line_and_change_nothing(

@@ -111,7 +111,9 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     assert "".join(split_word(other, "𠮷野家").split("|")).startswith("<F0><A0><AE><B7>")
     assert split_word(other, "abc") == "a|b|c" and split_word(other, "<end>") == "<|e|n|d|>"
     assert fit(other, NASTY).round_trips == 1 and fit(other, NASTY).byte_rate > 0.3
-    printed = report([str(stories_model), str(byte_level)], TEXTS, words=["豆腐"], max_characters=1000).splitlines()
+    printed = report(
+        [str(stories_model), str(byte_level)], TEXTS, words=["豆腐"], max_characters=1000
+    ).text.splitlines()
     n_read = next(n for n in range(1, 31) if sum(map(len, TEXTS[:n])) >= 1000)
     assert printed[0] == f"{n_read} documents, {sum(map(len, TEXTS[:n_read])):,} characters"
     assert all(line.strip().startswith(name) for line, name in zip(printed[2:], FIT_ROWS, strict=False))

@@ -89,8 +89,18 @@ def test_metrics_hold_every_step_and_every_validation_in_order(config: TrainConf
             factor = lr_factor(record["step"] - 1, 12, config.warmup_fraction, config.cooldown_fraction)
             assert record["lr"] == pytest.approx(config.lr * factor)
             assert record["tokens"] == record["step"] * config.batch_size * config.context_length
+            assert 0 < record["grad_norm"] < 100
     elapsed = [record["elapsed_s"] for record in found if "elapsed_s" in record]
     assert elapsed == sorted(elapsed)
+
+
+def test_the_norm_written_is_the_one_before_clipping(config: TrainConfig, tmp_path: Path) -> None:
+    norms = []
+    for grad_clip in (0.0, 1e-3):
+        run = tmp_path / f"{grad_clip}"
+        train(dataclasses.replace(config, out=str(run), grad_clip=grad_clip, max_steps=1, val_fraction=0.0))
+        norms.append(records(run)[0]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1]) and norms[0] > 1e-3
 
 
 def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfig) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from safetensors import SafetensorError
 
-from mamegpt.console import say, table
+from mamegpt.console import busy, say, table
 from mamegpt.errors import ExportError, ModelError, OutputError
 from mamegpt.export.gates import Gate, make_cases
 from mamegpt.export.model_card import Facts, model_card
@@ -84,7 +84,8 @@ def export_model(
     model = loaded.model.eval()
     gates: dict[Target, list[Gate]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
-        cases = make_cases(model, loaded.tokenizer, texts, source)
+        with busy("asking the model itself"):
+            cases = make_cases(model, loaded.tokenizer, texts, source)
         for target in targets:
             folder = whole if len(targets) == 1 else whole / target
             card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")
@@ -108,7 +109,8 @@ def export_model(
             except (OSError, SafetensorError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise OutputError(f"{out} cannot be written ({reason}); free space or choose another place") from error
-            found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
+            with busy(f"loading {target} again and comparing"):
+                found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
             gates[target] = found
             say(target, table([(gate.name, f"{'ok' if gate.passed else 'FAILED'}  {gate.found}") for gate in found]))
             if failed := [f"{gate.name}: {gate.found}" for gate in found if not gate.passed]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mamegpt.errors import OutputError
 from mamegpt.files import atomic_write
-from mamegpt.machine import hardware
 from mamegpt.report.page import page
 from mamegpt.report.run import read_run, samples
 
@@ -28,4 +27,4 @@ def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], N
     prompts = runs[0].openings
     written = [sample for run in runs for sample in samples(run, prompts, on_checkpoint)]
     with atomic_write(out) as file:
-        file.write(page(runs, written if prompts else [], hardware(), datetime.now()))
+        file.write(page(runs, written if prompts else [], datetime.now()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from string import Template
@@ -22,8 +22,8 @@ NONE = "–"
 Words = dict[str, dict[str, str]]
 
 
-def page(runs: Sequence[Run], samples: Sequence[Sample], machine: Sequence[tuple[str, str]], now: datetime) -> str:
-    """The whole file. ``samples`` are of any of the runs, ``machine`` is a table of facts."""
+def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime, refresh_s: int = 0) -> str:
+    """The whole file. ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often."""
     write = _Writer(json.loads(_static("words.json")))
     parts = [
         write.charts(runs),
@@ -31,11 +31,13 @@ def page(runs: Sequence[Run], samples: Sequence[Sample], machine: Sequence[tuple
         write.samples(runs, samples) if samples else "",
         write.data(runs),
         write.settings(runs),
-        write.section("machine", _table([], [(_text(name), [_text(value)]) for name, value in machine])),
+        write.values(runs, "evaluation", [run.evaluation for run in runs]),
+        write.values(runs, "machine", [run.machine for run in runs]),
     ]
     return Template(_static("page.html")).substitute(
         title=_text("豆GPT: " + ", ".join(run.name for run in runs)),
         style=_static("style.css"),
+        refresh=f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else "",
         heading=write.word("report"),
         made=write.word("made", f"{now:%Y-%m-%d %H:%M}"),
         legend="".join(f"<li>{_swatch(i)}{_text(run.name)}</li>" for i, run in enumerate(runs)),
@@ -124,6 +126,12 @@ class _Writer:
             for name, value in _facts(run).items():
                 rows.setdefault(name, []).append(_text(value))
         return self.section("data", _table(_heads(runs), [(self.word(name), row) for name, row in rows.items()]))
+
+    def values(self, runs: Sequence[Run], name: str, found: Sequence[Mapping[str, str]]) -> str:
+        """A section of named values, a column a run; nothing if no run has any."""
+        names = dict.fromkeys(key for values in found for key in values)
+        rows = [(_text(key), [_text(values.get(key, NONE)) for values in found]) for key in names]
+        return self.section(name, _table(_heads(runs), rows)) if rows else ""
 
     def settings(self, runs: Sequence[Run]) -> str:
         found = [run.config.to_dict() for run in runs]

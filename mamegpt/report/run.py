@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mamegpt.errors import CheckpointError
 from mamegpt.generation import Sampling, generate
 from mamegpt.metrics import read_metrics
 from mamegpt.pretrained import load_pretrained
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, EVALUATION_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.shards import META_FILE, Meta, Split, open_shards
 from mamegpt.tokenizer import Tokenizer
 
@@ -46,6 +47,16 @@ class Run:
     tokenizer: Tokenizer
     meta: Meta | None
     openings: list[str]
+
+    @property
+    def machine(self) -> dict[str, str]:
+        """What it was started on, as ``machine.json`` has it."""
+        return {name: str(value) for name, value in _read_object(self.folder / MACHINE_FILE).items()}
+
+    @property
+    def evaluation(self) -> dict[str, str]:
+        """The numbers in ``evaluation.json``, if there is one; those further inside under a.b."""
+        return dict(_numbers(_read_object(self.folder / EVALUATION_FILE)))
 
     @property
     def name(self) -> str:
@@ -128,6 +139,27 @@ def samples(run: Run, prompts: Sequence[str], on_checkpoint: Callable[[Path], No
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         found.append(Sample(run.name, int(path.name.removeprefix("step-")), n_parameters, texts))
     return found
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty if there is no file. Raises `CheckpointError` if it holds anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object; move it away, and the report is made without it")
+    return found
+
+
+def _numbers(found: dict[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{inside}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{inside}{name}", f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _openings(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
