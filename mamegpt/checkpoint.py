@@ -10,7 +10,6 @@ No random state is stored, for none is carried over: every step seeds its own (s
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from mamegpt.errors import CheckpointError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
+from mamegpt.text import parse_json
 
 __all__ = ["State", "checkpoints", "latest", "load", "read_model", "remove_leftovers", "save"]
 
@@ -86,17 +86,27 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
             )
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {_first_line(error)}") from None
-    _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
+    try:
+        _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
+    except (ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {_first_line(error)}") from None
     return state
 
 
 def read_state(path: Path) -> State:
     """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read."""
     try:
-        state = State(**json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
-        if type(state.step) is not int or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}:
+        state = State(**parse_json((path / STATE_FILE).read_text(encoding="utf-8")))
+        facts = (state.settings, state.tokens, state.tokenizer)
+        if (
+            type(state.step) is not int
+            or type(state.elapsed_s) not in (int, float)
+            or not all(isinstance(fact, str) for fact in facts)
+            or not isinstance(state.files, dict)
+            or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}
+        ):
             raise ValueError("it does not hold the state of a run")
         return state
     except (OSError, ValueError, TypeError) as error:
@@ -144,11 +154,17 @@ def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tens
 
 
 def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
+
+    Raises `ValueError` for a tensor that belongs to no parameter, or has neither its shape nor a single value.
+    """
+    named = dict(model.named_parameters())
+    names = {parameter: name for name, parameter in named.items()}
     states: dict[str, dict[str, Tensor]] = {}
     for label, value in tensors.items():
-        name, key = label.rsplit("|", 1)
+        name, _, key = label.rpartition("|")
+        if name not in named or value.shape not in (named[name].shape, ()):
+            raise ValueError(f"{label!r} of shape {tuple(value.shape)} belongs to no parameter")
         states.setdefault(name, {})[key] = value
     for part in getattr(optimizer, "parts", [optimizer]):
         parameters = [parameter for group in part.param_groups for parameter in group["params"]]
