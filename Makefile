@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check faults bench bench-quality bench-data clean
+.PHONY: demo test test-slow check faults docs lock fuzz bench bench-quality bench-data clean
 
 demo: .venv/ready
 	$(BIN)/mamegpt demo
@@ -24,6 +24,24 @@ check: .venv/ready
 # What a run loses that is killed, damaged, or on a full disk: nothing (some minutes; the disks want root).
 faults: .venv/ready
 	$(BIN)/python -m benchmarks.faults
+
+# The pages of docs/, every warning an error: a link that leads nowhere is one.
+docs: .venv/ready
+	$(BIN)/python -m sphinx --fail-on-warning --quiet -b html docs docs/_build
+
+# What CI installs: all packages with their hashes, for every system.
+lock: .venv/ready
+	$(BIN)/python -m pip install --quiet uv
+	(sed -n 1p requirements-ci.txt; echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header requirements-dev.txt -) > requirements-ci.new
+	mv requirements-ci.new requirements-ci.txt
+
+# The parsers of data from outside, under atheris (Linux); FUZZ names one target, SECONDS is the time of each.
+FUZZ ?=
+SECONDS ?= 60
+fuzz: .venv/ready
+	$(BIN)/python -m pip install --quiet -r fuzz/requirements.txt
+	$(BIN)/python -m fuzz.run $(SECONDS) $(FUZZ)
 
 # How fast mamegpt and others train the same model here; see the docstrings in benchmarks/.
 bench: .venv-bench/ready

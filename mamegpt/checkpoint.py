@@ -26,6 +26,7 @@ from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
+from mamegpt.text import parse_json
 
 __all__ = [
     "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers", "save",
@@ -88,9 +89,12 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
     state = verify(path)
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {_first_line(error)}") from None
-    _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
+    try:
+        _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
+    except (ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {_first_line(error)}") from None
     return state
 
 
@@ -108,10 +112,17 @@ def verify(path: Path) -> State:
 def read_state(path: Path) -> State:
     """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read or is damaged."""
     try:
-        content = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        content = parse_json((path / STATE_FILE).read_text(encoding="utf-8"))
         digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
         state = State(**content)
-        if type(state.step) is not int or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}:
+        facts = (state.settings, state.tokens, state.tokenizer, state.metrics)
+        if (
+            any(type(number) is not int for number in (state.step, state.skipped, state.rollbacks))
+            or type(state.elapsed_s) not in (int, float)
+            or not all(isinstance(fact, str) for fact in facts)
+            or not isinstance(state.files, dict)
+            or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}
+        ):
             raise ValueError("it does not hold the state of a run")
         if digest not in (None, _digest(content)):
             raise ValueError("it is not what its hash says")
@@ -200,11 +211,17 @@ def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tens
 
 
 def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
+
+    Raises `ValueError` for a tensor that belongs to no parameter, or has neither its shape nor a single value.
+    """
+    named = dict(model.named_parameters())
+    names = {parameter: name for name, parameter in named.items()}
     states: dict[str, dict[str, Tensor]] = {}
     for label, value in tensors.items():
-        name, key = label.rsplit("|", 1)
+        name, _, key = label.rpartition("|")
+        if name not in named or value.shape not in (named[name].shape, ()):
+            raise ValueError(f"{label!r} of shape {tuple(value.shape)} belongs to no parameter")
         states.setdefault(name, {})[key] = value
     for part in getattr(optimizer, "parts", [optimizer]):
         parameters = [parameter for group in part.param_groups for parameter in group["params"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,11 +17,12 @@ from mamegpt.corpus.data_report import DataReport
 from mamegpt.corpus.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
 from mamegpt.corpus.edits import EDITS, edit
 from mamegpt.corpus.filters import FILTERS
+from mamegpt.corpus.readers import open_parquet
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
 from mamegpt.sources import Document, read_documents
-from mamegpt.text import normalise, parse_wiki40b
+from mamegpt.text import normalise, parse_json, parse_wiki40b
 
 __all__ = ["STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Step", "clean", "read_items"]
 
@@ -209,21 +209,15 @@ def _jsonl_values(path: Path) -> Iterator[Any]:
         try:
             for number, line in enumerate(file, 1):  # noqa: B007  (for the message)
                 if line.strip():
-                    yield json.loads(line)
+                    yield parse_json(line)
         except ValueError as error:  # not UTF-8, or not JSON
             raise DataError(f"{path}, line {number} or the next: {error}; correct or remove it") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(256):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(256):
+            yield from batch.to_pylist()
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -9,9 +9,10 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.text import parse_json
 
 __all__ = ["ABSENT", "Logger", "ModelConfig", "Precision", "TrainConfig"]
 
@@ -23,6 +24,12 @@ ABSENT: dict[str, tuple[str, ...]] = {
     "qwen3": ("qkv_bias",),
 }
 """Sizes that an architecture does not have, and that must therefore keep their defaults."""
+
+LARGEST = {
+    "vocab_size": 1 << 24, "context_length": 1 << 20, "emb_dim": 1 << 17, "n_layers": 1 << 10, "n_heads": 1 << 12,
+    "ffn_dim": 1 << 20, "n_kv_heads": 1 << 12, "head_dim": 1 << 12,
+}  # fmt: skip
+"""Far above any model there is; what is larger came from a damaged or hostile file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,9 @@ class ModelConfig:
             for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
             if getattr(self, name) < 1
         ]
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                found.append(f"{flag(name)} must be at most {most}, not {getattr(self, name)}")
         if not 0 <= self.drop_rate < 1:
             found.append(f"--drop-rate must be at least 0 and below 1, not {self.drop_rate}")
         for name in ("ffn_dim", "n_kv_heads", "head_dim"):
@@ -261,11 +271,15 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
         try:
-            config = cls(**json.loads(path.read_text(encoding="utf-8")))
-            for name, value in dataclasses.asdict(config).items():
-                kind = type(getattr(cls, name))
+            config = cls(**parse_json(path.read_text(encoding="utf-8")))
+            for name, hint in get_type_hints(cls).items():
+                value, kind = getattr(config, name), type(getattr(cls, name))
                 if type(value) is not kind and not (kind is float and type(value) is int):
                     raise ValueError(f"{name} is {value!r}, not of type {kind.__name__}")
+                if get_args(hint) and value not in get_args(hint):
+                    raise ValueError(f"{name} is {value!r}, none of {', '.join(get_args(hint))}")
+                if kind in (int, float) and not -1e300 < value < 1e300:
+                    raise ValueError(f"{name} is no number to compute with")
             return config
         except FileNotFoundError:
             raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None

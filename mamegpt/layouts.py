@@ -61,7 +61,7 @@ def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConf
     """
     try:
         vocab_size, emb_dim = weights["tok_emb.weight"].shape
-        context_length = weights["pos_emb.weight"].shape[0]
+        context_length, _ = weights["pos_emb.weight"].shape
     except (KeyError, ValueError):
         raise ModelError(
             f"{origin} holds no GPT of the book's layout: tok_emb.weight or pos_emb.weight is missing"
@@ -98,6 +98,13 @@ def _custom_gpt_config(sizes: ModelConfig, fast: bool) -> dict[str, Any]:
 
 
 def _custom_gpt_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
+    found = []
+    if type(n_heads := config.get("n_heads", 1)) is not int:
+        found.append(f"n_heads is {n_heads!r}, not a whole number")
+    if not _is_number(drop_rate := config.get("drop_rate", 0.0)):
+        found.append(f"drop_rate is {drop_rate!r}, not a number")
+    if found:
+        raise ModelError(f"{file.with_name('config.json')} holds no custom-gpt model known here: {'; '.join(found)}")
     return sizes_of(weights, str(file), **{name: config.get(name) for name in _CUSTOM_GPT_SIZES})
 
 
@@ -174,9 +181,11 @@ def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) 
     whole = {name: config.get(name) for name in _GPT2_SIZES}
     found = [f"{name} is {value!r}, not a whole number" for name, value in whole.items() if type(value) is not int]
     found += _refused(config, _GPT2_CHOICES)
-    if (inner := config.get("n_inner")) is not None and inner != 4 * (config.get("n_embd") or 0):
+    if (inner := config.get("n_inner")) is not None and [inner] != [
+        4 * n for n in [config.get("n_embd")] if type(n) is int
+    ]:
         found.append(f"n_inner {inner} is not implemented")
-    if type(drop_rate := config.get("resid_pdrop", 0.1)) not in (int, float):
+    if not _is_number(drop_rate := config.get("resid_pdrop", 0.1)):
         found.append(f"resid_pdrop is {drop_rate!r}, not a number")
     pair = [weights[name] for name in ("lm_head.weight", "transformer.wte.weight") if name in weights]
     if config.get("tie_word_embeddings") is not False and len(pair) == 2 and not torch.equal(*pair):
@@ -289,13 +298,18 @@ def _qwen3_sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path
     if any(theta != thetas[0] for theta in thetas):
         found.append(f"rope_theta is {' and '.join(map(str, thetas))}, where one reader takes this, another that")
     numbers = {"rope_theta": thetas[0], "rms_norm_eps": eps}
-    found += [f"{name} is {v!r}, not a number" for name, v in numbers.items() if type(v) not in (int, float)]
+    found += [f"{name} is {v!r}, not a number" for name, v in numbers.items() if not _is_number(v)]
     if type(tied) is not bool:
         found.append(f"tie_word_embeddings is {tied!r}, neither true nor false")
     if found:
         raise ModelError(f"{file.with_name('config.json')} holds no qwen3 model known here: {'; '.join(found)}")
     sizes: dict[str, Any] = {_QWEN3_SIZES[name]: value for name, value in whole.items()}
     return ModelConfig(**sizes, rope_theta=float(thetas[0]), norm_eps=float(eps), tie_embeddings=tied, drop_rate=0.0)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of JSON is a number that a float can hold."""
+    return type(value) in (int, float) and -1e300 < value < 1e300  # type: ignore[operator]
 
 
 def _refused(config: dict[str, Any], choices: dict[str, Callable[[Any], bool]]) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,14 @@ from mamegpt.errors import CheckpointError
 from mamegpt.evaluate import Quality
 from mamegpt.files import atomic_write, sync_file
 from mamegpt.run_files import METRICS_FILE
+from mamegpt.text import parse_json
 
 __all__ = ["Metrics", "last_quality", "read_metrics"]
+
+STEP_FIELDS = {"step", "loss", "lr", "tokens", "elapsed_s"}
+MAY_BE_INFINITE = {"loss", "grad_norm"}
+"""Of a run that fails."""
+QUALITY_FIELDS = {field.name for field in fields(Quality)}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -27,17 +32,42 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
     Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
     ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of
-    `mamegpt.evaluate.Quality`. Half a line, which a killed process leaves, is passed over.
+    `mamegpt.evaluate.Quality`. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for
+    a line that a run would never write.
     """
     path = run / METRICS_FILE
     records = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                if isinstance(record, dict) and isinstance(record.get("step"), int):
-                    records.append(record)
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                record = parse_json(line)
+            except ValueError:
+                continue
+            if not _is_record(record):
+                raise CheckpointError(f"{path}, line {number} is no record of a run; remove that line")
+            records.append(record)
     return records
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is of a step or of a validation, all in it numbers."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        return False
+    if value.keys() == {"step", "quality"}:
+        quality = value["quality"]
+        return isinstance(quality, dict) and quality.keys() == QUALITY_FIELDS and all(map(_is_finite, quality.values()))
+    return (
+        value.keys() >= STEP_FIELDS
+        and all(
+            _is_finite(number) or (name in MAY_BE_INFINITE and isinstance(number, float))
+            for name, number in value.items()
+        )
+        and value["elapsed_s"] > 0
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and -1e18 < value < 1e18
 
 
 def last_quality(run: Path, step: int) -> Quality | None:

@@ -6,7 +6,6 @@ a known layout (`layouts.LAYOUTS`, by its ``model_type``) is loaded by our own c
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
+from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Pretrained", "load_pretrained", "load_weights", "read_weights"]
@@ -109,8 +109,7 @@ def _load_run(run: Path, path: Path | None) -> Pretrained:
         raise CheckpointError(f"{run} has no checkpoint yet; go on with: mamegpt train --resume {run}")
     tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
     sizes = config.model(tokenizer.vocab_size)
-    model = build_model(config.architecture, sizes)
-    load_weights(model, checkpoint.read_model(path), str(path))
+    model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))
     return Pretrained(model, tokenizer, sizes, config.architecture, str(path))
 
 
@@ -133,9 +132,18 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
             f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but {file} {sizes.vocab_size}; "
             "this is not the tokenizer the model was trained with"
         )
-    model = build_model(layout.architecture, sizes)
-    load_weights(model, layout.from_file(weights, sizes), str(file))
+    model = _filled(layout.architecture, sizes, layout.from_file(weights, sizes), str(file))
     return Pretrained(model, tokenizer, sizes, layout.architecture, where)
+
+
+def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
+    """A model of these sizes and weights. Sizes from outside may be far beyond memory, so shapes are compared first."""
+    with torch.device("meta"):
+        empty = build_model(architecture, sizes)
+    load_weights(empty, {name: tensor.to("meta") for name, tensor in weights.items()}, origin)
+    model = build_model(architecture, sizes)
+    load_weights(model, weights, origin)
+    return model
 
 
 def _folder(where: str, patterns: list[str]) -> Path:
@@ -213,7 +221,7 @@ def _own_name(name: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} is neither a run nor a model folder: it has no {path.name}") from None
     except ValueError as error:

@@ -12,7 +12,6 @@ does not change which windows a step sees.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from mamegpt.errors import DataError
 from mamegpt.files import atomic_directory, sha256_file, write_json
+from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Meta", "Split", "WindowOrder", "open_shards", "write_shards"]
@@ -30,6 +30,7 @@ __all__ = ["Meta", "Split", "WindowOrder", "open_shards", "write_shards"]
 FORMAT = "mamegpt-tokens-1"
 META_FILE = "meta.json"
 DTYPES = ("uint16", "uint32")
+SPLITS = ("train", "val")
 CHUNK_CHARACTERS = 1 << 20
 """Text is tokenized in batches of about this many characters, so memory does not grow with the corpus."""
 
@@ -92,7 +93,7 @@ def write_shards(
     """
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     with atomic_directory(out) as folder:
-        splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer) for name in ("train", "val")}
+        splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer) for name in SPLITS}
         try:
             for name, texts in documents.items():
                 held_out = "val" if name == "train" and "val" not in documents else name
@@ -133,14 +134,13 @@ def open_shards(
     """
     path = folder / META_FILE
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             raise DataError(f"{path}: format {raw['format']!r} is not {FORMAT!r}; tokenize the text again")
         raw["splits"] = {name: SplitMeta(**split) for name, split in raw["splits"].items()}
         meta = Meta(**raw)
-        if meta.dtype not in DTYPES or "train" not in meta.splits:
-            raise ValueError("it has no usable splits")
-        sizes = {name: int(split.n_tokens) * np.dtype(meta.dtype).itemsize for name, split in meta.splits.items()}
+        _check(meta)
+        sizes = {name: split.n_tokens * np.dtype(meta.dtype).itemsize for name, split in meta.splits.items()}
     except FileNotFoundError:
         raise DataError(f"{folder} is not a folder of token shards: it has no {META_FILE}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -164,8 +164,25 @@ def open_shards(
         if verify and sha256_file(file) != split.sha256:
             raise DataError(f"{file} is damaged: its hash is not the one in {META_FILE}; tokenize the text again")
         tokens = np.memmap(file, dtype=np.dtype(meta.dtype).newbyteorder("<"), mode="r")
+        if verify and tokens.max() >= meta.vocab_size:
+            raise DataError(f"{file} holds ids beyond the {meta.vocab_size} pieces of {META_FILE}; tokenize again")
         splits[name] = Split(tokens, split, meta.eos_id)
     return meta, splits
+
+
+def _check(meta: Meta) -> None:
+    """Raise ValueError for what `write_shards` would never write."""
+    if meta.dtype not in DTYPES or not {"train"} <= meta.splits.keys() <= set(SPLITS):
+        raise ValueError("it has no usable splits")
+    counts = {"vocab_size": meta.vocab_size}
+    for name, split in meta.splits.items():
+        counts |= {f"{field} of {name}": value for field, value in asdict(split).items() if field != "sha256"}
+    if wrong := [name for name, value in counts.items() if type(value) is not int or not 0 < value < 1 << 63]:
+        raise ValueError(f"{wrong[0]} is no count")
+    if meta.eos_id is not None and (type(meta.eos_id) is not int or not 0 <= meta.eos_id < meta.vocab_size):
+        raise ValueError("eos_id is no id")
+    if not all(isinstance(text, str) for text in (meta.tokenizer_sha256, meta.source)):
+        raise ValueError("tokenizer_sha256 or source is no text")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""Pure functions on strings: cleaning, keyword match, duplicates, Wiki-40B markers, the article format."""
+"""Pure functions on strings: cleaning, keyword match, duplicates, Wiki-40B markers, the article format, JSON."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 __all__ = [
     "UNTITLED",
@@ -17,6 +19,7 @@ __all__ = [
     "matches",
     "normalise",
     "parse_articles",
+    "parse_json",
     "parse_wiki40b",
 ]
 
@@ -90,6 +93,14 @@ def parse_wiki40b(raw: str) -> tuple[str, str]:
             title = piece_lines.pop(0).strip()
         lines += piece_lines
     return title, "\n".join(line for line in lines if line.strip())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON text. Raises `ValueError` for all that is none, also for text nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def is_heading(line: str) -> bool:

@@ -346,7 +346,7 @@ class Tokenizer:
         try:
             self.settings = _read_settings(model)
             self._processor.LoadFromSerializedProto(model)
-        except (RuntimeError, ValueError, IndexError, struct.error) as error:
+        except (RuntimeError, ValueError, LookupError, struct.error) as error:
             raise TokenizerError(f"{path} is not a whole SentencePiece model; train or copy it again") from error
 
     @classmethod
@@ -388,7 +388,10 @@ class Tokenizer:
     @cached_property
     def pieces(self) -> list[Piece]:
         """The whole vocabulary, by id."""
-        return [_read_piece(self._model, *span) for number, *span in _fields(self._model) if number == 1]
+        try:
+            return [_read_piece(self._model, *span) for number, *span in _fields(self._model) if number == 1]
+        except (ValueError, LookupError, struct.error) as error:
+            raise TokenizerError(f"{self.path} has a piece that cannot be read; train or copy it again") from error
 
     def piece(self, token: int) -> str:
         """The text of one piece, as in the vocabulary. Raises `TokenizerError` if there is no such id."""

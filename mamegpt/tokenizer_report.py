@@ -16,6 +16,7 @@ from typing import Protocol
 from mamegpt.corpus.characters import count_classes
 from mamegpt.errors import TokenizerError
 from mamegpt.hub import is_hub_name, snapshot
+from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = [
@@ -76,7 +77,7 @@ class JsonTokenizer:
         except Exception as error:  # the library raises nothing more special
             raise TokenizerError(f"{path} is not a tokenizer.json ({str(error).splitlines()[0]})") from error
         self._fast.encode_special_tokens = True
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        model = parse_json(path.read_text(encoding="utf-8"))["model"]
         unknown = model.get("unk_token")
         self.unk_id: int | None = self._fast.token_to_id(unknown) if unknown is not None else model.get("unk_id")
         self.vocab_size = int(self._fast.get_vocab_size())

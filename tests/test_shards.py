@@ -247,10 +247,24 @@ def test_wrong_values_in_the_meta_file_never_make_another_kind_of_error(folder: 
             inner = inner[key]
         inner[place[-1]] = junk
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        if place[-1] in ("format", "dtype", "splits", "n_tokens", "sha256"):
-            refused(folder)
-        else:  # values that say nothing about the tokens
+        if (place[-1], junk) in [("eos_id", None), ("source", "豆"), ("tokenizer_sha256", "豆")]:
             open_shards(folder)
+        else:
+            refused(folder)
+
+
+def test_a_split_of_another_name_cannot_lead_out_of_the_folder(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta["splits"]["../train"] = meta["splits"]["train"]
+    (folder.parent / "train.bin").write_bytes((folder / "train.bin").read_bytes())
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    assert "no usable splits" in refused(folder)
+
+
+def test_ids_beyond_the_vocabulary_are_refused(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    (folder / "meta.json").write_text(json.dumps({**meta, "vocab_size": 5}), encoding="utf-8")
+    assert "ids beyond the 5 pieces" in refused(folder)
 
 
 def test_the_fingerprint_changes_with_tokens_type_and_tokenizer_only(folder: Path) -> None:

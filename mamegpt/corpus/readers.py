@@ -20,9 +20,9 @@ from xml.etree.ElementTree import ParseError
 from mamegpt.corpus.parallel import in_order
 from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError
-from mamegpt.text import is_heading, parse_articles, parse_wiki40b
+from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "read_file"]
+__all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "open_parquet", "read_file"]
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
 BATCH_RECORDS = 100
@@ -96,7 +96,7 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
 def describe(path: Path, schema: Schema) -> str:
     """What is taken for the text and the title of a file, in a few words."""
     if format_of(path) == ".parquet":
-        with _parquet(path) as file:
+        with open_parquet(path) as file:
             if file.metadata.num_rows:
                 text, *titles = _parquet_columns(file.schema_arrow, schema, path)
                 return f"text in column {text!r}, " + (f"title in {titles[0]!r}" if titles else "no title column")
@@ -125,7 +125,7 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
 
     If few of the rows are wanted, most of the work is decompression, and several row groups are read at a time.
     """
-    with _parquet(path) as file:
+    with open_parquet(path) as file:
         metadata = file.metadata
         if not metadata.num_rows:
             return
@@ -136,7 +136,7 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
         starts = itertools.accumulate((group.num_rows for group in groups), initial=0)
 
         def read(group: int, start: int) -> Iterator[Batch]:
-            with _parquet(path, metadata) as part:
+            with open_parquet(path, metadata) as part:
                 for batch in part.iter_batches(batch_rows, row_groups=[group], columns=columns):
                     yield _parquet_batch(batch.select(columns), start, needles)
                     start += batch.num_rows
@@ -151,7 +151,7 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
 
 
 @contextmanager
-def _parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
+def open_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
     """An open parquet file; what Arrow has against it becomes a `DataError`."""
     import pyarrow
     import pyarrow.parquet
@@ -159,7 +159,7 @@ def _parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
     try:
         with pyarrow.parquet.ParquetFile(path, metadata=metadata) as file:
             yield file
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error
 
 
@@ -215,9 +215,11 @@ def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         where = f"{path}, line {number}"
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            what = f"{error.msg} at character {error.colno}"
+            record = parse_json(line)
+        except ValueError as error:
+            what = first_line(error)
+            if isinstance(error, json.JSONDecodeError):
+                what = f"{error.msg} at character {error.colno}"
             raise DataError(f"{where}: not JSON ({what}); correct or remove it") from error
         if not isinstance(record, dict):
             raise DataError(f'{where}: not a JSON object; make it one like {{"text": "…"}}')
@@ -266,7 +268,9 @@ def _read_dump(path: Path) -> Iterator[Batch]:
                 yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)])
     except ParseError as error:
         raise DataError(f"{path} is not a whole dump of a MediaWiki ({error}); fetch it again") from error
-    except _DAMAGED as error:
+    except (LookupError, UnicodeError) as error:  # expat calls Python's codecs
+        raise DataError(f"{path} is in an encoding that cannot be read ({first_line(error)}); make it UTF-8") from error
+    except (*_DAMAGED, OSError) as error:
         raise DataError(f"{path} is damaged or cut off ({first_line(error)}); fetch it again") from error
 
 
@@ -343,8 +347,12 @@ def _likely(path: Path) -> str:
     """What to do about a file in another encoding, which is guessed from its beginning."""
     import charset_normalizer
 
-    with _open(path) as file:
-        found = charset_normalizer.from_bytes(file.read(DETECTION_BYTES), cp_isolation=ENCODINGS).best()
+    try:
+        with _open(path) as file:
+            head = file.read(DETECTION_BYTES)
+    except (*_DAMAGED, OSError):
+        return ", and damaged or cut off; fetch it again"
+    found = charset_normalizer.from_bytes(head, cp_isolation=ENCODINGS).best()
     if not found:
         return "; save it as UTF-8"
     return f"; it looks like {found.encoding}: save it as UTF-8 (iconv -f {found.encoding} -t utf-8)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import IO, Any
-from xml.etree.ElementTree import Element, iterparse
+from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from mamegpt.errors import ConfigError
 
@@ -36,6 +36,8 @@ def pages(file: IO[bytes]) -> Iterator[tuple[str, str, str]]:
         if event == "start" or _name(element) != "page":
             continue
         found = {_name(child): child for child in element.iter()}
+        if missing := {"ns", "title", "text"} - found.keys():
+            raise ParseError(f"a page without {min(missing)}")
         if found["ns"].text != "0":
             yield "other namespace", "", ""
         elif "redirect" in found:

@@ -29,6 +29,7 @@ from mamegpt.errors import ConfigError, MamegptError
 from mamegpt.playground.api import error, merge, read_order, usage
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
+from mamegpt.text import parse_json
 
 __all__ = ["build_app", "serve"]
 
@@ -207,8 +208,8 @@ async def _read_json(request: Request) -> Any:
         if len(body) > MAX_BODY_BYTES:
             raise ConfigError(f"the body must not be longer than {MAX_BODY_BYTES:,} bytes")
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as problem:
+        return parse_json(bytes(body))
+    except ValueError as problem:
         raise ConfigError(f"the body is not JSON: {problem}") from None
 
 

@@ -1,0 +1,66 @@
+"""One text on its way from a corpus to what a model expects next, with real values: ``python examples/walk.py``."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+
+from mamegpt.config import ModelConfig
+from mamegpt.models import build_model
+from mamegpt.shards import WindowOrder, open_shards, write_shards
+from mamegpt.sources import read_documents, read_texts
+from mamegpt.stories import stories
+from mamegpt.text import fold, format_article, matches, normalise
+from mamegpt.tokenizer import Tokenizer, train_tokenizer
+
+ROW = "_START_ARTICLE_\n月見町_START_PARAGRAPH_\nある春の朝、ﾌﾐはﾕｷｵに豆をわたした。_NEWLINE_ユキオはわらった。"
+
+
+def walk(folder: Path) -> list[tuple[str, object]]:
+    """(where, what the text is there) of each step; files are written below ``folder``."""
+    corpus = folder / "row.jsonl"
+    corpus.write_text(json.dumps({"text": ROW}), encoding="utf-8")
+    (document,) = read_documents(corpus)
+    (text,) = read_texts(corpus)
+    spm = train_tokenizer([format_article(*s) for s in stories(seed=1, n=300)], folder / "beans", vocab_size=1000).path
+    tokenizer = Tokenizer.load(spm)
+    ids = tokenizer.encode(text)
+    meta = write_shards(folder / "tokens", {"train": [text]}, tokenizer)
+    _, splits = open_shards(folder / "tokens", tokenizer)
+    inputs, targets = WindowOrder(len(splits["train"].tokens), context_length=8, batch_size=1, seed=42).batch(
+        splits["train"].tokens, step=0
+    )
+    torch.manual_seed(42)
+    sizes = ModelConfig(vocab_size=1000, context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.0)
+    model = build_model("qwen3", sizes)
+    with torch.no_grad():
+        hidden = model.hidden(torch.from_numpy(inputs))
+        logits = model.out_head(hidden)
+        loss = torch.nn.functional.cross_entropy(logits[0], torch.from_numpy(targets)[0])
+    return [
+        ("a row of the corpus", ROW),
+        ("sources.read_documents", document),
+        ("text.matches(…, fold('フミ'))", matches(document.text, fold("フミ"))),
+        ("text.normalise (read_texts)", normalise(text)),
+        ("tokenizer.encode", ids),
+        ("the pieces of these", [tokenizer.piece(i) for i in ids]),
+        ("tokenizer.decode == text", tokenizer.decode(ids) == text),
+        ("shards.write_shards", f"{meta.dtype}, {meta.splits['train'].n_tokens} tokens with the end-of-text id"),
+        ("shards.WindowOrder, inputs", inputs.tolist()),
+        ("and targets, one further on", targets.tolist()),
+        ("model.hidden (B, T, C)", tuple(hidden.shape)),
+        ("model.out_head (B, T, V)", tuple(logits.shape)),
+        ("loss of a fresh model", f"{loss:.2f} nats a token: its head is zero, all pieces are alike, ln 1000"),
+    ]
+
+
+def table(rows: list[tuple[str, object]]) -> str:
+    """The steps as lines; texts on several lines, and what is no text, as Python writes them."""
+    shown = [(where, value if isinstance(value, str) and "\n" not in value else repr(value)) for where, value in rows]
+    return "\n".join(f"{where:<31}{value}" for where, value in shown)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        print(table(walk(Path(folder))))

@@ -1,0 +1,1 @@
+"""Fuzzing: the parsers of data from outside, and what mutates their bytes."""

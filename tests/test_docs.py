@@ -1,0 +1,153 @@
+"""The pages are equal to the program: their commands parse and run as written, their links lead somewhere."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hub_server import HubServer
+from little import ROOT, run_mamegpt, run_script
+from test_readme import commands
+
+from examples.walk import table, walk
+from mamegpt import cli
+from mamegpt.commands import COMMANDS
+from mamegpt.stories import stories
+
+PAGES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
+SMALLER = {
+    "training.py": ["--max-steps", "2"],
+    "demo": ["--seconds", "2"],
+    "tokenizer": ["--vocab-size", "1000"],
+}
+"""What is done less of here than on the pages."""
+
+
+@pytest.fixture
+def wiki(hub: HubServer) -> HubServer:
+    """A loopback Hub with the data set that the pages name."""
+    data = hub.root / "datasets" / "fujiki" / "wiki40b_ja" / "data"
+    data.mkdir(parents=True)
+    rows = [
+        f"\n_START_ARTICLE_\n{title}\n_START_PARAGRAPH_\nファミコンの話。{text}".replace("\n\n", "_NEWLINE_")
+        for title, text in stories(seed=3, n=150)
+    ]
+    for split in ("train", "validation", "test"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), data / f"{split}-00000-of-00001.parquet")
+    return hub
+
+
+def test_both_tutorials_give_the_same_commands() -> None:
+    japanese, english = (commands(f"docs/tutorial{language}.md") for language in ("", ".en"))
+    assert japanese == english and len(japanese) > 10
+
+
+def test_there_is_a_how_to_for_each_command() -> None:
+    shown = [words[1] for words in commands("docs/howto.md")]
+    assert set(shown) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def parsed(name: str) -> object:
+        @functools.wraps(COMMANDS[name])
+        def note(*_: object, **__: object) -> None:
+            ran.append(name)
+
+        return note
+
+    monkeypatch.setattr(cli, "COMMANDS", {name: parsed(name) for name in COMMANDS})
+    monkeypatch.setattr(cli, "train", parsed("train"))
+    wanted = [words for words in commands(page) if words[0] == "mamegpt"]
+    for words in wanted:
+        with pytest.raises(SystemExit) as end:
+            cli.main(words[1:])
+        assert end.value.code == 0, words
+    assert ran == [words[1] for words in wanted]
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+        assert [link for link in links if not (ROOT / "docs" / link).is_file()] == [], page
+
+
+def test_every_page_is_in_the_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    contents = index[index.index("```{toctree}") :].split()
+    assert {Path(page).stem for page in PAGES} - {"index"} == set(contents) - {"```{toctree}", ":hidden:", "```"}
+
+
+def test_the_walked_text_is_the_one_on_the_page(tmp_path: Path) -> None:
+    assert table(walk(tmp_path)) in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/howto.md"])
+def test_the_commands_run_as_written(wiki: HubServer, tmp_path: Path, page: str) -> None:
+    """Word for word, from top to bottom, but for fewer steps."""
+    env = wiki.env(tmp_path)
+    for words in commands(page):
+        rest = words[2:] + SMALLER.get(words[1], [])
+        if "--minutes" in rest and words[1] == "train":
+            at = rest.index("--minutes")
+            rest[at : at + 2] = ["--max-steps", "3"]
+        if words[1] == "play":
+            assert_serves(rest, tmp_path)
+            continue
+        if words[0] == "python":
+            done = run_script(words[1], *rest, cwd=tmp_path, env=env)
+        else:
+            done = run_mamegpt(words[1], *rest, cwd=tmp_path, env=env)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+
+
+def assert_serves(models: list[str], folder: Path) -> None:
+    command = [sys.executable, "-m", "mamegpt", "play", *models, "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline().startswith("http://127.0.0.1:")
+        finally:
+            server.terminate()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    docs = tmp_path / "project" / "docs"
+    shutil.copytree(ROOT / "docs", docs, ignore=shutil.ignore_patterns("_build"))
+    build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", "-b", "html", docs, tmp_path / "site"]
+    done = subprocess.run(
+        build,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mamegpt.trainer.train" in (tmp_path / "site" / "reference.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "examples" / "mamegpt.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert outputs and not any(output["output_type"] == "error" for output in outputs)

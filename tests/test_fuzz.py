@@ -1,0 +1,105 @@
+"""Bytes from outside end in an answer or in one clear line: spoilt files and requests, for every parser of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fuzz.targets import Target, feed, targets
+
+NAMES = (
+    "text", "jsonl", "txt", "gz", "bz2", "zst", "parquet", "dump", "card", "test-items.jsonl", "test-items.parquet",
+    "shards", "state", "checkpoint model.safetensors", "checkpoint optimizer.safetensors", "config", "metrics",
+    "custom-gpt config", "custom-gpt weights", "gpt2 config", "gpt2 weights", "qwen3 config", "qwen3 weights", "pth",
+    "sentencepiece", "tokenizer.json", "http body", "http request",
+)  # fmt: skip
+VALUES = [
+    b"null", b"true", b"-1", b"0", b"2", b"7", b"1.5", b"1e999", b"NaN", b"9" * 12, b"9" * 400, b"9" * 5000, b'""',
+    b'"text"', b'"\\ud800"', b'"../up"', b"[]", b"{}", b"[[1]]", b'{"a": null}', b"[" * 100_000,
+]  # fmt: skip
+"""What may stand in JSON and is seldom thought of."""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+    return targets(tmp_path_factory.mktemp("fuzz"))
+
+
+def spoil_bytes(data: bytes, random: random.Random) -> bytes:
+    """Change, cut out or double a few stretches."""
+    for _ in range(random.randint(1, 4)):
+        start = random.randrange(len(data) + 1)
+        end = min(len(data), start + random.choice([0, 1, 1, 2, 4, 8, 64, 1024]))
+        new = random.choice([b"", data[start:end] * 2, random.randbytes(end - start), b"\xff" * 4, b"\0"])
+        data = data[:start] + new + data[end:]
+    return data
+
+
+def spoil_json(value: Any, random: random.Random) -> bytes:
+    """Put one of `VALUES` in some place of a JSON value, or take the place away, or add another."""
+    places = [(value, key) for value, key in _places([value])]
+    holder, key = random.choice(places)
+    before = holder[key]
+    choice = random.randrange(6)
+    if choice == 0 and holder is not places[0][0]:
+        del holder[key]
+    elif choice == 1 and isinstance(before, dict):
+        before["\0"] = 0
+    else:
+        holder[key] = "\0"
+    return json.dumps(places[0][0][0]).encode().replace(b'"\\u0000"', random.choice(VALUES))
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    found = [(value, key) for key in keys]
+    return found + [place for key in keys if isinstance(value[key], dict | list) for place in _places(value[key])]
+
+
+def spoil(seeds: list[bytes], random: random.Random) -> bytes:
+    seed = random.choice(seeds)
+    if random.random() < 0.5:
+        lines = seed.split(b"\n")
+        i = random.randrange(len(lines))
+        try:
+            lines[i : i + 1] = [spoil_json(json.loads(lines[i]), random)]
+            return b"\n".join(lines)
+        except ValueError:
+            pass
+        try:
+            return spoil_json(json.loads(seed), random)
+        except ValueError:
+            pass
+    return spoil_bytes(seed, random)
+
+
+def test_all_targets_are_here(places: dict[str, Target]) -> None:
+    assert tuple(places) == NAMES
+    assert all(feed(target, target.seeds[0]) for target in places.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 1 << 32))
+def test_what_is_spoilt_ends_in_one_line(places: dict[str, Target], name: str, seed: int) -> None:
+    feed(places[name], spoil(places[name].seeds, random.Random(seed)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 1 << 32), noise=st.binary(max_size=200))
+def test_much_that_is_spoilt_ends_in_one_line(places: dict[str, Target], name: str, seed: int, noise: bytes) -> None:
+    feed(places[name], spoil(places[name].seeds, random.Random(seed)))
+    feed(places[name], noise)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_seed_ends_in_one_line(places: dict[str, Target], name: str) -> None:
+    for seed in [*places[name].seeds, b"", b"{}", b"[" * 100_000, b"\xff"]:
+        feed(places[name], seed)

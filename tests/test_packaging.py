@@ -1,0 +1,99 @@
+"""The package: its facts agree everywhere, and an installed wheel has all it needs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from little import ROOT
+
+import mamegpt
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINNED = re.compile(r"^([\w.-]+)==([\w.]+)", re.MULTILINE)
+
+
+def pins(name: str) -> dict[str, str]:
+    return {
+        found[1].lower().replace("_", "-"): found[2]
+        for found in PINNED.finditer((ROOT / name).read_text(encoding="utf-8"))
+    }
+
+
+def printed(*command: object, cwd: Path = ROOT) -> str:
+    """What a command prints that must succeed."""
+    words = list(map(str, command))
+    done = subprocess.run(words, cwd=cwd, capture_output=True, encoding="utf-8", timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert PROJECT["version"] == mamegpt.__version__ == cited["version"]
+    assert f"\n## {mamegpt.__version__} " in changes
+
+
+def test_what_the_package_needs_is_pinned_and_the_pins_of_ci_are_the_same() -> None:
+    needed = {re.split(r"[>\[]", name)[0].replace("_", "-") for name in PROJECT["dependencies"]}
+    assert needed == set(pins("requirements.txt"))
+    locked = pins("requirements-ci.txt")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        assert {package: locked.get(package) for package in pins(name)} == pins(name)
+
+
+def test_every_line_of_the_lock_has_hashes_and_names_no_place() -> None:
+    text = (ROOT / "requirements-ci.txt").read_text(encoding="utf-8")
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    for entry in re.split(r"\n(?=\S)", text):
+        assert entry.startswith("#") or "--hash=sha256:" in entry, entry[:60]
+
+
+def test_the_files_of_the_forge_can_be_read() -> None:
+    files = [*(ROOT / ".github").rglob("*.yml")]
+    assert len(files) == 3
+    for file in files:
+        assert isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict), file
+    ci = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    assert f'python: ["{lowest}", ' in ci
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_the_demo_in_another_folder(tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    for name in printed("git", "ls-files", "-z").strip("\0").split("\0"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    printed(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, copy)
+    (wheel,) = tmp_path.glob("mamegpt-*.whl")
+    inside = zipfile.ZipFile(wheel).namelist()
+    ours = {path.relative_to(copy).as_posix() for path in (copy / "mamegpt").rglob("*") if path.is_file()}
+    assert ours <= set(inside)
+    assert {Path(name).name for name in inside if "licenses/" in name} == {"LICENSE.md", "NOTICE"}
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    (site,) = (tmp_path / "venv").rglob("site-packages")
+    libraries = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "libraries.pth").write_text("\n".join(libraries), encoding="utf-8")  # what mamegpt needs, from here
+    printed(python, "-m", "pip", "install", "--no-deps", "--force-reinstall", wheel)
+    command = python.with_name("mamegpt")
+    version = f"mamegpt {mamegpt.__version__}\n"
+    assert (
+        printed(command, "--version", cwd=tmp_path) == printed(python, "-m", "mamegpt", "-V", cwd=tmp_path) == version
+    )
+    where = printed(python, "-c", "import mamegpt; print(mamegpt.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(site)
+    printed(command, "demo", "--seconds", "3", cwd=tmp_path)
+    assert (tmp_path / "demo/hf/model.safetensors").is_file()
