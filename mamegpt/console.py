@@ -6,9 +6,10 @@ import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = [
     "INTERRUPTED", "StepProgress", "columns", "duration", "is_terminal", "say", "sparkline", "table", "write_stream",
@@ -83,6 +84,9 @@ class StepProgress:
         self.every, self.quiet = every, quiet
         self.live: Progress | None = None
         if is_terminal() and not quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
             self.live = Progress(
                 TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
                 BarColumn(bar_width=None),

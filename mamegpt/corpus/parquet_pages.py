@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,7 +27,7 @@ DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3  # PageType
 PLAIN = 0  # Encoding; the others of a data page that can be read are numbers into the dictionary
 HEADER_BYTES = 1 << 12  # read at first; with statistics a header may be longer
 
-DAMAGES = (IndexError, ValueError, struct.error)
+DAMAGES = (IndexError, ValueError, OverflowError, struct.error)
 """What `read_pages` and its pages raise, besides what Arrow and the system do, if the bytes contradict the format."""
 
 
@@ -62,19 +63,26 @@ class _Values:
 
         text, found = Str(self._data), None
         for needle in needles:
+            if needle == b"\0" and text.count(needle, self._start) == self._zeros_in_lengths():
+                continue  # the lengths are full of them
             position = text.find(needle, self._start)
-            while position >= 0:
-                value = bisect_right(self._ends, position)
-                if value == self.n:
-                    break
-                if self._bounds(value)[0] <= position and position + len(needle) <= self._ends[value]:
+            while position >= 0 and (value := bisect_right(self._ends, position)) < self.n:
+                begin, end = self._bounds(value)
+                if begin <= position and position + len(needle) <= end:
                     found = np.zeros(self.n, bool) if found is None else found
                     found[value] = True
-                    position = self._ends[value]
-                else:  # in a length, or over the end of a value
-                    position += 1
+                    position = end
+                else:  # in a length, or over the end of the value
+                    position = max(begin, position + 1)
                 position = text.find(needle, position)
         return found
+
+    def _zeros_in_lengths(self) -> int:
+        """How many of the bytes that hold lengths are zero."""
+        import numpy as np
+
+        lengths = np.diff(np.array([self._start, *self._ends], np.uint32)) - np.uint32(4)
+        return 4 * self.n - int(np.count_nonzero(lengths.view(np.uint8)))
 
     def _bounds(self, value: int) -> tuple[int, int]:
         """Where the bytes of a value begin and end."""
@@ -144,56 +152,78 @@ def read_pages(file: BinaryIO, chunk: Any, column: Any) -> Iterator[Page]:
     at, n_rows, dictionary = chunk.dictionary_page_offset or chunk.data_page_offset, 0, None
     while n_rows < chunk.num_values:
         header, at = _header_at(file, at)
-        raw = memoryview(file.read(header[3]))
-        at += header[3]
-
-        def unpack(packed: memoryview, size: int) -> memoryview:
-            return packed if codec is None else memoryview(codec.decompress(packed, size)).cast("B")
-
-        if header[1] == DICTIONARY_PAGE:
-            dictionary = _Values(unpack(raw, header[2]), 0, header[7][1])
-            continue
-        if header[1] == DATA_PAGE:
-            n, encoding = header[5][1], header[5][2]
-            data, start = unpack(raw, header[2]), 0
-            if nullable:
-                start = 4 + struct.unpack_from("<I", data)[0]
+        if not (
+            0 <= header.packed <= chunk.total_compressed_size and 0 <= header.size <= chunk.total_uncompressed_size
+        ):
+            raise ValueError("a page is larger than its column")
+        raw = memoryview(file.read(header.packed))
+        at += header.packed
+        levels, start = raw[: header.n_level_bytes], 0
+        data = raw[header.n_level_bytes :]
+        if codec and header.is_packed:
+            data = memoryview(codec.decompress(data, header.size - header.n_level_bytes)).cast("B")
+        if header.kind == DICTIONARY_PAGE:
+            dictionary = _Values(data, 0, header.n)
+        if header.kind not in (DATA_PAGE, DATA_PAGE_V2):
+            continue  # it may also be an index
+        if header.kind == DATA_PAGE and nullable:
+            start = 4 + struct.unpack_from("<I", data)[0]
             levels = data[4:start]
-        elif header[1] == DATA_PAGE_V2:
-            about = header[8]
-            n, encoding, start = about[1], about[4], about[5]
-            levels, data = raw[:start], raw[start:]
-            if about.get(7, True):
-                data = unpack(data, header[2] - start)
-            start = 0
-        else:
-            continue  # an index
-        n_rows += n
-        if encoding == PLAIN:
-            n_there = int((_unpack(levels, 1, n) > 0).sum()) if nullable else n
+        n_rows += header.n
+        if header.encoding == PLAIN:
+            n_there = int((_unpack(levels, 1, header.n) > 0).sum()) if nullable else header.n
             values, numbers = _Values(data, start, n_there), None
         elif dictionary is None:
             raise ValueError("a page needs a dictionary that is not there")
         else:
             values, numbers = dictionary, data[start:]
-        yield Page(n, values, levels if nullable else None, numbers)
+        yield Page(header.n, values, levels if nullable else None, numbers)
 
 
-def _header_at(file: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
-    """The header of the page at a position, by Thrift's numbers of its fields, and where the page's bytes begin."""
+@dataclass(frozen=True)
+class _Header:
+    """What a page's header says: its kind, its bytes as they lie and unpacked, how many values, how they are written.
+
+    Of version 2 the first ``n_level_bytes`` are levels, which are never packed.
+    """
+
+    kind: int
+    packed: int
+    size: int
+    n: int
+    encoding: int
+    n_level_bytes: int = 0
+    is_packed: bool = True
+
+    @classmethod
+    def read(cls, fields: dict[int, Any]) -> _Header:
+        """Take Thrift's fields by their numbers."""
+        try:
+            kind, size, packed = fields[1], fields[2], fields[3]
+            if kind == DATA_PAGE_V2:
+                about = fields[8]
+                return cls(kind, packed, size, about[1], about[4], about[5], about.get(7, True))
+            about = fields.get({DATA_PAGE: 5, DICTIONARY_PAGE: 7}.get(kind, 0), {1: 0, 2: 0})
+            return cls(kind, packed, size, about[1], about[2])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("a page header lacks something") from error
+
+
+def _header_at(file: BinaryIO, at: int) -> tuple[_Header, int]:
+    """The header of the page at a position, and where the page's bytes begin."""
     size = HEADER_BYTES
     while True:
         file.seek(at)
         some = file.read(size)
         try:
-            header, length = _struct(some, 0)
+            fields, length = _struct(some, 0)
         except IndexError:
             if len(some) < size:
                 raise
             size *= 16
             continue
         file.seek(at + length)
-        return header, at + length
+        return _Header.read(fields), at + length
 
 
 def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
