@@ -28,7 +28,7 @@ from mamegpt.errors import DataError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Meta", "Split", "WindowOrder", "open_shards", "write_shards"]
+__all__ = ["Meta", "Split", "WindowOrder", "is_shards", "open_shards", "write_shards"]
 
 FORMAT = "mamegpt-tokens-1"
 META_FILE = "meta.json"
@@ -131,6 +131,14 @@ def write_shards(
         )  # fmt: skip
         write_json(folder / META_FILE, asdict(meta))
     return meta
+
+
+def is_shards(place: str | Path) -> bool:
+    """Whether there is a folder of token shards; ``place`` may also be a list of sources, too long for a name."""
+    try:
+        return (Path(place) / META_FILE).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def open_shards(

@@ -34,7 +34,11 @@ MAX_LINE_BYTES = 1 << 28
 DETECTION_BYTES = 1 << 14
 BATCHES_AHEAD = 8
 
-ENCODINGS = ["cp932", "euc_jp", "iso2022_jp", "utf_16", "utf_16_le", "utf_16_be", "cp1252"]
+ENCODINGS = {
+    "cp932": "cp932", "euc_jp": "euc-jp", "iso2022_jp": "iso-2022-jp", "utf_16": "utf-16", "utf_16_le": "utf-16le",
+    "utf_16_be": "utf-16be", "cp1252": "cp1252",
+}  # fmt: skip
+"""What a text may be in instead of UTF-8: Python's names, and iconv's."""
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -336,6 +340,10 @@ def _names(names: Sequence[str], strings: Sequence[str], schema: Schema, where: 
     text = schema.text_column or ("text" if "text" in names else None)
     if text is None:
         others = [name for name in strings if name != title]
+        if not others:
+            raise DataError(
+                f"{where}: none of {list(names)} holds strings, so there is no text in it; give another file"
+            )
         if len(others) != 1:
             raise DataError(
                 f"{where}: cannot tell which of {list(names)} is the text; rename it to 'text' or say --text-column"
@@ -392,10 +400,11 @@ def _likely(path: Path) -> str:
     import charset_normalizer
 
     with _open(path) as file:
-        found = charset_normalizer.from_bytes(file.read(DETECTION_BYTES), cp_isolation=ENCODINGS).best()
+        found = charset_normalizer.from_bytes(file.read(DETECTION_BYTES), cp_isolation=list(ENCODINGS)).best()
     if not found:
         return "; save it as UTF-8"
-    return f"; it looks like {found.encoding}: save it as UTF-8 (iconv -f {found.encoding} -t utf-8)"
+    name = ENCODINGS[found.encoding]
+    return f"; it looks like {name}: save it as UTF-8 (iconv -f {name} -t utf-8)"
 
 
 READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str]]]] = {
