@@ -110,6 +110,8 @@ def extract(
             report = _run(files, topic, schema, out, work, on_progress)
             if not report.kept:
                 work.forget()
+                if not report.read:
+                    raise DataError(f"{dataset} ({split}) holds no document at all; give one that does")
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                 raise DataError(
                     f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "

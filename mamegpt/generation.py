@@ -18,6 +18,7 @@ from mamegpt.errors import ConfigError
 from mamegpt.models import LanguageModel
 from mamegpt.one_token import Head, OneToken, has_step, one_thread
 from mamegpt.sampling import Sampling
+from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = [
@@ -203,8 +204,8 @@ def stream(
 ) -> Iterator[str]:
     """Yield the continuation of ``prompt`` in pieces that never hold half a character.
 
-    An empty prompt starts a new document. Raises `ConfigError`, before anything is computed, for impossible
-    settings, or for an empty prompt with a tokenizer that has no end-of-text token.
+    The prompt is normalised as training text is. An empty one starts a new document. Raises `ConfigError`, before
+    anything is computed, for impossible settings, or for an empty prompt with a tokenizer without an end-of-text token.
     """
     tokens = stream_tokens(model, tokenizer, prompt, max_new_tokens, sampling, use_cache=use_cache)
     return (token.text for token in tokens if token.text)
@@ -240,7 +241,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
     Raises `ConfigError` for an empty prompt with a tokenizer that has no end-of-text token.
     """
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(normalise(prompt))
     if ids:
         return ids
     if tokenizer.eos_id is None:

@@ -19,7 +19,7 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.machine import has_bf16, peak_memory
 from mamegpt.models import build_model
 from mamegpt.presets import SIZES, Size, preset
-from mamegpt.shards import META_FILE, open_shards
+from mamegpt.shards import is_shards, open_shards
 from mamegpt.sources import read_texts
 from mamegpt.step import micro_batch, seconds_per_step
 from mamegpt.tokenizer import Tokenizer
@@ -173,7 +173,7 @@ def make_plan(
 
 def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None) -> Corpus:
     """Count a text's characters and tokens, those by a tokenizer on the first of its documents."""
-    if (Path(data) / META_FILE).is_file():
+    if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]
         return Corpus(train.n_characters, train.n_tokens)
     n_characters = n_sampled = n_tokens = 0

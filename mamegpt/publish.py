@@ -21,8 +21,8 @@ from mamegpt.metrics import last_quality
 from mamegpt.models import build_model
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
-from mamegpt.shards import META_FILE, open_shards
-from mamegpt.sources import read_texts
+from mamegpt.shards import is_shards, open_shards
+from mamegpt.sources import is_here, read_texts
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["export_pretrained", "export_weights", "push"]
@@ -58,7 +58,7 @@ def export_pretrained(
     if (run / CHECKPOINTS).is_dir():
         config = TrainConfig.load(run / CONFIG_FILE)
         known["facts"] = _facts(run, config, loaded)
-        if (text := Path(config.data)).exists() and not (text / META_FILE).is_file():
+        if is_here(config.data) and not is_shards(config.data):
             known |= {"texts": read_texts(config.data, config.split), "source": config.data}
     return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
 
@@ -81,7 +81,7 @@ def push(out: Path, repository: str, *, dry_run: bool) -> str:
 def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
     """What a run says of itself, and what its model writes."""
     state = checkpoint.read_state(Path(loaded.origin))
-    shards = next((path for path in (run / TOKENS, Path(config.data)) if (path / META_FILE).is_file()), None)
+    shards = next((path for path in (run / TOKENS, Path(config.data)) if is_shards(path)), None)
     read = open_shards(shards, loaded.tokenizer)[0].splits["train"] if shards else None
     machine_file = run / MACHINE_FILE  # older runs have none
     machine = json.loads(machine_file.read_text(encoding="utf-8"))["machine"] if machine_file.is_file() else ""

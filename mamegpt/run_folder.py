@@ -20,7 +20,7 @@ from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
-from mamegpt.shards import META_FILE, Meta, Split, open_shards, write_shards
+from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.tokenizer import Tokenizer
 
@@ -95,7 +95,7 @@ def settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
 
 def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
     """The text as token shards: those given, or those in the run, made from the text at the first start."""
-    if (Path(config.data) / META_FILE).is_file():
+    if is_shards(config.data):
         return open_shards(Path(config.data), tokenizer)
     if world.is_main and not (run / TOKENS).exists():
         say(f"tokenizing {config.data} ...")

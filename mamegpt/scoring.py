@@ -12,7 +12,7 @@ from mamegpt.distributed import World, pick_device
 from mamegpt.errors import DataError, ModelError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.pretrained import load_pretrained
-from mamegpt.shards import META_FILE, open_shards
+from mamegpt.shards import is_shards, open_shards
 from mamegpt.sources import read_texts
 from mamegpt.tokenizer import Tokenizer
 
@@ -39,7 +39,7 @@ def score(model: str, data: str, split: str, *, spm_file: str = "", device: str 
 
 
 def _tokens(data: str, split: str, tokenizer: Tokenizer) -> npt.NDArray[Any]:
-    if (Path(data) / META_FILE).is_file():
+    if is_shards(data):
         _, splits = open_shards(Path(data), tokenizer)
         if split not in splits:
             raise DataError(f"{data} has no split {split!r}; it has {', '.join(splits)}")

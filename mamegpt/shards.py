@@ -12,7 +12,10 @@ does not change which windows a step sees.
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Meta", "Split", "WindowOrder", "open_shards", "write_shards"]
+__all__ = ["Meta", "Split", "WindowOrder", "is_shards", "open_shards", "write_shards"]
 
 FORMAT = "mamegpt-tokens-1"
 META_FILE = "meta.json"
@@ -82,18 +85,21 @@ def write_shards(
     val_fraction: float = 0.0,
     source: str = "",
     on_progress: Callable[[int, int], None] | None = None,
+    n_threads: int | None = None,
 ) -> Meta:
     """Tokenize normalised texts into a folder that appears whole or not at all.
 
     ``documents`` maps a split (``train``, ``val``) to its texts. If there is no ``val``, each training document
     goes there with probability ``val_fraction``, decided by a hash of its text, so the same document always falls
-    on the same side. ``on_progress(n_documents, n_tokens)`` is called after each batch.
+    on the same side. ``on_progress(n_documents, n_tokens)`` is called after each batch. Batches are tokenized on
+    ``n_threads`` threads (default: one a core) while the next documents are read; the files are the same for any.
 
     Raises `OutputError` if ``out`` exists, and `DataError` if the training split comes out empty.
     """
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    with atomic_directory(out) as folder:
-        splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer) for name in SPLITS}
+    n_threads = n_threads or os.cpu_count() or 1
+    with atomic_directory(out) as folder, ThreadPoolExecutor(n_threads) as threads:
+        splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer, threads, n_threads) for name in SPLITS}
         try:
             for name, texts in documents.items():
                 held_out = "val" if name == "train" and "val" not in documents else name
@@ -106,6 +112,7 @@ def write_shards(
                         )
             finished = {name: split.finish() for name, split in splits.items()}
         finally:
+            threads.shutdown(cancel_futures=True)
             for split in splits.values():
                 split.file.close()
         if not finished["train"].n_tokens and "val" not in documents and finished["val"].n_tokens:
@@ -122,6 +129,14 @@ def write_shards(
         )  # fmt: skip
         write_json(folder / META_FILE, asdict(meta))
     return meta
+
+
+def is_shards(place: str | Path) -> bool:
+    """Whether there is a folder of token shards; ``place`` may also be a list of sources, too long for a name."""
+    try:
+        return (Path(place) / META_FILE).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def open_shards(
@@ -287,12 +302,14 @@ def _held_out(text: str, fraction: float) -> bool:
 
 
 class _SplitWriter:
-    """Collects texts, tokenizes them in batches, and appends them to one file."""
+    """Collects texts, has them tokenized in batches by threads, and appends these in their order to one file."""
 
-    def __init__(self, path: Path, dtype: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, path: Path, dtype: str, tokenizer: Tokenizer, threads: Executor, n_ahead: int) -> None:
         self.file = path.open("wb")
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.tokenizer = tokenizer
+        self.threads, self.n_ahead = threads, n_ahead
+        self.batches: deque[Future[tuple[bytes, int, int]]] = deque()
         self.hash = hashlib.sha256()
         self.pending: list[str] = []
         self.n_pending = self.n_tokens = self.n_documents = self.n_characters = self.n_bytes = 0
@@ -304,20 +321,28 @@ class _SplitWriter:
     def is_full(self) -> bool:
         return self.n_pending >= CHUNK_CHARACTERS
 
-    def flush(self) -> bool:
-        """Write what is pending; returns True, for use in a condition."""
-        end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        ids = [i for document in self.tokenizer.encode_batch(self.pending) for i in (*document, *end)]
-        data = np.array(ids, dtype=self.dtype).tobytes()
-        self.file.write(data)
-        self.hash.update(data)
-        self.n_tokens += len(ids)
+    def flush(self, n_ahead: int | None = None) -> bool:
+        """Hand over what is pending, and write all but the last ``n_ahead`` batches.
+
+        Returns True, for use in a condition.
+        """
+        self.batches.append(self.threads.submit(self._tokenized, self.pending))
         self.n_documents += len(self.pending)
         self.n_characters += self.n_pending
-        self.n_bytes += sum(len(text.encode()) for text in self.pending)
         self.pending, self.n_pending = [], 0
+        while len(self.batches) > (self.n_ahead if n_ahead is None else n_ahead):
+            data, n_tokens, n_bytes = self.batches.popleft().result()
+            self.file.write(data)
+            self.hash.update(data)
+            self.n_tokens += n_tokens
+            self.n_bytes += n_bytes
         return True
 
+    def _tokenized(self, texts: list[str]) -> tuple[bytes, int, int]:
+        """The file's bytes for a batch, its tokens and its bytes of UTF-8. Runs in a thread."""
+        ids = self.tokenizer.encode_joined(texts)
+        return ids.astype(self.dtype).tobytes(), len(ids), sum(len(text.encode()) for text in texts)
+
     def finish(self) -> SplitMeta:
-        self.flush()
+        self.flush(0)
         return SplitMeta(self.n_tokens, self.n_documents, self.n_characters, self.n_bytes, self.hash.hexdigest())

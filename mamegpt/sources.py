@@ -23,6 +23,7 @@ __all__ = [
     "download",
     "find_files",
     "find_splits",
+    "is_here",
     "read_documents",
     "read_texts",
 ]
@@ -115,7 +116,7 @@ def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
 
     Raises `DataError` if there is no such source, split or known format, and `HubError` if the Hub cannot serve it.
     """
-    if isinstance(source, Path) or _exists(source):
+    if isinstance(source, Path) or is_here(source):
         return _files_of_one(source, split)
     found = []
     for part in (parts := source.split(",")):
@@ -197,7 +198,7 @@ def _shares(weight: float) -> list[float]:
 def _weighted(part: str) -> tuple[str, float]:
     """A source and its weight, 1 if it has none."""
     name, at, number = part.rpartition("@")
-    if not at or _exists(part):
+    if not at or is_here(part):
         return part, 1.0
     try:
         weight = float(number)
@@ -208,7 +209,7 @@ def _weighted(part: str) -> tuple[str, float]:
     return name, weight
 
 
-def _exists(name: str) -> bool:
+def is_here(name: str) -> bool:
     """Whether there is such a file or folder; a list of sources may be too long for a name."""
     try:
         return Path(name).exists()
@@ -219,9 +220,11 @@ def _exists(name: str) -> bool:
 def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:
     """The files of a source that is one file, folder, pattern or Hub data set."""
     path = Path(source)
-    if path.is_file():
+    if not is_here(str(source)):
+        pass  # it may be too long for a name, and asking about it an error
+    elif path.is_file():
         return _files_of(path.parent, {name: [path] for name in _splits_of_file(path)}, split, source)
-    if path.is_dir():
+    elif path.is_dir():
         return _files_of(path, find_splits(path), split, source)
     if _PATTERN & set(str(source)):
         return _files_of_pattern(str(source), split)

@@ -24,12 +24,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sentencepiece
 
 from mamegpt.errors import ConfigError, TokenizerError
 from mamegpt.files import atomic_write, refuse_existing
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -432,6 +436,23 @@ class Tokenizer:
             for text in texts:
                 _check_characters(text)
             raise
+
+    def encode_joined(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """The ids of all texts one after the other, each text followed by ``</s>`` if the model has it, (tokens,).
+
+        Other threads go on meanwhile. Raises `TokenizerError` as `encode` does.
+        """
+        import numpy as np
+
+        try:
+            ids = self._processor.encode(
+                list(texts), num_threads=1, return_type="numpy", add_eos=self.eos_id is not None
+            )
+        except (RuntimeError, TypeError):
+            for text in texts:
+                _check_characters(text)
+            raise
+        return np.concatenate([np.zeros(0, np.int32), *ids])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``: control pieces are nothing, ``<unk>`` is " ⁇ ", broken UTF-8 is U+FFFD a byte.

@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import random
 import subprocess
@@ -385,6 +387,26 @@ def test_what_was_written_after_the_last_step_is_gone(tmp_path):
         work.take("text", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"abc"
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_corpus_without_documents_is_an_error(tmp_path):
+    (tmp_path / "empty.jsonl").write_bytes(b"\n")
+    with pytest.raises(DataError, match="holds no document at all"):
+        extract(str(tmp_path / "empty.jsonl"), "train", "京都", tmp_path / "topic.txt")
+
+
+def test_of_a_full_disk_nothing_is_left(tmp_path):
+    class Full(io.BytesIO):
+        def close(self):
+            super().close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = Full(), Full()
+    with pytest.raises(OSError, match="No space left"), stepwise(tmp_path / "out", "same") as work:
+        work.open("text").write(b"abc")
+        work._files |= {"keys": first, "more": second}
+    assert first.closed and second.closed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_at_the_same_output_are_refused(corpus, tmp_path):

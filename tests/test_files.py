@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all, whatever interrupts them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,13 @@ def test_text_is_written_as_utf8_with_the_line_ends_given(tmp_path: Path) -> Non
     with atomic_write(tmp_path / "new" / "a.txt") as file:
         file.write("豆\r\n豆\n")
     assert (tmp_path / "new" / "a.txt").read_bytes() == "豆\r\n豆\n".encode()
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, atomic_write(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "a.txt")
+    assert names(tmp_path) == []
 
 
 def test_bytes_are_written_as_given(tmp_path: Path) -> None:

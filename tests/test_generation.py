@@ -467,6 +467,12 @@ def test_text_that_cannot_become_a_stop_string_is_shown_at_once(little: Little) 
     assert len(says(little.tokenizer, STORY, stop=["無い"])) == len(says(little.tokenizer, STORY)) <= n_tokens
 
 
+def test_a_prompt_is_spelt_as_training_text_is(model: LanguageModel, little: Little) -> None:
+    first, second = (generate(model, little.tokenizer, prompt, 8) for prompt in ("か\u3099\r\n豆\0", "が\n豆"))
+    assert little.tokenizer.encode("か\u3099\r\n豆\0") != little.tokenizer.encode("が\n豆")
+    assert first == second
+
+
 def test_an_empty_prompt_starts_a_document(model: LanguageModel, little: Little) -> None:
     expected = list(stream_ids(model, [2], 8, eos_id=2))
     assert generate(model, little.tokenizer, "", 8) == little.tokenizer.decode(expected)

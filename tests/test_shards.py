@@ -3,18 +3,20 @@
 import dataclasses
 import json
 import random
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mamegpt import shards
-from mamegpt.errors import DataError, OutputError
+from mamegpt.errors import DataError, OutputError, TokenizerError
 from mamegpt.shards import Meta, Split, WindowOrder, open_shards, permute, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.stories import stories
@@ -70,20 +72,55 @@ def test_counts_are_those_of_the_texts(tmp_path: Path, tokenizer: Tokenizer, tex
     assert train.n_tokens == sum(len(tokenizer.encode(text)) + 1 for text in everything)
 
 
-def test_small_batches_write_the_same_files(
-    tmp_path: Path, tokenizer: Tokenizer, texts: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_small_batches_on_several_threads_write_the_same_files(
+    tmp_path: Path, tokenizer: Tokenizer, texts: list[str], monkeypatch: pytest.MonkeyPatch, n_threads: int
 ) -> None:
-    whole = write_shards(tmp_path / "whole", {"train": texts}, tokenizer, val_fraction=0.2)
+    whole = write_shards(tmp_path / "whole", {"train": texts}, tokenizer, val_fraction=0.2, n_threads=1)
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(shards, "CHUNK_CHARACTERS", 500)
     parts = write_shards(
-        tmp_path / "parts", {"train": iter(texts)}, tokenizer, val_fraction=0.2, on_progress=lambda *n: seen.append(n)
-    )
+        tmp_path / "parts", {"train": iter(texts)}, tokenizer, val_fraction=0.2, n_threads=n_threads,
+        on_progress=lambda *n: seen.append(n),
+    )  # fmt: skip
     assert parts == whole
     for name in ("train.bin", "val.bin", "meta.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len(seen) > 10 and seen == sorted(seen)
     assert seen[-1][1] <= sum(split.n_tokens for split in whole.splits.values())
+
+
+def test_no_more_is_read_ahead_than_the_threads_have_to_do(
+    tmp_path: Path, tokenizer: Tokenizer, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "CHUNK_CHARACTERS", 1)  # each text is a batch
+    n_read = n_done = 0
+
+    class Slow(Tokenizer):
+        """Counts what it has done."""
+
+        def encode_joined(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+            nonlocal n_done
+            time.sleep(0.005)
+            n_done += 1
+            return super().encode_joined(texts)
+
+    def counted() -> Iterator[str]:
+        nonlocal n_read
+        for text in texts[:20]:
+            n_read += 1
+            assert n_read - n_done <= 3 + 1
+            yield text
+
+    write_shards(tmp_path / "t", {"train": counted()}, Slow.load(tokenizer.path), n_threads=3)
+
+
+def test_texts_in_one_row_are_those_of_encode(tokenizer: Tokenizer, texts: list[str]) -> None:
+    joined = tokenizer.encode_joined(texts + NASTY).tolist()
+    assert joined == [i for text in texts + NASTY for i in (*tokenizer.encode(text), tokenizer.eos_id)]
+    assert tokenizer.encode_joined([]).tolist() == []
+    with pytest.raises(TokenizerError, match="surrogate"):
+        tokenizer.encode_joined(["豆", "\ud800"])
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
@@ -97,8 +134,8 @@ def test_ids_past_16_bits_are_kept(tmp_path: Path, tokenizer: Tokenizer, vocab_s
         def vocab_size(self) -> int:
             return super().vocab_size + shift
 
-        def encode_batch(self, texts: Sequence[str], n_threads: int | None = None) -> list[list[int]]:
-            return [[i + shift for i in ids] for ids in super().encode_batch(texts, n_threads)]
+        def encode_joined(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+            return super().encode_joined(texts) + shift
 
     text = "豆の木町に住むハナは、やさしい女の子でした。"
     large = Large.load(tokenizer.path)

@@ -17,7 +17,8 @@ from hub_server import HubServer
 from mamegpt.corpus.readers import Schema, describe, read_file
 from mamegpt.errors import DataError
 from mamegpt.extract import extract
-from mamegpt.sources import Document, find_splits, read_documents, read_texts
+from mamegpt.shards import is_shards
+from mamegpt.sources import Document, find_files, find_splits, read_documents, read_texts
 from mamegpt.text import format_article
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,7 +188,7 @@ def test_a_title_of_its_own_goes_before_the_one_in_the_markers(tmp_path):
     ("columns", "message"),
     [
         ({"a": ["x"], "b": ["y"]}, r"a\.parquet: cannot tell which of \['a', 'b'\] is the text"),
-        ({"n": [1]}, "cannot tell which"),
+        ({"n": [1]}, r"none of \['n'\] holds strings"),
         ({"text": [1], "other": ["x"]}, "'text' does not hold a string"),
     ],
 )
@@ -219,7 +220,7 @@ def test_damaged_parquet_is_an_error_wherever_the_damage_is(tmp_path):
         ('["text"]', "line 3: not a JSON object"),
         ('{"text": 5}', "line 3: 'text' does not hold a string"),
         ('{"a": "x", "b": "y"}', r"line 3: cannot tell which of \['a', 'b'\] is the text"),
-        ("{}", r"line 3: cannot tell which of \[\]"),
+        ("{}", r"line 3: none of \[\] holds strings"),
     ],
 )
 def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
@@ -324,6 +325,7 @@ CLIENT = """
 import json, sys
 from pathlib import Path
 from mamegpt.errors import HubError, MamegptError
+from mamegpt.shards import is_shards
 from mamegpt.sources import download, read_documents
 
 def attempt(source, split):
@@ -465,6 +467,17 @@ def test_a_pattern_finds_files_below_the_part_that_is_none(tmp_path):
         read_documents(f"{tmp_path}/*.parquet")
 
 
+def test_a_name_that_is_too_long_for_a_file_is_an_error_and_a_long_list_is_not(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        find_files("豆" * 300 + ".txt")
+    parts = []
+    for i in range(12):
+        (tmp_path / f"{'m' * 40}{i}.txt").write_text(f"{i}", encoding="utf-8")
+        parts.append(str(tmp_path / f"{'m' * 40}{i}.txt"))
+    assert len(",".join(parts)) > 255 and not is_shards(",".join(parts))
+    assert [text for d in read_documents(",".join(parts)) for text in [d.text]] == list(map(str, range(12)))
+
+
 def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp_path):
     a = WRITERS[".jsonl"](tmp_path / "a.jsonl", [("", f"甲{i}") for i in range(8)])
     b = one_text(tmp_path, "b.txt", "乙")
@@ -535,7 +548,7 @@ def test_a_dump_cut_off_is_an_error(dump):
 # Bad input
 
 
-@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "iso2022_jp", "utf_16"])
+@pytest.mark.parametrize("encoding", ["cp932", "euc-jp", "iso-2022-jp", "utf-16"])  # names that iconv knows too
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".jsonl"])
 def test_the_likely_encoding_is_named(tmp_path, encoding, suffix):
     line = '{"text": "日本語の文章です。これは試験のための文で、少し長く書いてあります。"}\n'

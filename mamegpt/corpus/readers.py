@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, cast
 from xml.etree.ElementTree import ParseError
 
 from mamegpt.corpus.parallel import in_order
+from mamegpt.corpus.parquet_pages import DAMAGES, can_read, read_pages
 from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
@@ -33,7 +34,11 @@ MAX_LINE_BYTES = 1 << 28
 DETECTION_BYTES = 1 << 14
 BATCHES_AHEAD = 8
 
-ENCODINGS = ["cp932", "euc_jp", "iso2022_jp", "utf_16", "utf_16_le", "utf_16_be", "cp1252"]
+ENCODINGS = {
+    "cp932": "cp932", "euc_jp": "euc-jp", "iso2022_jp": "iso-2022-jp", "utf_16": "utf-16", "utf_16_le": "utf-16le",
+    "utf_16_be": "utf-16be", "cp1252": "cp1252",
+}  # fmt: skip
+"""What a text may be in instead of UTF-8: Python's names, and iconv's."""
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -137,6 +142,9 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
 
         def read(group: int, start: int) -> Iterator[Batch]:
             with open_parquet(path, metadata) as part:
+                if needles and _pages_are_known(metadata, group, columns[0]):
+                    yield from _search_pages(path, part, group, columns, start, needles, batch_rows)
+                    return
                 for batch in part.iter_batches(batch_rows, row_groups=[group], columns=columns):
                     yield _parquet_batch(batch.select(columns), start, needles)
                     start += batch.num_rows
@@ -159,7 +167,11 @@ def open_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
     try:
         with pyarrow.parquet.ParquetFile(path, metadata=metadata) as file:
             yield file
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} holds text that is not UTF-8 ({error.reason}); write it anew as UTF-8") from error
+    except (pyarrow.ArrowException, OSError, *DAMAGES) as error:
         raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error
 
 
@@ -178,6 +190,46 @@ def _parquet_batch(rows: Any, start: int, needles: Sequence[Sequence[bytes]]) ->
     texts = rows.column(0).to_pylist()
     titles = rows.column(1).to_pylist() if rows.num_columns > 1 else [""] * len(texts)
     return Batch(n_read, [(i, *_record(title, text)) for i, title, text in zip(numbers, titles, texts, strict=True)])
+
+
+def _pages_are_known(metadata: Any, group: int, name: str) -> bool:
+    """Whether `_search_pages` can read a row group's text."""
+    return can_read(*_chunk(metadata, group, name))
+
+
+def _chunk(metadata: Any, group: int, name: str) -> tuple[Any, Any]:
+    """Arrow's metadata of a row group's column, and of the column."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return metadata.row_group(group).column(paths.index(name)), metadata.schema.column(paths.index(name))
+
+
+def _search_pages(
+    path: Path, part: Any, group: int, columns: list[str], start: int, needles: Sequence[Sequence[bytes]], n_rows: int
+) -> Iterator[Batch]:
+    """Yield a row group's rows that may be wanted, from the bytes of its pages, at most ``n_rows`` rows at a time."""
+    import numpy as np
+
+    from mamegpt.corpus.prefilter import rows_with_any
+
+    titles, in_titles = None, [np.zeros(part.metadata.row_group(group).num_rows, bool)] * len(needles)
+    if columns[1:]:
+        titles = part.read_row_group(group, columns=columns[1:])[columns[1]].combine_chunks()
+        in_titles = [rows_with_any(titles, some) for some in needles]
+    at = 0
+    with path.open("rb") as file:
+        for page in read_pages(file, *_chunk(part.metadata, group, columns[0])):
+            here = slice(at, at + page.n_rows)
+            found = [page.with_any(some) | inside[here] for some, inside in zip(needles, in_titles, strict=True)]
+            wanted = np.logical_and.reduce(found)
+            for first in range(0, page.n_rows, n_rows) if wanted.any() else ():
+                rows = (np.flatnonzero(wanted[first : first + n_rows]) + first).tolist()
+                records = [
+                    (start + at + i, *_record(titles[at + i].as_py() if titles else "", page.text(i))) for i in rows
+                ]
+                yield Batch(min(n_rows, page.n_rows - first), records)
+            if not wanted.any():
+                yield Batch(page.n_rows, [])
+            at += page.n_rows
 
 
 def _parquet_columns(arrow_schema: Any, schema: Schema, path: Path) -> list[str]:
@@ -292,6 +344,10 @@ def _names(names: Sequence[str], strings: Sequence[str], schema: Schema, where: 
     text = schema.text_column or ("text" if "text" in names else None)
     if text is None:
         others = [name for name in strings if name != title]
+        if not others:
+            raise DataError(
+                f"{where}: none of {list(names)} holds strings, so there is no text in it; give another file"
+            )
         if len(others) != 1:
             raise DataError(
                 f"{where}: cannot tell which of {list(names)} is the text; rename it to 'text' or say --text-column"
@@ -352,10 +408,11 @@ def _likely(path: Path) -> str:
             head = file.read(DETECTION_BYTES)
     except (*_DAMAGED, OSError):
         return ", and damaged or cut off; fetch it again"
-    found = charset_normalizer.from_bytes(head, cp_isolation=ENCODINGS).best()
+    found = charset_normalizer.from_bytes(head, cp_isolation=list(ENCODINGS)).best()
     if not found:
         return "; save it as UTF-8"
-    return f"; it looks like {found.encoding}: save it as UTF-8 (iconv -f {found.encoding} -t utf-8)"
+    name = ENCODINGS[found.encoding]
+    return f"; it looks like {name}: save it as UTF-8 (iconv -f {name} -t utf-8)"
 
 
 READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str]]]] = {

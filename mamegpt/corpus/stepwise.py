@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,9 +66,10 @@ class Stepwise:
         (self.folder / name).replace(out)
 
     def close(self) -> None:
-        """Close all files."""
-        for file in self._files.values():
-            file.close()
+        """Close all files, those after one that cannot be flushed too."""
+        with ExitStack() as files:
+            for file in self._files.values():
+                files.callback(file.close)
 
 
 @contextmanager
@@ -89,11 +90,13 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
                 yield work
                 over = True
             finally:
-                work.close()
                 over = over or work.state is None
-                if over:
-                    for path in set(folder.iterdir()) - {lock}:
-                        path.unlink()
+                try:
+                    work.close()  # on a full disk an error, too
+                finally:
+                    if over:
+                        for path in set(folder.iterdir()) - {lock}:
+                            path.unlink()
     except Timeout as error:
         raise OutputError(f"{out} is being written by another process; wait for it, or choose another name") from error
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 from mamegpt.errors import ConfigError
 from mamegpt.generation import Sampling
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
+from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
@@ -91,7 +92,7 @@ def merge(batch: Sequence[Made], scored: bool) -> list[dict[str, Any]]:
 
 def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
     """Tokens read and written; ``made`` are all steps."""
-    n_read = order.n * sum(len(made[0].tokenizer.encode(prompt)) for prompt in order.prompts)
+    n_read = order.n * sum(len(made[0].tokenizer.encode(normalise(prompt))) for prompt in order.prompts)
     n_written = sum(step.token.id is not None for step in made)
     return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
 

@@ -17,7 +17,7 @@ from mamegpt.generation import Sampling, generate
 from mamegpt.metrics import read_metrics
 from mamegpt.pretrained import load_pretrained
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, EVALUATION_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE
-from mamegpt.shards import META_FILE, Meta, Split, open_shards
+from mamegpt.shards import Meta, Split, is_shards, open_shards
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["AXES", "Run", "Sample", "read_run", "samples"]
@@ -120,7 +120,7 @@ def read_run(folder: Path) -> Run:
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     validations = [record for record in records if "quality" in record]
     for place in (folder / "tokens", Path(config.data)):
-        if (place / META_FILE).is_file():
+        if is_shards(place):
             meta, splits = open_shards(place, tokenizer, verify=False)
             return Run(folder, config, steps, validations, tokenizer, meta, _openings(splits, tokenizer))
     return Run(folder, config, steps, validations, tokenizer, None, [])
