@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from little import Little
 
+from mamegpt import publish
 from mamegpt.cli import main
 from mamegpt.corpus.characters import count_classes
 from mamegpt.distributed import World
@@ -28,6 +30,7 @@ from mamegpt.evaluation.ngram import KneserNey, NgramScorer
 from mamegpt.evaluation.scorer import log_likelihoods, open_model, stream_of, text_quality
 from mamegpt.evaluation.share import Share
 from mamegpt.evaluation.texts import named_texts, run_texts
+from mamegpt.export.model_card import model_card
 from mamegpt.export.to_hf import write_hf
 from mamegpt.layouts import LAYOUTS
 from mamegpt.pretrained import load_pretrained
@@ -376,7 +379,9 @@ def test_the_table_has_a_column_a_model(found: Evaluation, run: Path, foreign: P
     assert [len(rest) for rest in cells.values()] == [4] * len(cells) and len(cells) == 17
 
 
-def test_a_run_keeps_its_evaluation_and_the_card_tells_it(found: Evaluation, run: Path) -> None:
+def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
+    found: Evaluation, run: Path, little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = Path(found.models[0].origin)
     assert card_rows(run, checkpoint) == []
     found.keep()
@@ -386,7 +391,19 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(found: Evaluation, run
     assert list(rows) == ["minimal pairs", "cloze", "beside an n-gram model", "recited"]
     assert f"{found.models[0].pairs.total.share:.1%}(372 組" in rows["minimal pairs"]
     assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["beside an n-gram model"]
+    assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
+    assert f"学習していない文章では {found.heldout_recited:.1%}" in rows["recited"]
     assert card_rows(run, checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
+
+    given = {}
+    monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))
+    publish.export_pretrained(str(run), tmp_path / "out")
+    card = model_card("豆", little.sizes, 1, little.tokenizer, "custom-gpt", given["facts"])
+    assert all(f" | {value} |\n" in card for value in rows.values()) and ", minimal pairs, cloze," in card
+
+    tiny = replace(found, models=[replace(found.models[0], cloze=None)], heldout_recited=None)
+    tiny.keep()
+    assert [english for _, english, _ in card_rows(run, checkpoint)] == ["minimal pairs", "beside an n-gram model"]
     (run / "evaluation.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged .* run: mamegpt eval"):
         card_rows(run, checkpoint)
@@ -414,6 +431,17 @@ def test_the_command_prints_and_writes_the_same(
     )
     assert any(line.startswith("  bits per byte, other.txt ") for line in lines)
     assert json.loads(first)["baseline"] is None and not any("recited" in line for line in lines)
+
+
+def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little: Little, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("tokens")))
+    (tmp_path / "tiny.txt").write_text("豆の本。", encoding="utf-8")
+    found = evaluate_models([str(bare)], [str(tmp_path / "tiny.txt")], "train", train_data=str(little.text))
+    assert found.run == "" and found.heldout_recited is None and found.baseline is not None
+    assert "held-out text itself" in found.table() and list(found.models[0].text) == ["tiny.txt"]
+    found.keep()
+    assert not (bare / "evaluation.json").exists()
+    assert evaluate_models([str(bare)]).baseline is None
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:

@@ -39,11 +39,13 @@ NGRAM_CHARACTERS = 30_000_000
 class Result:
     """What was found of one model. ``text`` is by held-out text; what could not be measured is None.
 
+    ``model`` is as it was named, ``origin`` what was loaded (of a run, the folder of its checkpoint).
     ``recited`` is the share of the 20-character strings in what it writes that occur in the training text.
     """
 
     name: str
-    origin: str
+    model: str = ""
+    origin: str = ""
     text: dict[str, Quality]
     pairs: PairScores
     cloze: Share | None
@@ -69,7 +71,7 @@ class Evaluation:
     def keep(self) -> None:
         """Write `EVALUATION_FILE` into the run: its own result, and what it is to be compared with."""
         if self.run:
-            own = [result for result in self.models if Path(self.run) in Path(result.origin).parents]
+            own = [result for result in self.models if result.model == self.run]
             write_json(Path(self.run) / EVALUATION_FILE, replace(self, models=own).to_dict())
 
     def table(self) -> str:
@@ -86,11 +88,11 @@ class Evaluation:
         rows.append(("minimal pairs, per character", [str(r.pairs.per_character) for r in results]))
         if results[0].cloze:
             rows.append(("cloze", [str(r.cloze) for r in results]))
-        if self.heldout_recited is not None:
+        if self.baseline:
             rows.append(("recited", [_percent(r.recited) for r in results]))
             rows.append(("  held-out text itself", [_percent(self.heldout_recited)] * len(results)))
         notes = ["±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze"]
-        if self.heldout_recited is not None:
+        if self.baseline:
             notes.append("recited: strings of 20 characters it writes that occur in the training text")
         return "\n".join([columns(("", *(r.name for r in results)), [(name, *cells) for name, cells in rows]), *notes])
 
@@ -137,9 +139,10 @@ def evaluate_models(
 
     results: list[Result] = []
     written = {"": main}
-    for name, model in zip(_short(models), opened, strict=True):
+    for where, name, model in zip(models, _short(models), opened, strict=True):
         on_stage(f"{name}: texts, minimal pairs, cloze ...")
-        results.append(_likelihoods(name, model, held_out, gaps, model.origin))
+        result = _likelihoods(name, model, held_out, gaps)
+        results.append(replace(result, model=where, origin=model.origin))
         if training:
             on_stage(f"{name} writes ...")
             written[name] = continuations(model, main)
@@ -157,12 +160,9 @@ def evaluate_models(
     )
 
 
-def _likelihoods(
-    name: str, scorer: Scorer, held_out: dict[str, list[str]], gaps: Sequence[Gap], origin: str = ""
-) -> Result:
+def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, list[str]], gaps: Sequence[Gap]) -> Result:
     return Result(
         name=name,
-        origin=origin,
         text={of: text_quality(scorer, texts) for of, texts in held_out.items()},
         pairs=minimal_pairs(scorer),
         cloze=cloze(scorer, gaps),

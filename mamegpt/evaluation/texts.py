@@ -43,12 +43,13 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None) -> Texts:
 
 
 def run_texts(run: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
-    """By split (``train``, and ``val`` if it has one), the texts of a run, from its tokens.
+    """By split (``train``, and ``val`` if it has one), the texts of a run, from its tokens; none if these are gone.
 
     Raises what `open_shards` raises.
     """
-    data = Path(TrainConfig.load(run / CONFIG_FILE).data)
-    return _decoded(data if (data / META_FILE).is_file() else run / TOKENS, tokenizer)
+    places = (run / TOKENS, Path(TrainConfig.load(run / CONFIG_FILE).data))
+    found = next((place for place in places if (place / META_FILE).is_file()), None)
+    return _decoded(found, tokenizer) if found else {}
 
 
 def _decoded(folder: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
