@@ -16,7 +16,7 @@ import tyro
 
 from mamegpt import __version__
 from mamegpt.config import Logger, TrainConfig
-from mamegpt.console import INTERRUPTED, answering, busy, counted, say, sparkline, table, write_stream
+from mamegpt.console import INTERRUPTED, answering, busy, counted, is_terminal, say, sparkline, table, write_stream
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError
 from mamegpt.presets import Recipe, Size, preset
@@ -380,36 +380,43 @@ def train(
 
 
 def evaluate(
-    model: str,
-    data: str,
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")],
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     split: str = "validation",
+    train_data: str = "",
+    train_split: str = "train",
+    max_characters: int = 1_000_000,
+    out: Path | None = None,
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     json: bool = False,
 ) -> None:
-    """How well a model predicts a text: loss, bits per byte, bits per character.
+    """How good models are: bits per character, minimal pairs, cloze, what they recite; beside an n-gram model.
 
     Args:
-        model: A run, an exported folder, or a repository on the Hub.
-        data: Text: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards.
+        models: Runs, exported folders, or repositories on the Hub (any causal model that transformers has).
+        data: Held-out text: file, folder, Hub data set or token shards; repeatable (default: the run's validation).
         split: Split of the data (train or val for token shards).
+        train_data: Text the models learned from (default: the run's), for what they recite and the n-gram model.
+        train_split: Split of that text.
+        max_characters: Take documents of each held-out text until there are this many characters (0: all).
+        out: JSON file to write all numbers into; a run keeps its own in its folder.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         device: Where to compute.
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.scoring import score
+    from mamegpt.evaluation import evaluate_models
+    from mamegpt.files import write_json
 
     with answering(json) as answer:
-        with busy("evaluating"):
-            quality = score(model, data, split, spm_file=spm_file, device=device)
-        rows = [
-            ("bits per character", f"{quality.bits_per_character:.4f}"),
-            ("bits per byte", f"{quality.bits_per_byte:.4f}"),
-            ("loss (nats per token)", f"{quality.loss:.4f}"),
-            ("tokens", f"{quality.n_tokens:,}"),
-            ("characters", f"{quality.n_characters:,}"),
-        ]
-        answer(dataclasses.asdict(quality), table(rows), f'next: mamegpt generate --model {model} --prompt "日本の"')
+        found = evaluate_models(
+            models, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
+            spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
+        )  # fmt: skip
+        found.keep()
+        if out:
+            write_json(out, found.to_dict())
+        answer(found.to_dict(), found.table(), f'next: mamegpt generate --model {models[0]} --prompt "日本の"')
 
 
 def generate(

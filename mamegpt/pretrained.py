@@ -26,7 +26,7 @@ from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Pretrained", "load_pretrained", "load_weights", "read_weights"]
+__all__ = ["Pretrained", "is_foreign", "load_pretrained", "load_weights", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,18 @@ def load_pretrained(
         found = _load_repository(where, spm_file, trust_remote_code)
     found.model.to(device).eval()
     return found
+
+
+def is_foreign(where: str) -> bool:
+    """Whether this is a model that only transformers can load: of another kind, or without a SentencePiece model.
+
+    Raises what `load_pretrained` raises if there is no such folder or repository.
+    """
+    if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
+        return False  # a checkpoint, or nothing at all
+    folder = _folder(where, ["config.json", "*.model"])
+    model_type = _read_json(folder / "config.json").get("model_type")
+    return model_type is not None and (model_type not in LAYOUTS or not any(folder.glob("*.model")))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

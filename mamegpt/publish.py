@@ -10,6 +10,7 @@ from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
 from mamegpt.console import table
 from mamegpt.errors import ModelError
+from mamegpt.evaluation.card import card_rows
 from mamegpt.export import ExportReport, Target, all_targets, export_model
 from mamegpt.export.model_card import Facts
 from mamegpt.export.to_gguf import GgufType
@@ -94,6 +95,7 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
         n_characters=read.n_characters if read else 0,
         machine=machine,
         quality=last_quality(run, state.step),
+        evaluation=card_rows(run, Path(loaded.origin)),
         samples=[(prompt, generate(loaded.model, loaded.tokenizer, prompt, new_tokens)) for prompt in SAMPLE_PROMPTS],
     )
 

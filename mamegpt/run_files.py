@@ -3,7 +3,7 @@
 config.json       every setting            tokens/           the text as token shards, if it was not one already
 tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
 checkpoints/      see `checkpoint`         machine.json      what it was started on
-evaluation.json   what was measured later, if anything was; report.html, if it was asked for
+evaluation.json   what `mamegpt eval` found, if it was asked; report.html, if it was asked for
 """
 
 __all__ = [

@@ -7,7 +7,7 @@ stand for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 from mamegpt.corpus.characters import count_classes
 from mamegpt.errors import TokenizerError
 from mamegpt.hub import is_hub_name, snapshot
-from mamegpt.text import parse_json
+from mamegpt.text import parse_json, up_to
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = [
@@ -205,7 +205,7 @@ def report(
     Odd pieces are those of the first. Raises what `open_tokenizer` raises, and `TokenizerError` if there is no text.
     """
     opened = [open_tokenizer(name) for name in tokenizers]
-    held = list(_up_to(texts, max_characters))
+    held = list(up_to(texts, max_characters))
     fits = [fit(tokenizer, held) for tokenizer in opened]
     n_characters = sum(map(len, held))
     lines = [f"{len(held):,} documents, {n_characters:,} characters"]
@@ -280,16 +280,6 @@ def _pieces(tokenizer: AnyTokenizer) -> list[str]:
     """All pieces that are whole characters."""
     raw = map(tokenizer.token_bytes, range(tokenizer.vocab_size))
     return [piece.decode() for piece in raw if piece and not _is_part(piece)]
-
-
-def _up_to(texts: Iterable[str], max_characters: int | None) -> Iterator[str]:
-    """Texts until there are that many characters."""
-    n = 0
-    for text in texts:
-        yield text
-        n += len(text)
-        if max_characters is not None and n >= max_characters:
-            return
 
 
 def _columns(first: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:

@@ -194,37 +194,6 @@ def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little
     assert mame("train", "--resume-intact")[2].startswith("error: --resume-intact says how to go on with a run;")
 
 
-def test_eval_prints_the_same_numbers_as_table_and_as_json(mame: Mame, little: Little) -> None:
-    words = ["eval", "--model", little.run, "--data", little.run / "tokens", "--split", "val"]
-    code, out, err = mame(*words, "--json")
-    assert (code, err, out.count("\n")) == (0, "", 1)
-    quality = json.loads(out)
-    *lines, last_line = mame(*words)[1].splitlines()
-    assert last_line == f'next: mamegpt generate --model {little.run} --prompt "日本の"'
-    rows = dict(line.strip().rsplit("  ", 1) for line in lines)
-    assert {name.strip(): value.strip() for name, value in rows.items()} == {
-        "bits per character": f"{quality['bits_per_character']:.4f}",
-        "bits per byte": f"{quality['bits_per_byte']:.4f}",
-        "loss (nats per token)": f"{quality['loss']:.4f}",
-        "tokens": f"{quality['n_tokens']:,}",
-        "characters": f"{quality['n_characters']:,}",
-    }
-    # It is the run's own last validation, and the same for the text, the tokens or the exported model.
-    last = json.loads((little.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    assert quality == pytest.approx(last["quality"])
-    exported = ["eval", "--model", little.exported, *words[3:], "--json"]
-    assert json.loads(mame(*exported)[1]) == pytest.approx(quality)
-
-
-def test_eval_of_a_text_is_eval_of_its_tokens(mame: Mame, little: Little, tmp_path: Path) -> None:
-    from mamegpt.shards import write_shards
-    from mamegpt.sources import read_texts
-
-    write_shards(tmp_path / "shards", {"train": read_texts(little.text)}, little.tokenizer)
-    model = ["eval", "--model", little.run, "--split", "train", "--json", "--data"]
-    assert json.loads(mame(*model, little.text)[1]) == json.loads(mame(*model, tmp_path / "shards")[1])
-
-
 def test_generate_writes_each_of_several_samples_as_its_seed_alone(mame: Mame, little: Little) -> None:
     words = ["generate", "--model", little.run, "--prompt", "昔々、", "--max-new-tokens", 12, "--temperature", 1]
     samples = mame(*words, "--samples", 3, "--seed", 5)[1].split("---\n")

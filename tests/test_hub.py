@@ -113,10 +113,10 @@ def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, t
     assert hub.requests
     hub.stop()
     hub.requests.clear()
-    score = ["eval", "--model", "mame/book", "--data", str(little.text), "--split", "train", "--json"]
+    score = ["eval", "mame/book", "--data", str(little.text), "--split", "train", "--json"]
     again, quality = calls(hub, tmp_path, words, score)
     assert again[:2] == (0, expected + "\n")
-    assert quality[0] == 0 and json.loads(quality[1])["n_tokens"] > 1000
+    assert quality[0] == 0 and json.loads(quality[1])["models"][0]["text"]["stories.txt"]["n_tokens"] > 1000
     assert hub.requests == []
 
 

@@ -102,7 +102,8 @@ _WIKI40B = """
 class Facts:
     """What is known of a model's training; what is not known is left out of the card.
 
-    ``elapsed_s`` is wall-clock time; ``samples`` are pairs of a prompt and its greedy continuation.
+    ``elapsed_s`` is wall-clock time; ``evaluation`` has rows as `rows` gives them; ``samples`` are pairs of a prompt
+    and its greedy continuation.
     """
 
     config: TrainConfig | None = None
@@ -112,6 +113,7 @@ class Facts:
     n_characters: int = 0
     machine: str = ""
     quality: Quality | None = None
+    evaluation: Sequence[tuple[str, str, str]] = ()
     samples: Sequence[tuple[str, str]] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -135,7 +137,7 @@ class Facts:
         if quality := self.quality:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({quality.n_tokens:,} トークン)"))
-        return found
+        return [*found, *self.evaluation]
 
 
 def model_card(

@@ -1,0 +1,91 @@
+"""A word of a held-out article is taken out: does a model find it again among four?
+
+The word is one the article uses before, in katakana or kanji; the three others are words of the same script and
+length that about as many other articles use, but not this one. Nothing is annotated, so any text will do.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mamegpt.evaluation.scorer import Scorer, log_likelihoods
+from mamegpt.evaluation.share import Share
+
+__all__ = ["Gap", "cloze", "make_gaps"]
+
+N_GAPS = 300
+N_WRONG = 3
+BEFORE, AFTER = 150, 30
+"""Characters around the gap that are shown, at most; after it, no more than its sentence."""
+LIKE = 2
+"""Other words are used by at most so many times more or fewer articles."""
+
+_WORD = re.compile(r"[ァ-ヴー]+|[一-鿿々]+")
+_LENGTHS = range(2, 9)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A text with a gap, and what may stand there: first what does, then what does not."""
+
+    before: str
+    after: str
+    words: tuple[str, ...]
+
+
+def make_gaps(texts: Sequence[str], seed: int = 0) -> list[Gap]:
+    """At most `N_GAPS` gaps, one an article; the same for the same texts and seed."""
+    dice = random.Random(seed)
+    words_of = [Counter(word for word in _WORD.findall(text) if len(word) in _LENGTHS) for text in texts]
+    n_articles = Counter(word for words in words_of for word in words)
+    pools: dict[tuple[bool, int], list[tuple[int, str]]] = defaultdict(list)
+    for word, n in n_articles.items():
+        pools[_kind(word)].append((n, word))
+    for pool in pools.values():
+        pool.sort()
+    gaps: list[Gap] = []
+    for i in dice.sample(range(len(texts)), len(texts)):
+        # Words that hardly any other article uses are left out: a model cannot know them, nor what is as rare.
+        known = sorted(word for word, n in words_of[i].items() if n > 1 and n_articles[word] > 2)
+        if len(gaps) < N_GAPS and known:
+            word = dice.choice(known)
+            wrong = _like(word, n_articles[word] - 1, pools[_kind(word)], texts[i])
+            if len(wrong) >= N_WRONG:
+                gaps.append(_gap(texts[i], word, dice.sample(wrong, N_WRONG), dice))
+    return gaps
+
+
+def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Share | None:
+    """The share of gaps where the right word makes the text likeliest, 0.25 by chance; None without gaps."""
+    if not gaps:
+        return None
+    texts = [gap.before + word + gap.after for gap in gaps for word in gap.words]
+    found = log_likelihoods(scorer, texts)
+    size = 1 + N_WRONG
+    right = sum(max(found[i + 1 : i + size]) < found[i] for i in range(0, len(found), size))
+    return Share(right / len(gaps), len(gaps))
+
+
+def _kind(word: str) -> tuple[bool, int]:
+    """Script and length."""
+    return word[0] <= "ヿ", len(word)
+
+
+def _like(word: str, n: int, pool: list[tuple[int, str]], text: str) -> list[str]:
+    """Words of a pool that about ``n`` articles use, but not ``text``."""
+    first, end = bisect_left(pool, (-(-n // LIKE), "")), bisect_left(pool, (n * LIKE + 1, ""))
+    return [other for _, other in pool[first:end] if other not in text]
+
+
+def _gap(text: str, word: str, wrong: Sequence[str], dice: random.Random) -> Gap:
+    """Take out the word at any place but the first."""
+    places = [found.start() for found in _WORD.finditer(text) if found.group() == word][1:]
+    begin = dice.choice(places)
+    end = begin + len(word)
+    after = re.split("(?<=。)|\n", text[end : end + AFTER])[0]
+    return Gap(text[max(0, begin - BEFORE) : begin], after, (word, *wrong))

@@ -1,0 +1,73 @@
+"""Pairs of Japanese sentences that differ in one thing, one of them right: which does a model find likelier?
+
+The sentences (``minimal_pairs.jsonl``) were written for this project, of frequent words, in ten phenomena. The method
+is that of BLiMP (Warstadt et al. 2020): a pair is right if the good sentence has the higher probability as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mamegpt.evaluation.scorer import Scorer, log_likelihoods
+from mamegpt.evaluation.share import Share
+
+__all__ = ["PHENOMENA", "Pair", "PairScores", "minimal_pairs", "read_pairs"]
+
+PHENOMENA = (
+    "particles", "counters", "honorifics", "transitivity", "kana and kanji", "word order", "tense", "quantity",
+    "reference", "negation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sentences, and what they are about."""
+
+    phenomenon: str
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Shares of pairs that are right, 0.5 by chance; a tie is half right.
+
+    ``total`` compares probabilities of whole sentences, ``per_character`` these by the number of characters (the mean
+    of logarithms), ``by_phenomenon`` whole sentences again.
+    """
+
+    total: Share
+    per_character: Share
+    by_phenomenon: dict[str, Share]
+
+
+@cache
+def read_pairs() -> tuple[Pair, ...]:
+    """The bundled pairs, in the order of `PHENOMENA`."""
+    text = Path(__file__).with_name("minimal_pairs.jsonl").read_text(encoding="utf-8")
+    return tuple(Pair(**json.loads(line)) for line in text.splitlines())
+
+
+def minimal_pairs(scorer: Scorer) -> PairScores:
+    """Score the bundled pairs."""
+    pairs = read_pairs()
+    good = log_likelihoods(scorer, [pair.good for pair in pairs])
+    bad = log_likelihoods(scorer, [pair.bad for pair in pairs])
+    right = [_right(g, b) for g, b in zip(good, bad, strict=True)]
+    per_character = [_right(g / len(pair.good), b / len(pair.bad)) for pair, g, b in zip(pairs, good, bad, strict=True)]
+    about = {
+        name: _share([r for pair, r in zip(pairs, right, strict=True) if pair.phenomenon == name]) for name in PHENOMENA
+    }
+    return PairScores(_share(right), _share(per_character), about)
+
+
+def _right(good: float, bad: float) -> float:
+    return (good > bad) + (good == bad) / 2
+
+
+def _share(right: Sequence[float]) -> Share:
+    return Share(sum(right) / len(right), len(right))

@@ -1,0 +1,215 @@
+"""What is asked of a model to be compared with any other: how likely it finds a text.
+
+Texts are characters, and every model cuts them with its own tokenizer, so what is said of them can be compared. A
+tokenizer that has pieces for everything (bytes) is assumed; one that writes "unknown" for a character makes its model
+look better than it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mamegpt.errors import ModelError
+from mamegpt.evaluate import Quality
+from mamegpt.generation import Sampling, generate
+from mamegpt.pretrained import Pretrained, is_foreign, load_pretrained
+from mamegpt.tokenizer import Tokenizer
+
+__all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
+
+LOGITS = 1 << 25
+"""Logits held at once, 128 MB of them."""
+
+MAX_CONTEXT = 1024
+"""Longest context a foreign model gets: more is slow, and changes little for texts of one page."""
+
+Ids = npt.NDArray[np.int64]
+
+
+class Scorer(Protocol):
+    """Anything that gives tokens a probability."""
+
+    context_length: int
+    """Tokens it looks at before one more."""
+    vocab_size: int
+    start_id: int | None
+    """What stands before a text; None if there is no such token."""
+    end_id: int | None
+    """What stands after a text; None if there is no such token."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+
+    def nats(self, rows: Sequence[Ids]) -> list[float]:
+        """The sum of -log p of each row's tokens but its first, given those before them in the row.
+
+        A row has at least one token, and at most ``context_length + 1``.
+        """
+
+
+class Writer(Scorer, Protocol):
+    """A scorer that also goes on with a text."""
+
+    origin: str
+    """What was loaded: of a run, the folder of its checkpoint."""
+    tokenizer: Tokenizer | None
+    """Ours, if the model is."""
+
+    def write(self, prompt: str, n_tokens: int, seed: int) -> str:
+        """At most ``n_tokens`` more, drawn as the model would have them (temperature 1)."""
+
+
+def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
+    """The natural logarithm of the probability of each text, its end not included.
+
+    What does not fit the context is scored as `text_quality` does. Without a start token the first one is not counted.
+    """
+    start = [] if scorer.start_id is None else [scorer.start_id]
+    rows = [_rows(np.array([*start, *ids], np.int64), scorer.context_length) for ids in scorer.encode(texts)]
+    nats = iter(scorer.nats([row for some in rows for row in some]))
+    return [-math.fsum(itertools.islice(nats, len(some))) for some in rows]
+
+
+def text_quality(scorer: Scorer, texts: Sequence[str]) -> Quality:
+    """The `Quality` of texts put one after the other, each with its end, in windows that do not overlap.
+
+    Of a model of ours it is what `evaluate.evaluate` says.
+    """
+    stream = stream_of(scorer, texts)
+    if scorer.start_id is not None:
+        stream = np.concatenate(([scorer.start_id], stream))
+    nats = math.fsum(scorer.nats(_rows(stream, scorer.context_length)))
+    n_characters, n_bytes = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
+    n_tokens = max(1, len(stream) - 1)
+    bits = nats / math.log(2)
+    return Quality(
+        nats / n_tokens, bits / max(1, n_bytes), bits / max(1, n_characters), n_tokens, n_characters, n_bytes
+    )
+
+
+def stream_of(scorer: Scorer, texts: Iterable[str]) -> Ids:
+    """The ids of texts one after the other, each followed by the end-of-text id, if there is one; (N,)."""
+    end = [] if scorer.end_id is None else [scorer.end_id]
+    return np.fromiter((token for text in texts for token in (*scorer.encode([text])[0], *end)), np.int64)
+
+
+def _rows(stream: Ids, context_length: int) -> list[Ids]:
+    """Cut a stream so that each of its tokens but the first is predicted once."""
+    if len(stream) < 2:
+        return [stream] if len(stream) else []
+    return [stream[i : i + context_length + 1] for i in range(0, len(stream) - 1, context_length)]
+
+
+def open_model(where: str, *, spm_file: str = "", device: torch.device) -> Writer:
+    """Load a run, a checkpoint, an exported folder, or any causal model that transformers has, from here or the Hub.
+
+    Raises `ModelError` or `HubError` if there is none or it cannot be loaded (no code of a repository is run), and
+    `CheckpointError` if a run is damaged.
+    """
+    if is_foreign(where):
+        return _Foreign(where, device)
+    return _Own(load_pretrained(where, spm_file=spm_file, device=device))
+
+
+class _Own:
+    """A model of ours. Its documents follow one another, each after an end-of-text token."""
+
+    def __init__(self, loaded: Pretrained) -> None:
+        self.origin = loaded.origin
+        self.tokenizer: Tokenizer | None = loaded.tokenizer
+        self.context_length, self.vocab_size = loaded.model.context_length, loaded.tokenizer.vocab_size
+        self.start_id = self.end_id = loaded.tokenizer.eos_id
+        self.encode = loaded.tokenizer.encode_batch
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+
+    def nats(self, rows: Sequence[Ids]) -> list[float]:
+        """As `Scorer.nats`."""
+        return _sums(self._model, rows, self.vocab_size, self._model.out_head.weight.device)
+
+    def write(self, prompt: str, n_tokens: int, seed: int) -> str:
+        """As `Writer.write`."""
+        return generate(self._model, self._tokenizer, prompt, n_tokens, Sampling(temperature=1, seed=seed))
+
+
+class _Foreign:
+    """A model and a tokenizer as transformers load them, in single precision."""
+
+    tokenizer: Tokenizer | None = None
+
+    def __init__(self, where: str, device: torch.device) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.origin = where
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+            model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
+        except Exception as error:  # a stranger's files may raise anything
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError(f"{where} cannot be loaded by transformers: {first_line}") from error
+        self._model = model.to(device).eval()
+        positions = getattr(model.config, "max_position_embeddings", None) or MAX_CONTEXT
+        self.context_length = min(positions, MAX_CONTEXT)
+        self.vocab_size = int(model.config.vocab_size)
+        self.end_id: int | None = self._tokenizer.eos_token_id
+        # Where the tokenizer sets no beginning of its own accord, documents follow one another, as ours do.
+        begins = self._tokenizer("豆")["input_ids"][:1] == [self._tokenizer.bos_token_id]
+        self.start_id: int | None = self._tokenizer.bos_token_id if begins else self.end_id
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `Scorer.encode`."""
+        return [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+
+    def nats(self, rows: Sequence[Ids]) -> list[float]:
+        """As `Scorer.nats`."""
+        return _sums(self._logits, rows, self.vocab_size, self._model.device)
+
+    def write(self, prompt: str, n_tokens: int, seed: int) -> str:
+        """As `Writer.write`; the prompt is cut on the left so that all fits the context."""
+        from transformers import GenerationConfig
+
+        n_tokens = min(n_tokens, self.context_length // 2)
+        start = [] if self.start_id is None else [self.start_id]
+        ids = [*start, *self.encode([prompt])[0]][n_tokens - self.context_length :]
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=True, top_k=0, max_new_tokens=n_tokens, eos_token_id=self.end_id, pad_token_id=self.end_id
+        )
+        given = torch.tensor([ids], device=self._model.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            found = self._model.generate(given, attention_mask=torch.ones_like(given), generation_config=settings)
+        return str(self._tokenizer.decode(found[0, len(ids) :], skip_special_tokens=True))
+
+    def _logits(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits)
+
+
+@torch.inference_mode()
+def _sums(
+    logits_of: Callable[[Tensor], Tensor], rows: Sequence[Ids], vocab_size: int, device: torch.device
+) -> list[float]:
+    """`Scorer.nats` of a model that turns ids (B, T) into logits (B, T, V): rows of like length together."""
+    sums = [0.0] * len(rows)
+    by_length = sorted((i for i in range(len(rows)) if len(rows[i]) > 1), key=lambda i: len(rows[i]))
+    while by_length:
+        longest = len(rows[by_length[-1]])
+        some = by_length[-max(1, LOGITS // (vocab_size * longest)) :]
+        del by_length[-len(some) :]
+        padded = torch.zeros(len(some), longest, dtype=torch.int64)
+        counts = torch.zeros(len(some), longest - 1)
+        for row, i in enumerate(some):
+            padded[row, : len(rows[i])] = torch.from_numpy(rows[i])
+            counts[row, : len(rows[i]) - 1] = 1
+        padded, counts = padded.to(device), counts.to(device)
+        logits = logits_of(padded[:, :-1]).float()  # what is padded comes after what is counted
+        nats = logits.logsumexp(-1) - logits.gather(-1, padded[:, 1:, None])[..., 0]
+        for i, total in zip(some, (nats * counts).double().sum(-1).tolist(), strict=True):
+            sums[i] = total
+    return sums

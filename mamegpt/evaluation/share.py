@@ -1,0 +1,24 @@
+"""A share of things counted, and how far chance may have moved it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Share"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of ``n`` items."""
+
+    share: float
+    n: int
+
+    @property
+    def standard_error(self) -> float:
+        """Of the share, as of ``n`` independent items."""
+        return math.sqrt(self.share * (1 - self.share) / self.n)
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} ± {self.standard_error:.1%}"

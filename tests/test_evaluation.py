@@ -1,0 +1,463 @@
+"""What models are asked, and that a model is scored the same by whatever door it comes in."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from little import Little
+
+from mamegpt import publish
+from mamegpt.cli import main
+from mamegpt.corpus.characters import count_classes
+from mamegpt.distributed import World
+from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
+from mamegpt.evaluate import TokenLengths, evaluate
+from mamegpt.evaluation import Evaluation, evaluate_models, memorisation, ngram
+from mamegpt.evaluation.card import card_rows
+from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
+from mamegpt.evaluation.memorisation import continuations, occurring
+from mamegpt.evaluation.minimal_pairs import PHENOMENA, minimal_pairs, read_pairs
+from mamegpt.evaluation.ngram import KneserNey, NgramScorer
+from mamegpt.evaluation.scorer import log_likelihoods, open_model, stream_of, text_quality
+from mamegpt.evaluation.share import Share
+from mamegpt.evaluation.texts import named_texts, run_texts
+from mamegpt.export.model_card import model_card
+from mamegpt.export.to_hf import write_hf
+from mamegpt.layouts import LAYOUTS
+from mamegpt.pretrained import load_pretrained
+from mamegpt.shards import write_shards
+from mamegpt.sources import read_texts
+from mamegpt.text import normalise
+
+CPU = torch.device("cpu")
+TEXTS = ["豆の木", "昔々、あるところに、小さな豆がありました。" * 3, "𠮷野家と👨‍👩‍👧", ""]
+
+
+@pytest.fixture(scope="module")
+def run(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of our own to write into."""
+    return Path(shutil.copytree(little.run, tmp_path_factory.mktemp("evaluation") / "run"))
+
+
+@pytest.fixture(scope="module")
+def foreign(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights as transformers' GPT-2, with a tokenizer that only transformers reads."""
+    folder = tmp_path_factory.mktemp("foreign")
+    model = load_pretrained(str(little.run)).model
+    write_hf(folder, model, little.sizes, little.tokenizer, LAYOUTS["gpt2"])
+    next(folder.glob("*.model")).unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(run: Path, foreign: Path, little: Little) -> Evaluation:
+    """The run, its export, and the stranger, measured together, writing little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memorisation, "N_PROMPTS", 3)
+        patch.setattr(memorisation, "N_TOKENS", 40)
+        return evaluate_models([str(run), str(little.exported), str(foreign)])
+
+
+# ---------------------------------------------------------------- minimal pairs
+
+
+def test_the_pairs_are_many_and_each_is_one_contrast() -> None:
+    pairs = read_pairs()
+    counts = Counter(pair.phenomenon for pair in pairs)
+    assert tuple(counts) == PHENOMENA and len(PHENOMENA) == 10
+    assert min(counts.values()) >= 33 and len(pairs) >= 330
+    sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
+    assert len(set(sentences)) == len(sentences)
+    for pair in pairs:
+        assert all(normalise(s) == s and s[-1] in "。」" and s == s.strip() for s in (pair.good, pair.bad)), pair
+        if pair.phenomenon == "word order":
+            assert sorted(pair.good) == sorted(pair.bad), pair
+        else:
+            assert len(pair.good) - _in_common(pair.good, pair.bad) <= 8, pair
+        assert abs(len(pair.good) - len(pair.bad)) <= 4, pair
+    shorter = sum(len(pair.good) < len(pair.bad) for pair in pairs)
+    longer = sum(len(pair.good) > len(pair.bad) for pair in pairs)
+    assert shorter + longer < len(pairs) / 3  # length alone decides few
+
+
+def _in_common(a: str, b: str) -> int:
+    """Characters two sentences begin and end with together."""
+    same = [sum(1 for _ in itertools.takewhile(lambda xy: xy[0] == xy[1], zip(*ab, strict=False)))
+            for ab in ((a, b), (a[::-1], b[::-1]))]  # fmt: skip
+    return min(sum(same), len(a), len(b))
+
+
+class Alphabet:
+    """A scorer of characters: each costs what a table says, else 1."""
+
+    context_length, vocab_size, start_id, end_id = 5, 1 << 21, 0, None
+
+    def __init__(self, **costs: float) -> None:
+        self.costs = {ord(character): cost for character, cost in costs.items()}
+
+    def encode(self, texts):
+        return [[ord(character) for character in text] for text in texts]
+
+    def nats(self, rows):
+        assert all(1 <= len(row) <= self.context_length + 1 for row in rows)
+        return [sum(self.costs.get(int(token), 1.0) for token in row[1:]) for row in rows]
+
+
+def test_a_pair_is_right_if_the_good_sentence_is_likelier() -> None:
+    pairs = read_pairs()
+    scores = minimal_pairs(Alphabet())  # every character is as likely, so the shorter sentence wins
+    expected = [(len(p.good) < len(p.bad)) + (len(p.good) == len(p.bad)) / 2 for p in pairs]
+    assert scores.total == Share(sum(expected) / len(pairs), len(pairs))
+    assert scores.per_character.share == 0.5
+    counters = [e for e, p in zip(expected, pairs, strict=True) if p.phenomenon == "counters"]
+    assert scores.by_phenomenon["counters"] == Share(sum(counters) / len(counters), len(counters))
+    cheap = Alphabet(匹=0.0)
+    cats, books = next(p for p in pairs if "猫が二匹" in p.good), next(p for p in pairs if "本を三匹" in p.bad)
+    assert log_likelihoods(cheap, [cats.good])[0] > log_likelihoods(cheap, [cats.bad])[0]
+    assert log_likelihoods(cheap, [books.good])[0] < log_likelihoods(cheap, [books.bad])[0]
+
+
+def test_a_share_and_its_standard_error() -> None:
+    assert str(Share(0.8, 100)) == "80.0% ± 4.0%"
+
+
+# ---------------------------------------------------------------- likelihoods
+
+
+def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
+    scorer = open_model(str(little.run), device=CPU)
+    model, context = load_pretrained(str(little.run)).model, little.sizes.context_length
+    for text, got in zip(TEXTS, log_likelihoods(scorer, TEXTS), strict=True):
+        ids = [little.tokenizer.eos_id, *little.tokenizer.encode(text)]
+        expected = 0.0
+        for t in range(1, len(ids)):
+            begin = (t - 1) // context * context
+            with torch.no_grad():
+                expected += model(torch.tensor([ids[begin:t]]))[0, -1].double().log_softmax(-1)[ids[t]].item()
+        assert got == pytest.approx(expected, rel=1e-5)
+    assert max(len(ids) for ids in scorer.encode(TEXTS)) > context
+
+
+def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
+    scorer, model = open_model(str(little.run), device=CPU), load_pretrained(str(little.run)).model
+    expected = evaluate(
+        model, stream_of(scorer, TEXTS), TokenLengths(little.tokenizer), context_length=model.context_length,
+        eos_id=little.tokenizer.eos_id, world=World(0, 1, CPU),
+    )  # fmt: skip
+    got = text_quality(scorer, TEXTS)
+    assert (got.n_tokens, got.n_characters, got.n_bytes) == (
+        expected.n_tokens,
+        expected.n_characters,
+        expected.n_bytes,
+    )
+    assert got.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert got.bits_per_character == pytest.approx(expected.bits_per_character, rel=1e-6)
+
+
+def test_what_transformers_loads_is_scored_like_ours(foreign: Path, little: Little) -> None:
+    ours, theirs = open_model(str(little.run), device=CPU), open_model(str(foreign), device=CPU)
+    assert theirs.tokenizer is None and theirs.context_length == ours.context_length
+    assert log_likelihoods(theirs, TEXTS) == pytest.approx(log_likelihoods(ours, TEXTS), rel=1e-4)
+    state = torch.get_rng_state()
+    prompt = "昔々、" * 20
+    written = [theirs.write(prompt, 100, seed) for seed in (1, 1, 2)]
+    assert written[0] == written[1] != written[2] and written[0]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert ours.write(prompt, 20, 1) == ours.write(prompt, 20, 1) != ours.write(prompt, 20, 2)
+
+
+def test_a_folder_that_transformers_cannot_load_is_an_error(foreign: Path, tmp_path: Path) -> None:
+    shutil.copytree(foreign, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="cannot be loaded by transformers"):
+        open_model(str(tmp_path / "m"), device=CPU)
+
+
+# ---------------------------------------------------------------- the n-gram model
+
+
+def plain_kneser_ney(tokens: list[int], V: int, order: int, history: list[int], token: int) -> float:
+    """Interpolated Kneser-Ney as Chen and Goodman (1998) write it, counting everything anew."""
+
+    def counts_at(k: int) -> Counter[tuple[int, ...]]:
+        occurrences = Counter(tuple(tokens[i : i + k]) for i in range(len(tokens) - k + 1))
+        if k == order:
+            return occurrences
+        return Counter(gram[1:] for gram in {tuple(tokens[i : i + k + 1]) for i in range(len(tokens) - k)})
+
+    probability = 1 / V
+    for k in range(1, order + 1):
+        counts = counts_at(k)
+        context = tuple(history[len(history) - k + 1 :]) if k > 1 else ()
+        following = {gram[-1]: n for gram, n in counts.items() if gram[:-1] == context}
+        if len(context) < k - 1 or not following:
+            continue
+        d = (0.0, *ngram.discounts(np.array([*counts.values()])))
+        total = sum(following.values())
+        freed = sum(d[min(n, 3)] for n in following.values())
+        own = following.get(token, 0)
+        probability = (own - d[min(own, 3)]) / total + freed / total * probability
+    return probability
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_the_ngram_model_is_the_plain_one(order: int) -> None:
+    dice = random.Random(order)
+    tokens = [min(dice.randrange(9), dice.randrange(9)) for _ in range(400)]
+    model = KneserNey(np.array(tokens, np.uint16), 11, order)  # two tokens never occur
+    test = [dice.randrange(11) for _ in range(60)]
+    expected = [plain_kneser_ney(tokens, 11, order, test[:i], test[i]) for i in range(60)]
+    assert model.probabilities(np.array(test)).tolist() == pytest.approx(expected, rel=1e-9)
+    for history in ([], [0], [3, 1], [1, 0, 0], [10, 10, 10]):
+        total = sum(model.probabilities(np.array([*history, token]))[-1] for token in range(11))
+        assert total == pytest.approx(1)
+
+
+def test_with_one_discount_it_is_nltks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = pytest.importorskip("nltk.lm")
+    util = pytest.importorskip("nltk.util")
+    dice = random.Random(0)
+    tokens = [min(dice.randrange(8), dice.randrange(8)) for _ in range(300)]
+    theirs = lm.KneserNeyInterpolated(3, discount=0.6)
+    words = [str(token) for token in tokens]
+    theirs.fit([[gram for k in (1, 2, 3) for gram in util.ngrams(words, k)]], sorted(set(words)))
+    # Of single tokens nltk discounts nothing.
+    monkeypatch.setattr(ngram, "discounts", lambda counts: (0.0,) * 3 if len(counts) <= 8 else (0.6,) * 3)
+    ours = KneserNey(np.array(tokens), 8, 3)
+    for i in range(2, 100):
+        window = tokens[i - 2 : i + 1]
+        expected = theirs.score(str(window[2]), [str(token) for token in window[:2]])
+        assert ours.probabilities(np.array(window))[-1] == pytest.approx(expected, rel=1e-9)
+
+
+def test_discounts_are_estimated_or_kenlms_fallback() -> None:
+    counts = np.array([1] * 40 + [2] * 10 + [3] * 5 + [4] * 2)
+    y = 40 / 60
+    assert ngram.discounts(counts) == (1 - 2 * y * 10 / 40, 2 - 3 * y * 5 / 10, 3 - 4 * y * 2 / 5)
+    assert ngram.discounts(np.array([1, 2, 2, 5])) == ngram.FALLBACK
+    assert ngram.discounts(np.array([1, 2] + [3] * 9)) == ngram.FALLBACK  # 2 - 3 * y * 9 / 1 is negative
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_text_shorter_than_the_order_has_fewer_orders(n: int) -> None:
+    assert KneserNey(np.arange(n), 4, 3).probabilities(np.array([3, 0])).min() > 0
+
+
+def test_as_a_scorer_it_reads_whole_texts(little: Little) -> None:
+    own = open_model(str(little.run), device=CPU)
+    tokens = stream_of(own, TEXTS)
+    scorer = NgramScorer(own, tokens, 3)
+    expected = KneserNey(tokens, little.tokenizer.vocab_size, 3).probabilities(np.concatenate(([own.start_id], tokens)))
+    got = text_quality(scorer, TEXTS)
+    assert got.loss == pytest.approx(-np.log(expected[1:]).mean())
+    assert got.bits_per_character == pytest.approx(-np.log2(expected[1:]).sum() / len("".join(TEXTS)))
+
+
+# ---------------------------------------------------------------- cloze
+
+
+def articles(n: int = 60) -> list[str]:
+    """Articles of words in kanji and katakana, each used twice, and now and then in others."""
+    dice = random.Random(3)
+    words = [a + b for a in "春夏秋冬東西南北" for b in "山川海空"] + [
+        a + b + "ン" for a in "アイウエ" for b in "カキクケ"
+    ]
+    found = []
+    for _ in range(n):
+        some = dice.sample(words, 8)
+        found.append(
+            "".join(f"これは{word}です。" for word in some) + "\n" + "".join(f"また{word}を見た。" for word in some)
+        )
+    return found
+
+
+def test_a_gap_had_a_word_of_the_article_and_three_like_it_of_others() -> None:
+    texts = articles()
+    gaps = make_gaps(texts)
+    assert 40 < len(gaps) <= len(texts) and gaps == make_gaps(texts) != make_gaps(texts, seed=1)
+    assert N_GAPS >= len(make_gaps(texts * 9)) > len(texts)
+    n_articles: dict[str, int] = defaultdict(int)
+    for text in texts:
+        for word in {word for gap in gaps for word in gap.words}:
+            n_articles[word] += word in text
+    for gap in gaps:
+        right, *wrong = gap.words
+        (text,) = (text for text in texts if gap.before + right + gap.after in text)
+        assert right in gap.before and gap.after == "を見た。"
+        assert len(set(gap.words)) == 4 and not any(word in text for word in wrong)
+        assert len({json.dumps(count_classes(word)) for word in gap.words}) == 1
+        assert all(0.5 <= n_articles[word] / (n_articles[right] - 1) <= 2 for word in wrong)
+
+
+def test_cloze_counts_the_gaps_where_the_right_word_is_likeliest() -> None:
+    gaps = make_gaps(articles())
+    assert cloze(Alphabet(), gaps) == Share(0.0, len(gaps))  # all as likely: none is right
+    names = dict.fromkeys("春夏秋冬アイ", 0.5)
+    share = cloze(Alphabet(**names), gaps)
+    expected = sum(gap.words[0][0] in names and not any(w[0] in names for w in gap.words[1:]) for gap in gaps)
+    assert share == Share(expected / len(gaps), len(gaps)) and 0 < expected < len(gaps)
+    assert cloze(Alphabet(), []) is None and make_gaps([]) == make_gaps(["ひらがな"] * 9) == []
+
+
+# ---------------------------------------------------------------- memorisation and texts
+
+
+def test_what_is_recited_is_what_a_plain_search_finds() -> None:
+    dice = random.Random(5)
+    training = ["".join(dice.choices("あい", k=300)) for _ in range(40)]
+    written = {
+        "copy": [training[3][10:80]],
+        "half": [training[0][:30] + "う" * 30],
+        "own": ["".join(dice.choices("あい", k=400)), "短い"],
+        "short": ["短い"],
+    }
+    expected = {}
+    for name, texts in written.items():
+        strings = [text[i : i + 20] for text in texts for i in range(len(text) - 19)]
+        expected[name] = sum(any(s in t for t in training) for s in strings) / len(strings) if strings else None
+    assert occurring(written, training) == expected
+    assert expected["copy"] == 1 and 0 < expected["half"] < 1 and expected["short"] is None
+    assert occurring({"": []}, training) == {"": None}
+
+
+def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memorisation, "N_TOKENS", 5)
+    writer = open_model(str(little.run), device=CPU)
+    assert continuations(writer, TEXTS[:2]) == [writer.write(TEXTS[0], 5, 0), writer.write(TEXTS[1][:40], 5, 1)]
+
+
+def test_the_texts_of_a_run_come_back_from_its_tokens(little: Little) -> None:
+    known = run_texts(little.run, little.tokenizer)
+    texts = {name: list(read()) for name, read in known.items()}
+    assert sorted(texts["train"] + texts["val"]) == sorted(read_texts(little.text)) and texts["val"]
+    assert list(known["val"]()) == texts["val"]  # again, from the beginning
+
+
+def test_texts_by_name_and_from_shards(little: Little, tmp_path: Path) -> None:
+    texts = list(read_texts(little.text))
+    write_shards(tmp_path / "shards", {"train": texts}, little.tokenizer)
+    for data in (little.text, tmp_path / "shards"):
+        assert list(named_texts(str(data), "train", little.tokenizer)()) == texts
+    with pytest.raises(DataError, match="no split 'dev'; it has train"):
+        named_texts(str(tmp_path / "shards"), "dev", little.tokenizer)
+    with pytest.raises(DataError, match="tokens of another tokenizer"):
+        named_texts(str(tmp_path / "shards"), "train", None)
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def test_a_run_its_export_and_transformers_get_the_same_marks(found: Evaluation, run: Path) -> None:
+    own, exported, stranger = found.models
+    assert own.text.keys() == {"validation"} and own.cloze is not None
+    for other in (exported, stranger):
+        assert other.text["validation"].n_tokens == own.text["validation"].n_tokens
+        assert other.text["validation"].loss == pytest.approx(own.text["validation"].loss, rel=1e-5)
+        assert (other.pairs, other.cloze) == (own.pairs, own.cloze)
+    assert own.recited == exported.recited
+    records = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert own.text["validation"].loss == pytest.approx(json.loads(records[-1])["quality"]["loss"], rel=1e-5)
+    assert found.baseline is not None and found.baseline.text["validation"].loss < own.text["validation"].loss
+    assert found.heldout_recited is not None and 0 < found.heldout_recited < 1
+
+
+def test_the_table_has_a_column_a_model(found: Evaluation, run: Path, foreign: Path) -> None:
+    header, *rows, _, _ = found.table().splitlines()
+    assert header.split() == ["run", "exported", foreign.name, "3-gram"]
+    cells = {name.strip(): rest for name, *rest in ([c for c in row.split("  ") if c.strip()] for row in rows)}
+    assert cells["bits per character"][0].strip() == f"{found.models[0].text['validation'].bits_per_character:.4f}"
+    assert cells["counters"][0].strip() == str(found.models[0].pairs.by_phenomenon["counters"])
+    assert [len(rest) for rest in cells.values()] == [4] * len(cells) and len(cells) == 17
+
+
+def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
+    found: Evaluation, run: Path, little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Path(found.models[0].origin)
+    assert card_rows(run, checkpoint) == []
+    found.keep()
+    kept = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert kept == json.loads(json.dumps(found.to_dict() | {"models": [found.to_dict()["models"][0]]}))
+    rows = {english: value for _, english, value in card_rows(run, checkpoint)}
+    assert list(rows) == ["minimal pairs", "cloze", "beside an n-gram model", "recited"]
+    assert f"{found.models[0].pairs.total.share:.1%}(372 組" in rows["minimal pairs"]
+    assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["beside an n-gram model"]
+    assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
+    assert f"学習していない文章では {found.heldout_recited:.1%}" in rows["recited"]
+    assert card_rows(run, checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
+
+    given = {}
+    monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))
+    publish.export_pretrained(str(run), tmp_path / "out")
+    card = model_card("豆", little.sizes, 1, little.tokenizer, "custom-gpt", given["facts"])
+    assert all(f" | {value} |\n" in card for value in rows.values()) and ", minimal pairs, cloze," in card
+
+    tiny = replace(found, models=[replace(found.models[0], cloze=None)], heldout_recited=None)
+    tiny.keep()
+    assert [english for _, english, _ in card_rows(run, checkpoint)] == ["minimal pairs", "beside an n-gram model"]
+    (run / "evaluation.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged .* run: mamegpt eval"):
+        card_rows(run, checkpoint)
+    (run / "evaluation.json").unlink()
+
+
+def test_the_command_prints_and_writes_the_same(
+    little: Little, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("豆の本。", encoding="utf-8")
+    words = ["eval", str(little.exported), "--data", str(little.text), "--data", str(other), "--split", "train",
+             "--max-characters", "900"]  # fmt: skip
+    ends = []
+    for more in (["--json"], ["--out", str(tmp_path / "all.json")]):
+        with pytest.raises(SystemExit) as end:
+            main([*words, *more])
+        ends.append(end.value.code)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert ends == [0, 0]
+    assert json.loads(first) == json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    (model,) = json.loads(first)["models"]
+    assert (
+        model["text"]["other.txt"]["n_characters"] == 4 and 900 <= model["text"]["stories.txt"]["n_characters"] < 3000
+    )
+    assert any(line.startswith("  bits per byte, other.txt ") for line in lines)
+    assert json.loads(first)["baseline"] is None and not any("recited" in line for line in lines)
+
+
+def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little: Little, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("tokens")))
+    (tmp_path / "tiny.txt").write_text("豆の本。", encoding="utf-8")
+    found = evaluate_models([str(bare)], [str(tmp_path / "tiny.txt")], "train", train_data=str(little.text))
+    assert found.run == "" and found.heldout_recited is None and found.baseline is not None
+    assert "held-out text itself" in found.table() and list(found.models[0].text) == ["tiny.txt"]
+    found.keep()
+    assert not (bare / "evaluation.json").exists()
+    assert evaluate_models([str(bare)]).baseline is None
+
+
+def test_a_model_alone_has_its_pairs(little: Little) -> None:
+    found = evaluate_models([str(little.exported)])
+    assert found.models[0].text == {} and found.models[0].cloze is None and found.models[0].pairs.total.n == 372
+    assert found.run == "" and len(found.table().splitlines()) == 14
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        ([], {}, "name at least one model"),
+        (["a", "a"], {}, "named twice"),
+        (["a"], {"max_characters": -1}, "--max-characters must not be negative"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(models: list[str], options: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate_models(models, **options)
