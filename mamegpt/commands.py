@@ -380,7 +380,7 @@ def train(
 
 
 def evaluate(
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")],
+    model: tyro.conf.UseAppendAction[tuple[str, ...]],
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     split: str = "validation",
     train_data: str = "",
@@ -394,7 +394,7 @@ def evaluate(
     """How good models are: bits per character, minimal pairs, cloze, what they recite; beside an n-gram model.
 
     Args:
-        models: Runs, exported folders, or repositories on the Hub (any causal model that transformers has).
+        model: Run, exported folder, or repository on the Hub (any causal model of transformers); repeatable.
         data: Held-out text: file, folder, Hub data set or token shards; repeatable (default: the run's validation).
         split: Split of the data (train or val for token shards).
         train_data: Text the models learned from (default: the run's), for what they recite and the n-gram model.
@@ -410,13 +410,13 @@ def evaluate(
 
     with answering(json) as answer:
         found = evaluate_models(
-            models, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
+            model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
             spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
         )  # fmt: skip
         found.keep()
         if out:
             write_json(out, found.to_dict())
-        answer(found.to_dict(), found.table(), f'next: mamegpt generate --model {models[0]} --prompt "日本の"')
+        answer(found.to_dict(), found.table(), f'next: mamegpt generate --model {model[0]} --prompt "日本の"')
 
 
 def generate(

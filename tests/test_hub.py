@@ -113,7 +113,7 @@ def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, t
     assert hub.requests
     hub.stop()
     hub.requests.clear()
-    score = ["eval", "mame/book", "--data", str(little.text), "--split", "train", "--json"]
+    score = ["eval", "--model", "mame/book", "--data", str(little.text), "--split", "train", "--json"]
     again, quality = calls(hub, tmp_path, words, score)
     assert again[:2] == (0, expected + "\n")
     assert quality[0] == 0 and json.loads(quality[1])["models"][0]["text"]["stories.txt"]["n_tokens"] > 1000

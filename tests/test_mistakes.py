@@ -111,7 +111,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     "no model": (["generate", "--model", "none", "--prompt", "豆"], None, ["no model none", "check the spelling"]),
     "no run": (["train", "--resume", "none"], None, ["no run in none", "config.json"]),
     "no split": (
-        ["eval", "run", "--data", "stories.txt", "--split", "dev"], None, ["no split 'dev'", "train"],
+        ["eval", "--model", "run", "--data", "stories.txt", "--split", "dev"], None, ["no split 'dev'", "train"],
     ),
     # Text in another encoding, empty text, text that is too short.
     "cp932 (training.py)": (
@@ -195,7 +195,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["train.bin is damaged", "tokenize the text again"],
     ),
     "truncated shard": (
-        ["eval", "run", "--data", "run/tokens", "--split", "val"], lambda: cut(Path("run/tokens/val.bin")),
+        ["eval", "--model", "run", "--data", "run/tokens", "--split", "val"], lambda: cut(Path("run/tokens/val.bin")),
         ["val.bin has", "bytes where meta.json says", "tokenize the text again"],
     ),
     "truncated weights": (EXPORT, lambda: cut(Path("model.pth")), ["model.pth is truncated or is not a weights file"]),

@@ -119,7 +119,7 @@ def evaluate_models(
     Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
     """
     if not models:
-        raise ConfigError("name at least one model, such as: mamegpt eval runs/first")
+        raise ConfigError("name at least one model, such as: mamegpt eval --model runs/first")
     if len(set(models)) < len(models):
         raise ConfigError("a model is named twice; name each once")
     if max_characters < 0:

@@ -25,7 +25,7 @@ def card_rows(run: Path, checkpoint: Path) -> list[tuple[str, str, str]]:
         (model,) = found["models"]
         return _rows(model, found) if Path(model["origin"]).name == checkpoint.name else []
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it, or run: mamegpt eval {run}") from None
+        raise CheckpointError(f"{path} is damaged ({error}); delete it, or run: mamegpt eval --model {run}") from None
 
 
 def _rows(model: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str, str]]:
