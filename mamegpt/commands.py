@@ -394,8 +394,8 @@ def evaluate(
     """How good models are: bits per character, minimal pairs, cloze, what they recite; beside an n-gram model.
 
     Args:
-        model: Run, exported folder, or repository on the Hub (any causal model of transformers); repeatable.
-        data: Held-out text: file, folder, Hub data set or token shards; repeatable (default: the run's validation).
+        model: Run, exported folder, or repository on the Hub (any causal model of transformers).
+        data: Held-out text: file, folder, Hub data set or token shards (default: the run's validation).
         split: Split of the data (train or val for token shards).
         train_data: Text the models learned from (default: the run's), for what they recite and the n-gram model.
         train_split: Split of that text.
