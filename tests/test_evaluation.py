@@ -392,7 +392,7 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     assert f"{found.models[0].pairs.total.share:.1%}(372 組" in rows["minimal pairs"]
     assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["beside an n-gram model"]
     assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
-    assert f"学習していない文章では {found.heldout_recited:.1%}" in rows["recited"]
+    assert f"学習していない文章では {found.heldout_recited:.2%}" in rows["recited"]
     assert card_rows(run, checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
 
     given = {}
