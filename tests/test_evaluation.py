@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from little import Little
+from little import ROOT, Little
 
 from mamegpt import publish
 from mamegpt.cli import main
@@ -87,6 +87,12 @@ def test_the_pairs_are_many_and_each_is_one_contrast() -> None:
     shorter = sum(len(pair.good) < len(pair.bad) for pair in pairs)
     longer = sum(len(pair.good) > len(pair.bad) for pair in pairs)
     assert shorter + longer < len(pairs) / 3  # length alone decides few
+
+
+def test_the_readmes_say_how_many_pairs_there_are() -> None:
+    n = len(read_pairs())
+    assert f"自作の最小対 {n} 組" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{n} minimal pairs" in (ROOT / "README.en.md").read_text(encoding="utf-8")
 
 
 def _in_common(a: str, b: str) -> int:
@@ -389,10 +395,11 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     assert kept == json.loads(json.dumps(found.to_dict() | {"models": [found.to_dict()["models"][0]]}))
     rows = {english: value for _, english, value in card_rows(run, checkpoint)}
     assert list(rows) == ["minimal pairs", "cloze", "beside an n-gram model", "recited"]
-    assert f"{found.models[0].pairs.total.share:.1%}(372 組" in rows["minimal pairs"]
+    pairs = found.models[0].pairs.total
+    assert f"{pairs.share:.1%}({pairs.n} 組" in rows["minimal pairs"]
     assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["beside an n-gram model"]
     assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
-    assert f"学習していない文章では {found.heldout_recited:.1%}" in rows["recited"]
+    assert f"学習していない文章では {found.heldout_recited:.2%}" in rows["recited"]
     assert card_rows(run, checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
 
     given = {}
@@ -446,7 +453,11 @@ def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:
     found = evaluate_models([str(little.exported)])
-    assert found.models[0].text == {} and found.models[0].cloze is None and found.models[0].pairs.total.n == 372
+    assert (
+        found.models[0].text == {}
+        and found.models[0].cloze is None
+        and found.models[0].pairs.total.n == len(read_pairs())
+    )
     assert found.run == "" and len(found.table().splitlines()) == 14
 
 

@@ -176,4 +176,4 @@ def _short(names: Sequence[str]) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+    return "-" if share is None else f"{share:.2%}"

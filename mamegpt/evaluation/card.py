@@ -42,7 +42,7 @@ def _rows(model: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str, 
         bits, base_bits = (f"{of['bits_per_character']:.3f}" for of in (model["text"][text], quality))
         rows.append(("n-gram との比較", "beside an n-gram model", f"{bits} ビット/文字、{other} {base_bits}"))
     if None not in (model["recited"], found["heldout_recited"]):
-        here, there = f"{model['recited']:.1%}", f"{found['heldout_recited']:.1%}"
+        here, there = f"{model['recited']:.2%}", f"{found['heldout_recited']:.2%}"
         value = f"書いた 20 文字の並びの {here} が学習した文章にある(学習していない文章では {there})"
         rows.append(("丸写し", "recited", value))
     return rows

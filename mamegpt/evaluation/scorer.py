@@ -25,8 +25,8 @@ from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
 
-LOGITS = 1 << 25
-"""Logits held at once, 128 MB of them."""
+LOGITS = 1 << 23
+"""Logits held at once, 32 MB of them: four times as many take a third longer."""
 
 MAX_CONTEXT = 1024
 """Longest context a foreign model gets: more is slow, and changes little for texts of one page."""
