@@ -181,9 +181,8 @@ def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) 
     whole = {name: config.get(name) for name in _GPT2_SIZES}
     found = [f"{name} is {value!r}, not a whole number" for name, value in whole.items() if type(value) is not int]
     found += _refused(config, _GPT2_CHOICES)
-    if (inner := config.get("n_inner")) is not None and [inner] != [
-        4 * n for n in [config.get("n_embd")] if type(n) is int
-    ]:
+    width = config.get("n_embd")
+    if (inner := config.get("n_inner")) is not None and not (type(width) is int and inner == 4 * width):
         found.append(f"n_inner {inner} is not implemented")
     if not _is_number(drop_rate := config.get("resid_pdrop", 0.1)):
         found.append(f"resid_pdrop is {drop_rate!r}, not a number")

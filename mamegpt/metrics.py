@@ -50,23 +50,22 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _is_record(value: Any) -> bool:
-    """Whether it is of a step or of a validation, all in it numbers."""
+    """Whether what is drawn and counted of it is there and a number."""
     if not isinstance(value, dict) or type(value.get("step")) is not int:
         return False
-    if value.keys() == {"step", "quality"}:
+    if "quality" in value:
         quality = value["quality"]
         return isinstance(quality, dict) and quality.keys() == QUALITY_FIELDS and all(map(_is_finite, quality.values()))
-    return (
-        value.keys() >= STEP_FIELDS
-        and all(
-            _is_finite(number) or (name in MAY_BE_INFINITE and isinstance(number, float))
-            for name, number in value.items()
-        )
-        and value["elapsed_s"] > 0
-    )
+    if "loss" in value:
+        numbers = [
+            number for name, number in value.items() if not (name in MAY_BE_INFINITE and isinstance(number, float))
+        ]
+        return value.keys() >= STEP_FIELDS and all(map(_is_finite, numbers)) and value["elapsed_s"] > 0
+    return True
 
 
 def _is_finite(value: Any) -> bool:
+    """Whether it is a number to compute with; only the loss of a run that failed may be none."""
     return type(value) in (int, float) and -1e18 < value < 1e18
 
 

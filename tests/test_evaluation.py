@@ -422,8 +422,8 @@ def test_the_command_prints_and_writes_the_same(
 ) -> None:
     other = tmp_path / "other.txt"
     other.write_text("豆の本。", encoding="utf-8")
-    words = ["eval", "--model", str(little.exported), "--data", str(little.text), "--data", str(other), "--split", "train",
-             "--max-characters", "900"]  # fmt: skip
+    words = ["eval", "--model", str(little.exported), "--data", str(little.text), "--data", str(other),
+             "--split", "train", "--max-characters", "900"]  # fmt: skip
     ends = []
     for more in (["--json"], ["--out", str(tmp_path / "all.json")]):
         with pytest.raises(SystemExit) as end:

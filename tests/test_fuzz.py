@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +24,32 @@ VALUES = [
     b'"text"', b'"\\ud800"', b'"../up"', b"[]", b"{}", b"[[1]]", b'{"a": null}', b"[" * 100_000,
 ]  # fmt: skip
 """What may stand in JSON and is seldom thought of."""
+
+
+BROKE = [
+    ("jsonl", rb".*", b'{"text": ' + b"9" * 5000 + b"}"),
+    ("jsonl", rb".*", b"[" * 100_000),
+    ("gz", rb".{8}$", b"\0" * 8),
+    ("dump", rb"<text>.*</text>", b""),
+    ("shards", rb'"train": {', b'"../x": {'),
+    ("shards", rb'"n_tokens": \d+', b'"n_tokens": 1e999'),
+    ("shards", rb'"n_characters": \d+', b'"n_characters": 0'),
+    ("shards", rb'"vocab_size": \d+', b'"vocab_size": 9'),
+    ("state", rb'"files": {.*?}', b'"files": ["model.safetensors", "optimizer.safetensors"]'),
+    ("checkpoint optimizer.safetensors", rb"\|", b" "),
+    ("config", rb'"emb_dim": 8', b'"emb_dim": 999999999999'),
+    ("config", rb'"emb_dim": 8', b'"emb_dim": 100000'),
+    ("config", rb'"rope_theta": 10000.0', b'"rope_theta": ' + b"9" * 400),
+    ("config", rb'"device": "cpu"', b'"device": "abacus"'),
+    ("custom-gpt config", rb'"n_heads": 2', b'"n_heads": "2"'),
+    ("gpt2 config", rb'"n_embd": 8', b'"n_embd": {}'),
+    ("gpt2 config", rb'"n_layer": 1', b'"n_layer": 999999999'),
+    ("qwen3 config", rb'"max_position_embeddings": 16', b'"max_position_embeddings": 999999999999'),
+    ("qwen3 config", rb'"hidden_size": 8', b'"hidden_size": 100000'),
+    ("metrics", rb'"elapsed_s": 1.0', b'"elapsed_s": 0'),
+    ("metrics", rb"^", b"[1]\n"),
+]
+"""What once ended in a traceback, a division by zero, a foreign file or the end of all memory."""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +108,16 @@ def spoil(seeds: list[bytes], random: random.Random) -> bytes:
 def test_all_targets_are_here(places: dict[str, Target]) -> None:
     assert tuple(places) == NAMES
     assert all(feed(target, target.seeds[0]) for target in places.values())
+
+
+@pytest.mark.parametrize(("name", "old", "new"), BROKE)
+def test_what_once_broke_is_refused(places: dict[str, Target], name: str, old: bytes, new: bytes) -> None:
+    data, n = re.subn(old, lambda _: new, places[name].seeds[0], count=1, flags=re.DOTALL)
+    assert n == 1 and not feed(places[name], data)
+
+
+def test_a_run_whose_loss_became_no_number_can_be_reported(places: dict[str, Target]) -> None:
+    assert feed(places["metrics"], places["metrics"].seeds[0].replace(b"6.4,", b"NaN,", 1))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,12 +36,12 @@ def pages(file: IO[bytes]) -> Iterator[tuple[str, str, str]]:
         if event == "start" or _name(element) != "page":
             continue
         found = {_name(child): child for child in element.iter()}
-        if missing := {"ns", "title", "text"} - found.keys():
-            raise ParseError(f"a page without {min(missing)}")
-        if found["ns"].text != "0":
+        if "ns" in found and found["ns"].text != "0":
             yield "other namespace", "", ""
         elif "redirect" in found:
             yield "redirect", "", ""
+        elif missing := {"ns", "title", "text"} - found.keys():
+            raise ParseError(f"a page without {min(missing)}")
         else:
             yield "", found["title"].text or "", _lines(_plain(parse(found["text"].text or "")))
         root.clear()
