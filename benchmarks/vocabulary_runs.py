@@ -1,11 +1,11 @@
-"""Train the runs behind the advice on the size of a vocabulary in `mamegpt tokenizer-report`.
+"""What is a vocabulary of some size worth? Models of the same processor time, side by side.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary_runs [--seconds 30 120] [--size 1m 5m] [--vocab-size 2000 ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary_runs [--seconds 30] [--size 1m 5m] [--vocab-size 2000 ...]
 
 Each run is a whole schedule of the default recipe that takes the same processor time whatever the vocabulary: what a
 step costs is measured first (processor seconds, which other programs on the machine change little), and the steps
 follow. All are judged in bits per character of the same held-out text. A line is added to
-``mamegpt/vocabulary_runs.json`` for each; what is there already is not trained again.
+``benchmarks/results/vocabulary_runs.json`` for each; what is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
 
 from benchmarks.task import DATA, ROOT, SCRATCH
 from mamegpt.errors import TokenizerError
@@ -26,13 +30,13 @@ from mamegpt.files import write_json
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.shards import write_shards
 from mamegpt.sources import read_texts
+from mamegpt.step import seconds_per_step
 from mamegpt.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.trainer import TrainResult, train
 
-RUNS = ROOT / "mamegpt" / "vocabulary_runs.json"
+RUNS = ROOT / "benchmarks" / "results" / "vocabulary_runs.json"
 HELD_OUT_CHARACTERS = 120_000
 COVERAGES = (0.9995, 0.995, 0.98)
-PROBE_STEPS = (4, 16)
 
 
 def prepared(data: Path, vocab_size: int) -> Path:
@@ -58,42 +62,47 @@ def up_to(texts: Iterable[str], n_characters: int) -> Iterator[str]:
             return
 
 
-def trained(text: Path, size: Size, n_steps: int) -> tuple[TrainResult, float]:
-    """One schedule, and its processor seconds with all that goes with it."""
-    begin = time.process_time()
+def processor_seconds(size: Size, vocab_size: int) -> float:
+    """What a step costs, measured as `mamegpt plan` does but by the processor's time."""
+    with mock.patch("mamegpt.step._now", lambda _: time.process_time()):
+        return seconds_per_step(preset(size), vocab_size, torch.device("cpu"), [("bf16", False)])[0]
+
+
+def trained(text: Path, size: Size, n_steps: int) -> TrainResult:
+    """One schedule."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
             preset(size), data=str(text / "tokens"), tokenizer=str(text / "tokenizer.model"), out=f"{folder}/run",
             max_steps=n_steps, precision="bf16", compile="false", eval_every_steps=n_steps, save_every_steps=n_steps,
         )  # fmt: skip
-        result = train(config)
-    return result, time.process_time() - begin
+        return train(config)
+
+
+def made() -> list[dict[str, Any]]:
+    """The runs there are."""
+    found: list[dict[str, Any]] = json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.exists() else []
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="a folder with the splits train and validation")
-    parser.add_argument("--seconds", type=int, nargs="+", default=[30, 120])
+    parser.add_argument("--seconds", type=int, nargs="+", default=[30])
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["1m", "5m"])
     parser.add_argument("--vocab-size", type=int, nargs="+", default=[2_000, 4_000, 8_000, 16_000, 32_000])
     args = parser.parse_args()
-    costs: dict[tuple[str, int], float] = {}
     for seconds, size, vocab_size in itertools.product(args.seconds, args.size, args.vocab_size):
-        made = json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.exists() else []
-        if (size, vocab_size, seconds) in {(run["size"], run["vocab_size"], run["processor_s"]) for run in made}:
+        if (size, vocab_size, seconds) in {(run["size"], run["vocab_size"], run["processor_s"]) for run in made()}:
             continue
         text = prepared(args.data, vocab_size)
-        if (size, vocab_size) not in costs:
-            few, many = (trained(text, size, n)[1] for n in PROBE_STEPS)
-            costs[size, vocab_size] = (many - few) / (PROBE_STEPS[1] - PROBE_STEPS[0])
-        result, _ = trained(text, size, max(1, round(seconds / costs[size, vocab_size])))
+        result = trained(text, size, max(1, round(seconds / processor_seconds(size, vocab_size))))
         assert result.quality is not None, "the last step is followed by a validation"
         run = {
             "size": size, "vocab_size": vocab_size, "processor_s": seconds, "n_parameters": result.n_parameters,
             "steps": result.step, "bits_per_character": round(result.quality.bits_per_character, 4),
         }  # fmt: skip
         print(run, flush=True)
-        write_json(RUNS, [*made, run])
+        write_json(RUNS, sorted([*made(), run], key=lambda run: (run["size"], run["vocab_size"])))
 
 
 if __name__ == "__main__":
