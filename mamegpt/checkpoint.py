@@ -14,7 +14,9 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,8 +30,8 @@ from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
 
 __all__ = [
-    "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers", "save",
-    "set_damaged_aside", "verify",
+    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers",
+    "save", "set_damaged_aside", "verify",
 ]  # fmt: skip
 
 MODEL_FILE = "model.safetensors"
@@ -58,17 +60,58 @@ class State:
     rollbacks: int = 0
 
 
+class Saver:
+    """Writes the checkpoints of a run in a thread: training waits only while its tensors are copied.
+
+    One is written at a time. A write that failed is raised by the next call, and at the latest by `wait`.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[Path] | None = None
+
+    def save(self, model: nn.Module, optimizer: Optimizer, state: State) -> float:
+        """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included."""
+        begin = time.perf_counter()
+        self.wait()
+        model_tensors, optimizer_tensors = (
+            {name: tensor.clone() for name, tensor in tensors.items()}
+            for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
+        )
+        self._pending = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep)
+        return time.perf_counter() - begin
+
+    def wait(self) -> None:
+        """Wait until what was begun is on the disk, or raise what kept it from there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._thread.shutdown()  # what was begun is finished, whatever else went wrong
+        if error is None:
+            self.wait()
+
+
 def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int) -> Path:
     """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
 
     ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
     every checkpoint there was is as it was.
     """
+    return _write(folder, stored_tensors(model), _optimizer_tensors(model, optimizer), state, keep)
+
+
+def _write(folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int) -> Path:
     path = folder / f"step-{state.step:08d}"
     with atomic_directory(path, overwrite=True) as partial:
         try:
-            save_file(stored_tensors(model), partial / MODEL_FILE)
-            save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
+            save_file(dict(model), partial / MODEL_FILE)
+            save_file(dict(optimizer), partial / OPTIMIZER_FILE)
         except SafetensorError as error:
             raise OutputError(
                 f"{path} cannot be written ({_first_line(error)}); those before it are intact: make room, then --resume"

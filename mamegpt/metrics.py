@@ -26,8 +26,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The records of a run, in order; none if nothing was written yet.
 
     Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``tokens`` and ``elapsed_s`` since the run began; of a
-    validation: ``step`` and ``quality``, the fields of `mamegpt.evaluate.Quality`. Half a line, which a killed
-    process leaves, is passed over.
+    validation: ``step`` and ``quality``, the fields of `mamegpt.evaluate.Quality`. The first step after a checkpoint
+    also has ``save_blocked_s``, seconds it waited for the copy of the weights. Half a line, which a killed process
+    leaves, is passed over.
     """
     path = run / METRICS_FILE
     records = []
@@ -56,6 +57,7 @@ class Metrics:
         self.path, self.write = run / METRICS_FILE, write
         self.losses: list[float] = []
         self.quality: Quality | None = None
+        self.save_blocked_s: float | None = None
         self._unread: list[tuple[int, float, Tensor]] = []
         records = [record for record in read_metrics(run) if record["step"] <= first_step]
         self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
@@ -90,10 +92,13 @@ class Metrics:
     def flush(self, targets_per_step: int, elapsed_s: float) -> None:
         """Add the losses up over all processes and write a line for each step."""
         losses = sum_over_processes(torch.stack([loss for _, _, loss in self._unread])).tolist()
-        self._append(
+        lines: list[dict[str, Any]] = [
             {"step": step, "loss": loss, "lr": lr, "tokens": step * targets_per_step, "elapsed_s": elapsed_s}
             for (step, lr, _), loss in zip(self._unread, losses, strict=True)
-        )
+        ]
+        if self.save_blocked_s is not None:
+            lines[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
+        self._append(lines)
         self.losses += losses
         self._unread.clear()
 

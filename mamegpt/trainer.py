@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
-from mamegpt.checkpoint import State
+from mamegpt.checkpoint import Saver, State
 from mamegpt.config import TrainConfig
 from mamegpt.console import StepProgress, say
 from mamegpt.distributed import World
@@ -134,6 +134,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
 
         with (
             _stop_on_signal() as stop,
+            Saver(run / CHECKPOINTS, config.keep_checkpoints) as saver,
             StepProgress(pace.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
         ):
             while step < pace.n_steps and not stopping:
@@ -184,6 +185,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                     told = f"{bad} of {run}, at {factor:.2f} of the peak learning rates"
                     if config.on_bad_loss == "stop":
                         raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
+                    saver.wait()
                     progress.line(roll_back(run / CHECKPOINTS, step, now - begin, told, world))
                     raise RolledBack
                 seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
@@ -208,7 +210,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                     state = dataclasses.replace(
                         first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
                     )
-                    checkpoint.save(run / CHECKPOINTS, model, optimizer, state, keep=config.keep_checkpoints)
+                    metrics.save_blocked_s = saver.save(model, optimizer, state)
                 mark = time.perf_counter()
 
         distributed.barrier()

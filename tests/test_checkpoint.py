@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,41 @@ def test_a_full_disk_is_one_line_and_takes_nothing(tmp_path: Path, monkeypatch: 
     with pytest.raises(OutputError, match=r"step-00000002 cannot be written \(.*No space left on device.*make room"):
         save(tmp_path, model, optimizer, step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_what_a_thread_writes_is_what_was_there_when_it_was_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = fresh(0)
+    advance(model, optimizer, seed=1)
+    at_once = save(tmp_path / "at-once", model, optimizer)
+    gate, write = threading.Event(), checkpoint._write
+    monkeypatch.setattr(checkpoint, "_write", lambda *arguments: gate.wait(10) and write(*arguments))
+    with checkpoint.Saver(tmp_path / "thread", keep=2) as saver:
+        saver.save(model, optimizer, checkpoint.State(3, 1.5, "a", "b", "c"))
+        advance(model, optimizer, seed=2)  # training goes on meanwhile
+        assert not (tmp_path / "thread").exists()
+        gate.set()
+    for file in at_once.iterdir():
+        assert (tmp_path / "thread" / at_once.name / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("end", ["wait", "save", "exit"])
+def test_a_write_that_failed_in_the_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    def full(*_arguments: object) -> None:
+        raise OutputError("full")
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    state = checkpoint.State(1, 0.0, "a", "b", "c")
+    with pytest.raises(OutputError, match="full"), checkpoint.Saver(tmp_path, keep=1) as saver:
+        saver.save(*fresh(0), state)
+        if end == "wait":
+            saver.wait()
+        elif end == "save":
+            saver.save(*fresh(0), state)
+    with pytest.raises(KeyError), checkpoint.Saver(tmp_path, keep=1) as saver:
+        saver.save(*fresh(0), state)
+        raise KeyError("what went wrong first is what is told")
 
 
 # What is refused, in one line that names the file.
