@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
 from mamegpt.checkpoint import Saver, State
@@ -46,6 +45,7 @@ from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
+from mamegpt.spread import no_sync, spread, whole
 from mamegpt.step import SummedLoss, micro_batch
 
 __all__ = ["TrainResult", "train"]
@@ -98,13 +98,19 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
 
         torch.manual_seed(config.seed)
         model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
+        starts_from = bool(config.init_from) and checkpoint.latest(run / CHECKPOINTS) is None
+        if starts_from:
+            start_from(model, config.init_from)
+        summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
+        n_parameters = sum(p.numel() for p in model.parameters())
+        summed_loss = spread(summed_loss, model, config.n_layers, config.sharding, world)
         optimizer = build_optimizer(model, config)
         fresh = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
-        if config.init_from:
-            if world.is_main and checkpoint.latest(run / CHECKPOINTS) is None:  # the first one is what was given
-                start_from(model, config.init_from)
-                checkpoint.save(run / CHECKPOINTS, model, optimizer, fresh, keep=config.keep_checkpoints)
-            distributed.barrier()
+        distributed.barrier()  # all have looked for a checkpoint
+        with Saver(run / CHECKPOINTS, config.keep_checkpoints, config.sharding == "full", world) as saver:
+            if starts_from:
+                saver.save(model, optimizer, fresh)  # the first checkpoint is what was given
+        distributed.barrier()
         if intact and world.is_main:
             for damage in checkpoint.set_damaged_aside(run / CHECKPOINTS):
                 say(f"{damage}; set aside")
@@ -113,11 +119,6 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
         first_step, elapsed_s = first.step, first.elapsed_s
         metrics = Metrics(run, first_step, write=world.is_main, digest=first.metrics)
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
-        summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
-        if world.size > 1:
-            summed_loss = DistributedDataParallel(summed_loss)
-
-        n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
             if first_step == 0:
                 write_json(run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size})
@@ -134,7 +135,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
 
         with (
             _stop_on_signal() as stop,
-            Saver(run / CHECKPOINTS, config.keep_checkpoints) as saver,
+            Saver(run / CHECKPOINTS, config.keep_checkpoints, config.sharding == "full", world) as saver,
             StepProgress(pace.n_steps, first_step, config.log_every_steps, quiet=not world.is_main) as progress,
         ):
             while step < pace.n_steps and not stopping:
@@ -151,9 +152,9 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                 step_loss = torch.zeros((), device=world.device)
                 for micro in range(n_micro):
                     _seed_dropout(config.seed, step, world.rank, micro)
-                    with _no_sync(summed_loss, micro < n_micro - 1):
+                    with no_sync(summed_loss, micro < n_micro - 1):
                         loss = summed_loss(inputs[micro], targets[micro]) / targets_per_step
-                        (loss * world.size).backward()  # DistributedDataParallel takes a mean; we want the sum
+                        (loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                     step_loss += loss.detach()
 
                 # The update.
@@ -196,17 +197,18 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
 
                 # How good the model is by now; after the last step, over the whole validation split.
                 if validating:
-                    quality = evaluate(
-                        model, splits["val"].tokens, lengths, context_length=config.context_length,
-                        eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
-                    )  # fmt: skip
+                    with whole(summed_loss):
+                        quality = evaluate(
+                            model, splits["val"].tokens, lengths, context_length=config.context_length,
+                            eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
+                        )  # fmt: skip
                     metrics.validation(step, quality)
                     progress.line(
                         f"step {step}/{pace.n_steps} - validation loss {quality.loss:.4f} - "
                         f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
                     )
 
-                if saving and world.is_main:
+                if saving:
                     state = dataclasses.replace(
                         first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
                     )
@@ -252,13 +254,6 @@ def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:
     """Make the random numbers of one forward pass a function of where it stands, so that no state is carried."""
     digest = hashlib.blake2b(f"{seed}:{step}:{rank}:{micro}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
-def _no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
-    """Gradients of all but the last micro-batch stay in their process."""
-    if more_follow and isinstance(module, DistributedDataParallel):
-        return module.no_sync()
-    return contextlib.nullcontext()
 
 
 class _Stop:

@@ -25,7 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "words and files": {"config", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
                         "corpus.folding", "corpus.wiki_dump", "distributed", "files", "hub", "sampling", "stories"},
     "one job each": {"corpus.data_page", "corpus.prefilter", "corpus.stepwise", "corpus.writers", "layouts", "models",
-                     "presets", "tokenizer"},
+                     "presets", "spread", "tokenizer"},
     "two of them together": {"corpus.readers", "corpus.topic", "evaluate", "generation", "optim", "shards",
                              "tokenizer_hf", "tokenizer_report"},
     "larger parts": {"checkpoint", "export.gates", "export.model_card", "metrics", "sources", "step"},
