@@ -58,7 +58,7 @@ MOST_EVENTS = 250
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree"}
 PLACES = (  # the first function found on the stack, from the outside in, says what was going on
     ("evaluate", "evaluation"), ("rmtree", "rotation, clean-up"), ("replace", "rename"), ("rename", "rename"),
-    ("save", "save"), ("flush", "metrics"), ("write_shards", "tokenizing"), ("_restore", "loading"),
+    ("_write", "save"), ("save", "save"), ("flush", "metrics"), ("write_shards", "tokenizing"), ("_restore", "loading"),
     ("_train", "step, start"),
 )  # fmt: skip
 
@@ -99,14 +99,14 @@ def _train(config: TrainConfig, before: Before | None, writer: int) -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        save = checkpoint.save
+        write = checkpoint._write
 
-        def reported(folder: Path, model: Any, optimizer: Any, state: checkpoint.State, *, keep: int) -> Path:
-            path = save(folder, model, optimizer, state, keep=keep)
-            report(writer, saved=state.step)
+        def reported(*arguments: Any) -> Path:
+            path = write(*arguments)
+            report(writer, saved=arguments[3].step)
             return path
 
-        checkpoint.save = reported
+        checkpoint._write = reported
         if before is not None:
             before(writer)
         trainer.train(config, resume=(Path(config.out) / CONFIG_FILE).exists())
@@ -130,11 +130,10 @@ def killed_at_a_moment(delay_s: float) -> Before:
     """Die ``delay_s`` after the start."""
 
     def before(writer: int) -> None:
-        main = threading.get_ident()
-
         def die() -> None:
             time.sleep(delay_s)
-            die_here(writer, sys._current_frames()[main])
+            others = [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
+            die_here(writer, *others)
 
         sys.setswitchinterval(1e-5)
         threading.Thread(target=die, daemon=True).start()
@@ -160,11 +159,8 @@ def killed_at_an_event(number: int) -> Before:
     return before
 
 
-def die_here(writer: int, frame: FrameType | None) -> None:
-    names = set()
-    while frame is not None:
-        names.add(frame.f_code.co_name)
-        frame = frame.f_back
+def die_here(writer: int, *frames: FrameType) -> None:
+    names = {one.f_code.co_name for frame in frames for one, _ in traceback.walk_stack(frame)}
     report(writer, where=next((place for name, place in PLACES if name in names), "start"))
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -225,7 +221,8 @@ def same(run: Path, straight: Path) -> bool:
 def told(run: Path) -> list[dict[str, Any]]:
     """Losses and validations of a run, in order."""
     lines = [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name != "elapsed_s"} for line in lines]
+    times = {"elapsed_s", "save_blocked_s"}
+    return [{name: value for name, value in line.items() if name not in times} for line in lines]
 
 
 # ---------------------------------------------------------------- damage
@@ -389,15 +386,15 @@ def prepare(folder: Path, n_steps: int) -> tuple[TrainConfig, Path, Path]:
     half = folder / "half"
 
     def stop(_writer: int) -> None:
-        saved = checkpoint.save
+        saved = checkpoint._write
 
-        def last(*arguments: Any, **options: Any) -> Path:
-            path = saved(*arguments, **options)
+        def last(*arguments: Any) -> Path:
+            path = saved(*arguments)
             if arguments[3].step >= n_steps // 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             return path
 
-        checkpoint.save = last
+        checkpoint._write = last
 
     assert live(dataclasses.replace(config, out=str(half)), stop).code == KILLED
     return config, straight, half

@@ -5,6 +5,9 @@
         optimizer.safetensors    the optimizer's tensors, as "<parameter name>|<state name>"
         state.json               step, seconds, hashes: of both files, of tokens, tokenizer and metrics, of itself
 
+A run with full sharding has ``model/`` and ``optimizer/`` instead, each with one safetensors file a process, which any
+number of processes can read (see `spread`).
+
 No random state is stored, for none is carried over: every step seeds its own (see `trainer`).
 """
 
@@ -14,28 +17,37 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 
+from mamegpt import distributed
+from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import stored_tensors
 from mamegpt.optim import Optimizer
+from mamegpt.spread import empty_parts, read_parts, write_parts
 from mamegpt.text import parse_json
 
 __all__ = [
-    "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers", "save",
-    "set_damaged_aside", "verify",
+    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers",
+    "save", "save_parts", "set_damaged_aside", "verify",
 ]  # fmt: skip
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
+MODEL_PARTS, OPTIMIZER_PARTS = "model", "optimizer"
 STATE_FILE = "state.json"
+MAKE_ROOM = "those before it are intact: make room, then --resume"
 GO_ON = "with --resume-intact a run goes on from its newest intact checkpoint"
 
 
@@ -59,26 +71,118 @@ class State:
     rollbacks: int = 0
 
 
+class Saver:
+    """Writes the checkpoints of a run in a thread: training waits only while its tensors are copied.
+
+    One is written at a time. A write that failed is raised by the next call, and at the latest by `wait`; of one that
+    is complete ``on_saved(step, path)`` is told then, in the caller's thread of the main process. All processes have
+    one: only the main process's writes, but with ``parts`` all write what they hold, and wait for it.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int, parts: bool, world: World, on_saved: Callable[[int, Path], None] | None = None
+    ) -> None:
+        self.folder, self.keep, self.parts, self.world, self.on_saved = folder, keep, parts, world, on_saved
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: tuple[int, Future[Path]] | None = None
+
+    def save(self, model: nn.Module, optimizer: Optimizer, state: State) -> float:
+        """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included."""
+        begin = time.perf_counter()
+        self.wait()
+        if self.parts:
+            path = save_parts(self.folder, model, optimizer, state, keep=self.keep, is_main=self.world.is_main)
+            if self.on_saved and self.world.is_main:
+                self.on_saved(state.step, path)
+            return time.perf_counter() - begin
+        if not self.world.is_main:
+            return 0.0
+        model_tensors, optimizer_tensors = (
+            {name: tensor.clone() for name, tensor in tensors.items()}
+            for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
+        )
+        done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep)
+        self._pending = state.step, done
+        return time.perf_counter() - begin
+
+    def wait(self) -> None:
+        """Wait until what was begun is on the disk, or raise what kept it from there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            step, done = pending
+            path = done.result()
+            if self.on_saved:
+                self.on_saved(step, path)
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._thread.shutdown()  # what was begun is finished, whatever else went wrong
+        if error is None:
+            self.wait()
+
+
 def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int) -> Path:
     """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
 
     ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
     every checkpoint there was is as it was.
     """
+    return _write(folder, stored_tensors(model), _optimizer_tensors(model, optimizer), state, keep)
+
+
+def save_parts(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int, is_main: bool) -> Path:
+    """`save` for a model whose weights are shared out: every process calls it, and writes what it holds.
+
+    Raises `OutputError` in all of them if one cannot.
+    """
+    path = folder / f"step-{state.step:08d}"
+    staging = folder / f".{path.name}.parts.partial"
+    parts = {MODEL_PARTS: _own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
+    parts = {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
+    if is_main:
+        for name in parts:
+            (staging / name).mkdir(parents=True)
+    distributed.barrier()
+    try:
+        for name, tensors in parts.items():
+            write_parts(staging / name, tensors)
+    except CheckpointException as error:
+        if is_main:
+            shutil.rmtree(staging)
+        reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
+        raise OutputError(f"{path} cannot be written ({_first_line(reason)}); {MAKE_ROOM}") from None
+    if is_main:
+        with atomic_directory(path, overwrite=True) as partial:
+            for name in parts:
+                (staging / name).rename(partial / name)
+            names = sorted(file.relative_to(partial).as_posix() for file in partial.glob("*/*"))
+            files = {name: sha256_file(partial / name) for name in names}
+            _write_state(partial, dataclasses.replace(state, files=files))
+        staging.rmdir()
+        _rotate(folder, keep)
+    distributed.barrier()
+    return path
+
+
+def _write(folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int) -> Path:
     path = folder / f"step-{state.step:08d}"
     with atomic_directory(path, overwrite=True) as partial:
         try:
-            save_file(stored_tensors(model), partial / MODEL_FILE)
-            save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER_FILE)
+            save_file(dict(model), partial / MODEL_FILE)
+            save_file(dict(optimizer), partial / OPTIMIZER_FILE)
         except SafetensorError as error:
-            raise OutputError(
-                f"{path} cannot be written ({_first_line(error)}); those before it are intact: make room, then --resume"
-            ) from None
+            raise OutputError(f"{path} cannot be written ({_first_line(error)}); {MAKE_ROOM}") from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         _write_state(partial, dataclasses.replace(state, files=files))
+    _rotate(folder, keep)
+    return path
+
+
+def _rotate(folder: Path, keep: int) -> None:
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old.rename(folder / f".{old.name}.old"))  # hidden first: what has its name is complete
-    return path
 
 
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
@@ -87,6 +191,9 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
     Raises `CheckpointError` if a file is missing or damaged, or does not fit the model.
     """
     state = verify(path)
+    if _is_parts(state):
+        _load_parts(path, model, optimizer)
+        return state
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
     except (RuntimeError, SafetensorError) as error:
@@ -121,7 +228,7 @@ def read_state(path: Path) -> State:
             or type(state.elapsed_s) not in (int, float)
             or not all(isinstance(fact, str) for fact in facts)
             or not isinstance(state.files, dict)
-            or set(state.files) != {MODEL_FILE, OPTIMIZER_FILE}
+            or not (set(state.files) == {MODEL_FILE, OPTIMIZER_FILE} or _is_parts(state))
         ):
             raise ValueError("it does not hold the state of a run")
         if digest not in (None, _digest(content)):
@@ -165,6 +272,11 @@ def set_damaged_aside(folder: Path) -> list[str]:
 def read_model(path: Path) -> dict[str, Tensor]:
     """The model tensors of a checkpoint, compared with their hash. Raises `CheckpointError` if damaged."""
     state = read_state(path)
+    if _is_parts(state):
+        verify(path)
+        tensors = empty_parts(path / MODEL_PARTS)
+        read_parts(path / MODEL_PARTS, tensors)
+        return tensors
     file = path / MODEL_FILE
     try:
         if sha256_file(file) != state.files[MODEL_FILE]:
@@ -189,6 +301,38 @@ def remove_leftovers(folder: Path) -> None:
     for pattern in (".*.partial", ".*.old"):
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_parts(state: State) -> bool:
+    """Whether a checkpoint is one of parts: model/... and, after the first step, optimizer/..."""
+    folders = {name.partition("/")[0] for name in state.files}
+    return MODEL_PARTS in folders and folders <= {MODEL_PARTS, OPTIMIZER_PARTS}
+
+
+def _load_parts(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
+    tensors = _own_tensors(model)
+    found = empty_parts(path / MODEL_PARTS)
+    if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
+        raise CheckpointError(f"{path / MODEL_PARTS} does not fit this model: other names or sizes")
+    read_parts(path / MODEL_PARTS, tensors)
+    if not (path / OPTIMIZER_PARTS).is_dir():
+        return
+    parameters = dict(model.named_parameters())
+    states = empty_parts(path / OPTIMIZER_PARTS)
+    for label, value in states.items():
+        parameter = parameters[label.rsplit("|", 1)[0]].detach()
+        if value.shape == parameter.shape:
+            states[label] = torch.empty_like(parameter, dtype=value.dtype)  # shared out as the parameter is
+    read_parts(path / OPTIMIZER_PARTS, states)
+    _restore_optimizer(model, optimizer, states)
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors under the names that `stored_tensors` has, where they are."""
+    state = model.state_dict(keep_vars=True)
+    first = {id(tensor): name for name, tensor in reversed(state.items())}
+    return {name: tensor.detach() for name, tensor in state.items() if first[id(tensor)] == name}
 
 
 def _write_state(path: Path, state: State) -> None:
@@ -233,5 +377,5 @@ def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[
         )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -188,6 +188,8 @@ class TrainConfig:
     """Steps between checkpoints; the last step is always followed by one."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; older ones are removed after a newer one is complete."""
+    sharding: Literal["none", "full"] = "none"
+    """On several processes: each holds a whole model, or (full) its share of weights, gradients and optimizer state."""
     on_bad_loss: Literal["stop", "rollback"] = "stop"
     """If the loss is no number or a spike: stop, or go back to the last checkpoint and pass over the text since."""
 
@@ -229,6 +231,11 @@ class TrainConfig:
             found.append("--minutes and --max-steps both say when to stop; give one of them")
         if self.compile == "true" and self.drop_rate > 0 and self.device != "cuda":
             found.append("--compile true cannot be had with --drop-rate: the CPU's dropout is not compiled")
+        if self.sharding == "full" and (self.precision == "auto" or self.minutes > 0 or self.compile == "true"):
+            found.append(
+                "--sharding full cannot be had with --precision auto, --minutes or --compile true, which want the "
+                "whole model in one process; say --precision bf16 or fp32, and --max-steps"
+            )
         if self.warmup_fraction + self.cooldown_fraction > 1:
             found.append("--warmup-fraction and --cooldown-fraction together must not pass 1")
         share = self.micro_batch_size or 1
@@ -262,8 +269,9 @@ class TrainConfig:
 
         What a way back did to the weights is told by the checkpoints.
         """
-        # A run without init_from keeps the fingerprint it had before there was one.
-        settings = {name: value for name, value in self.to_dict().items() if value or name != "init_from"}
+        # A run without init_from or sharding keeps the fingerprint it had before there were such settings.
+        later = {"init_from": "", "sharding": "none"}
+        settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
         del settings["on_bad_loss"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]
 

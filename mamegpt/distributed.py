@@ -35,14 +35,20 @@ class World:
 
 @contextmanager
 def join(device: str) -> Iterator[World]:
-    """Join the process group that ``torchrun`` describes, if it does, and leave it at the end."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    """Join the process group that ``torchrun`` describes, if it does, and leave it at the end.
+
+    A group that somebody else has made (Ray Train) is used as it is.
+    """
+    size = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
     chosen = pick_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     if size == 1:
         yield World(0, 1, chosen)
+        return
+    if dist.is_initialized():
+        yield World(dist.get_rank(), size, chosen)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:

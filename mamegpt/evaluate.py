@@ -72,7 +72,7 @@ def evaluate(
     total = torch.zeros((), dtype=torch.float64, device=device)
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         n_full = n_targets // context_length
         whole = n_full * context_length
         x, y = (torch.from_numpy(stream[i : i + whole]).view(n_full, context_length) for i in (0, 1))
@@ -80,18 +80,21 @@ def evaluate(
         if whole < n_targets:  # a last window, shorter than the others
             tail = torch.from_numpy(stream[whole:])[None]
             batches.append((tail[:, :-1], tail[:, 1:]))
-        for x, y in batches[world.rank :: world.size]:
+        # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
+        for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
+            x, y = batches[min(i, len(batches) - 1)]
             with torch.autocast(device.type, product_dtype, enabled=product_dtype is not None):
                 hidden = model.hidden(x.to(device))
-            total += linear_cross_entropy(hidden, model.out_head.weight, y.to(device), product_dtype)
+            nats = linear_cross_entropy(hidden, model.out_head.weight, y.to(device), product_dtype)
+            total += nats if i < len(batches) else 0
     model.train(was_training)
-    nats = sum_over_processes(total).item()
+    all_nats = sum_over_processes(total).item()
     counted = stream[1:]
     n_bytes = int(lengths.n_bytes[counted].sum())
     n_characters = int(lengths.n_characters[counted].sum())
-    bits = nats / math.log(2)
+    bits = all_nats / math.log(2)
     return Quality(
-        loss=nats / n_targets,
+        loss=all_nats / n_targets,
         bits_per_byte=bits / max(1, n_bytes),
         bits_per_character=bits / max(1, n_characters),
         n_tokens=n_targets,

@@ -32,8 +32,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
     Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
     ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of
-    `mamegpt.evaluate.Quality`. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for
-    a line that a run would never write.
+    `mamegpt.evaluate.Quality`. The first step after a checkpoint also has ``save_blocked_s``, seconds it waited for the
+    copy of the weights. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for a line
+    that a run would never write.
     """
     path = run / METRICS_FILE
     records = []
@@ -85,6 +86,7 @@ class Metrics:
         self.path, self.write = run / METRICS_FILE, write
         self.losses: list[float] = []
         self.quality: Quality | None = None
+        self.save_blocked_s: float | None = None
         self._unread: list[tuple[int, float, Tensor, Tensor]] = []
         records = [record for record in read_metrics(run) if record["step"] <= first_step]
         self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
@@ -125,6 +127,8 @@ class Metrics:
              "elapsed_s": elapsed_s}
             for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
         ]  # fmt: skip
+        if self.save_blocked_s is not None:
+            records[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
         self._append(records)
         self.losses += losses
         self._unread.clear()

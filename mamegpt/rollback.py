@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mamegpt import checkpoint, distributed
 from mamegpt.distributed import World
@@ -60,9 +61,16 @@ def bad_loss(losses: Sequence[float], n_new: int) -> str | None:
 
 
 def weights_not_finite(model: nn.Module, step: int) -> str | None:
-    """Which weights are not finite numbers after a step, if any: what must never be saved as good."""
-    names = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
-    return f"{len(names)} weights are not finite after step {step}, {names[0]} first" if names else None
+    """Whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
+    names = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(_here(weight)).all())]
+    if not distributed.any_process(bool(names), next(model.parameters()).device):
+        return None
+    return f"weights are not finite after step {step}" + (f", {names[0]} first" if names else "")
+
+
+def _here(weight: Tensor) -> Tensor:
+    """The share of a weight that is in this process."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def roll_back(folder: Path, step: int, elapsed_s: float, why: str, world: World) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import signal
@@ -26,10 +27,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt import checkpoint, distributed
-from mamegpt.checkpoint import State
+from mamegpt.checkpoint import Saver, State
 from mamegpt.config import TrainConfig
 from mamegpt.console import say
 from mamegpt.distributed import World
@@ -46,6 +46,7 @@ from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
+from mamegpt.spread import no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype
 from mamegpt.terminal import terminal
 from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Watcher, watching
@@ -102,13 +103,20 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
 
         torch.manual_seed(config.seed)
         model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
+        starts_from = bool(config.init_from) and checkpoint.latest(run / CHECKPOINTS) is None
+        if starts_from:
+            start_from(model, config.init_from)
+        summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
+        n_parameters = sum(p.numel() for p in model.parameters())
+        summed_loss = spread(summed_loss, model, config.n_layers, config.sharding, world)
         optimizer = build_optimizer(model, config)
         fresh = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
-        if config.init_from:
-            if world.is_main and checkpoint.latest(run / CHECKPOINTS) is None:  # the first one is what was given
-                start_from(model, config.init_from)
-                checkpoint.save(run / CHECKPOINTS, model, optimizer, fresh, keep=config.keep_checkpoints)
-            distributed.barrier()
+        distributed.barrier()  # all have looked for a checkpoint
+        saver = functools.partial(Saver, run / CHECKPOINTS, config.keep_checkpoints, config.sharding == "full", world)
+        with saver() as checkpoints:
+            if starts_from:
+                checkpoints.save(model, optimizer, fresh)  # the first checkpoint is what was given
+        distributed.barrier()
         if intact and world.is_main:
             for damage in checkpoint.set_damaged_aside(run / CHECKPOINTS):
                 say(f"{damage}; set aside")
@@ -117,11 +125,6 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         first_step, elapsed_s = first.step, first.elapsed_s
         metrics = Metrics(run, first_step, write=world.is_main, digest=first.metrics)
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
-        summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
-        if world.size > 1:
-            summed_loss = DistributedDataParallel(summed_loss)
-
-        n_parameters = sum(p.numel() for p in model.parameters())
         if world.is_main:
             if first_step == 0:
                 write_json(
@@ -144,6 +147,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                 watchers if world.is_main else (),
                 Started(run, config, tokenizer, model if world.size == 1 else None, first_step, pace.n_steps),
             ) as tell,
+            saver(lambda step, path: tell(Saved(step, path))) as checkpoints,
         ):
             while step < pace.n_steps and not stopping:
                 # The learning rate of this step.
@@ -158,9 +162,9 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                 step_loss = torch.zeros((), device=world.device)
                 for micro in range(n_micro):
                     _seed_dropout(config.seed, step, world.rank, micro)
-                    with _no_sync(summed_loss, micro < n_micro - 1):
+                    with no_sync(summed_loss, micro < n_micro - 1):
                         loss = summed_loss(inputs[micro], targets[micro]) / targets_per_step
-                        (loss * world.size).backward()  # DistributedDataParallel takes a mean; we want the sum
+                        (loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                     step_loss += loss.detach()
 
                 # The update.
@@ -191,6 +195,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     told = f"{bad} of {run}, at {factor:.2f} of the peak learning rates"
                     if config.on_bad_loss == "stop":
                         raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
+                    checkpoints.wait()
                     way_back = roll_back(run / CHECKPOINTS, step, now - begin, told, world)
                     if world.is_main:
                         say(way_back)
@@ -203,20 +208,20 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
 
                 # How good the model is by now; after the last step, over the whole validation split and in float32.
                 if validating:
-                    quality = evaluate(
-                        model, splits["val"].tokens, lengths, context_length=config.context_length,
-                        eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
-                        product_dtype=None if is_last else product_dtype(config.precision),
-                    )  # fmt: skip
+                    with whole(summed_loss):
+                        quality = evaluate(
+                            model, splits["val"].tokens, lengths, context_length=config.context_length,
+                            eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
+                            product_dtype=None if is_last else product_dtype(config.precision),
+                        )  # fmt: skip
                     metrics.validation(step, quality)
                     tell(Validated(step, pace.n_steps, quality))
 
-                if saving and world.is_main:
+                if saving:
                     state = dataclasses.replace(
                         first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
                     )
-                    path = checkpoint.save(run / CHECKPOINTS, model, optimizer, state, keep=config.keep_checkpoints)
-                    tell(Saved(step, path))
+                    metrics.save_blocked_s = checkpoints.save(model, optimizer, state)
                 mark = time.perf_counter()
 
         distributed.barrier()
@@ -257,21 +262,14 @@ def _describe(
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:
     """Scale the gradient down to a norm of ``grad_clip`` (0: leave it); returns the norm it had, not yet read."""
     if grad_clip:
-        return nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        return whole_tensor(nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
+    return whole_tensor(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
 
 
 def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:
     """Make the random numbers of one forward pass a function of where it stands, so that no state is carried."""
     digest = hashlib.blake2b(f"{seed}:{step}:{rank}:{micro}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
-def _no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
-    """Gradients of all but the last micro-batch stay in their process."""
-    if more_follow and isinstance(module, DistributedDataParallel):
-        return module.no_sync()
-    return contextlib.nullcontext()
 
 
 class _Stop:

@@ -26,7 +26,7 @@ LAYERS: dict[str, set[str]] = {
                         "corpus.folding", "corpus.wiki_dump", "distributed", "evaluation.card", "files", "hub",
                         "sampling", "stories"},
     "one job each": {"corpus.data_page", "corpus.prefilter", "corpus.stepwise", "corpus.writers", "layouts", "models",
-                     "presets", "tokenizer"},
+                     "presets", "spread", "tokenizer"},
     "two of them together": {"corpus.readers", "corpus.topic", "evaluate", "generation", "optim", "shards",
                              "tokenizer_hf", "tokenizer_report"},
     "larger parts": {"batched", "checkpoint", "export.gates", "export.model_card", "metrics", "sources", "step",

@@ -1,7 +1,10 @@
 """A checkpoint is complete, comes back bit for bit, and is refused when a byte of it changed."""
 
+import dataclasses
 import json
 import shutil
+import threading
+import traceback
 from pathlib import Path
 
 import pytest
@@ -9,13 +12,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 
 from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, build_optimizer
 
+ALONE = World(0, 1, torch.device("cpu"))
 SIZES = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=2, n_heads=2, qkv_bias=True)
 
 
@@ -156,6 +162,77 @@ def test_a_full_disk_is_one_line_and_takes_nothing(tmp_path: Path, monkeypatch: 
     with pytest.raises(OutputError, match=r"step-00000002 cannot be written \(.*No space left on device.*make room"):
         save(tmp_path, model, optimizer, step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_what_a_thread_writes_is_what_was_there_when_it_was_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = fresh(0)
+    advance(model, optimizer, seed=1)
+    at_once = save(tmp_path / "at-once", model, optimizer)
+    gate, write = threading.Event(), checkpoint._write
+    monkeypatch.setattr(checkpoint, "_write", lambda *arguments: gate.wait(10) and write(*arguments))
+    with checkpoint.Saver(tmp_path / "thread", 2, False, ALONE) as saver:
+        saver.save(model, optimizer, checkpoint.State(3, 1.5, "a", "b", "c"))
+        advance(model, optimizer, seed=2)  # training goes on meanwhile
+        assert not (tmp_path / "thread").exists()
+        gate.set()
+    for file in at_once.iterdir():
+        assert (tmp_path / "thread" / at_once.name / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("end", ["wait", "save", "exit"])
+def test_a_write_that_failed_in_the_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    def full(*_arguments: object) -> None:
+        raise OutputError("full")
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    state = checkpoint.State(1, 0.0, "a", "b", "c")
+    with pytest.raises(OutputError, match="full"), checkpoint.Saver(tmp_path, 1, False, ALONE) as saver:
+        saver.save(*fresh(0), state)
+        if end == "wait":
+            saver.wait()
+        elif end == "save":
+            saver.save(*fresh(0), state)
+    with pytest.raises(KeyError), checkpoint.Saver(tmp_path, 1, False, ALONE) as saver:
+        saver.save(*fresh(0), state)
+        raise KeyError("what went wrong first is what is told")
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_parts_come_back_bit_for_bit(tmp_path: Path, name: str, steps: int) -> None:
+    model, optimizer = fresh(0, name)
+    advance(model, optimizer, 1, steps)
+    state = checkpoint.State(3, 1.5, "a", "b", "c")
+    for kept in (2, 3):
+        checkpoint.save_parts(tmp_path, model, optimizer, dataclasses.replace(state, step=kept), keep=1, is_main=True)
+    path = tmp_path / "step-00000003"
+    assert list(tmp_path.iterdir()) == [path]
+    assert {file.suffix for file in path.rglob("*") if file.is_file()} == {".safetensors", ".json"}  # and no pickle
+    loaded = fresh(9, name)
+    assert checkpoint.load(path, *loaded).step == 3
+    assert_equal(model, loaded[0])
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in checkpoint.read_model(path).items())
+    advance(model, optimizer, seed=2)
+    advance(*loaded, seed=2)
+    assert_equal(model, loaded[0])
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        checkpoint.load(path, *fresh(9, name, dataclasses.replace(SIZES, n_layers=3)))
+    (part,) = (path / "model").iterdir()
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    assert str(part) in refused(path)
+
+
+def test_parts_that_cannot_be_written_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise CheckpointException("write", {1: (OSError("No space left on device"), traceback.StackSummary())})
+
+    monkeypatch.setattr(checkpoint, "write_parts", full)
+    state = checkpoint.State(3, 1.5, "a", "b", "c")
+    with pytest.raises(OutputError, match=r"step-00000003 cannot be written \(.*No space left.*make room"):
+        checkpoint.save_parts(tmp_path, *fresh(0), state, keep=1, is_main=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # What is refused, in one line that names the file.

@@ -84,6 +84,14 @@ def test_the_fingerprint_changes_with_every_setting_that_decides_weights(field: 
     assert (changed.fingerprint() == GOOD.fingerprint()) == (field.name in ("out", "on_bad_loss"))
 
 
+@pytest.mark.parametrize("wish", [{"precision": "auto"}, {"minutes": 1.0}, {"compile": "true"}], ids=str)
+def test_what_needs_a_whole_model_cannot_be_had_with_shares(wish: dict[str, Any]) -> None:
+    shared = dataclasses.replace(GOOD, sharding="full", precision="fp32")
+    shared.validate(4)
+    with pytest.raises(ConfigError, match=r"--sharding full cannot be had with .*; say --precision bf16 or fp32"):
+        dataclasses.replace(shared, **wish).validate(4)
+
+
 def test_settings_come_back_from_json(tmp_path: Path) -> None:
     config = dataclasses.replace(GOOD, lr=0.1 + 0.2, data="豆.txt", qkv_bias=True)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")

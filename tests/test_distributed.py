@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from training_helpers import as_options, final_weights, finish, losses, records, start, tiny
 
+from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import World, any_process, join, pick_device, sum_over_processes
 from mamegpt.errors import ConfigError
@@ -30,11 +31,6 @@ def launcher(n: int, *options: str) -> list[str]:
     return ["-m", "torch.distributed.run", *place, *options, "-m", "mamegpt"]
 
 
-def on_two(*arguments: str, code: int = 0) -> str:
-    """Run ``mamegpt`` in two processes."""
-    return finish(*launcher(2), *arguments, code=code)
-
-
 @pytest.fixture(scope="module")
 def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run of one process, without dropout, whose random numbers depend on who computes."""
@@ -45,11 +41,16 @@ def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.Temp
     return config
 
 
+def on(n: int, *arguments: str, code: int = 0) -> str:
+    """Run ``mamegpt`` in ``n`` processes."""
+    return finish(*launcher(n), *arguments, code=code) if n > 1 else finish("-m", "mamegpt", *arguments, code=code)
+
+
 @pytest.fixture(scope="module")
 def two(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run on two processes: two micro-batches each where one process has four."""
     out = tmp_path_factory.mktemp("distributed") / "two"
-    printed = on_two("train", *as_options(dataclasses.replace(config, out=str(out))))
+    printed = on(2, "train", *as_options(dataclasses.replace(config, out=str(out))))
     assert "2 process(es)" in printed
     assert printed.count("tokenizing") == printed.count("step 5/12") == 1  # one of them speaks
     return out
@@ -80,12 +81,12 @@ def test_a_run_of_one_goes_on_in_two(config: TrainConfig, tmp_path: Path) -> Non
     run = shutil.copytree(config.out, tmp_path / "run")
     for step in (9, 12):
         shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
-    assert "steps: 6 done of 12" in on_two("train", "--resume", str(run))
+    assert "steps: 6 done of 12" in on(2, "train", "--resume", str(run))
     assert_same_course(run, Path(config.out))
 
 
 def test_an_error_in_one_process_ends_both(config: TrainConfig) -> None:
-    printed = on_two("train", *as_options(config), code=1)  # only the main process sees that the folder exists
+    printed = on(2, "train", *as_options(config), code=1)  # only the main process sees that the folder exists
     assert f"error: {config.out} already exists" in printed
 
 
@@ -94,7 +95,7 @@ def test_an_error_in_one_process_ends_both(config: TrainConfig) -> None:
 def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_path: Path) -> None:
     """One of two is killed, once early and once late; torchrun starts both again and they end as if undisturbed."""
     long = dataclasses.replace(config, out=str(tmp_path / "straight"), max_steps=60, log_every_steps=1)
-    on_two("train", *as_options(long))
+    on(2, "train", *as_options(long))
     killed = dataclasses.replace(long, out=str(tmp_path / "killed"))
     process = start(*launcher(2, "--max-restarts", "2"), "train", *as_options(killed))
     assert process.stdout is not None
@@ -109,6 +110,56 @@ def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_p
     assert process.wait() == 0 and rank == -1, "".join(printed)
     assert final_weights(Path(killed.out), 60) == final_weights(Path(long.out), 60)
     assert losses(Path(killed.out)) == losses(Path(long.out))
+
+
+# Each process has a share of every weight.
+
+
+@pytest.fixture(scope="module")
+def four_shared(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The run of one process on four, with full sharding."""
+    shared = dataclasses.replace(config, out=str(tmp_path_factory.mktemp("shared") / "four"), sharding="full")
+    shared = dataclasses.replace(shared, micro_batch_size=1)  # two a step
+    assert "4 process(es)" in on(4, "train", *as_options(shared))
+    return shared
+
+
+@pytest.mark.slow
+def test_four_processes_with_shares_have_the_losses_of_one(config: TrainConfig, four_shared: TrainConfig) -> None:
+    assert_same_course(Path(four_shared.out), Path(config.out))
+    newest = Path(four_shared.out) / "checkpoints" / "step-00000012"
+    assert len(list((newest / "model").iterdir())) == len(list((newest / "optimizer").iterdir())) == 4
+    mine, its = checkpoint.read_model(newest), checkpoint.read_model(Path(config.out) / "checkpoints" / newest.name)
+    assert mine.keys() == its.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, its[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_four_saved_in_shares_goes_on_in_fewer(
+    config: TrainConfig, four_shared: TrainConfig, n: int, tmp_path: Path
+) -> None:
+    run = shutil.copytree(four_shared.out, tmp_path / "run")
+    for step in (9, 12):
+        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
+    assert "steps: 6 done of 12" in on(n, "train", "--resume", str(run))
+    assert_same_course(run, Path(config.out))
+    part = next((run / "checkpoints" / "step-00000012" / "optimizer").iterdir())
+    part.write_bytes(part.read_bytes()[:-1])
+    assert "is missing or damaged" in on(1, "train", "--resume", str(run), code=2)
+
+
+@pytest.mark.slow
+def test_muon_learns_the_same_with_shares(config: TrainConfig, tmp_path: Path) -> None:
+    found = []
+    for n, sharding in ((1, "none"), (2, "full")):
+        muon = dataclasses.replace(
+            config, out=str(tmp_path / str(n)), optimizer="muon", lr=3e-2, drop_rate=0.0, sharding=sharding
+        )
+        on(n, "train", *as_options(muon))
+        found.append(list(losses(Path(muon.out)).values()))
+    assert found[1] == pytest.approx(found[0], rel=3e-3)  # Newton-Schulz in bfloat16 magnifies the order of sums
 
 
 ONE_BAD_STEP = """
@@ -142,6 +193,18 @@ def test_alone_nothing_is_shared() -> None:
     with join("cpu") as world:
         assert world == World(0, 1, cpu) and world.is_main
     assert not World(1, 2, cpu).is_main
+
+
+def test_a_group_that_somebody_else_made_is_used_and_left_standing() -> None:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        with join("cpu") as world:
+            assert world == World(1, 2, torch.device("cpu"))
+        assert dist.is_initialized()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:

@@ -53,4 +53,4 @@ def test_weights_that_are_no_numbers_are_named() -> None:
     assert weights_not_finite(model, 3) is None
     with torch.no_grad():
         model.bias[1] = math.inf
-    assert weights_not_finite(model, 3) == "1 weights are not finite after step 3, bias first"
+    assert weights_not_finite(model, 3) == "weights are not finite after step 3, bias first"

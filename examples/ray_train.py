@@ -1,0 +1,32 @@
+"""mamegpt under Ray Train (pip install 'ray[train]'): python examples/ray_train.py
+
+Ray starts the processes and their group, which mamegpt joins. The folder must be on a file system that all nodes see.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from mamegpt.presets import preset
+from mamegpt.trainer import train
+
+
+def worker(settings: dict[str, Any]) -> None:
+    """One process: begin the run, or go on with it if its folder is there."""
+    config = dataclasses.replace(preset("5m"), **settings)
+    train(config, resume=(Path(config.out) / "config.json").exists())
+
+
+if __name__ == "__main__":
+    TorchTrainer(
+        worker,
+        train_loop_config={
+            "data": "/shared/wiki.parquet", "tokenizer": "/shared/jp.model", "out": "/shared/runs/first",
+            "precision": "bf16", "batch_size": 64,
+        },
+        scaling_config=ScalingConfig(num_workers=4, use_gpu=True),
+        run_config=RunConfig(failure_config=FailureConfig(max_failures=3)),
+    ).fit()  # fmt: skip
