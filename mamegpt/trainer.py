@@ -220,14 +220,14 @@ def _describe(
     n_steps: int,
 ) -> None:  # fmt: skip
     """Say what is about to happen."""
-    about = "about " if config.minutes else ""
+    n_all = f"about {n_steps:,}" if config.minutes else f"{n_steps:,}"
     kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
     held_out = f"{len(splits['val'].tokens):,} tokens" if "val" in splits else "none"
     say(
         f"device: {world.device}, {kind}, {world.size} process(es), {torch.get_num_threads()} threads",
         f"model: {n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
-        f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
+        f"steps: {first_step:,} done of {n_all}, {config.batch_size} windows each",
     )
 
 

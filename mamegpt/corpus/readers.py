@@ -311,12 +311,12 @@ def _lines(path: Path) -> Iterator[str]:
                         f"{path}, line {number} is longer than {MAX_LINE_BYTES >> 20} MiB; cut it into several"
                     )
                 if b"\x1b$" in line:  # ISO-2022-JP passes for ASCII
-                    raise DataError(f"{path} is not UTF-8 text at byte {offset + line.index(27):,}{_likely(path)}")
+                    raise DataError(f"{path} is not UTF-8 text at byte {offset + line.index(27):,}; {_likely(path)}")
                 yield line[start:].decode("utf-8").rstrip("\r\n")
                 offset += len(line)
     except UnicodeDecodeError as error:
         position = offset + start + error.start
-        raise DataError(f"{path} is not UTF-8 text at byte {position:,}{_likely(path)}") from error
+        raise DataError(f"{path} is not UTF-8 text at byte {position:,}; {_likely(path)}") from error
     except _DAMAGED as error:
         raise DataError(
             f"{path} is damaged or cut off after line {number:,} ({first_line(error)}); fetch it again"
@@ -346,8 +346,8 @@ def _likely(path: Path) -> str:
     with _open(path) as file:
         found = charset_normalizer.from_bytes(file.read(DETECTION_BYTES), cp_isolation=ENCODINGS).best()
     if not found:
-        return "; save it as UTF-8"
-    return f"; it looks like {found.encoding}: save it as UTF-8 (iconv -f {found.encoding} -t utf-8)"
+        return "save it as UTF-8"
+    return f"it looks like {found.encoding}: save it as UTF-8 (iconv -f {found.encoding} -t utf-8)"
 
 
 READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str]]]] = {
