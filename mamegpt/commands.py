@@ -179,7 +179,7 @@ def clean(
             )
         answer(
             dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
-            table([(name, translated(value)) for name, value in done.rows()]),
+            table([(name, translated(value, part=True)) for name, value in done.rows()]),
             f"wrote {done.out} in {done.elapsed_s:.1f} s",
             f"next: mamegpt tokenizer --data {out} --out jp_tok",
         )
@@ -342,6 +342,8 @@ def train(
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
         result = fit(config, resume=resume is not None, watchers=watchers)
+        if not result.is_main:
+            return INTERRUPTED if result.interrupted else 0
         facts = {
             "event": "interrupted" if result.interrupted else "done", "run": str(result.out), "step": result.step,
             "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
@@ -534,7 +536,7 @@ def doctor(json: bool = False) -> None:
         answer(
             {"mamegpt": __version__, **dict(found)},
             f"mamegpt {__version__}",
-            table([(name, translated(value)) for name, value in found]),
+            table([(name, translated(value, part=True)) for name, value in found]),
             "next: mamegpt demo, or mamegpt plan --minutes 10",
         )
 

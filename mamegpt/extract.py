@@ -62,7 +62,8 @@ class ExtractReport:
         names = {name: translated(name) for name in counts}
         label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
         in_documents = {
-            f"hits, {pattern}": " " + translated(f"in {count:,} documents") for pattern, count in self.documents.items()
+            f"hits, {pattern}": " " + translated(f"in {count:,} documents", part=True)
+            for pattern, count in self.documents.items()
         }
         lines = [
             f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}"

@@ -75,7 +75,11 @@ def in_user_language(command: Callable[..., Any]) -> Callable[..., Any]:
         return functools.partial(in_user_language(command.func), *command.args, **command.keywords)
     assert isinstance(command, types.FunctionType)
     paragraphs, options = command_texts(command)
-    twin = types.FunctionType(command.__code__, command.__globals__, command.__name__, command.__defaults__)
+    if any(translated(text) == text for text in (*paragraphs, *options.values())):
+        return command  # rather all in English than in both
+    twin = types.FunctionType(
+        command.__code__, command.__globals__, command.__name__, command.__defaults__, command.__closure__
+    )
     twin.__annotations__, twin.__kwdefaults__ = command.__annotations__, command.__kwdefaults__
     twin.__doc__ = "\n\n".join(map(_filled, paragraphs))
     if options:

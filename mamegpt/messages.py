@@ -2,8 +2,9 @@
 
 Messages are written where they arise, as f-strings in English. ``locale/ja.json`` holds each of them as a template,
 with ``{}`` where something is filled in, and its translation, in which ``{0}``, ``{1}``, ... are these places in
-their order (``{0:t}`` if what stands there is translated too). A finished message is matched with the templates only
-where it leaves the program. So nothing is looked up in English, and no other module knows of languages.
+their order (``{0:t}`` if what stands there is translated too: such parts have a section of their own, for most are too
+short to be looked for everywhere). A finished message is matched with the templates only where it leaves the program.
+So nothing is looked up in English, and hardly another module knows of languages.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ def is_japanese() -> bool:
     return next((value for name in names if (value := os.environ.get(name))), "").lower().startswith("ja")
 
 
-def translated(text: str) -> str:
-    """A message in the user's language; what the catalogue does not have stays as it is.
+def translated(text: str, part: bool = False) -> str:
+    """A message in the user's language, or, if it is one, a ``part`` of one; what the catalogue lacks stays as it is.
 
     Several messages joined by "; " are translated one by one, and so are lines.
     """
     if not text or not is_japanese():
         return text
+    if part and (found := _one(text, "parts")) is not None:
+        return found
     if "\n" in text:
         return "\n".join(map(translated, text.split("\n")))
     return _joined(text) or text
@@ -42,7 +45,7 @@ class _Filled(str):
     """What fills a place of a template."""
 
     def __format__(self, how: str) -> str:
-        return translated(self) if how == "t" else str(self)
+        return translated(self, part=True) if how == "t" else str(self)
 
 
 def _joined(text: str) -> str | None:
@@ -54,9 +57,9 @@ def _joined(text: str) -> str | None:
     return _one(text)
 
 
-def _one(text: str) -> str | None:
+def _one(text: str, section: str = "messages") -> str | None:
     """The translation by the template that says most of a text."""
-    exact, templates = _catalogue()
+    exact, templates = _catalogue(section)
     if text in exact:
         return exact[text]
     for parts, translation in templates:  # those with most letters first
@@ -68,10 +71,10 @@ def _one(text: str) -> str | None:
 
 
 @cache
-def _catalogue() -> tuple[dict[str, str], list[tuple[list[str], str]]]:
+def _catalogue(section: str) -> tuple[dict[str, str], list[tuple[list[str], str]]]:
     """Messages without places, and the parts between the places of the others with their translations."""
     text = resources.files("mamegpt").joinpath("locale", "ja.json").read_text(encoding="utf-8")
-    messages: dict[str, str] = json.loads(text)
+    messages: dict[str, str] = json.loads(text)[section]
     exact = {english: japanese for english, japanese in messages.items() if "{}" not in english}
     places = [(english.split("{}"), japanese) for english, japanese in messages.items() if "{}" in english]
     return exact, sorted(places, key=lambda place: -sum(map(len, place[0])))

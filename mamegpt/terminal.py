@@ -154,9 +154,9 @@ class _View:
         head.add_column(ratio=1)
         head.add_column(justify="right")
         head.add_row(
-            translated(f"step {step:,}/{n_steps:,}"),
+            translated(f"step {step:,}/{n_steps:,}", part=True),
             ProgressBar(total=n_steps, completed=step),
-            translated(f"{left} left"),
+            translated(f"{left} left", part=True),
         )
         lines: list[Table | Text] = [head]
         if self.last is not None:

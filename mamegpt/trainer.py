@@ -51,7 +51,10 @@ __all__ = ["TrainResult", "train"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train` ended. ``losses`` has one value, nats per token, for every step of the run so far."""
+    """How a call of `train` ended. ``losses`` has one value, nats per token, for every step of the run so far.
+
+    ``is_main`` is true in the one process that is to speak of it.
+    """
 
     out: Path
     step: int
@@ -61,6 +64,7 @@ class TrainResult:
     n_tokens: int
     elapsed_s: float
     interrupted: bool
+    is_main: bool
 
 
 def train(config: TrainConfig, *, resume: bool = False, watchers: Sequence[Watcher] = (terminal,)) -> TrainResult:
@@ -199,6 +203,7 @@ def train(config: TrainConfig, *, resume: bool = False, watchers: Sequence[Watch
         return TrainResult(
             run, step, metrics.losses, quality, n_parameters, step * targets_per_step,
             time.perf_counter() - begin, interrupted=step < pace.n_steps,
+            is_main=world.is_main,
         )  # fmt: skip
 
 

@@ -23,43 +23,11 @@ from mamegpt.help_texts import FILLER, command_texts, sentences
 from mamegpt.messages import is_japanese, translated
 from mamegpt.sampling import Sampling
 
-CATALOGUE: dict[str, str] = json.loads((ROOT / "mamegpt/locale/ja.json").read_text(encoding="utf-8"))
+SECTIONS = json.loads((ROOT / "mamegpt/locale/ja.json").read_text(encoding="utf-8"))
+CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
 IN_CLI = {"{}: {}; check the space and permissions there, or choose another place"}
-INSIDE = {
-    "try again",
-    "about {}",
-    "run `hf auth login` with a token that may write there",
-    "{} has no {}",
-    "none",
-    "{} tokens",
-    "which SentencePiece model of {} is meant?",
-    "save it as UTF-8",
-    "it looks like {}: save it as UTF-8 (iconv -f {} -t utf-8)",
-    "reading {}{}: {}",
-    "text in column {}, no title column",
-    "text in column {}, title in {}",
-    "text under {}, no title",
-    "text under {}, title under {}",
-    "one document a {}",
-    "articles headed 【title】",
-    "plain text, cut at line ends",
-    "pages of a dump",
-    "no records",
-    "{} answers",
-    "{} cannot be reached ({}); local data works",
-    "{} GB free at {}",
-    "bf16 or fp32, whichever a run measures to be faster",
-    "runs of 10 minutes and more, if measured to gain",
-    "nothing",
-    "{} GiB, {} GiB free",
-    "{}, {} cores, {} threads usable",
-    "none (torch.compile needs one; mamegpt works without)",
-    "Apple MPS (use it with --device mps)",
-    "{} documents, {} places",
-}
-"""What stands in places of other messages, or in the second column of a table."""
-ROWS = {"hits, {}", "no keyword", "empty", "duplicate"}
-"""Rows of the table of extract, whose names are keys of its counts."""
+BUILT = {"reading {}{}: {}", "hits, {}"}
+"""Messages that functions make and others print."""
 
 
 @functools.cache
@@ -89,7 +57,10 @@ def test_every_message_and_every_sentence_of_the_help_is_translated() -> None:
 
 
 def test_no_translation_is_left_over() -> None:
-    assert set(CATALOGUE) - set(printed()) - set(helps()) - IN_CLI - INSIDE - ROWS == set()
+    assert set(SECTIONS["messages"]) - set(printed()) - set(helps()) - IN_CLI - BUILT == set()
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mamegpt").rglob("*.py"))
+    assert [part for part in SECTIONS["parts"] if not all(piece in source for piece in part.split("{}"))] == []
+    assert not set(SECTIONS["messages"]) & set(SECTIONS["parts"])
 
 
 def test_a_translation_fills_the_same_places_and_keeps_names() -> None:
@@ -110,7 +81,7 @@ def test_a_filled_message_finds_its_own_template() -> None:
         text = english
         for value in values:
             text = text.replace("{}", value, 1)
-        assert translated(text) == filled
+        assert translated(text, part=english in SECTIONS["parts"]) == filled
 
 
 @pytest.mark.parametrize(
@@ -139,6 +110,7 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
     )
     assert translated("no weights file text") == "重みのファイル text がありません"  # a file called text
     assert translated("昔々、あるところに") == "昔々、あるところに"
+    assert translated("go on with the same 64 tokens") == "go on with the same 64 tokens"  # "{} tokens" is a part
     assert translated("dropped, no keyword") == "除いた文書: 語がない"
     assert console.table([("read", "1"), ("tokens", "2")]) == "  読んだ文書  1\n  トークン    2"
 

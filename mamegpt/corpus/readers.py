@@ -99,11 +99,15 @@ def describe(path: Path, schema: Schema) -> str:
         with _parquet(path) as file:
             if file.metadata.num_rows:
                 text, *titles = _parquet_columns(file.schema_arrow, schema, path)
-                return f"text in column {text!r}, " + (f"title in {titles[0]!r}" if titles else "no title column")
+                if titles:
+                    return f"text in column {text!r}, title in {titles[0]!r}"
+                return f"text in column {text!r}, no title column"
     if format_of(path) == ".jsonl":
         for where, record in _json_records(path):
             text, title = _json_names(record, schema, where)
-            return f"text under {text!r}, " + (f"title under {title!r}" if title in record else "no title")
+            if title in record:
+                return f"text under {text!r}, title under {title!r}"
+            return f"text under {text!r}, no title"
     if format_of(path) == ".txt":
         if schema.txt_layout != "auto":
             return f"one document a {schema.txt_layout}"
