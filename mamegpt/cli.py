@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
 import io
@@ -19,6 +20,8 @@ from mamegpt.commands import COMMANDS, PARSING, train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import MamegptError
+from mamegpt.help_texts import add_rule, in_user_language, without_fillers
+from mamegpt.messages import is_japanese, translated
 from mamegpt.presets import RECIPES, SIZES, preset
 
 __all__ = ["main", "run"]
@@ -60,14 +63,17 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
         if isinstance(stream_, io.TextIOWrapper):
             stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asks_help = is_japanese() and not {"-h", "--help"}.isdisjoint(arguments)
     try:
-        with _SWITCHES:
+        with _SWITCHES, without_fillers() if asks_help else contextlib.nullcontext():
             if isinstance(command, dict):
+                command = {name: in_user_language(one) for name, one in command.items()}
                 code = tyro.extras.subcommand_cli_from_dict(
                     command, prog="mamegpt", description=_description(), args=arguments, config=PARSING
                 )
             else:
-                code = tyro.cli(command, args=arguments, config=PARSING)
+                code = tyro.cli(in_user_language(command), args=arguments, config=PARSING)
     except MamegptError as error:
         _fail(str(error))
     except OSError as error:
@@ -87,6 +93,7 @@ WAY = (
 )
 
 _SWITCHES = ConstructorRegistry()
+add_rule(_SWITCHES)
 
 
 @_SWITCHES.primitive_rule
@@ -113,9 +120,9 @@ def _description() -> str:
     """What stands above the list of commands: what this is, and the way through them."""
     import mamegpt
 
-    return f"{(mamegpt.__doc__ or '').strip()}\n\n{WAY}"
+    return f"{translated((mamegpt.__doc__ or '').strip())}\n\n{translated(WAY)}"
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+    print("エラー:" if is_japanese() else "error:", translated(" ".join(message.splitlines())), file=sys.stderr)
     sys.exit(2)

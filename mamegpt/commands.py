@@ -19,6 +19,7 @@ from mamegpt.config import Logger, TrainConfig
 from mamegpt.console import INTERRUPTED, answering, busy, counted, is_terminal, say, sparkline, table, write_stream
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError
+from mamegpt.messages import translated
 from mamegpt.presets import Recipe, Size, preset
 from mamegpt.run_files import CONFIG_FILE, REPORT_FILE
 from mamegpt.sampling import Sampling
@@ -179,7 +180,7 @@ def clean(
             )
         answer(
             dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
-            table(done.rows()),
+            table([(name, translated(value, part=True)) for name, value in done.rows()]),
             f"wrote {done.out} in {done.elapsed_s:.1f} s",
             f"next: mamegpt tokenizer --data {out} --out jp_tok",
         )
@@ -361,6 +362,8 @@ def train(
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
         result = fit(config, resume=resume is not None, intact=resume_intact, watchers=watchers)
+        if not result.is_main:
+            return INTERRUPTED if result.interrupted else 0
         facts = {
             "event": "interrupted" if result.interrupted else "done", "run": str(result.out), "step": result.step,
             "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
@@ -573,22 +576,17 @@ def doctor(json: bool = False) -> None:
         answer(
             {"mamegpt": __version__, **dict(found)},
             f"mamegpt {__version__}",
-            table(found),
+            table([(name, translated(value, part=True)) for name, value in found]),
             "next: mamegpt demo, or mamegpt plan --minutes 10",
         )
 
 
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]) -> None:
-    """Print a script with which a shell completes commands and options.
-
-    bash: mamegpt completion bash > ~/.local/share/bash-completion/completions/mamegpt
-
-    zsh: mamegpt completion zsh > _mamegpt, in a folder of $fpath
-
-    fish: mamegpt completion fish > ~/.config/fish/completions/mamegpt.fish
+    """Print a script with which a shell completes commands and options; save it where the shell looks for such.
 
     Args:
-        shell: Shell to write for.
+        shell: Shell to write for: bash looks in ~/.local/share/bash-completion/completions/mamegpt, zsh for _mamegpt
+            in the folders of $fpath, fish in ~/.config/fish/completions/mamegpt.fish.
     """
     tyro.extras.subcommand_cli_from_dict(
         COMMANDS, prog="mamegpt", args=["--tyro-write-completion", shell, "-"], config=PARSING

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, Protocol, TypeVar
 
+from mamegpt.messages import translated
+
 __all__ = [
-    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "duration", "is_terminal", "say", "sparkline",
-    "table", "write_stream",
+    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "duration", "is_terminal", "n_cells", "pad",
+    "say", "sparkline", "table", "write_stream",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -23,8 +25,8 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def say(*lines: str) -> None:
-    """Print lines to standard output at once, terminal or not."""
-    print(*lines, sep="\n", flush=True)
+    """Print lines to standard output at once, terminal or not, in the user's language."""
+    print(*map(translated, lines), sep="\n", flush=True)
 
 
 def is_terminal() -> bool:
@@ -45,9 +47,22 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns, the first padded, the second as it is."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+    """Two columns, the first in the user's language and padded, the second as it is."""
+    names = [translated(name) for name, _ in rows]
+    width = max(map(n_cells, names))
+    return "\n".join(f"  {pad(name, width)}  {value}" for name, (_, value) in zip(names, rows, strict=True))
+
+
+def n_cells(text: str) -> int:
+    """How wide a terminal draws a text: most Japanese characters take two cells."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def pad(text: str, width: int) -> str:
+    """A text with spaces after it, to fill ``width`` cells of a terminal."""
+    return text + " " * (width - n_cells(text))
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -113,7 +128,7 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]
         console=Console(file=sys.stdout),
     )  # fmt: skip
     with bar:
-        task = bar.add_task(what, total=total, count="")
+        task = bar.add_task(translated(what), total=total, count="")
         of = f"/{total:,}" if total else ""
         yield lambda done: bar.update(task, completed=done, count=f"{done:,}{of}")
 

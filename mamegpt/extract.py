@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mamegpt import __version__
+from mamegpt.console import n_cells, pad
 from mamegpt.corpus.keyset import KeySet
 from mamegpt.corpus.readers import Batch, Schema, describe, read_file
 from mamegpt.corpus.stepwise import Stepwise, stepwise
@@ -20,6 +21,7 @@ from mamegpt.corpus.topic import Topic, Verdict
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import refuse_existing
+from mamegpt.messages import translated
 from mamegpt.sources import GUESS, SourceFile, find_files
 from mamegpt.text import folded_key, format_article, normalise
 
@@ -57,9 +59,16 @@ class ExtractReport:
         counts |= {f"dropped, {reason}": count for reason, count in self.dropped.items()}
         counts |= {f"hits, {pattern}": count for pattern, count in self.hits.items()}
         counts |= {"characters": self.n_characters, "bytes": self.n_bytes}
-        label, number = max(map(len, counts)), max(len(f"{count:,}") for count in counts.values())
-        in_documents = {f"hits, {pattern}": f" in {count:,} documents" for pattern, count in self.documents.items()}
-        lines = [f"{name:<{label}}  {count:>{number},}{in_documents.get(name, '')}" for name, count in counts.items()]
+        names = {name: translated(name) for name in counts}
+        label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
+        in_documents = {
+            f"hits, {pattern}": " " + translated(f"in {count:,} documents", part=True)
+            for pattern, count in self.documents.items()
+        }
+        lines = [
+            f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}"
+            for name, count in counts.items()
+        ]
         went_on = f", going on after {self.resumed:,} files of an earlier run" if self.resumed else ""
         return "\n".join([*lines, f"wrote {self.out} in {self.elapsed_s:.1f} s{went_on}"])
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from mamegpt.console import is_terminal, say, sparkline
 from mamegpt.generation import generate
+from mamegpt.messages import translated
 from mamegpt.sampling import Sampling
 from mamegpt.watch import EpochEnded, Event, Listener, Saved, Started, Stepped, Validated, Watcher
 
@@ -144,7 +145,7 @@ class _View:
             seconds_left = max(0.0, self.last.seconds_left - (time.monotonic() - self.heard_s))
             minutes, seconds = divmod(round(seconds_left), 60)
             left = f"{minutes}:{seconds:02}"
-            facts = (
+            facts = translated(
                 f"{self.last.tokens_per_s:,.0f} tokens/s  {self.last.memory_bytes / 1e9:.2f} GB  "
                 f"gradient {record['grad_norm']:.2f}  lr {record['lr']:.1e}"
             )
@@ -152,12 +153,18 @@ class _View:
         head.add_column()
         head.add_column(ratio=1)
         head.add_column(justify="right")
-        head.add_row(f"step {step:,}/{n_steps:,}", ProgressBar(total=n_steps, completed=step), f"{left} left")
+        head.add_row(
+            translated(f"step {step:,}/{n_steps:,}", part=True),
+            ProgressBar(total=n_steps, completed=step),
+            translated(f"{left} left", part=True),
+        )
         lines: list[Table | Text] = [head]
         if self.last is not None:
-            lines += [Text(f"loss {self.losses[-1]:.4f}  {self.curve}"), Text(facts)]
+            lines += [Text(translated(f"loss {self.losses[-1]:.4f}  {self.curve}")), Text(facts)]
         if self.written is not None:
-            lines.append(Text(_cut(f"writes at step {self.written[0]:,}: {self.written[1]}", console.width)))
+            lines.append(
+                Text(_cut(translated(f"writes at step {self.written[0]:,}: {self.written[1]}"), console.width))
+            )
         yield Group(*lines)
 
 

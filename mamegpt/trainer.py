@@ -58,7 +58,10 @@ _ADVICE = "go on past it with --resume and --on-bad-loss rollback, or train agai
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train` ended. ``losses`` has one value, nats per token, for every step of the run so far."""
+    """How a call of `train` ended. ``losses`` has one value, nats per token, for every step of the run so far.
+
+    ``is_main`` is true in the one process that is to speak of it.
+    """
 
     out: Path
     step: int
@@ -68,6 +71,7 @@ class TrainResult:
     n_tokens: int
     elapsed_s: float
     interrupted: bool
+    is_main: bool
 
 
 def train(
@@ -228,6 +232,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         return TrainResult(
             run, step, metrics.losses, quality, n_parameters, step * targets_per_step,
             time.perf_counter() - begin, interrupted=step < pace.n_steps,
+            is_main=world.is_main,
         )  # fmt: skip
 
 
@@ -248,14 +253,14 @@ def _describe(
     n_steps: int,
 ) -> None:  # fmt: skip
     """Say what is about to happen."""
-    about = "about " if config.minutes else ""
+    n_all = f"about {n_steps:,}" if config.minutes else f"{n_steps:,}"
     kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
     held_out = f"{len(splits['val'].tokens):,} tokens" if "val" in splits else "none"
     say(
         f"device: {world.device}, {kind}, {world.size} process(es), {torch.get_num_threads()} threads",
         f"model: {n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
-        f"steps: {first_step:,} done of {about}{n_steps:,}, {config.batch_size} windows each",
+        f"steps: {first_step:,} done of {n_all}, {config.batch_size} windows each",
     )
 
 

@@ -7,6 +7,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of subprocesses; tiny tensors only lose by more threads
 
+os.environ["MAMEGPT_LANG"] = "en"  # whatever the machine's locale is
+
 from command import mame  # noqa: F401
 from hub_server import hub  # noqa: F401
 from little import little  # noqa: F401

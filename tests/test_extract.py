@@ -66,7 +66,7 @@ def test_the_table(corpus, tmp_path):
         "dropped, empty            1",
         "dropped, no keyword       1",
         "dropped, duplicate        1",
-        "hits, ファミコン               3 in 3 documents",
+        "hits, ファミコン          3 in 3 documents",
         f"characters               {report.n_characters}",
         f"bytes                   {report.n_bytes}",
         "wrote topic.txt in 1.3 s",

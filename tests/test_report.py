@@ -108,6 +108,17 @@ def test_speed_and_times_of_steps_that_were_written_together(little: Little, tmp
     assert (found.quality, found.validated("step", "loss")) == ({}, [])
 
 
+def test_a_run_whose_loss_was_no_number_is_shown_up_to_there(little: Little, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(little.run, run)
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 13, "loss": NaN, "lr": 0.1, "grad_norm": Infinity, "tokens": 1664, "elapsed_s": 1e3}\n')
+    found = read_run(run)
+    assert len(found.steps) == 13 and len(found.bits("step")) == len(found.curve("step", "grad_norm")) == 12
+    assert len(found.curve("step", "lr")) == 13
+    Tags(page([found], [], datetime(2026, 1, 2)))
+
+
 def test_samples_are_what_generate_writes_after_unseen_openings(little: Little) -> None:
     run = read_run(little.run)
     assert len(run.openings) == 3

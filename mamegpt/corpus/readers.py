@@ -104,11 +104,15 @@ def describe(path: Path, schema: Schema) -> str:
         with open_parquet(path) as file:
             if file.metadata.num_rows:
                 text, *titles = _parquet_columns(file.schema_arrow, schema, path)
-                return f"text in column {text!r}, " + (f"title in {titles[0]!r}" if titles else "no title column")
+                if titles:
+                    return f"text in column {text!r}, title in {titles[0]!r}"
+                return f"text in column {text!r}, no title column"
     if format_of(path) == ".jsonl":
         for where, record in _json_records(path):
             text, title = _json_names(record, schema, where)
-            return f"text under {text!r}, " + (f"title under {title!r}" if title in record else "no title")
+            if title in record:
+                return f"text under {text!r}, title under {title!r}"
+            return f"text under {text!r}, no title"
     if format_of(path) == ".txt":
         if schema.txt_layout != "auto":
             return f"one document a {schema.txt_layout}"
@@ -371,12 +375,12 @@ def _lines(path: Path) -> Iterator[str]:
                         f"{path}, line {number} is longer than {MAX_LINE_BYTES >> 20} MiB; cut it into several"
                     )
                 if b"\x1b$" in line:  # ISO-2022-JP passes for ASCII
-                    raise DataError(f"{path} is not UTF-8 text at byte {offset + line.index(27):,}{_likely(path)}")
+                    raise DataError(f"{path} is not UTF-8 text at byte {offset + line.index(27):,}; {_likely(path)}")
                 yield line[start:].decode("utf-8").rstrip("\r\n")
                 offset += len(line)
     except UnicodeDecodeError as error:
         position = offset + start + error.start
-        raise DataError(f"{path} is not UTF-8 text at byte {position:,}{_likely(path)}") from error
+        raise DataError(f"{path} is not UTF-8 text at byte {position:,}; {_likely(path)}") from error
     except _DAMAGED as error:
         raise DataError(
             f"{path} is damaged or cut off after line {number:,} ({first_line(error)}); fetch it again"
@@ -407,12 +411,12 @@ def _likely(path: Path) -> str:
         with _open(path) as file:
             head = file.read(DETECTION_BYTES)
     except (*_DAMAGED, OSError):
-        return ", and damaged or cut off; fetch it again"
+        return "it is damaged or cut off as well: fetch it again"
     found = charset_normalizer.from_bytes(head, cp_isolation=list(ENCODINGS)).best()
     if not found:
-        return "; save it as UTF-8"
+        return "save it as UTF-8"
     name = ENCODINGS[found.encoding]
-    return f"; it looks like {name}: save it as UTF-8 (iconv -f {name} -t utf-8)"
+    return f"it looks like {name}: save it as UTF-8 (iconv -f {name} -t utf-8)"
 
 
 READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str]]]] = {

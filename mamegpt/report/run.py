@@ -75,7 +75,7 @@ class Run:
         return float(last["tokens"] / last["elapsed_s"])
 
     def curve(self, axis: str, field: str) -> list[tuple[float, float]]:
-        """(x, y) of each step that has the field; a loss that is no number, with which a run may end, is left out."""
+        """(x, y) of each step that has the field, and as a finite number: a run may end with one that is none."""
         return [(step[axis], step[field]) for step in self.steps if math.isfinite(step.get(field, math.nan))]
 
     def bits(self, axis: str) -> list[tuple[float, float]]:

@@ -1,0 +1,105 @@
+"""The help of commands and options in Japanese, as tyro is given it; in English tyro reads the code itself."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, get_type_hints
+
+import docstring_parser
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from mamegpt.console import n_cells
+from mamegpt.messages import is_japanese, translated
+
+__all__ = ["add_rule", "command_texts", "in_user_language", "sentences", "without_fillers"]
+
+FILLER = "\u200b"
+"""tyro lays help out by characters, but a terminal draws Japanese ones two cells wide. While tyro counts, a character
+without width stands after each; `without_fillers` takes them out of what is printed."""
+
+
+@contextlib.contextmanager
+def without_fillers() -> Iterator[None]:
+    """Print, at the end, what was printed in this block, without fillers."""
+    terminal, printed = sys.stdout, _Held()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        terminal.write(printed.getvalue().replace(FILLER, ""))
+
+
+class _Held(io.StringIO):
+    """What is printed, held back; it draws boxes as a terminal of UTF-8 does."""
+
+    encoding = "utf-8"
+
+
+def _filled(text: str) -> str:
+    """A translated text, as many characters long as it is cells wide."""
+    return "".join(one + FILLER if n_cells(one) == 2 else one for one in translated(text))
+
+
+def command_texts(command: Callable[..., Any]) -> tuple[list[str], dict[str, str]]:
+    """The paragraphs that describe a command, and the sentence of each of its options."""
+    found = docstring_parser.parse(command.__doc__ or "")
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (found.description or "").split("\n\n")]
+    return paragraphs, {param.arg_name: " ".join((param.description or "").split()) for param in found.params}
+
+
+def sentences(settings: type[Any]) -> dict[str, str]:
+    """The sentence below each field of a dataclass of settings."""
+    (tree,) = ast.parse(inspect.getsource(settings)).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, after in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = str(after.value.value)
+    return found
+
+
+def in_user_language(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose docstring is in the user's language."""
+    if not is_japanese():
+        return command
+    if isinstance(command, functools.partial):
+        return functools.partial(in_user_language(command.func), *command.args, **command.keywords)
+    assert isinstance(command, types.FunctionType)
+    paragraphs, options = command_texts(command)
+    if any(translated(text) == text for text in (*paragraphs, *options.values())):
+        return command  # rather all in English than in both
+    twin = types.FunctionType(
+        command.__code__, command.__globals__, command.__name__, command.__defaults__, command.__closure__
+    )
+    twin.__annotations__, twin.__kwdefaults__ = command.__annotations__, command.__kwdefaults__
+    twin.__doc__ = "\n\n".join(map(_filled, paragraphs))
+    if options:
+        lines = (f"    {name}: {_filled(sentence)}" for name, sentence in options.items())
+        twin.__doc__ += "\n\nArgs:\n" + "\n".join(lines)
+    return twin
+
+
+def add_rule(registry: ConstructorRegistry) -> None:
+    """Let tyro read dataclasses of settings with their sentences in the user's language."""
+
+    @registry.struct_rule
+    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+        ours = dataclasses.is_dataclass(info.type) and info.type.__module__.startswith("mamegpt.")
+        if not ours or not is_japanese():
+            return None
+        kinds, helps = get_type_hints(info.type), sentences(info.type)
+        defaults = info.default if isinstance(info.default, info.type) else info.type()
+        fields = tuple(
+            StructFieldSpec(name=name, type=kinds[name], default=getattr(defaults, name), helptext=_filled(sentence))
+            for name, sentence in helps.items()
+        )
+        return StructConstructorSpec(instantiate=info.type, fields=fields)

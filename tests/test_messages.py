@@ -1,0 +1,144 @@
+"""Japanese messages: none is missing, none is left over, each fills what the English one fills."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from little import ROOT, run_mamegpt
+from message_templates import printed
+
+import mamegpt
+from mamegpt import console, messages
+from mamegpt.cli import WAY, main
+from mamegpt.commands import COMMANDS
+from mamegpt.config import TrainConfig
+from mamegpt.console import n_cells
+from mamegpt.help_texts import FILLER, command_texts, sentences
+from mamegpt.messages import is_japanese, translated
+from mamegpt.sampling import Sampling
+
+SECTIONS = json.loads((ROOT / "mamegpt/locale/ja.json").read_text(encoding="utf-8"))
+CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
+IN_CLI = {"{}: {}; check the space and permissions there, or choose another place"}
+BUILT = {"reading {}{}: {}", "hits, {}"}
+"""Messages that functions make and others print."""
+
+
+@functools.cache
+def helps() -> dict[str, str]:
+    """Every sentence of the help, with where it is from."""
+    found = {WAY: "cli", str(mamegpt.__doc__): "mamegpt"}
+    for name, command in COMMANDS.items():
+        paragraphs, options = command_texts(command)
+        for text in (paragraphs[0], *options.values()):
+            found.setdefault(text, name)
+    for settings in (TrainConfig, Sampling):
+        for sentence in sentences(settings).values():
+            found.setdefault(sentence, settings.__name__)
+    return found
+
+
+@pytest.fixture
+def japanese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MAMEGPT_LANG", "ja")
+    yield
+
+
+def test_every_message_and_every_sentence_of_the_help_is_translated() -> None:
+    found = printed()
+    assert len(found) > 250 and len(helps()) > 130
+    assert {text: where for text, where in (found | helps()).items() if text not in CATALOGUE} == {}
+
+
+def test_no_translation_is_left_over() -> None:
+    assert set(SECTIONS["messages"]) - set(printed()) - set(helps()) - IN_CLI - BUILT == set()
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mamegpt").rglob("*.py"))
+    assert [part for part in SECTIONS["parts"] if not all(piece in source for piece in part.split("{}"))] == []
+    assert not set(SECTIONS["messages"]) & set(SECTIONS["parts"])
+
+
+def test_a_translation_fills_the_same_places_and_keeps_names() -> None:
+    commands = "|".join(COMMANDS)
+    for english, japanese in CATALOGUE.items():
+        if "{}" in english:
+            places = {name for _, name, _, _ in string.Formatter().parse(japanese) if name is not None}
+            assert places == set(map(str, range(english.count("{}")))), english
+        for name in re.findall(rf"--[a-z][\w-]+|\b(?:pip install|mamegpt (?:{commands}))\b", english):
+            assert name in japanese, english
+
+
+@pytest.mark.usefixtures("japanese")
+def test_a_filled_message_finds_its_own_template() -> None:
+    for english, japanese in CATALOGUE.items():
+        values = [f"値{i}" for i in range(english.count("{}"))]
+        filled = japanese.format(*map(messages._Filled, values)) if values else japanese
+        text = english
+        for value in values:
+            text = text.replace("{}", value, 1)
+        assert translated(text, part=english in SECTIONS["parts"]) == filled
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False), ({"LANG": "ja_JP.UTF-8"}, True), ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C"}, False),
+        ({"LC_MESSAGES": "ja", "LANG": "en_US"}, True), ({"LANG": "ja_JP", "MAMEGPT_LANG": "en"}, False),
+        ({"MAMEGPT_LANG": "ja"}, True), ({"LC_ALL": "", "LANG": "ja"}, True),
+    ],
+)  # fmt: skip
+def test_which_language(environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAMEGPT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_japanese() == expected
+
+
+@pytest.mark.usefixtures("japanese")
+def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not() -> None:
+    assert translated("--lr must be above 0, not -1; --data is needed; --seed must be below 2**63, not 9") == (
+        "--lr は 0 より大きい数です(-1 でした); --data が必要です; --seed は 2**63 未満です(9 でした)"
+    )
+    assert translated("m has no x; choose with --spm-file from: a") == (
+        "m に x はありません。--spm-file で次から選んでください: a"
+    )
+    assert translated("no weights file text") == "重みのファイル text がありません"  # a file called text
+    assert translated("昔々、あるところに") == "昔々、あるところに"
+    assert translated("go on with the same 64 tokens") == "go on with the same 64 tokens"  # "{} tokens" is a part
+    assert translated("dropped, no keyword") == "除いた文書: 語がない"
+    assert console.table([("read", "1"), ("tokens", "2")]) == "  読んだ文書  1\n  トークン    2"
+
+
+@pytest.mark.usefixtures("japanese")
+def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for words, expected in (
+        (["--help"], [translated(WAY)[:20], "文章でモデルを学習します。"]),
+        (["train", "--help"], ["文章でモデルを学習します。", "まだないものにします。", "5m", "--lr FLOAT"]),
+        (["generate", "--help"], ["ゆらぎ: 0 はいつも"]),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        out = capsys.readouterr().out
+        boxes = re.findall(r"^╭.*?^╰.*?$", out, re.MULTILINE | re.DOTALL)
+        assert boxes and all(len(set(map(n_cells, box.splitlines()))) == 1 for box in boxes)
+        assert FILLER not in out
+        text = " ".join(out.replace("│", " ").split())
+        assert [one for one in expected if one not in text] == []
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--size", "1m", "--lr", "-1", "--tokenizer", "t", "--data", "d"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "エラー: --out が必要です; --lr は 0 より大きい数です(-1.0 でした)\n"
+
+
+def test_the_locale_decides_in_a_process_of_its_own(tmp_path: Path) -> None:
+    env = {"LANG": "ja_JP.UTF-8", "PATH": "", "MAMEGPT_LANG": "", "HOME": str(tmp_path)}
+    done = run_mamegpt("train", "--recipe", "seed", "--size", "1m", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("エラー: --recipe seed の大きさは決まっています。--size 1m を省く")
