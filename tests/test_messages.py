@@ -112,7 +112,7 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
     assert translated("昔々、あるところに") == "昔々、あるところに"
     assert translated("go on with the same 64 tokens") == "go on with the same 64 tokens"  # "{} tokens" is a part
     assert translated("dropped, no keyword") == "除いた文書: 語がない"
-    assert console.table([("read", "1"), ("tokens", "2")]) == "  読んだ文書  1\n  トークン    2"
+    assert console.table([("read", "1"), ("text", "2")]) == "  読んだ文書  1\n  文章        2"
 
 
 @pytest.mark.usefixtures("japanese")
