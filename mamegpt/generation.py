@@ -19,7 +19,7 @@ from mamegpt.models import LanguageModel
 from mamegpt.one_token import Head, OneToken, has_step, one_thread
 from mamegpt.sampling import Sampling
 from mamegpt.text import normalise
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.tokenizer import Tokenizer, check_characters
 
 __all__ = ["KVCache", "Sampling", "Token", "generate", "stream", "stream_ids", "stream_tokens"]
 
@@ -218,6 +218,7 @@ def stream_tokens(
     sampling.validate()
     if max_new_tokens < 1:
         raise ConfigError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+    check_characters(prompt)  # normalising would put U+FFFD there without a word
     ids = tokenizer.encode(normalise(prompt))
     if not ids:
         if tokenizer.eos_id is None:
