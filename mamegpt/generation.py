@@ -19,7 +19,7 @@ from mamegpt.models import LanguageModel
 from mamegpt.one_token import Head, OneToken, has_step, one_thread
 from mamegpt.sampling import Sampling
 from mamegpt.text import normalise
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.tokenizer import Tokenizer, check_characters
 
 __all__ = [
     "KVCache", "Sampling", "Token", "checked", "choose", "generate", "prompt_ids", "stream", "stream_ids",
@@ -241,6 +241,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
     Raises `ConfigError` for an empty prompt with a tokenizer that has no end-of-text token.
     """
+    check_characters(prompt)  # normalising would put U+FFFD there without a word
     ids = tokenizer.encode(normalise(prompt))
     if ids:
         return ids

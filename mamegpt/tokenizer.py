@@ -42,6 +42,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerReport",
     "TokenizerSettings",
+    "check_characters",
     "cut_line",
     "train_tokenizer",
 ]
@@ -231,7 +232,7 @@ def _collect(documents: Iterable[str], max_characters: int | None) -> _Corpus:
     kept: list[tuple[float, int, str]] = []  # a heap with the highest draw on top
     n_read = n_used = n_lines = n_lines_split = 0
     for document in documents:
-        _check_characters(document)
+        check_characters(document)
         n_read += len(document)
         for line in _BREAKS.split(document):
             parts = cut_line(line)
@@ -246,7 +247,7 @@ def _collect(documents: Iterable[str], max_characters: int | None) -> _Corpus:
     return _Corpus(lines, n_read, n_used, n_lines_split)
 
 
-def _check_characters(text: str) -> None:
+def check_characters(text: str) -> None:
     """Raise `TokenizerError` if ``text`` cannot be written as UTF-8."""
     try:
         text.encode()
@@ -424,7 +425,7 @@ class Tokenizer:
         try:
             return list(self._processor.encode(text))
         except (RuntimeError, TypeError):  # which one depends on SentencePiece's version
-            _check_characters(text)
+            check_characters(text)
             raise
 
     def encode_batch(self, texts: Sequence[str], n_threads: int | None = None) -> list[list[int]]:
@@ -434,7 +435,7 @@ class Tokenizer:
             return list(self._processor.encode(texts, num_threads=n_threads or os.cpu_count() or 1))
         except (RuntimeError, TypeError):
             for text in texts:
-                _check_characters(text)
+                check_characters(text)
             raise
 
     def encode_joined(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -450,7 +451,7 @@ class Tokenizer:
             )
         except (RuntimeError, TypeError):
             for text in texts:
-                _check_characters(text)
+                check_characters(text)
             raise
         return np.concatenate([np.zeros(0, np.int32), *ids])
 

@@ -116,3 +116,12 @@ def test_titles_and_numbers_of_rows_go_along(tmp_path):
     assert [number for number, _, _ in found] == [7, *range(41, 90)]
     assert found[0] == (7, "題7", "東京") and found[1] == (41, "題41", "京都")
     assert np.all([title == f"題{number}" for number, title, _ in found])
+
+
+@pytest.mark.parametrize("needles", [[], [["京都".encode()]]])
+def test_text_that_is_not_utf8_is_one_clear_error(tmp_path, needles):
+    raw = pa.array([b"\xff" + "京都".encode()], pa.binary())
+    column = pa.StringArray.from_buffers(1, raw.buffers()[1], raw.buffers()[2])
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet holds text that is not UTF-8"):
+        list(read_file(tmp_path / "a.parquet", Schema(), needles))

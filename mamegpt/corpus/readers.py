@@ -415,7 +415,7 @@ def _likely(path: Path) -> str:
     found = charset_normalizer.from_bytes(head, cp_isolation=list(ENCODINGS)).best()
     if not found:
         return "save it as UTF-8"
-    name = ENCODINGS[found.encoding]
+    name = ENCODINGS.get(found.encoding, found.encoding)
     return f"it looks like {name}: save it as UTF-8 (iconv -f {name} -t utf-8)"
 
 
