@@ -145,10 +145,10 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                     group["lr"] = group["peak_lr"] * factor
 
                 # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
-                x, y = order.batch(
-                    train_tokens, step + first.skipped, world.rank, world.size
-                )  # 2 x (share, context_length)
-                inputs, targets = (torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y))
+                x, y = order.batch(train_tokens, step + first.skipped, world.rank, world.size)
+                inputs, targets = (  # n_micro x (n, context_length) each
+                    torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y)
+                )
                 step_loss = torch.zeros((), device=world.device)
                 for micro in range(n_micro):
                     _seed_dropout(config.seed, step, world.rank, micro)
@@ -188,7 +188,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool) -> TrainResult:
                         raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
                     saver.wait()
                     progress.line(roll_back(run / CHECKPOINTS, step, now - begin, told, world))
-                    raise RolledBack
+                    raise KeyboardInterrupt if stopping else RolledBack
                 seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
                 progress.update(step, pace.n_steps, metrics.losses[-1], tokens_per_s, seconds_left)
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
