@@ -33,7 +33,7 @@ from mamegpt import distributed
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.files import atomic_directory, sha256_file, write_json
-from mamegpt.models import stored_tensors
+from mamegpt.models import own_tensors, stored_tensors
 from mamegpt.optim import Optimizer
 from mamegpt.spread import empty_parts, read_parts, write_parts
 from mamegpt.text import parse_json
@@ -56,8 +56,8 @@ class State:
     """What a checkpoint is of. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256.
 
     ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with, ``metrics`` is the
-    hash of the lines it had written. ``skipped`` batches of text were passed over until here, in ``rollbacks`` ways
-    back to this very checkpoint or to ones before (see `mamegpt.rollback`).
+    hash of the lines it had written. ``skipped`` batches of text are passed over before the next step; ``rollbacks``
+    ways back ended at this very checkpoint (see `mamegpt.rollback`).
     """
 
     step: int
@@ -139,7 +139,7 @@ def save_parts(folder: Path, model: nn.Module, optimizer: Optimizer, state: Stat
     """
     path = folder / f"step-{state.step:08d}"
     staging = folder / f".{path.name}.parts.partial"
-    parts = {MODEL_PARTS: _own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
+    parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
     parts = {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
     if is_main:
         for name in parts:
@@ -311,7 +311,7 @@ def _is_parts(state: State) -> bool:
 
 def _load_parts(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
-    tensors = _own_tensors(model)
+    tensors = own_tensors(model)
     found = empty_parts(path / MODEL_PARTS)
     if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
         raise CheckpointError(f"{path / MODEL_PARTS} does not fit this model: other names or sizes")
@@ -326,13 +326,6 @@ def _load_parts(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
             states[label] = torch.empty_like(parameter, dtype=value.dtype)  # shared out as the parameter is
     read_parts(path / OPTIMIZER_PARTS, states)
     _restore_optimizer(model, optimizer, states)
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's own tensors under the names that `stored_tensors` has, where they are."""
-    state = model.state_dict(keep_vars=True)
-    first = {id(tensor): name for name, tensor in reversed(state.items())}
-    return {name: tensor.detach() for name, tensor in state.items() if first[id(tensor)] == name}
 
 
 def _write_state(path: Path, state: State) -> None:

@@ -78,6 +78,7 @@ def roll_back(folder: Path, step: int, elapsed_s: float, why: str, world: World)
 
     Raises `TrainingError` if there is no checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
     """
+    distributed.barrier()  # the main process may have been writing it
     path = checkpoint.latest(folder)
     if path is None:
         raise TrainingError(f"{why}; there is no checkpoint to go back to: train again with a lower --lr")

@@ -160,9 +160,10 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     group["lr"] = group["peak_lr"] * factor
 
                 # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
-                # 2 x (share, context_length)
                 x, y = order.batch(train_tokens, step + first.skipped, world.rank, world.size)
-                inputs, targets = (torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y))
+                inputs, targets = (  # n_micro x (n, context_length) each
+                    torch.from_numpy(a).to(world.device).chunk(n_micro) for a in (x, y)
+                )
                 step_loss = torch.zeros((), device=world.device)
                 for micro in range(n_micro):
                     _seed_dropout(config.seed, step, world.rank, micro)
@@ -203,7 +204,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     way_back = roll_back(run / CHECKPOINTS, step, now - begin, told, world)
                     if world.is_main:
                         say(way_back)
-                    raise RolledBack
+                    raise KeyboardInterrupt if stopping else RolledBack
                 seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
                 tell(Stepped(records, pace.n_steps, tokens_per_s, seconds_left, peak_memory(world.device)))
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,8 @@ def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_p
     killed = dataclasses.replace(long, out=str(tmp_path / "killed"))
     process = start(*launcher(2, "--max-restarts", "2"), "train", *as_options(killed))
     assert process.stdout is not None
+    patience = threading.Timer(240, process.terminate)  # gloo has been seen to hang here (docs/log.md)
+    patience.start()
     rank, printed = 1, []
     for line in process.stdout:
         printed.append(line)
@@ -107,7 +110,9 @@ def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_p
             (worker,) = (one for one in workers if one.environ().get("RANK") == str(rank))
             worker.send_signal(signal.SIGKILL)
             rank -= 1  # then the main process
-    assert process.wait() == 0 and rank == -1, "".join(printed)
+    code = process.wait()
+    patience.cancel()
+    assert code == 0 and rank == -1, "".join(printed)
     assert final_weights(Path(killed.out), 60) == final_weights(Path(long.out), 60)
     assert losses(Path(killed.out)) == losses(Path(long.out))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "LanguageModel", "build_model", "stored_tensors"]
+__all__ = ["ARCHITECTURES", "LanguageModel", "build_model", "own_tensors", "stored_tensors"]
 
 
 class LanguageModel(nn.Module):
@@ -68,8 +68,13 @@ def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
     return ARCHITECTURES[architecture](sizes)
 
 
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A state dict in which a tied weight stands only once, under its first name."""
+    state = model.state_dict(keep_vars=True)
+    first = {id(tensor): name for name, tensor in reversed(state.items())}
+    return {name: tensor.detach() for name, tensor in state.items() if first[id(tensor)] == name}
+
+
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """A state dict as files hold it: on the CPU, contiguous, and a tied weight only once, under its first name."""
-    first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
-    return {name: t.detach().cpu().contiguous() for name, t in model.state_dict(keep_vars=True).items()
-            if first[id(t)] == name}  # fmt: skip
+    """`own_tensors` as files hold them: on the CPU, contiguous."""
+    return {name: tensor.cpu().contiguous() for name, tensor in own_tensors(model).items()}
