@@ -98,6 +98,7 @@ def test_the_walked_text_is_the_one_on_the_page(tmp_path: Path) -> None:
 def test_the_commands_run_as_written(wiki: HubServer, tmp_path: Path, page: str) -> None:
     """Word for word, from top to bottom, but for fewer steps."""
     env = wiki.env(tmp_path)
+    (tmp_path / "prompts.txt").write_text("月見町は、\nある春の朝、\n", encoding="utf-8")  # a file of the reader's own
     for words in commands(page):
         rest = words[2:] + SMALLER.get(words[1], [])
         if "--minutes" in rest and words[1] == "train":
