@@ -6,6 +6,7 @@ its place from the environment and they speak over gloo (CPU) or NCCL (CUDA).
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from mamegpt.errors import ConfigError
 
 __all__ = ["World", "any_process", "barrier", "from_main", "join", "pick_device", "started_again", "sum_over_processes"]
+
+
+_GROUPS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,11 @@ def join(device: str) -> Iterator[World]:
     if dist.is_initialized():
         yield World(dist.get_rank(), size, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # The store outlives processes and groups, so each group keeps its addresses under a name of its own.
+    store, rank, size = next(rendezvous("env://"))
+    name = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_GROUPS)}"
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=PrefixStore(name, store), rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size, chosen)
     finally:
