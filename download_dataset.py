@@ -3,8 +3,21 @@
 python download_dataset.py
 """
 
+from pathlib import Path
+
 from mamegpt.cli import run
 from mamegpt.commands import download
 
+
+def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
+    """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
+
+    Args:
+        dataset: Data set on the Hub, owner/name.
+        cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
+    """
+    download(dataset, cache_dir)
+
+
 if __name__ == "__main__":
-    run(download)
+    run(main)

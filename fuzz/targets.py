@@ -72,9 +72,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     run = folder / "run"
     write_shards(run / "tokens", {"train": texts[4:], "val": texts[:4]}, tokenizer)
-    saved = checkpoint.save(
-        run / "checkpoints", model, optimizer, step=2, elapsed_s=1.0, settings="s", tokens="t", tokenizer="k", keep=1
-    )
+    saved = checkpoint.save(run / "checkpoints", model, optimizer, checkpoint.State(2, 1.0, "s", "t", "k"), keep=1)
     shutil.copy(spm, run / "tokenizer.model")
     metrics = [
         {"step": 1, "loss": 6.5, "lr": 0.1, "tokens": 64, "elapsed_s": 0.5},

@@ -105,6 +105,11 @@ class Saver:
         self._pending = state.step, done
         return time.perf_counter() - begin
 
+    def poll(self) -> None:
+        """As `wait`, if there is nothing to wait for."""
+        if self._pending is not None and self._pending[1].done():
+            self.wait()
+
     def wait(self) -> None:
         """Wait until what was begun is on the disk, or raise what kept it from there."""
         pending, self._pending = self._pending, None

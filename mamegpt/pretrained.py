@@ -21,7 +21,7 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
-from mamegpt.models import LanguageModel, build_model
+from mamegpt.models import LanguageModel, build_model, own_tensors
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
@@ -151,8 +151,13 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
     """A model of these sizes and weights. Sizes from outside may be far beyond memory, so shapes are compared first."""
     with torch.device("meta"):
-        empty = build_model(architecture, sizes)
-    load_weights(empty, {name: tensor.to("meta") for name, tensor in weights.items()}, origin)
+        expected = own_tensors(build_model(architecture, sizes))
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise ModelError(f"{origin} does not fit the model: {name} is missing")
+        if weights[name].shape != tensor.shape:
+            found, needed = tuple(weights[name].shape), tuple(tensor.shape)
+            raise ModelError(f"{origin} does not fit the model: {name} is {found}, where {needed} is needed")
     model = build_model(architecture, sizes)
     load_weights(model, weights, origin)
     return model

@@ -192,6 +192,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     continue
 
                 # What happened since the last time.
+                checkpoints.poll()
                 now = time.perf_counter()
                 n_new = metrics.n_unread
                 tokens_per_s = n_new * targets_per_step / (now - mark)

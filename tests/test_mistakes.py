@@ -188,7 +188,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     ),
     "corrupt checkpoint (resume)": (
         ["train", "--resume", "run"], lambda: flip(one("run/checkpoints/*/optimizer.safetensors")),
-        ["optimizer.safetensors", "damaged", "delete"],
+        ["optimizer.safetensors", "damaged", "--resume-intact"],
     ),
     "corrupt shard": (
         ["train", "--resume", "run"], lambda: flip(Path("run/tokens/train.bin")),
