@@ -317,7 +317,7 @@ def _metrics(run: Path) -> None:
 
     last_quality(run, 2)
     bits_per_character(entries([str(run)]))
-    page([read_run(run)], [], [], datetime(2026, 1, 1))
+    page([read_run(run)], [], datetime(2026, 1, 1))
 
 
 def _weights(path: Path) -> None:

@@ -100,7 +100,7 @@ def entry(script: str) -> Callable[..., Any]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function: Callable[..., Any] = module.download if script == "download_dataset.py" else module.main
+    function: Callable[..., Any] = module.main
     return function
 
 
