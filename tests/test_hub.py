@@ -86,6 +86,7 @@ torch.save(found, sys.argv[3])
 """
 
 
+@pytest.mark.slow
 def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", UPLOAD, str(little.exported), PROMPT, str(tmp_path / "found.pt")],

@@ -36,6 +36,7 @@ def run_push(folder: Path, how: str, env: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_was_shown_goes_up_and_comes_back(hub: HubServer, little: Little, tmp_path: Path) -> None:
     env = hub.env(tmp_path)
     shown = run_push(little.exported, "dry", env)
