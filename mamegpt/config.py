@@ -190,6 +190,8 @@ class TrainConfig:
     """Newest checkpoints to keep; older ones are removed after a newer one is complete."""
     sharding: Literal["none", "full"] = "none"
     """On several processes: each holds a whole model, or (full) its share of weights, gradients and optimizer state."""
+    activation_checkpointing: bool = False
+    """Compute what a block holds for the backward pass again there: less memory, a third more arithmetic."""
     on_bad_loss: Literal["stop", "rollback"] = "stop"
     """If the loss is no number or a spike: stop, or go back to the last checkpoint and pass over the text since."""
 
@@ -269,8 +271,8 @@ class TrainConfig:
 
         What a way back did to the weights is told by the checkpoints.
         """
-        # A run without init_from or sharding keeps the fingerprint it had before there were such settings.
-        later = {"init_from": "", "sharding": "none"}
+        # A run that does not use one of these keeps the fingerprint it had before there were such settings.
+        later = {"init_from": "", "sharding": "none", "activation_checkpointing": False}
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
         del settings["on_bad_loss"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]

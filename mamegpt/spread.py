@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mamegpt.distributed import World
+from mamegpt.models import blocks
 
 __all__ = ["empty_parts", "no_sync", "read_parts", "spread", "whole", "whole_tensor", "write_parts"]
 
 
-def spread(summed_loss: nn.Module, model: nn.Module, n_layers: int, sharding: str, world: World) -> nn.Module:
+def spread(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
     """A loss of ``model`` that is computed on all processes; its gradients are means over them.
 
     With full sharding the model's parameters become shares of themselves, so build the optimizer afterwards.
@@ -37,9 +38,7 @@ def spread(summed_loss: nn.Module, model: nn.Module, n_layers: int, sharding: st
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
-    stacks = (nn.ModuleList, nn.Sequential)
-    blocks = next(module for module in model.modules() if isinstance(module, stacks) and len(module) == n_layers)
-    for block in blocks:
+    for block in blocks(model):
         fully_shard(block, mesh=mesh)
     return cast(nn.Module, fully_shard(summed_loss, mesh=mesh))
 

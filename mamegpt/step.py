@@ -8,20 +8,23 @@ step, so only long runs gain by it.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.dropout import use_fast_dropout
 from mamegpt.loss import linear_cross_entropy
-from mamegpt.models import LanguageModel, build_model
+from mamegpt.models import LanguageModel, blocks, build_model
 from mamegpt.optim import build_optimizer
 
-__all__ = ["Kind", "SummedLoss", "micro_batch", "product_dtype", "seconds_per_step"]
+__all__ = ["Kind", "SummedLoss", "micro_batch", "product_dtype", "recompute_blocks", "seconds_per_step"]
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens in one forward pass on a CPU, if nothing else is asked for: what it makes still fits into the caches."""
@@ -58,6 +61,22 @@ class SummedLoss(nn.Module):
         return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.product_dtype)
 
 
+def recompute_blocks(model: LanguageModel) -> None:
+    """Let each block keep nothing but its input, and run again in the backward pass, with the same dropout.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    """
+    for block in blocks(model):
+        block.forward = functools.partial(_recomputed, block.forward)
+
+
+def _recomputed(forward: Callable[..., Tensor], *args: Any) -> Tensor:
+    """What ``forward`` gives; where a gradient is wanted, nothing inside it is kept for that."""
+    if not torch.is_grad_enabled():
+        return forward(*args)
+    return cast(Tensor, checkpoint(forward, *args, use_reentrant=False))
+
+
 def micro_batch(config: TrainConfig, share: int, device: torch.device) -> int:
     """Windows in one forward pass (the last may have fewer), of the ``share`` of a step that falls to this process."""
     if config.micro_batch_size:
@@ -83,6 +102,8 @@ def seconds_per_step(
     share = config.batch_size // world_size
     windows = micro_batch(config, share, device)
     ids = torch.randint(vocab_size, (windows, config.context_length), device=device)
+    if config.activation_checkpointing:
+        recompute_blocks(model)
     losses = [SummedLoss(model, precision, compiled=compiled) for precision, compiled in kinds]
     passes: list[list[float]] = [[] for _ in kinds]
     updates: list[float] = []

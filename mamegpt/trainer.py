@@ -47,7 +47,7 @@ from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.spread import no_sync, spread, whole, whole_tensor
-from mamegpt.step import SummedLoss, micro_batch, product_dtype
+from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
 from mamegpt.terminal import terminal
 from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Watcher, watching
 
@@ -110,9 +110,11 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         starts_from = bool(config.init_from) and checkpoint.latest(run / CHECKPOINTS) is None
         if starts_from:
             start_from(model, config.init_from)
+        if config.activation_checkpointing:
+            recompute_blocks(model)
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         n_parameters = sum(p.numel() for p in model.parameters())
-        summed_loss = spread(summed_loss, model, config.n_layers, config.sharding, world)
+        summed_loss = spread(summed_loss, model, config.sharding, world)
         optimizer = build_optimizer(model, config)
         fresh = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
         distributed.barrier()  # all have looked for a checkpoint

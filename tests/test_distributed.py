@@ -122,9 +122,9 @@ def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_p
 
 @pytest.fixture(scope="module")
 def four_shared(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """The run of one process on four, with full sharding."""
+    """The run of one process on four, with full sharding, and blocks computed again in the backward pass."""
     shared = dataclasses.replace(config, out=str(tmp_path_factory.mktemp("shared") / "four"), sharding="full")
-    shared = dataclasses.replace(shared, micro_batch_size=1)  # two a step
+    shared = dataclasses.replace(shared, micro_batch_size=1, activation_checkpointing=True)  # two a step
     assert "4 process(es)" in on(4, "train", *as_options(shared))
     return shared
 

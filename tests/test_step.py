@@ -18,7 +18,7 @@ from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.run_files import CONFIG_FILE
-from mamegpt.step import Kind, SummedLoss, micro_batch, seconds_per_step
+from mamegpt.step import Kind, SummedLoss, micro_batch, recompute_blocks, seconds_per_step
 from mamegpt.trainer import train
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -50,6 +50,32 @@ def test_bf16_agrees_with_fp32(architecture: str) -> None:
     assert (gradient16 - gradient32).norm() < 0.02 * gradient32.norm()
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_blocks_that_are_run_again_keep_less_and_give_the_same_gradients(architecture: str) -> None:
+    ids, targets = torch.randint(300, (2, 8, 32), generator=torch.Generator().manual_seed(1))
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = build_model(architecture, dataclasses.replace(SIZES, drop_rate=0.3))
+        if again:
+            recompute_blocks(model)
+        kept = []
+
+        def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        torch.manual_seed(7)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = SummedLoss(model, "fp32")(ids, targets)
+        loss.backward()
+        found.append((loss.item(), {name: p.grad for name, p in model.named_parameters()}, sum(kept)))
+    (loss, gradients, n_bytes), (same_loss, same_gradients, fewer_bytes) = found
+    assert same_loss == loss and same_gradients.keys() == gradients.keys()
+    assert all(torch.equal(same_gradients[name], gradients[name]) for name in gradients)
+    assert fewer_bytes < n_bytes / 3
+
+
 @pytest.mark.parametrize(
     ("device", "context_length", "share", "asked", "expected"),
     [("cpu", 256, 32, 0, 16), ("cpu", 256, 8, 0, 8), ("cpu", 256, 17, 0, 9), ("cpu", 8192, 4, 0, 1),
@@ -63,7 +89,9 @@ def test_a_step_is_cut_into_passes_of_one_size(
 
 
 def test_a_measurement_leaves_no_trace() -> None:
-    config = TrainConfig(context_length=16, emb_dim=16, n_layers=1, n_heads=2, batch_size=4)
+    config = TrainConfig(
+        context_length=16, emb_dim=16, n_layers=1, n_heads=2, batch_size=4, activation_checkpointing=True
+    )
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)

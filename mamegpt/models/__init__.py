@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "LanguageModel", "build_model", "own_tensors", "stored_tensors"]
+__all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "own_tensors", "stored_tensors"]
 
 
 class LanguageModel(nn.Module):
@@ -66,6 +66,11 @@ def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
         raise ConfigError(f"--architecture {architecture} is not known; choose from {', '.join(ARCHITECTURES)}")
     sizes.validate(architecture)
     return ARCHITECTURES[architecture](sizes)
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The transformer blocks of a model, in their order."""
+    return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
