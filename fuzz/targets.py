@@ -310,12 +310,12 @@ def _windows(opened: tuple[Any, dict[str, Any]]) -> None:
 
 
 def _metrics(run: Path) -> None:
-    from mamegpt.metrics import last_quality
+    from mamegpt.metrics import Metrics
     from mamegpt.playground.catalog import bits_per_character, entries
     from mamegpt.report.page import page
     from mamegpt.report.run import read_run
 
-    last_quality(run, 2)
+    Metrics(run, 2, write=False)
     bits_per_character(entries([str(run)]))
     page([read_run(run)], [], datetime(2026, 1, 1))
 

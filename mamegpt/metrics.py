@@ -19,7 +19,7 @@ from mamegpt.files import atomic_write, sync_file
 from mamegpt.run_files import METRICS_FILE
 from mamegpt.text import parse_json
 
-__all__ = ["Metrics", "last_quality", "read_metrics"]
+__all__ = ["Metrics", "read_metrics"]
 
 STEP_FIELDS = {"step", "loss", "lr", "tokens", "elapsed_s"}
 MAY_BE_INFINITE = {"loss", "grad_norm"}
@@ -68,11 +68,6 @@ def _is_record(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     """Whether it is a number to compute with; only the loss of a run that failed may be none."""
     return type(value) in (int, float) and -1e18 < value < 1e18
-
-
-def last_quality(run: Path, step: int) -> Quality | None:
-    """The newest validation of a run up to ``step``, if there was one."""
-    return Metrics(run, step, write=False).quality
 
 
 class Metrics:

@@ -18,7 +18,7 @@ from mamegpt.files import refuse_existing, sha256_file
 from mamegpt.generation import generate
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
-from mamegpt.metrics import last_quality
+from mamegpt.metrics import Metrics
 from mamegpt.models import build_model
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
@@ -82,6 +82,7 @@ def push(out: Path, repository: str, *, dry_run: bool) -> str:
 def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
     """What a run says of itself, and what its model writes."""
     state = checkpoint.read_state(Path(loaded.origin))
+    metrics = Metrics(run, state.step, write=False)
     shards = next((path for path in (run / TOKENS, Path(config.data)) if is_shards(path)), None)
     read = open_shards(shards, loaded.tokenizer)[0].splits["train"] if shards else None
     machine_file = run / MACHINE_FILE  # older runs have none
@@ -94,7 +95,8 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
         n_documents=read.n_documents if read else 0,
         n_characters=read.n_characters if read else 0,
         machine=machine,
-        quality=last_quality(run, state.step),
+        losses=metrics.losses,
+        quality=metrics.quality,
         evaluation=card_rows(run, Path(loaded.origin)),
         samples=[(prompt, generate(loaded.model, loaded.tokenizer, prompt, new_tokens)) for prompt in SAMPLE_PROMPTS],
     )

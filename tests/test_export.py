@@ -180,13 +180,14 @@ def test_the_card_states_the_facts(little: Little) -> None:
     quality = Quality(4.5, 1.5, 3.25, 1234, 2000, 6000)
     config = TrainConfig(data="本.txt", batch_size=4, context_length=32, init_from="前")
     facts = Facts(config=config, step=12, elapsed_s=1234.5, n_documents=7, n_characters=8900, quality=quality,
-                  samples=[("昔々、", "豆が\nいました。")])  # fmt: skip
+                  losses=[9.5, 7.25, 6.125], samples=[("昔々、", "豆が\nいました。")])  # fmt: skip
     whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", facts)
     for fact in (
         "| 学習した文章 | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
         "3.250 ビット/文字、1.500 ビット/バイト",
         "| 出発点 | 前 |", "| 時間 | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン", "- **昔々、**豆が いました。",
-        "training text, start, training, recipe, time, validation",
+        "| 学習の損失 | █▃▁ 9.50 → 6.12 |",
+        "training text, start, training, recipe, time, training loss, validation",
     ):  # fmt: skip
         assert fact in whole
     assert "ほかのモデルから学習を続けた" in whole and "apache" not in whole.split("# 豆")[0]

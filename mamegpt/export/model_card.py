@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.console import sparkline
 from mamegpt.evaluate import Quality
 from mamegpt.layouts import LAYOUTS
 from mamegpt.tokenizer import Tokenizer
@@ -102,8 +103,8 @@ _WIKI40B = """
 class Facts:
     """What is known of a model's training; what is not known is left out of the card.
 
-    ``elapsed_s`` is wall-clock time; ``evaluation`` has rows as `rows` gives them; ``samples`` are pairs of a prompt
-    and its greedy continuation.
+    ``elapsed_s`` is wall-clock time, ``losses`` has one of each step; ``evaluation`` has rows as `rows` gives them;
+    ``samples`` are pairs of a prompt and its greedy continuation.
     """
 
     config: TrainConfig | None = None
@@ -112,6 +113,7 @@ class Facts:
     n_documents: int = 0
     n_characters: int = 0
     machine: str = ""
+    losses: Sequence[float] = ()
     quality: Quality | None = None
     evaluation: Sequence[tuple[str, str, str]] = ()
     samples: Sequence[tuple[str, str]] = ()
@@ -134,6 +136,9 @@ class Facts:
             found.append(("時間", "time", f"{self.elapsed_s:,.0f} 秒"))
         if self.machine:
             found.append(("機械", "hardware", self.machine))
+        if self.losses:
+            curve = f"{sparkline(self.losses)} {self.losses[0]:.2f} → {self.losses[-1]:.2f}"
+            found.append(("学習の損失", "training loss", curve))
         if quality := self.quality:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({quality.n_tokens:,} トークン)"))
