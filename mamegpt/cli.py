@@ -77,8 +77,9 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     except MamegptError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            sys.exit(0)  # the reader of our output has seen enough
+        if error.errno == errno.EPIPE:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+            sys.exit(0)
         place = error.filename or "what was to be written here"
         _fail(f"{place}: {error.strerror or error}; check the space and permissions there, or choose another place")
     except KeyboardInterrupt:
