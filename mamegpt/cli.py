@@ -78,7 +78,8 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
         _fail(str(error))
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+            with contextlib.suppress(io.UnsupportedOperation):  # if it is a file: what is left to flush goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         place = error.filename or "what was to be written here"
         _fail(f"{place}: {error.strerror or error}; check the space and permissions there, or choose another place")
