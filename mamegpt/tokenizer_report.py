@@ -74,7 +74,9 @@ class JsonTokenizer:
 
         try:
             self._fast = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing more special
+        except BaseException as error:  # the library raises nothing more special, and panics over odd merges
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise TokenizerError(f"{path} is not a tokenizer.json ({str(error).splitlines()[0]})") from error
         self._fast.encode_special_tokens = True
         model = parse_json(path.read_text(encoding="utf-8"))["model"]

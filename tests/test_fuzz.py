@@ -46,10 +46,12 @@ BROKE = [
     ("gpt2 config", rb'"n_layer": 1', b'"n_layer": 999999999'),
     ("qwen3 config", rb'"max_position_embeddings": 16', b'"max_position_embeddings": 999999999999'),
     ("qwen3 config", rb'"hidden_size": 8', b'"hidden_size": 100000'),
+    ("qwen3 config", rb'"num_attention_heads": 2', b'"num_attention_heads": 999999999999'),
+    ("tokenizer.json", rb'"continuing_subword_prefix": null', b'"continuing_subword_prefix": "' + b"#" * 99 + b'"'),
     ("metrics", rb'"elapsed_s": 1.0', b'"elapsed_s": 0'),
     ("metrics", rb"^", b"[1]\n"),
 ]
-"""What once ended in a traceback, a division by zero, a foreign file or the end of all memory."""
+"""What once ended in a traceback, a division by zero, a foreign file, the end of all memory, or never."""
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_what_is_spoilt_ends_in_one_line(places: dict[str, Target], name: str, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32), noise=st.binary(max_size=200))
 def test_much_that_is_spoilt_ends_in_one_line(places: dict[str, Target], name: str, seed: int, noise: bytes) -> None:
     feed(places[name], spoil(places[name].seeds, random.Random(seed)))
