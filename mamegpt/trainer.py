@@ -295,8 +295,8 @@ def _stop_on_signal() -> Iterator[_Stop]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.asked = True
-        with contextlib.suppress(RuntimeError):  # it may come in the middle of another line
-            say("", "stopping after this step (once more to stop at once)")
+        # It may come in the middle of another line, whose end a thread waits for.
+        threading.Thread(target=lambda: say("", "stopping after this step (once more to stop at once)")).start()
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():

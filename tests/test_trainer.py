@@ -10,6 +10,7 @@ import shutil
 import signal
 import statistics
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -538,7 +539,9 @@ def test_ctrl_c_in_the_middle_of_a_printed_line_is_a_request_too(monkeypatch: py
         patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
         print("a line", flush=True)
         assert stop.asked
-    assert b"a line\n" in raw.written
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+            thread.join(10)
+    assert raw.written == b"a line\n\nstopping after this step (once more to stop at once)\n"
 
 
 def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
