@@ -48,6 +48,8 @@ def targets(folder: Path) -> dict[str, Target]:
 
     from mamegpt import checkpoint
     from mamegpt.config import ModelConfig, TrainConfig
+    from mamegpt.corpus.origin import Origin, read_origins, write_origins
+    from mamegpt.export.model_card import Facts
     from mamegpt.layouts import LAYOUTS
     from mamegpt.models import build_model, stored_tensors
     from mamegpt.optim import build_optimizer
@@ -136,6 +138,12 @@ def targets(folder: Path) -> dict[str, Target]:
         seeds = _parquet_seeds(folder) if name.endswith("parquet") else [records, b'[["a"], {"b": "c"}]\n']
         found[name] = Target(in_file(name, _test_items), seeds)
 
+    (folder / "made.txt").write_text("豆", encoding="utf-8")
+    write_origins(folder / "made.txt", Origin("extract", "a", {"keywords": "豆"}, 9, 1, {"duplicate": 8}), [])
+    origin = (folder / "made.txt.origin.json").read_bytes()
+    found["origin"] = Target(
+        in_file("made.txt.origin.json", lambda _: Facts(origins=read_origins([folder / "made.txt"])).rows()), [origin]
+    )
     shard_meta = (run / "tokens" / "meta.json").read_bytes()
     found["shards"] = Target(
         in_file("run/tokens/meta.json", lambda path: _windows(open_shards(path.parent, tokenizer))), [shard_meta]

@@ -17,11 +17,12 @@ from mamegpt.corpus.data_report import DataReport
 from mamegpt.corpus.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
 from mamegpt.corpus.edits import EDITS, edit
 from mamegpt.corpus.filters import FILTERS
+from mamegpt.corpus.origin import Origin, forget_origins, write_origins
 from mamegpt.corpus.readers import open_parquet
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
-from mamegpt.sources import Document, read_documents
+from mamegpt.sources import Document, find_files, read_documents
 from mamegpt.text import normalise, parse_json, parse_wiki40b
 
 __all__ = ["STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Step", "clean", "read_items"]
@@ -146,7 +147,7 @@ def clean(
     leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
     dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
     with samples. ``on_progress`` hears how many documents were read. The same input gives the same files. They appear
-    when everything is done, ``out`` last.
+    when everything is done, ``out`` last; how it came about is noted in a file beside it (`corpus.origin`).
 
     Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
     to, `DataError` if the corpus cannot be read or nothing of it is kept.
@@ -183,6 +184,12 @@ def clean(
         if report:
             page = html_page if report.suffix.lower() == ".html" else markdown_page
             files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
+        forget_origins(out)
+    settings = {"steps": done.settings["steps"]} | ({"against": ", ".join(map(str, against))} if against else {})
+    origin = Origin(
+        "clean", f"{data} ({split})", settings, counts.before.n_documents, counts.after.n_documents, counts.dropped
+    )
+    write_origins(out, origin, (file.path for file in find_files(data, split)))
     return done
 
 

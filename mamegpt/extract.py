@@ -15,6 +15,7 @@ from pathlib import Path
 from mamegpt import __version__
 from mamegpt.console import n_cells, pad
 from mamegpt.corpus.keyset import KeySet
+from mamegpt.corpus.origin import Origin, forget_origins, write_origins
 from mamegpt.corpus.readers import Batch, Schema, describe, read_file
 from mamegpt.corpus.stepwise import Stepwise, stepwise
 from mamegpt.corpus.topic import Topic, Verdict
@@ -97,7 +98,8 @@ def extract(
     ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
     ``overwrite=False`` an existing ``out`` is refused. After each file of ``dataset`` what was done is noted in a
-    hidden folder beside ``out``, and the same call goes on there. ``on_start`` is called with a line on what is read
+    hidden folder beside ``out``, and the same call goes on there. How ``out`` came about is noted in a file beside it
+    (`corpus.origin`). ``on_start`` is called with a line on what is read
     and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
 
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, and `DataError` if
@@ -127,12 +129,15 @@ def extract(
                     f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
                     f"try a shorter one, or ask for less ({out} was not touched)"
                 )
+            forget_origins(out)
             if out.suffix.lower() == ".parquet":
                 with (work.folder / "text").open(encoding="utf-8") as lines, write_documents(out) as write:
                     for line in lines:
                         write(json.loads(line))
             else:
                 work.take("text", out)
+        origin = Origin("extract", f"{dataset} ({split})", topic.settings(), report.read, report.kept, report.dropped)
+        write_origins(out, origin, (file.path for file in files))
     except OSError as error:
         if isinstance(error, OutputError):
             raise

@@ -84,7 +84,7 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
     state = checkpoint.read_state(Path(loaded.origin))
     metrics = Metrics(run, state.step, write=False)
     shards = next((path for path in (run / TOKENS, Path(config.data)) if is_shards(path)), None)
-    read = open_shards(shards, loaded.tokenizer)[0].splits["train"] if shards else None
+    meta = open_shards(shards, loaded.tokenizer)[0] if shards else None
     machine_file = run / MACHINE_FILE  # older runs have none
     machine = json.loads(machine_file.read_text(encoding="utf-8"))["machine"] if machine_file.is_file() else ""
     new_tokens = min(60, max(1, config.context_length // 2))
@@ -92,8 +92,9 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
         config=config,
         step=state.step,
         elapsed_s=state.elapsed_s,
-        n_documents=read.n_documents if read else 0,
-        n_characters=read.n_characters if read else 0,
+        n_documents=meta.splits["train"].n_documents if meta else 0,
+        n_characters=meta.splits["train"].n_characters if meta else 0,
+        origins=meta.origins if meta else (),
         machine=machine,
         losses=metrics.losses,
         quality=metrics.quality,

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from mamegpt import checkpoint, distributed
 from mamegpt.config import TrainConfig
 from mamegpt.console import busy, counted, say
+from mamegpt.corpus.origin import read_origins
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
 from mamegpt.files import atomic_write, write_json
@@ -21,7 +22,7 @@ from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
 from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
-from mamegpt.sources import read_texts
+from mamegpt.sources import find_files, read_texts
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["own_folder", "run_tokenizer", "run_tokens", "settled"]
@@ -104,7 +105,14 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
             texts = {"train": counted(read_texts(config.data, config.split), show)}
             if config.val_data:
                 texts["val"] = read_texts(config.val_data, config.val_split)
-            meta = write_shards(run / TOKENS, texts, tokenizer, val_fraction=config.val_fraction, source=config.data)
+            meta = write_shards(
+                run / TOKENS,
+                texts,
+                tokenizer,
+                val_fraction=config.val_fraction,
+                source=config.data,
+                origins=read_origins(file.path for file in find_files(config.data, config.split)),
+            )
         train = meta.splits["train"]
         say(
             f"{train.n_tokens:,} tokens of {train.n_documents:,} documents, "

@@ -16,13 +16,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mamegpt.corpus.origin import Origin
 from mamegpt.errors import DataError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.text import parse_json
@@ -51,7 +52,7 @@ class SplitMeta:
 
 @dataclass(frozen=True)
 class Meta:
-    """What ``meta.json`` holds."""
+    """What ``meta.json`` holds. ``origins`` are the steps that made the text, as far as they are known."""
 
     format: str
     dtype: str
@@ -60,6 +61,7 @@ class Meta:
     tokenizer_sha256: str
     source: str
     splits: dict[str, SplitMeta]
+    origins: list[Origin] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with any token or with the tokenizer."""
@@ -84,6 +86,7 @@ def write_shards(
     *,
     val_fraction: float = 0.0,
     source: str = "",
+    origins: Iterable[Origin] = (),
     on_progress: Callable[[int, int], None] | None = None,
     n_threads: int | None = None,
 ) -> Meta:
@@ -125,7 +128,7 @@ def write_shards(
                 raise DataError(f"{source or 'the corpus'} holds no text for the split {name!r}")
         meta = Meta(
             FORMAT, dtype, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.fingerprint, source,
-            {name: split for name, split in finished.items() if split.n_tokens},
+            {name: split for name, split in finished.items() if split.n_tokens}, list(origins),
         )  # fmt: skip
         write_json(folder / META_FILE, asdict(meta))
     return meta
@@ -153,6 +156,9 @@ def open_shards(
         if raw["format"] != FORMAT:
             raise DataError(f"{path}: format {raw['format']!r} is not {FORMAT!r}; tokenize the text again")
         raw["splits"] = {name: SplitMeta(**split) for name, split in raw["splits"].items()}
+        if not isinstance(origins := raw.get("origins", []), list):
+            raise ValueError("origins is no list")
+        raw["origins"] = [Origin(**origin) for origin in origins]
         meta = Meta(**raw)
         _check(meta)
         sizes = {name: split.n_tokens * np.dtype(meta.dtype).itemsize for name, split in meta.splits.items()}

@@ -229,7 +229,7 @@ def test_whatever_goes_wrong_what_was_there_stays(corpus, tmp_path):
         clean(str(broken), out, write_dropped=dropped, report=page, overwrite=True)
     assert list(out.parent.iterdir()) == [out] and out.read_text(encoding="utf-8") == "old"
     clean(corpus, out, write_dropped=dropped, report=page, overwrite=True)
-    assert sorted(out.parent.iterdir()) == sorted([out, dropped, page])
+    assert sorted(out.parent.iterdir()) == sorted([out, out.with_name("o.parquet.origin.json"), dropped, page])
 
 
 def test_large_parquet_is_written_in_groups(tmp_path, monkeypatch):

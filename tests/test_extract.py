@@ -335,7 +335,9 @@ print(report.resumed, report.read)
     assert run("京都", "3.jsonl") == ["2.jsonl", "3.jsonl"]
     assert run("京都", "") == ["3.jsonl", "3", "40"]
     assert pq.read_table(out).to_pylist() == pq.read_table(tmp_path / "whole.parquet").to_pylist()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.parquet", "whole.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "corpus", "out.parquet", "out.parquet.origin.json", "whole.parquet", "whole.parquet.origin.json",
+    ]  # fmt: skip
     out.unlink()
     assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
     assert run("京都の", "")[0] == "0.jsonl"  # another topic begins anew
@@ -367,7 +369,7 @@ def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path):
     report = extract(str(folder), "train", "京都", tmp_path / "out.txt")
     assert (report.resumed, report.read, report.kept) == (0, 3, 2)
     assert (tmp_path / "out.txt").read_text(encoding="utf-8").startswith("【無題】\n京都の零番。\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.txt", "out.txt.origin.json"]
 
 
 def test_what_was_written_after_the_last_step_is_gone(tmp_path):

@@ -284,7 +284,7 @@ def test_wrong_values_in_the_meta_file_never_make_another_kind_of_error(folder: 
             inner = inner[key]
         inner[place[-1]] = junk
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        if (place[-1], junk) in [("eos_id", None), ("source", "豆"), ("tokenizer_sha256", "豆")]:
+        if (place[-1], junk) in [("eos_id", None), ("origins", []), ("source", "豆"), ("tokenizer_sha256", "豆")]:
             open_shards(folder)
         else:
             refused(folder)

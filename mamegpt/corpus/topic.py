@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import Literal
 
@@ -68,6 +68,11 @@ class Topic:
         object.__setattr__(self, "_keywords", tuple(_folded(word, "--keyword") for word in self.keywords))
         object.__setattr__(self, "_exclude", tuple(_folded(word, "--exclude") for word in self.exclude))
         object.__setattr__(self, "_regex", tuple(map(_compiled, self.regex)))
+
+    def settings(self) -> dict[str, str]:
+        """What was asked for, by the names of the fields; defaults are left out."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
+        return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.console import sparkline
+from mamegpt.corpus.origin import Origin
 from mamegpt.evaluate import Quality
 from mamegpt.layouts import LAYOUTS
 from mamegpt.tokenizer import Tokenizer
@@ -103,8 +104,8 @@ _WIKI40B = """
 class Facts:
     """What is known of a model's training; what is not known is left out of the card.
 
-    ``elapsed_s`` is wall-clock time, ``losses`` has one of each step; ``evaluation`` has rows as `rows` gives them;
-    ``samples`` are pairs of a prompt and its greedy continuation.
+    ``origins`` are the steps that made the text; ``elapsed_s`` is wall-clock time, ``losses`` has one of each step;
+    ``evaluation`` has rows as `rows` gives them; ``samples`` are pairs of a prompt and its greedy continuation.
     """
 
     config: TrainConfig | None = None
@@ -112,6 +113,7 @@ class Facts:
     elapsed_s: float = 0.0
     n_documents: int = 0
     n_characters: int = 0
+    origins: Sequence[Origin] = ()
     machine: str = ""
     losses: Sequence[float] = ()
     quality: Quality | None = None
@@ -124,6 +126,7 @@ class Facts:
         if config := self.config:
             documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
             found.append(("学習した文章", "training text", f"{config.data}{documents}"))
+            found += [("文章の選び方", "its selection", _selection(origin)) for origin in self.origins]
             if config.init_from:
                 found.append(("出発点", "start", config.init_from))
             tokens = self.step * config.batch_size * config.context_length
@@ -143,6 +146,17 @@ class Facts:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({quality.n_tokens:,} トークン)"))
         return [*found, *self.evaluation]
+
+
+def _selection(origin: Origin) -> str:
+    """One step that a corpus was made with, and what it left out."""
+    settings = "、".join(f"{name} {value}" for name, value in origin.settings.items())
+    dropped = "、".join(f"{reason} {count:,}" for reason, count in origin.dropped.items() if count)
+    told = (
+        f"{origin.command}({settings}): {origin.source} の {origin.read:,} 文書から {origin.kept:,} 文書。"
+        f"除いたもの: {dropped or 'なし'}"
+    )
+    return " ".join(told.split()).replace("|", "\\|")  # in one cell
 
 
 def model_card(
