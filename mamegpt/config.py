@@ -63,12 +63,12 @@ class ModelConfig:
             for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
             if getattr(self, name) < 1
         ]
-        if too_large := [
+        if refused := [
             f"{flag(name)} must be at most {most}, not {getattr(self, name)}"
             for name, most in LARGEST.items()
             if getattr(self, name) > most
         ]:
-            return found + too_large  # what follows counts up to these sizes
+            return found + refused  # what follows counts up to these sizes
         if not 0 <= self.drop_rate < 1:
             found.append(f"--drop-rate must be at least 0 and below 1, not {self.drop_rate}")
         for name in ("ffn_dim", "n_kv_heads", "head_dim"):
