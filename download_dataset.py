@@ -6,7 +6,7 @@ python download_dataset.py
 from pathlib import Path
 
 from mamegpt.cli import run
-from mamegpt.commands import download
+from mamegpt.commands.text import download
 
 
 def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import sentencepiece
 
 from mamegpt.sources import read_documents
-from mamegpt.tokenizer import _TRAINER_SETTINGS
+from mamegpt.tokenizer.training import TRAINER_SETTINGS
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "wiki_ja"
 SENTENCE = re.compile("[^。！？]*[。！？]+[」』）]*|[^。！？]+")
@@ -78,7 +78,7 @@ WAYS = {
 def train(way: Way, lines: list[str]) -> bytes:
     written = io.BytesIO()
     settings = {
-        **_TRAINER_SETTINGS,
+        **TRAINER_SETTINGS,
         "vocab_size": 16_000,
         "model_type": "bpe",
         "num_threads": os.cpu_count(),

@@ -16,7 +16,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from mamegpt import __version__
-from mamegpt.commands import COMMANDS, PARSING, train
+from mamegpt.commands import COMMANDS, PARSING
+from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import MamegptError

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mamegpt.console import columns, duration
+from mamegpt.console import columns, duration, headings
 from mamegpt.errors import ConfigError
+from mamegpt.messages import translated
 
 __all__ = ["CLUSTERS", "MODELS", "Cluster", "ClusterPlan", "Estimate", "Shape", "best", "estimate", "plan_cluster"]
 
@@ -218,20 +219,19 @@ class ClusterPlan:
 
     def table(self) -> str:
         """As a person reads it."""
-        header = (
+        header = headings(
             "model", "devices", "weights held", "batch", "tokens/s", "efficiency", "memory", "checkpoint",
             f"{TOKENS_PER_PARAMETER} tokens a parameter", "cost",
         )  # fmt: skip
         lines = []
         for model, way, devices in self.rows:
             if way is None:
-                lines.append((model, f"{devices:,}", "do not fit", *[""] * 7))
+                lines.append((model, f"{devices:,}", translated("do not fit", part=True), *[""] * 7))
                 continue
             n_tokens = TOKENS_PER_PARAMETER * MODELS[model].n_parameters
             seconds = n_tokens / way.tokens_per_s
-            held = {"none": "by each", "node": "by each node", "full": "by all together"}[way.sharding]
             lines.append((
-                model, f"{devices:,}", held + (", recomputes" if way.recomputes else ""),
+                model, f"{devices:,}", _held(way),
                 f"{way.batch_tokens / 1e6:.1f}M", f"{way.tokens_per_s:,.0f}",
                 f"{way.efficiency:.0%}", f"{way.memory_bytes / 1e9:.0f} GB", duration(way.checkpoint_s),
                 duration(seconds), f"${seconds / 3600 * devices * self.cluster.price:,.0f}",
@@ -257,6 +257,12 @@ def plan_cluster(described: str) -> ClusterPlan:
     cluster = CLUSTERS.get(described) or _read(Path(described))
     rows = [(model, best(shape, cluster, n), n) for model, shape in MODELS.items() for n in DEVICES]
     return ClusterPlan(described, cluster, tuple(rows))
+
+
+def _held(way: Estimate) -> str:
+    """Who holds the weights, and whether activations are computed again."""
+    held = dict(zip(SHARDINGS, headings("by each", "by each node", "by all together"), strict=True))[way.sharding]
+    return translated(f"{held}, recomputes", part=True) if way.recomputes else held
 
 
 def _read(path: Path) -> Cluster:

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 from mamegpt.messages import translated
 
 __all__ = [
-    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "duration", "is_terminal", "n_cells", "pad",
-    "say", "sparkline", "table", "write_stream",
+    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "duration", "headings", "is_terminal",
+    "n_cells", "pad", "say", "sparkline", "table", "write_stream",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
     """Two columns, the first in the user's language and padded, the second as it is."""
-    names = [translated(name) for name, _ in rows]
+    names = headings(*(name for name, _ in rows))
     width = max(map(n_cells, names))
     return "\n".join(f"  {pad(name, width)}  {value}" for name, (_, value) in zip(names, rows, strict=True))
 
@@ -65,20 +65,30 @@ def pad(text: str, width: int) -> str:
     return text + " " * (width - n_cells(text))
 
 
+def _pad_left(text: str, width: int) -> str:
+    return " " * (width - n_cells(text)) + text
+
+
+def headings(*names: str) -> list[str]:
+    """Names of rows or columns of a table, in the user's language."""
+    return [translated(name, part=True) for name in names]
+
+
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A header and rows of as many cells: the first column to the left, the others to the right."""
     table = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ("  ".join(f"{cell:{'>' if i else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in table)
+    widths = [max(map(n_cells, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join((_pad_left if i else pad)(cell, widths[i]) for i, cell in enumerate(row)) for row in table)
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 40 s, 12 min, 3.5 h, 2.1 days."""
-    for unit, length in (("days", 86_400), ("h", 3_600)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+    """Seconds as a person says them, in the user's language: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds >= 2 * 86_400:
+        return translated(f"{seconds / 86_400:.1f} days", part=True)
+    if seconds >= 2 * 3_600:
+        return translated(f"{seconds / 3_600:.1f} h", part=True)
+    return translated(f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s", part=True)
 
 
 def write_stream(prompt: str, pieces: Iterable[str]) -> None:

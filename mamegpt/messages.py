@@ -34,7 +34,7 @@ def translated(text: str, part: bool = False) -> str:
     """
     if not text or not is_japanese():
         return text
-    if part and (found := _one(text, "parts")) is not None:
+    if part and text not in _catalogue("messages")[0] and (found := _one(text, "parts")) is not None:
         return found
     if "\n" in text:
         return "\n".join(map(translated, text.split("\n")))

@@ -13,10 +13,11 @@ import torch
 
 from mamegpt import scaling
 from mamegpt.config import Precision, TrainConfig
-from mamegpt.console import columns, duration
+from mamegpt.console import columns, duration, headings
 from mamegpt.distributed import pick_device
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.machine import has_bf16, peak_memory
+from mamegpt.messages import translated
 from mamegpt.models import build_model
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.shards import is_shards, open_shards
@@ -105,7 +106,9 @@ class Plan:
     def table(self) -> str:
         """The plan as a person reads it."""
         law_error = scaling.expected_quality()[1]
-        header = ["size", "parameters", "tokens/s", "memory", f"{self.minutes:g} min: tokens", "bits/character"]
+        header = headings("size", "parameters", "tokens/s", "memory", f"{self.minutes:g} min: tokens", "bits/character")
+        if self.corpus:
+            header += headings("text once")
         rows = []
         for cost in self.costs:
             about = "" if cost.measured else "~"
@@ -116,25 +119,36 @@ class Plan:
             ])  # fmt: skip
             if self.corpus:
                 rows[-1].append(duration(self.corpus_s(cost)))
-        threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
+        where = f"{self.device}, {self.precision}"
+        if self.device == "cpu":
+            where += ", " + translated(f"{torch.get_num_threads()} threads", part=True)
         lines = [
-            f"{self.device}, {self.precision}{threads}, {self.free_memory_bytes / 1e9:.1f} GB of memory free; measured "
-            f"in {self.measuring_s:.0f} s (~ is reckoned from the largest size measured)",
-            columns([*header, *(["text once"] if self.corpus else [])], rows),
+            translated(
+                f"on {where}: {self.free_memory_bytes / 1e9:.1f} GB of memory free; "
+                f"measured in {self.measuring_s:.0f} s (~ is reckoned from the largest size measured)"
+            ),
+            columns(header, rows),
         ]
         if self.corpus:
             epochs = self.n_tokens(self.best) / self.corpus.n_tokens
             lines.append(
-                f"the text: {self.corpus.n_characters:,} characters, about {_rounded(self.corpus.n_tokens):,} tokens; "
-                f"{self.best.size} will read it {epochs:.1f} times"
+                translated(
+                    f"the text: {self.corpus.n_characters:,} characters, about {_rounded(self.corpus.n_tokens):,} "
+                    f"tokens; {self.best.size} will read it {epochs:.1f} times"
+                )
             )
         runs = scaling.own_runs()
         n_fitted, longest = sum(not run.held_out for run in runs), max(run.n_tokens for run in runs) / 1e6
         lines += [
-            f"best for {self.minutes:g} minutes: {self.best.size}, about {self.bits_per_character(self.best):.2f} bits "
-            "per character",
-            f"(from {n_fitted} runs of our own on Wikipedia; {law_error:.2f} off on average on {len(runs) - n_fitted} "
-            f"others, of up to {longest:.1f} M tokens; a guess past that, and other text has another level)",
+            translated(
+                f"best for {self.minutes:g} minutes: {self.best.size}, about {self.bits_per_character(self.best):.2f} "
+                "bits per character"
+            ),
+            translated(
+                f"(from {n_fitted} runs of our own on Wikipedia; {law_error:.2f} off on average on "
+                f"{len(runs) - n_fitted} others, of up to {longest:.1f} M tokens; a guess past that, and other text "
+                "has another level)"
+            ),
         ]
         return "\n".join(lines)
 

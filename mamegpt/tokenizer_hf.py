@@ -16,7 +16,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from mamegpt.errors import TokenizerError
-from mamegpt.tokenizer import Piece, Tokenizer
+from mamegpt.tokenizer import Tokenizer
+from mamegpt.tokenizer.model_file import Piece
 
 __all__ = ["agreement", "fast_tokenizer_json", "tokenizer_config"]
 

@@ -13,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from mamegpt.console import columns, headings
 from mamegpt.corpus.characters import count_classes
 from mamegpt.errors import TokenizerError
 from mamegpt.hub import is_hub_name, snapshot
+from mamegpt.messages import translated
 from mamegpt.text import parse_json, up_to
 from mamegpt.tokenizer import Tokenizer
 
@@ -159,30 +161,18 @@ class Fit:
     unused_rate: float
     round_trips: float
 
-    def column(self) -> list[str]:
-        """The numbers as text, in the order of `FIT_ROWS`."""
+    def rows(self) -> list[tuple[str, str]]:
+        """The numbers as text, each with what it is."""
         return [
-            f"{self.vocab_size:,}",
-            f"{self.n_tokens:,}",
-            f"{self.characters_per_token:.3f}",
-            f"{self.bytes_per_token:.3f}",
-            f"{self.byte_rate:.2%}",
-            f"{self.unknown_rate:.2%}",
-            f"{self.unused_rate:.1%}",
-            f"{self.round_trips:.2%}",
+            ("vocabulary", f"{self.vocab_size:,}"),
+            ("tokens", f"{self.n_tokens:,}"),
+            ("characters per token", f"{self.characters_per_token:.3f}"),
+            ("bytes per token", f"{self.bytes_per_token:.3f}"),
+            ("tokens of part of a character", f"{self.byte_rate:.2%}"),
+            ("unknown tokens", f"{self.unknown_rate:.2%}"),
+            ("vocabulary never used", f"{self.unused_rate:.1%}"),
+            ("documents that come back", f"{self.round_trips:.2%}"),
         ]
-
-
-FIT_ROWS = (
-    "vocabulary",
-    "tokens",
-    "characters per token",
-    "bytes per token",
-    "tokens of part of a character",
-    "unknown tokens",
-    "vocabulary never used",
-    "documents that come back",
-)
 
 
 @dataclass(frozen=True)
@@ -210,13 +200,18 @@ def report(
     held = list(up_to(texts, max_characters))
     fits = [fit(tokenizer, held) for tokenizer in opened]
     n_characters = sum(map(len, held))
-    lines = [f"{len(held):,} documents, {n_characters:,} characters"]
-    lines += _columns(("", *FIT_ROWS), [(name, *found.column()) for name, found in zip(tokenizers, fits, strict=True)])
-    lines += ["", f"longest pieces of {tokenizers[0]}", "  " + " ".join(map(_visible, longest_pieces(opened[0])))]
+    names = headings(*(name for name, _ in fits[0].rows()))
+    rows = list(zip(names, *([value for _, value in found.rows()] for found in fits), strict=True))
+    lines = [
+        translated(f"{len(held):,} documents, {n_characters:,} characters", part=True),
+        columns(("", *tokenizers), rows),
+    ]
+    lines += ["", translated(f"longest pieces of {tokenizers[0]}", part=True)]
+    lines.append("  " + " ".join(map(_visible, longest_pieces(opened[0]))))
     for what, pieces in odd_pieces(opened[0]).items():
-        lines.append(f"{what}: {len(pieces):,} pieces")
+        lines.append(translated(f"{what}: {len(pieces):,} pieces", part=True))
         lines += ["  " + " ".join(map(_visible, pieces[:N_ODD]))] if pieces else []
-    lines += ["", "how words are cut"]
+    lines += ["", translated("how words are cut", part=True)]
     for word in words or WORDS:
         lines.append("  " + "    ".join(split_word(tokenizer, word) for tokenizer in opened))
     return Comparison(len(held), n_characters, dict(zip(tokenizers, fits, strict=True)), "\n".join(lines))
@@ -282,16 +277,6 @@ def _pieces(tokenizer: AnyTokenizer) -> list[str]:
     """All pieces that are whole characters."""
     raw = map(tokenizer.token_bytes, range(tokenizer.vocab_size))
     return [piece.decode() for piece in raw if piece and not _is_part(piece)]
-
-
-def _columns(first: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in others]
-    left = max(map(len, first))
-    return [
-        f"  {name:<{left}}" + "".join(f"  {column[i]:>{width}}" for column, width in zip(others, widths, strict=True))
-        for i, name in enumerate(first)
-    ]
 
 
 def _visible(piece: str) -> str:

@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of subprocesses; tiny tens
 os.environ["MAMEGPT_LANG"] = "en"  # whatever the machine's locale is
 
 from command import mame  # noqa: F401
-from hub_server import hub  # noqa: F401
+from hub_server import hub, wiki  # noqa: F401
 from little import little  # noqa: F401
 
 from mamegpt.stories import stories

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-__all__ = ["HubServer", "hub"]
+__all__ = ["HubServer", "hub", "wiki"]
 
 CUT = 0  # stands beside the statuses of faults: send half a body and hang up
 LFS_SUFFIXES = {".arrow", ".bin", ".gguf", ".model", ".parquet", ".safetensors"}
@@ -296,3 +296,22 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
     """An empty Hub, served from ``tmp_path / "hub"`` until the test ends."""
     with HubServer(tmp_path / "hub") as server:
         yield server
+
+
+@pytest.fixture
+def wiki(hub: HubServer) -> HubServer:
+    """A Hub with the data set that the documents name; its articles are stories."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from mamegpt.stories import stories
+
+    data = hub.root / "datasets" / "fujiki" / "wiki40b_ja" / "data"
+    data.mkdir(parents=True)
+    rows = [
+        f"\n_START_ARTICLE_\n{title}\n_START_PARAGRAPH_\nファミコンの話。{text}".replace("\n\n", "_NEWLINE_")
+        for title, text in stories(seed=3, n=150)
+    ]
+    for split in ("train", "validation", "test"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), data / f"{split}-00000-of-00001.parquet")
+    return hub

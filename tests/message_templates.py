@@ -14,11 +14,22 @@ __all__ = ["printed", "template"]
 
 PACKAGE = ROOT / "mamegpt"
 ERRORS = {name for name, value in vars(errors).items() if inspect.isclass(value)}
-SPEAKERS = {"say", "answer", "busy", "translated"}
+SPEAKERS = {
+    "say", "answer", "busy", "translated", "headings", "on_stage",
+    "Gate", "gate", "close", "logits_gate", "greedy_gate",
+}  # fmt: skip
 """Functions whose strings are printed."""
-LISTS = {"found", "refused", "problems"}
-"""Names of lists of problems, which end in one message."""
-LABELLED = {"commands", "demo", "machine", "corpus/data_report"}
+LISTS = {"found", "refused", "problems", "PHENOMENA", "ODDITIES"}
+"""Names of what ends in a message: lists of problems, what a gate found, kinds that are labels of rows."""
+LABELLED = {
+    "commands/text",
+    "commands/training",
+    "demo",
+    "machine",
+    "corpus/data_report",
+    "tokenizer_report",
+    "evaluation/__init__",
+}
 """Modules in which a pair in a list that begins with a string is a row of a table."""
 FOREIGN = {"stories", "export/model_card"}
 """Modules in which ``say`` is what people in stories do, or which write in two languages themselves."""
@@ -50,7 +61,7 @@ def _of(node: ast.AST, tree: ast.Module, name: str) -> Iterator[str]:
             yield from template(node.args[0])
         elif name in LABELLED and isinstance(node.args[0], ast.Tuple):
             yield from template(node.args[0].elts[0])
-    elif isinstance(node, ast.Assign | ast.AugAssign):
+    elif isinstance(node, ast.Assign | ast.AugAssign | ast.NamedExpr):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if any(getattr(target, "id", "") in LISTS for target in targets):
             yield from template(node.value)

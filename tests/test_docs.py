@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from hub_server import HubServer
 from little import ROOT, run_mamegpt, run_script
@@ -20,7 +18,6 @@ from test_readme import commands
 from examples.walk import table, walk
 from mamegpt import cli
 from mamegpt.commands import COMMANDS
-from mamegpt.stories import stories
 
 PAGES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
 SMALLER = {
@@ -29,20 +26,6 @@ SMALLER = {
     "tokenizer": ["--vocab-size", "1000"],
 }
 """What is done less of here than on the pages."""
-
-
-@pytest.fixture
-def wiki(hub: HubServer) -> HubServer:
-    """A loopback Hub with the data set that the pages name."""
-    data = hub.root / "datasets" / "fujiki" / "wiki40b_ja" / "data"
-    data.mkdir(parents=True)
-    rows = [
-        f"\n_START_ARTICLE_\n{title}\n_START_PARAGRAPH_\nファミコンの話。{text}".replace("\n\n", "_NEWLINE_")
-        for title, text in stories(seed=3, n=150)
-    ]
-    for split in ("train", "validation", "test"):
-        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), data / f"{split}-00000-of-00001.parquet")
-    return hub
 
 
 def test_both_tutorials_give_the_same_commands() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import string
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from message_templates import printed
 import mamegpt
 from mamegpt import console, messages
 from mamegpt.cli import WAY, main
+from mamegpt.cluster import CLUSTERS, MODELS, ClusterPlan, best
 from mamegpt.commands import COMMANDS
 from mamegpt.config import TrainConfig
-from mamegpt.console import n_cells
+from mamegpt.console import duration, n_cells
+from mamegpt.export.gates import Gate, logits_gate
 from mamegpt.help_texts import FILLER, command_texts, sentences
 from mamegpt.messages import is_japanese, translated
 from mamegpt.sampling import Sampling
@@ -82,6 +85,8 @@ def test_a_filled_message_finds_its_own_template() -> None:
         for value in values:
             text = text.replace("{}", value, 1)
         assert translated(text, part=english in SECTIONS["parts"]) == filled
+        if not values:  # it may be a label of a table
+            assert translated(text, part=True) == filled
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,22 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
     assert translated("go on with the same 64 tokens") == "go on with the same 64 tokens"  # "{} tokens" is a part
     assert translated("dropped, no keyword") == "除いた文書: 語がない"
     assert console.table([("read", "1"), ("text", "2")]) == "  読んだ文書  1\n  文章        2"
+
+
+@pytest.mark.usefixtures("japanese")
+def test_tables_and_gates_are_japanese_and_aligned() -> None:
+    tight = replace(CLUSTERS["a100"], memory_bytes=19e9)
+    plan = ClusterPlan("tight", tight, (("7B", best(MODELS["7B"], tight, 8), 8), ("7B", None, 1)))
+    header, fits, not_at_all = plan.table().splitlines()
+    assert header.split()[:3] == ["モデル", "台数", "重みを持つのは"] and n_cells(header) == n_cells(fits)
+    assert "  全体で分担、再計算あり  " in fits and " 日  $" in fits and not_at_all.endswith("  入りません")
+    assert [duration(seconds) for seconds in (40, 300, 9_000, 300_000)] == ["40 秒", "5 分", "2.5 時間", "3.5 日"]
+    logits = logits_gate(0.5, 0.1, "2 x 256 positions, from a.bin")
+    assert logits.row()[1] == "不合格  差は最大 5.0e-01(1.0e-01 まで可)、2 x 256 か所、a.bin から"
+    cut = Gate("tokenizer", True, "9 of 10 texts give SentencePiece's ids (90.0%; here and 8 odd ones), not '豆'")
+    assert cut.row()[1] == (
+        "合格  文章 10 個のうち 9 個で番号が SentencePiece と同じ(90.0%。here と変わった文章 8 個)。ちがうもの: '豆'"
+    )
 
 
 @pytest.mark.usefixtures("japanese")

@@ -24,6 +24,7 @@ from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_qualit
 from mamegpt.evaluation.share import Share
 from mamegpt.evaluation.texts import is_run, named_texts, run_texts
 from mamegpt.files import write_json
+from mamegpt.messages import translated
 from mamegpt.run_files import EVALUATION_FILE
 from mamegpt.text import up_to
 
@@ -84,17 +85,19 @@ class Evaluation:
             rows.append((f"bits per byte{of}", [f"{r.text[text].bits_per_byte:.4f}" for r in results]))
         rows.append(("minimal pairs", [str(r.pairs.total) for r in results]))
         for name in results[0].pairs.by_phenomenon:
-            rows.append((f"  {name}", [str(r.pairs.by_phenomenon[name]) for r in results]))
+            rows.append((f"  {translated(name, part=True)}", [str(r.pairs.by_phenomenon[name]) for r in results]))
         rows.append(("minimal pairs, per character", [str(r.pairs.per_character) for r in results]))
         if results[0].cloze:
             rows.append(("cloze", [str(r.cloze) for r in results]))
         if self.baseline:
             rows.append(("recited", [_percent(r.recited) for r in results]))
-            rows.append(("  held-out text itself", [_percent(self.heldout_recited)] * len(results)))
-        notes = ["±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze"]
+            itself = translated("held-out text itself", part=True)
+            rows.append((f"  {itself}", [_percent(self.heldout_recited)] * len(results)))
+        notes = [translated("±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze")]
         if self.baseline:
-            notes.append("recited: strings of 20 characters it writes that occur in the training text")
-        return "\n".join([columns(("", *(r.name for r in results)), [(name, *cells) for name, cells in rows]), *notes])
+            notes.append(translated("recited: strings of 20 characters it writes that occur in the training text"))
+        lines = [(translated(name, part=True), *cells) for name, cells in rows]
+        return "\n".join([columns(("", *(r.name for r in results)), lines), *notes])
 
 
 def evaluate_models(

@@ -22,8 +22,7 @@ N_PROMPTS, PROMPT, N_TOKENS = 64, 40, 128
 
 def continuations(writer: Writer, texts: Sequence[str]) -> list[str]:
     """What a model writes at temperature 1 after the beginnings of texts; without texts, nothing."""
-    prompts = [text[:PROMPT] for text in texts[:N_PROMPTS]]
-    return [writer.write(prompt, N_TOKENS, seed) for seed, prompt in enumerate(prompts)]
+    return writer.write([text[:PROMPT] for text in texts[:N_PROMPTS]], N_TOKENS)
 
 
 def occurring(written: Mapping[str, Sequence[str]], training: Iterable[str]) -> dict[str, float | None]:

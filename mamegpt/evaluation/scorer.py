@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mamegpt.batched import generate_many
 from mamegpt.errors import ModelError
 from mamegpt.evaluate import Quality
-from mamegpt.generation import Sampling, generate
 from mamegpt.pretrained import Pretrained, is_foreign, load_pretrained
+from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
@@ -63,8 +64,8 @@ class Writer(Scorer, Protocol):
     tokenizer: Tokenizer | None
     """Ours, if the model is."""
 
-    def write(self, prompt: str, n_tokens: int, seed: int) -> str:
-        """At most ``n_tokens`` more, drawn as the model would have them (temperature 1)."""
+    def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
+        """At most ``n_tokens`` after each prompt, as the model would have them: temperature 1, prompt i with seed i."""
 
 
 def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
@@ -134,9 +135,9 @@ class _Own:
         """As `Scorer.nats`."""
         return _sums(self._model, rows, self.vocab_size, self._model.out_head.weight.device)
 
-    def write(self, prompt: str, n_tokens: int, seed: int) -> str:
+    def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
         """As `Writer.write`."""
-        return generate(self._model, self._tokenizer, prompt, n_tokens, Sampling(temperature=1, seed=seed))
+        return list(generate_many(self._model, self._tokenizer, prompts, n_tokens, Sampling(temperature=1, seed=0)))
 
 
 class _Foreign:
@@ -171,8 +172,11 @@ class _Foreign:
         """As `Scorer.nats`."""
         return _sums(self._logits, rows, self.vocab_size, self._model.device)
 
-    def write(self, prompt: str, n_tokens: int, seed: int) -> str:
-        """As `Writer.write`; the prompt is cut on the left so that all fits the context."""
+    def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
+        """As `Writer.write`; prompts are cut on the left so that all fits the context."""
+        return [self._write(prompt, n_tokens, seed) for seed, prompt in enumerate(prompts)]
+
+    def _write(self, prompt: str, n_tokens: int, seed: int) -> str:
         from transformers import GenerationConfig
 
         n_tokens = min(n_tokens, self.context_length // 2)

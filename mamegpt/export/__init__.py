@@ -22,6 +22,7 @@ from mamegpt.export.to_gguf import GgufType, check_gguf, refuse_impossible, writ
 from mamegpt.export.to_hf import check_hf, write_hf
 from mamegpt.files import atomic_directory
 from mamegpt.layouts import LAYOUTS, native_layout
+from mamegpt.messages import translated
 from mamegpt.pretrained import Pretrained
 
 __all__ = ["ExportReport", "Target", "all_targets", "export_model"]
@@ -112,8 +113,8 @@ def export_model(
             with busy(f"loading {target} again and comparing"):
                 found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
             gates[target] = found
-            say(target, table([(gate.name, f"{'ok' if gate.passed else 'FAILED'}  {gate.found}") for gate in found]))
-            if failed := [f"{gate.name}: {gate.found}" for gate in found if not gate.passed]:
+            say(target, table([gate.row() for gate in found]))
+            if failed := [f"{gate.name}: {translated(gate.found, part=True)}" for gate in found if not gate.passed]:
                 raise ExportError(f"{out} was not written: as {target}, loaded again, {'; '.join(failed)}")
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
     return ExportReport(out, files, gates, time.perf_counter() - begin)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mamegpt.generation import stream_ids
+from mamegpt.messages import translated
 from mamegpt.models import LanguageModel
 from mamegpt.prompts import PROMPTS
 from mamegpt.stories import stories
@@ -49,6 +50,11 @@ class Gate:
     name: str
     passed: bool
     found: str
+
+    def row(self) -> tuple[str, str]:
+        """Name and outcome, this in the user's language."""
+        outcome = translated("ok" if self.passed else "FAILED", part=True)
+        return self.name, f"{outcome}  {translated(self.found, part=True)}"
 
 
 @dataclass(frozen=True)
@@ -143,10 +149,10 @@ def greedy_gate(
         worst = max(worst, gap)
         ties += gap <= 2 * tolerance
     n = len(found_ids)
-    text = f"{n_equal} of {n} prompts go on with the same {cases.n_new} tokens"
+    found = f"{n_equal} of {n} prompts go on with the same {cases.n_new} tokens"
     if n_equal < n:
-        text += f", {ties} part at a tie; logits {worst:.1e} apart there at most ({2 * tolerance:.1e} allowed)"
-    return Gate(name, n_equal + ties == n, text)
+        found = f"{found}, {ties} part at a tie; logits {worst:.1e} apart there at most ({2 * tolerance:.1e} allowed)"
+    return Gate(name, n_equal + ties == n, found)
 
 
 def text_gates(cases: Cases, found_ids: list[list[int]], decoded: list[str], must_agree: bool) -> list[Gate]:
@@ -161,11 +167,11 @@ def text_gates(cases: Cases, found_ids: list[list[int]], decoded: list[str], mus
 
     def gate(name: str, equal: list[bool], what: str) -> Gate:
         n = len(equal)
-        where = f"{cases.source} and {len(NASTY_TEXTS)} odd ones"
-        text = f"{sum(equal):,} of {n:,} texts {what} ({sum(equal) / n:.1%}; {where})"
+        share = f"{sum(equal) / n:.1%}"
+        found = f"{sum(equal):,} of {n:,} texts {what} ({share}; {cases.source} and {len(NASTY_TEXTS)} odd ones)"
         if not all(equal):
-            text += f", not {cases.texts[equal.index(False)][:30]!r}"
-        return Gate(name, all(equal) or not must_agree, text)
+            found = f"{found}, not {cases.texts[equal.index(False)][:30]!r}"
+        return Gate(name, all(equal) or not must_agree, found)
 
     return [
         gate("tokenizer", same, "give SentencePiece's ids"),

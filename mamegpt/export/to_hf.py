@@ -123,7 +123,7 @@ def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Gate]:
 
     def close(name: str, what: str) -> Gate:
         apart = found[f"{name}_difference"]
-        return Gate(name, apart <= tolerance, f"{what} {apart:.1e} apart at most ({tolerance:.1e} allowed)")
+        return Gate(name, apart <= tolerance, f"{what}: {apart:.1e} apart at most ({tolerance:.1e} allowed)")
 
     return [
         Gate("weights", not odd_keys, f"missing or left over: {', '.join(odd_keys[:3]) or 'none'}, in {names}"),

@@ -13,73 +13,37 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import heapq
-import io
 import os
-import random
-import re
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import sentencepiece
 
 from mamegpt.errors import ConfigError, TokenizerError
 from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.tokenizer.model_file import Piece, read_pieces, read_settings, round_scores
+from mamegpt.tokenizer.training import Corpus, ModelType, collect, train_model
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 __all__ = [
-    "MAX_LINE_BYTES",
-    "Piece",
     "StreamDecoder",
     "Tokenizer",
     "TokenizerReport",
-    "TokenizerSettings",
     "check_characters",
-    "cut_line",
     "train_tokenizer",
 ]
 
-ModelType = Literal["bpe", "unigram"]
-PieceKind = Literal["normal", "unknown", "control", "user_defined", "unused", "byte"]
-
-MAX_LINE_BYTES = 4192
-"""SentencePiece's trainer drops longer lines (bytes of UTF-8), with no more than a warning."""
-
-_TRAINER_SETTINGS: dict[str, Any] = {
-    "normalization_rule_name": "identity",
-    "add_dummy_prefix": False,
-    "remove_extra_whitespaces": False,
-    "allow_whitespace_only_pieces": True,  # a run of spaces is one piece
-    "byte_fallback": True,
-    "split_digits": True,
-    # The space has a piece even if the text has none: spelt in bytes it would be decoded as U+2581.
-    "required_chars": "\u2581",
-    "unk_id": 0,
-    "bos_id": 1,
-    "eos_id": 2,
-    "pad_id": 3,
-    "max_sentence_length": MAX_LINE_BYTES,
-    "minloglevel": 2,  # errors only, and those are raised
-}
 _MAX_THREADS = 128  # of the trainer
 _N_FIXED_PIECES = 4 + 256
 _N_MEASURED_CHARACTERS = 1_000_000
-_SCORE_STEPS = 64  # unigram scores become multiples of 1 / 64
-
-# Training text is cut at these and does not contain them. SentencePiece drops every line with U+2585 (its
-# mark for unknown characters), reads U+2581 as a space, and a piece with a tab or a line break would spoil
-# the .vocab file. In a text to encode they are spelt in byte pieces.
-_BREAKS = re.compile("[\x00\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029\u2581\u2585]+")
-_SENTENCE_END = re.compile("[。！？]+[」』）]*")
-_CLAUSE_END = re.compile("、")
 
 
 # ---------------------------------------------------------------- training
@@ -138,12 +102,12 @@ def train_tokenizer(
         refuse_existing(model_path)
         refuse_existing(vocab_path)
 
-    corpus = _collect([documents] if isinstance(documents, str) else documents, max_characters)
+    corpus = collect(map(_checked, [documents] if isinstance(documents, str) else documents), max_characters)
     if not corpus.lines:
         raise TokenizerError(f"no text to train {model_path} on: every document is empty or blank")
-    proto = _train(corpus.lines, vocab_size, model_type, character_coverage, n_threads)
+    proto = train_model(corpus.lines, vocab_size, model_type, character_coverage, n_threads)
     if model_type == "unigram":
-        proto = _round_scores(proto)
+        proto = round_scores(proto)
     tokenizer = Tokenizer(proto, model_path)
 
     with atomic_write(vocab_path) as file:
@@ -164,28 +128,6 @@ def train_tokenizer(
         characters_per_token=characters_per_token,
         byte_fallback_rate=byte_fallback_rate,
     )
-
-
-def cut_line(line: str, max_bytes: int = MAX_LINE_BYTES) -> list[str]:
-    """Cut ``line`` into parts of at most ``max_bytes`` (4 or more) of UTF-8 whose concatenation is ``line``.
-
-    Each cut is at the last sentence end (。！？ and the 」』） after it) that fits, else at the last 、, else
-    between two characters.
-    """
-    parts, start = [], 0
-    while len(line) - start > max_bytes // 4:  # a shorter rest fits, whatever its characters are
-        window = line[start : start + max_bytes + 1]
-        n_fitting = len(window.encode()[:max_bytes].decode(errors="ignore"))
-        if n_fitting == len(window):
-            break
-        for boundary in (_SENTENCE_END, _CLAUSE_END):
-            ends = [match.end() for match in boundary.finditer(window) if match.end() <= n_fitting]
-            if ends:
-                n_fitting = ends[-1]
-                break
-        parts.append(line[start : start + n_fitting])
-        start += n_fitting
-    return [*parts, line[start:]]
 
 
 def _check_settings(
@@ -212,39 +154,9 @@ def _output_paths(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{stem}.model"), out.with_name(f"{stem}.vocab")
 
 
-@dataclass
-class _Corpus:
-    """Lines the trainer can take, and what became of the text they are from (in characters)."""
-
-    lines: list[str]
-    n_read: int
-    n_used: int
-    n_lines_split: int
-
-
-def _collect(documents: Iterable[str], max_characters: int | None) -> _Corpus:
-    """Read ``documents`` once and keep an even sample of their lines, in their order.
-
-    Each line draws a number and the lines with the lowest stay, so memory is bounded by ``max_characters``
-    and no line is likelier than another (Efraimidis and Spirakis, 2006, with equal weights).
-    """
-    draw = random.Random(0).random
-    kept: list[tuple[float, int, str]] = []  # a heap with the highest draw on top
-    n_read = n_used = n_lines = n_lines_split = 0
-    for document in documents:
-        check_characters(document)
-        n_read += len(document)
-        for line in _BREAKS.split(document):
-            parts = cut_line(line)
-            n_lines_split += len(parts) > 1
-            for part in filter(str.strip, parts):
-                n_lines += 1
-                n_used += len(part)
-                heapq.heappush(kept, (-draw(), n_lines, part))
-                while max_characters is not None and n_used > max_characters:
-                    n_used -= len(heapq.heappop(kept)[2])
-    lines = [part for _, _, part in sorted(kept, key=lambda entry: entry[1])]
-    return _Corpus(lines, n_read, n_used, n_lines_split)
+def _checked(text: str) -> str:
+    check_characters(text)
+    return text
 
 
 def check_characters(text: str) -> None:
@@ -258,44 +170,7 @@ def check_characters(text: str) -> None:
         ) from error
 
 
-def _train(lines: Sequence[str], vocab_size: int, model_type: str, character_coverage: float, n_threads: int) -> bytes:
-    """SentencePiece's trainer on ``lines``; returns the model file's content.
-
-    Lines go in as long as they may be. No piece joins punctuation to words anyway (the trainer does not mix
-    scripts), so cutting at sentence ends takes time for nothing: benchmarks/bench_tokenizer_training.py.
-    """
-    written = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=written,
-            vocab_size=vocab_size,
-            model_type=model_type,
-            character_coverage=character_coverage,
-            # The file records this number, and BPE gains nothing by it: 1 gives the same file everywhere.
-            num_threads=n_threads if model_type == "unigram" else 1,
-            # Unigram only. A fifth of SentencePiece's default: a third less time, the same compression.
-            seed_sentencepiece_size=max(200_000, 10 * vocab_size),
-            **_TRAINER_SETTINGS,
-        )
-    except RuntimeError as error:
-        raise TokenizerError(_explain(str(error), vocab_size)) from error
-    return written.getvalue()
-
-
-def _explain(message: str, vocab_size: int) -> str:
-    """The trainer's own error, as what to do about it."""
-    if found := re.search(r"Vocabulary size too high .*<= (\d+)", message):
-        return f"vocab_size {vocab_size} is too large for this text; use at most {found[1]}, or more text"
-    if found := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
-        return (
-            f"vocab_size {vocab_size} is too small for this text's different characters; use more than "
-            f"{found[1]}, or a lower character_coverage (0.995, 0.98)"
-        )
-    return f"SentencePiece cannot train on this text: {' '.join(message.split())}"
-
-
-def _measure(tokenizer: Tokenizer, corpus: _Corpus, n_threads: int) -> tuple[float, float]:
+def _measure(tokenizer: Tokenizer, corpus: Corpus, n_threads: int) -> tuple[float, float]:
     """(characters per token, share of byte tokens other than the line feed) on lines evenly spread."""
     step = max(1, corpus.n_used // _N_MEASURED_CHARACTERS)
     texts = [line + "\n" for line in corpus.lines[::step]]
@@ -310,34 +185,6 @@ def _measure(tokenizer: Tokenizer, corpus: _Corpus, n_threads: int) -> tuple[flo
 # ---------------------------------------------------------------- a trained tokenizer
 
 
-class Piece(NamedTuple):
-    """One entry of the vocabulary, as the model file has it; U+2581 in ``text`` stands for a space."""
-
-    text: str
-    score: float
-    kind: PieceKind
-
-
-@dataclass(frozen=True)
-class TokenizerSettings:
-    """How a model was made, as far as a text's tokens depend on it.
-
-    ``charsmap`` is SentencePiece's compiled normalisation table, empty for ``normalizer`` "identity".
-    """
-
-    model_type: str  # "unigram", "bpe", "word" or "char"
-    normalizer: str
-    charsmap: bytes
-    add_dummy_prefix: bool
-    remove_extra_whitespaces: bool
-    byte_fallback: bool
-
-    @property
-    def is_lossless(self) -> bool:
-        """Whether ``decode(encode(text)) == text`` for every text without U+2581."""
-        return self.byte_fallback and not self.charsmap and not self.remove_extra_whitespaces
-
-
 class Tokenizer:
     """A SentencePiece model: text to ids and back. ``path`` is the file it is from."""
 
@@ -349,7 +196,7 @@ class Tokenizer:
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
-            self.settings = _read_settings(model)
+            self.settings = read_settings(model)
             self._processor.LoadFromSerializedProto(model)
         except (RuntimeError, ValueError, LookupError, struct.error) as error:
             raise TokenizerError(f"{path} is not a whole SentencePiece model; train or copy it again") from error
@@ -394,7 +241,7 @@ class Tokenizer:
     def pieces(self) -> list[Piece]:
         """The whole vocabulary, by id."""
         try:
-            return [_read_piece(self._model, *span) for number, *span in _fields(self._model) if number == 1]
+            return read_pieces(self._model)
         except (ValueError, LookupError, struct.error) as error:
             raise TokenizerError(f"{self.path} has a piece that cannot be read; train or copy it again") from error
 
@@ -529,104 +376,3 @@ codecs.register_error(_EACH_BYTE, _replace_each_byte)
 
 def _id_or_none(token: int) -> int | None:
     return token if token >= 0 else None
-
-
-# ---------------------------------------------------------------- the model file
-#
-# A protocol-buffers message (sentencepiece_model.proto). Reading the dozen fields that matter takes less
-# than a dependency on protobuf would.
-
-_PIECE_KINDS: dict[int, PieceKind] = {
-    1: "normal",
-    2: "unknown",
-    3: "control",
-    4: "user_defined",
-    5: "unused",
-    6: "byte",
-}
-_MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-
-
-def _fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
-    """(field number, where its value begins, where it ends) for each field of ``message[start:end]``."""
-    end = len(message) if end is None else end
-    while start < end:
-        key, start = _varint(message, start)
-        number, wire_type = key >> 3, key & 7
-        if wire_type == 0:
-            stop = _varint(message, start)[1]
-        elif wire_type == 1:
-            stop = start + 8
-        elif wire_type == 2:
-            length, start = _varint(message, start)
-            stop = start + length
-        elif wire_type == 5:
-            stop = start + 4
-        else:
-            raise ValueError(f"wire type {wire_type} at byte {start}")
-        if stop > end:
-            raise ValueError(f"field {number} at byte {start} is cut off")
-        yield number, start, stop
-        start = stop
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """(value, position after it) of the number at ``at``: seven bits a byte, the lowest first."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _read_piece(model: bytes, start: int, end: int) -> Piece:
-    text, score, kind = "", 0.0, 1
-    for number, a, b in _fields(model, start, end):
-        if number == 1:
-            text = model[a:b].decode()
-        elif number == 2:
-            (score,) = struct.unpack("<f", model[a:b])
-        elif number == 3:
-            kind = _varint(model, a)[0]
-    return Piece(text, score, _PIECE_KINDS[kind])
-
-
-def _read_settings(model: bytes) -> TokenizerSettings:
-    """The trainer's and the normaliser's part; raises ValueError if one is not there."""
-    parts = {number: _spans(model, start, end) for number, start, end in _fields(model) if number in (2, 3)}
-    if parts.keys() != {2, 3}:
-        raise ValueError("no trainer or normaliser settings")
-    trainer, normalizer = parts[2], parts[3]
-
-    def number_of(fields: dict[int, tuple[int, int]], number: int, default: int) -> int:
-        return _varint(model, fields[number][0])[0] if number in fields else default
-
-    return TokenizerSettings(
-        model_type=_MODEL_TYPES.get(number_of(trainer, 3, 1), "unknown"),
-        normalizer=model[slice(*normalizer.get(1, (0, 0)))].decode(),
-        charsmap=model[slice(*normalizer.get(2, (0, 0)))],
-        add_dummy_prefix=bool(number_of(normalizer, 3, 1)),
-        remove_extra_whitespaces=bool(number_of(normalizer, 4, 1)),
-        byte_fallback=bool(number_of(trainer, 35, 0)),
-    )
-
-
-def _spans(model: bytes, start: int, end: int) -> dict[int, tuple[int, int]]:
-    return {number: (a, b) for number, a, b in _fields(model, start, end)}
-
-
-def _round_scores(model: bytes) -> bytes:
-    """Round each piece's score to a multiple of 1/64.
-
-    Then sums of scores are exact in 32 and in 64 bits alike, and the `tokenizers` library, which adds in 64,
-    breaks ties as SentencePiece does.
-    """
-    rounded = bytearray(model)
-    for number, start, end in _fields(model):
-        if number == 1 and 2 in (piece := _spans(model, start, end)):
-            (score,) = struct.unpack_from("<f", model, piece[2][0])
-            struct.pack_into("<f", rounded, piece[2][0], round(score * _SCORE_STEPS) / _SCORE_STEPS)
-    return bytes(rounded)

@@ -1,0 +1,169 @@
+"""Commands of training: all of it at once, what the machine can do, what it will cost, and the training itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from mamegpt import __version__
+from mamegpt.config import Logger, TrainConfig
+from mamegpt.console import INTERRUPTED, answering, busy, sparkline, table
+from mamegpt.errors import ConfigError
+from mamegpt.messages import translated
+from mamegpt.presets import Recipe, Size, preset
+from mamegpt.run_files import CONFIG_FILE, REPORT_FILE
+
+__all__ = ["demo", "doctor", "plan", "train"]
+
+
+def demo(
+    data: str = "",
+    keyword: str = "",
+    out: Path = Path("demo"),
+    seconds: float = 60.0,
+    vocab_size: int = 0,
+    seed: int = 42,
+) -> int:
+    """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
+
+    Args:
+        data: Text to learn (file, folder or Hub data set); if empty, the built-in stories 豆物語.
+        keyword: With --data: learn only documents with this word.
+        out: Folder for everything that is made; a number is added if it exists.
+        seconds: Seconds of training.
+        vocab_size: Pieces of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
+        seed: Fixes everything random.
+    """
+    from mamegpt.demo import demo as show
+
+    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
+
+
+def doctor(json: bool = False) -> None:
+    """What this machine can do, and what mamegpt would choose on it.
+
+    Args:
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.machine import facts
+
+    with answering(json) as answer:
+        found = facts(Path())
+        answer(
+            {"mamegpt": __version__, **dict(found)},
+            f"mamegpt {__version__}",
+            table([(name, translated(value, part=True)) for name, value in found]),
+            "next: mamegpt demo, or mamegpt plan --minutes 10",
+        )
+
+
+def plan(
+    minutes: float | None = None,
+    data: str = "",
+    split: str = "train",
+    tokenizer: str = "",
+    vocab_size: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    cluster: str = "",
+    json: bool = False,
+) -> None:
+    """What training will cost and be worth on this machine: it is measured for some seconds, nothing is trained.
+
+    Args:
+        minutes: Time there is for training (default: 10).
+        data: Text to learn (as for train), to see how long it takes and how often it will be read.
+        split: Split of the data.
+        tokenizer: SentencePiece model for that text; without one, 1.66 characters a token are assumed.
+        vocab_size: Pieces of the tokenizer, if there is none yet (0: 16,000).
+        device: Where to compute; auto takes CUDA if there is one, else the CPU.
+        cluster: Instead, reckon for 8 to 1,024 devices: a100, h100, h200, or a TOML file that describes a cluster.
+        json: Print one line of JSON instead of a table.
+    """
+    if cluster:
+        from mamegpt.cluster import plan_cluster
+
+        if minutes is not None or data or tokenizer or vocab_size or device != "auto":
+            raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
+        planned = plan_cluster(cluster)
+        with answering(json) as answer:
+            answer(planned.to_dict(), planned.table())
+        return
+    from mamegpt.plan import make_plan
+
+    with answering(json) as answer:
+        with busy("measuring"):
+            made = make_plan(
+                minutes=10.0 if minutes is None else minutes, data=data, split=split, tokenizer=tokenizer,
+                vocab_size=vocab_size, device=device,
+            )  # fmt: skip
+        answer(made.to_dict(), made.table(), f"next: {made.next_command(data, tokenizer)}")
+
+
+def train(
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = preset(),  # noqa: B008  (frozen)
+    size: Size = "5m",
+    recipe: Recipe = "mame",
+    resume: Path | None = None,
+    resume_intact: bool = False,
+    log: tuple[Logger, ...] = (),
+    report: bool = False,
+    json: bool = False,
+) -> int:
+    """Train a model on text, or go on with a run that was stopped.
+
+    Args:
+        size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
+        recipe: mame, or seed for the model and the training of the original training.py.
+        resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
+        resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
+        log: Write the figures also for these loggers (in the run's folder; trackio has a place of its own).
+        report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
+        json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
+    """
+    if recipe == "seed" and size != "5m":
+        raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
+    if resume_intact and resume is None:
+        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+    from mamegpt.loggers import logger
+    from mamegpt.report import report as write_report
+    from mamegpt.report.live import live_report
+    from mamegpt.terminal import json_lines, terminal
+    from mamegpt.trainer import train as fit
+
+    if resume is not None:
+        asked, default = config.on_bad_loss, preset(size, recipe)
+        if dataclasses.replace(config, on_bad_loss=default.on_bad_loss) != default:
+            raise ConfigError("--resume takes every setting but --on-bad-loss from the run; leave the others out")
+        config = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
+        if asked != default.on_bad_loss:
+            config = dataclasses.replace(config, on_bad_loss=asked)
+    elif config.init_from:
+        from mamegpt.initial import with_shape_of_start
+
+        if size != "5m":
+            raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
+        config = with_shape_of_start(config, recipe)
+    with answering(json) as answer:
+        watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
+        result = fit(config, resume=resume is not None, intact=resume_intact, watchers=watchers)
+        if not result.is_main:
+            return INTERRUPTED if result.interrupted else 0
+        facts = {
+            "event": "interrupted" if result.interrupted else "done", "run": str(result.out), "step": result.step,
+            "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
+        }  # fmt: skip
+        if result.interrupted:
+            answer(facts, f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+            return INTERRUPTED
+        if report:
+            write_report([result.out], result.out / REPORT_FILE)
+        answer(
+            facts,
+            f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}",
+            f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
+            f'next: mamegpt generate --model {result.out} --prompt "日本の"',
+        )
+    return 0
