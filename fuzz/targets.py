@@ -266,7 +266,7 @@ def _tokenizer_json(tokenizer: Any) -> bytes:
 def _strings(data: bytes) -> None:
     from mamegpt import text
     from mamegpt.corpus.edits import EDITS, edit
-    from mamegpt.corpus.folding import fold_fast
+    from mamegpt.corpus.folding import Searchable, fold_fast
 
     try:
         raw = data.decode("utf-8", "surrogatepass")
@@ -279,7 +279,7 @@ def _strings(data: bytes) -> None:
     title, body = text.parse_wiki40b(raw)
     assert not any(marker in body for marker in ("_START_ARTICLE_", "_START_PARAGRAPH_"))
     list(text.parse_articles(text.format_article(title, body).split("\n")))
-    text.dedup_key(raw)
+    Searchable(raw).key()
     assert fold_fast(raw) == text.fold(raw)
     edit(raw, EDITS)
 

@@ -8,12 +8,13 @@ import json
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mamegpt import __version__
 from mamegpt.console import n_cells, pad
+from mamegpt.corpus.folding import Searchable
 from mamegpt.corpus.keyset import KeySet
 from mamegpt.corpus.origin import Origin, forget_origins, write_origins
 from mamegpt.corpus.readers import Batch, Schema, describe, read_file
@@ -24,7 +25,7 @@ from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import refuse_existing
 from mamegpt.messages import translated
 from mamegpt.sources import GUESS, SourceFile, find_files
-from mamegpt.text import folded_key, format_article, normalise
+from mamegpt.text import format_article, normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]
 
@@ -105,6 +106,8 @@ def extract(
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, and `DataError` if
     the corpus cannot be read or nothing in it matches.
     """
+    import stringzilla  # whose hash is in the keys that an interrupted run has written
+
     out, start_s = Path(out), time.perf_counter()
     topic = Topic((topic,)) if isinstance(topic, str) else topic
     if out.is_dir():
@@ -117,7 +120,7 @@ def extract(
     if on_start:
         on_start(_what(files, schema))
     try:
-        with stepwise(out, [__version__, repr(topic), repr(schema), out.suffix]) as work:
+        with stepwise(out, [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]) as work:
             report = _run(files, topic, schema, out, work, on_progress)
             if not report.kept:
                 work.forget()
@@ -171,7 +174,8 @@ def _run(
     on_progress: Callable[[int, int], None] | None,
 ) -> ExtractReport:
     """Write what is kept of all files that an earlier run has not done."""
-    nothing = dict.fromkeys(topic.patterns, 0)
+    patterns = topic.patterns
+    nothing = dict.fromkeys(patterns, 0)
     report = ExtractReport(out, hits=dict(nothing), documents=dict(nothing))
     inputs = hashlib.sha256()  # of all that the output depends on up to now
     if work.state is not None:
@@ -188,6 +192,7 @@ def _run(
     for done, file in enumerate(files[report.resumed :], report.resumed + 1):
         inputs.update(_identity(file))
         for batch, judged in _judged(file, topic, schema):
+            written = list[str]()
             before, report.read = report.read, report.read + batch.n_read
             report.drop("no keyword", batch.n_read - len(judged) - sum(batch.dropped.values()))
             for reason, count in batch.dropped.items():
@@ -196,19 +201,20 @@ def _run(
                 if verdict.reason:
                     report.drop(verdict.reason)
                     continue
-                key = int.from_bytes(folded_key(verdict.folded)[:8], "little")
-                if not seen.add(key):
+                if not seen.add(verdict.key):
                     report.drop("duplicate")
                     continue
-                keys.write(key.to_bytes(8, "little"))
+                keys.write(verdict.key.to_bytes(8, "little"))
                 article = format_article(title, verdict.text)
                 record = {"id": f"{file.name}#{number}", "title": title, "text": verdict.text}
-                text.write((json.dumps(record, ensure_ascii=False) + "\n" if as_json else article).encode())
-                _count(report, topic, verdict, len(article))
+                written.append(json.dumps(record, ensure_ascii=False) + "\n" if as_json else article)
+                _count(report, patterns, verdict, len(article))
+            text.write("".join(written).encode())
             if on_progress and report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
                 on_progress(report.read, report.kept)
         if done < len(files):
             work.step({"inputs": inputs.hexdigest(), "report": asdict(report) | {"out": "", "resumed": done}})
+    text.flush()  # it is read again if it becomes parquet
     if on_progress:
         on_progress(report.read, report.kept)
     return report
@@ -220,15 +226,15 @@ def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Ba
         judged = []
         for number, title, text in batch.records:
             title = normalise(title)
-            judged.append((number, title, topic.judge(title, normalise(text).strip("\n"))))
+            judged.append((number, title, topic.judge(title, Searchable(text))))
         yield batch, judged
 
 
-def _count(report: ExtractReport, topic: Topic, verdict: Verdict, n_characters: int) -> None:
+def _count(report: ExtractReport, patterns: Sequence[str], verdict: Verdict, n_characters: int) -> None:
     """Add a kept document."""
     report.kept += 1
     report.n_characters += n_characters
-    for pattern, hits in zip(topic.patterns, verdict.hits, strict=True):
+    for pattern, hits in zip(patterns, verdict.hits, strict=True):
         report.hits[pattern] += hits
         report.documents[pattern] += hits > 0
 

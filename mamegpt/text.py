@@ -1,8 +1,7 @@
-"""Pure functions on strings: cleaning, keyword match, duplicates, Wiki-40B markers, the article format, JSON."""
+"""Pure functions on strings: cleaning, keyword match, Wiki-40B markers, the article format, JSON."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
@@ -11,9 +10,7 @@ from typing import Any
 
 __all__ = [
     "UNTITLED",
-    "dedup_key",
     "fold",
-    "folded_key",
     "format_article",
     "is_heading",
     "matches",
@@ -27,7 +24,7 @@ __all__ = [
 UNTITLED = "無題"  # what Japanese calls a work without a title
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_MARKER = re.compile("(_START_ARTICLE_|_START_SECTION_|_START_PARAGRAPH_|_NEWLINE_)")
+_MARKER = re.compile("_(?:NEWLINE|START_(?:SECTION|PARAGRAPH|(ARTICLE)))_")
 
 
 def normalise(text: str, form: str = "nfc") -> str:
@@ -66,17 +63,6 @@ def matches(text: str, folded_keyword: str) -> bool:
     return folded_keyword in fold(text)
 
 
-def dedup_key(text: str) -> bytes:
-    """Return 16 bytes that are equal for texts differing only in width, case and white space (BLAKE2b)."""
-    return folded_key(fold(text))
-
-
-def folded_key(folded: str) -> bytes:
-    """Return the `dedup_key` of a text that `fold` was applied to already."""
-    bare = "".join(folded.split())
-    return hashlib.blake2b(bare.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def parse_wiki40b(raw: str) -> tuple[str, str]:
     """Split a row of Wiki-40B into ``(title, text)``; a row without markers is ``("", raw)``.
 
@@ -84,16 +70,15 @@ def parse_wiki40b(raw: str) -> tuple[str, str]:
     line feeds or not. In the text each section heading and each paragraph begins a line of its own; there is
     no blank line, no marker and no title.
     """
-    before, *rest = _MARKER.split(raw)
-    if not rest:
+    parts = _MARKER.split(raw)
+    if len(parts) == 1:
         return "", raw
-    title, lines = "", before.split("\n")
-    for marker, piece in zip(rest[::2], rest[1::2], strict=True):
-        piece_lines = piece.strip("\n").split("\n")
-        if marker == "_START_ARTICLE_" and not title:
-            title = piece_lines.pop(0).strip()
-        lines += piece_lines
-    return title, "\n".join(line for line in lines if line.strip())
+    title, pieces = "", parts[::2]
+    for number, marker in enumerate(parts[1::2], 1):
+        if marker and not title:
+            title, _, pieces[number] = pieces[number].strip("\n").partition("\n")
+            title = title.strip()
+    return title, "\n".join(filter(str.strip, "\n".join(pieces).split("\n")))
 
 
 def parse_json(text: str | bytes) -> Any:

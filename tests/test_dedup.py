@@ -16,16 +16,19 @@ from mamegpt.corpus.dedup import (
     NearDuplicates,
     RepeatedLines,
 )
+from mamegpt.corpus.folding import Searchable
 from mamegpt.stories import stories
-from mamegpt.text import dedup_key
+from mamegpt.text import normalise
 
 STORIES = [text for _, text in stories(seed=7, n=60)]
 LINE = "三十字をこえる一行は、ほかの文書にもう一度出てきたら、くり返しとして取り除かれます。"
 
 
-@given(st.text())
-def test_the_key_is_the_one_of_extract(text):
-    assert Folded(text).key == dedup_key(text)
+@given(st.lists(st.sampled_from("がﾞか゛ｶﾞ ｶ　AａÅ…㍿\n\x85\x01"), max_size=3).map("".join), st.text(max_size=2))
+def test_the_same_texts_are_duplicates_in_extract(text, other):
+    for a, b in ((text, other), (text, normalise(text, "nfkc")), (text, f"\u2028{text} ")):
+        equal = Folded(normalise(a)).key == Folded(normalise(b)).key
+        assert equal == (Searchable(a).key() == Searchable(b).key())
 
 
 def test_duplicates_whatever_the_width_and_space():

@@ -81,6 +81,12 @@ def test_the_output_is_a_source_that_gives_itself(corpus, tmp_path):
     assert (report.read, report.kept) == (3, 3)
 
 
+@pytest.mark.parametrize("name", ["few.txt", "few.jsonl", "few.parquet"])
+def test_all_that_is_kept_is_in_the_file_however_little_it_is(corpus, tmp_path, name):
+    report = extract(corpus, "train", "ファミコン", tmp_path / name)
+    assert len(list(read_documents(tmp_path / name))) == report.kept == 3
+
+
 def test_progress_comes_every_thousand_documents(tmp_path):
     source = tmp_path / "many.jsonl"
     source.write_text("".join(f'{{"text": "京都{i}"}}\n' for i in range(2500)), encoding="utf-8")

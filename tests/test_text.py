@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from mamegpt.text import (
     UNTITLED,
-    dedup_key,
     fold,
     format_article,
     is_heading,
@@ -72,12 +71,6 @@ def test_keyword_matches_whatever_the_width_and_case(keyword, text, found):
 def test_fold_is_idempotent_and_blind_to_width(text):
     assert fold(fold(text)) == fold(text)
     assert fold(unicodedata.normalize("NFKC", text)) == fold(text)
-
-
-def test_dedup_key_ignores_width_case_and_space_only():
-    assert dedup_key("ﾌｧﾐｺﾝ は\n　Good") == dedup_key("ファミコンは ＧＯＯＤ")
-    assert dedup_key("ファミコンは") != dedup_key("ファミコンが")
-    assert len(dedup_key("\ud800")) == 16
 
 
 @pytest.mark.parametrize("around", ["", "\n", "\n\n"])

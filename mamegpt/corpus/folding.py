@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["REGULAR", "fold_fast", "parts", "unusual"]
+__all__ = ["REGULAR", "Searchable", "fold_fast", "parts", "unusual"]
 
 REGULAR = (
     range(0x3400, 0xA640), range(0xAC00, 0xF900), range(0x12000, 0x16100), range(0x17000, 0x1B000),
@@ -29,29 +29,77 @@ Tangut and their neighbours, what is unassigned."""
 SHORT = 64
 """Texts of fewer characters are folded directly; the table would not pay."""
 
-_OTHER = 0xFFFF
-"""In the table: not simple, or more than one 16-bit unit. U+FFFF itself is no character, and counts as this."""
+_SPACES = "\x85\u1680\u2028\u2029"
+"""White space outside ASCII that `fold` does not turn into a space."""
+
+_CONTROLS = (*range(0x09), *range(0x0E, 0x1C))
+"""Below the space, and no white space."""
+
+_OTHER = 0
+"""In the table: not simple, changed by `normalise`, or more than one 16-bit unit."""
+
+
+class Searchable:
+    """A text as `normalise` leaves it (``text``), with what `fold` makes of it in UTF-16, to count in and to compare.
+
+    For nearly all texts one look-up in a table shows that `normalise` leaves them alone, and folds them.
+    """
+
+    def __init__(self, text: str) -> None:
+        from stringzilla import Str
+
+        self._units = _units(text)
+        if self._units is None:
+            text = normalise(text)
+            self._units = _units(text)
+        self.text = text
+        self._folded = Str(fold(text).encode("utf-16-le") if self._units is None else self._units.data.cast("B"))
+
+    def count(self, folded_keyword: str) -> int:
+        """How often a keyword that was folded is in the folded text, without overlaps."""
+        needle = folded_keyword.encode("utf-16-le", "surrogatepass")
+        n, at = 0, self._folded.find(needle)
+        while at >= 0:
+            odd = at % 2  # from the middle of one unit to the middle of another
+            n += not odd
+            at = self._folded.find(needle, at + (1 if odd else len(needle)))
+        return n
+
+    def key(self) -> int:
+        """64 bits of a hash, equal for texts that differ in width, case and white space only."""
+        from stringzilla import hash
+
+        if self._units is None:
+            return int(hash("".join(fold(self.text).split()).encode("utf-16-le")))
+        return int(hash(self._units[self._units > ord(" ")].data.cast("B")))
 
 
 def fold_fast(text: str) -> str:
     """Return ``fold(text)``."""
     if text.isascii():
         return text.lower()
-    if len(text) < SHORT:
-        return fold(text)
+    units = _units(text) if len(text) >= SHORT else None
+    return fold(text) if units is None else str(units.tobytes(), "utf-16-le")
+
+
+def _units(text: str) -> npt.NDArray[np.uint16] | None:
+    """``fold(text)`` in 16-bit units, None unless `normalise` leaves it alone and its code points fold alone."""
     import numpy as np
 
     table, longer = _table()
-    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
-    folded = table[units]
-    if folded.max() == _OTHER:
+    try:
+        units = np.frombuffer(text.encode("utf-16-le"), "<u2")
+    except UnicodeEncodeError:
+        return None
+    folded = table.take(units)
+    if np.count_nonzero(folded) < len(folded):
         characters = [chr(unit) for unit in np.unique(units[folded == _OTHER]).tolist()]
         if not all(character in longer for character in characters):
-            return fold(text)
+            return None
         for character in characters:
             text = text.replace(character, longer[character])
-        folded = table[np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")]
-    return str(folded.tobytes(), "utf-16-le", "surrogatepass")
+        folded = table.take(np.frombuffer(text.encode("utf-16-le"), "<u2"))
+    return folded
 
 
 def parts(text: str) -> frozenset[str]:
@@ -109,22 +157,25 @@ def _is_simple(character: str) -> bool:
 def _table() -> tuple[npt.NDArray[np.uint16], dict[str, str]]:
     """What each 16-bit unit of UTF-16 folds to, (65,536,), and what folds to several.
 
-    A leading surrogate stands for 1,024 code points; it is left alone if all of them are plain.
+    A leading surrogate stands for 1,024 code points; it is left alone if all of them are plain. What `normalise`
+    changes is in neither, so that texts in them are normalised; and of what is, white space is not above U+0020.
     """
     import numpy as np
 
-    table = np.arange(1 << 16, dtype=np.uint16)
+    table = np.arange(1 << 16, dtype="<u2")
     longer = {}
     for character in _folds():
         code, folded = ord(character), fold(character)
         if code >= 1 << 16:
             table[0xD800 + ((code - 0x10000) >> 10)] = _OTHER
             continue
-        single = len(folded) == 1 and folded < "\U00010000" and _is_simple(character)
-        table[code] = ord(folded) if single else _OTHER
-        if not single and _is_simple(character):
+        simple = _is_simple(character) and normalise(character) == character
+        single = len(folded) == 1 and folded < "\U00010000"
+        table[code] = ord(folded) if single and simple else _OTHER
+        if simple and not single:
             longer[character] = folded
-    simple = {
+    table[[*_CONTROLS, *map(ord, _SPACES)]] = _OTHER
+    in_table = {
         c: folded for c, folded in longer.items() if all(c < "\U00010000" and table[ord(c)] == ord(c) for c in folded)
     }
-    return table, simple
+    return table, in_table

@@ -17,6 +17,7 @@ from mamegpt.files import write_json
 __all__ = ["Stepwise", "stepwise"]
 
 STATE = "state.json"
+BUFFER_BYTES = 1 << 20
 
 
 class Stepwise:
@@ -38,7 +39,7 @@ class Stepwise:
 
     def open(self, name: str) -> IO[bytes]:
         """A file to append to; what was written to it after the last step is gone."""
-        file = (self.folder / name).open("ab")
+        file = (self.folder / name).open("ab", BUFFER_BYTES)
         file.truncate(self._lengths.get(name, 0))
         file.seek(0, os.SEEK_END)  # an appending file goes on telling its old end
         self._files[name] = file

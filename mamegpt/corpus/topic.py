@@ -7,9 +7,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
+from operator import add
 from typing import Literal
 
-from mamegpt.corpus.folding import fold_fast
+from mamegpt.corpus.folding import Searchable, fold_fast
 from mamegpt.corpus.prefilter import needles
 from mamegpt.errors import ConfigError
 from mamegpt.text import fold
@@ -23,13 +24,13 @@ CONTEXT_CHARACTERS = 24
 class Verdict:
     """``reason`` is "" if the document is kept; then ``hits`` are counted by pattern, and ``text`` is what to keep.
 
-    ``folded`` is ``fold(text)``.
+    ``key`` is equal for texts that differ in width, case and white space only (`Searchable.key`).
     """
 
     reason: str
     hits: tuple[int, ...] = ()
     text: str = ""
-    folded: str = ""
+    key: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,26 @@ class Topic:
             return known
         return [sorted({needle for group in known for needle in group})] if len(known) == len(self.patterns) else []
 
-    def judge(self, title: str, text: str) -> Verdict:
-        """Say whether a document, normalised, is of this topic, and what of it is to be kept."""
-        body = "" if self.title_only else text
-        folded_title, folded_body = fold_fast(title), fold_fast(body)
-        in_title = self._count(title, folded_title)
-        hits = tuple(a + b for a, b in zip(in_title, self._count(body, folded_body), strict=True))
+    def judge(self, title: str, document: Searchable) -> Verdict:
+        """Say whether a document is of this topic, and what of it is to be kept; ``title`` is normalised."""
+        text = document.text.strip("\n")
+        folded_title = fold_fast(title)
+        in_title = [folded_title.count(keyword) for keyword in self._keywords] + self._expressions(title)
+        hits = tuple(in_title)
+        if not self.title_only:
+            in_text = [document.count(keyword) for keyword in self._keywords] + self._expressions(text)
+            hits = tuple(map(add, in_title, in_text))
         if not (any if self.match == "any" else all)(hits):
             return Verdict("no keyword")
         if sum(hits) < self.min_hits:
             return Verdict("too few hits")
-        if any(word in folded_title or word in folded_body for word in self._exclude):
+        if any(word in folded_title or (not self.title_only and document.count(word)) for word in self._exclude):
             return Verdict("excluded")
         if not text.strip():
             return Verdict("empty")
         if self.window is not None and not any(in_title):
-            text = self._window(text, folded_body)
-        return Verdict("", hits, text, folded_body if text is body else fold_fast(text))
+            document = Searchable(text := self._window(text))
+        return Verdict("", hits, text, document.key())
 
     def contexts(self, title: str, text: str) -> Iterator[str]:
         """Yield each hit in a document, marked >>so<<, with what stands before and after it in its line."""
@@ -114,15 +118,18 @@ class Topic:
                 right = after[:CONTEXT_CHARACTERS] + "…" * (len(after) > CONTEXT_CHARACTERS)
                 yield f"{left}>>{line[start:end]}<<{right}"
 
-    def _count(self, text: str, folded: str) -> list[int]:
-        """How often each pattern is in a text."""
-        by_keyword = [folded.count(keyword) for keyword in self._keywords]
-        return by_keyword + [sum(1 for _ in pattern.finditer(text)) for pattern in self._regex]
+    def _expressions(self, text: str) -> list[int]:
+        """How often each regular expression is in a text."""
+        return [sum(1 for _ in pattern.finditer(text)) for pattern in self._regex]
 
-    def _window(self, text: str, folded: str) -> str:
+    def _window(self, text: str) -> str:
         """The lines with a hit and their neighbours. Folding leaves line feeds where they are, and makes none."""
         lines = text.split("\n")
-        hit = {i for i, line in enumerate(folded.split("\n")) if any(keyword in line for keyword in self._keywords)}
+        hit = {
+            i
+            for i, line in enumerate(fold_fast(text).split("\n"))
+            if any(keyword in line for keyword in self._keywords)
+        }
         starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
         for pattern in self._regex:
             for found in pattern.finditer(text):
