@@ -11,6 +11,7 @@ from mamegpt.errors import ConfigError
 from mamegpt.extract import extract
 from mamegpt.files import atomic_write
 from mamegpt.generation import Sampling, generate
+from mamegpt.messages import translated
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained
 from mamegpt.sources import read_texts
@@ -71,22 +72,13 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
 
     say("5/5  export")
     exported = export_pretrained(str(result.out), out / "hf")
-    quality = result.quality
-    say(
-        "",
-        "made:",
-        table(
-            [
-                ("text", text),
-                ("tokenizer", str(report.path)),
-                ("run", f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)"),
-                ("quality", f"{quality.bits_per_character:.3f} bits per character" if quality else "not validated"),
-                ("model", f"{exported.out} (loads in transformers)"),
-            ]
-        ),
-        "",
-        f'next: mamegpt generate --model {exported.out} --prompt "{prompts[-1]}" --temperature 0.7',
-    )
+    run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
+    bits = result.quality and result.quality.bits_per_character
+    quality = translated("not validated" if bits is None else f"{bits:.3f} bits per character", part=True)
+    model = translated(f"{exported.out} (loads in transformers)", part=True)
+    made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", model)]
+    say("", "made:", table(made), "")
+    say(f'next: mamegpt generate --model {exported.out} --prompt "{prompts[-1]}" --temperature 0.7')
     return 0
 
 

@@ -117,7 +117,7 @@ def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Gate]:
     tolerance = TOLERANCE * cases.scale
     odd_keys = [f"{name}: {key}" for name, keys in found["odd_keys"].items() for key in keys]
     apart = torch.stack([(found_logits - cases.logits).abs().max() for found_logits in logits.values()]).max().item()
-    names = " and ".join(layout.weight_files)
+    names = ", ".join(layout.weight_files)
     must_agree = tokenizer.settings.is_lossless
     written = prompt + generate(cases.model, tokenizer, prompt, n_pipeline)
 
