@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mamegpt.distributed import World
 from mamegpt.models import blocks
 
-__all__ = ["empty_parts", "no_sync", "read_parts", "spread", "whole", "whole_tensor", "write_parts"]
+__all__ = ["empty_parts", "no_sync", "own_copy", "read_parts", "spread", "whole", "whole_tensor", "write_parts"]
 
 
 def spread(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
@@ -72,8 +72,16 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors, every process its share, into a folder that is there. All processes call it together."""
+def own_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which training does not change; of tensors that are shared out, of the shares here."""
+    from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+    plainly = StagingOptions(False, False, False, False)
+    return cast(dict[str, Tensor], DefaultStager(plainly).stage(dict(tensors)))
+
+
+def write_parts(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
+    """Write tensors, every process its share, into a folder. All processes call it together, and talk in ``group``."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -81,6 +89,7 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         save(
             dict(tensors),
             storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            process_group=group,
             no_dist=not dist.is_initialized(),
         )
 
