@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
 
 from mamegpt import distributed
@@ -35,7 +36,7 @@ from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import own_tensors, stored_tensors
 from mamegpt.optim import Optimizer
-from mamegpt.spread import empty_parts, read_parts, write_parts
+from mamegpt.spread import empty_parts, own_copy, read_parts, write_parts
 from mamegpt.text import parse_json
 
 __all__ = [
@@ -76,7 +77,8 @@ class Saver:
 
     One is written at a time. A write that failed is raised by the next call, and at the latest by `wait`; of one that
     is complete ``on_saved(step, path)`` is told then, in the caller's thread of the main process. All processes have
-    one: only the main process's writes, but with ``parts`` all write what they hold, and wait for it.
+    one and call it at the same steps: only the main process's writes, but with ``parts`` all write what they hold, and
+    their threads speak with each other in a group of their own.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Saver:
     ) -> None:
         self.folder, self.keep, self.parts, self.world, self.on_saved = folder, keep, parts, world, on_saved
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._group = distributed.group_for_a_thread(world) if parts else None
         self._pending: tuple[int, Future[Path]] | None = None
 
     def save(self, model: nn.Module, optimizer: Optimizer, state: State) -> float:
@@ -91,23 +94,27 @@ class Saver:
         begin = time.perf_counter()
         self.wait()
         if self.parts:
-            path = save_parts(self.folder, model, optimizer, state, keep=self.keep, is_main=self.world.is_main)
-            if self.on_saved and self.world.is_main:
-                self.on_saved(state.step, path)
-            return time.perf_counter() - begin
-        if not self.world.is_main:
+            parts = {name: own_copy(tensors) for name, tensors in _parts(model, optimizer).items()}
+            done = self._thread.submit(
+                _write_parts, self.folder, parts, state, self.keep, self.world.is_main, self._group
+            )
+        elif self.world.is_main:
+            model_tensors, optimizer_tensors = (
+                {name: tensor.clone() for name, tensor in tensors.items()}
+                for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
+            )
+            done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep)
+        else:
             return 0.0
-        model_tensors, optimizer_tensors = (
-            {name: tensor.clone() for name, tensor in tensors.items()}
-            for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
-        )
-        done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep)
         self._pending = state.step, done
         return time.perf_counter() - begin
 
     def poll(self) -> None:
-        """As `wait`, if there is nothing to wait for."""
-        if self._pending is not None and self._pending[1].done():
+        """As `wait`, if there is nothing to wait for; with parts, in any process."""
+        if self._pending is None:
+            return
+        writing = not self._pending[1].done()
+        if not (distributed.any_process(writing, self.world.device) if self.parts else writing):
             self.wait()
 
     def wait(self) -> None:
@@ -116,7 +123,7 @@ class Saver:
         if pending is not None:
             step, done = pending
             path = done.result()
-            if self.on_saved:
+            if self.on_saved and self.world.is_main:
                 self.on_saved(step, path)
 
     def __enter__(self) -> Saver:
@@ -142,32 +149,44 @@ def save_parts(folder: Path, model: nn.Module, optimizer: Optimizer, state: Stat
 
     Raises `OutputError` in all of them if one cannot.
     """
+    return _write_parts(folder, _parts(model, optimizer), state, keep, is_main, None)
+
+
+def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+    parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
+    return {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
+
+
+def _write_parts(
+    folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, is_main: bool,
+    group: ProcessGroup | None,
+) -> Path:  # fmt: skip
     path = folder / f"step-{state.step:08d}"
     staging = folder / f".{path.name}.parts.partial"
-    parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
-    parts = {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
-    if is_main:
-        for name in parts:
-            (staging / name).mkdir(parents=True)
-    distributed.barrier()
     try:
         for name, tensors in parts.items():
-            write_parts(staging / name, tensors)
+            write_parts(staging / name, tensors, group)
     except CheckpointException as error:
         if is_main:
-            shutil.rmtree(staging)
+            shutil.rmtree(staging, ignore_errors=True)
         reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
         raise OutputError(f"{path} cannot be written ({_first_line(reason)}); {MAKE_ROOM}") from None
-    if is_main:
-        with atomic_directory(path, overwrite=True) as partial:
-            for name in parts:
-                (staging / name).rename(partial / name)
-            names = sorted(file.relative_to(partial).as_posix() for file in partial.glob("*/*"))
-            files = {name: sha256_file(partial / name) for name in names}
-            _write_state(partial, dataclasses.replace(state, files=files))
-        staging.rmdir()
-        _rotate(folder, keep)
-    distributed.barrier()
+    is_complete = not is_main
+    try:
+        if is_main:
+            with atomic_directory(path, overwrite=True) as partial:
+                for name in parts:
+                    (staging / name).rename(partial / name)
+                names = sorted(file.relative_to(partial).as_posix() for file in partial.glob("*/*"))
+                files = {name: sha256_file(partial / name) for name in names}
+                _write_state(partial, dataclasses.replace(state, files=files))
+            staging.rmdir()
+            _rotate(folder, keep)
+            is_complete = True
+    finally:
+        failed = distributed.any_process(not is_complete, torch.device("cpu"), group)
+    if failed:
+        raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
     return path
 
 

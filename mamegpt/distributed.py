@@ -19,7 +19,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from mamegpt.errors import ConfigError
 
-__all__ = ["World", "any_process", "barrier", "from_main", "join", "pick_device", "started_again", "sum_over_processes"]
+__all__ = ["World", "any_process", "barrier", "from_main", "group_for_a_thread", "join", "pick_device", "started_again",
+           "sum_over_processes"]  # fmt: skip
 
 
 _GROUPS = itertools.count()
@@ -72,18 +73,23 @@ def started_again() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
+def group_for_a_thread(world: World) -> dist.ProcessGroup | None:
+    """A second group of all processes, over gloo: what a thread says in it does not mix with what training says."""
+    return dist.new_group(backend="gloo") if world.size > 1 else None
+
+
+def sum_over_processes(value: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
     """Add a tensor over all processes, in place, and return it."""
     if dist.is_initialized():
-        dist.all_reduce(value)
+        dist.all_reduce(value, group=group)
     return value
 
 
-def any_process(value: bool, device: torch.device) -> bool:
+def any_process(value: bool, device: torch.device, group: dist.ProcessGroup | None = None) -> bool:
     """Whether ``value`` is true in at least one process."""
     if not dist.is_initialized():
         return value
-    return bool(sum_over_processes(torch.tensor(float(value), device=device)).item())
+    return bool(sum_over_processes(torch.tensor(float(value), device=device), group).item())
 
 
 def from_main(value: int, world: World) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["FastDropout", "use_fast_dropout"]
@@ -18,7 +19,7 @@ LEVELS = 1 << 16
 
 
 class FastDropout(nn.Module):
-    """`nn.Dropout` (Srivastava et al. 2014) on a CPU, with the rate rounded to sixteen bits."""
+    """`nn.Dropout` (Srivastava et al. 2014), on a CPU with the rate rounded to sixteen bits."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -27,6 +28,8 @@ class FastDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(...) -> (...): while training a share ``p`` of the values is zero, the others are larger by 1 / (1 - p)."""
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p, self.training)
         if not self.training or self.threshold == 0:
             return x
         return x.masked_fill(self._dropped(x.shape), 0.0) * (LEVELS / (LEVELS - self.threshold))
@@ -41,7 +44,7 @@ class FastDropout(nn.Module):
 
 
 def use_fast_dropout(model: nn.Module) -> None:
-    """Put a `FastDropout` in the place of each `nn.Dropout` inside a model on the CPU."""
+    """Put a `FastDropout` in the place of each `nn.Dropout` inside a model."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):

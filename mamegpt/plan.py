@@ -18,7 +18,7 @@ from mamegpt.distributed import pick_device
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.machine import has_bf16, peak_memory
 from mamegpt.messages import translated
-from mamegpt.models import build_model
+from mamegpt.models import LanguageModel, blocks, build_model
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.shards import is_shards, open_shards
 from mamegpt.sources import read_texts
@@ -216,7 +216,8 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     for size in SIZES:
         config = preset(size)
         n_parameters, flops = operations(config, vocab_size)
-        held_bytes = state_bytes(config, n_parameters, device)
+        copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # of a GPU's, the host holds it
+        held_bytes = state_bytes(config, n_parameters, device) + copy_bytes
         start = time.perf_counter()
         if costs and start - begin + probe_s_per_flop * flops > seconds:
             costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
@@ -227,7 +228,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
         else:
             step_s = seconds_per_step(config, vocab_size, device, [(precision, False)])[0]
         tokens_per_s = config.batch_size * config.context_length / step_s
-        costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device), measured=True))
+        costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device) + copy_bytes, measured=True))
         flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops
         other_bytes = costs[-1].memory_bytes - held_bytes
     return cast(Precision, precision), costs
@@ -237,6 +238,22 @@ def state_bytes(config: TrainConfig, n_parameters: int, device: torch.device) ->
     """Memory that grows with the model: parameters with their gradients and averages, and activations."""
     tokens = micro_batch(config, config.batch_size, device) * config.context_length
     return PARAMETER_BYTES * n_parameters + ACTIVATION_BYTES * tokens * config.n_layers * config.emb_dim
+
+
+def saved_bytes(config: TrainConfig, vocab_size: int) -> int:
+    """Of a checkpoint, and of the copy that a thread writes it from while training goes on.
+
+    Each weight and its two averages in float32; what Muon learns has one.
+    """
+    model = _without_memory(config, vocab_size)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    n_muon = sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2) if config.optimizer == "muon" else 0
+    return 12 * n_parameters - 4 * n_muon
+
+
+def _without_memory(config: TrainConfig, vocab_size: int) -> LanguageModel:
+    with torch.device("meta"):
+        return build_model(config.architecture, config.model(vocab_size))
 
 
 def _rounded(number: float) -> int:
@@ -250,8 +267,7 @@ def operations(config: TrainConfig, vocab_size: int) -> tuple[int, int]:
     Six for each weight of a matrix product (all matrices but the embedding table), and 6 T C a layer for attention's
     two products with a causal mask.
     """
-    with torch.device("meta"):
-        model = build_model(config.architecture, config.model(vocab_size))
+    model = _without_memory(config, vocab_size)
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
     table = 0 if config.tie_embeddings else vocab_size * config.emb_dim
     attention = 6 * config.n_layers * config.context_length * config.emb_dim

@@ -43,14 +43,13 @@ def product_dtype(precision: Precision) -> torch.dtype | None:
 class SummedLoss(nn.Module):
     """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel.
 
-    On the CPU the model's dropout layers are replaced by those of `dropout`.
+    The model's dropout layers are replaced by those of `dropout`.
     """
 
     def __init__(self, model: LanguageModel, precision: Precision, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
-        if model.out_head.weight.device.type == "cpu":
-            use_fast_dropout(model)
+        use_fast_dropout(model)
         self.product_dtype = product_dtype(precision)
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 

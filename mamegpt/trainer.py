@@ -39,14 +39,14 @@ from mamegpt.files import write_json
 from mamegpt.initial import start_from
 from mamegpt.machine import hardware, peak_memory, summary
 from mamegpt.metrics import Metrics
-from mamegpt.models import LanguageModel, build_model
+from mamegpt.models import LanguageModel, build_model, initialise_again
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
 from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
 from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
-from mamegpt.spread import no_sync, spread, whole, whole_tensor
+from mamegpt.spread import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
 from mamegpt.terminal import terminal
 from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Watcher, watching
@@ -106,15 +106,21 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         config = settled(run, tokenizer.vocab_size, world)
 
         torch.manual_seed(config.seed)
-        model = build_model(config.architecture, config.model(tokenizer.vocab_size)).to(world.device)
-        starts_from = bool(config.init_from) and checkpoint.latest(run / CHECKPOINTS) is None
-        if starts_from:
-            start_from(model, config.init_from)
+        with birthplace(config.sharding, world) as place:
+            model = build_model(config.architecture, config.model(tokenizer.vocab_size))
+        if place.type != "meta":
+            model.to(world.device)
         if config.activation_checkpointing:
             recompute_blocks(model)
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         n_parameters = sum(p.numel() for p in model.parameters())
         summed_loss = spread(summed_loss, model, config.sharding, world)
+        starts_from = bool(config.init_from) and checkpoint.latest(run / CHECKPOINTS) is None
+        with ByShares():  # type: ignore[no-untyped-call]
+            if place.type == "meta":
+                initialise_again(config.architecture, model)
+            if starts_from:
+                start_from(model, config.init_from)
         optimizer = build_optimizer(model, config)
         fresh = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
         distributed.barrier()  # all have looked for a checkpoint

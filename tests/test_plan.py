@@ -8,9 +8,11 @@ import pytest
 import torch
 from little import Little, run_mamegpt
 
+from mamegpt import checkpoint, scaling
 from mamegpt import plan as plan_module
-from mamegpt import scaling
 from mamegpt.errors import ConfigError, DataError
+from mamegpt.models import build_model
+from mamegpt.optim import OPTIMIZERS, build_optimizer
 from mamegpt.plan import Corpus, Cost, Plan, make_plan, measure, measure_corpus, operations
 from mamegpt.presets import SIZES, preset
 from mamegpt.shards import open_shards
@@ -32,6 +34,27 @@ def test_operations_are_those_of_the_matrix_products() -> None:
     assert flops == 6 * (inner + 16_000 * 128) + 6 * 4 * 256 * 128
     tied = dataclasses.replace(config, tie_embeddings=True)
     assert operations(tied, 16_000)[1] == flops  # the head is a matrix product, whoever owns its weight
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_what_a_checkpoint_takes_is_what_is_in_its_files(optimizer: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(preset("1m"), optimizer=optimizer)
+    model = build_model(config.architecture, config.model(500))
+    made = build_optimizer(model, config)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step()
+    path = checkpoint.save(tmp_path, model, made, checkpoint.State(1, 0.0, "", "", ""), keep=1)
+    n_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    assert plan_module.saved_bytes(config, 500) == pytest.approx(n_bytes, rel=0.01)
+
+
+def test_on_the_cpu_memory_counts_the_copy_that_a_checkpoint_is_written_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "peak_memory", lambda _: 1_000_000_000)
+    monkeypatch.setattr(plan_module, "seconds_per_step", lambda *arguments: [1.0] * len(arguments[-1]))
+    cpu = torch.device("cpu")
+    for cost in measure(500, cpu, seconds=60.0)[1]:
+        assert cost.memory_bytes == 1_000_000_000 + plan_module.saved_bytes(preset(cost.size), 500)
 
 
 def test_sizes_that_do_not_fit_into_the_time_are_reckoned_from_the_last_that_did() -> None:

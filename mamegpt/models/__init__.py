@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "own_tensors", "stored_tensors"]
+__all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "initialise_again", "own_tensors",
+           "stored_tensors"]  # fmt: skip
 
 
 class LanguageModel(nn.Module):
@@ -28,36 +29,43 @@ class LanguageModel(nn.Module):
         raise NotImplementedError
 
 
-def _custom_gpt(sizes: ModelConfig) -> LanguageModel:
+def _custom_gpt(sizes: ModelConfig) -> nn.Module:
     from mamegpt.models.modeling_custom_gpt import GPTModel
 
-    return cast(LanguageModel, initialise(GPTModel(sizes), sizes.n_layers))  # type: ignore[arg-type]  # the sizes are frozen
+    return GPTModel(sizes)  # type: ignore[arg-type]  # the sizes are frozen
 
 
-def initialise(model: nn.Module, n_layers: int) -> nn.Module:
+def _custom_gpt_weights(model: nn.Module) -> None:
     """GPT-2's initial weights (Radford et al. 2019, section 2.3): N(0, 0.02), narrower where blocks add up.
 
     PyTorch's own embeddings, N(0, 1), cost a tenth of the loss in a short run (docs/log.md).
     """
+    n_layers = len(blocks(model))
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             adds_up = name.endswith(("att.proj.weight", "ff.layers.2.weight"))
             nn.init.normal_(parameter, std=0.02 / (2 * n_layers) ** 0.5 if adds_up else 0.02)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
-    return model
 
 
-def _qwen3(sizes: ModelConfig) -> LanguageModel:
-    from mamegpt.models import qwen3
+def _qwen3(sizes: ModelConfig) -> nn.Module:
+    from mamegpt.models.qwen3 import Qwen3
 
-    return cast(LanguageModel, qwen3.initialise(qwen3.Qwen3(sizes)))  # type: ignore[arg-type]  # the sizes are frozen
+    return Qwen3(sizes)  # type: ignore[arg-type]  # the sizes are frozen
 
 
-ARCHITECTURES: dict[str, Callable[[ModelConfig], LanguageModel]] = {
-    "custom-gpt": _custom_gpt,
-    "qwen3": _qwen3,
+def _qwen3_weights(model: nn.Module) -> None:
+    from mamegpt.models.qwen3 import Qwen3, initialise
+
+    initialise(cast(Qwen3, model))
+
+
+ARCHITECTURES: dict[str, tuple[Callable[[ModelConfig], nn.Module], Callable[[nn.Module], None]]] = {
+    "custom-gpt": (_custom_gpt, _custom_gpt_weights),
+    "qwen3": (_qwen3, _qwen3_weights),
 }
+"""How each is built, and its initial weights, which replace those that PyTorch's layers give themselves."""
 
 
 def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
@@ -65,7 +73,21 @@ def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"--architecture {architecture} is not known; choose from {', '.join(ARCHITECTURES)}")
     sizes.validate(architecture)
-    return ARCHITECTURES[architecture](sizes)
+    build, initialise = ARCHITECTURES[architecture]
+    model = build(sizes)
+    initialise(model)
+    return cast(LanguageModel, model)
+
+
+def initialise_again(architecture: str, model: LanguageModel) -> None:
+    """Fill a model as `build_model` does, from the same random numbers: one built on the meta device, say.
+
+    Layers give themselves weights (and tables) in ``reset_parameters``, in the order in which they were built.
+    """
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()  # type: ignore[operator]
+    ARCHITECTURES[architecture][1](model)
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

@@ -97,7 +97,12 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Begin with ones."""
+        nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width), in the type of ``x``: autocast hands over bfloat16 beside float32 weights."""
@@ -180,9 +185,15 @@ class Body(nn.Module):
         self.dropout = nn.Dropout(sizes.drop_rate)
         self.layers = nn.ModuleList(Block(sizes, layer) for layer in range(sizes.n_layers))
         self.norm = RMSNorm(sizes.emb_dim, sizes.norm_eps)
-        _, head_dim, _ = own_sizes(sizes)
-        table = rope_table(sizes.context_length, head_dim, sizes.rope_theta)
+        _, self.head_dim, _ = own_sizes(sizes)
+        self.rope_theta = sizes.rope_theta
+        table = torch.empty(2, sizes.context_length, self.head_dim // 2)
         self.register_buffer("rope", table, persistent=False)  # not in files: transformers has no such key
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill the table of positions."""
+        self.rope.copy_(rope_table(self.rope.shape[1], self.head_dim, self.rope_theta))
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T) -> (B, T, C)."""
@@ -239,7 +250,7 @@ def _share_the_embedding(_model: nn.Module, state: dict[str, Tensor], prefix: st
         errors.append(f"{head} is not {embedding}, though the two are to be tied")
 
 
-def initialise(model: Qwen3) -> Qwen3:
+def initialise(model: Qwen3) -> None:
     """Initial weights: matrices N(0, 1/fan_in), but zero where a branch joins the residual and in an untied head.
 
     So every block begins as the identity and the first guess is uniform (Zhang et al. 2019, "Fixup"; Yang et al.
@@ -252,4 +263,3 @@ def initialise(model: Qwen3) -> Qwen3:
             nn.init.normal_(parameter, std=EMBEDDING_STD)
         elif parameter.ndim == 2:
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
-    return model
