@@ -4,7 +4,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import socket
 import threading
 from pathlib import Path
 
@@ -25,10 +24,7 @@ pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this PyTorch ha
 
 def launcher(n: int, *options: str) -> list[str]:
     """The words that start ``mamegpt`` in ``n`` processes that know each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = ["--nproc-per-node", str(n), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    place = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(n)]  # at a port that is free
     return ["-m", "torch.distributed.run", *place, *options, "-m", "mamegpt"]
 
 
