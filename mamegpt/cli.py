@@ -68,13 +68,17 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     asks_help = is_japanese() and not {"-h", "--help"}.isdisjoint(arguments)
     try:
         with _SWITCHES, without_fillers() if asks_help else contextlib.nullcontext():
+            prog = None
+            if isinstance(command, dict) and arguments and arguments[0] in command:
+                # To choose among all, tyro imports typeguard, which takes longer than to parse one.
+                prog, command, arguments = f"mamegpt {arguments[0]}", command[arguments[0]], arguments[1:]
             if isinstance(command, dict):
                 command = {name: in_user_language(one) for name, one in command.items()}
                 code = tyro.extras.subcommand_cli_from_dict(
                     command, prog="mamegpt", description=_description(), args=arguments, config=PARSING
                 )
             else:
-                code = tyro.cli(in_user_language(command), args=arguments, config=PARSING)
+                code = tyro.cli(in_user_language(command), prog=prog, args=arguments, config=PARSING)
     except MamegptError as error:
         _fail(str(error))
     except OSError as error:

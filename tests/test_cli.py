@@ -321,3 +321,10 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
     *_, words, after = printed.splitlines()
     assert words.split()[0] == words.split()[1]
     assert after == f"next: mamegpt train --data {stories_txt} --tokenizer {stories_model} --out runs/first"
+
+
+def test_a_mistake_in_a_command_leads_to_the_help_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["extract", "--keywrod", "京都"])
+    assert ended.value.code == 2
+    assert "mamegpt extract --help" in capsys.readouterr().err

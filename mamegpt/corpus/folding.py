@@ -93,7 +93,7 @@ def _units(text: str) -> npt.NDArray[np.uint16] | None:
         return None
     folded = table.take(units)
     if np.count_nonzero(folded) < len(folded):
-        characters = [chr(unit) for unit in np.unique(units[folded == _OTHER]).tolist()]
+        characters = set(map(chr, units[folded == _OTHER].tolist()))
         if not all(character in longer for character in characters):
             return None
         for character in characters:
@@ -111,11 +111,7 @@ def parts(text: str) -> frozenset[str]:
 @functools.cache
 def unusual() -> dict[str, frozenset[str]]:
     """The `parts` of every code point that is not plain, ASCII letters excepted."""
-    return {
-        character: parts(character)
-        for character, folded in _folds().items()
-        if not (character.isascii() and character.isalpha()) and (folded != character or character in _joining())
-    }
+    return {character: parts(character) for character in _folds() if not (character.isascii() and character.isalpha())}
 
 
 @functools.cache
@@ -164,12 +160,12 @@ def _table() -> tuple[npt.NDArray[np.uint16], dict[str, str]]:
 
     table = np.arange(1 << 16, dtype="<u2")
     longer = {}
-    for character in _folds():
-        code, folded = ord(character), fold(character)
+    for character, folded in _folds().items():
+        code = ord(character)
         if code >= 1 << 16:
             table[0xD800 + ((code - 0x10000) >> 10)] = _OTHER
             continue
-        simple = _is_simple(character) and normalise(character) == character
+        simple = normalise(character) == character and _is_simple(character)
         single = len(folded) == 1 and folded < "\U00010000"
         table[code] = ord(folded) if single and simple else _OTHER
         if simple and not single:

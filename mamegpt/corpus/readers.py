@@ -145,10 +145,10 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
         starts = itertools.accumulate((group.num_rows for group in groups), initial=0)
 
         def read(group: int, start: int) -> Iterator[Batch]:
+            if needles and _pages_are_known(metadata, group, columns[0]):
+                yield from _search_pages(path, metadata, group, columns, start, needles, batch_rows)
+                return
             with open_parquet(path, metadata) as part:
-                if needles and _pages_are_known(metadata, group, columns[0]):
-                    yield from _search_pages(path, part, group, columns, start, needles, batch_rows)
-                    return
                 for batch in part.iter_batches(batch_rows, row_groups=[group], columns=columns):
                     yield _parquet_batch(batch.select(columns), start, needles)
                     start += batch.num_rows
@@ -208,29 +208,30 @@ def _chunk(metadata: Any, group: int, name: str) -> tuple[Any, Any]:
 
 
 def _search_pages(
-    path: Path, part: Any, group: int, columns: list[str], start: int, needles: Sequence[Sequence[bytes]], n_rows: int
+    path: Path, metadata: Any, group: int, columns: list[str], start: int, needles: Sequence[Sequence[bytes]], size: int
 ) -> Iterator[Batch]:
-    """Yield a row group's rows that may be wanted, from the bytes of its pages, at most ``n_rows`` rows at a time."""
+    """Yield a row group's rows that may be wanted, from the bytes of its pages, at most ``size`` at a time."""
     import numpy as np
 
     from mamegpt.corpus.prefilter import rows_with_any
 
-    titles, in_titles = None, [np.zeros(part.metadata.row_group(group).num_rows, bool)] * len(needles)
+    titles, in_titles = None, [np.zeros(metadata.row_group(group).num_rows, bool)] * len(needles)
     if columns[1:]:
-        titles = part.read_row_group(group, columns=columns[1:])[columns[1]].combine_chunks()
+        with open_parquet(path, metadata) as part:
+            titles = part.read_row_group(group, columns=columns[1:])[columns[1]].combine_chunks()
         in_titles = [rows_with_any(titles, some) for some in needles]
     at = 0
     with path.open("rb") as file:
-        for page in read_pages(file, *_chunk(part.metadata, group, columns[0])):
+        for page in read_pages(file, *_chunk(metadata, group, columns[0])):
             here = slice(at, at + page.n_rows)
             found = [page.with_any(some) | inside[here] for some, inside in zip(needles, in_titles, strict=True)]
             wanted = np.logical_and.reduce(found)
-            for first in range(0, page.n_rows, n_rows) if wanted.any() else ():
-                rows = (np.flatnonzero(wanted[first : first + n_rows]) + first).tolist()
+            for first in range(0, page.n_rows, size) if wanted.any() else ():
+                rows = (np.flatnonzero(wanted[first : first + size]) + first).tolist()
                 records = [
                     (start + at + i, *_record(titles[at + i].as_py() if titles else "", page.text(i))) for i in rows
                 ]
-                yield Batch(min(n_rows, page.n_rows - first), records)
+                yield Batch(min(size, page.n_rows - first), records)
             if not wanted.any():
                 yield Batch(page.n_rows, [])
             at += page.n_rows
