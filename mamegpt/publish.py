@@ -18,6 +18,7 @@ from mamegpt.files import refuse_existing, sha256_file
 from mamegpt.generation import generate
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
+from mamegpt.messages import translated
 from mamegpt.metrics import Metrics
 from mamegpt.models import build_model
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
@@ -75,8 +76,10 @@ def push(out: Path, repository: str, *, dry_run: bool) -> str:
     )
     if dry_run:
         card = (out / "README.md").read_text(encoding="utf-8")
-        return f"would go to {repository}, as one commit {COMMIT_MESSAGE!r}:\n{listed}\n\nREADME.md:\n\n{card}"
-    return f"{listed}\nuploaded to {upload(out, repository, COMMIT_MESSAGE)}"
+        what = translated(f"would go to {repository}, as one commit {COMMIT_MESSAGE!r}:")
+        return f"{what}\n{listed}\n\nREADME.md:\n\n{card}"
+    uploaded = translated(f"uploaded to {upload(out, repository, COMMIT_MESSAGE)}")
+    return f"{listed}\n{uploaded}"
 
 
 def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:

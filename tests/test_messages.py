@@ -29,7 +29,7 @@ from mamegpt.sampling import Sampling
 SECTIONS = json.loads((ROOT / "mamegpt/locale/ja.json").read_text(encoding="utf-8"))
 CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
 IN_CLI = {"{}: {}; check the space and permissions there, or choose another place"}
-BUILT = {"reading {}{}: {}", "hits, {}"}
+BUILT = {"reading {}{}: {}", "hits, {}", "wrote {} in {} s, going on after {} files of an earlier run"}
 """Messages that functions make and others print."""
 
 
