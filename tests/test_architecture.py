@@ -21,7 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "nothing of ours": {"", "corpus", "corpus.characters", "corpus.clean_steps", "corpus.keyset", "corpus.parallel",
                         "corpus.parquet_pages", "dropout", "errors", "evaluation.share", "export.verify_gguf",
                         "export.verify_hf", "loss", "machine", "messages", "models.modeling_custom_gpt", "models.qwen3",
-                        "one_token", "prompts", "report.chart", "run_files", "scaling", "text"},
+                        "one_token", "prompts", "report.chart", "run_files", "scaling", "shared_muon", "text"},
     "words and files": {"config", "console", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
                         "corpus.folding", "corpus.wiki_dump", "distributed", "evaluation.card", "files", "hub",
                         "sampling", "stories"},
