@@ -3,7 +3,7 @@
 With shares, the weights of a block are gathered just before its forward and its backward pass and dropped after each;
 gradients are summed and scattered in every micro-batch. Both are PyTorch's own; so are the parts of a checkpoint that
 every process writes for itself (torch.distributed.checkpoint, as safetensors). What the optimizers add: AdamW nothing,
-Muon the products of its Newton-Schulz steps, for which each matrix's momentum is gathered (by DTensor) at every step.
+Muon one way to a matrix's owner and back (see `mamegpt.shared_muon`).
 """
 
 from __future__ import annotations

@@ -163,6 +163,44 @@ def test_muon_learns_the_same_with_shares(config: TrainConfig, tmp_path: Path) -
     assert found[1] == pytest.approx(found[0], rel=3e-3)  # Newton-Schulz in bfloat16 magnifies the order of sums
 
 
+SHARED_MUON = """
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from mamegpt.distributed import join
+from mamegpt.shared_muon import SharedMuon
+
+SHAPES = [(16, 16), (48, 16), (16, 48), (17, 5), (2, 8)]  # some rows or matrices are left for nobody
+
+def train(kind, place):
+    random = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(place(torch.randn(shape, generator=random))) for shape in SHAPES]
+    optimizer = kind(weights, lr=0.02, weight_decay=0.1)
+    for _ in range(3):
+        for weight in weights[1:] + weights[:1]:
+            weight.grad = place(torch.randn(weight.shape, generator=random))
+        optimizer.step()
+    return weights
+
+with join("cpu") as world:
+    mesh = init_device_mesh("cpu", (world.size,))
+    shared = train(SharedMuon, lambda whole: distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None))
+    for mine, its in zip(shared, train(torch.optim.Muon, lambda whole: whole), strict=True):
+        assert torch.equal(mine.full_tensor(), its)
+    print("the same")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 4])
+def test_muon_of_shares_is_muon_of_wholes_bit_for_bit(tmp_path: Path, n: int) -> None:
+    script = tmp_path / "shared_muon.py"
+    script.write_text(SHARED_MUON, encoding="utf-8")
+    assert finish(*launcher(n)[:-2], str(script)).count("the same") == n
+
+
 ONE_BAD_STEP = """
 import math
 from mamegpt.cli import main

@@ -12,6 +12,7 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import FINAL_LR_FACTOR, OPTIMIZERS, build_optimizer, lr_factor
+from mamegpt.shared_muon import orthogonalised
 
 CONFIG = TrainConfig(optimizer="adamw", lr=0.02, weight_decay=0.3, beta2=0.9)
 FRACTIONS = st.floats(0, 1, allow_nan=False)
@@ -113,6 +114,17 @@ def test_muon_moves_every_direction_of_a_matrix_alike() -> None:
             rate = config.emb_lr if name == "tok_emb.weight" else config.lr
             expected = -rate * parameter.grad.sign()
             torch.testing.assert_close(parameter.detach() - before[name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
+def test_orthogonalised_is_what_muon_adds(shape: tuple[int, int]) -> None:
+    weight = nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    muon = torch.optim.Muon([weight], lr=1.0, momentum=0.0, weight_decay=0.0)
+    muon.step()
+    stretch = max(1, shape[0] / shape[1]) ** 0.5
+    expected = torch.zeros(shape).add_(orthogonalised(weight.grad, muon.param_groups[0]), alpha=-stretch)
+    assert torch.equal(weight.detach(), expected)
 
 
 def test_an_embedding_that_is_the_head_learns_as_a_head() -> None:
