@@ -32,6 +32,11 @@ N_HASHES, N_BANDS = 128, 16
 (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); then it is estimated from all
 128 hashes, to about 0.035, and compared with SIMILARITY."""
 
+SEED = 42
+"""Of the hash functions: sketches with another one cannot be compared."""
+
+KEY_BYTES = 16
+
 OVERLAP = 50
 """A shared passage of this many letters and digits is contamination: about 13 words of two characters and their
 particles, as with the 13 words of Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C. In Latin
@@ -48,7 +53,10 @@ class Folded:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._folded = fold(text)
+
+    @cached_property
+    def _folded(self) -> str:
+        return fold(self.text)
 
     @cached_property
     def bare(self) -> str:
@@ -76,10 +84,28 @@ class Folded:
         """The MinHash of its shingles: N_HASHES numbers of 32 bits."""
         from rensa import RMinHash
 
-        sketch = RMinHash(N_HASHES, 42)
+        sketch = RMinHash(N_HASHES, SEED)
         shingles = ngram_hashes(self.bare, min(SHINGLE, len(self.bare)))
         sketch.update(shingles.view("S8").tolist())
         return sketch
+
+    def signatures(self) -> dict[str, bytes]:
+        """All that this text is compared by, worked out: 16 bytes, 16 a line, and some 670 of the sketch."""
+        lines = b"".join(key or bytes(KEY_BYTES) for key in self.line_keys)
+        return {"key": self.key, "line_keys": lines, "sketch": self.sketch.__getstate__()}
+
+    @classmethod
+    def with_signatures(cls, text: str, key: bytes, line_keys: bytes, sketch: bytes) -> Folded:
+        """A text whose `signatures` another process has worked out."""
+        from rensa import RMinHash
+
+        folded = cls(text)
+        folded.key = key
+        lines = (line_keys[at : at + KEY_BYTES] for at in range(0, len(line_keys), KEY_BYTES))
+        folded.line_keys = [line if any(line) else b"" for line in lines]
+        folded.sketch = RMinHash(N_HASHES, SEED)
+        folded.sketch.__setstate__(sketch)
+        return folded
 
 
 class Duplicates:
@@ -184,7 +210,7 @@ class Contamination:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
 
 def _common_passage(a: str, at: int, b: str, start: int) -> str:
