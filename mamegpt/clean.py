@@ -104,21 +104,26 @@ class Cleaner:
         text, edits = edit(document.text, self._edits, self._form)
         return Prepared(document.id, title, edits, self._version(text))
 
-    def decide(self, document: Prepared) -> Cleaned:
-        """What becomes of a document after those that were decided on before it."""
-        versions, edits, repeated = [document.version], Counter(document.edits), list[str]()
-        reason, detail = self._judge(versions[0])
-        if self._lines and not reason:
-            shorter, repeated = self._lines.drop(versions[0].text)
+    def decide(self, document: Prepared, shares: Collection[str] = STEPS) -> Cleaned:
+        """What becomes of a document after those that were decided on before it.
+
+        Of the steps that compare documents, only those in ``shares`` look at the text and remember it. To give fewer
+        than all is right where no other text, before or after it, shares a number of `Folded.keys` with it.
+        """
+        versions, edits, repeated = [(document.version, shares)], Counter(document.edits), list[str]()
+        reason, detail = self._judge(*versions[0])
+        if self._lines and "repeated-lines" in shares and not reason:
+            shorter, repeated = self._lines.drop(document.version.text)
             if repeated:
                 edits["repeated-lines"] = len(repeated)
                 text, _ = edit(shorter, self._edits, self._form)
-                versions.append(self._version(text))
-                reason, detail = self._judge(versions[-1])
+                versions.append((self._version(text), STEPS))
+                reason, detail = self._judge(*versions[-1])
         if not reason:
-            for version in versions:  # with its repeated lines and without: a later one may be like either
-                self._remember(document.id, version.text)
-        return Cleaned(Document(document.id, document.title, versions[-1].text.text), reason, detail, edits, repeated)
+            for version, steps in versions:  # with its repeated lines and without: a later one may be like either
+                self._remember(document.id, version.text, steps)
+        new = Document(document.id, document.title, versions[-1][0].text.text)
+        return Cleaned(new, reason, detail, edits, repeated)
 
     def _version(self, text: str) -> Version:
         """A text, and what the rules and the test items say of it."""
@@ -130,21 +135,24 @@ class Cleaner:
         passage = self._against.find(folded) if self._against and not fault else ""
         return Version(folded, fault, passage)
 
-    def _judge(self, version: Version) -> tuple[str, str]:
+    def _judge(self, version: Version, shares: Collection[str]) -> tuple[str, str]:
         """The first reason to drop a text, and what tells more; two times "" to keep it."""
         if version.fault:
             return version.fault, ""
         for name, memory in self._memories.items():
-            if found := memory.find(version.text) if memory else version.passage:
+            found = version.passage if name == "contamination" else ""
+            if memory and name in shares:
+                found = memory.find(version.text)
+            if found:
                 return name, found
         return "", ""
 
-    def _remember(self, id: str, text: Folded) -> None:
+    def _remember(self, id: str, text: Folded, shares: Collection[str]) -> None:
         """Keep what later documents are compared with."""
-        for memory in self._memories.values():
-            if memory:
+        for name, memory in self._memories.items():
+            if memory and name in shares:
                 memory.add(id, text)
-        if self._lines:
+        if self._lines and "repeated-lines" in shares:
             self._lines.add(text)
 
 

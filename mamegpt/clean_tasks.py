@@ -1,13 +1,18 @@
 """`clean` as tasks for many processes or machines: the same steps, the same documents, the same report.
 
-    prepare    a task for some files: edits, rules, test items, signatures   .work/prepared/00000.parquet
-    decide     one task: each document after all before it, by signatures    .work/decided/00000.parquet
-    write      a task for some files: what is kept, and what was counted     train-00000-of-00008.parquet, .work/counts/
-    report     one task: the sum of the counts                               report.html
+    prepare    a task for some files: edits, rules, test items; 64-bit keys of all that may be shared (`Folded.keys`)
+    share      a task for a range of keys: which of them stand in more than one place
+    decide     one task: the documents that hold such keys, each after all before it
+    write      a task for some files: what is kept, and what was counted
+    report     one task: the sum of the counts
 
 A task is a pure function of the files that it reads, and its own files appear whole or not at all. So one that failed
 is run again, alone, and what runs the tasks is anybody's choice (`examples/clean_cluster.py`: datatrove, on one
 machine, Slurm or Ray). All must see one file system.
+
+Why the documents without a shared key need not be decided on: whatever finds a document in another one has a key of
+it. The exception are texts that come about while deciding, of documents whose repeated lines are taken out. Their keys
+are looked up too; if one is some document's, it counts as shared, and all is decided anew, until no such key is left.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mamegpt import __version__
 from mamegpt.clean import Cleaned, Cleaner, CleanReport, Prepared, Version, chosen_steps, count, finished, read_items
@@ -35,11 +40,10 @@ from mamegpt.sources import Document, SourceFile, find_files, read_files
 
 __all__ = ["STAGES", "CleanTasks", "Stage", "StageName"]
 
-StageName = Literal["prepare", "decide", "write", "report"]
-STAGES: tuple[StageName, ...] = ("prepare", "decide", "write", "report")
+StageName = Literal["prepare", "share", "decide", "write", "report"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 """The stages in their order; each needs all tasks of the one before."""
 
-BY_FILES: tuple[StageName, ...] = ("prepare", "write")
 BATCH_ROWS = 1000
 
 
@@ -89,62 +93,110 @@ class CleanTasks:
 
     def prepare(self, rank: int) -> None:
         """Do all that depends on one document alone, for those of a task's files."""
+        import numpy as np
         import pyarrow
 
-        text, binary = pyarrow.string(), pyarrow.binary()
-        columns = {
-            "id": text, "title": text, "text": text, "edits": text, "fault": text, "passage": text, "key": binary,
-            "line_keys": binary, "sketch": binary,
-        }  # fmt: skip
-        cleaner = self._cleaner(self._items())
+        text, numbers = pyarrow.string(), pyarrow.list_(pyarrow.uint64())
+        columns = dict.fromkeys(("id", "title", "text", "edits", "fault", "passage"), text)
+        columns |= dict.fromkeys(self._compared, numbers)
+        cleaner, keys = self._cleaner(self._items()), [np.zeros(0, np.uint64)]
         with write_rows(self._prepared(rank), pyarrow.schema(columns)) as write:
             for document in read_files(self._files(rank)):
                 prepared = cleaner.prepare(document)
-                version = prepared.version
-                write(
-                    {
-                        "id": prepared.id, "title": prepared.title, "text": version.text.text,
-                        "edits": json.dumps(prepared.edits), "fault": version.fault, "passage": version.passage,
-                    }
-                    | ({} if version.fault else version.text.signatures())
-                )  # fmt: skip
+                version, edits = prepared.version, json.dumps(prepared.edits)
+                row: dict[str, Any] = {"id": prepared.id, "title": prepared.title, "text": version.text.text}
+                row |= {"edits": edits, "fault": version.fault, "passage": version.passage}
+                if not version.fault:
+                    mine = version.text.keys()
+                    row |= {name: mine[name] for name in self._compared}
+                    keys += (mine[name] for name in self._compared)
+                write(row)
+        _save(self._keys(rank), np.sort(np.concatenate(keys)))
+
+    def share(self, rank: int) -> None:
+        """Find the keys that stand in more than one place, in a task's range of keys."""
+        import numpy as np
+
+        first, last = (rank << 64) // self.n_tasks, (rank + 1 << 64) // self.n_tasks - 1
+        parts = []
+        for task in range(self.n_tasks):
+            keys = np.load(self._keys(task), mmap_mode="r")
+            begin, end = np.searchsorted(keys, np.uint64(first)), np.searchsorted(keys, np.uint64(last), side="right")
+            parts.append(keys[begin:end])
+        keys, counts = np.unique(np.concatenate(parts), return_counts=True)
+        _save(self._keys(rank, "all"), keys)
+        _save(self._keys(rank, "shared"), keys[counts > 1])
 
     def decide(self) -> None:
-        """Decide on all documents, in their order; only here they are compared with each other."""
+        """Decide on the documents with shared keys, in their order."""
+        import numpy as np
+
+        shared = np.concatenate([np.load(self._keys(rank, "shared")) for rank in range(self.n_tasks)])
+        while True:
+            new = np.unique(self._decide(shared))
+            new = new[~_holds(shared, new)]
+            known = [new[_holds(np.load(self._keys(rank, "all"), mmap_mode="r"), new)] for rank in range(self.n_tasks)]
+            if not sum(map(len, known)):
+                return
+            shared = np.union1d(shared, np.concatenate(known))
+
+    def _decide(self, shared: Any) -> Any:
+        """Decide, if these are the shared keys; returns those of texts that came about meanwhile, (any,) uint64."""
+        import numpy as np
         import pyarrow
 
         text = pyarrow.string()
-        columns = {
-            "reason": text, "detail": text, "edits": text, "text": text, "repeated_lines": pyarrow.list_(text),
-        }  # fmt: skip
-        cleaner = self._cleaner(self._items())
+        columns = dict.fromkeys(("reason", "detail", "edits", "text"), text)
+        columns |= {"number": pyarrow.int64(), "repeated_lines": pyarrow.list_(text)}
+        cleaner, new = self._cleaner(self._items()), [np.zeros(0, np.uint64)]
         for rank in range(self.n_tasks):
             with write_rows(self._decided(rank), pyarrow.schema(columns)) as write:
-                for prepared in self._read_prepared(rank):
-                    cleaned = cleaner.decide(prepared)
-                    row: dict[str, Any] = {
-                        "reason": cleaned.reason,
-                        "detail": cleaned.detail,
-                        "edits": json.dumps(cleaned.edits),
-                    }
-                    if cleaned.repeated_lines:
-                        row |= {"text": cleaned.document.text, "repeated_lines": cleaned.repeated_lines}
-                    write(row)
+                for number, prepared, shares in self._sharing(rank, shared):
+                    cleaned = cleaner.decide(prepared, shares)
+                    row = {"number": number, "reason": cleaned.reason, "detail": cleaned.detail}
+                    row |= {"edits": json.dumps(cleaned.edits), "text": cleaned.document.text}
+                    write(row | {"repeated_lines": cleaned.repeated_lines})
+                    if cleaned.repeated_lines and cleaned.document.text.strip():
+                        old, now = prepared.version.text.keys(), Folded(cleaned.document.text).keys()
+                        new += (np.setdiff1d(now[name], old[name]) for name in self._compared)
+        return np.concatenate(new)
+
+    def _sharing(self, rank: int, shared: Any) -> Iterator[tuple[int, Prepared, list[str]]]:
+        """Yield the documents of a task with shared keys: number, document, and the steps whose keys they are."""
+        import numpy as np
+
+        start = 0
+        with open_parquet(self._prepared(rank)) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                shares = {}
+                for name in self._compared:
+                    lists = batch.column(name)
+                    held = _holds(shared, lists.flatten().to_numpy())
+                    rows = np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy())
+                    shares[name] = np.bincount(rows, held, len(lists)) > 0
+                some = np.flatnonzero(np.logical_or.reduce([*shares.values(), np.zeros(batch.num_rows, bool)]))
+                for number, row in zip(some.tolist(), batch.take(some).to_pylist(), strict=True):
+                    yield start + number, _prepared(row), [name for name in shares if shares[name][number]]
+                start += batch.num_rows
 
     def write(self, rank: int) -> None:
         """Write what is kept of a task's files, and what was counted."""
-        counts = self._counts()
-        documents = read_files(self._files(rank))
-        prepared = _rows(self._prepared(rank), ["id", "title", "text"])
+        cleaner, counts = self._cleaner(self._items()), self._counts()
+        prepared = enumerate(_rows(self._prepared(rank), ["id", "title", "text", "edits", "fault", "passage"]))
+        decided = _rows(self._decided(rank))
+        decision = next(decided, None)
         with write_documents(self._part(rank)) as keep:
-            for document, old, new in zip(documents, prepared, _rows(self._decided(rank)), strict=True):
-                if document.id != old["id"]:
-                    raise DataError(f"{document.id} was {old['id']} before; files changed meanwhile, so begin anew")
-                text = old["text"] if new["text"] is None else new["text"]
-                cleaned = Cleaned(
-                    Document(document.id, old["title"], text), new["reason"], new["detail"],
-                    Counter(json.loads(new["edits"])), new["repeated_lines"] or [],
-                )  # fmt: skip
+            for document, (number, row) in zip(read_files(self._files(rank)), prepared, strict=True):
+                if document.id != row["id"]:
+                    raise DataError(f"{document.id} was {row['id']} before; files changed meanwhile, so begin anew")
+                if decision and decision["number"] == number:
+                    cleaned = Cleaned(
+                        Document(document.id, row["title"], decision["text"]), decision["reason"], decision["detail"],
+                        Counter(json.loads(decision["edits"])), decision["repeated_lines"],
+                    )  # fmt: skip
+                    decision = next(decided, None)
+                else:
+                    cleaned = cleaner.decide(_prepared(row), shares=())
                 count(counts, document, cleaned)
                 if not cleaned.reason:
                     keep(asdict(cleaned.document))
@@ -160,7 +212,7 @@ class CleanTasks:
         )
         with atomic_write(self.out / "report.html") as file:
             file.write(html_page(counts, done.rows(), done.settings))
-        for folder in (self._prepared(0).parent, self._decided(0).parent):
+        for folder in (self._prepared(0).parent, self._keys(0).parent, self._decided(0).parent):
             shutil.rmtree(folder, ignore_errors=True)
         for path in self.out.glob(".*.partial"):
             path.unlink()  # of a task that was killed
@@ -179,6 +231,9 @@ class CleanTasks:
 
     def _prepared(self, rank: int) -> Path:
         return self.work / "prepared" / f"{rank:05}.parquet"
+
+    def _keys(self, rank: int, which: str = "task") -> Path:
+        return self.work / "keys" / f"{which}-{rank:05}.npy"
 
     def _decided(self, rank: int) -> Path:
         return self.work / "decided" / f"{rank:05}.parquet"
@@ -216,13 +271,10 @@ class CleanTasks:
         cleaner = self._cleaner(self._items())
         return DataReport(cleaner.reasons, cleaner.edits)
 
-    def _read_prepared(self, rank: int) -> Iterator[Prepared]:
-        for row in _rows(self._prepared(rank)):
-            text, fault = row["text"], row["fault"]
-            signatures = {name: row[name] for name in ("key", "line_keys", "sketch")}
-            folded = Folded(text) if fault else Folded.with_signatures(text, **signatures)
-            edits = Counter(json.loads(row["edits"]))
-            yield Prepared(row["id"], row["title"], edits, Version(folded, fault, row["passage"]))
+    @property
+    def _compared(self) -> list[str]:
+        """The steps that compare documents with each other."""
+        return [name for name in ("duplicates", "near-duplicates", "repeated-lines") if name in self._steps]
 
 
 @dataclass(frozen=True)
@@ -235,12 +287,17 @@ class Stage:
     @property
     def n_tasks(self) -> int:
         """How many tasks it has."""
-        return self.tasks.n_tasks if self.name in BY_FILES else 1
+        return 1 if self.name in ("decide", "report") else self.tasks.n_tasks
 
     def __call__(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
         """Run one task; ``data``, what an earlier step of a datatrove pipeline yields, is none here."""
-        work = getattr(self.tasks, self.name)
-        work(*([rank] if self.name in BY_FILES else []))
+        tasks = self.tasks
+        if self.name == "decide":
+            tasks.decide()
+        elif self.name == "report":
+            tasks.report()
+        else:
+            getattr(tasks, self.name)(rank)
 
 
 def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -248,3 +305,25 @@ def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, An
     with open_parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield from batch.to_pylist()
+
+
+def _prepared(row: dict[str, Any]) -> Prepared:
+    version = Version(Folded(row["text"]), row["fault"], row["passage"])
+    return Prepared(row["id"], row["title"], Counter(json.loads(row["edits"])), version)
+
+
+def _save(path: Path, keys: Any) -> None:
+    """Write an array, whole or not at all."""
+    import numpy as np
+
+    with atomic_write(path, "wb") as file:
+        np.save(file, keys, allow_pickle=False)
+
+
+def _holds(keys: Any, wanted: Any) -> Any:
+    """Which of the wanted numbers are among sorted keys: (len(wanted),) bool."""
+    import numpy as np
+
+    if not len(keys):
+        return np.zeros(len(wanted), bool)
+    return keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,6 +127,30 @@ def test_any_texts_in_any_parts(tmp_path_factory: pytest.TempPathFactory, texts:
     assert done.data.to_dict() == report.data.to_dict()
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0)])
+def test_a_text_that_only_deciding_brings_about_is_compared_too(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """Without the lines of the second text the third is the first, which shares nothing with any as it was read."""
+    lines = "\n".join(story.replace("\n", "") for story in STORIES[10:14])
+    text = "\n".join(re.findall(".{20}", STORIES[3]))  # its own lines are too short to count
+    texts = [text, STORIES[4] + "\n" + lines, text + "\n" + lines]
+    corpus = str(write_files(tmp_path / "corpus", [texts[i] for i in order], 3))
+    report = clean(corpus, tmp_path / "alone.jsonl")
+    assert report.data.dropped["duplicates"] == 1
+    assert run(CleanTasks(corpus, tmp_path / "out", 3, format=".jsonl")).data.to_dict() == report.data.to_dict()
+    assert joined(tmp_path / "out", ".jsonl") == (tmp_path / "alone.jsonl").read_bytes()
+
+
+def test_documents_that_share_nothing_are_not_decided_on(corpus: Path, tmp_path: Path) -> None:
+    job = CleanTasks(str(corpus), tmp_path / "out", 1)
+    job.start()
+    job.prepare(0)
+    job.share(0)
+    job.decide()
+    decided = pyarrow.parquet.read_table(job.work / "decided" / "00000.parquet")
+    prepared = pyarrow.parquet.read_table(job.work / "prepared" / "00000.parquet")
+    assert 0 < len(decided) < len(prepared) - 5
+
+
 def test_a_part_may_be_empty(tmp_path: Path) -> None:
     corpus = write_files(tmp_path / "corpus", [STORIES[0], "短い。"], 2)
     run(CleanTasks(str(corpus), tmp_path / "out", 2))
@@ -162,6 +188,7 @@ def test_a_file_that_changes_between_the_stages_is_noticed(tmp_path: Path) -> No
     job = CleanTasks(str(corpus), tmp_path / "out", 1)
     job.start()
     job.prepare(0)
+    job.share(0)
     job.decide()
     lines = (corpus / "0.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (corpus / "0.jsonl").write_text("".join([json.dumps({"text": ""}) + "\n", *lines]), encoding="utf-8")
@@ -205,7 +232,7 @@ def test_datatrove_runs_again_what_failed_and_nothing_else(corpus: Path, tmp_pat
     damaged.write_bytes(intact)
     assert "report.html" in example(tmp_path, *words)
     assert completed(out).items() > done.items()
-    assert len(completed(out)) == 2 * N_FILES + 2
+    assert len(completed(out)) == 3 * N_FILES + 2
     assert joined(out, ".jsonl") == alone.read_bytes()
     assert not list(out.glob(".*.partial"))
 
@@ -218,7 +245,7 @@ def test_two_workers_of_a_ray_cluster_write_the_same(corpus: Path, tmp_path: Pat
     words = ["--data", corpus, "--out", out, "--tasks", N_FILES, "--workers", 2, "--format", ".jsonl"]
     example(tmp_path, *words, "--executor", "ray")
     assert joined(out, ".jsonl") == alone.read_bytes()
-    assert len(completed(out)) == 2 * N_FILES + 2
+    assert len(completed(out)) == 3 * N_FILES + 2
 
 
 def test_without_the_extra_it_says_what_to_install(corpus: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from mamegpt.corpus.characters import ngram_hashes
+from mamegpt.corpus.characters import MULTIPLIER, mixed, ngram_hashes
 from mamegpt.text import fold
 
 __all__ = ["Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
@@ -31,11 +31,6 @@ N_HASHES, N_BANDS = 128, 16
 """A pair of Jaccard similarity s is found with probability 1 - (1 - s^8)^16: 0.95 at 0.8, 0.99 at 0.85, 0.9999 at 0.9
 (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); then it is estimated from all
 128 hashes, to about 0.035, and compared with SIMILARITY."""
-
-SEED = 42
-"""Of the hash functions: sketches with another one cannot be compared."""
-
-KEY_BYTES = 16
 
 OVERLAP = 50
 """A shared passage of this many letters and digits is contamination: about 13 words of two characters and their
@@ -84,28 +79,26 @@ class Folded:
         """The MinHash of its shingles: N_HASHES numbers of 32 bits."""
         from rensa import RMinHash
 
-        sketch = RMinHash(N_HASHES, SEED)
+        sketch = RMinHash(N_HASHES, 42)
         shingles = ngram_hashes(self.bare, min(SHINGLE, len(self.bare)))
         sketch.update(shingles.view("S8").tolist())
         return sketch
 
-    def signatures(self) -> dict[str, bytes]:
-        """All that this text is compared by, worked out: 16 bytes, 16 a line, and some 670 of the sketch."""
-        lines = b"".join(key or bytes(KEY_BYTES) for key in self.line_keys)
-        return {"key": self.key, "line_keys": lines, "sketch": self.sketch.__getstate__()}
+    def keys(self) -> dict[str, Any]:
+        """Numbers of 64 bits by step, arrays of uint64: of the text, of each band of its sketch, of each long line.
 
-    @classmethod
-    def with_signatures(cls, text: str, key: bytes, line_keys: bytes, sketch: bytes) -> Folded:
-        """A text whose `signatures` another process has worked out."""
-        from rensa import RMinHash
+        What `Duplicates`, `NearDuplicates` and `RepeatedLines` find of another text shares a number with it, or in a
+        line that is there twice, with itself. The reverse need not be true.
+        """
+        import numpy as np
 
-        folded = cls(text)
-        folded.key = key
-        lines = (line_keys[at : at + KEY_BYTES] for at in range(0, len(line_keys), KEY_BYTES))
-        folded.line_keys = [line if any(line) else b"" for line in lines]
-        folded.sketch = RMinHash(N_HASHES, SEED)
-        folded.sketch.__setstate__(sketch)
-        return folded
+        bands = np.array(self.sketch.digest(), np.uint64).reshape(N_BANDS, N_HASHES // N_BANDS)
+        lines = b"".join(self.line_keys)  # nothing of short ones
+        return {
+            "duplicates": np.frombuffer(self.key, "<u8")[:1],
+            "near-duplicates": mixed(bands @ _powers() + np.arange(N_BANDS, dtype=np.uint64)),
+            "repeated-lines": np.frombuffer(lines, "<u8")[::2],
+        }
 
 
 class Duplicates:
@@ -210,7 +203,14 @@ class Contamination:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _powers() -> Any:
+    """Factors of the numbers in a band, (N_HASHES // N_BANDS,) uint64: a polynomial, as in `ngram_hashes`."""
+    import numpy as np
+
+    return np.cumprod(np.full(N_HASHES // N_BANDS, MULTIPLIER, np.uint64))
 
 
 def _common_passage(a: str, at: int, b: str, start: int) -> str:
