@@ -31,7 +31,7 @@ from mamegpt.clean import Cleaned, Cleaner, CleanReport, Prepared, Version, chos
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.corpus.data_page import html_page
 from mamegpt.corpus.data_report import DataReport
-from mamegpt.corpus.dedup import Contamination, Folded
+from mamegpt.corpus.dedup import COMPARED, Compared, Contamination, Folded
 from mamegpt.corpus.readers import open_parquet
 from mamegpt.corpus.writers import FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
@@ -107,9 +107,9 @@ class CleanTasks:
                 row: dict[str, Any] = {"id": prepared.id, "title": prepared.title, "text": version.text.text}
                 row |= {"edits": edits, "fault": version.fault, "passage": version.passage}
                 if not version.fault:
-                    mine = version.text.keys()
-                    row |= {name: mine[name] for name in self._compared}
-                    keys += (mine[name] for name in self._compared)
+                    for step in self._compared:
+                        row[step] = version.text.keys(step)
+                        keys.append(row[step])
                 write(row)
         _save(self._keys(rank), np.sort(np.concatenate(keys)))
 
@@ -151,18 +151,18 @@ class CleanTasks:
         cleaner, new = self._cleaner(self._items()), [np.zeros(0, np.uint64)]
         for rank in range(self.n_tasks):
             with write_rows(self._decided(rank), pyarrow.schema(columns)) as write:
-                for number, prepared, shares in self._sharing(rank, shared):
-                    cleaned = cleaner.decide(prepared, shares)
+                for number, old, shares in self._sharing(rank, shared):
+                    cleaned = cleaner.decide(_prepared(old), shares)
                     row = {"number": number, "reason": cleaned.reason, "detail": cleaned.detail}
                     row |= {"edits": json.dumps(cleaned.edits), "text": cleaned.document.text}
                     write(row | {"repeated_lines": cleaned.repeated_lines})
                     if cleaned.repeated_lines and cleaned.document.text.strip():
-                        old, now = prepared.version.text.keys(), Folded(cleaned.document.text).keys()
-                        new += (np.setdiff1d(now[name], old[name]) for name in self._compared)
+                        folded = Folded(cleaned.document.text)
+                        new += (np.setdiff1d(folded.keys(step), old[step]) for step in self._compared)
         return np.concatenate(new)
 
-    def _sharing(self, rank: int, shared: Any) -> Iterator[tuple[int, Prepared, list[str]]]:
-        """Yield the documents of a task with shared keys: number, document, and the steps whose keys they are."""
+    def _sharing(self, rank: int, shared: Any) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
+        """Yield a task's documents with shared keys: number, what was prepared, the steps whose keys they are."""
         import numpy as np
 
         start = 0
@@ -176,7 +176,7 @@ class CleanTasks:
                     shares[name] = np.bincount(rows, held, len(lists)) > 0
                 some = np.flatnonzero(np.logical_or.reduce([*shares.values(), np.zeros(batch.num_rows, bool)]))
                 for number, row in zip(some.tolist(), batch.take(some).to_pylist(), strict=True):
-                    yield start + number, _prepared(row), [name for name in shares if shares[name][number]]
+                    yield start + number, row, [name for name in shares if shares[name][number]]
                 start += batch.num_rows
 
     def write(self, rank: int) -> None:
@@ -272,9 +272,8 @@ class CleanTasks:
         return DataReport(cleaner.reasons, cleaner.edits)
 
     @property
-    def _compared(self) -> list[str]:
-        """The steps that compare documents with each other."""
-        return [name for name in ("duplicates", "near-duplicates", "repeated-lines") if name in self._steps]
+    def _compared(self) -> list[Compared]:
+        return [step for step in COMPARED if step in self._steps]
 
 
 @dataclass(frozen=True)

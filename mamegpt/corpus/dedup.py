@@ -10,12 +10,16 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mamegpt.corpus.characters import MULTIPLIER, mixed, ngram_hashes
 from mamegpt.text import fold
 
-__all__ = ["Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
+__all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
+
+Compared = Literal["duplicates", "near-duplicates", "repeated-lines"]
+COMPARED: tuple[Compared, ...] = get_args(Compared)
+"""The steps that compare documents with each other."""
 
 MIN_LINE_CHARACTERS = 30
 """Shorter lines (headings, 「はい」, table cells) may be the same in many documents."""
@@ -84,21 +88,20 @@ class Folded:
         sketch.update(shingles.view("S8").tolist())
         return sketch
 
-    def keys(self) -> dict[str, Any]:
-        """Numbers of 64 bits by step, arrays of uint64: of the text, of each band of its sketch, of each long line.
+    def keys(self, step: Compared) -> Any:
+        """Numbers of 64 bits, (any,) uint64: of the text; of each band of its sketch; or of each long line.
 
-        What `Duplicates`, `NearDuplicates` and `RepeatedLines` find of another text shares a number with it, or in a
+        What `Duplicates`, `NearDuplicates` and `RepeatedLines` find in another text shares a number with it, or in a
         line that is there twice, with itself. The reverse need not be true.
         """
         import numpy as np
 
+        if step == "duplicates":
+            return np.frombuffer(self.key, "<u8")[:1]
+        if step == "repeated-lines":
+            return np.frombuffer(b"".join(self.line_keys), "<u8")[::2]  # none of short ones
         bands = np.array(self.sketch.digest(), np.uint64).reshape(N_BANDS, N_HASHES // N_BANDS)
-        lines = b"".join(self.line_keys)  # nothing of short ones
-        return {
-            "duplicates": np.frombuffer(self.key, "<u8")[:1],
-            "near-duplicates": mixed(bands @ _powers() + np.arange(N_BANDS, dtype=np.uint64)),
-            "repeated-lines": np.frombuffer(lines, "<u8")[::2],
-        }
+        return mixed(bands @ _powers() + np.arange(N_BANDS, dtype=np.uint64))
 
 
 class Duplicates:
