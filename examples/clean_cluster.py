@@ -14,9 +14,9 @@ from mamegpt.console import say
 from mamegpt.corpus.clean_steps import Step
 from mamegpt.errors import ConfigError
 
-SLURM = {"partition": "cpu", "time": "24:00:00", "mem_per_cpu_gb": 4}
-DECIDE = {"mem_per_cpu_gb": 4}
-"""What the one task that remembers all kept documents needs besides: some 3 kB a document (docs/web-scale.md)."""
+SLURM = {"partition": "cpu", "time": "24:00:00", "mem_per_cpu_gb": 4, "venv_path": ".venv/bin/activate"}
+DECIDE = {"mem_per_cpu_gb": 64}
+"""What the one task of "decide" needs instead (docs/web-scale.md)."""
 
 
 def main(
@@ -44,14 +44,15 @@ def main(
         against: Files of test items.
     """
     try:
+        if executor == "ray":
+            import ray
         from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
     except ImportError as error:
         raise ConfigError(f"this needs datatrove ({error.name} is missing): pip install 'mamegpt[cluster]'") from error
-    job = CleanTasks(data, out.resolve(), tasks, split, format, without=without, against=against)
+    items = tuple(path.resolve() for path in against)  # a task may run in another folder
+    job = CleanTasks(data, out.resolve(), tasks, split, format, without=without, against=items)
     job.start()
     if executor == "ray":
-        import ray
-
         ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, include_dashboard=False)
     before: Any = None
     for stage in job.stages():
@@ -65,9 +66,9 @@ def main(
             before = RayPipelineExecutor(**common)
         else:
             extra = DECIDE if stage.name == "decide" else {}
-            before = SlurmPipelineExecutor(**common, **SLURM | extra, job_name=f"clean-{stage.name}")
+            before = SlurmPipelineExecutor(**common, **(SLURM | extra), job_name=f"clean-{stage.name}")
     before.run()
-    say(f"{out}: parts and report.html" if executor != "slurm" else f"{out}: four jobs are queued")
+    say(f"{out}: the jobs are queued" if executor == "slurm" else f"{out}: parts and report.html")
 
 
 if __name__ == "__main__":

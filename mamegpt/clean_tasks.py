@@ -17,9 +17,11 @@ are looked up too; if one is some document's, it counts as shared, and all is de
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -44,7 +46,7 @@ StageName = Literal["prepare", "share", "decide", "write", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """The stages in their order; each needs all tasks of the one before."""
 
-BATCH_ROWS = 1000
+BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class CleanTasks:
         text, numbers = pyarrow.string(), pyarrow.list_(pyarrow.uint64())
         columns = dict.fromkeys(("id", "title", "text", "edits", "fault", "passage"), text)
         columns |= dict.fromkeys(self._compared, numbers)
-        cleaner, keys = self._cleaner(self._items()), [np.zeros(0, np.uint64)]
+        cleaner, keys = self._cleaner(self._items()), array("Q")
         with write_rows(self._prepared(rank), pyarrow.schema(columns)) as write:
             for document in read_files(self._files(rank)):
                 prepared = cleaner.prepare(document)
@@ -109,9 +111,9 @@ class CleanTasks:
                 if not version.fault:
                     for step in self._compared:
                         row[step] = version.text.keys(step)
-                        keys.append(row[step])
+                        keys.frombytes(row[step].tobytes())
                 write(row)
-        _save(self._keys(rank), np.sort(np.concatenate(keys)))
+        _save(self._keys(rank), np.sort(np.frombuffer(keys, np.uint64)))
 
     def share(self, rank: int) -> None:
         """Find the keys that stand in more than one place, in a task's range of keys."""
@@ -181,14 +183,16 @@ class CleanTasks:
 
     def write(self, rank: int) -> None:
         """Write what is kept of a task's files, and what was counted."""
-        cleaner, counts = self._cleaner(self._items()), self._counts()
-        prepared = enumerate(_rows(self._prepared(rank), ["id", "title", "text", "edits", "fault", "passage"]))
+        cleaner = self._cleaner(self._items())
+        counts = DataReport(cleaner.reasons, cleaner.edits)
+        documents = read_files(self._files(rank))
+        prepared = _rows(self._prepared(rank), ["id", "title", "text", "edits", "fault", "passage"])
         decided = _rows(self._decided(rank))
         decision = next(decided, None)
         with write_documents(self._part(rank)) as keep:
-            for document, (number, row) in zip(read_files(self._files(rank)), prepared, strict=True):
-                if document.id != row["id"]:
-                    raise DataError(f"{document.id} was {row['id']} before; files changed meanwhile, so begin anew")
+            for number, (document, row) in enumerate(itertools.zip_longest(documents, prepared)):
+                if not document or not row or document.id != row["id"]:
+                    raise DataError(f"{self.data}: files changed after they were prepared; begin anew, elsewhere")
                 if decision and decision["number"] == number:
                     cleaned = Cleaned(
                         Document(document.id, row["title"], decision["text"]), decision["reason"], decision["detail"],
@@ -204,12 +208,12 @@ class CleanTasks:
 
     def report(self) -> CleanReport:
         """Add up what all tasks counted, write it to report.html, and remove what is needed no more."""
-        started, counts = time.perf_counter(), self._counts()
+        started, items = time.perf_counter(), self._items()
+        cleaner = self._cleaner(items)
+        counts = DataReport(cleaner.reasons, cleaner.edits)
         for rank in range(self.n_tasks):
             counts.merge(json.loads(self._counted(rank).read_text(encoding="utf-8")))
-        done = finished(
-            counts, self.data, self.split, self.normalisation, self._steps, self._items(), self.out, started
-        )
+        done = finished(counts, self.data, self.split, self.normalisation, self._steps, items, self.out, started)
         with atomic_write(self.out / "report.html") as file:
             file.write(html_page(counts, done.rows(), done.settings))
         for folder in (self._prepared(0).parent, self._keys(0).parent, self._decided(0).parent):
@@ -267,10 +271,6 @@ class CleanTasks:
     def _cleaner(self, items: Contamination | None) -> Cleaner:
         return Cleaner(self._steps, self.normalisation, items)
 
-    def _counts(self) -> DataReport:
-        cleaner = self._cleaner(self._items())
-        return DataReport(cleaner.reasons, cleaner.edits)
-
     @property
     def _compared(self) -> list[Compared]:
         return [step for step in COMPARED if step in self._steps]
@@ -323,6 +323,8 @@ def _holds(keys: Any, wanted: Any) -> Any:
     """Which of the wanted numbers are among sorted keys: (len(wanted),) bool."""
     import numpy as np
 
-    if not len(keys):
-        return np.zeros(len(wanted), bool)
-    return keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
+    held, order = np.zeros(len(wanted), bool), np.argsort(wanted)  # looked for in order it takes a seventh of the time
+    if len(keys):
+        places = np.minimum(np.searchsorted(keys, wanted[order]), len(keys) - 1)
+        held[order] = keys[places] == wanted[order]
+    return held

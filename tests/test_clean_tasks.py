@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -14,7 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import ROOT, run_script
+from test_readme import commands
 
+from examples.clean_cluster import main
+from mamegpt import cli
 from mamegpt.clean import CleanReport, clean
 from mamegpt.clean_tasks import CleanTasks
 from mamegpt.errors import ConfigError, DataError, OutputError
@@ -183,16 +187,17 @@ def test_mistakes_are_told_before_any_task(
     CleanTasks(str(corpus), tmp_path / "out", 4).start()  # what was noted is still there
 
 
-def test_a_file_that_changes_between_the_stages_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [slice(1, None), slice(None, -1)])
+def test_a_file_that_changes_between_the_stages_is_noticed(tmp_path: Path, lines: slice) -> None:
     corpus = write_files(tmp_path / "corpus", STORIES[:4], 1)
     job = CleanTasks(str(corpus), tmp_path / "out", 1)
     job.start()
     job.prepare(0)
     job.share(0)
     job.decide()
-    lines = (corpus / "0.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (corpus / "0.jsonl").write_text("".join([json.dumps({"text": ""}) + "\n", *lines]), encoding="utf-8")
-    with pytest.raises(DataError, match="changed meanwhile"):
+    text = (corpus / "0.jsonl").read_text(encoding="utf-8")
+    (corpus / "0.jsonl").write_text("".join(text.splitlines(keepends=True)[lines]), encoding="utf-8")
+    with pytest.raises(DataError, match="files changed"):
         job.write(0)
     assert not list((tmp_path / "out").glob("train-*"))
 
@@ -254,3 +259,18 @@ def test_without_the_extra_it_says_what_to_install(corpus: Path, tmp_path: Path)
     done = run_script("examples/clean_cluster.py", "--data", corpus, "--out", tmp_path / "o", cwd=tmp_path, env=env)
     assert done.returncode == 2 and "pip install 'mamegpt[cluster]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "o").exists()
+
+
+def test_the_pages_commands_of_the_example_parse() -> None:
+    ran = []
+
+    @functools.wraps(main)
+    def note(**words: object) -> None:
+        ran.append(words["executor"])
+
+    for words in commands("docs/web-scale.md"):
+        if (rest := words[words.index("python") :] if "python" in words else [])[1:2] == ["examples/clean_cluster.py"]:
+            with pytest.raises(SystemExit) as end:
+                cli.run(note, rest[2:])
+            assert end.value.code == 0, words
+    assert ran == ["local", "slurm", "ray", "slurm"]
