@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,32 @@ from mamegpt.files import atomic_write, refuse_existing
 from mamegpt.sources import Document, find_files, read_documents
 from mamegpt.text import normalise, parse_json, parse_wiki40b
 
-__all__ = ["STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Step", "clean", "read_items"]
+__all__ = [
+    "STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",
+    "clean", "count", "finished", "read_items",
+]  # fmt: skip
 
 EMPTY = "empty"
 """The one reason that cannot be switched off: a document of which the edits leave nothing."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A text, the rule that drops it ("" if none does), and a passage that it shares with a test item ("" if none)."""
+
+    text: Folded
+    fault: str
+    passage: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A document after all that depends on nothing but itself; ``edits`` as in `Cleaned`."""
+
+    id: str
+    title: str
+    edits: Counter[str]
+    version: Version
 
 
 @dataclass(frozen=True)
@@ -59,10 +81,14 @@ class Cleaner:
         self._form = normalisation
         self._edits = [name for name in EDITS if name in steps]
         self._filters = {name: test for name, test in FILTERS.items() if name in steps}
-        memories = {"duplicates": Duplicates, "contamination": lambda: against, "near-duplicates": NearDuplicates}
-        self._memories: dict[str, Duplicates | Contamination | NearDuplicates] = {
-            name: memory for name, make in memories.items() if name in steps and (memory := make())
-        }
+        self._against = against if "contamination" in steps else None
+        self._memories: dict[str, Duplicates | NearDuplicates | None] = {}  # none for what `prepare` has found
+        if "duplicates" in steps:
+            self._memories["duplicates"] = Duplicates()
+        if self._against:
+            self._memories["contamination"] = None
+        if "near-duplicates" in steps:
+            self._memories["near-duplicates"] = NearDuplicates()
         self._lines = RepeatedLines() if "repeated-lines" in steps else None
         self.reasons = [EMPTY, *self._filters, *self._memories]
         """All reasons for which this one may drop a document."""
@@ -71,40 +97,63 @@ class Cleaner:
 
     def __call__(self, document: Document) -> Cleaned:
         """Clean one document."""
+        return self.decide(self.prepare(document))
+
+    def prepare(self, document: Document) -> Prepared:
+        """All that depends on nothing but the document, so that many processes can do it, in any order."""
         title = " ".join(normalise(document.title, self._form).split())
         text, edits = edit(document.text, self._edits, self._form)
-        versions, repeated = [Folded(text)], list[str]()
-        reason, detail = self._judge(versions[0])
-        if self._lines and not reason:
-            shorter, repeated = self._lines.drop(versions[0])
+        return Prepared(document.id, title, edits, self._version(text))
+
+    def decide(self, document: Prepared, shares: Collection[str] = STEPS) -> Cleaned:
+        """What becomes of a document after those that were decided on before it.
+
+        Of the steps that compare documents, only those in ``shares`` look at the text and remember it. To give fewer
+        than all is right where no other text, before or after it, shares a number of `Folded.keys` with it.
+        """
+        versions, edits, repeated = [(document.version, shares)], Counter(document.edits), list[str]()
+        reason, detail = self._judge(*versions[0])
+        if self._lines and "repeated-lines" in shares and not reason:
+            shorter, repeated = self._lines.drop(document.version.text)
             if repeated:
                 edits["repeated-lines"] = len(repeated)
                 text, _ = edit(shorter, self._edits, self._form)
-                versions.append(Folded(text))
-                reason, detail = self._judge(versions[-1])
+                versions.append((self._version(text), STEPS))
+                reason, detail = self._judge(*versions[-1])
         if not reason:
-            for version in versions:  # with its repeated lines and without: a later one may be like either
-                self._remember(document.id, version)
-        return Cleaned(Document(document.id, title, text), reason, detail, edits, repeated)
+            for version, steps in versions:  # with its repeated lines and without: a later one may be like either
+                self._remember(document.id, version.text, steps)
+        new = Document(document.id, document.title, versions[-1][0].text.text)
+        return Cleaned(new, reason, detail, edits, repeated)
 
-    def _judge(self, text: Folded) -> tuple[str, str]:
+    def _version(self, text: str) -> Version:
+        """A text, and what the rules and the test items say of it."""
+        folded, fault = Folded(text), ""
+        if not text.strip():
+            fault = EMPTY
+        else:
+            fault = next((name for name, is_bad in self._filters.items() if is_bad(text)), "")
+        passage = self._against.find(folded) if self._against and not fault else ""
+        return Version(folded, fault, passage)
+
+    def _judge(self, version: Version, shares: Collection[str]) -> tuple[str, str]:
         """The first reason to drop a text, and what tells more; two times "" to keep it."""
-        if not text.text.strip():
-            return EMPTY, ""
-        for name, is_bad in self._filters.items():
-            if is_bad(text.text):
-                return name, ""
+        if version.fault:
+            return version.fault, ""
         for name, memory in self._memories.items():
-            if found := memory.find(text):
+            found = version.passage if name == "contamination" else ""
+            if memory and name in shares:
+                found = memory.find(version.text)
+            if found:
                 return name, found
         return "", ""
 
-    def _remember(self, id: str, text: Folded) -> None:
+    def _remember(self, id: str, text: Folded, shares: Collection[str]) -> None:
         """Keep what later documents are compared with."""
-        for memory in self._memories.values():
-            if not isinstance(memory, Contamination):
+        for name, memory in self._memories.items():
+            if memory and name in shares:
                 memory.add(id, text)
-        if self._lines:
+        if self._lines and "repeated-lines" in shares:
             self._lines.add(text)
 
 
@@ -153,7 +202,7 @@ def clean(
     to, `DataError` if the corpus cannot be read or nothing of it is kept.
     """
     started = time.perf_counter()
-    steps = _chosen_steps(without, only, against)
+    steps = chosen_steps(without, only, against)
     _check_places(data, against, out, write_dropped, report, overwrite)
     items = Contamination(read_items(against)) if "contamination" in steps else None
     cleaner = Cleaner(steps, normalisation, items)
@@ -164,23 +213,13 @@ def clean(
         drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
         for document in counted(documents, on_progress):
             cleaned = cleaner(document)
-            _count(counts, document, cleaned)
+            count(counts, document, cleaned)
             if not cleaned.reason:
-                keep({"id": document.id, "title": cleaned.document.title, "text": cleaned.document.text})
+                keep(asdict(cleaned.document))
             elif drop:
                 original = {key: normalise(getattr(document, key), "none") for key in ("id", "title", "text")}
                 drop(original | {"reason": cleaned.reason, "detail": cleaned.detail})
-        if not counts.after.n_documents:
-            reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
-            raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
-        done = CleanReport(
-            counts,
-            out,
-            time.perf_counter() - started,
-            n_items=items.n_items if items else 0,
-            n_items_too_short=items.n_too_short if items else 0,
-            settings={"data": f"{data} ({split})", "steps": ", ".join([f"normalisation {normalisation}", *steps])},
-        )
+        done = finished(counts, data, split, normalisation, steps, items, out, started)
         if report:
             page = html_page if report.suffix.lower() == ".html" else markdown_page
             files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
@@ -191,6 +230,32 @@ def clean(
     )
     write_origins(out, origin, (file.path for file in find_files(data, split)))
     return done
+
+
+def finished(
+    counts: DataReport,
+    data: str,
+    split: str,
+    normalisation: Normalisation,
+    steps: Sequence[Step],
+    items: Contamination | None,
+    out: Path,
+    started: float,
+) -> CleanReport:
+    """The report of a corpus that was cleaned since ``started`` (`time.perf_counter`). Raises `DataError` if nothing
+    of it is kept.
+    """
+    if not counts.after.n_documents:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
+        raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
+    return CleanReport(
+        counts,
+        out,
+        time.perf_counter() - started,
+        n_items=items.n_items if items else 0,
+        n_items_too_short=items.n_too_short if items else 0,
+        settings={"data": f"{data} ({split})", "steps": ", ".join([f"normalisation {normalisation}", *steps])},
+    )
 
 
 def read_items(files: Iterable[Path]) -> Iterator[str]:
@@ -238,20 +303,20 @@ def _strings(value: Any) -> Iterator[str]:
         yield from _strings([part for key, part in value.items() if key != "title"])
 
 
-def _count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
-    """Enter one document into the report."""
+def count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
+    """Enter one document, as read and as cleaned, into the report."""
     if not cleaned.reason:
-        counts.keep(cleaned.document.title, document.text, cleaned.document.text, cleaned.edits)
+        counts.keep(document.id, cleaned.document.title, document.text, cleaned.document.text, cleaned.edits)
         for line in cleaned.repeated_lines:
             counts.repeat(line)
         return
-    counts.drop(cleaned.reason, cleaned.document.title, document.text, cleaned.detail)
+    counts.drop(cleaned.reason, document.id, cleaned.document.title, document.text, cleaned.detail)
     if cleaned.reason in ("duplicates", "near-duplicates"):
         counts.repeat(cleaned.document.text)
 
 
-def _chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[Path]) -> tuple[Step, ...]:
-    """The steps to take, in their order."""
+def chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[Path]) -> tuple[Step, ...]:
+    """The steps to take, in their order. Raises `ConfigError` for options that contradict each other."""
     if without and only:
         raise ConfigError("--without and --only contradict each other; give one of them")
     if unknown := [name for name in [*without, *only] if name not in STEPS]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "find_splits",
     "is_here",
     "read_documents",
+    "read_files",
     "read_texts",
 ]
 
@@ -103,6 +104,16 @@ def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS)
         yield normalise(article).strip("\n")
 
 
+def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[Document]:
+    """Yield the documents of some files of a source, as `read_documents` does of all; there may be none."""
+    for file in files:
+        for share in _shares(file.weight):
+            for batch in read_file(file.path, schema):
+                for number, title, text in batch.records:
+                    if text and int((number + 1) * share) > int(number * share):
+                        yield Document(f"{file.name}#{number}", title, text)
+
+
 def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
     """Return the files of one split of ``source``, in the order they are read.
 
@@ -178,13 +189,9 @@ def download(dataset: str, cache_dir: Path | None = None) -> Downloaded:
 def _documents(files: list[SourceFile], schema: Schema, source: str | Path) -> Iterator[Document]:
     """Yield the documents of ``files`` one after the other."""
     empty = True
-    for file in files:
-        for share in _shares(file.weight):
-            for batch in read_file(file.path, schema):
-                for number, title, text in batch.records:
-                    if text and int((number + 1) * share) > int(number * share):
-                        empty = False
-                        yield Document(f"{file.name}#{number}", title, text)
+    for document in read_files(files, schema):
+        empty = False
+        yield document
     if empty:
         raise DataError(f"{source} holds no text at all in {len(files)} file(s); give one that does")
 

@@ -261,6 +261,6 @@ def test_the_report_takes_no_more_memory_for_more_text():
     for i in range(MAX_TOP + 10):
         report.repeat(str(i))
         report.repeat("often")
-        report.drop("short", str(i), "短い。")
+        report.drop("short", f"x#{i}", str(i), "短い。")
     assert report.repeated["often"] == MAX_TOP + 10 and len(report.repeated) < MAX_TOP
     assert len(report.samples["short"]) == 4 and report.dropped["short"] == MAX_TOP + 10

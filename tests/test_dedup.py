@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mamegpt.corpus.dedup import (
     BLOCK,
+    N_BANDS,
     OVERLAP,
     SHINGLE,
     Contamination,
@@ -112,3 +113,25 @@ def test_a_passage_is_found_wherever_it_begins(cut):
 
 def test_nothing_to_look_for_finds_nothing():
     assert Contamination(["はい"]).find(Folded("はい" * 40)) == ""
+
+
+def test_near_duplicates_share_a_key_of_a_band():
+    rng, found = random.Random(3), 0
+    text = "\n".join(STORIES[:4])
+    keys = set(Folded(text).keys("near-duplicates").tolist())
+    assert len(keys) == N_BANDS
+    kept = NearDuplicates()
+    kept.add("x", Folded(text))
+    for seed in range(300):
+        other = Folded(changed(text, rng.randint(len(text) // 60, len(text) // 25), seed))
+        shares = not keys.isdisjoint(other.keys("near-duplicates").tolist())
+        assert shares or not kept.find(other)
+        found += bool(kept.find(other))
+    assert 30 < found < 270
+
+
+def test_copies_and_lines_share_their_keys():
+    one, other = Folded(f"{STORIES[0]}\n{LINE}\n短い行。"), Folded(f"{STORIES[1]}\n短い行。\n{LINE}")
+    assert set(one.keys("repeated-lines")) & set(other.keys("repeated-lines"))
+    assert len(one.keys("repeated-lines")) == sum(map(bool, one.line_keys))
+    assert one.keys("duplicates") == Folded(one.text + " ").keys("duplicates") != other.keys("duplicates")

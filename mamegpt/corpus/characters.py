@@ -6,11 +6,14 @@ import unicodedata
 from functools import cache
 from typing import Any
 
-__all__ = ["CLASSES", "JAPANESE", "LETTERS", "count_classes", "ngram_hashes"]
+__all__ = ["CLASSES", "JAPANESE", "LETTERS", "MULTIPLIER", "count_classes", "mixed", "ngram_hashes"]
 
 CLASSES = ("hiragana", "katakana", "kanji", "Latin", "other letters", "digits", "punctuation", "white space", "other")
 LETTERS = CLASSES[:5]
 JAPANESE = CLASSES[:3]
+
+MULTIPLIER = 0x9E3779B97F4A7C15
+"""Of polynomials: an odd number near 2^64 divided by the golden ratio."""
 
 _N_CODES = 0x323B0  # to the last block of kanji (extension H); what lies beyond is "other"
 _RANGES = {
@@ -40,12 +43,20 @@ def ngram_hashes(text: str, n: int) -> Any:
     codes = _codes(text).astype(np.uint64)
     hashes = np.zeros(max(0, len(codes) - n + 1), np.uint64)
     for k in range(n):
-        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes *= np.uint64(MULTIPLIER)
         hashes += codes[k : k + len(hashes)]
+    return mixed(hashes)
+
+
+def mixed(numbers: Any) -> Any:
+    """Numbers whose every bit depends on every bit of what they were: MurmurHash3's final step, in place (uint64)."""
+    import numpy as np
+
     for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        hashes ^= hashes >> np.uint64(33)
-        hashes *= np.uint64(multiplier)
-    return hashes ^ (hashes >> np.uint64(33))
+        numbers ^= numbers >> np.uint64(33)
+        numbers *= np.uint64(multiplier)
+    numbers ^= numbers >> np.uint64(33)
+    return numbers
 
 
 def _codes(text: str) -> Any:

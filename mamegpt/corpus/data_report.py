@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
+from bisect import insort
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from operator import itemgetter
+from typing import Any
 
 from mamegpt.corpus.characters import CLASSES, count_classes
 
@@ -36,6 +40,14 @@ class Corpus:
         self.lengths[max(0, len(text).bit_length() - 1)] += 1
         self.classes.update(count_classes(text))
 
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Count another stream too: its `vars`, which may have been JSON."""
+        self.n_documents += other["n_documents"]
+        self.n_characters += other["n_characters"]
+        self.n_bytes += other["n_bytes"]
+        self.lengths.update({int(k): n for k, n in other["lengths"].items()})
+        self.classes.update(other["classes"])
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -56,27 +68,56 @@ class DataReport:
         self.edited_documents = dict.fromkeys(edits, 0)
         self.edited_places = dict.fromkeys(edits, 0)
         self.repeated: Counter[str] = Counter()
-        self.samples: dict[str, list[Sample]] = {name: [] for name in ["", *reasons]}  # "" for kept ones
-        self._draw = random.Random(0)
+        self._drawn: dict[str, list[tuple[int, Sample]]] = {name: [] for name in ["", *reasons]}  # "" for kept ones
 
-    def keep(self, title: str, before: str, after: str, edits: Counter[str]) -> None:
+    @property
+    def samples(self) -> dict[str, list[Sample]]:
+        """Some dropped documents by reason, and some kept ones by ""."""
+        return {name: [sample for _, sample in drawn] for name, drawn in self._drawn.items()}
+
+    def keep(self, id: str, title: str, before: str, after: str, edits: Counter[str]) -> None:
         """Count a document that stays, and the places where it was edited."""
         self.before.add(before)
         self.after.add(after)
         for name, n in edits.items():
             self.edited_documents[name] += n > 0
             self.edited_places[name] += n
-        self._sample("", self.after.n_documents, 2 * N_SAMPLES, Sample(title, _beginning(after)))
+        self._sample("", _lot(id), Sample(title, _beginning(after)))
 
-    def drop(self, reason: str, title: str, before: str, detail: str = "") -> None:
+    def drop(self, reason: str, id: str, title: str, before: str, detail: str = "") -> None:
         """Count a document that goes."""
         self.before.add(before)
         self.dropped[reason] += 1
-        self._sample(reason, self.dropped[reason], N_SAMPLES, Sample(title, _beginning(before), detail))
+        self._sample(reason, _lot(id), Sample(title, _beginning(before), detail))
 
     def repeat(self, text: str) -> None:
         """Count one more copy of a document or line."""
-        self.repeated[_beginning(text, 80)] += 1
+        self._repeat({_beginning(text, 80): 1})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that was counted, for JSON and `merge`."""
+        drawn = {name: [(lot, *astuple(sample)) for lot, sample in some] for name, some in self._drawn.items()}
+        return {
+            "before": vars(self.before), "after": vars(self.after), "dropped": self.dropped,
+            "edited_documents": self.edited_documents, "edited_places": self.edited_places, "repeated": self.repeated,
+            "drawn": drawn,
+        }  # fmt: skip
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Count what another report with the same reasons and edits has counted, of other documents (`to_dict`)."""
+        self.before.merge(other["before"])
+        self.after.merge(other["after"])
+        for name in ("dropped", "edited_documents", "edited_places"):
+            mine = getattr(self, name)
+            for key, n in other[name].items():
+                mine[key] += n
+        self._repeat(other["repeated"])
+        for name, drawn in other["drawn"].items():
+            for lot, *sample in drawn:
+                self._sample(name, lot, Sample(*sample))
+
+    def _repeat(self, counts: Mapping[str, int]) -> None:
+        self.repeated.update(counts)
         if len(self.repeated) > MAX_TOP:
             self.repeated = Counter({text: n for text, n in self.repeated.items() if n > 1})
 
@@ -93,13 +134,16 @@ class DataReport:
         rows.append(("bytes", f"{before.n_bytes:,} -> {after.n_bytes:,}"))
         return rows
 
-    def _sample(self, name: str, n_seen: int, n_kept: int, sample: Sample) -> None:
-        """Keep ``n_kept`` of all samples of a name, each as likely as the others (Vitter 1985, algorithm R)."""
-        kept = self.samples[name]
-        if len(kept) < n_kept:
-            kept.append(sample)
-        elif (at := self._draw.randrange(n_seen)) < n_kept:
-            kept[at] = sample
+    def _sample(self, name: str, lot: int, sample: Sample) -> None:
+        """Keep those with the smallest lots: each as likely as the others, and the same in whatever parts they come."""
+        drawn = self._drawn[name]
+        insort(drawn, (lot, sample), key=itemgetter(0))
+        del drawn[N_SAMPLES if name else 2 * N_SAMPLES :]
+
+
+def _lot(id: str) -> int:
+    """The number that a document draws."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _beginning(text: str, n: int = SAMPLE_CHARACTERS) -> str:

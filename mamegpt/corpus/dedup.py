@@ -10,12 +10,16 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
-from mamegpt.corpus.characters import ngram_hashes
+from mamegpt.corpus.characters import MULTIPLIER, mixed, ngram_hashes
 from mamegpt.text import fold
 
-__all__ = ["Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
+__all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
+
+Compared = Literal["duplicates", "near-duplicates", "repeated-lines"]
+COMPARED: tuple[Compared, ...] = get_args(Compared)
+"""The steps that compare documents with each other."""
 
 MIN_LINE_CHARACTERS = 30
 """Shorter lines (headings, 「はい」, table cells) may be the same in many documents."""
@@ -48,7 +52,10 @@ class Folded:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._folded = fold(text)
+
+    @cached_property
+    def _folded(self) -> str:
+        return fold(self.text)
 
     @cached_property
     def bare(self) -> str:
@@ -80,6 +87,21 @@ class Folded:
         shingles = ngram_hashes(self.bare, min(SHINGLE, len(self.bare)))
         sketch.update(shingles.view("S8").tolist())
         return sketch
+
+    def keys(self, step: Compared) -> Any:
+        """Numbers of 64 bits, (any,) uint64: of the text; of each band of its sketch; or of each long line.
+
+        What `Duplicates`, `NearDuplicates` and `RepeatedLines` find in another text shares a number with it, or in a
+        line that is there twice, with itself. The reverse need not be true.
+        """
+        import numpy as np
+
+        if step == "duplicates":
+            return np.frombuffer(self.key, "<u8")[:1]
+        if step == "repeated-lines":
+            return np.frombuffer(b"".join(self.line_keys), "<u8")[::2]  # none of short ones
+        bands = np.array(self.sketch.digest(), np.uint64).reshape(N_BANDS, N_HASHES // N_BANDS)
+        return mixed(bands @ _powers() + np.arange(N_BANDS, dtype=np.uint64))
 
 
 class Duplicates:
@@ -185,6 +207,13 @@ class Contamination:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _powers() -> Any:
+    """Factors of the numbers in a band, (N_HASHES // N_BANDS,) uint64: a polynomial, as in `ngram_hashes`."""
+    import numpy as np
+
+    return np.cumprod(np.full(N_HASHES // N_BANDS, MULTIPLIER, np.uint64))
 
 
 def _common_passage(a: str, at: int, b: str, start: int) -> str:

@@ -6,15 +6,19 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mamegpt.errors import OutputError
 from mamegpt.files import atomic_write
 from mamegpt.text import format_article
 
-__all__ = ["FORMATS", "write_documents"]
+__all__ = ["COLUMNS", "FORMATS", "write_documents", "write_rows"]
 
 FORMATS = (".jsonl", ".parquet", ".txt")
-GROUP_CHARACTERS = 4_000_000  # of a row group of parquet, which is held in memory until it is written
+COLUMNS = ("id", "title", "text")
+"""What a parquet file of documents has, if there is no document to say."""
+
+GROUP_CHARACTERS = 4_000_000  # or bytes, of a row group of parquet, which is held in memory until it is written
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def write_documents(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
     them all, as strings; txt is `format_article`'s format. Raises `OutputError` for another suffix.
     """
     if path.suffix.lower() == ".parquet":
-        with _write_parquet(path) as write:
+        with write_rows(path) as write:
             yield write
     elif path.suffix.lower() in FORMATS:
         with atomic_write(path) as file:
@@ -38,29 +42,33 @@ def write_documents(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
 
 
 @contextmanager
-def _write_parquet(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
+def write_rows(path: Path, schema: Any = None) -> Iterator[Callable[[dict[str, Any]], object]]:
+    """Yield a function that writes one row of a parquet file; ``path`` appears when the block ends without an error.
+
+    Without a ``schema`` (Arrow's) all columns are strings, and named as the first row's.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
     writer: pyarrow.parquet.ParquetWriter | None = None
-    n_held = 0  # characters
+    n_held = 0  # characters and bytes
 
     def flush() -> None:
         nonlocal writer, n_held
-        if not rows:
-            return
-        table = pyarrow.table({key: pyarrow.array([row[key] for row in rows], pyarrow.string()) for key in rows[0]})
         if writer is None:
-            writer = pyarrow.parquet.ParquetWriter(file, table.schema, compression="zstd")
-        writer.write_table(table)
+            names = rows[0] if rows else COLUMNS
+            columns = schema or pyarrow.schema([(name, pyarrow.string()) for name in names])
+            writer = pyarrow.parquet.ParquetWriter(file, columns, compression="zstd")
+        if rows:
+            writer.write_table(pyarrow.Table.from_pylist(rows, writer.schema))
         rows.clear()
         n_held = 0
 
-    def write(document: dict[str, str]) -> None:
+    def write(row: dict[str, Any]) -> None:
         nonlocal n_held
-        rows.append(document)
-        n_held += sum(map(len, document.values()))
+        rows.append(row)
+        n_held += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
         if n_held >= GROUP_CHARACTERS:
             flush()
 
