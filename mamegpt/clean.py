@@ -175,6 +175,13 @@ class CleanReport:
             rows.append(("test items", f"{self.n_items:,} looked for, {self.n_items_too_short:,} too short"))
         return rows
 
+    def origin(self) -> Origin:
+        """The same in short, for the note beside ``out``."""
+        n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
+        return Origin(
+            "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
+        )
+
 
 def clean(
     data: str,
@@ -224,11 +231,7 @@ def clean(
             page = html_page if report.suffix.lower() == ".html" else markdown_page
             files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
         forget_origins(out)
-    settings = {"steps": done.settings["steps"]} | ({"against": ", ".join(map(str, against))} if against else {})
-    origin = Origin(
-        "clean", f"{data} ({split})", settings, counts.before.n_documents, counts.after.n_documents, counts.dropped
-    )
-    write_origins(out, origin, (file.path for file in find_files(data, split)))
+    write_origins(out, done.origin(), (file.path for file in find_files(data, split)))
     return done
 
 

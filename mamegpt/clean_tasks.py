@@ -34,6 +34,7 @@ from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.corpus.data_page import html_page
 from mamegpt.corpus.data_report import DataReport
 from mamegpt.corpus.dedup import COMPARED, Compared, Contamination, Folded
+from mamegpt.corpus.origin import write_origins
 from mamegpt.corpus.readers import open_parquet
 from mamegpt.corpus.writers import FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
@@ -216,6 +217,9 @@ class CleanTasks:
         done = finished(counts, self.data, self.split, self.normalisation, self._steps, items, self.out, started)
         with atomic_write(self.out / "report.html") as file:
             file.write(html_page(counts, done.rows(), done.settings))
+        sources = [file.path for rank in range(self.n_tasks) for file in self._files(rank)]
+        for rank in range(self.n_tasks):
+            write_origins(self._part(rank), done.origin(), sources)
         for folder in (self._prepared(0).parent, self._keys(0).parent, self._decided(0).parent):
             shutil.rmtree(folder, ignore_errors=True)
         for path in self.out.glob(".*.partial"):

@@ -21,6 +21,7 @@ from examples.clean_cluster import main
 from mamegpt import cli
 from mamegpt.clean import CleanReport, clean
 from mamegpt.clean_tasks import CleanTasks
+from mamegpt.corpus.origin import read_origins
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.sources import read_documents
 from mamegpt.stories import stories
@@ -104,6 +105,7 @@ def test_the_parts_are_what_one_process_writes(corpus: Path, items: Path, tmp_pa
     assert joined(out, ".jsonl") == alone.read_bytes()
     assert (out / "report.html").read_bytes() == page.read_bytes()
     assert done.rows() == report.rows()
+    assert read_origins(sorted(out.glob("train-*.jsonl"))) == read_origins([alone]) == [report.origin()]
 
 
 @pytest.mark.parametrize("format", [".txt", ".parquet"])

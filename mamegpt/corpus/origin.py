@@ -72,7 +72,7 @@ def read_origins(files: Iterable[Path]) -> list[Origin]:
             is_of_file = value["n_bytes"] == file.stat().st_size
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{note} is damaged ({error}); remove it, and nothing is said of the origin") from None
-        found += steps if is_of_file else []
+        found += [step for step in steps if is_of_file and step not in found]  # parts have the steps of the whole
     return found
 
 
