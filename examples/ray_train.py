@@ -20,13 +20,22 @@ def worker(settings: dict[str, Any]) -> None:
     train(config, resume=(Path(config.out) / "config.json").exists())
 
 
-if __name__ == "__main__":
+def run(settings: dict[str, Any], scaling: ScalingConfig, folder: str) -> None:
+    """Train on as many processes as ``scaling`` says; Ray keeps its own notes in ``folder``."""
     TorchTrainer(
         worker,
-        train_loop_config={
+        train_loop_config=settings,
+        scaling_config=scaling,
+        run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=3)),
+    ).fit()
+
+
+if __name__ == "__main__":
+    run(
+        {
             "data": "/shared/wiki.parquet", "tokenizer": "/shared/jp.model", "out": "/shared/runs/first",
             "precision": "bf16", "batch_size": 64,
         },
-        scaling_config=ScalingConfig(num_workers=4, use_gpu=True),
-        run_config=RunConfig(failure_config=FailureConfig(max_failures=3)),
-    ).fit()  # fmt: skip
+        ScalingConfig(num_workers=4, use_gpu=True),
+        "/shared/ray",
+    )  # fmt: skip
