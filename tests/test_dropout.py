@@ -46,6 +46,11 @@ def test_nothing_is_dropped_outside_training_or_at_rate_zero() -> None:
     assert FastDropout(0.0).train()(x) is x
 
 
+def test_elsewhere_than_on_a_cpu_it_is_that_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FastDropout, "_dropped", None)
+    assert FastDropout(0.5).train()(torch.ones(4, device="meta")).shape == (4,)
+
+
 def test_half_precision_stays_half() -> None:
     assert FastDropout(0.1).train()(torch.ones(4, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
