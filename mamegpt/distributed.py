@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ def join(device: str) -> Iterator[World]:
     try:
         yield World(dist.get_rank(), size, chosen)
     finally:
+        # Gloo's threads need the GIL to let go of the tensors of their last work. One that asks for it while the group
+        # is destroyed would wait for ever, and one that asks while Python ends aborts the process (docs/log.md).
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 

@@ -19,7 +19,7 @@ from little import ROOT
 import mamegpt
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PINNED = re.compile(r"^([\w.-]+)==([\w.]+)", re.MULTILINE)
+PINNED = re.compile(r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)", re.MULTILINE)
 
 
 def pins(name: str) -> dict[str, str]:
