@@ -5,7 +5,8 @@
 Each run is a whole schedule of the default recipe that takes the same processor time whatever the vocabulary: what a
 step costs is measured first (processor seconds, which other programs on the machine change little), and the steps
 follow. All are judged in bits per character of the same held-out text. A line is added to
-``benchmarks/results/vocabulary_runs.json`` for each; what is there already is not trained again.
+``mamegpt/vocabulary_runs.json`` for each, from which `mamegpt tokenizer-report` advises; what is there already is not
+trained again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from mamegpt.step import seconds_per_step
 from mamegpt.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.trainer import TrainResult, train
 
-RUNS = ROOT / "benchmarks" / "results" / "vocabulary_runs.json"
+RUNS = ROOT / "mamegpt" / "vocabulary_runs.json"
 HELD_OUT_CHARACTERS = 120_000
 COVERAGES = (0.9995, 0.995, 0.98)
 

@@ -20,6 +20,7 @@ from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.messages import translated
 from mamegpt.text import parse_json, up_to
 from mamegpt.tokenizer import Tokenizer
+from mamegpt.vocabulary import advice
 
 __all__ = [
     "WORDS",
@@ -214,6 +215,7 @@ def report(
     lines += ["", translated("how words are cut", part=True)]
     for word in words or WORDS:
         lines.append("  " + "    ".join(split_word(tokenizer, word) for tokenizer in opened))
+    lines += ["", advice()]
     return Comparison(len(held), n_characters, dict(zip(tokenizers, fits, strict=True)), "\n".join(lines))
 
 

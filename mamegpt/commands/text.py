@@ -227,6 +227,7 @@ def tokenizer_report(
     """
     from mamegpt.sources import read_texts
     from mamegpt.tokenizer_report import report
+    from mamegpt.vocabulary import best_vocab_sizes
 
     with answering(json) as answer:
         with busy("measuring"):
@@ -234,6 +235,7 @@ def tokenizer_report(
                 [model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None
             )
         facts = dataclasses.asdict(found)
+        facts["best_vocab_sizes"] = best_vocab_sizes()
         del facts["text"]
         answer(
             facts, found.text, f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {model} --out runs/first"
