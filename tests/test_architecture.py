@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
                         "corpus.folding", "corpus.wiki_dump", "distributed", "evaluation.card", "files", "hub",
                         "sampling", "stories", "tokenizer.training"},
     "one job each": {"cluster", "corpus.data_page", "corpus.origin", "corpus.prefilter", "corpus.stepwise",
-                     "corpus.writers", "help_texts", "layouts", "models", "presets", "tokenizer"},
+                     "corpus.writers", "help_texts", "layouts", "models", "presets", "tokenizer", "vocabulary"},
     "two of them together": {"corpus.readers", "corpus.topic", "evaluate", "generation", "optim", "shards", "spread",
                              "tokenizer_hf", "tokenizer_report"},
     "larger parts": {"batched", "checkpoint", "export.gates", "export.model_card", "metrics", "sources", "step",

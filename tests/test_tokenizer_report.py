@@ -22,6 +22,7 @@ from mamegpt.tokenizer_report import (
     report,
     split_word,
 )
+from mamegpt.vocabulary import advice
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 TEXTS = [text for _, text in stories(seed=9, n=30)]
@@ -119,7 +120,8 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     assert all(line.strip().startswith(name) for line, name in zip(printed[2:10], names, strict=True))
     ours, theirs = printed[2].split()[1:]
     assert (ours, theirs) == ("1,000", "400")
-    assert printed[-1].startswith("  豆")
+    words = printed.index("how words are cut")
+    assert printed[words + 1].startswith("  豆") and printed[words + 2 :] == ["", *advice().splitlines()]
 
 
 def test_odd_pieces_are_told_by_what_is_odd(tmp_path: Path) -> None:
