@@ -312,7 +312,9 @@ def read_model(path: Path) -> dict[str, Tensor]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints under a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("step-*") if path.name[5:].isdecimal() and path.is_dir())
 
 
 def latest(folder: Path) -> Path | None:

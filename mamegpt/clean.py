@@ -18,12 +18,12 @@ from mamegpt.corpus.dedup import Contamination, Duplicates, Folded, NearDuplicat
 from mamegpt.corpus.edits import EDITS, edit
 from mamegpt.corpus.filters import FILTERS
 from mamegpt.corpus.origin import Origin, forget_origins, write_origins
-from mamegpt.corpus.readers import open_parquet
+from mamegpt.corpus.readers import format_of, json_lines, open_parquet
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
-from mamegpt.sources import Document, find_files, read_documents
-from mamegpt.text import normalise, parse_json, parse_wiki40b
+from mamegpt.sources import Document, find_files, read_documents, read_files, refuse_sources
+from mamegpt.text import normalise, parse_wiki40b
 
 __all__ = [
     "STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",
@@ -210,15 +210,17 @@ def clean(
     """
     started = time.perf_counter()
     steps = chosen_steps(without, only, against)
-    _check_places(data, against, out, write_dropped, report, overwrite)
+    places = [place for place in (out, write_dropped, report) if place]
+    _check_places(places, against, write_dropped, report, overwrite)
+    sources = find_files(data, split)
+    refuse_sources(places, sources)
     items = Contamination(read_items(against)) if "contamination" in steps else None
     cleaner = Cleaner(steps, normalisation, items)
     counts = DataReport(cleaner.reasons, cleaner.edits)
-    documents = read_documents(data, split)
     with ExitStack() as files:
         keep = files.enter_context(write_documents(out))
         drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
-        for document in counted(documents, on_progress):
+        for document in counted(read_files(sources), on_progress):
             cleaned = cleaner(document)
             count(counts, document, cleaned)
             if not cleaned.reason:
@@ -231,7 +233,7 @@ def clean(
             page = html_page if report.suffix.lower() == ".html" else markdown_page
             files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
         forget_origins(out)
-    write_origins(out, done.origin(), (file.path for file in find_files(data, split)))
+    write_origins(out, done.origin(), (file.path for file in sources))
     return done
 
 
@@ -248,6 +250,8 @@ def finished(
     """The report of a corpus that was cleaned since ``started`` (`time.perf_counter`). Raises `DataError` if nothing
     of it is kept.
     """
+    if not counts.before.n_documents:
+        raise DataError(f"{data} ({split}) holds no document at all; give one that does")
     if not counts.after.n_documents:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
         raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
@@ -268,25 +272,17 @@ def read_items(files: Iterable[Path]) -> Iterator[str]:
     them. Raises `DataError` for a file that is not there or cannot be read.
     """
     for path in files:
-        suffix = path.suffix.lower()
         if not path.is_file():
             raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
-        if suffix not in (".jsonl", ".parquet"):
+        if format_of(path) not in (".jsonl", ".parquet"):
             yield from (document.text for document in read_documents(path))
             continue
-        for value in _jsonl_values(path) if suffix == ".jsonl" else _parquet_rows(path):
+        for value in _jsonl_values(path) if format_of(path) == ".jsonl" else _parquet_rows(path):
             yield from (parse_wiki40b(string)[1] for string in _strings(value))
 
 
 def _jsonl_values(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):  # noqa: B007  (for the message)
-                if line.strip():
-                    yield parse_json(line)
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise DataError(f"{path}, line {number} or the next: {error}; correct or remove it") from error
+    return (value for _, value in json_lines(path))
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
@@ -335,15 +331,18 @@ def chosen_steps(without: Collection[Step], only: Collection[Step], against: Col
 
 
 def _check_places(
-    data: str, against: Collection[Path], out: Path, write_dropped: Path | None, report: Path | None, overwrite: bool
+    places: Sequence[Path],
+    against: Collection[Path],
+    write_dropped: Path | None,
+    report: Path | None,
+    overwrite: bool,
 ) -> None:
     """Raise `OutputError` before any work is done for files that could not, or should not, be written."""
     if write_dropped and write_dropped.suffix.lower() != ".jsonl":
         raise OutputError(f"{write_dropped}: dropped documents are written as .jsonl; name it so")
     if report and report.suffix.lower() not in (".html", ".md"):
         raise OutputError(f"{report}: a report is .html or .md; name it so")
-    places = [place for place in (out, write_dropped, report) if place]
-    read = {source.resolve() for source in [Path(data), *against]}
+    read = {source.resolve() for source in against}
     for place in places:
         if place.is_dir():
             raise OutputError(f"{place} is a folder; give the name of a file to write")

@@ -24,7 +24,7 @@ from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import refuse_existing
 from mamegpt.messages import translated
-from mamegpt.sources import GUESS, SourceFile, find_files
+from mamegpt.sources import GUESS, SourceFile, find_files, refuse_sources
 from mamegpt.text import format_article, normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]
@@ -103,7 +103,7 @@ def extract(
     (`corpus.origin`). ``on_start`` is called with a line on what is read
     and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
 
-    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, and `DataError` if
+    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
     the corpus cannot be read or nothing in it matches.
     """
     import stringzilla  # whose hash is in the keys that an interrupted run has written
@@ -115,6 +115,7 @@ def extract(
     if not overwrite:
         refuse_existing(out)
     files = find_files(dataset, split)
+    refuse_sources([out], files)
     if any(file.weight != 1 for file in files):
         raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
     if on_start:

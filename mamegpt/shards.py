@@ -118,17 +118,17 @@ def write_shards(
             threads.shutdown(cancel_futures=True)
             for split in splits.values():
                 split.file.close()
-        if not finished["train"].n_tokens and "val" not in documents and finished["val"].n_tokens:
+        if not finished["train"].n_characters and "val" not in documents and finished["val"].n_characters:
             raise DataError(
                 f"all {finished['val'].n_documents} document(s) of {source or 'the corpus'} fell to the validation "
                 "side; give more documents, or --val-fraction 0"
             )
         for name in ("train", *documents):
-            if not finished[name].n_tokens:
+            if not finished[name].n_characters:
                 raise DataError(f"{source or 'the corpus'} holds no text for the split {name!r}")
         meta = Meta(
             FORMAT, dtype, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.fingerprint, source,
-            {name: split for name, split in finished.items() if split.n_tokens}, list(origins),
+            {name: split for name, split in finished.items() if split.n_characters}, list(origins),
         )  # fmt: skip
         write_json(folder / META_FILE, asdict(meta))
     return meta

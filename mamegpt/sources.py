@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mamegpt.corpus.readers import COMPRESSIONS, FORMATS, Schema, first_line, format_of, read_file
-from mamegpt.errors import DataError, HubError
+from mamegpt.errors import DataError, HubError, OutputError
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.text import format_article, normalise
 
@@ -27,6 +28,7 @@ __all__ = [
     "read_documents",
     "read_files",
     "read_texts",
+    "refuse_sources",
 ]
 
 MAX_WEIGHT = 100
@@ -88,7 +90,7 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
     characters (the last may be shorter). xml: a dump of a MediaWiki (`corpus.wiki_dump`). ``schema`` says otherwise.
 
     Of a source with a weight, documents are read as often as its whole part says, and an even share of them, its
-    fraction, once more.
+    fraction, once more. Where in a file that share begins depends on the file's name, so small files give theirs too.
 
     Raises, at once: `DataError` if there is no such source, split or known format, `HubError` if the Hub
     cannot serve it. Raises while reading: `DataError` naming the file and the place in it, and at the end if
@@ -98,19 +100,24 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
 
 
 def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[str]:
-    """Yield the documents of `read_documents` as a model learns them: normalised, headed by their ``【title】``."""
+    """Yield the documents of `read_documents` as a model learns them: normalised, headed by their ``【title】``.
+
+    Those of which nothing is left, as of line feeds alone, are left out.
+    """
     for document in read_documents(source, split, schema):
         article = format_article(document.title, document.text) if document.title else document.text
-        yield normalise(article).strip("\n")
+        if text := normalise(article).strip("\n"):
+            yield text
 
 
 def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[Document]:
     """Yield the documents of some files of a source, as `read_documents` does of all; there may be none."""
     for file in files:
+        phase = int.from_bytes(hashlib.blake2b(file.name.encode(), digest_size=4).digest(), "little") / 2**32
         for share in _shares(file.weight):
             for batch in read_file(file.path, schema):
                 for number, title, text in batch.records:
-                    if text and int((number + 1) * share) > int(number * share):
+                    if text and int((number + 1) * share + phase) > int(number * share + phase):
                         yield Document(f"{file.name}#{number}", title, text)
 
 
@@ -135,6 +142,14 @@ def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
         prefix = f"{name}:" if len(parts) > 1 else ""
         found += [SourceFile(file.path, prefix + file.name, weight) for file in _files_of_one(name, split)]
     return found
+
+
+def refuse_sources(places: Iterable[Path], files: Iterable[SourceFile]) -> None:
+    """Raise `OutputError` if one of the places to write to is a file that is to be read."""
+    read = {file.path.resolve() for file in files}
+    for place in places:
+        if place.resolve() in read:
+            raise OutputError(f"{place} is also read; give another name")
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:
@@ -268,7 +283,12 @@ def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: s
     for file in splits[split]:
         if format_of(file) not in FORMATS:
             raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(FORMATS)}")
-    return [SourceFile(file, file.relative_to(folder).as_posix()) for file in splits[split]]
+    return [SourceFile(file, _printable(file.relative_to(folder).as_posix())) for file in splits[split]]
+
+
+def _printable(name: str) -> str:
+    """A name that can be written anywhere; of one that is not UTF-8, as old archives have them, what can be read."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:

@@ -69,7 +69,10 @@ class AnyTokenizer(Protocol):
 
 
 class JsonTokenizer:
-    """A ``tokenizer.json``, read with the ``tokenizers`` library. Names of special tokens in a text are text."""
+    """A ``tokenizer.json``, read with the ``tokenizers`` library.
+
+    Names of special tokens in a text are text; that it may ask for truncation and padding is not heard.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read a file; raises `TokenizerError` if it is not one."""
@@ -82,6 +85,8 @@ class JsonTokenizer:
                 raise
             raise TokenizerError(f"{path} is not a tokenizer.json ({str(error).splitlines()[0]})") from error
         self._fast.encode_special_tokens = True
+        self._fast.no_truncation()
+        self._fast.no_padding()
         model = parse_json(path.read_text(encoding="utf-8"))["model"]
         unknown = model.get("unk_token")
         self.unk_id: int | None = self._fast.token_to_id(unknown) if unknown is not None else model.get("unk_id")
@@ -97,9 +102,9 @@ class JsonTokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 a token stands for."""
-        if token in self._special:
+        piece = self._fast.id_to_token(token)  # none where the ids have a gap
+        if piece is None or token in self._special:
             return b""
-        piece = str(self._fast.id_to_token(token))
         if self._is_byte_level:
             return bytes(_BYTE_LEVEL[character] for character in piece if character in _BYTE_LEVEL)
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):

@@ -1,5 +1,6 @@
 """`mamegpt clean`: what is kept, what is dropped and why; that nothing is lost, made up, or half-written."""
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -113,6 +114,29 @@ def plain(document: Document) -> tuple[str, str]:
     return document.title, document.text
 
 
+def test_test_items_may_be_compressed(corpus, items, tmp_path):
+    packed = tmp_path / "test.jsonl.gz"
+    packed.write_bytes(gzip.compress(items.read_bytes()))
+    assert list(read_items([packed])) == list(read_items([items])) == ["短い", STORIES[3], "はい"]
+
+
+def test_what_is_read_is_not_written_over(corpus, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    other = write_rows(folder / "other.jsonl", ROWS)
+    before = Path(corpus).read_bytes()
+    for data in (f"{corpus},{other}", str(folder), f"{folder}/*.jsonl", f"{other}@2"):
+        for places in ({"out": Path(other)}, {"out": tmp_path / "o.jsonl", "write_dropped": Path(other)}):
+            with pytest.raises(OutputError, match=r"other\.jsonl is also read"):
+                clean(data, **places, overwrite=True)
+    assert Path(other).read_bytes() == before
+    clean(str(folder), folder / "train.jsonl")  # from then on the folder has a split of that name
+    assert (folder / "train.jsonl.origin.json").is_file()
+    empty = write_rows(tmp_path / "empty.jsonl", [])
+    with pytest.raises(DataError, match="holds no document at all"):
+        clean(empty, tmp_path / "o.jsonl")
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_can_be_left_out(corpus, items, tmp_path, step):
     against = [] if step == "contamination" else [items]
@@ -205,7 +229,7 @@ def test_what_cannot_be_used_is_said_in_a_line(corpus, items, tmp_path):
         clean(corpus, out, against=[tmp_path / "none.jsonl"])
     for content in (b"{", b"\xff\n"):
         items.write_bytes(b"{}\n" + content)
-        with pytest.raises(DataError, match=r"test\.jsonl, line "):
+        with pytest.raises(DataError, match=r"test\.jsonl(, line 2: not JSON| is not UTF-8 text)"):
             clean(corpus, out, against=[items])
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(b"PAR1")
@@ -258,9 +282,16 @@ def test_the_page_says_what_was_counted_and_escapes_what_it_shows(corpus, tmp_pa
 
 def test_the_report_takes_no_more_memory_for_more_text():
     report = DataReport(["short"], [])
-    for i in range(MAX_TOP + 10):
-        report.repeat(str(i))
+    n = 3 * MAX_TOP
+    for i in range(n):
+        for _ in range(2):
+            report.repeat(str(i))
         report.repeat("often")
         report.drop("short", f"x#{i}", str(i), "短い。")
-    assert report.repeated["often"] == MAX_TOP + 10 and len(report.repeated) < MAX_TOP
-    assert len(report.samples["short"]) == 4 and report.dropped["short"] == MAX_TOP + 10
+        if i > 2 * MAX_TOP:
+            report.repeat("late")
+    assert report.repeated["often"] == n and report.repeated["late"] == MAX_TOP - 1
+    for _ in range(3):
+        report.merge(report.to_dict())
+    assert MAX_TOP <= len(report.repeated) <= 2 * MAX_TOP
+    assert len(report.samples["short"]) == 4 and report.dropped["short"] == 8 * n

@@ -35,6 +35,7 @@ from mamegpt.export.to_hf import write_hf
 from mamegpt.generation import Sampling, generate
 from mamegpt.layouts import LAYOUTS
 from mamegpt.pretrained import load_pretrained
+from mamegpt.report.run import read_run
 from mamegpt.shards import write_shards
 from mamegpt.sources import read_texts
 from mamegpt.text import normalise
@@ -406,6 +407,10 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
     assert f"学習していない文章では {found.heldout_recited:.2%}" in rows["recited"]
     assert card_rows(run, checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
+    bits = [of.text["validation"].bits_per_character for of in (found.models[0], found.baseline)]
+    told = read_run(run).evaluation
+    assert told["evaluated"] == checkpoint.name and told["bits-per-character"] == "{:.3f} ({:.3f})".format(*bits)
+    assert told["recited"] == f"{found.models[0].recited:.2%}" and len(told) == 6
 
     given = {}
     monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))

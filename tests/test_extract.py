@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.corpus.stepwise import stepwise
+from mamegpt.corpus.stepwise import Stepwise, stepwise
 from mamegpt.corpus.topic import Topic
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.extract import extract, preview
@@ -103,6 +103,13 @@ def test_an_existing_file_is_replaced_unless_that_is_refused(corpus, tmp_path):
     assert out.read_text(encoding="utf-8") == "old"
     extract(corpus, "train", "ファミコン", out)
     assert out.read_text(encoding="utf-8") == EXPECTED
+
+
+def test_what_is_read_is_not_written_over(corpus):
+    before = Path(corpus).read_bytes()
+    with pytest.raises(OutputError, match="is also read"):
+        extract(corpus, "train", "ファミコン", Path(corpus))
+    assert Path(corpus).read_bytes() == before
 
 
 class Interrupted(Exception):
@@ -395,6 +402,21 @@ def test_what_was_written_after_the_last_step_is_gone(tmp_path):
         work.take("text", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"abc"
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_after_a_kill_at_the_very_end_all_is_done_again(tmp_path):
+    def unfinished() -> Stepwise:
+        work = Stepwise(tmp_path, "same")
+        work.open("text").write(b"abc")
+        work.step(1)
+        return work
+
+    unfinished().take("text", tmp_path / "out")
+    assert Stepwise(tmp_path, "same").state is None
+    unfinished().close()
+    assert Stepwise(tmp_path, "same").state == 1
+    (tmp_path / "text").write_bytes(b"ab")  # as no process of ours leaves it
+    assert Stepwise(tmp_path, "same").state is None
 
 
 def test_a_corpus_without_documents_is_an_error(tmp_path):

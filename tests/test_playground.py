@@ -92,6 +92,14 @@ def test_runs_checkpoints_and_exported_folders_are_found(models: Path, little: L
     assert bits_per_character(list(found.values())) == {
         str(run): json.loads(records[-1])["quality"]["bits_per_character"]
     }
+    (models / "run/checkpoints/step-old").mkdir()  # somebody's own
+    assert {entry.name for entry in entries([str(models)])} == set(found)
+    damaged = models / "damaged"
+    shutil.copytree(run, damaged)
+    (damaged / "metrics.jsonl").write_text('{"x": 1}', encoding="utf-8")
+    assert list(bits_per_character(entries([str(models)]))) == [str(run)]
+    shutil.rmtree(damaged)
+    (models / "run/checkpoints/step-old").rmdir()
     for name in found:
         assert entries([name])[0].name == name
         loaded = load_pretrained(name)

@@ -202,7 +202,7 @@ def test_every_chart_is_there_for_every_axis(written: str, axis: str) -> None:
 def test_every_word_is_in_both_languages_and_none_is_left_over(written: str) -> None:
     words = json.loads((STATIC / "words.json").read_text(encoding="utf-8"))
     assert list(words["ja"]) == list(words["en"])
-    code = (ROOT / "mamegpt/report/page.py").read_text(encoding="utf-8")
+    code = "".join((ROOT / f"mamegpt/report/{name}.py").read_text(encoding="utf-8") for name in ("page", "run"))
     named = set(re.findall(r'"([\w-]+)"', code)) | {"loss-help", "bits-help", *AXES}
     named |= set(re.findall(r"word\('([\w-]+)'\)", code))
     assert set(words["ja"]) <= named
@@ -225,20 +225,27 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     other = tmp_path / "other"
     shutil.copytree(little.run, other)
     (other / "machine.json").write_text(json.dumps({"processor": "a <fast> one"}), encoding="utf-8")
-    scores = {"model": "x", "jcqa": {"accuracy": 0.25, "right": 1119}, "loss": 2.5, "done": True, "each": [1, 2]}
+    share, text = {"share": 0.5, "n": 372}, {"validation": {"bits_per_character": 5.0}}
+    baseline = {"text": text, "pairs": {"total": share}, "cloze": None}
+    model = baseline | {"origin": "run/checkpoints/step-00000012", "recited": 0.0123}
+    scores = {"models": [model], "baseline": baseline, "heldout_recited": 0.001}
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     html = page([read_run(little.run), read_run(other)], [], datetime(2026, 1, 2))
     assert f"<th>processor</th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
     assert "<th>processes</th><td>1</td><td>–</td>" in html
     assert [read_run(run).evaluation for run in (little.run, other)] == [
-        {}, {"jcqa.accuracy": "0.25", "jcqa.right": "1,119", "loss": "2.5"},
+        {}, {"evaluated": "step-00000012", "bits-per-character": "5.000 (5.000)", "minimal-pairs": "50.0% (50.0%)",
+             "recited": "1.23%", "recited-by-chance": "0.10%"},
     ]  # fmt: skip
-    assert "<th>jcqa.accuracy</th><td>–</td><td>0.25</td>" in html
+    assert "minimal pairs right (50% by chance)</span></th><td>–</td><td>50.0% (50.0%)</td>" in html
     assert "Evaluation" not in page([read_run(little.run)], [], datetime(2026, 1, 2))
     (other / "machine.json").unlink()
     (other / "evaluation.json").write_text("[1]", encoding="utf-8")
     assert read_run(other).machine == {}
     with pytest.raises(CheckpointError, match=r"evaluation.json does not hold a JSON object"):
+        page([read_run(other)], [], datetime(2026, 1, 2))
+    (other / "evaluation.json").write_text('{"models": []}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"evaluation.json is damaged .* run: mamegpt eval"):
         page([read_run(other)], [], datetime(2026, 1, 2))
 
 

@@ -482,8 +482,9 @@ def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp
     a = WRITERS[".jsonl"](tmp_path / "a.jsonl", [("", f"甲{i}") for i in range(8)])
     b = one_text(tmp_path, "b.txt", "乙")
     documents = list(read_documents(f"{b}@2, {a}@0.25"))
+    first = int(documents[2].id[-1])
     assert [(d.id, d.text) for d in documents] == [
-        (f"{b}:b.txt#0", "乙"), (f"{b}:b.txt#0", "乙"), (f"{a}:a.jsonl#3", "甲3"), (f"{a}:a.jsonl#7", "甲7"),
+        (f"{b}:b.txt#0", "乙"), (f"{b}:b.txt#0", "乙"), *((f"{a}:a.jsonl#{i}", f"甲{i}") for i in (first, first + 4)),
     ]  # fmt: skip
     assert len(texts(f"{a}@1.5")) == 12
     for weight in ("0", "x", "-1", "nan", "1e9"):
@@ -491,6 +492,29 @@ def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp
             read_documents(f"{a}@{weight}")
     odd = one_text(tmp_path, "c,d@2.txt", "丙")
     assert texts(str(odd)) == ["丙"]
+
+
+def test_of_many_small_files_a_weight_takes_its_share(tmp_path):
+    for i in range(200):
+        one_text(tmp_path, f"{i}.txt", f"豆{i}")
+    read = [texts(f"{tmp_path}@0.5"), texts(f"{tmp_path}@1.5")]
+    assert 70 <= len(read[0]) <= 130 and len(read[1]) == 200 + len(read[0])
+    assert read[0] == texts(f"{tmp_path}@0.5")
+
+
+def test_documents_of_which_nothing_is_left_are_no_texts(tmp_path):
+    path = WRITERS[".jsonl"](tmp_path / "a.jsonl", [("", "\n\n"), ("", "\0"), ("", "豆")])
+    assert list(read_texts(str(path))) == ["豆"]
+
+
+def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
+    name = os.fsdecode("日本.txt".encode("cp932"))
+    try:
+        (tmp_path / name).write_text("豆", encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    (document,) = read_documents(tmp_path)
+    assert document.id.encode() and document.id.endswith("{.txt#0")
 
 
 def page(title: str, text: str, ns: int = 0, extra: str = "") -> str:
@@ -503,7 +527,7 @@ MARKUP = """{{Infobox|名前=京都}}
 [[ファイル:a.jpg|thumb|説明[[山]]]]
 == 歴史 ==
 === 古代 ===
-794年<br />''平安京''。
+794年<BR />''平安京''。
 {| class="wikitable"
 | 表
 |}

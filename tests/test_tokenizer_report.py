@@ -124,6 +124,16 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     assert printed[words + 1].startswith("  豆") and printed[words + 2 :] == ["", *advice().splitlines()]
 
 
+def test_a_length_that_a_file_asks_for_does_not_count(byte_level: Path, tmp_path: Path) -> None:
+    asking = tokenizers.Tokenizer.from_file(str(byte_level / "tokenizer.json"))
+    asking.enable_truncation(max_length=4)
+    asking.enable_padding(length=20)
+    asking.save(str(tmp_path / "tokenizer.json"))
+    plain, asked = (open_tokenizer(str(folder)) for folder in (byte_level, tmp_path))
+    assert fit(asked, TEXTS) == fit(plain, TEXTS)
+    assert asked.token_bytes(10_000) == b""
+
+
 def test_odd_pieces_are_told_by_what_is_odd(tmp_path: Path) -> None:
     texts = ["ーーーーーーーー\n" * 40, "ＡＢCDEﾃｽﾄ WiFiルーター\n" * 40, "豆です。\n" * 40]
     tokenizer = Tokenizer.load(train_tokenizer(texts, tmp_path / "odd", vocab_size=310).path)

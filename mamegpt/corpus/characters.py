@@ -15,7 +15,7 @@ JAPANESE = CLASSES[:3]
 MULTIPLIER = 0x9E3779B97F4A7C15
 """Of polynomials: an odd number near 2^64 divided by the golden ratio."""
 
-_N_CODES = 0x323B0  # to the last block of kanji (extension H); what lies beyond is "other"
+_N_CODES = 0x323B1  # to the last block of kanji (extension H), and one more for all beyond, which is "other"
 _RANGES = {
     "hiragana": ((0x3041, 0x3096), (0x309D, 0x309F)),
     "katakana": ((0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D)),  # ー is one of them

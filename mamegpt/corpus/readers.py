@@ -23,7 +23,8 @@ from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "open_parquet", "read_file"]
+__all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "json_lines", "open_parquet",
+           "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
 BATCH_RECORDS = 100
@@ -267,6 +268,14 @@ def _json_names(record: dict[str, Any], schema: Schema, where: str) -> tuple[str
 
 def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each JSON object of a file, and where it stands."""
+    for where, record in json_lines(path):
+        if not isinstance(record, dict):
+            raise DataError(f'{where}: not a JSON object; make it one like {{"text": "…"}}')
+        yield where, record
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the value of each line of a jsonl file, compressed or not, and where it stands. Raises `DataError`."""
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -278,8 +287,6 @@ def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if isinstance(error, json.JSONDecodeError):
                 what = f"{error.msg} at character {error.colno}"
             raise DataError(f"{where}: not JSON ({what}); correct or remove it") from error
-        if not isinstance(record, dict):
-            raise DataError(f'{where}: not a JSON object; make it one like {{"text": "…"}}')
         yield where, record
 
 

@@ -34,7 +34,9 @@ class Stepwise:
             saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
-        if saved["settings"] == self._settings:
+        if saved["settings"] == self._settings and all(
+            (folder / name).is_file() and (folder / name).stat().st_size >= n for name, n in saved["lengths"].items()
+        ):
             self.state, self._lengths = saved["state"], saved["lengths"]
 
     def open(self, name: str) -> IO[bytes]:
@@ -59,11 +61,12 @@ class Stepwise:
         self.state, self._lengths = None, {}
 
     def take(self, name: str, out: Path) -> None:
-        """Close one of the files and give it the name ``out``."""
+        """Close one of the files and give it the name ``out``; no step counts any more."""
         file = self._files.pop(name)
         file.flush()
         os.fsync(file.fileno())
         file.close()
+        (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / name).replace(out)
 
     def close(self) -> None:
@@ -96,6 +99,7 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
                     work.close()  # on a full disk an error, too
                 finally:
                     if over:
+                        (folder / STATE).unlink(missing_ok=True)  # first, since it speaks of the others
                         for path in set(folder.iterdir()) - {lock}:
                             path.unlink()
     except Timeout as error:

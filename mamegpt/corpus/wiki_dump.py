@@ -69,8 +69,8 @@ def _plain(code: Any) -> str:
         elif isinstance(node, nodes.Wikilink):
             if not str(node.title).strip().lower().startswith(tuple(f"{name}:" for name in UNSEEN_LINKS)):
                 seen.append(_plain(node.text or node.title).removeprefix(":"))
-        elif isinstance(node, nodes.Tag) and str(node.tag).strip().lower() not in UNSEEN_TAGS:
-            seen.append("\n" if str(node.tag) == "br" else _plain(node.contents) if node.contents else "")
+        elif isinstance(node, nodes.Tag) and (tag := str(node.tag).strip().lower()) not in UNSEEN_TAGS:
+            seen.append("\n" if tag == "br" else _plain(node.contents) if node.contents else "")
     return "".join(seen)
 
 

@@ -21,6 +21,13 @@ COLUMNS = ("id", "title", "text")
 GROUP_CHARACTERS = 4_000_000  # or bytes, of a row group of parquet, which is held in memory until it is written
 
 
+def _length(value: Any) -> int:
+    """Characters or bytes of a string, or of those in a list; 0 of anything else."""
+    if isinstance(value, list):
+        return sum(map(_length, value))
+    return len(value) if isinstance(value, str | bytes) else 0
+
+
 @contextmanager
 def write_documents(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
     """Yield a function that writes one document; ``path`` appears when the block ends without an error.
@@ -68,7 +75,7 @@ def write_rows(path: Path, schema: Any = None) -> Iterator[Callable[[dict[str, A
     def write(row: dict[str, Any]) -> None:
         nonlocal n_held
         rows.append(row)
-        n_held += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
+        n_held += sum(_length(value) for value in row.values())
         if n_held >= GROUP_CHARACTERS:
             flush()
 

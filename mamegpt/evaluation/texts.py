@@ -12,8 +12,8 @@ import numpy.typing as npt
 from mamegpt.config import TrainConfig
 from mamegpt.errors import DataError
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
-from mamegpt.shards import META_FILE, open_shards
-from mamegpt.sources import read_texts
+from mamegpt.shards import is_shards, open_shards
+from mamegpt.sources import is_here, read_texts
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Texts", "is_run", "named_texts", "run_texts"]
@@ -24,7 +24,7 @@ Texts = Callable[[], Iterator[str]]
 
 def is_run(where: str) -> bool:
     """Whether this is the folder of a run."""
-    return (Path(where) / CHECKPOINTS).is_dir()
+    return is_here(f"{where}/{CHECKPOINTS}")
 
 
 def named_texts(data: str, split: str, tokenizer: Tokenizer | None) -> Texts:
@@ -32,7 +32,7 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None) -> Texts:
 
     Raises, now or when read, what `read_texts` and `open_shards` raise; `DataError` if shards have no such split.
     """
-    if not (Path(data) / META_FILE).is_file():
+    if not is_shards(data):
         return lambda: read_texts(data, split)
     if tokenizer is None:
         raise DataError(f"{data} holds the tokens of another tokenizer; give the text they were made of")
@@ -47,9 +47,9 @@ def run_texts(run: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
 
     Raises what `open_shards` raises.
     """
-    places = (run / TOKENS, Path(TrainConfig.load(run / CONFIG_FILE).data))
-    found = next((place for place in places if (place / META_FILE).is_file()), None)
-    return _decoded(found, tokenizer) if found else {}
+    places = (run / TOKENS, TrainConfig.load(run / CONFIG_FILE).data)
+    found = next((place for place in places if is_shards(place)), None)
+    return _decoded(Path(found), tokenizer) if found else {}
 
 
 def _decoded(folder: Path, tokenizer: Tokenizer) -> dict[str, Texts]:

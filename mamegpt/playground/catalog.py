@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mamegpt import checkpoint
-from mamegpt.errors import ModelError
+from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.hub import is_hub_name
 from mamegpt.metrics import read_metrics
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
@@ -56,13 +57,16 @@ def entries(models: Sequence[str]) -> list[Entry]:
 
 
 def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
-    """By name, the bits per character of those that were validated in training, at their very step."""
-    by_step: dict[tuple[Path | None, int | None], float] = {
-        (run, record["step"]): record["quality"]["bits_per_character"]
-        for run in {entry.run for entry in found if entry.run}
-        for record in read_metrics(run)
-        if "quality" in record
-    }
+    """By name, the bits per character of those that were validated in training, at their very step.
+
+    Of runs whose records are damaged there are none.
+    """
+    by_step: dict[tuple[Path | None, int | None], float] = {}
+    for run in {entry.run for entry in found if entry.run}:
+        with suppress(CheckpointError):
+            for record in read_metrics(run):
+                if "quality" in record:
+                    by_step[run, record["step"]] = record["quality"]["bits_per_character"]
     return {entry.name: by_step[entry.run, entry.step] for entry in found if (entry.run, entry.step) in by_step}
 
 
@@ -82,7 +86,7 @@ def _of_folder(folder: Path) -> list[Entry]:
     if saved := checkpoint.checkpoints(folder / CHECKPOINTS):
         newest, *earlier = reversed(saved)
         return [_of_checkpoint(folder, newest), *(_of_checkpoint(path, path) for path in earlier)]
-    if folder.parent.name == CHECKPOINTS and folder.name.startswith("step-"):
+    if folder.parent.name == CHECKPOINTS and folder in checkpoint.checkpoints(folder.parent):
         return [_of_checkpoint(folder, folder)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
         if weights.is_file() and (folder / CONFIG_FILE).is_file():

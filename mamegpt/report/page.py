@@ -29,10 +29,10 @@ def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime, refresh_
         write.charts(runs),
         write.results(runs, samples),
         write.samples(runs, samples) if samples else "",
-        write.data(runs),
+        write.facts(runs, "data", [_facts(run) for run in runs]),
         write.settings(runs),
-        write.values(runs, "evaluation", [run.evaluation for run in runs]),
-        write.values(runs, "machine", [run.machine for run in runs]),
+        write.facts(runs, "evaluation", [run.evaluation for run in runs], "evaluation-help"),
+        write.machines(runs),
     ]
     return Template(_static("page.html")).substitute(
         title=_text("豆GPT: " + ", ".join(run.name for run in runs)),
@@ -120,18 +120,14 @@ class _Writer:
             boxes.append(f'<div class="sample"><h3 class="written">{_text(prompt)}</h3><dl>{texts}</dl></div>')
         return self.section("samples", "".join(boxes), "samples-help")
 
-    def data(self, runs: Sequence[Run]) -> str:
-        rows: dict[str, list[str]] = {}
-        for run in runs:
-            for name, value in _facts(run).items():
-                rows.setdefault(name, []).append(_text(value))
-        return self.section("data", _table(_heads(runs), [(self.word(name), row) for name, row in rows.items()]))
+    def facts(self, runs: Sequence[Run], name: str, found: Sequence[Mapping[str, str]], note: str = "") -> str:
+        """A section of values named by words, a column a run; nothing if no run has any."""
+        rows = [(self.word(key), values) for key, values in _rows(found)]
+        return self.section(name, _table(_heads(runs), rows), note) if rows else ""
 
-    def values(self, runs: Sequence[Run], name: str, found: Sequence[Mapping[str, str]]) -> str:
-        """A section of named values, a column a run; nothing if no run has any."""
-        names = dict.fromkeys(key for values in found for key in values)
-        rows = [(_text(key), [_text(values.get(key, NONE)) for values in found]) for key in names]
-        return self.section(name, _table(_heads(runs), rows)) if rows else ""
+    def machines(self, runs: Sequence[Run]) -> str:
+        rows = [(_text(key), values) for key, values in _rows([run.machine for run in runs])]
+        return self.section("machine", _table(_heads(runs), rows)) if rows else ""
 
     def settings(self, runs: Sequence[Run]) -> str:
         found = [run.config.to_dict() for run in runs]
@@ -160,6 +156,12 @@ def _facts(run: Run) -> dict[str, str]:
             "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
         }
     return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
+
+
+def _rows(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
+    """What each of the runs has by each name."""
+    names = dict.fromkeys(key for values in found for key in values)
+    return [(key, [_text(values.get(key, NONE)) for values in found]) for key in names]
 
 
 def _heads(runs: Sequence[Run]) -> list[str]:

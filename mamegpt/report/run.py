@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,18 @@ class Run:
 
     @property
     def evaluation(self) -> dict[str, str]:
-        """The numbers in ``evaluation.json``, if there is one; those further inside under a.b."""
-        return dict(_numbers(_read_object(self.folder / EVALUATION_FILE)))
+        """What `mamegpt eval` found of it, by word, with an n-gram model's in brackets; empty if it was not asked.
+
+        Raises `CheckpointError` if the file is damaged.
+        """
+        path = self.folder / EVALUATION_FILE
+        found = _read_object(path)
+        try:
+            return _scores(found["models"][0], found["baseline"], found["heldout_recited"]) if found else {}
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error}); delete it, or run: mamegpt eval --model {self.folder}"
+            ) from None
 
     @property
     def name(self) -> str:
@@ -154,12 +164,23 @@ def _read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _numbers(found: dict[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in found.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{inside}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{inside}{name}", f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def _scores(model: dict[str, Any], baseline: dict[str, Any], heldout_recited: float | None) -> dict[str, str]:
+    """The figures of an evaluation; for the fields see `evaluation.Result`."""
+    scores = {"evaluated": Path(model["origin"]).name}
+    for text, quality in model["text"].items():
+        there = baseline["text"][text]
+        scores["bits-per-character"] = f"{quality['bits_per_character']:.3f} ({there['bits_per_character']:.3f})"
+    for name, found, there in (
+        ("minimal-pairs", model["pairs"]["total"], baseline["pairs"]["total"]),
+        ("cloze", model["cloze"], baseline["cloze"]),
+    ):
+        if found and there:
+            scores[name] = f"{found['share']:.1%} ({there['share']:.1%})"
+    if model["recited"] is not None:
+        scores["recited"] = f"{model['recited']:.2%}"
+    if heldout_recited is not None:
+        scores["recited-by-chance"] = f"{heldout_recited:.2%}"
+    return scores
 
 
 def _openings(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
