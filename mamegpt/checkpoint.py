@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import time
@@ -32,7 +33,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from mamegpt import distributed
 from mamegpt.distributed import World
-from mamegpt.errors import CheckpointError, OutputError
+from mamegpt.errors import CheckpointError, OutputError, first_line
 from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import own_tensors, stored_tensors
 from mamegpt.optim import Optimizer
@@ -41,7 +42,7 @@ from mamegpt.text import parse_json
 
 __all__ = [
     "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers",
-    "save", "save_parts", "set_damaged_aside", "verify",
+    "save", "set_damaged_aside", "verify",
 ]  # fmt: skip
 
 MODEL_FILE = "model.safetensors"
@@ -144,14 +145,6 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, 
     return _write(folder, stored_tensors(model), _optimizer_tensors(model, optimizer), state, keep)
 
 
-def save_parts(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int, is_main: bool) -> Path:
-    """`save` for a model whose weights are shared out: every process calls it, and writes what it holds.
-
-    Raises `OutputError` in all of them if one cannot.
-    """
-    return _write_parts(folder, _parts(model, optimizer), state, keep, is_main, None)
-
-
 def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
     parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
     return {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
@@ -170,7 +163,7 @@ def _write_parts(
         if is_main:
             shutil.rmtree(staging, ignore_errors=True)
         reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
-        raise OutputError(f"{path} cannot be written ({_first_line(reason)}); {MAKE_ROOM}") from None
+        raise OutputError(f"{path} cannot be written ({first_line(reason)}); {MAKE_ROOM}") from None
     is_complete = not is_main
     try:
         if is_main:
@@ -197,7 +190,7 @@ def _write(folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Te
             save_file(dict(model), partial / MODEL_FILE)
             save_file(dict(optimizer), partial / OPTIMIZER_FILE)
         except SafetensorError as error:
-            raise OutputError(f"{path} cannot be written ({_first_line(error)}); {MAKE_ROOM}") from None
+            raise OutputError(f"{path} cannot be written ({first_line(error)}); {MAKE_ROOM}") from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         _write_state(partial, dataclasses.replace(state, files=files))
     _rotate(folder, keep)
@@ -221,11 +214,11 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
     except (RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {_first_line(error)}") from None
+        raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {first_line(error)}") from None
     try:
         _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
     except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {_first_line(error)}") from None
+        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {first_line(error)}") from None
     return state
 
 
@@ -259,7 +252,7 @@ def read_state(path: Path) -> State:
             raise ValueError("it is not what its hash says")
         return state
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({_first_line(error)}); {GO_ON}") from None
+        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({first_line(error)}); {GO_ON}") from None
 
 
 def pass_over(path: Path, n_batches: int, elapsed_s: float) -> None:
@@ -286,11 +279,17 @@ def set_damaged_aside(folder: Path) -> list[str]:
             wrong[path] = str(error).partition(";")[0]
         else:
             for damaged in wrong:
-                damaged.replace(folder / f"damaged-{damaged.name}")
+                damaged.replace(_free(folder / f"damaged-{damaged.name}"))
             return list(wrong.values())
     if wrong:
         raise CheckpointError(f"no checkpoint under {folder} is intact: {'; '.join(wrong.values())}")
     return []
+
+
+def _free(path: Path) -> Path:
+    """A path, or if that is taken the first free one of path-2, path-3, ..."""
+    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
@@ -307,7 +306,7 @@ def read_model(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{file} is damaged: its hash is not the one in {STATE_FILE}")
         return load_file(file)
     except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be read: {_first_line(error)}") from None
+        raise CheckpointError(f"{file} cannot be read: {first_line(error)}") from None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -366,10 +365,11 @@ def _digest(content: Mapping[str, object]) -> str:
 
 def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state under the names of its parameters, so that no pickle is needed."""
+    states = optimizer.state
     return {
         f"{name}|{key}": value.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
+        for key, value in states.get(parameter, {}).items()
     }
 
 
@@ -394,7 +394,3 @@ def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[
                 "param_groups": part.state_dict()["param_groups"],
             }
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -100,7 +100,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides a training run. Two runs of equal settings give bitwise equal weights."""
+    """Everything that decides a training run. Two runs of equal settings give bitwise equal weights, if nothing in
+    them is left to be measured (``auto``, --minutes) and as many processes and threads compute them."""
 
     data: str = ""
     """Text to learn: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards."""
@@ -162,7 +163,7 @@ class TrainConfig:
     muon_lr: float = 2e-2
     """Peak learning rate of Muon, for the matrices inside the blocks."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices; vectors have none."""
+    """Decoupled weight decay of matrices (with muon: of those inside the blocks); vectors have none."""
     beta2: float = 0.95
     """Decay of the second moment of the gradient."""
     warmup_fraction: float = 0.02
@@ -207,6 +208,8 @@ class TrainConfig:
 
         ``world`` is the number of processes; ``known`` holds, by field, the names there are to choose from.
         """
+        if found := self._misfits():
+            raise ConfigError("; ".join(found))  # nothing else can be asked about them
         found = [f"{flag(name)} is needed" for name in ("data", "tokenizer", "out") if not getattr(self, name)]
         for name, names in known.items():
             if getattr(self, name) not in names:
@@ -251,6 +254,19 @@ class TrainConfig:
         if found:
             raise ConfigError("; ".join(found))
 
+    def _misfits(self) -> list[str]:
+        """Values that no setting could have: of another type, none of the choices, or no number to compute with."""
+        found = []
+        for name, hint in get_type_hints(type(self)).items():
+            value, kind = getattr(self, name), type(getattr(TrainConfig, name))
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                found.append(f"{flag(name)} is {value!r}, not of type {kind.__name__}")
+            elif get_args(hint) and value not in get_args(hint):
+                found.append(f"{flag(name)} is {value!r}, none of {', '.join(get_args(hint))}")
+            elif kind in (int, float) and not -1e300 < value < 1e300:
+                found.append(f"{flag(name)} is {value}, no number to compute with")
+        return found
+
     @property
     def is_settled(self) -> bool:
         """Whether nothing is left to be measured."""
@@ -284,14 +300,8 @@ class TrainConfig:
         """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
         try:
             config = cls(**parse_json(path.read_text(encoding="utf-8")))
-            for name, hint in get_type_hints(cls).items():
-                value, kind = getattr(config, name), type(getattr(cls, name))
-                if type(value) is not kind and not (kind is float and type(value) is int):
-                    raise ValueError(f"{name} is {value!r}, not of type {kind.__name__}")
-                if get_args(hint) and value not in get_args(hint):
-                    raise ValueError(f"{name} is {value!r}, none of {', '.join(get_args(hint))}")
-                if kind in (int, float) and not -1e300 < value < 1e300:
-                    raise ValueError(f"{name} is no number to compute with")
+            if found := config._misfits():
+                raise ValueError("; ".join(found))
             return config
         except FileNotFoundError:
             raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None

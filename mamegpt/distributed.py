@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,11 +21,15 @@ from torch.distributed.rendezvous import rendezvous
 
 from mamegpt.errors import ConfigError
 
-__all__ = ["World", "any_process", "barrier", "from_main", "group_for_a_thread", "join", "pick_device", "started_again",
-           "sum_over_processes"]  # fmt: skip
+__all__ = ["World", "any_process", "barrier", "from_main", "group_for_a_thread", "job", "join", "pick_device",
+           "started_again", "sum_over_processes"]  # fmt: skip
 
 
 _GROUPS = itertools.count()
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: while the main process makes the tokens of a large text, the others do. One
+that died is noticed by ``torchrun``, at once."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def join(device: str) -> Iterator[World]:
     store, rank, size = next(rendezvous("env://"))
     name = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_GROUPS)}"
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=PrefixStore(name, store), rank=rank, world_size=size)
+    dist.init_process_group(backend, store=PrefixStore(name, store), rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), size, chosen)
     finally:
@@ -72,6 +77,11 @@ def join(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def job() -> str:
+    """What ``torchrun`` calls all processes it starts for one command, "" without it."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
 def started_again() -> bool:
     """Whether ``torchrun --max-restarts`` has started all processes anew because one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -79,7 +89,7 @@ def started_again() -> bool:
 
 def group_for_a_thread(world: World) -> dist.ProcessGroup | None:
     """A second group of all processes, over gloo: what a thread says in it does not mix with what training says."""
-    return dist.new_group(backend="gloo") if world.size > 1 else None
+    return dist.new_group(backend="gloo", timeout=PATIENCE) if world.size > 1 else None
 
 
 def sum_over_processes(value: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
@@ -112,11 +122,14 @@ def barrier() -> None:
 def pick_device(name: str) -> torch.device:
     """The device called ``name``; "auto" is CUDA if there is one, else the CPU.
 
-    Raises `ConfigError` if it is asked for by name and not there: nothing falls back in silence.
+    Raises `ConfigError` if it is asked for by name and not there (nothing falls back in silence), or if there is no
+    such device.
     """
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = "cuda" if has["cuda"] else "cpu"
+    if name not in has:
+        raise ConfigError(f"--device {name} is not known; choose from auto, {', '.join(has)}")
     if not has[name]:
         raise ConfigError(f"--device {name} was asked for, but PyTorch sees none here; use --device cpu")
     return torch.device(name)

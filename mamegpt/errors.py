@@ -16,6 +16,11 @@ The message of each is one line: what happened, where, and what to do. The comma
 """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, since ours are one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class MamegptError(Exception):
     """The root: whatever a user may want to catch from this package."""
 

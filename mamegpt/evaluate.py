@@ -69,7 +69,7 @@ def evaluate(
         raise DataError("there is nothing to evaluate: the text holds less than two tokens")
     n_targets = len(stream) - 1
     device = world.device
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    total = 0.0  # a number of Python's, as not every device has double precision
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -86,9 +86,11 @@ def evaluate(
             with torch.autocast(device.type, product_dtype, enabled=product_dtype is not None):
                 hidden = model.hidden(x.to(device))
             nats = linear_cross_entropy(hidden, model.out_head.weight, y.to(device), product_dtype)
-            total += nats if i < len(batches) else 0
+            total += nats.item() if i < len(batches) else 0.0
     model.train(was_training)
-    all_nats = sum_over_processes(total).item()
+    all_nats = total
+    if world.size > 1:
+        all_nats = sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item()
     counted = stream[1:]
     n_bytes = int(lengths.n_bytes[counted].sum())
     n_characters = int(lengths.n_characters[counted].sum())

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -112,10 +113,14 @@ def _swap(new: Path, path: Path) -> None:
     shutil.rmtree(aside)
 
 
+_UMASK = threading.Lock()
+
+
 def _umask() -> int:
     """The process's file-creation mask; it can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 

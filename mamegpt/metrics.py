@@ -73,7 +73,7 @@ def _is_finite(value: Any) -> bool:
 class Metrics:
     """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
 
-    Losses are read back from the device only at `flush`, so most steps never wait for it. Raises `CheckpointError` if
+    Losses are read back from the device only at `flush`, so that no step waits for it here. Raises `CheckpointError` if
     the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them.
     """
 

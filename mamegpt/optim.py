@@ -43,8 +43,7 @@ def adamw(model: LanguageModel, config: TrainConfig) -> Optimizer:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(p.device.type in ("cpu", "cuda", "mps") for p in parameters)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=fused)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
     for group in optimizer.param_groups:
         group["peak_lr"] = config.lr
     return optimizer

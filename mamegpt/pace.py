@@ -10,6 +10,7 @@ from mamegpt import distributed
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.console import say
 from mamegpt.distributed import World
+from mamegpt.errors import first_line
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.step import seconds_per_step
 
@@ -26,7 +27,10 @@ def measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
     if config.precision != "auto":
         choices = [config.precision]
     compile_ = "false" if config.compile == "auto" else config.compile
-    may_compile = config.compile == "auto" and config.drop_rate == 0 and has_compiler(device) and world.size == 1
+    may_compile = (
+        config.compile == "auto" and config.drop_rate == 0 and config.sharding == "none" and world.size == 1
+        and has_compiler(device)
+    )  # fmt: skip
     if len(choices) == 1 and not may_compile:
         return dataclasses.replace(config, precision=choices[0], compile=compile_)
     seconds = seconds_per_step(config, vocab_size, device, [(choice, False) for choice in choices], world.size)
@@ -40,7 +44,7 @@ def measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
             kinds = [(precision, False), (precision, True)]
             eager, compiled = seconds_per_step(config, vocab_size, device, kinds)
         except BackendCompilerFailed as error:
-            say(f"warning: torch.compile does not work here ({str(error).splitlines()[0]}); going on without it")
+            say(f"warning: torch.compile does not work here ({first_line(error)}); going on without it")
         else:
             compile_ = "true" if compiled < eager else "false"
             say(f"compile: {compile_}, a step takes {compiled / eager:.2f} of the time")

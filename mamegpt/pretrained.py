@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.errors import CheckpointError, ModelError
+from mamegpt.errors import CheckpointError, ModelError, first_line
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import LanguageModel, build_model, own_tensors
@@ -97,8 +97,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "when opened; ask for a plain state dict or a .safetensors file"
         ) from None
     except Exception as error:  # a damaged pickle may raise anything, as far as IndexError and struct.error
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path} is truncated or is not a weights file: {first_line}") from None
+        raise ModelError(f"{path} is truncated or is not a weights file: {first_line(error)}") from None
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
@@ -195,8 +194,7 @@ def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remot
     try:
         model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
     except Exception as error:  # a stranger's files and code may raise anything
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{where} cannot be loaded by transformers: {first_line}") from error
+        raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
     return Pretrained(cast(LanguageModel, _Foreign(model)), tokenizer, None, model_type, where, use_cache=False)
 
 

@@ -39,12 +39,15 @@ class RolledBack(Exception):
     """The newest checkpoint was told what to pass over; going on from it is next."""
 
 
-def bad_loss(losses: Sequence[float], n_new: int) -> str | None:
-    """What is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step from step 1)."""
+def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | None:
+    """What is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step).
+
+    ``n_untold`` steps came before them.
+    """
     for i in range(len(losses) - n_new, len(losses)):
         if not math.isfinite(losses[i]):
             before = next((f"; the last number was {x:.4f}" for x in reversed(losses[:i]) if math.isfinite(x)), "")
-            return f"the loss is {losses[i]} at step {i + 1}{before}"
+            return f"the loss is {losses[i]} at step {n_untold + i + 1}{before}"
         begin = i + 1 - N_HIGH
         lowest = min(losses[max(0, begin) : i + 1])
         before_it = losses[max(0, begin - N_BEFORE) : max(0, begin)]
@@ -54,8 +57,8 @@ def bad_loss(losses: Sequence[float], n_new: int) -> str | None:
         spread = SPREAD * statistics.median(abs(x - middle) for x in before_it)
         if lowest > middle + max(SPIKE_NATS, SPIKE_SPREADS * spread):
             return (
-                f"the loss is {losses[i]:.4f} at step {i + 1}, the {N_HIGH}th in a row far above {middle:.4f}, "
-                f"the median of the {N_BEFORE} before"
+                f"the loss is {losses[i]:.4f} at step {n_untold + i + 1}, the {N_HIGH}th in a row far above "
+                f"{middle:.4f}, the median of the {N_BEFORE} before"
             )
     return None
 

@@ -25,7 +25,15 @@ from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.sources import find_files, read_texts
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["own_folder", "run_tokenizer", "run_tokens", "settled"]
+__all__ = ["is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "settled"]
+
+JOB_FILE = ".job"
+
+
+def is_of_this_job(run: Path) -> bool:
+    """Whether a run was begun by the job that torchrun now starts again, and not by an earlier one of its own."""
+    file = run / JOB_FILE
+    return (run / CONFIG_FILE).exists() and file.is_file() and file.read_text(encoding="utf-8") == distributed.job()
 
 
 @contextlib.contextmanager
@@ -55,6 +63,9 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
                     checkpoint.remove_leftovers(folder)
             else:
                 checkpoint.remove_leftovers(run)
+                if distributed.job():
+                    with atomic_write(run / JOB_FILE) as file:
+                        file.write(distributed.job())
                 write_json(run / CONFIG_FILE, config.to_dict())
             distributed.barrier()
             try:

@@ -211,7 +211,8 @@ class WindowOrder:
     """Which windows of ``n_tokens`` tokens each step trains on; a pure function of ``seed`` and the step.
 
     A window is ``context_length`` inputs and the same number of targets, one further on. In one epoch all windows
-    between a random offset and the end are seen once, in random order, or ``samples_per_epoch`` of them.
+    from a random offset on are seen once, in random order, or ``samples_per_epoch`` of them. The offset is such that up
+    to two windows' tokens, at both ends together, are left out: others in each epoch.
 
     Raises `DataError` if the text is shorter than one window.
     """

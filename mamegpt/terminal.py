@@ -117,12 +117,12 @@ class _View:
         self.written: tuple[int, str] | None = None
 
     def hear(self, event: Event) -> None:
-        """Take in an event; after a validation the model writes something."""
+        """Take in an event; after a validation the model writes something, if its tokenizer has a way to begin."""
         if isinstance(event, Stepped):
             self.losses += [record["loss"] for record in event.records]
             self.curve = sparkline(self.losses, width=40)
             self.last, self.heard_s = event, time.monotonic()
-        elif isinstance(event, Validated) and self.started.model is not None:
+        elif isinstance(event, Validated) and self.started.model and self.started.tokenizer.eos_id is not None:
             self.written = event.step, self._sample()
 
     def _sample(self) -> str:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mamegpt.console import columns, headings
 from mamegpt.corpus.characters import count_classes
-from mamegpt.errors import TokenizerError
+from mamegpt.errors import TokenizerError, first_line
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.messages import translated
 from mamegpt.text import parse_json, up_to
@@ -83,7 +83,7 @@ class JsonTokenizer:
         except BaseException as error:  # the library raises nothing more special, and panics over odd merges
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise TokenizerError(f"{path} is not a tokenizer.json ({str(error).splitlines()[0]})") from error
+            raise TokenizerError(f"{path} is not a tokenizer.json ({first_line(error)})") from error
         self._fast.encode_special_tokens = True
         self._fast.no_truncation()
         self._fast.no_padding()

@@ -2,10 +2,10 @@
 
 A run is a folder; `run_files` says what is in it.
 
-**Exact resume.** Weights after step n depend on the settings, the tokens and n, and on nothing else: data order and
-dropout are functions of (seed, step), so a run that is killed at any moment and goes on from its last checkpoint
-ends with bitwise the weights of one that never stopped. (A run told to roll back also depends on which checkpoint was
-the newest when its loss went bad.)
+**Exact resume.** Weights after step n depend on the settings, the tokens, n and the number of processes and threads,
+and on nothing else: data order and dropout are functions of (seed, step), so a run that is killed at any moment and
+goes on from its last checkpoint ends with bitwise the weights of one that never stopped. (``--minutes`` follows the
+clock; a run told to roll back also depends on which checkpoint was the newest when its loss went bad.)
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from mamegpt.models import LanguageModel, build_model, initialise_again
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
 from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE
-from mamegpt.run_folder import own_folder, run_tokenizer, run_tokens, settled
+from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
+from mamegpt.run_folder import is_of_this_job, own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.spread import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
@@ -58,7 +58,7 @@ _ADVICE = "go on past it with --resume and --on-bad-loss rollback, or train agai
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train` ended. ``losses`` has one value, nats per token, for every step of the run so far.
+    """How a call of `train` ended. ``losses`` has a value, nats per token, for every step in ``metrics.jsonl``.
 
     ``is_main`` is true in the one process that is to speak of it.
     """
@@ -85,9 +85,11 @@ def train(
 
     Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
     in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
-    settings, data or tokenizer or is damaged, and `TrainingError` for a bad loss (see `mamegpt.rollback`).
+    settings, data or tokenizer or is damaged, and `TrainingError` for a bad loss (see `mamegpt.rollback`). Also
+    `TokenizerError` or `ModelError` for ``config.tokenizer`` or ``config.init_from`` that cannot be used, `OutputError`
+    or `OSError` for a checkpoint that cannot be written, and `KeyboardInterrupt` if Ctrl-C and a way back coincide.
     """
-    resume = resume or (distributed.started_again() and (Path(config.out) / CONFIG_FILE).exists())
+    resume = resume or (distributed.started_again() and is_of_this_job(Path(config.out)))
     while True:
         with contextlib.suppress(RolledBack):
             return _train(config, resume, intact, watchers)
@@ -205,7 +207,8 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                 n_new = metrics.n_unread
                 tokens_per_s = n_new * targets_per_step / (now - mark)
                 records = metrics.flush(targets_per_step, now - begin)
-                if bad := bad_loss(metrics.losses, n_new) or (weights_not_finite(model, step) if saving else None):
+                bad = bad_loss(metrics.losses, n_new, step - len(metrics.losses))
+                if bad := bad or (weights_not_finite(model, step) if saving else None):
                     told = f"{bad} of {run}, at {factor:.2f} of the peak learning rates"
                     if config.on_bad_loss == "stop":
                         raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
@@ -306,8 +309,10 @@ def _stop_on_signal() -> Iterator[_Stop]:
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, ask)
         yield stop
     finally:
         for number, handler in before.items():

@@ -45,6 +45,15 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step:
     return checkpoint.save(folder, model, optimizer, checkpoint.State(step, 1.5, "a", "b", "c"), keep=keep)
 
 
+def save_parts(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: checkpoint.State, *, keep: int,
+    rank: int = 0,
+) -> Path:  # fmt: skip
+    with checkpoint.Saver(folder, keep, True, World(rank, 1, torch.device("cpu"))) as saver:
+        saver.save(model, optimizer, state)
+    return folder / f"step-{state.step:08d}"
+
+
 def assert_equal(a: nn.Module, b: nn.Module) -> None:
     assert list(a.state_dict()) == list(b.state_dict())
     for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
@@ -172,7 +181,7 @@ def test_what_a_thread_writes_is_what_was_there_when_it_was_told_to(
     advance(model, optimizer, seed=1)
     state = checkpoint.State(3, 1.5, "a", "b", "c")
     if parts:
-        at_once = checkpoint.save_parts(tmp_path / "at-once", model, optimizer, state, keep=2, is_main=True)
+        at_once = save_parts(tmp_path / "at-once", model, optimizer, state, keep=2)
     else:
         at_once = save(tmp_path / "at-once", model, optimizer)
     gate, write, told = threading.Event(), getattr(checkpoint, writer), []
@@ -219,7 +228,7 @@ def test_parts_come_back_bit_for_bit(tmp_path: Path, name: str, steps: int) -> N
     advance(model, optimizer, 1, steps)
     state = checkpoint.State(3, 1.5, "a", "b", "c")
     for kept in (2, 3):
-        checkpoint.save_parts(tmp_path, model, optimizer, dataclasses.replace(state, step=kept), keep=1, is_main=True)
+        save_parts(tmp_path, model, optimizer, dataclasses.replace(state, step=kept), keep=1)
     path = tmp_path / "step-00000003"
     assert list(tmp_path.iterdir()) == [path]
     assert {file.suffix for file in path.rglob("*") if file.is_file()} == {".safetensors", ".json"}  # and no pickle
@@ -244,7 +253,7 @@ def test_parts_that_cannot_be_written_are_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(checkpoint, "write_parts", full)
     state = checkpoint.State(3, 1.5, "a", "b", "c")
     with pytest.raises(OutputError, match=r"step-00000003 cannot be written \(.*No space left.*make room"):
-        checkpoint.save_parts(tmp_path, *fresh(0), state, keep=1, is_main=True)
+        save_parts(tmp_path, *fresh(0), state, keep=1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -262,7 +271,7 @@ def test_parts_that_the_main_process_cannot_complete_leave_no_checkpoint(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(checkpoint.distributed, "any_process", lambda *_: True)  # what the others hear of it
     with pytest.raises(OutputError, match="cannot be written by the main process"):
-        checkpoint.save_parts(tmp_path, *fresh(0), checkpoint.State(3, 1.5, "a", "b", "c"), keep=1, is_main=False)
+        save_parts(tmp_path, *fresh(0), checkpoint.State(3, 1.5, "a", "b", "c"), keep=1, rank=1)
 
 
 # What is refused, in one line that names the file.
@@ -333,6 +342,10 @@ def test_what_is_newer_than_the_newest_intact_one_is_set_aside(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.glob("damaged-*")) == [
         "damaged-step-00000002", "damaged-step-00000003",
     ]  # fmt: skip
+    save(tmp_path, *fresh(0), step=3, keep=3)  # the run went on, to the same step
+    (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"broken again")
+    assert len(checkpoint.set_damaged_aside(tmp_path)) == 1
+    assert (tmp_path / "damaged-step-00000003-2" / "model.safetensors").read_bytes() == b"broken again"
     (tmp_path / "step-00000001" / "state.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"no checkpoint under .* is intact"):
         checkpoint.set_damaged_aside(tmp_path)

@@ -16,7 +16,7 @@ from training_helpers import as_options, final_weights, finish, losses, records,
 from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import World, any_process, join, pick_device, sum_over_processes
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, OutputError
 from mamegpt.trainer import train
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this PyTorch has no torch.distributed")
@@ -252,3 +252,18 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="--device cuda was asked for"):
             pick_device("cuda")
+    with pytest.raises(ConfigError, match="--device gpu is not known; choose from auto, cpu, cuda, mps"):
+        pick_device("gpu")
+
+
+def test_what_torchrun_starts_again_goes_on_with_a_run_of_its_own_only(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = dataclasses.replace(config, out=str(tmp_path / "run"), max_steps=1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this job")
+    assert train(begun).step == 1
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(begun).step == 1
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    with pytest.raises(OutputError, match="already exists"):
+        train(begun)

@@ -20,6 +20,7 @@ def test_no_number_is_bad_at_once_and_wherever_among_the_new_ones(value: float) 
     assert bad_loss([3.5, value, 3.0], 2) == f"the loss is {value} at step 2; the last number was 3.5000"
     assert bad_loss([3.5, value, 3.0], 1) is None  # it was looked at before
     assert bad_loss([value], 1) == f"the loss is {value} at step 1"
+    assert bad_loss([value], 1, n_untold=12) == f"the loss is {value} at step 13"
 
 
 def test_the_fifth_high_loss_in_a_row_is_a_spike() -> None:

@@ -141,6 +141,7 @@ def test_what_is_faster_is_measured_once_and_kept(
         ({"max_steps": 600}, False, [], "false"),
         ({"max_steps": 600, "drop_rate": 0.1}, True, [], "false"),
         ({"max_steps": 600, "compile": "false"}, True, [], "false"),
+        ({"max_steps": 600, "sharding": "full"}, True, [], "false"),  # or the run could not be gone on with
         ({"max_steps": 600, "compile": "true"}, True, [], "true"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 from training_helpers import final_weights, records, tiny
 
 from mamegpt import console
@@ -22,7 +23,7 @@ from mamegpt.console import answering, busy, counted
 from mamegpt.errors import ConfigError
 from mamegpt.loggers import logger
 from mamegpt.report.live import live_report
-from mamegpt.terminal import json_lines, terminal
+from mamegpt.terminal import _View, json_lines, terminal
 from mamegpt.trainer import train
 from mamegpt.watch import Listener, Started
 
@@ -65,6 +66,22 @@ def test_the_live_view_shows_the_run_and_changes_nothing_in_it(trained: Train, m
     assert f"validation loss {quality['loss']:.4f}" in shown
     assert "writes at step 6: " in shown and "writes at step 12: " in shown
     assert final_weights(trained(name="other"), 12) == final_weights(run, 12)
+
+
+def test_a_tokenizer_without_an_end_of_text_has_no_sample(stories_txt: Path, tmp_path: Path) -> None:
+    model = tmp_path / "bare.model"
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(stories_txt), model_prefix=str(tmp_path / "bare"), vocab_size=400, eos_id=-1, bos_id=-1,
+        character_coverage=0.98, minloglevel=2,
+    )  # fmt: skip
+    heard: list[str] = []
+
+    def looking(started: Started) -> AbstractContextManager[Listener]:
+        view = _View(started)
+        return nullcontext(lambda event: heard.append(type(event).__name__) or view.hear(event))
+
+    assert train(tiny(stories_txt, model, tmp_path / "run"), watchers=(looking,)).step == 12
+    assert "Validated" in heard
 
 
 def test_json_lines_are_the_metrics_and_nothing_else_is_on_standard_output(

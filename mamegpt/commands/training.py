@@ -162,7 +162,7 @@ def train(
             write_report([result.out], result.out / REPORT_FILE)
         answer(
             facts,
-            f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}",
+            *([f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}"] if result.losses else []),
             f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
             f'next: mamegpt generate --model {result.out} --prompt "日本の"',
         )

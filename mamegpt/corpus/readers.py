@@ -20,10 +20,10 @@ from xml.etree.ElementTree import ParseError
 from mamegpt.corpus.parallel import in_order
 from mamegpt.corpus.parquet_pages import DAMAGES, can_read, read_pages
 from mamegpt.corpus.wiki_dump import pages
-from mamegpt.errors import DataError
+from mamegpt.errors import DataError, first_line
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "json_lines", "open_parquet",
+__all__ = ["FORMATS", "Batch", "Schema", "describe", "format_of", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
@@ -120,11 +120,6 @@ def describe(path: Path, schema: Schema) -> str:
         first = next((line for line in _lines(path) if line.strip()), "")
         return "articles headed 【title】" if is_heading(first) else "plain text, cut at line ends"
     return "pages of a dump" if format_of(path) == ".xml" else "no records"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, since ours are one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 # parquet

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mamegpt.batched import generate_many
-from mamegpt.errors import ModelError
+from mamegpt.errors import ModelError, first_line
 from mamegpt.evaluate import Quality
 from mamegpt.pretrained import Pretrained, is_foreign, load_pretrained
 from mamegpt.sampling import Sampling
@@ -153,8 +153,7 @@ class _Foreign:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
         except Exception as error:  # a stranger's files may raise anything
-            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(f"{where} cannot be loaded by transformers: {first_line}") from error
+            raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
         self._model = model.to(device).eval()
         positions = getattr(model.config, "max_position_embeddings", None) or MAX_CONTEXT
         self.context_length = min(positions, MAX_CONTEXT)
