@@ -148,7 +148,11 @@ class Estimate:
 
 
 def estimate(shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *, recomputes: bool = False) -> Estimate:
-    """One optimizer step of ``shape.batch_tokens``, at least a window for each device."""
+    """One optimizer step of ``shape.batch_tokens``, at least a window for each device.
+
+    A pass takes as many windows as memory holds (`RESERVED`), at least one. Shares of weights and gradients are sent in
+    every pass, as `mamegpt.spread` does it, gradients of whole copies once a step.
+    """
     batch = max(shape.batch_tokens, devices * shape.context_length)
     tokens = batch / devices
     nodes = math.ceil(devices / cluster.devices_per_node)
@@ -163,6 +167,15 @@ def estimate(shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *
         arithmetic *= 4 / 3
     optimizer = OPTIMIZER_TRAFFIC * n / held_by / cluster.memory_bandwidth
 
+    window = shape.context_length * shape.emb_dim
+    activations = window * (ACTIVATION_BYTES + RECOMPUTED_BYTES * shape.n_layers if recomputes else
+                            ACTIVATION_BYTES * shape.n_layers)  # fmt: skip
+    gathered = 0 if sharding == "none" else 2 * 4 * shape.block_parameters  # two layers are whole at a time
+    held = STATE_BYTES * n / held_by + (2 * n if sharding == "none" else gathered)
+    windows = tokens / shape.context_length
+    at_once = min(windows, max(1.0, (RESERVED * cluster.memory_bytes - held) // activations))
+    passes = 1 if sharding == "none" else math.ceil(windows / at_once)
+
     # All devices of a node send at once, so a ring over nodes is as wide as all their network cards together.
     inner = COLLECTIVE_SHARE * cluster.link_bandwidth
     outer = COLLECTIVE_SHARE * min(cluster.link_bandwidth, cluster.network_bandwidth * inside)
@@ -170,26 +183,22 @@ def estimate(shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *
     hop = cluster.latency_s * math.log2(max(2, devices))
     if sharding == "none":  # gradients in float32: an all-reduce, 2 (n - 1) / n of them
         messages = 8 * n * (devices - 1) / devices / everywhere + shape.n_layers * hop
-    elif sharding == "full":  # weights in bfloat16 twice, gradients in float32 once
+    elif sharding == "full":  # in each pass weights in bfloat16 twice, gradients in float32 once
         messages = 8 * n * (devices - 1) / devices / everywhere + 3 * shape.n_layers * hop
     else:  # the same inside each node, then an all-reduce of every device's share between nodes
         messages = 8 * n * (inside - 1) / inside / inner + 3 * shape.n_layers * hop
         messages += 8 * n / inside * (nodes - 1) / nodes / (COLLECTIVE_SHARE * cluster.network_bandwidth)
+    messages *= passes
     # Gradients are hidden by the backward pass, but for the last layer's; weights also by the forward pass.
     cover = arithmetic * (2 / 3 if sharding == "none" else 1) * (1 - 1 / shape.n_layers)
     hidden = min(messages, cover)
     step_s = (arithmetic + optimizer + messages - hidden) * (1 + JITTER * math.log2(nodes))
 
     alone = wanted + OPTIMIZER_TRAFFIC * n / cluster.memory_bandwidth  # one device, if its memory sufficed
-    window = shape.context_length * shape.emb_dim
-    activations = window * (ACTIVATION_BYTES + RECOMPUTED_BYTES * shape.n_layers if recomputes else
-                            ACTIVATION_BYTES * shape.n_layers)  # fmt: skip
-    gathered = 0 if sharding == "none" else 2 * 4 * shape.block_parameters  # two layers are whole at a time
-    memory = STATE_BYTES * n / held_by + (2 * n if sharding == "none" else gathered) + activations
     writers = nodes if sharding == "full" else 1  # nodes that write a part each
     return Estimate(
         devices, sharding, recomputes, batch, step_s, hidden, messages - hidden, batch / step_s,
-        min(1.0, alone / step_s), memory, SAVED_BYTES * n / writers / cluster.storage_bandwidth,
+        min(1.0, alone / step_s), held + at_once * activations, SAVED_BYTES * n / writers / cluster.storage_bandwidth,
     )  # fmt: skip
 
 

@@ -54,9 +54,17 @@ def test_a_step_by_hand() -> None:
 def test_memory_by_hand() -> None:
     n, window = SHAPE.n_parameters, 256 * 128
     block = 4 * 128 * 128 + 3 * 128 * 344
-    assert estimate(SHAPE, PLAIN, 4, "none").memory_bytes == 18 * n + 34 * 4 * window
-    assert estimate(SHAPE, PLAIN, 4, "full").memory_bytes == 4 * n + 8 * block + 34 * 4 * window
-    assert estimate(SHAPE, PLAIN, 4, "full", recomputes=True).memory_bytes == 4 * n + 8 * block + (34 + 8) * window
+    each = SHAPE.batch_tokens // 256 // 4  # windows of a device, which all fit
+    assert estimate(SHAPE, PLAIN, 4, "none").memory_bytes == 18 * n + each * 34 * 4 * window
+    assert estimate(SHAPE, PLAIN, 4, "full").memory_bytes == 4 * n + 8 * block + each * 34 * 4 * window
+    assert (
+        estimate(SHAPE, PLAIN, 4, "full", recomputes=True).memory_bytes == 4 * n + 8 * block + each * (34 + 8) * window
+    )
+    small = dataclasses.replace(PLAIN, memory_bytes=(4 * n + 8 * block + 2.5 * 34 * 4 * window) / 0.9)
+    half = estimate(SHAPE, small, 4, "full")  # two windows at a time
+    assert half.memory_bytes == 4 * n + 8 * block + 2 * 34 * 4 * window
+    once = estimate(SHAPE, PLAIN, 4, "full")
+    assert half.hidden_s + half.exposed_s == pytest.approx(each / 2 * (once.hidden_s + once.exposed_s))
 
 
 @given(st.sampled_from(sorted(MODELS)), st.sampled_from(sorted(CLUSTERS)), st.integers(0, 10))
