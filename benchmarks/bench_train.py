@@ -46,7 +46,7 @@ from benchmarks.chart import bar_chart
 from benchmarks.task import DATA, ROOT, Task, load
 
 RESULTS = Path(__file__).parent / "results"
-REFERENCE = "reference"
+REFERENCE = "original recipe"
 PACKAGES = ("torch", "litgpt", "lightning", "transformers", "accelerate", "llms-from-scratch", "numpy")
 SIZES = ("context_length", "batch_size", "n_layers", "emb_dim", "n_heads")
 WARM_UP_STEPS = 3

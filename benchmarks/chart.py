@@ -1,4 +1,4 @@
-"""Charts as SVG, without a library: bars with a name and a number each, and curves. No words, so any reader may."""
+"""Charts as SVG, without a library: bars with a name and a number each, and curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 WIDTH = 800
-NAMES_WIDTH = 250
+NAMES_WIDTH = 300
 NUMBERS_WIDTH = 190
 ROW_HEIGHT = 30
 CURVE_HEIGHT = 320
@@ -35,10 +35,10 @@ def bar_chart(bars: Sequence[tuple[str, float, str]], highlight: str) -> str:
 
 
 def curve_chart(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]], highlight: str) -> str:
-    """Curves, (name, points), over a logarithmic axis of seconds."""
+    """Curves, (name, points): bits per character over a logarithmic axis of seconds."""
     xs = [math.log10(x) for _, points in curves for x, _ in points]
     ys = [y for _, points in curves for _, y in points]
-    left, right, top, bottom = 50, WIDTH - 20, 20, CURVE_HEIGHT - 30
+    left, right, top, bottom = 50, WIDTH - 45, 40, CURVE_HEIGHT - 30
     x0, x1 = math.floor(min(xs)), math.ceil(max(xs) + 1e-9)
     y0, y1 = math.floor(min(ys) * 2) / 2, math.ceil(max(ys) * 2 + 1e-9) / 2
 
@@ -48,7 +48,7 @@ def curve_chart(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]], hig
     def down(y: float) -> float:
         return bottom - (y - y0) / (y1 - y0) * (bottom - top)
 
-    parts = []
+    parts = [f'<text x="8" y="20" fill="{TEXT}">bits per character</text>']
     for exponent in range(x0, x1 + 1):
         x, label = across(10.0**exponent), f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
         parts.append(f'<path d="M{x:.1f} {top}V{bottom}" stroke="{PLAIN}" stroke-opacity="0.3"/>')

@@ -191,19 +191,19 @@ SEED_RECIPE = {name: value for name, value in RECIPES["seed"].items() if name no
 """The recipe without its sizes, which are the task's."""
 
 MAMEGPT: dict[str, dict[str, Any]] = {
-    "mamegpt, seed recipe": SEED_RECIPE,
+    "mamegpt --recipe seed": SEED_RECIPE,
     "mamegpt": {"n_heads": 2, "compile": "false"},
     "mamegpt, compiled": {"n_heads": 2, "compile": "true"},
 }
 """Settings of `TrainConfig` by contestant; what is not named has its default."""
 
-REFERENCE = "reference"
+REFERENCE = "original recipe"
 BOOK, FAST = "GPTModel", "GPTModelFast"
 FP32, BF16 = torch.float32, torch.bfloat16
 EAGER, COMPILED, BOTH = (False,), (True,), (False, True)
 
 CONTESTANTS: dict[str, Contestant] = {
-    REFERENCE: Contestant("reference", train_reference),
+    REFERENCE: Contestant(REFERENCE, train_reference),
     **{name: Contestant(name, partial(train_mamegpt, **settings)) for name, settings in MAMEGPT.items()},
     **{
         f"{project} {label}{', compiled' if compiled else ''}": Contestant(
