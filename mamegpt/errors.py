@@ -22,7 +22,11 @@ def first_line(error: BaseException) -> str:
 
 
 class MamegptError(Exception):
-    """The root: whatever a user may want to catch from this package."""
+    """The root: whatever a user may want to catch from this package. Whatever is quoted, its message is one line."""
+
+    def __init__(self, message: str = "") -> None:
+        """Take the message, as one line."""
+        super().__init__(" ".join(message.splitlines()))
 
 
 class ConfigError(MamegptError, ValueError):

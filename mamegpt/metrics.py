@@ -56,7 +56,10 @@ def _is_record(value: Any) -> bool:
         return False
     if "quality" in value:
         quality = value["quality"]
-        return isinstance(quality, dict) and quality.keys() == QUALITY_FIELDS and all(map(_is_finite, quality.values()))
+        if not isinstance(quality, dict) or quality.keys() != QUALITY_FIELDS:
+            return False
+        if not all(map(_is_finite, quality.values())):
+            return False
     if "loss" in value:
         numbers = [
             number for name, number in value.items() if not (name in MAY_BE_INFINITE and isinstance(number, float))

@@ -90,6 +90,10 @@ class OneToken:
         return state
 
 
+SMALLEST = 1e-30
+"""Of a state's largest number, so that 127 by it is a number of float32."""
+
+
 class Head:
     """The output head (V, C), asked for one position."""
 
@@ -113,7 +117,7 @@ class Head:
         """
         x = state.numpy()
         peak = float(np.abs(x).max())
-        if not (self._counts_fast and 0 < peak < math.inf):
+        if not (self._counts_fast and SMALLEST < peak < math.inf):
             return int(self.logits(state).numpy().argmax())
         scaled = x * (127 / peak)
         with one_thread():

@@ -338,6 +338,8 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
         paths = entry.get("path") or []
         patterns = [paths] if isinstance(paths, str) else paths
         try:
+            if not all(isinstance(pattern, str) for pattern in patterns):
+                raise TypeError("a path is no text")
             found = {path for pattern in patterns for path in folder.glob(pattern)}
         except (TypeError, ValueError, NotImplementedError) as error:
             raise DataError(f"{card}: the path {paths!r} is not understood; give the file to read") from error

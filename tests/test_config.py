@@ -109,6 +109,13 @@ def test_a_file_that_holds_no_settings_is_refused_in_one_line(tmp_path: Path, te
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_message_quotes_leaves_it_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"bach\\r\\u2028_size": 3}', encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        TrainConfig.load(tmp_path / "config.json")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no run in .*: it has no config\.json"):
         TrainConfig.load(tmp_path / "config.json")

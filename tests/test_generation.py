@@ -181,6 +181,7 @@ def test_of_equal_logits_the_first_is_the_most_likely() -> None:
     weight[[7, 20, 49]] = 3 * torch.ones(16)
     assert Head(weight).most_likely(torch.ones(16)) == 7
     assert Head(weight).most_likely(torch.zeros(16)) == 0
+    assert Head(weight).most_likely(torch.full((16,), 1e-37)) == 7  # 127 by that is beyond float32
     assert Head(torch.zeros(50, 16)).most_likely(torch.ones(16)) == 0
     assert Head(weight).most_likely(torch.full((16,), torch.nan)) == 0  # as argmax has it
 

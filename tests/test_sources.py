@@ -161,6 +161,7 @@ def test_a_card_cannot_lead_out_of_its_folder(tmp_path):
         ("configs: [{config_name: a}, {config_name: b}]", r"several configurations \(a, b\)"),
         ("configs: [{data_files: /etc/a.txt}]", "not understood"),
         ("configs: [{data_files: [{path: 3}]}]", "not understood"),
+        ("configs: [{data_files: ['a.txt', {'*': '*'}]}]", "not understood"),
     ],
 )
 def test_a_card_that_cannot_be_followed_is_an_error(tmp_path, front_matter, message):

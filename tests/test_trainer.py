@@ -25,6 +25,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
 from mamegpt.evaluate import TokenLengths, evaluate
+from mamegpt.metrics import read_metrics
 from mamegpt.models import build_model
 from mamegpt.optim import OPTIMIZERS, lr_factor
 from mamegpt.shards import WindowOrder, open_shards, write_shards
@@ -276,6 +277,15 @@ def test_a_half_written_line_of_metrics_does_not_matter(run: Path, config: Train
             file.write(half.encode()[:-1])
         resumed(run)
         assert losses(run) == losses(Path(config.out))
+
+
+def test_a_line_that_no_run_writes_is_named(tmp_path: Path) -> None:
+    quality = {"loss": 1, "bits_per_byte": 1, "bits_per_character": 1, "n_tokens": 9, "n_characters": 9, "n_bytes": 9}
+    fine = {"step": 1, "quality": quality}
+    for odd in ({"x": 1}, {**fine, "loss": 6.4}, {**fine, "quality": {}}, {**fine, "quality": quality | {"loss": "1"}}):
+        (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(fine)}\n{json.dumps(odd)}\n", encoding="utf-8")
+        with pytest.raises(CheckpointError, match="line 2 is no record of a run"):
+            read_metrics(tmp_path)
 
 
 def test_leftovers_of_a_killed_process_are_removed(run: Path) -> None:
