@@ -20,9 +20,9 @@ PACKAGE = ROOT / "mamegpt"
 LAYERS: dict[str, set[str]] = {
     "nothing of ours": {"", "corpus", "corpus.characters", "corpus.clean_steps", "corpus.keyset", "corpus.parallel",
                         "corpus.parquet_pages", "dropout", "errors", "evaluation.share", "export.verify_gguf",
-                        "export.verify_hf", "loss", "machine", "messages", "models.modeling_custom_gpt", "models.qwen3",
-                        "one_token", "prompts", "report.chart", "run_files", "scaling", "shared_muon", "text",
-                        "tokenizer.model_file"},
+                        "export.verify_hf", "loss", "machine", "messages", "misread", "models.modeling_custom_gpt",
+                        "models.qwen3", "one_token", "prompts", "report.chart", "run_files", "scaling", "shared_muon",
+                        "text", "tokenizer.model_file"},
     "words and files": {"config", "console", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
                         "corpus.folding", "corpus.wiki_dump", "distributed", "evaluation.card", "files", "hub",
                         "sampling", "stories", "tokenizer.training"},
