@@ -283,7 +283,14 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
         try:
-            config = cls(**parse_json(path.read_text(encoding="utf-8")))
+            values = parse_json(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it is no JSON object")
+            if "model_type" in values:  # as transformers names architectures
+                raise CheckpointError(f"{path.parent} is an exported model; give the folder of a run")
+            if unknown := values.keys() - {field.name for field in dataclasses.fields(cls)}:
+                raise ValueError(f"no setting is called {', '.join(sorted(unknown))}")
+            config = cls(**values)
             for name, hint in get_type_hints(cls).items():
                 value, kind = getattr(config, name), type(getattr(cls, name))
                 if type(value) is not kind and not (kind is float and type(value) is int):
