@@ -17,6 +17,7 @@ from mamegpt.errors import DataError
 from mamegpt.generation import KVCache, checked, choose, prompt_ids
 from mamegpt.models import LanguageModel
 from mamegpt.sampling import Sampling
+from mamegpt.text import first_line
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["continue_ids", "generate_many", "read_prompts"]
@@ -30,7 +31,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         prompts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--prompts {path} cannot be read as UTF-8 text: {error}") from None
+        raise DataError(f"--prompts {path} cannot be read as UTF-8 text: {first_line(error)}") from None
     if not prompts:
         raise DataError(f"--prompts {path} has no line to go on with")
     return prompts

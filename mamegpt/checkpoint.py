@@ -37,7 +37,7 @@ from mamegpt.files import atomic_directory, sha256_file, write_json
 from mamegpt.models import own_tensors, stored_tensors
 from mamegpt.optim import Optimizer
 from mamegpt.spread import empty_parts, own_copy, read_parts, write_parts
-from mamegpt.text import parse_json
+from mamegpt.text import first_line, parse_json
 
 __all__ = [
     "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers",
@@ -170,7 +170,7 @@ def _write_parts(
         if is_main:
             shutil.rmtree(staging, ignore_errors=True)
         reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
-        raise OutputError(f"{path} cannot be written ({_first_line(reason)}); {MAKE_ROOM}") from None
+        raise OutputError(f"{path} cannot be written ({first_line(reason)}); {MAKE_ROOM}") from None
     is_complete = not is_main
     try:
         if is_main:
@@ -197,7 +197,7 @@ def _write(folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Te
             save_file(dict(model), partial / MODEL_FILE)
             save_file(dict(optimizer), partial / OPTIMIZER_FILE)
         except SafetensorError as error:
-            raise OutputError(f"{path} cannot be written ({_first_line(error)}); {MAKE_ROOM}") from None
+            raise OutputError(f"{path} cannot be written ({first_line(error)}); {MAKE_ROOM}") from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         _write_state(partial, dataclasses.replace(state, files=files))
     _rotate(folder, keep)
@@ -221,11 +221,11 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
     except (RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {_first_line(error)}") from None
+        raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {first_line(error)}") from None
     try:
         _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
     except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {_first_line(error)}") from None
+        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {first_line(error)}") from None
     return state
 
 
@@ -259,7 +259,7 @@ def read_state(path: Path) -> State:
             raise ValueError("it is not what its hash says")
         return state
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({_first_line(error)}); {GO_ON}") from None
+        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({first_line(error)}); {GO_ON}") from None
 
 
 def pass_over(path: Path, n_batches: int, elapsed_s: float) -> None:
@@ -307,7 +307,7 @@ def read_model(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{file} is damaged: its hash is not the one in {STATE_FILE}")
         return load_file(file)
     except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be read: {_first_line(error)}") from None
+        raise CheckpointError(f"{file} cannot be read: {first_line(error)}") from None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -394,7 +394,3 @@ def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[
                 "param_groups": part.state_dict()["param_groups"],
             }
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

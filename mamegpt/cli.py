@@ -27,6 +27,7 @@ from mamegpt.help_texts import add_rule, in_user_language, without_fillers
 from mamegpt.messages import is_japanese, translated
 from mamegpt.misread import what_is_wrong
 from mamegpt.presets import RECIPES, SIZES, preset
+from mamegpt.text import first_line
 
 __all__ = ["main", "run"]
 
@@ -79,7 +80,7 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         place = error.filename or "what was to be written here"
-        _fail(f"{place}: {error.strerror or error}; check the space and permissions there, or choose another place")
+        _fail(f"{place}: {first_line(error)}; check the space and permissions there, or choose another place")
     except KeyboardInterrupt:
         say("", "stopped; nothing that was complete is lost")
         sys.exit(INTERRUPTED)

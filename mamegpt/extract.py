@@ -25,7 +25,7 @@ from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import refuse_existing
 from mamegpt.messages import translated
 from mamegpt.sources import GUESS, SourceFile, find_files, refuse_sources
-from mamegpt.text import format_article, normalise
+from mamegpt.text import first_line, format_article, normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]
 
@@ -134,7 +134,9 @@ def extract(
                 work.forget()
                 if not report.read:
                     raise DataError(f"{dataset} ({split}) holds no document at all; give one that does")
-                reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
+                reasons = ", ".join(
+                    f"{translated(reason, part=True)} {count:,}" for reason, count in report.dropped.items() if count
+                )
                 raise DataError(
                     f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
                     f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
@@ -152,7 +154,7 @@ def extract(
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}); choose another place") from error
+        raise OutputError(f"{out} cannot be written ({first_line(error)}); choose another place") from error
     report.n_bytes = out.stat().st_size
     report.elapsed_s = time.perf_counter() - start_s
     return report

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mamegpt.corpus.readers import COMPRESSIONS, FORMATS, Schema, first_line, format_of, read_file
+from mamegpt.corpus.readers import COMPRESSIONS, FORMATS, Schema, format_of, read_file
 from mamegpt.errors import DataError, HubError, OutputError
 from mamegpt.hub import is_hub_name, snapshot
-from mamegpt.text import format_article, normalise
+from mamegpt.text import first_line, format_article, normalise
 
 __all__ = [
     "GUESS",

@@ -89,6 +89,12 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, since our messages are one line; of a system's, without number and file."""
+    said = getattr(error, "strerror", None) or str(error).strip()
+    return re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__))
+
+
 def is_heading(line: str) -> bool:
     """Say whether a line (without its line feed) is a title in brackets: ``【title】``."""
     return len(line) >= 2 and line[0] == "【" and line[-1] == "】"

@@ -21,9 +21,9 @@ from mamegpt.corpus.parallel import in_order
 from mamegpt.corpus.parquet_pages import DAMAGES, can_read, read_pages
 from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError
-from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
+from mamegpt.text import first_line, is_heading, parse_articles, parse_json, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "Schema", "describe", "first_line", "format_of", "json_lines", "open_parquet",
+__all__ = ["FORMATS", "Batch", "Schema", "describe", "format_of", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
@@ -120,11 +120,6 @@ def describe(path: Path, schema: Schema) -> str:
         first = next((line for line in _lines(path) if line.strip()), "")
         return "articles headed 【title】" if is_heading(first) else "plain text, cut at line ends"
     return "pages of a dump" if format_of(path) == ".xml" else "no records"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, since ours are one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 # parquet
@@ -394,8 +389,9 @@ def _lines(path: Path) -> Iterator[str]:
             f"{path} is damaged or cut off after line {number:,} ({first_line(error)}); fetch it again"
         ) from error
     except OSError as error:
-        why = error.strerror or first_line(error)
-        raise DataError(f"{path} cannot be read ({why}); check the file, the disk and its permissions") from error
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)}); check the file, the disk and its permissions"
+        ) from error
 
 
 def _open(path: Path) -> BinaryIO:

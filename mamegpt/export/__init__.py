@@ -24,6 +24,7 @@ from mamegpt.files import atomic_directory
 from mamegpt.layouts import LAYOUTS, native_layout
 from mamegpt.messages import translated
 from mamegpt.pretrained import Pretrained
+from mamegpt.text import first_line
 
 __all__ = ["ExportReport", "Target", "all_targets", "export_model"]
 
@@ -108,8 +109,9 @@ def export_model(
                 )  # fmt: skip
                 (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
             except (OSError, SafetensorError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"{out} cannot be written ({reason}); free space or choose another place") from error
+                raise OutputError(
+                    f"{out} cannot be written ({first_line(error)}); free space or choose another place"
+                ) from error
             with busy(f"loading {target} again and comparing"):
                 found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
             gates[target] = found
