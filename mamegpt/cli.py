@@ -23,7 +23,7 @@ from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import ConfigError, MamegptError
-from mamegpt.help_texts import add_rule, in_user_language, without_fillers
+from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.messages import is_japanese, translated
 from mamegpt.misread import what_is_wrong
 from mamegpt.presets import RECIPES, SIZES, preset
@@ -94,16 +94,18 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
     if isinstance(command, dict) and words and words[0] in command:
         # To choose among all, tyro imports typeguard, which takes longer than to parse one.
         prog, command, words = f"mamegpt {words[0]}", command[words[0]], words[1:]
-    asks_help = is_japanese() and not {"-h", "--help"}.isdisjoint(words)
+    told = command if isinstance(command, dict) else in_user_language(command)
+    asks_help = not {"-h", "--help"}.isdisjoint(words)
+    is_told = is_japanese() and (isinstance(command, dict) or told is not command)
     try:
-        with without_fillers() if asks_help else contextlib.nullcontext(), redirect_stderr(io.StringIO()):
-            if isinstance(command, dict):
-                commands = {name: _held(in_user_language(one)) for name, one in command.items()}
+        with in_japanese() if asks_help and is_told else contextlib.nullcontext(), redirect_stderr(io.StringIO()):
+            if isinstance(told, dict):
+                commands = {name: _held(in_user_language(one)) for name, one in told.items()}
                 call = tyro.extras.subcommand_cli_from_dict(
                     commands, prog=prog, description=_description(), args=words, config=PARSING
                 )
             else:
-                call = tyro.cli(_held(in_user_language(command)), prog=prog, args=words, config=PARSING)
+                call = tyro.cli(_held(told), prog=prog, args=words, config=PARSING)
     except SystemExit as end:
         if not end.code:
             raise

@@ -24,7 +24,7 @@ from mamegpt.commands import COMMANDS
 from mamegpt.config import TrainConfig
 from mamegpt.console import duration, n_cells
 from mamegpt.export.gates import Gate, logits_gate
-from mamegpt.help_texts import FILLER, command_texts, sentences
+from mamegpt.help_texts import FILLER, WORDS, command_texts, sentences
 from mamegpt.messages import is_japanese, translated
 from mamegpt.sampling import Sampling
 
@@ -52,7 +52,7 @@ def helps() -> dict[str, str]:
         for text in (paragraphs[0], *options.values()):
             found.setdefault(text, name)
     for settings in (TrainConfig, Sampling):
-        for sentence in sentences(settings).values():
+        for sentence in (str(settings.__doc__), *sentences(settings).values()):
             found.setdefault(sentence, settings.__name__)
     return found
 
@@ -155,8 +155,30 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("COLUMNS", "200")
     for words, expected in (
         (["--help"], [translated(WAY)[:20], "文章でモデルを学習します。"]),
-        (["train", "--help"], ["文章でモデルを学習します。", "まだないものにします。", "5m", "--lr FLOAT"]),
-        (["generate", "--help"], ["ゆらぎ: 0 はいつも"]),
+        (
+            ["train", "--help"],
+            [
+                "文章でモデルを学習します。",
+                "まだないものにします。",
+                "5m",
+                "--lr FLOAT",
+                "学習のすべてを決める設定です。",
+                "╭─ 学習の設定 ─",
+                "--minutes FLOAT",
+            ],
+        ),
+        (
+            ["generate", "--help"],
+            [
+                "ゆらぎ: 0 はいつも",
+                "╭─ オプション ─",
+                "この説明を表示して終わります",
+                "(必須)",
+                "--prompts PATH",
+                "(既定: なし)",
+                "(既定: auto)",
+            ],
+        ),
     ):
         with pytest.raises(SystemExit):
             main(words)
@@ -166,6 +188,7 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
         assert FILLER not in out
         text = " ".join(out.replace("│", " ").split())
         assert [one for one in expected if one not in text] == []
+        assert [one for one in WORDS if one in text] == []
     with pytest.raises(SystemExit) as end:
         main(["train", "--size", "1m", "--lr", "-1", "--tokenizer", "t", "--data", "d"])
     assert end.value.code == 2
