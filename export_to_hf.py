@@ -8,6 +8,7 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 from pathlib import Path
 
 from mamegpt.cli import run
+from mamegpt.console import say
 
 
 def main(
@@ -59,7 +60,7 @@ def main(
         qkv_bias=qkv_bias,
         vocab_size=vocab_size,
     )
-    print(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
+    say(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
 
 
 if __name__ == "__main__":

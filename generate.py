@@ -6,7 +6,7 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 from typing import Literal
 
 from mamegpt.cli import run
-from mamegpt.console import write_stream
+from mamegpt.console import say, write_stream
 
 
 def main(
@@ -33,10 +33,10 @@ def main(
     from mamegpt.pretrained import load_pretrained
 
     chosen = pick_device(device or "auto")
-    print(f"Using device: {chosen}")
+    say(f"Using device: {chosen}")
     loaded = load_pretrained(repo_id, spm_file=spm_file, device=chosen, trust_remote_code=trust_remote_code)
     pieces = stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, use_cache=loaded.use_cache)
-    print("\n=== Generation ===")
+    say("", "=== Generation ===")
     write_stream(prompt, pieces)
 
 

@@ -6,6 +6,7 @@ python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ãƒ•ã
 from pathlib import Path
 
 from mamegpt.cli import run
+from mamegpt.console import say
 from mamegpt.extract import extract
 
 
@@ -24,7 +25,7 @@ def main(
         out: Text file to write; one that is there is replaced when the new one is complete.
     """
     report = extract(dataset, split, keyword, out)
-    print(report.table())
+    say(report.table())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mamegpt.errors import DataError
+from mamegpt.errors import DataError, first_line
 from mamegpt.generation import KVCache, checked, choose, prompt_ids
 from mamegpt.models import LanguageModel
 from mamegpt.sampling import Sampling
@@ -30,7 +30,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         prompts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--prompts {path} cannot be read as UTF-8 text: {error}") from None
+        raise DataError(f"--prompts {path} cannot be read as UTF-8 text: {first_line(error)}") from None
     if not prompts:
         raise DataError(f"--prompts {path} has no line to go on with")
     return prompts

@@ -22,6 +22,7 @@ from mamegpt.corpus.readers import format_of, json_lines, open_parquet
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.messages import translated
 from mamegpt.sources import Document, find_files, read_documents, read_files, refuse_sources
 from mamegpt.text import normalise, parse_wiki40b
 
@@ -253,7 +254,7 @@ def finished(
     if not counts.before.n_documents:
         raise DataError(f"{data} ({split}) holds no document at all; give one that does")
     if not counts.after.n_documents:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
+        reasons = ", ".join(f"{n:,} {translated(reason, part=True)}" for reason, n in counts.dropped.items() if n)
         raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
     return CleanReport(
         counts,

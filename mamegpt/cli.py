@@ -10,6 +10,8 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -20,9 +22,10 @@ from mamegpt.commands import COMMANDS, PARSING
 from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say
-from mamegpt.errors import MamegptError
-from mamegpt.help_texts import add_rule, in_user_language, without_fillers
+from mamegpt.errors import ConfigError, MamegptError, first_line
+from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.messages import is_japanese, translated
+from mamegpt.misread import what_is_wrong
 from mamegpt.presets import RECIPES, SIZES, preset
 
 __all__ = ["main", "run"]
@@ -65,20 +68,9 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
             stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     arguments = sys.argv[1:] if arguments is None else arguments
-    asks_help = is_japanese() and not {"-h", "--help"}.isdisjoint(arguments)
     try:
-        with _SWITCHES, without_fillers() if asks_help else contextlib.nullcontext():
-            prog = None
-            if isinstance(command, dict) and arguments and arguments[0] in command:
-                # To choose among all, tyro imports typeguard, which takes longer than to parse one.
-                prog, command, arguments = f"mamegpt {arguments[0]}", command[arguments[0]], arguments[1:]
-            if isinstance(command, dict):
-                command = {name: in_user_language(one) for name, one in command.items()}
-                code = tyro.extras.subcommand_cli_from_dict(
-                    command, prog="mamegpt", description=_description(), args=arguments, config=PARSING
-                )
-            else:
-                code = tyro.cli(in_user_language(command), prog=prog, args=arguments, config=PARSING)
+        with _SWITCHES:
+            code = _call(command, arguments)()
     except MamegptError as error:
         _fail(str(error))
     except OSError as error:
@@ -87,11 +79,45 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         place = error.filename or "what was to be written here"
-        _fail(f"{place}: {error.strerror or error}; check the space and permissions there, or choose another place")
+        _fail(f"{place}: {first_line(error)}; check the space and permissions there, or choose another place")
     except KeyboardInterrupt:
         say("", "stopped; nothing that was complete is lost")
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Sequence[str]) -> Callable[[], Any]:
+    """The call that a command line asks for; exits if that is help. Raises ConfigError with what is wrong with it."""
+    name = Path(sys.argv[0]).name
+    prog = "mamegpt" if isinstance(command, dict) else f"python {name}" if name.endswith(".py") else name
+    if isinstance(command, dict) and words and words[0] in command:
+        # To choose among all, tyro imports typeguard, which takes longer than to parse one.
+        prog, command, words = f"mamegpt {words[0]}", command[words[0]], words[1:]
+    told = command if isinstance(command, dict) else in_user_language(command)
+    asks_help = not {"-h", "--help"}.isdisjoint(words)
+    is_told = is_japanese() and (isinstance(command, dict) or told is not command)
+    try:
+        with in_japanese() if asks_help and is_told else contextlib.nullcontext(), redirect_stderr(io.StringIO()):
+            if isinstance(told, dict):
+                commands = {name: _held(in_user_language(one)) for name, one in told.items()}
+                call = tyro.extras.subcommand_cli_from_dict(
+                    commands, prog=prog, description=_description(), args=words, config=PARSING
+                )
+            else:
+                call = tyro.cli(_held(told), prog=prog, args=words, config=PARSING)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ConfigError(what_is_wrong(command, prog, words)) from None
+    assert isinstance(call, functools.partial), "what _held made"
+    return call
+
+
+def _held(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """A command that returns its call instead of making it, so that reading the command line ends before."""
+    if isinstance(command, functools.partial):
+        return functools.partial(_held(command.func), *command.args, **command.keywords)
+    return functools.wraps(command)(lambda *args, **kwargs: functools.partial(command, *args, **kwargs))
 
 
 WAY = (

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mamegpt.console import columns, duration, headings
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, first_line
 from mamegpt.messages import translated
 
 __all__ = ["CLUSTERS", "MODELS", "Cluster", "ClusterPlan", "Estimate", "Shape", "best", "estimate", "plan_cluster"]
@@ -280,7 +280,9 @@ def _read(path: Path) -> Cluster:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         names = ", ".join(CLUSTERS)
-        raise ConfigError(f"--cluster {path} is none of {names} and no file that can be read: {error}") from None
+        raise ConfigError(
+            f"--cluster {path} is none of {names} and no file that can be read: {first_line(error)}"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--cluster {path} is not TOML: {error}") from None
     needed = {field.name for field in dataclasses.fields(Cluster) if field.default is dataclasses.MISSING}

@@ -100,8 +100,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides a training run. Two runs of equal settings give bitwise equal weights, if nothing in
-    them is left to be measured (``auto``, --minutes) and as many processes and threads compute them."""
+    """Everything that decides a training run. Runs of equal settings give bitwise equal weights on equal machines."""
+
+    # That is: if nothing in them is left to be measured (auto, --minutes), on as many processes and threads.
 
     data: str = ""
     """Text to learn: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards."""
@@ -299,7 +300,14 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
         try:
-            config = cls(**parse_json(path.read_text(encoding="utf-8")))
+            values = parse_json(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it is no JSON object")
+            if "model_type" in values:  # as transformers names architectures
+                raise CheckpointError(f"{path.parent} is an exported model; give the folder of a run")
+            if unknown := values.keys() - {field.name for field in dataclasses.fields(cls)}:
+                raise ValueError(f"no setting is called {', '.join(sorted(unknown))}")
+            config = cls(**values)
             if found := config._misfits():
                 raise ValueError("; ".join(found))
             return config

@@ -15,10 +15,13 @@ The message of each is one line: what happened, where, and what to do. The comma
 ``error:`` and exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
+import re
+
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, since ours are one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of what an error says, since our messages are one line; of a system's, without number and file."""
+    said = getattr(error, "strerror", None) or str(error).strip()
+    return re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__))
 
 
 class MamegptError(Exception):

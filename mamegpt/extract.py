@@ -21,7 +21,7 @@ from mamegpt.corpus.readers import Batch, Schema, describe, read_file
 from mamegpt.corpus.stepwise import Stepwise, stepwise
 from mamegpt.corpus.topic import Topic, Verdict
 from mamegpt.corpus.writers import write_documents
-from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.errors import ConfigError, DataError, OutputError, first_line
 from mamegpt.files import refuse_existing
 from mamegpt.messages import translated
 from mamegpt.sources import GUESS, SourceFile, find_files, refuse_sources
@@ -30,6 +30,8 @@ from mamegpt.text import format_article, normalise
 __all__ = ["ExtractReport", "extract", "preview"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
+FORMATS = (".txt", ".jsonl", ".parquet", "")
+"""Suffixes of what is written; without one it is text."""
 
 
 @dataclass(slots=True)
@@ -93,8 +95,8 @@ def extract(
     has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
     but for width, case and white space; told by 64 bits of a hash, `KeySet`'s 12 to 24 bytes of memory a document).
 
-    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
-    text in `format_article`'s format.
+    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; ``.txt`` and
+    a name without a suffix are text in `format_article`'s format.
 
     ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
@@ -103,7 +105,8 @@ def extract(
     (`corpus.origin`). ``on_start`` is called with a line on what is read
     and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
 
-    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
+    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, is read, or has another
+    suffix, and `DataError` if
     the corpus cannot be read or nothing in it matches.
     """
     import stringzilla  # whose hash is in the keys that an interrupted run has written
@@ -112,6 +115,10 @@ def extract(
     topic = Topic((topic,)) if isinstance(topic, str) else topic
     if out.is_dir():
         raise OutputError(f"{out} is a folder; give the name of a file to write")
+    if out.suffix.lower() not in FORMATS:
+        raise OutputError(
+            f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS[:3])}"
+        )
     if not overwrite:
         refuse_existing(out)
     files = find_files(dataset, split)
@@ -127,7 +134,9 @@ def extract(
                 work.forget()
                 if not report.read:
                     raise DataError(f"{dataset} ({split}) holds no document at all; give one that does")
-                reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
+                reasons = ", ".join(
+                    f"{translated(reason, part=True)} {count:,}" for reason, count in report.dropped.items() if count
+                )
                 raise DataError(
                     f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
                     f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
@@ -145,7 +154,7 @@ def extract(
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}); choose another place") from error
+        raise OutputError(f"{out} cannot be written ({first_line(error)}); choose another place") from error
     report.n_bytes = out.stat().st_size
     report.elapsed_s = time.perf_counter() - start_s
     return report

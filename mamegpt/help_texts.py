@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import io
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -19,22 +20,54 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from mamegpt.console import n_cells
 from mamegpt.messages import is_japanese, translated
 
-__all__ = ["add_rule", "command_texts", "in_user_language", "sentences", "without_fillers"]
+__all__ = ["add_rule", "command_texts", "in_japanese", "in_user_language", "sentences"]
 
 FILLER = "\u200b"
 """tyro lays help out by characters, but a terminal draws Japanese ones two cells wide. While tyro counts, a character
-without width stands after each; `without_fillers` takes them out of what is printed."""
+without width stands after each; `in_japanese` takes them out of what is printed."""
+
+
+WORDS = {
+    "usage: ": "使い方: ",
+    "positional arguments": "引数",
+    "config options": "学習の設定",
+    "sampling options": "選び方の設定",
+    "╭─ options": "╭─ オプション",
+    "╭─ subcommands": "╭─ コマンド",
+    "show this help message and exit": "この説明を表示して終わります",
+    "(required)": "(必須)",
+    "(repeatable)": "(何度でも)",
+    "(default: None)": "(既定: なし)",
+    "(default: '')": "(既定: 空)",
+    "(default: )": "(既定: 空)",
+    "(default: False)": "(既定: しない)",
+    "(default: True)": "(既定: する)",
+    "(default:": "(既定:",
+    "{None}|": "",
+}
+"""What tyro says itself. But for titles no translation is wider, so that what stands in a box goes on to fit in."""
 
 
 @contextlib.contextmanager
-def without_fillers() -> Iterator[None]:
-    """Print, at the end, what was printed in this block, without fillers."""
+def in_japanese() -> Iterator[None]:
+    """Print, at the end, what was printed in this block, without fillers and with tyro's own words translated."""
     terminal, printed = sys.stdout, _Held()
     try:
         with contextlib.redirect_stdout(printed):
             yield
     finally:
-        terminal.write(printed.getvalue().replace(FILLER, ""))
+        terminal.write("".join(map(_piece, re.split("(?<=[│╮\n])", printed.getvalue().replace(FILLER, "")))))
+
+
+def _piece(text: str) -> str:
+    """A piece of help up to the right side of a box, with tyro's words translated, as wide as it was."""
+    found = text
+    for english, japanese in WORDS.items():
+        found = found.replace(english, japanese)
+    if found == text or text[-1] == "\n":
+        return found
+    lack = n_cells(text) - n_cells(found)  # below 0 only for a title, which has room
+    return found[: min(lack, 0) - 1] + (" " if text[-1] == "│" else "─") * lack + text[-1]
 
 
 class _Held(io.StringIO):
@@ -77,6 +110,8 @@ def in_user_language(command: Callable[..., Any]) -> Callable[..., Any]:
     paragraphs, options = command_texts(command)
     if any(translated(text) == text for text in (*paragraphs, *options.values())):
         return command  # rather all in English than in both
+    settings = {name: kind for name, kind in get_type_hints(command).items() if dataclasses.is_dataclass(kind)}
+    options |= {name: inspect.cleandoc(kind.__doc__ or "") for name, kind in settings.items()}
     twin = types.FunctionType(
         command.__code__, command.__globals__, command.__name__, command.__defaults__, command.__closure__
     )

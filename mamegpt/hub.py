@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from mamegpt.errors import HubError
+from mamegpt.errors import HubError, first_line
 
 __all__ = ["is_hub_name", "snapshot", "upload"]
 
@@ -96,6 +96,5 @@ def upload(folder: Path, name: str, message: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error, for our messages are one line."""
-    bottom = error.__cause__ or error
-    return next(iter(str(bottom).strip().splitlines()), type(bottom).__name__)
+    """The first line of what lies at the bottom of an error, without the name of a class before it."""
+    return re.sub(r"^(Got: )?\w+Error: ", "", first_line(error.__cause__ or error))

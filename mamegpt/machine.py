@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from mamegpt.errors import first_line
+
 __all__ = ["facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
 
 HUB_TIMEOUT_S = 4.0
@@ -131,5 +133,7 @@ def _hub() -> str:
     except urllib.error.HTTPError as error:
         return f"{constants.ENDPOINT} answers (with status {error.code})"
     except (urllib.error.URLError, OSError, ValueError) as error:
-        return f"{constants.ENDPOINT} cannot be reached ({getattr(error, 'reason', error)}); local data works"
+        return (
+            f"{constants.ENDPOINT} cannot be reached ({first_line(getattr(error, 'reason', error))}); local data works"
+        )
     return f"{constants.ENDPOINT} answers"

@@ -245,7 +245,10 @@ def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:
     if not is_here(str(source)):
         pass  # it may be too long for a name, and asking about it an error
     elif path.is_file():
-        return _files_of(path.parent, {name: [path] for name in _splits_of_file(path)}, split, source)
+        splits = _splits_of_file(path)
+        if split not in splits and not path.stat().st_size:
+            raise DataError(f"{source} is empty; give a file that holds text")
+        return _files_of(path.parent, {name: [path] for name in splits}, split, source)
     elif path.is_dir():
         return _files_of(path, find_splits(path), split, source)
     if _PATTERN & set(str(source)):

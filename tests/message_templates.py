@@ -38,13 +38,13 @@ FOREIGN = {"stories", "export/model_card"}
 def printed() -> dict[str, str]:
     """Every template that is raised, said, or the label of a row, with the file and line where it stands."""
     found: dict[str, str] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+    for path in [*sorted(PACKAGE.rglob("*.py")), *sorted(ROOT.glob("*.py"))]:
+        name = path.relative_to(PACKAGE if PACKAGE in path.parents else ROOT).with_suffix("").as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             for text in _of(node, tree, name):
                 if any(character.isalpha() for character in text.replace("{}", "")):
-                    found.setdefault(text, f"mamegpt/{name}.py:{getattr(node, 'lineno', 0)}")
+                    found.setdefault(text, f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}")
     return found
 
 

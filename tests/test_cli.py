@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from command import Mame
 from hub_server import HubServer
-from little import ROOT, Little, run_mamegpt
+from little import ROOT, Little, run_mamegpt, run_script
 
 import mamegpt
 from mamegpt import cli, config, sampling
@@ -23,6 +23,7 @@ from mamegpt.cli import run
 from mamegpt.commands import COMMANDS
 from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
+from mamegpt.misread import what_is_wrong
 
 NAMES = [
     "demo", "download", "extract", "clean", "tokenizer", "tokenizer-report", "plan", "train", "eval", "generate",
@@ -88,11 +89,66 @@ def test_every_setting_has_a_sentence_and_it_is_the_help(mame: Mame, name: str, 
         assert unframed(sentence) in text, field
 
 
-@pytest.mark.parametrize("words", [["trian"], ["train", "--datta", "x"], ["generate", "--prompt", "x"], ["--nonsense"]])
-def test_what_it_does_not_understand_ends_with_2(mame: Mame, words: list[str]) -> None:
-    code, out, err = mame(*words)
-    assert (code, out) == (2, "")
-    assert err
+MISREAD = [
+    ("trian", "no command trian; did you mean train? (see mamegpt --help)",
+     "trian というコマンドはありません。train のことですか(mamegpt --help を参照)"),
+    ("豆", "no command 豆 (see mamegpt --help)", "豆 というコマンドはありません(mamegpt --help を参照)"),
+    ("--versoin", "--versoin is not an option of mamegpt; did you mean --version? (see mamegpt --help)",
+     "--versoin は mamegpt のオプションではありません。--version のことですか(mamegpt --help を参照)"),
+    ("--version now", "--version stands alone", "--version は一つだけで使います"),
+    ("train --max-step 2", "--max-step is not an option of mamegpt train; did you mean --max-steps? "
+     "(see mamegpt train --help)",
+     "--max-step は mamegpt train のオプションではありません。--max-steps のことですか(mamegpt train --help を参照)"),
+    ("doctor --foo", "--foo is not an option of mamegpt doctor (see mamegpt doctor --help)",
+     "--foo は mamegpt doctor のオプションではありません(mamegpt doctor --help を参照)"),
+    ("train --max_steps abc", "--max-steps takes a whole number, not 'abc'", "--max-steps は整数です('abc' でした)"),
+    ("plan --minutes=abc", "--minutes takes a number, not 'abc'", "--minutes は数です('abc' でした)"),
+    ("doctor --json maybe", "--json takes True or False, not 'maybe'",
+     "--json は True か False です('maybe' でした)"),
+    ("export --to ggfu", "--to must be one of hf, hf-native, gguf, all, not 'ggfu'",
+     "--to は hf, hf-native, gguf, all のどれかです('ggfu' でした)"),
+    ("completion tcsh", "SHELL must be one of bash, zsh, fish, not 'tcsh'",
+     "SHELL は bash, zsh, fish のどれかです('tcsh' でした)"),
+    ("completion", "SHELL is needed; see mamegpt completion --help",
+     "SHELL が必要です; mamegpt completion --help を見てください"),
+    ("export", "--model is needed; --out is needed; see mamegpt export --help",
+     "--model が必要です; --out が必要です; mamegpt export --help を見てください"),
+    ("generate --model", "--model needs a value", "--model には値が必要です"),
+    ("generate --model m --prompt 豆 木", "'木' belongs to no option; quote a value with spaces "
+     "(see mamegpt generate --help)",
+     "'木' はどのオプションの値でもありません。空白のある値は引用符で囲んでください(mamegpt generate --help を参照)"),
+    ("train --lr x --max-stps 2", "--lr takes a number, not 'x'; --max-stps is not an option of mamegpt train; "
+     "did you mean --max-steps? (see mamegpt train --help)",
+     "--lr は数です('x' でした); --max-stps は mamegpt train のオプションではありません。--max-steps のことですか"
+     "(mamegpt train --help を参照)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "english", "japanese"), MISREAD, ids=[line for line, *_ in MISREAD])
+def test_what_it_does_not_understand_ends_with_2_and_one_line(
+    mame: Mame, line: str, english: str, japanese: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mame(*line.split()) == (2, "", f"error: {english}\n")
+    monkeypatch.setenv("MAMEGPT_LANG", "ja")
+    assert mame(*line.split()) == (2, "", f"エラー: {japanese}\n")
+
+
+def test_a_script_does_so_too(tmp_path: Path) -> None:
+    done = run_script("training.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2, "", "error: --train-txt is needed; --spm-model is needed; see python training.py --help\n"
+    )  # fmt: skip
+    done = run_script("generate.py", "--promt", "豆", cwd=tmp_path)
+    assert done.stderr == (
+        "error: --promt is not an option of python generate.py; did you mean --prompt? "
+        "(see python generate.py --help)\n"
+    )
+
+
+def test_what_else_cannot_be_read_is_still_one_line() -> None:
+    assert what_is_wrong(COMMANDS["doctor"], "mamegpt doctor", []) == (
+        "these words are not understood; see mamegpt doctor --help"
+    )
 
 
 def test_python_dash_m_is_the_command(tmp_path: Path) -> None:

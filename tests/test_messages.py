@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import os
 import re
 import string
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from little import ROOT, run_mamegpt
+from little import ROOT, Little, run_mamegpt
 from message_templates import printed
 
 import mamegpt
@@ -22,7 +24,7 @@ from mamegpt.commands import COMMANDS
 from mamegpt.config import TrainConfig
 from mamegpt.console import duration, n_cells
 from mamegpt.export.gates import Gate, logits_gate
-from mamegpt.help_texts import FILLER, command_texts, sentences
+from mamegpt.help_texts import FILLER, WORDS, command_texts, sentences
 from mamegpt.messages import is_japanese, translated
 from mamegpt.sampling import Sampling
 
@@ -31,6 +33,14 @@ CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
 IN_CLI = {"{}: {}; check the space and permissions there, or choose another place"}
 BUILT = {"reading {}{}: {}", "hits, {}", "wrote {} in {} s, going on after {} files of an earlier run"}
 """Messages that functions make and others print."""
+OF_THE_SYSTEM = {
+    *map(os.strerror, (
+        errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOSPC,
+        errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EROFS, errno.EIO, errno.ECONNREFUSED, errno.ENETUNREACH,
+    )),
+    "Name or service not known", "Temporary failure in name resolution", "timed out",
+}  # fmt: skip
+"""Reasons that Linux gives."""
 
 
 @functools.cache
@@ -42,7 +52,7 @@ def helps() -> dict[str, str]:
         for text in (paragraphs[0], *options.values()):
             found.setdefault(text, name)
     for settings in (TrainConfig, Sampling):
-        for sentence in sentences(settings).values():
+        for sentence in (str(settings.__doc__), *sentences(settings).values()):
             found.setdefault(sentence, settings.__name__)
     return found
 
@@ -62,7 +72,8 @@ def test_every_message_and_every_sentence_of_the_help_is_translated() -> None:
 def test_no_translation_is_left_over() -> None:
     assert set(SECTIONS["messages"]) - set(printed()) - set(helps()) - IN_CLI - BUILT == set()
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mamegpt").rglob("*.py"))
-    assert [part for part in SECTIONS["parts"] if not all(piece in source for piece in part.split("{}"))] == []
+    others = {part for part in SECTIONS["parts"] if not all(piece in source for piece in part.split("{}"))}
+    assert others == OF_THE_SYSTEM
     assert not set(SECTIONS["messages"]) & set(SECTIONS["parts"])
 
 
@@ -114,6 +125,9 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
         "m に x はありません。--spm-file で次から選んでください: a"
     )
     assert translated("no weights file text") == "重みのファイル text がありません"  # a file called text
+    assert translated('a.jsonl, line 3: not a JSON object; make it one like {"text": "…"}') == (
+        'a.jsonl の 3 行目: JSON のオブジェクトではありません。{"text": "…"} の形にしてください'
+    )
     assert translated("昔々、あるところに") == "昔々、あるところに"
     assert translated("go on with the same 64 tokens") == "go on with the same 64 tokens"  # "{} tokens" is a part
     assert translated("dropped, no keyword") == "除いた文書: 語がない"
@@ -141,8 +155,30 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("COLUMNS", "200")
     for words, expected in (
         (["--help"], [translated(WAY)[:20], "文章でモデルを学習します。"]),
-        (["train", "--help"], ["文章でモデルを学習します。", "まだないものにします。", "5m", "--lr FLOAT"]),
-        (["generate", "--help"], ["ゆらぎ: 0 はいつも"]),
+        (
+            ["train", "--help"],
+            [
+                "文章でモデルを学習します。",
+                "まだないものにします。",
+                "5m",
+                "--lr FLOAT",
+                "学習のすべてを決める設定です。",
+                "╭─ 学習の設定 ─",
+                "--minutes FLOAT",
+            ],
+        ),
+        (
+            ["generate", "--help"],
+            [
+                "ゆらぎ: 0 はいつも",
+                "╭─ オプション ─",
+                "この説明を表示して終わります",
+                "(必須)",
+                "--prompts PATH",
+                "(既定: なし)",
+                "(既定: auto)",
+            ],
+        ),
     ):
         with pytest.raises(SystemExit):
             main(words)
@@ -152,10 +188,36 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
         assert FILLER not in out
         text = " ".join(out.replace("│", " ").split())
         assert [one for one in expected if one not in text] == []
+        assert [one for one in WORDS if one in text] == []
     with pytest.raises(SystemExit) as end:
         main(["train", "--size", "1m", "--lr", "-1", "--tokenizer", "t", "--data", "d"])
     assert end.value.code == 2
     assert capsys.readouterr().err == "エラー: --out が必要です; --lr は 0 より大きい数です(-1.0 でした)\n"
+
+
+@pytest.mark.usefixtures("japanese")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("extract --dataset few.txt --keyword 豆 --out few.txt/z.txt", "同じ名前のファイルがあります"),
+        ("extract --dataset few.txt --keyword 鈴 --out z.txt", "(語がない 1)"),
+        ("tokenizer --data lines.jsonl --out tok", "lines.jsonl の 1 行目: "),
+        ("plan --cluster none.toml", "ファイルもフォルダーもありません"),
+        ("play folder --host 192.0.2.1", "このマシンのアドレスではありません"),
+    ],
+)
+def test_no_english_reason_stands_in_a_japanese_line(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    little: Little,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("folder").symlink_to(little.exported)
+    Path("few.txt").write_text("【豆】\n豆の話。\n", encoding="utf-8")
+    Path("lines.jsonl").write_text("3\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(words.split())
+    err = capsys.readouterr().err
+    assert expected in err and "Errno" not in err and "no keyword" not in err
 
 
 def test_the_locale_decides_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -181,6 +181,23 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["make_dataset.py", "--dataset", "stories.txt", "--keyword", "豆", "--out", "run"], None,
         ["run is a folder", "give the name of a file"],
     ),
+    # A name that promises another format.
+    "no format of text": (
+        ["extract", "--dataset", "stories.txt", "--keyword", "豆", "--out", "z.docx"], None,
+        ["z.docx", ".docx cannot be read again", ".txt, .jsonl, .parquet"],
+    ),
+    "no format of text (make_dataset.py)": (
+        ["make_dataset.py", "--dataset", "stories.txt", "--keyword", "豆", "--out", "z.txt.gz"], None,
+        ["z.txt.gz", ".gz cannot be read again"],
+    ),
+    "no format of a report": (["report", "run", "--out", "r.txt"], None, ["r.txt: a report is .html"]),
+    # Something else than what is asked for.
+    "report of an exported model": (
+        ["report", "exported"], None, ["exported is an exported model; give the folder of a run"],
+    ),
+    "empty text (eval)": (
+        ["eval", "--model", "run", "--data", "none.txt"], lambda: write("none.txt", ""), ["none.txt is empty"],
+    ),
     # Damaged files.
     "corrupt checkpoint (generate)": (
         ["generate", "--model", "run", "--prompt", "豆"], lambda: flip(one("run/checkpoints/*/model.safetensors")),

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -305,3 +306,12 @@ def test_the_whole_contract_verbatim(hub: HubServer, tmp_path: Path) -> None:
     hub.stop()
     offline = run_script("generate.py", *words("generate.py"), **here)
     assert (offline.returncode, offline.stdout) == (0, done.stdout), offline.stderr
+
+
+def test_the_scripts_speak_japanese_to_the_end(little: Little, tmp_path: Path) -> None:
+    env = dict(os.environ) | {"MAMEGPT_LANG": "ja"}
+    done = run_script("make_dataset.py", "--dataset", little.text, "--keyword", "豆", cwd=tmp_path, env=env)
+    assert done.stdout.splitlines()[-1].startswith("output_with_titles.txt を ") and "wrote" not in done.stdout
+    words = ["--repo-id", little.exported, "--prompt", "豆", "--max-new-tokens", "1", "--device", "cpu"]
+    done = run_script("generate.py", *words, cwd=tmp_path, env=env)
+    assert done.stdout.startswith("計算する装置: cpu\n\n=== 続き ===\n豆")

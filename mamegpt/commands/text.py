@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -147,7 +148,7 @@ def clean(
             )
         answer(
             dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
-            table([(name, translated(value, part=True)) for name, value in done.rows()]),
+            table(_aligned(done.rows())),
             f"wrote {done.out} in {done.elapsed_s:.1f} s",
             f"next: mamegpt tokenizer --data {out} --out jp_tok",
         )
@@ -240,3 +241,12 @@ def tokenizer_report(
         answer(
             facts, found.text, f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {model} --out runs/first"
         )
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Rows whose values begin with numbers: these to the right, what follows in the user's language."""
+    lengths = [len(value.split()[0]) for _, value in rows]
+    return [
+        (name, " " * (max(lengths) - length) + translated(value, part=True))
+        for (name, value), length in zip(rows, lengths, strict=True)
+    ]

@@ -389,8 +389,9 @@ def _lines(path: Path) -> Iterator[str]:
             f"{path} is damaged or cut off after line {number:,} ({first_line(error)}); fetch it again"
         ) from error
     except OSError as error:
-        why = error.strerror or first_line(error)
-        raise DataError(f"{path} cannot be read ({why}); check the file, the disk and its permissions") from error
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)}); check the file, the disk and its permissions"
+        ) from error
 
 
 def _open(path: Path) -> BinaryIO:

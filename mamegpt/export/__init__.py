@@ -15,7 +15,7 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from mamegpt.console import busy, say, table
-from mamegpt.errors import ExportError, ModelError, OutputError
+from mamegpt.errors import ExportError, ModelError, OutputError, first_line
 from mamegpt.export.gates import Gate, make_cases
 from mamegpt.export.model_card import Facts, model_card
 from mamegpt.export.to_gguf import GgufType, check_gguf, refuse_impossible, write_gguf
@@ -108,8 +108,9 @@ def export_model(
                 )  # fmt: skip
                 (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
             except (OSError, SafetensorError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"{out} cannot be written ({reason}); free space or choose another place") from error
+                raise OutputError(
+                    f"{out} cannot be written ({first_line(error)}); free space or choose another place"
+                ) from error
             with busy(f"loading {target} again and comparing"):
                 found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
             gates[target] = found

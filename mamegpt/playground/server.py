@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mamegpt.console import say
-from mamegpt.errors import ConfigError, MamegptError
+from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.playground.api import error, merge, read_order, usage
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
@@ -69,9 +69,8 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as problem:
-        raise ConfigError(
-            f"cannot listen at --host {host} --port {port}: {problem}; --port 0 takes a free one"
-        ) from None
+        why = first_line(problem).partition(" (while")[0]  # Python says once more where
+        raise ConfigError(f"cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one") from None
     with listener:
         name = f"[{host}]" if ":" in host else host
         say(f"http://{name}:{listener.getsockname()[1]}/  ({newest.name}; Ctrl-C ends it)")

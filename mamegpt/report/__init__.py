@@ -19,10 +19,12 @@ def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], N
 
     The prompts of the samples are from the first run's text; ``on_checkpoint`` hears of each checkpoint that begins
     to write. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
-    is a folder.
+    is a folder or not called ``.html``.
     """
     if out.is_dir():
         raise OutputError(f"{out} is a folder; give the name of a file")
+    if out.suffix.lower() != ".html":
+        raise OutputError(f"{out}: a report is .html; name it so")
     runs = [read_run(folder) for folder in folders]
     prompts = runs[0].openings
     written = [sample for run in runs for sample in samples(run, prompts, on_checkpoint)]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import sentencepiece
 
-from mamegpt.errors import ConfigError, TokenizerError
+from mamegpt.errors import ConfigError, TokenizerError, first_line
 from mamegpt.files import atomic_write, refuse_existing
 from mamegpt.tokenizer.model_file import Piece, read_pieces, read_settings, round_scores
 from mamegpt.tokenizer.training import Corpus, ModelType, collect, train_model
@@ -208,8 +208,9 @@ class Tokenizer:
         try:
             model = path.read_bytes()
         except OSError as error:
-            reason = error.strerror or error
-            raise TokenizerError(f"cannot read the tokenizer {path} ({reason}); give a .model file") from error
+            raise TokenizerError(
+                f"cannot read the tokenizer {path} ({first_line(error)}); give a .model file"
+            ) from error
         return cls(model, path)
 
     @property
