@@ -7,7 +7,8 @@ stand for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,12 +79,9 @@ class JsonTokenizer:
         """Read a file; raises `TokenizerError` if it is not one."""
         import tokenizers
 
-        try:
+        self._path = path
+        with self._complaints():
             self._fast = tokenizers.Tokenizer.from_file(str(path))
-        except BaseException as error:  # the library raises nothing more special, and panics over odd merges
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise TokenizerError(f"{path} is not a tokenizer.json ({first_line(error)})") from error
         self._fast.encode_special_tokens = True
         self._fast.no_truncation()
         self._fast.no_padding()
@@ -93,12 +91,14 @@ class JsonTokenizer:
         self.vocab_size = int(self._fast.get_vocab_size())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [found.ids for found in self._fast.encode_batch(list(texts), add_special_tokens=False)]
+        """The ids of each text. Raises `TokenizerError` if the file does not hold what they need."""
+        with self._complaints():
+            return [found.ids for found in self._fast.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special ones are nothing."""
-        return str(self._fast.decode(list(ids)))
+        with self._complaints():
+            return str(self._fast.decode(list(ids)))
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 a token stands for."""
@@ -110,6 +110,16 @@ class JsonTokenizer:
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
             return bytes([int(piece[3:5], 16)])
         return piece.replace("\u2581", " ").removeprefix("##").encode()
+
+    @contextmanager
+    def _complaints(self) -> Iterator[None]:
+        """What the library has against the file; it raises nothing more special, and panics over odd merges."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise TokenizerError(f"{self._path} is not a tokenizer.json ({first_line(error)})") from error
 
     @cached_property
     def _special(self) -> set[int]:

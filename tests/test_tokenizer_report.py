@@ -1,5 +1,6 @@
 """The measurements of a tokenizer against plain counting, and the same tokenizer in two formats."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def test_a_length_that_a_file_asks_for_does_not_count(byte_level: Path, tmp_path
     plain, asked = (open_tokenizer(str(folder)) for folder in (byte_level, tmp_path))
     assert fit(asked, TEXTS) == fit(plain, TEXTS)
     assert asked.token_bytes(10_000) == b""
+
+
+def test_a_file_that_lacks_what_it_names_is_named(byte_level: Path, tmp_path: Path) -> None:
+    made = json.loads((byte_level / "tokenizer.json").read_text(encoding="utf-8"))
+    made["model"] |= {"unk_token": "<nothing>", "vocab": {"a": 1}, "merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json is not a tokenizer.json \(Unk token"):
+        open_tokenizer(str(tmp_path)).encode_batch(["豆"])
 
 
 def test_odd_pieces_are_told_by_what_is_odd(tmp_path: Path) -> None:
