@@ -245,7 +245,12 @@ class ClusterPlan:
                 f"{way.efficiency:.0%}", f"{way.memory_bytes / 1e9:.0f} GB", duration(way.checkpoint_s),
                 duration(seconds), f"${seconds / 3600 * devices * self.cluster.price:,.0f}",
             ))  # fmt: skip
-        return columns(header, lines)
+        one = self.cluster
+        about = translated(
+            f"reckoned for {self.name}, nothing was run: devices of {one.peak_flops / 1e12:,.0f} TFLOP/s and "
+            f"{one.memory_bytes / 1e9:,.0f} GB, {one.devices_per_node} in a node, ${one.price:.2f} an hour each"
+        )
+        return f"{about}\n{columns(header, lines)}"
 
     def to_dict(self) -> dict[str, Any]:
         """For machines: every figure, in seconds, bytes and tokens."""

@@ -9,7 +9,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, busy, counted, say, sparkline, table
 from mamegpt.errors import ConfigError
 from mamegpt.extract import extract
-from mamegpt.files import atomic_write
+from mamegpt.files import atomic_write, gone_if_empty, make_folder
 from mamegpt.generation import Sampling, generate
 from mamegpt.messages import translated
 from mamegpt.pretrained import load_pretrained
@@ -39,8 +39,12 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
     if not seconds > 0:
         raise ConfigError(f"--seconds must be above 0, not {seconds:g}")
     out = _free_name(out)
-    out.mkdir(parents=True)
+    with gone_if_empty(make_folder(out)):
+        return _demo(out, data, keyword, seconds, vocab_size, seed)
 
+
+def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int) -> int:
+    """All steps of `demo`, in a new folder."""
     say("1/5  text")
     text, prompts = _text(out, data, keyword, seed)
 

@@ -9,16 +9,42 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from mamegpt.errors import OutputError
 
-__all__ = ["atomic_directory", "atomic_write", "refuse_existing", "sha256_file", "sync_file", "write_json"]
+__all__ = [
+    "LOCK", "atomic_directory", "atomic_write", "gone_if_empty", "make_folder", "refuse_existing", "sha256_file",
+    "sync_file", "write_json",
+]  # fmt: skip
 
+LOCK = ".lock"
+"""The file by which a process holds a folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder, with its parents, if it is not there; returns those that were made, the innermost first."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+@contextmanager
+def gone_if_empty(folders: Sequence[Path]) -> Iterator[None]:
+    """If the block fails, remove those of some folders in which there is nothing, or a lock only."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in folders:
+                if [path.name for path in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+                folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mamegpt.console import busy, counted, say
 from mamegpt.corpus.origin import read_origins
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
-from mamegpt.files import atomic_write, write_json
+from mamegpt.files import LOCK, atomic_write, gone_if_empty, make_folder, write_json
 from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
@@ -50,9 +50,9 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
         return
     if not resume and run.exists() and any(not path.name.startswith(".") for path in run.iterdir()):
         raise OutputError(f"{run} already exists; choose another --out, or go on with: mamegpt train --resume {run}")
-    run.mkdir(parents=True, exist_ok=True)
+    made = make_folder(run)
     try:
-        with FileLock(run / ".lock", timeout=0):
+        with FileLock(run / LOCK, timeout=0), gone_if_empty(made):
             if resume:
                 settings = TrainConfig.load(run / CONFIG_FILE)
                 if settings.fingerprint() != config.settled(settings).fingerprint():

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from mamegpt.console import columns, headings
+from mamegpt.console import columns, headings, n_cells, pad
 from mamegpt.corpus.characters import count_classes
 from mamegpt.errors import TokenizerError, first_line
 from mamegpt.hub import is_hub_name, snapshot
@@ -228,8 +228,9 @@ def report(
         lines.append(translated(f"{what}: {len(pieces):,} pieces", part=True))
         lines += ["  " + " ".join(map(_visible, pieces[:N_ODD]))] if pieces else []
     lines += ["", translated("how words are cut", part=True)]
-    for word in words or WORDS:
-        lines.append("  " + "    ".join(split_word(tokenizer, word) for tokenizer in opened))
+    cuts = [tokenizers, *([split_word(tokenizer, word) for tokenizer in opened] for word in words or WORDS)]
+    widths = [max(map(n_cells, column)) for column in zip(*cuts, strict=True)]
+    lines += ["  " + "    ".join(map(pad, cut, widths)).rstrip() for cut in cuts]
     lines += ["", advice()]
     return Comparison(len(held), n_characters, dict(zip(tokenizers, fits, strict=True)), "\n".join(lines))
 

@@ -375,7 +375,7 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
     row = next(line for line in printed.splitlines() if "characters per token" in line)
     assert row.split()[-1] == row.split()[-2]
     lines = printed.splitlines()
-    cut = lines[lines.index("how words are cut") + 1]
+    cut = lines[lines.index("how words are cut") + 2]
     assert cut.split()[0] == cut.split()[1]
     assert lines[-1] == f"next: mamegpt train --data {stories_txt} --tokenizer {stories_model} --out runs/first"
 

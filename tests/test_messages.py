@@ -138,7 +138,10 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
 def test_tables_and_gates_are_japanese_and_aligned() -> None:
     tight = replace(CLUSTERS["a100"], memory_bytes=19e9)
     plan = ClusterPlan("tight", tight, (("7B", best(MODELS["7B"], tight, 8), 8), ("7B", None, 1)))
-    header, fits, not_at_all = plan.table().splitlines()
+    about, header, fits, not_at_all = plan.table().splitlines()
+    assert about == (
+        "tight の机上の見積もり(何も動かしていません): 312 TFLOP/s、19 GB の装置、ノードに 8 台、1 台 1 時間 $1.80"
+    )
     assert header.split()[:3] == ["モデル", "台数", "重みを持つのは"] and n_cells(header) == n_cells(fits)
     assert "  全体で分担、再計算あり  " in fits and " 日  $" in fits and not_at_all.endswith("  入りません")
     assert [duration(seconds) for seconds in (40, 300, 9_000, 300_000)] == ["40 秒", "5 分", "2.5 時間", "3.5 日"]
@@ -170,7 +173,7 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
         (
             ["generate", "--help"],
             [
-                "ゆらぎ: 0 はいつも",
+                "temperature(ゆらぎ): 0 はいつも",
                 "╭─ オプション ─",
                 "この説明を表示して終わります",
                 "(必須)",

@@ -249,6 +249,28 @@ def test_one_line_says_it_and_nothing_changes(home: Path, name: str, capsys: pyt
     assert not (home / "new" / "config.json").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "--data", "none.txt", "--out", "a/new"], ["demo", "--data", "stories.txt", "--keyword", "量子色力学"],
+        ["train", "--data", "none.txt", "--tokenizer", "jp.model", "--out", "runs/new", *SMALL],
+        ["train", "--data", "stories.txt", "--tokenizer", "none.model", "--out", "new", *SMALL],
+    ],
+)  # fmt: skip
+def test_what_fails_at_once_leaves_no_empty_folder(
+    home: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(home.rglob("*"))
+    assert call(words, capsys)[0] == 2
+    assert sorted(home.rglob("*")) == before
+
+
+def test_a_folder_that_was_there_stays(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("new").mkdir()
+    check(["train", "--data", "none.txt", *TRAIN[3:]], ["none.txt"], home, capsys)
+    assert Path("new").is_dir()
+
+
 def test_the_corrected_command_works_after_a_mistake(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(["train", "--data", "none.txt", *TRAIN[3:]], ["none.txt"], home, capsys)
     assert call(TRAIN, capsys)[0] == 0

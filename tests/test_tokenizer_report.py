@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 
+from mamegpt.console import n_cells
 from mamegpt.errors import TokenizerError
 from mamegpt.sources import read_documents
 from mamegpt.stories import stories
@@ -122,7 +123,10 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     ours, theirs = printed[2].split()[1:]
     assert (ours, theirs) == ("1,000", "400")
     words = printed.index("how words are cut")
-    assert printed[words + 1].startswith("  豆") and printed[words + 2 :] == ["", *advice().splitlines()]
+    assert printed[words + 1].split() == [str(stories_model), str(byte_level)]
+    first, second = printed[words + 2], printed[words + 1].index(str(byte_level))
+    assert first.startswith("  豆") and n_cells(first[: first.rindex("    ") + 4]) == second
+    assert printed[words + 3 :] == ["", *advice().splitlines()]
 
 
 def test_a_length_that_a_file_asks_for_does_not_count(byte_level: Path, tmp_path: Path) -> None:

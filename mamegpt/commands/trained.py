@@ -189,9 +189,13 @@ def export(
         answer(
             dataclasses.asdict(report),
             f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
-            f"next: see docs/serving.md for what runs {report.out}"
-            if to == "gguf"
-            else f'next: mamegpt generate --model {report.out / "hf" if to == "all" else report.out} --prompt "日本の"',
         )
         if push:
             say(upload(report.out, push, dry_run=dry_run))
+        if dry_run:
+            say("nothing was sent; to send it: hf auth login, then the same command, --overwrite instead of --dry-run")
+        elif to == "gguf":
+            say(f"next: see docs/serving.md for what runs {report.out}")
+        else:
+            made = report.out / "hf" if to == "all" else report.out
+            say(f'next: mamegpt generate --model {made} --prompt "日本の"')

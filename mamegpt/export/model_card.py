@@ -73,11 +73,11 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0
 {loading}"""
 
 _REMOTE_CODE = """\
-`trust_remote_code=True` は、このフォルダの `modeling_custom_gpt.py` を実行するという意味です。
-豆GPT 自身の `mamegpt generate --model {name} --prompt "昔々、"` は、フォルダのコードを実行せずに読み込みます。"""
+`trust_remote_code=True` は、このフォルダーの `modeling_custom_gpt.py` を実行するという意味です。
+豆GPT 自身の `mamegpt generate --model {name} --prompt "昔々、"` は、フォルダーのコードを実行せずに読み込みます。"""
 
 _NATIVE = """\
-transformers が元から持っている構造なので、フォルダにコードはなく、`trust_remote_code` は要りません。
+transformers が元から持っている構造なので、フォルダーにコードはなく、`trust_remote_code` は要りません。
 豆GPT 自身では `mamegpt generate --model {name} --prompt "昔々、"` です。"""
 
 _GGUF = """\
@@ -138,7 +138,7 @@ class Facts:
         if self.elapsed_s:
             found.append(("時間", "time", f"{self.elapsed_s:,.0f} 秒"))
         if self.machine:
-            found.append(("機械", "hardware", self.machine))
+            found.append(("マシン", "hardware", self.machine))
         if self.losses:
             curve = f"{sparkline(self.losses)} {self.losses[0]:.2f} → {self.losses[-1]:.2f}"
             found.append(("学習の損失", "training loss", curve))
