@@ -30,8 +30,6 @@ from mamegpt.text import format_article, normalise
 __all__ = ["ExtractReport", "extract", "preview"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
-FORMATS = (".txt", ".jsonl", ".parquet", "")
-"""Suffixes of what is written; without one it is text."""
 
 
 @dataclass(slots=True)
@@ -95,8 +93,8 @@ def extract(
     has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
     but for width, case and white space; told by 64 bits of a hash, `KeySet`'s 12 to 24 bytes of memory a document).
 
-    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; ``.txt`` and
-    a name without a suffix are text in `format_article`'s format.
+    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
+    text in `format_article`'s format.
 
     ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
@@ -105,8 +103,7 @@ def extract(
     (`corpus.origin`). ``on_start`` is called with a line on what is read
     and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
 
-    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written, is read, or has another
-    suffix, and `DataError` if
+    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
     the corpus cannot be read or nothing in it matches.
     """
     import stringzilla  # whose hash is in the keys that an interrupted run has written
@@ -115,10 +112,6 @@ def extract(
     topic = Topic((topic,)) if isinstance(topic, str) else topic
     if out.is_dir():
         raise OutputError(f"{out} is a folder; give the name of a file to write")
-    if out.suffix.lower() not in FORMATS:
-        raise OutputError(
-            f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS[:3])}"
-        )
     if not overwrite:
         refuse_existing(out)
     files = find_files(dataset, split)

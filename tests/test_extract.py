@@ -87,6 +87,11 @@ def test_all_that_is_kept_is_in_the_file_however_little_it_is(corpus, tmp_path, 
     assert len(list(read_documents(tmp_path / name))) == report.kept == 3
 
 
+def test_any_other_name_is_text_as_make_dataset_py_always_had_it(corpus, tmp_path):
+    extract(corpus, "train", "ファミコン", tmp_path / "topic.dat")
+    assert (tmp_path / "topic.dat").read_text(encoding="utf-8") == EXPECTED
+
+
 def test_progress_comes_every_thousand_documents(tmp_path):
     source = tmp_path / "many.jsonl"
     source.write_text("".join(f'{{"text": "京都{i}"}}\n' for i in range(2500)), encoding="utf-8")

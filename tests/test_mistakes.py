@@ -186,10 +186,6 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["extract", "--dataset", "stories.txt", "--keyword", "豆", "--out", "z.docx"], None,
         ["z.docx", ".docx cannot be read again", ".txt, .jsonl, .parquet"],
     ),
-    "no format of text (make_dataset.py)": (
-        ["make_dataset.py", "--dataset", "stories.txt", "--keyword", "豆", "--out", "z.txt.gz"], None,
-        ["z.txt.gz", ".gz cannot be read again"],
-    ),
     "no format of a report": (["report", "run", "--out", "r.txt"], None, ["r.txt: a report is .html"]),
     # Something else than what is asked for.
     "report of an exported model": (

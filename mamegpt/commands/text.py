@@ -12,7 +12,7 @@ import tyro
 
 from mamegpt.console import answering, busy, counted, say, table
 from mamegpt.corpus.clean_steps import Normalisation, Step
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, OutputError
 from mamegpt.messages import translated
 
 __all__ = ["clean", "download", "extract", "tokenizer", "tokenizer_report"]
@@ -80,11 +80,14 @@ def extract(
     """
     from mamegpt.corpus.readers import Schema
     from mamegpt.corpus.topic import Topic
+    from mamegpt.corpus.writers import FORMATS
     from mamegpt.extract import extract as cut
     from mamegpt.extract import preview as hits
 
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
     schema = Schema(text_column, title_column, txt_layout)
+    if out.suffix.lower() not in ("", *FORMATS):
+        raise OutputError(f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS)}")
     if preview < 0:
         raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
     if preview:
