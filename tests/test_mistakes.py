@@ -184,7 +184,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     # A name that promises another format.
     "no format of text": (
         ["extract", "--dataset", "stories.txt", "--keyword", "豆", "--out", "z.docx"], None,
-        ["z.docx", ".docx cannot be read again", ".txt, .jsonl, .parquet"],
+        ["z.docx", ".docx cannot be read again", ".jsonl, .parquet, .txt"],
     ),
     "no format of a report": (["report", "run", "--out", "r.txt"], None, ["r.txt: a report is .html"]),
     # Something else than what is asked for.
