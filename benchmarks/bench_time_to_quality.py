@@ -23,6 +23,7 @@ import argparse
 import dataclasses
 import json
 import random
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,16 @@ def summary(points: list[dict[str, Any]], runs: list[dict[str, Any]], n_seeds: i
     return {"level_bits_per_character": level, "reference_steps": points[-1]["step"], "steps": reached}
 
 
+def draw(record: dict[str, Any]) -> str:
+    """The chart: the reference's curve, and the ends of our schedules, each the mean of its seeds."""
+    ends: dict[int, list[float]] = {}
+    for run in record["runs"]:
+        ends.setdefault(run["steps"], []).append(run["bits_per_character"])
+    curve = [(point["step"] * record["reference_step_s"], point["bits_per_character"]) for point in record["reference"]]
+    ours = [(n_steps * record["step_s"], statistics.fmean(bits)) for n_steps, bits in ends.items()]
+    return curve_chart([(bench.REFERENCE, curve), (record["contestant"], ours)], highlight=record["contestant"])
+
+
 def main() -> None:
     parser = bench.options(__doc__, bench.RESULTS / "quality.json")
     parser.add_argument("--reference-steps", type=int, default=2000)
@@ -211,11 +222,7 @@ def main() -> None:
     record = {**made_with, **found, "reference": points, "plain": curves["plain"], "runs": runs}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    lines = [
-        (bench.REFERENCE, [(p["step"] * step_s[a.name], p["bits_per_character"]) for p in points]),
-        (b.name, [(run["steps"] * step_s[b.name], run["bits_per_character"]) for run in runs]),
-    ]
-    args.out.with_suffix(".svg").write_text(curve_chart(lines, highlight=b.name), encoding="utf-8")
+    args.out.with_suffix(".svg").write_text(draw(record), encoding="utf-8")
     print(json.dumps(found, indent=1), f"wrote {args.out} and {args.out.with_suffix('.svg')}", sep="\n")
 
 
