@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import shutil
 import time
@@ -34,7 +33,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from mamegpt import distributed
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, OutputError, first_line
-from mamegpt.files import atomic_directory, sha256_file, write_json
+from mamegpt.files import atomic_directory, free_name, sha256_file, write_json
 from mamegpt.models import own_tensors, stored_tensors
 from mamegpt.optim import Optimizer
 from mamegpt.spread import empty_parts, own_copy, read_parts, write_parts
@@ -279,17 +278,11 @@ def set_damaged_aside(folder: Path) -> list[str]:
             wrong[path] = str(error).partition(";")[0]
         else:
             for damaged in wrong:
-                damaged.replace(_free(folder / f"damaged-{damaged.name}"))
+                damaged.replace(free_name(folder / f"damaged-{damaged.name}"))
             return list(wrong.values())
     if wrong:
         raise CheckpointError(f"no checkpoint under {folder} is intact: {'; '.join(wrong.values())}")
     return []
-
-
-def _free(path: Path) -> Path:
-    """A path, or if that is taken the first free one of path-2, path-3, ..."""
-    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
-    return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 def read_model(path: Path) -> dict[str, Tensor]:

@@ -275,15 +275,15 @@ def read_items(files: Iterable[Path]) -> Iterator[str]:
     for path in files:
         if not path.is_file():
             raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
-        if format_of(path) not in (".jsonl", ".parquet"):
+        if format_of(path) == ".jsonl":
+            values: Iterable[Any] = (value for _, value in json_lines(path))
+        elif format_of(path) == ".parquet":
+            values = _parquet_rows(path)
+        else:
             yield from (document.text for document in read_documents(path))
             continue
-        for value in _jsonl_values(path) if format_of(path) == ".jsonl" else _parquet_rows(path):
+        for value in values:
             yield from (parse_wiki40b(string)[1] for string in _strings(value))
-
-
-def _jsonl_values(path: Path) -> Iterator[Any]:
-    return (value for _, value in json_lines(path))
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:

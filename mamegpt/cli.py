@@ -10,7 +10,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.messages import is_japanese, translated
-from mamegpt.misread import what_is_wrong
 from mamegpt.presets import RECIPES, SIZES, preset
 
 __all__ = ["main", "run"]
@@ -97,7 +95,10 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
     asks_help = not {"-h", "--help"}.isdisjoint(words)
     is_told = is_japanese() and (isinstance(command, dict) or told is not command)
     try:
-        with in_japanese() if asks_help and is_told else contextlib.nullcontext(), redirect_stderr(io.StringIO()):
+        with (
+            in_japanese() if asks_help and is_told else contextlib.nullcontext(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             if isinstance(told, dict):
                 commands = {name: _held(in_user_language(one)) for name, one in told.items()}
                 call = tyro.extras.subcommand_cli_from_dict(
@@ -108,6 +109,8 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
     except SystemExit as end:
         if not end.code:
             raise
+        from mamegpt.misread import what_is_wrong
+
         raise ConfigError(what_is_wrong(command, prog, words)) from None
     assert isinstance(call, functools.partial), "what _held made"
     return call

@@ -9,7 +9,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, busy, counted, say, sparkline, table
 from mamegpt.errors import ConfigError
 from mamegpt.extract import extract
-from mamegpt.files import atomic_write, gone_if_empty, make_folder
+from mamegpt.files import atomic_write, free_name, gone_if_empty, make_folder
 from mamegpt.generation import Sampling, generate
 from mamegpt.messages import translated
 from mamegpt.pretrained import load_pretrained
@@ -38,7 +38,7 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
         raise ConfigError("--keyword needs --data to look for it in, such as --data fujiki/wiki40b_ja")
     if not seconds > 0:
         raise ConfigError(f"--seconds must be above 0, not {seconds:g}")
-    out = _free_name(out)
+    out = free_name(out)  # a demo never overwrites another
     with gone_if_empty(make_folder(out)):
         return _demo(out, data, keyword, seconds, vocab_size, seed)
 
@@ -102,13 +102,3 @@ def _text(out: Path, data: str, keyword: str, seed: int) -> tuple[str, tuple[str
             n_characters += file.write(format_article(title, text))
     say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
     return str(path), STORY_PROMPTS
-
-
-def _free_name(path: Path) -> Path:
-    """``path``, or the first of path-2, path-3, ... that does not exist: a demo never overwrites another."""
-    n = 1
-    name = path
-    while name.exists():
-        n += 1
-        name = path.with_name(f"{path.name}-{n}")
-    return name

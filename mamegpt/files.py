@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -17,13 +18,19 @@ from typing import IO, Any
 from mamegpt.errors import OutputError
 
 __all__ = [
-    "LOCK", "atomic_directory", "atomic_write", "gone_if_empty", "make_folder", "refuse_existing", "sha256_file",
-    "sync_file", "write_json",
+    "LOCK", "atomic_directory", "atomic_write", "free_name", "gone_if_empty", "make_folder", "refuse_existing",
+    "sha256_file", "sync_file", "write_json",
 ]  # fmt: skip
 
 LOCK = ".lock"
 """The file by which a process holds a folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def free_name(path: Path) -> Path:
+    """A path, or if that is taken the first of path-2, path-3, ... that is not."""
+    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 def make_folder(path: Path) -> list[Path]:

@@ -4,12 +4,14 @@ config.json       every setting            tokens/           the text as token s
 tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
 checkpoints/      see `checkpoint`         machine.json      what it was started on
 evaluation.json   what `mamegpt eval` found, if it was asked; report.html, if it was asked for
+.job              the torchrun job that began it, if one did
 """
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG_FILE",
     "EVALUATION_FILE",
+    "JOB_FILE",
     "MACHINE_FILE",
     "METRICS_FILE",
     "REPORT_FILE",
@@ -23,5 +25,6 @@ MACHINE_FILE = "machine.json"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
+JOB_FILE = ".job"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"

@@ -20,14 +20,12 @@ from mamegpt.files import LOCK, atomic_write, gone_if_empty, make_folder, write_
 from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, JOB_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
 from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.sources import find_files, read_texts
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "settled"]
-
-JOB_FILE = ".job"
 
 
 def is_of_this_job(run: Path) -> bool:

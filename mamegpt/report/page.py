@@ -29,10 +29,10 @@ def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime, refresh_
         write.charts(runs),
         write.results(runs, samples),
         write.samples(runs, samples) if samples else "",
-        write.facts(runs, "data", [_facts(run) for run in runs]),
+        write.values(runs, "data", [_facts(run) for run in runs], write.word),
         write.settings(runs),
-        write.facts(runs, "evaluation", [run.evaluation for run in runs], "evaluation-help"),
-        write.machines(runs),
+        write.values(runs, "evaluation", [run.evaluation for run in runs], write.word, "evaluation-help"),
+        write.values(runs, "machine", [run.machine for run in runs], _text),
     ]
     return Template(_static("page.html")).substitute(
         title=_text("豆GPT: " + ", ".join(run.name for run in runs)),
@@ -120,14 +120,14 @@ class _Writer:
             boxes.append(f'<div class="sample"><h3 class="written">{_text(prompt)}</h3><dl>{texts}</dl></div>')
         return self.section("samples", "".join(boxes), "samples-help")
 
-    def facts(self, runs: Sequence[Run], name: str, found: Sequence[Mapping[str, str]], note: str = "") -> str:
-        """A section of values named by words, a column a run; nothing if no run has any."""
-        rows = [(self.word(key), values) for key, values in _rows(found)]
+    def values(
+        self, runs: Sequence[Run], name: str, found: Sequence[Mapping[str, str]], named: Callable[[str], str],
+        note: str = "",
+    ) -> str:  # fmt: skip
+        """A section of values, ``named`` by their keys, a column a run; nothing if no run has any."""
+        keys = dict.fromkeys(key for values in found for key in values)
+        rows = [(named(key), [_text(values.get(key, NONE)) for values in found]) for key in keys]
         return self.section(name, _table(_heads(runs), rows), note) if rows else ""
-
-    def machines(self, runs: Sequence[Run]) -> str:
-        rows = [(_text(key), values) for key, values in _rows([run.machine for run in runs])]
-        return self.section("machine", _table(_heads(runs), rows)) if rows else ""
 
     def settings(self, runs: Sequence[Run]) -> str:
         found = [run.config.to_dict() for run in runs]
@@ -156,12 +156,6 @@ def _facts(run: Run) -> dict[str, str]:
             "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
         }
     return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
-
-
-def _rows(found: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """What each of the runs has by each name."""
-    names = dict.fromkeys(key for values in found for key in values)
-    return [(key, [_text(values.get(key, NONE)) for values in found]) for key in names]
 
 
 def _heads(runs: Sequence[Run]) -> list[str]:
