@@ -6,8 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from mamegpt.corpus.parquet_pages import can_read, read_pages
+from mamegpt.corpus.prefilter import rows_with_any
 from mamegpt.corpus.readers import Schema, read_file
 from mamegpt.errors import DataError
 
@@ -125,3 +128,55 @@ def test_text_that_is_not_utf8_is_one_clear_error(tmp_path, needles):
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet holds text that is not UTF-8"):
         list(read_file(tmp_path / "a.parquet", Schema(), needles))
+
+
+@st.composite
+def needles_and_rows(draw):
+    """Byte strings to look for, and rows made of their own pieces, so that they also stand over the ends of rows."""
+    wanted = draw(st.lists(st.text("豆鈴木ab\0\3", min_size=1, max_size=3), min_size=1, max_size=4, unique=True))
+    pieces = [word[a:b] for word in wanted for a in range(len(word)) for b in range(a + 1, len(word) + 1)]
+    row = st.lists(st.sampled_from([*pieces, "。"]), max_size=4).map("".join)
+    return [word.encode() for word in wanted], draw(st.lists(st.none() | row, max_size=12))
+
+
+def naive(needles, rows):
+    """The search that the fast ones are held to."""
+    return [row is not None and any(needle in row.encode() for needle in needles) for row in rows]
+
+
+@settings(max_examples=300, deadline=None)
+@given(needles_and_rows())
+@example(([*map(str.encode, ["豆", "鈴木"])], ["豆まつりの朝、鈴", "木の橋をわたる。豆だ。"]))
+def test_a_search_is_the_naive_one_and_monotone(drawn):
+    needles, rows = drawn
+    column = pa.array(["鈴", *rows, "木"])[1:-1]
+    assert rows_with_any(column, needles).tolist() == naive(needles, rows)
+    each = [rows_with_any(column, [needle]) for needle in needles]
+    assert rows_with_any(column, needles).tolist() == np.logical_or.reduce(each).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    needles_and_rows(),
+    st.sampled_from(["none", "snappy", "gzip", "brotli", "zstd", "lz4"]),
+    st.sampled_from(["1.0", "2.0"]),
+    st.booleans(),
+    st.booleans(),
+)
+@example(([b"ab", b"ba"], ["xab", "bax", "ab\2"]), "none", "1.0", False, True)
+def test_a_file_is_filtered_as_by_the_naive_search(tmp_path_factory, drawn, codec, version, dictionary, by_arrow):
+    """Both ways of reading a column, in both columns: a record is left out only if neither has any of the needles."""
+    needles, texts = drawn
+    path = tmp_path_factory.getbasetemp() / "filtered.parquet"
+    titles = [None, *texts][: len(texts)]
+    pq.write_table(
+        pa.table({"title": pa.array(titles, pa.string()), "text": pa.array(texts, pa.string())}), path,
+        compression=codec, data_page_version=version, use_dictionary=dictionary, row_group_size=5, data_page_size=20,
+        write_batch_size=2,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        if by_arrow:
+            patch.setattr("mamegpt.corpus.readers.can_read", lambda chunk, column: False)
+        read = [number for batch in read_file(path, Schema(), [needles]) for number, _, _ in batch.records]
+    both = zip(naive(needles, titles), naive(needles, texts), strict=True)
+    assert read == [number for number, found in enumerate(both) if any(found)]

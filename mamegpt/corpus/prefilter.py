@@ -48,7 +48,10 @@ def needles(folded_keyword: str) -> list[bytes] | None:
 
 
 def rows_with_any(column: Any, wanted: Sequence[bytes]) -> npt.NDArray[np.bool_]:
-    """Whether each row of an Arrow string column contains any of these byte strings, (rows,)."""
+    """Return whether each row of an Arrow string column contains any of these byte strings, (rows,).
+
+    A match that runs over a row's end says nothing: neither about that row nor about what another needle found in it.
+    """
     import numpy as np
     import pyarrow
     from stringzilla import Str
@@ -64,7 +67,7 @@ def rows_with_any(column: Any, wanted: Sequence[bytes]) -> npt.NDArray[np.bool_]
         position = text.find(needle, int(offsets[0]), int(offsets[-1]))
         while position >= 0:
             row = int(np.searchsorted(ends, position, "right"))
-            found[row] = position + len(needle) <= ends[row]
+            found[row] |= position + len(needle) <= ends[row]
             position = text.find(needle, int(ends[row]), int(offsets[-1]))
     return found
 
