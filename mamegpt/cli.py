@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import functools
+import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import ConfigError, MamegptError, first_line
+from mamegpt.given import typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.messages import is_japanese, translated
 from mamegpt.presets import RECIPES, SIZES, preset
@@ -40,18 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments in (["--version"], ["-V"]):
         say(f"mamegpt {__version__}")
         return
-    run({**COMMANDS, "train": functools.partial(train, config=_preset(arguments))}, arguments or ["--help"])
+    run({**COMMANDS, "train": functools.partial(train, config=_defaults(typed(arguments)))}, arguments or ["--help"])
 
 
-def _preset(arguments: Sequence[str]) -> TrainConfig:
-    """The defaults that ``--size`` and ``--recipe`` ask for; what else is on the line is read with them in place."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--size", nargs="?", default="5m")
-    parser.add_argument("--recipe", nargs="?", default="mame")
-    asked, _ = parser.parse_known_args([word for word in arguments if word != "--"])
-    if asked.size not in SIZES or asked.recipe not in RECIPES:
-        return preset()  # the real parser says what is wrong
-    return preset(asked.size, asked.recipe)
+def _defaults(given: Mapping[str, str]) -> TrainConfig:
+    """Return the settings that fill in what a command line of ``train`` does not say.
+
+    A value that is no such value is left to the parser, which complains of it.
+    """
+    size, recipe = given.get("size", "5m"), given.get("recipe", "mame")
+    if size not in SIZES or recipe not in RECIPES:
+        return preset()
+    width = given.get("emb_dim", "")
+    return preset(size, recipe, emb_dim=int(width) if width.isdecimal() else 0, optimizer=given.get("optimizer", ""))
 
 
 def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None) -> None:
@@ -113,6 +115,8 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
 
         raise ConfigError(what_is_wrong(command, prog, words)) from None
     assert isinstance(call, functools.partial), "what _held made"
+    if "given" in inspect.signature(call.func).parameters:
+        return functools.partial(call, given=frozenset(typed(words)))
     return call
 
 

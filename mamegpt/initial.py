@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 from mamegpt.config import TrainConfig, flag
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.models import LanguageModel
-from mamegpt.presets import Recipe, preset, width_lr
+from mamegpt.presets import Recipe, peak_lr
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights
 from mamegpt.tokenizer import Tokenizer
 
@@ -18,27 +19,25 @@ SHAPE = ("context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_di
          "tie_embeddings")  # fmt: skip
 
 
-def with_shape_of_start(config: TrainConfig, recipe: Recipe = "mame") -> TrainConfig:
-    """``config`` with tokenizer, architecture and sizes of the model ``config.init_from``.
+def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:
+    """Return ``config`` with tokenizer, architecture and sizes of the model ``config.init_from``.
 
-    What ``config`` has otherwise than its ``recipe`` was asked for and must not contradict the model; the learning rate
-    follows the model's width unless it was asked for.
+    Settings that were ``given`` must not contradict the model. The learning rate follows its width unless it was given.
 
     Raises `ConfigError` for contradictions, `ModelError` for a model that cannot be trained here, and what
     `load_pretrained` raises.
     """
     loaded = _load(config.init_from)
     assert loaded.sizes is not None
-    default = preset(recipe=recipe)
     found = {"architecture": loaded.architecture} | {name: getattr(loaded.sizes, name) for name in SHAPE}
-    asked = {name: getattr(config, name) for name in found if getattr(config, name) != getattr(default, name)}
+    asked = {name: getattr(config, name) for name in found if name in given}
     wrong = [f"{flag(name)} {value}: it has {found[name]}" for name, value in asked.items() if value != found[name]]
     if config.tokenizer and Tokenizer.load(Path(config.tokenizer)).fingerprint != loaded.tokenizer.fingerprint:
         wrong.append(f"--tokenizer {config.tokenizer}: it has another")
     if wrong:
         raise ConfigError(f"--init-from {config.init_from} brings its own shape and tokenizer; {'; '.join(wrong)}")
-    if config.lr == default.lr and recipe == "mame":
-        found["lr"] = width_lr(loaded.sizes.emb_dim)
+    if "lr" not in given and recipe == "mame":
+        found["lr"] = peak_lr(loaded.sizes.emb_dim, config.optimizer)
     tokenizer = config.tokenizer or str(loaded.tokenizer.path)
     return dataclasses.replace(config, tokenizer=tokenizer, **found)
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
+from mamegpt.given import is_option, option_name
+
 __all__ = ["what_is_wrong"]
 
 
@@ -23,9 +25,9 @@ def what_is_wrong(command: Callable[..., Any] | Mapping[str, Any], prog: str, wo
     options, positional = _options(command)
     problems = _misread(options, positional, prog, words)
     if not problems:
-        given = {_name(word) for word in words}
+        given = {option_name(word) for word in words}
         problems += [f"{name} is needed" for name, option in options.items() if option.required and name not in given]
-        if positional and positional.required and not (words and not _is_option(words[0])):
+        if positional and positional.required and not (words and not is_option(words[0])):
             problems.append(f"{positional.name} is needed")
         problems.append(f"see {prog} --help" if problems else f"these words are not understood; see {prog} --help")
     return "; ".join(problems)
@@ -67,8 +69,8 @@ def _misread(options: Mapping[str, _Option], positional: _Option | None, prog: s
     problems: list[str] = []
     taking, has_room = positional, True  # what takes the next word, and whether it takes another
     for word, following in itertools.zip_longest(words, words[1:]):
-        name, equals, value = _name(word), "=" in word, word.partition("=")[2]
-        if not _is_option(word):
+        name, equals, value = option_name(word), "=" in word, word.partition("=")[2]
+        if not is_option(word):
             if taking and has_room:
                 problems += taking.problems(word)
                 has_room = taking.many
@@ -81,7 +83,7 @@ def _misread(options: Mapping[str, _Option], positional: _Option | None, prog: s
             taking, has_room = options[name], not equals
             if equals:
                 problems += taking.problems(value)
-            elif not (taking.many or taking.kind is bool) and (following is None or _is_option(following)):
+            elif not (taking.many or taking.kind is bool) and (following is None or is_option(following)):
                 problems.append(f"{name} needs a value")
     return [*dict.fromkeys(problems)]
 
@@ -91,7 +93,7 @@ def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
     options = ["--help", "--version"]
     if word in options:
         found = f"{word} stands alone"
-    elif _is_option(word):
+    elif is_option(word):
         found = _no_option(word, options, prog)
     elif near := difflib.get_close_matches(word, commands, 1):
         found = f"no command {word}; did you mean {near[0]}? (see {prog} --help)"
@@ -117,16 +119,6 @@ def _reads(kind: Callable[[str], object], value: str) -> bool:
     return True
 
 
-def _is_option(word: str) -> bool:
-    """Whether a word is meant as the name of an option; -1 is a number, and a dash alone may be text."""
-    return word.startswith("--") or (len(word) == 2 and word[0] == "-" and word[1].isalpha())
-
-
-def _name(word: str) -> str:
-    """An option as it is listed: with dashes, without its value."""
-    return word.partition("=")[0].replace("_", "-")
-
-
 def _options(command: Callable[..., Any]) -> tuple[dict[str, _Option], _Option | None]:
     """The options of a command by name, those of its dataclasses among them, and its positional argument."""
     function = command.func if isinstance(command, functools.partial) else command
@@ -134,6 +126,8 @@ def _options(command: Callable[..., Any]) -> tuple[dict[str, _Option], _Option |
     options, positional = {}, None
     for name, parameter in inspect.signature(function).parameters.items():
         kind, *markers = get_args(hints[name]) if get_origin(hints[name]) is Annotated else [hints[name]]
+        if tyro.conf.Fixed in markers:
+            continue
         if dataclasses.is_dataclass(kind):
             found = {field: (type_, False) for field, type_ in get_type_hints(kind).items()}
         else:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mamegpt.config import TrainConfig
 
-__all__ = ["RECIPES", "SIZES", "Recipe", "Size", "preset", "width_lr"]
+__all__ = ["RECIPES", "SIZES", "Recipe", "Size", "peak_lr", "preset"]
 
 Size = Literal["1m", "5m", "15m", "30m", "60m", "125m"]
 Recipe = Literal["mame", "seed"]
@@ -35,16 +35,25 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
 }  # fmt: skip
 """``mame`` is `TrainConfig`'s own defaults; ``seed`` is what the original ``training.py`` does."""
 
-
-def preset(size: Size = "5m", recipe: Recipe = "mame") -> TrainConfig:
-    """The settings of a size and a recipe; the seed's recipe has one size, its own."""
-    shape = SIZES[size]
-    return TrainConfig(**{**shape, "lr": width_lr(shape["emb_dim"]), **RECIPES[recipe]})
+ADAMW_LR = 3e-3
+"""Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of what it has beside Muon (docs/log.md)."""
 
 
-def width_lr(emb_dim: int) -> float:
-    """AdamW's learning rate at that width, `TrainConfig`'s own at its own.
+def preset(size: Size = "5m", recipe: Recipe = "mame", *, emb_dim: int = 0, optimizer: str = "") -> TrainConfig:
+    """Return the settings of a size and a recipe, of another width or optimizer if these are given.
 
-    It follows 1 / sqrt(width) (docs/log.md); Muon's update has its own scale and needs nothing.
+    The learning rate follows the width and the optimizer, but for the seed's recipe, which has its own (and one size).
     """
-    return float(TrainConfig.lr * (TrainConfig.emb_dim / emb_dim) ** 0.5)
+    settings = {**SIZES[size], **RECIPES[recipe]}
+    settings |= {name: value for name, value in (("emb_dim", emb_dim), ("optimizer", optimizer)) if value}
+    lr = peak_lr(settings["emb_dim"], settings.get("optimizer", TrainConfig.optimizer))
+    return TrainConfig(**{"lr": lr, **settings})
+
+
+def peak_lr(emb_dim: int, optimizer: str) -> float:
+    """Return the peak learning rate of AdamW at a width: for everything, or what Muon leaves to it.
+
+    Both follow 1 / sqrt(width), as measured (docs/log.md). Muon's own update has its own scale.
+    """
+    lr = ADAMW_LR if optimizer == "adamw" else TrainConfig.lr
+    return float(lr * (TrainConfig.emb_dim / emb_dim) ** 0.5)

@@ -40,7 +40,7 @@ def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> P
 
 def settings(little: Little, start: Path, out: Path, **changed: object) -> TrainConfig:
     given = {**FEW, "data": str(little.text), "out": str(out), "init_from": str(start), "max_steps": 2}
-    return with_shape_of_start(TrainConfig(**given | changed))  # type: ignore[arg-type]
+    return with_shape_of_start(TrainConfig(**given | changed), given | changed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model_type", sorted(LAYOUTS))

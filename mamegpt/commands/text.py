@@ -13,6 +13,7 @@ import tyro
 from mamegpt.console import answering, busy, counted, say, table
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError, OutputError
+from mamegpt.given import Given, refuse_idle
 from mamegpt.messages import translated
 
 __all__ = ["clean", "download", "extract", "tokenizer", "tokenizer_report"]
@@ -58,6 +59,7 @@ def extract(
     title_column: str | None = None,
     txt_layout: Literal["auto", "file", "line", "block"] = "auto",
     json: bool = False,
+    given: Given = frozenset(),
 ) -> None:
     """Write the articles that mention a keyword into one file, each as 【title】 and its text.
 
@@ -90,6 +92,7 @@ def extract(
         raise OutputError(f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS)}")
     if preview < 0:
         raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
+    refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
     if preview:
         for line in hits(dataset, split, topic, preview, schema):
             say(line)

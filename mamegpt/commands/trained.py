@@ -11,6 +11,7 @@ import tyro
 
 from mamegpt.console import answering, is_terminal, say, write_stream
 from mamegpt.errors import ConfigError
+from mamegpt.given import Given, refuse_idle
 from mamegpt.sampling import Sampling
 
 __all__ = ["evaluate", "export", "generate", "play", "report"]
@@ -27,6 +28,7 @@ def evaluate(
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     json: bool = False,
+    given: Given = frozenset(),
 ) -> None:
     """How good models are: bits per character, minimal pairs, cloze, what they recite; beside an n-gram model.
 
@@ -43,8 +45,14 @@ def evaluate(
         json: Print one line of JSON instead of a table.
     """
     from mamegpt.evaluation import evaluate_models
+    from mamegpt.evaluation.texts import is_run
     from mamegpt.files import write_json
 
+    refuse_idle(given, [
+        (all(map(is_run, model)), ("spm_file",), "with a run"),
+        (not data, ("split",), "without --data"),
+        (not train_data, ("train_split",), "without --train-data"),
+    ])  # fmt: skip
     with answering(json) as answer:
         found = evaluate_models(
             model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
@@ -66,6 +74,7 @@ def generate(
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     trust_remote_code: bool = False,
+    given: Given = frozenset(),
 ) -> None:
     """Go on with a text, streaming; greedy unless a temperature is given.
 
@@ -81,6 +90,7 @@ def generate(
     """
     from mamegpt.batched import generate_many, read_prompts
     from mamegpt.distributed import pick_device
+    from mamegpt.evaluation.texts import is_run
     from mamegpt.generation import stream
     from mamegpt.pretrained import load_pretrained
 
@@ -88,13 +98,18 @@ def generate(
         raise ConfigError(f"--samples must be at least 1, not {samples}")
     if (prompt is None) == (prompts is None):
         raise ConfigError("give one of --prompt and --prompts")
-    given = [] if prompts is None else [line for line in read_prompts(prompts) for _ in range(samples)]
+    sampling.validate()
+    refuse_idle(given, [
+        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), "with --temperature 0"),
+        (is_run(model), ("spm_file",), "with a run"),
+    ])  # fmt: skip
+    lines = [] if prompts is None else [line for line in read_prompts(prompts) for _ in range(samples)]
     loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
     if prompt is None:
         texts = generate_many(
-            loaded.model, loaded.tokenizer, given, max_new_tokens, sampling, use_cache=loaded.use_cache
+            loaded.model, loaded.tokenizer, lines, max_new_tokens, sampling, use_cache=loaded.use_cache
         )
-        for line, text in zip(given, texts, strict=True):
+        for line, text in zip(lines, texts, strict=True):
             say(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
         return
     for i in range(samples):
@@ -155,6 +170,7 @@ def export(
     spm_file: str = "",
     overwrite: bool = False,
     json: bool = False,
+    given: Given = frozenset(),
 ) -> None:
     """Write what transformers or llama.cpp load, and compare it with the model before saying it is done.
 
@@ -170,11 +186,12 @@ def export(
         overwrite: Replace a folder of that name when the new one is complete.
         json: Print one line of JSON instead of tables.
     """
+    from mamegpt.evaluation.texts import is_run
     from mamegpt.hub import is_hub_name
     from mamegpt.publish import export_pretrained
     from mamegpt.publish import push as upload
 
-    if gguf_type != "f32" and to not in ("gguf", "all"):
+    if "gguf_type" in given and to not in ("gguf", "all"):
         raise ConfigError(f"--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out")
     if dry_run and not push:
         raise ConfigError("--dry-run shows what --push would upload; say --push owner/name as well")
@@ -182,6 +199,7 @@ def export(
         raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
     if push and to == "all":
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
+    refuse_idle(given, [(is_run(model), ("spm_file",), "with a run")])
     with answering(json) as answer:
         report = export_pretrained(
             model, out, to, gguf_type=gguf_type, spm_file=spm_file, name=push, overwrite=overwrite

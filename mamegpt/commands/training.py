@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from mamegpt import __version__
-from mamegpt.config import Logger, TrainConfig
+from mamegpt.config import ABSENT, Logger, TrainConfig
 from mamegpt.console import INTERRUPTED, answering, busy, sparkline, table
 from mamegpt.errors import ConfigError
+from mamegpt.given import Given, refuse_idle
 from mamegpt.messages import translated
 from mamegpt.presets import Recipe, Size, preset
 from mamegpt.run_files import CONFIG_FILE, REPORT_FILE
@@ -61,7 +63,7 @@ def doctor(json: bool = False) -> None:
 
 
 def plan(
-    minutes: float | None = None,
+    minutes: float = 10.0,
     data: str = "",
     split: str = "train",
     tokenizer: str = "",
@@ -69,11 +71,12 @@ def plan(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     cluster: str = "",
     json: bool = False,
+    given: Given = frozenset(),
 ) -> None:
     """What training will cost and be worth on this machine: it is measured for some seconds, nothing is trained.
 
     Args:
-        minutes: Time there is for training (default: 10).
+        minutes: Time there is for training.
         data: Text to learn (as for train), to see how long it takes and how often it will be read.
         split: Split of the data.
         tokenizer: SentencePiece model for that text; without one, 1.66 characters a token are assumed.
@@ -85,21 +88,30 @@ def plan(
     if cluster:
         from mamegpt.cluster import plan_cluster
 
-        if minutes is not None or data or tokenizer or vocab_size or device != "auto":
+        if given - {"cluster", "json"}:
             raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
         planned = plan_cluster(cluster)
         with answering(json) as answer:
             answer(planned.to_dict(), planned.table())
         return
     from mamegpt.plan import make_plan
+    from mamegpt.shards import is_shards
 
+    refuse_idle(given, [
+        (not data, ("split",), "without --data"),
+        (bool(data) and is_shards(data), ("split",), "with token shards as --data"),
+    ])  # fmt: skip
     with answering(json) as answer:
         with busy("measuring"):
             made = make_plan(
-                minutes=10.0 if minutes is None else minutes, data=data, split=split, tokenizer=tokenizer,
+                minutes=minutes, data=data, split=split, tokenizer=tokenizer,
                 vocab_size=vocab_size, device=device,
             )  # fmt: skip
         answer(made.to_dict(), made.table(), f"next: {made.next_command(data, tokenizer)}")
+
+
+WITH_RESUME = {"resume", "resume_intact", "on_bad_loss", "log", "report", "json"}
+"""What ``train --resume`` takes beside the run: how to go on and what to show, no setting of the run."""
 
 
 def train(
@@ -111,6 +123,7 @@ def train(
     log: tuple[Logger, ...] = (),
     report: bool = False,
     json: bool = False,
+    given: Given = frozenset(),
 ) -> int:
     """Train a model on text, or go on with a run that was stopped.
 
@@ -123,9 +136,9 @@ def train(
         report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
-    if recipe == "seed" and size != "5m":
+    if recipe == "seed" and "size" in given:
         raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
-    if resume_intact and resume is None:
+    if "resume_intact" in given and resume is None:
         raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
     from mamegpt.loggers import logger
     from mamegpt.report import report as write_report
@@ -134,18 +147,19 @@ def train(
     from mamegpt.trainer import train as fit
 
     if resume is not None:
-        asked, default = config.on_bad_loss, preset(size, recipe)
-        if dataclasses.replace(config, on_bad_loss=default.on_bad_loss) != default:
+        if given - WITH_RESUME:
             raise ConfigError("--resume takes every setting but --on-bad-loss from the run; leave the others out")
-        config = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
-        if asked != default.on_bad_loss:
-            config = dataclasses.replace(config, on_bad_loss=asked)
+        settings = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
+        on_bad_loss = config.on_bad_loss if "on_bad_loss" in given else settings.on_bad_loss
+        config = dataclasses.replace(settings, on_bad_loss=on_bad_loss)
     elif config.init_from:
         from mamegpt.initial import with_shape_of_start
 
-        if size != "5m":
+        if "size" in given:
             raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
-        config = with_shape_of_start(config, recipe)
+        config = with_shape_of_start(config, given, recipe)
+    if resume is None:
+        refuse_idle(given, _idle(config))
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
         result = fit(config, resume=resume is not None, intact=resume_intact, watchers=watchers)
@@ -167,3 +181,25 @@ def train(
             f'next: mamegpt generate --model {result.out} --prompt "日本の"',
         )
     return 0
+
+
+def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
+    """Return, as `refuse_idle` takes them, the settings of a training that others make do nothing."""
+    from mamegpt.shards import is_shards, open_shards
+
+    in_shards = bool(config.data) and is_shards(config.data)
+    validates = (
+        "val" in open_shards(Path(config.data), verify=False)[1]
+        if in_shards
+        else bool(config.val_data) or config.val_fraction > 0
+    )
+    return [
+        (in_shards, ("split", "val_data", "val_split", "val_fraction"), "with token shards as --data"),
+        (not in_shards and not config.val_data, ("val_split",), "without --val-data"),
+        (not in_shards and bool(config.val_data), ("val_fraction",), "with --val-data"),
+        (not validates, ("eval_every_steps", "val_tokens"), "without validation text"),
+        (config.minutes > 0, ("max_steps",), "with --minutes"),
+        (config.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {config.optimizer}"),
+        (config.optimizer == "muon" and config.tie_embeddings, ("emb_lr",), "with tied embeddings"),
+        (True, ABSENT.get(config.architecture, ()), f"with --architecture {config.architecture}"),
+    ]
