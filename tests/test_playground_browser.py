@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from little import Little
 from playground_server import serving
 
+from mamegpt.generation import Token
 from mamegpt.report import report
+from mamegpt.tokenizer import Tokenizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -127,6 +131,55 @@ def test_type_read_and_look_closer(page: Page, address: str) -> None:
     assert page.all(".token.chosen") and page.one("#tip").is_displayed()
     text.send_keys(Keys.ESCAPE)
     assert not page.one("#tip").is_displayed()
+
+
+BEYOND = "あ😀い𠮷う👨‍👩‍👧え葛󠄀お。"
+"""Characters of one and of several UTF-16 units, joined and with a variation selector."""
+
+
+def written(text: str) -> Callable[..., Iterator[Token]]:
+    """A stand-in for `stream_tokens` that writes ``text``; token i has the probability 1 / (i + 2)."""
+
+    def tokens(_model: object, tokenizer: Tokenizer, *_: object, **__: object) -> Iterator[Token]:
+        decoder, offset = tokenizer.stream(), 0
+        for i, token in enumerate(tokenizer.encode(text)):
+            new = decoder.push(token)
+            logprob = -math.log(i + 2)
+            yield Token(new, offset, token, logprob, [(token, logprob)])
+            offset += len(new)
+        yield Token("", offset, finish="stop")
+
+    return tokens
+
+
+def test_every_character_shows_whole_and_with_its_own_probability(
+    page: Page, address: str, little: Little, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mamegpt.playground.engine.stream_tokens", written(BEYOND))
+    page.choose("#n", 0)
+    page.one("#heat").click()
+    page.write("😀の")
+    page.until(page.is_done)
+    assert page.texts() == ["😀の" + BEYOND]
+    # The spans of tokens, each with the bits of the tokens it stands for: a character's bytes are summed up.
+    expected, bits = [], 0.0
+    *tokens, _ = written(BEYOND)(None, little.tokenizer)
+    for token in tokens:
+        bits -= (token.logprob or 0.0) / math.log(2)
+        if token.text:
+            expected.append((token.text, pytest.approx(bits)))
+            bits = 0.0
+    found = page.run("""return [...document.querySelectorAll('.token')].filter((span) => span.textContent)
+        .map((span) => [span.textContent, span.sheet.bits(span.token)])""")
+    assert [tuple(pair) for pair in found] == expected
+    assert len(BEYOND) in {int(n) for n in re.findall(r"[0-9]+", page.one("#status").text)}  # characters, not units
+
+    page.one("#open-history").click()
+    page.one("#entries button").click()
+    assert page.texts() == ["😀の" + BEYOND]
+    page.one("footer button").click()  # go on
+    page.until(page.is_done)
+    assert page.texts() == ["😀の" + 2 * BEYOND]
 
 
 def test_stop_keeps_what_is_there_and_frees_the_place(page: Page, address: str) -> None:

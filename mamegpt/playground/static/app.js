@@ -32,7 +32,7 @@ function store(name, value) {
 }
 
 function word(name, ...values) {
-  return values.reduce((text, value, i) => text.replace(`{${i}}`, value), words[language][name]);
+  return values.reduce((text, value, i) => text.replaceAll(`{${i}}`, () => value), words[language][name]);
 }
 
 function element(tag, options = {}, ...children) {
@@ -109,7 +109,7 @@ function listModels() {
 class Sheet {
   constructor(request, index) {
     this.request = { ...request, seed: request.seed + index, n: 1 };
-    this.text = "";
+    this.characters = []; // Unicode characters, as the API counts them: a JavaScript string holds some of them in two units
     this.tokens = [];
     this.spans = [];
     this.body = element("p", { className: "text", tabIndex: 0 });
@@ -132,10 +132,14 @@ class Sheet {
     this.body.onkeydown = (event) => this.move(event);
   }
 
+  get text() {
+    return this.characters.join("");
+  }
+
   // A choice of the API: more text, and the tokens it is made of.
   add(choice) {
     let from = Math.max(0, this.spans.length - 1); // the newest span may have waited for its text
-    this.text += choice.text;
+    this.characters.push(...choice.text);
     const found = choice.logprobs;
     found?.tokens.forEach((token, i) => {
       const span = element("span", { className: "token" });
@@ -150,7 +154,7 @@ class Sheet {
     while (from > 0 && !this.spans[from - 1].textContent) from--;
     for (let i = from; i < this.spans.length; i++) {
       const { offset, span } = this.tokens[i];
-      span.textContent = this.text.slice(offset, this.tokens[i + 1]?.offset);
+      span.textContent = this.characters.slice(offset, this.tokens[i + 1]?.offset).join("");
       span.style.setProperty("--heat", Math.min(1, this.bits(i) / HOT_BITS).toFixed(3));
     }
     if (choice.finish_reason) this.finish(choice.finish_reason === "stop" ? word("ended") : word("long-enough"));
@@ -286,7 +290,7 @@ async function write() {
   const groups = asked.map((request) => Array.from({ length: request.n }, (_, i) => new Sheet(request, i)));
   $("sheets").replaceChildren(...asked.map((request, i) => group(request.model, groups[i])));
   const everything = groups.flat();
-  const length = () => everything.reduce((sum, sheet) => sum + [...sheet.text].length, 0);
+  const length = () => everything.reduce((sum, sheet) => sum + sheet.characters.length, 0);
   const seconds = () => (performance.now() - began) / 1000;
 
   const results = await Promise.allSettled(asked.map((request, i) => complete(
@@ -354,7 +358,7 @@ function recall(entry) {
     .map(({ request, text }) => {
       const sheet = new Sheet(request, 0);
       sheet.body.append(text);
-      sheet.text = text;
+      sheet.characters = [...text];
       sheet.finish("");
       return sheet;
     }))));
