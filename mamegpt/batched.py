@@ -7,14 +7,13 @@ see alone.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from mamegpt.errors import DataError, first_line
-from mamegpt.generation import KVCache, checked, choose, prompt_ids
+from mamegpt.generation import Continuation, KVCache, checked, choose, prompt_ids
 from mamegpt.models import LanguageModel
 from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
@@ -45,13 +44,13 @@ def generate_many(
     *,
     use_cache: bool = True,
 ) -> Iterator[str]:
-    """The continuation of each of ``prompts``, in their order; all but greedy ones differ, prompt i having seed + i.
+    """Yield the continuation of each of ``prompts``, in their order, prompt i with ``sampling.of_text(i)``.
 
     Raises `ConfigError`, before anything is computed, as `generation.stream` does.
     """
     sampling = checked(sampling, max_new_tokens)
     given = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    samplings = [dataclasses.replace(sampling, seed=sampling.seed + i) for i in range(len(given))]
+    samplings = [sampling.of_text(i) for i in range(len(given))]
     return _generate_many(model, tokenizer, given, max_new_tokens, samplings, use_cache)
 
 
@@ -66,13 +65,27 @@ def _generate_many(
     """The generator behind `generate_many`, which has looked at its arguments."""
     for i in range(0, len(given), BATCH):
         some, how = given[i : i + BATCH], samplings[i : i + BATCH]
-        found = continue_ids(model, some, max_new_tokens, how, tokenizer.eos_id, use_cache=use_cache)
-        for ids, new, sampling in zip(some, found, how, strict=True):
-            decoder = tokenizer.stream()
-            for token in ids:
-                decoder.push(token)
-            text = "".join([*map(decoder.push, new), decoder.flush()])
-            yield text[: min((at for stop in sampling.stop if (at := text.find(stop)) >= 0), default=len(text))]
+        yield from _together(model, tokenizer, some, max_new_tokens, how, use_cache)
+
+
+def _together(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    given: Sequence[list[int]],
+    max_new_tokens: int,
+    samplings: Sequence[Sampling],
+    use_cache: bool,
+) -> list[str]:
+    """The continuations of one batch."""
+    texts = [Continuation(tokenizer, ids, sampling.stop) for ids, sampling in zip(given, samplings, strict=True)]
+    parts: list[list[str]] = [[] for _ in given]
+
+    def take(i: int, token: int) -> bool:
+        parts[i].append(texts[i].push(token))
+        return texts[i].stopped
+
+    continue_ids(model, given, max_new_tokens, samplings, tokenizer.eos_id, use_cache=use_cache, ends=take)
+    return ["".join([*part, text.end()]) for part, text in zip(parts, texts, strict=True)]
 
 
 @torch.inference_mode()
@@ -84,9 +97,11 @@ def continue_ids(
     eos_id: int | None = None,
     *,
     use_cache: bool = True,
+    ends: Callable[[int, int], bool] = lambda i, token: False,
 ) -> list[list[int]]:
-    """New ids after each of ``given`` (of at least one id each), up to ``eos_id`` or ``max_new_tokens``.
+    """Return new ids after each of ``given`` (of at least one id each), up to ``eos_id`` or ``max_new_tokens``.
 
+    ``ends`` is called with the number of a sequence and its new id, and says whether the sequence ends with it.
     As `generation.stream_ids` finds them one by one, up to rounding. The model is switched to evaluation mode.
     """
     model.eval()
@@ -109,6 +124,8 @@ def continue_ids(
                 if next_id == eos_id:
                     continue
                 all_ids[i].append(next_id)
+                if ends(i, next_id):
+                    continue
             if len(all_ids[i]) < len(given[i]) + max_new_tokens:
                 goes_on.append(row)
         if len(goes_on) < len(alive):

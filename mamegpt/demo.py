@@ -71,7 +71,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say("", "4/5  what it writes")
     loaded = load_pretrained(str(result.out))
     for i, prompt in enumerate(prompts):
-        sampling = dataclasses.replace(SAMPLING, seed=seed + i)
+        sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
         say(f"[{prompt}]{generate(loaded.model, loaded.tokenizer, prompt, 80, sampling)}", "")
 
     say("5/5  export")

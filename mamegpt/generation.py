@@ -17,13 +17,13 @@ from torch import Tensor
 from mamegpt.errors import ConfigError
 from mamegpt.models import LanguageModel
 from mamegpt.one_token import Head, OneToken, has_step, one_thread
-from mamegpt.sampling import Sampling
+from mamegpt.sampling import Sampling, check_finite
 from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer, check_characters
 
 __all__ = [
-    "KVCache", "Sampling", "Token", "checked", "choose", "generate", "prompt_ids", "stream", "stream_ids",
-    "stream_tokens",
+    "Continuation", "KVCache", "Sampling", "Token", "checked", "choose", "generate", "prompt_ids", "stream",
+    "stream_ids", "stream_tokens",
 ]  # fmt: skip
 
 
@@ -44,6 +44,49 @@ class Token(NamedTuple):
     """The most likely ids and their ``logprob``, best first."""
     finish: Literal["stop", "length"] | None = None
     """Of the last step: a stop string or the end of the text came, or there were enough tokens."""
+
+
+class Continuation:
+    """The text of new ids as they come: without half characters, and up to the first stop string.
+
+    The text ends as soon as a stop string is complete, and before the longest of those that end there. So it does not
+    depend on how the text is cut into tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> None:
+        """Begin after the ids of a prompt."""
+        self._decoder = tokenizer.stream()
+        for token in ids:
+            self._decoder.push(token)
+        self._stops = stops
+        self._held = ""  # text that may be the beginning of a stop string
+        self.n_characters = 0
+        """Characters of the continuation so far, those held back included."""
+        self.stopped = False
+        """Whether a stop string came."""
+
+    def push(self, token: int) -> str:
+        """Take an id and return the text that can be shown now."""
+        return self._release(self._decoder.push(token))
+
+    def end(self) -> str:
+        """Return the text that was held back, as no more ids come."""
+        ready = self._release(self._decoder.flush())
+        return ready + self._held
+
+    def _release(self, new: str) -> str:
+        if self.stopped:
+            return ""
+        self.n_characters += len(new)
+        held = self._held + new
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return held[: min(found)[1]]
+        n_wait = max((n for stop in self._stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        ready = held[: len(held) - n_wait]
+        self._held = held[len(ready) :]
+        return ready
 
 
 class KVCache:
@@ -96,10 +139,10 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the fewest logits (V,) whose probabilities reach ``p`` (Holtzman et al. 2020, eq. 2)."""
+    """Keep the fewest logits (V,), at least one, whose probabilities reach ``p`` (Holtzman et al. 2020, eq. 2)."""
     ordered, order = logits.softmax(-1).sort(descending=True)
     before = ordered.cumsum(-1) - ordered  # probability of everything more likely
-    return logits.index_fill(0, order[before >= p], -torch.inf)
+    return logits.index_fill(0, order[1:][before[1:] >= p], -torch.inf)
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
@@ -109,12 +152,21 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def choose(logits: Tensor, seen: Sequence[int] | Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next id, from logits (V,) and the ids so far (N,)."""
+    """Return the next id, from logits (V,) and the ids so far (N,).
+
+    Raises `ModelError` if a logit is NaN or infinite.
+    """
+    check_finite(logits.max().item())
     if sampling.repetition_penalty != 1:
         seen = torch.as_tensor(seen, device=logits.device)
         logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits.numpy(force=True).argmax())  # a tenth of the time of torch's
+    return int(torch.multinomial(probabilities(logits, sampling), 1, generator=generator))
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Turn logits (V,) into the probabilities (V,) to sample with; the temperature is above 0."""
     logits = logits / sampling.temperature
     if sampling.top_k:
         logits = keep_top_k(logits, sampling.top_k)
@@ -122,7 +174,7 @@ def choose(logits: Tensor, seen: Sequence[int] | Tensor, sampling: Sampling, gen
         logits = keep_top_p(logits, sampling.top_p)
     if sampling.min_p > 0:
         logits = keep_min_p(logits, sampling.min_p)
-    return int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
+    return logits.softmax(-1)
 
 
 def stream_ids(
@@ -260,28 +312,23 @@ def _tokens(
     use_cache: bool,
 ) -> Iterator[Token]:
     """The generator behind `stream_tokens`, which has looked at its arguments."""
-    decoder = tokenizer.stream()
-    for token in ids:
-        decoder.push(token)
-    held = ""  # text that may turn out to be the beginning of a stop string
-    n_tokens = n_characters = 0
+    text = Continuation(tokenizer, ids, sampling.stop)
+    n_tokens = 0
     scored = n_alternatives is not None
     for new_id, logits in _steps(model, ids, max_new_tokens, sampling, tokenizer.eos_id, use_cache, scored):
-        offset = n_characters
-        new = decoder.push(new_id)
-        n_characters += len(new)
+        offset = text.n_characters
+        ready = text.push(new_id)
         n_tokens += 1
-        ready, held, stopped = _release(held + new, sampling.stop)
         if n_alternatives is None or logits is None:
             yield Token(ready, offset, new_id)
         else:
             yield Token(ready, offset, new_id, *_likely(logits, new_id, n_alternatives))
-        if stopped:
-            yield Token("", n_characters, finish="stop")
-            return
-    ready, held, stopped = _release(held + decoder.flush(), sampling.stop)
-    is_end = stopped or n_tokens < max_new_tokens
-    yield Token(ready if stopped else ready + held, n_characters, finish="stop" if is_end else "length")
+        if text.stopped:
+            break
+    offset = text.n_characters
+    rest = text.end()
+    is_end = text.stopped or n_tokens < max_new_tokens
+    yield Token(rest, offset, finish="stop" if is_end else "length")
 
 
 def _likely(logits: Tensor, chosen: int, k: int) -> tuple[float, list[tuple[int, float]]]:
@@ -303,15 +350,3 @@ def generate(
 ) -> str:
     """The continuation of ``prompt``, whole; see `stream`."""
     return "".join(stream(model, tokenizer, prompt, max_new_tokens, sampling, use_cache=use_cache))
-
-
-def _release(held: str, stops: Sequence[str]) -> tuple[str, str, bool]:
-    """Split held-back text into what is safe to show and what must wait; the last says that a stop was found."""
-    found = [position for stop in stops if (position := held.find(stop)) >= 0]
-    if found:
-        return held[: min(found)], "", True
-    wait = max(
-        (n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])),
-        default=0,
-    )
-    return held[: len(held) - wait], held[len(held) - wait :], False

@@ -14,7 +14,6 @@ a head, V vocabulary; N = H + 2 K.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -23,6 +22,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mamegpt.sampling import check_finite
 
 __all__ = ["FEW", "LARGEST", "STEPS", "Head", "OneToken", "has_step", "one_thread"]
 
@@ -108,7 +109,7 @@ class Head:
             return self._product(state)
 
     def most_likely(self, state: Tensor) -> int:
-        """The id of the largest logit of a state (C,), the first of equals.
+        """Return the id of the largest logit of a state (C,), the first of equals; `ModelError` if it is not finite.
 
         Where the processor is good at it, whole numbers of 8 bits say first which ids come into question: a quarter
         of the memory to read, and no risk. Let a and b be a row and the state in units of which the largest is 127,
@@ -117,7 +118,8 @@ class Head:
         """
         x = state.numpy()
         peak = float(np.abs(x).max())
-        if not (self._counts_fast and SMALLEST < peak < math.inf):
+        check_finite(peak)
+        if not (self._counts_fast and peak > SMALLEST):
             return int(self.logits(state).numpy().argmax())
         scaled = x * (127 / peak)
         with one_thread():

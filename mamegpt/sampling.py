@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, ModelError
 
-__all__ = ["Sampling"]
+__all__ = ["Sampling", "check_finite"]
+
+
+LEAST, MOST = 1e-3, 1e6
+"""Bounds of temperature and repetition penalty: logits up to 1e29, divided and multiplied by them, fit float32."""
+SEEDS = 1 << 63
+"""Number of seeds; they run from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,26 +32,38 @@ class Sampling:
     repetition_penalty: float = 1.0
     """Divide the logits of tokens already there by this (1: off; 1.1 to 1.3 discourages loops)."""
     seed: int = 0
-    """Fixes the samples; the i-th of several uses seed + i."""
+    """Fixes the samples; the i-th of several texts, counted from 0, uses seed + i."""
     stop: list[str] = field(default_factory=list)
     """End before any of these strings appears."""
+
+    def of_text(self, i: int) -> Sampling:
+        """Return the settings of the i-th of several texts: its seed is ``(seed + i) % 2**63``."""
+        return dataclasses.replace(self, seed=(self.seed + i) % SEEDS)
 
     def validate(self) -> None:
         """Raise `ConfigError` with every problem in one line."""
         found = []
-        if self.temperature < 0:
-            found.append(f"--temperature must not be negative, not {self.temperature}")
+        if self.temperature != 0 and not LEAST <= self.temperature <= MOST:
+            found.append(f"--temperature must be 0 or between {LEAST:g} and {MOST:g} (got {self.temperature:g})")
         if self.top_k < 0:
             found.append(f"--top-k must not be negative, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             found.append(f"--top-p must be above 0 and at most 1, not {self.top_p}")
         if not 0 <= self.min_p <= 1:
             found.append(f"--min-p must lie between 0 and 1, not {self.min_p}")
-        if not self.repetition_penalty > 0:
-            found.append(f"--repetition-penalty must be above 0, not {self.repetition_penalty}")
-        if not 0 <= self.seed < 1 << 63:
+        if not LEAST <= self.repetition_penalty <= MOST:
+            found.append(
+                f"--repetition-penalty must be between {LEAST:g} and {MOST:g} (got {self.repetition_penalty:g})"
+            )
+        if not 0 <= self.seed < SEEDS:
             found.append(f"--seed must lie between 0 and 2**63 - 1, not {self.seed}")
         if "" in self.stop:
             found.append("--stop must not be empty")
         if found:
             raise ConfigError("; ".join(found))
+
+
+def check_finite(largest: float) -> None:
+    """Raise `ModelError` if the largest of the values a model computed is not a finite number."""
+    if not math.isfinite(largest):
+        raise ModelError("the model computes NaN or infinite values: its weights are damaged; use another checkpoint")

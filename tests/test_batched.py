@@ -62,6 +62,37 @@ def test_texts_in_their_order_across_batches(little: Little, monkeypatch: pytest
     assert len(set(alone)) == len(prompts)
 
 
+@pytest.mark.parametrize("stops", [["abc", "b"], ["b", "abc"], ["c", "ab"], ["豆の木", "豆"], ["x"]])
+def test_many_texts_stop_where_each_would_alone_and_compute_no_further(stops: list[str], little: Little) -> None:
+    """The model says the same after any prompt: it is asked for a token as often as the text needs."""
+    text = "a豆abcの豆の木abc"
+    said = little.tokenizer.encode(text)
+    calls = []
+
+    class Saying(torch.nn.Module):
+        context_length = 100
+
+        def __init__(self) -> None:
+            super().__init__()
+            n = little.tokenizer.vocab_size
+            self.out_head = torch.nn.Linear(n, n, bias=False)
+            self.out_head.weight.data.copy_(torch.eye(n))
+
+        def hidden(self, ids: torch.Tensor, cache: object = None) -> torch.Tensor:
+            calls.append(len(ids))
+            return torch.nn.functional.one_hot(
+                torch.tensor([said[ids.shape[1] - 1] for _ in ids]), little.tokenizer.vocab_size
+            )[:, None].float()
+
+    model, sampling = Saying(), Sampling(stop=stops)
+    (alone,) = {generate(model, little.tokenizer, prompt, 12, sampling, use_cache=False) for prompt in ("の", "豆")}  # type: ignore[arg-type]
+    n_alone = len(calls) // 2
+    calls.clear()
+    together = list(generate_many(model, little.tokenizer, ["の", "豆"], 12, sampling, use_cache=False))  # type: ignore[arg-type]
+    assert together == [alone, alone]
+    assert calls == [2] * n_alone
+
+
 def test_impossible_settings_are_errors_before_anything_is_computed(little: Little) -> None:
     with pytest.raises(ConfigError, match="--max-new-tokens"):
         generate_many(random_model(sizes_for(little.tokenizer)), little.tokenizer, ["豆"], 0)

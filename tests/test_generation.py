@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from pathlib import Path
 
 import pytest
 import sentencepiece
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from little import Little, random_model, sizes_for
 from torch import Tensor, nn
 from transformers import (
@@ -20,8 +23,10 @@ from transformers import (
 )
 
 from mamegpt import one_token
-from mamegpt.errors import ConfigError
+from mamegpt.batched import continue_ids
+from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import (
+    Continuation,
     KVCache,
     Sampling,
     Token,
@@ -31,6 +36,7 @@ from mamegpt.generation import (
     keep_top_k,
     keep_top_p,
     penalise_repetition,
+    probabilities,
     stream,
     stream_ids,
     stream_tokens,
@@ -183,7 +189,19 @@ def test_of_equal_logits_the_first_is_the_most_likely() -> None:
     assert Head(weight).most_likely(torch.zeros(16)) == 0
     assert Head(weight).most_likely(torch.full((16,), 1e-37)) == 7  # 127 by that is beyond float32
     assert Head(torch.zeros(50, 16)).most_likely(torch.ones(16)) == 0
-    assert Head(weight).most_likely(torch.full((16,), torch.nan)) == 0  # as argmax has it
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_an_error_and_choose_nothing(value: float) -> None:
+    weight = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    state = torch.ones(16)
+    state[3] = value
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        Head(weight).most_likely(state)
+    for sampling in (Sampling(), WARM, Sampling(temperature=1.0, top_k=2, top_p=0.5, min_p=0.1)):
+        with pytest.raises(ModelError, match="NaN or infinite"):
+            choose(Head(weight).logits(state), [1], sampling, torch.Generator())
 
 
 @torch.inference_mode()
@@ -327,6 +345,50 @@ def test_all_samplers_together_draw_from_transformers_distribution() -> None:
     assert ((counts - probabilities).abs() <= 5 * (probabilities * (1 - probabilities) / n).sqrt()).all()
 
 
+NUMBERS = st.one_of(
+    st.floats(), st.floats(0, 2), st.sampled_from([0.0, 1e-45, 1e-40, 1e-300, 1e-3, 1.0, 1e6, math.nan, math.inf])
+)
+
+
+@given(
+    temperature=NUMBERS, top_p=NUMBERS, min_p=NUMBERS, repetition_penalty=NUMBERS, top_k=st.integers(-1, 100),
+    seed=st.integers(-1, 1 << 64), scale=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e4, 1e8]),
+)  # fmt: skip
+@example(temperature=math.nan, top_p=1.0, min_p=0.0, repetition_penalty=1.0, top_k=0, seed=0, scale=1.0)
+@example(temperature=1e-40, top_p=1.0, min_p=0.0, repetition_penalty=1.0, top_k=0, seed=0, scale=1.0)
+@example(temperature=1.0, top_p=1e-300, min_p=0.0, repetition_penalty=1.0, top_k=0, seed=0, scale=1.0)
+@example(temperature=1.0, top_p=1.0, min_p=0.0, repetition_penalty=1e-45, top_k=0, seed=0, scale=1.0)
+@example(temperature=1e-3, top_p=1e-9, min_p=1.0, repetition_penalty=1e6, top_k=1, seed=(1 << 63) - 1, scale=1e8)
+def test_settings_are_refused_or_every_way_to_sample_works(
+    scale: float, model: LanguageModel, **settings: float
+) -> None:
+    sampling = Sampling(**settings)  # type: ignore[arg-type]
+    try:
+        sampling.validate()
+    except ConfigError:
+        return
+    logits = scale * torch.randn(50, generator=torch.Generator().manual_seed(0))
+    seen = [int(logits.argmax()), int(logits.argmin()), 7]
+    assert 0 <= choose(logits, seen, sampling, torch.Generator().manual_seed(sampling.seed)) < 50
+    if sampling.temperature > 0:
+        found = probabilities(penalise_repetition(logits, torch.tensor(seen), sampling.repetition_penalty), sampling)
+        assert found.isfinite().all() and found.sum().item() == pytest.approx(1, abs=1e-5)
+    several = [sampling.of_text(i) for i in range(2)]
+    for one in several:
+        one.validate()
+    for use_cache in (True, False):
+        alone = [list(stream_ids(model, [5, 6], 2, one, use_cache=use_cache)) for one in several]
+        assert all(len(ids) == 2 for ids in alone)
+        assert [len(ids) for ids in continue_ids(model, [[5, 6]] * 2, 2, several, use_cache=use_cache)] == [2, 2]
+
+
+@given(st.integers(0, (1 << 63) - 1), st.integers(1, 1000))
+def test_each_of_several_texts_has_a_seed_of_its_own(seed: int, n: int) -> None:
+    seeds = [Sampling(seed=seed).of_text(i).seed for i in range(n)]
+    assert seeds[0] == seed and len(set(seeds)) == n
+    assert all(0 <= one < 1 << 63 for one in seeds)
+
+
 def test_greedy_ignores_the_seed_and_top_k_1_is_greedy(model: LanguageModel) -> None:
     greedy = list(stream_ids(model, [5, 6], 10))
     assert list(stream_ids(model, [5, 6], 10, Sampling(seed=9))) == greedy
@@ -461,6 +523,47 @@ def test_of_several_stop_strings_in_one_token_the_first_cuts(little: Little) -> 
     token = max((text for text in texts if len(set(text)) == len(text)), key=len)
     assert len(token) > 2
     assert says(little.tokenizer, token, stop=list(reversed(token[1:]))) == [token[0]]
+
+
+class Spoken:
+    """Stands for a tokenizer whose tokens are given pieces of text."""
+
+    def __init__(self, parts: list[str]) -> None:
+        self.parts = parts
+
+    def stream(self) -> Spoken:
+        return self
+
+    def push(self, token: int) -> str:
+        return self.parts[token]
+
+    def flush(self) -> str:
+        return ""
+
+
+def naive_cut(text: str, stops: list[str]) -> str:
+    """Read character by character, and end before the longest stop string at the first end of one."""
+    for end in range(1, len(text) + 1):
+        if found := [stop for stop in stops if text[:end].endswith(stop)]:
+            return text[: end - max(map(len, found))]
+    return text
+
+
+@given(
+    parts=st.lists(st.text("abc😀", max_size=4), max_size=8),
+    stops=st.lists(st.text("abc😀", min_size=1, max_size=4), max_size=3),
+)
+@example(parts=["a", "b", "c"], stops=["abc", "b"])
+@example(parts=["abc"], stops=["abc", "b"])
+@example(parts=["ab", "ab", "c"], stops=["babc", "abab"])
+def test_stop_strings_cut_a_text_the_same_however_it_is_cut_into_tokens(parts: list[str], stops: list[str]) -> None:
+    text = Continuation(Spoken(parts), [], stops)  # type: ignore[arg-type]
+    shown = ""
+    for i in range(len(parts)):
+        shown += text.push(i)
+        assert naive_cut("".join(parts), stops).startswith(shown)
+    assert shown + text.end() == naive_cut("".join(parts), stops)
+    assert text.stopped == (naive_cut("".join(parts), stops) != "".join(parts))
 
 
 def test_text_that_cannot_become_a_stop_string_is_shown_at_once(little: Little) -> None:

@@ -26,7 +26,7 @@ from mamegpt import checkpoint
 from mamegpt.cli import main
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import Sampling, generate, stream_tokens
-from mamegpt.playground.api import MAX_CHARACTERS, UNSUPPORTED, read_order
+from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_order
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
 from mamegpt.pretrained import load_pretrained
@@ -158,9 +158,10 @@ def test_several_texts_are_those_of_their_seeds(client: openai.OpenAI, little: L
     run = load_pretrained(str(little.run))
     assert [choice.text for choice in texts] == [
         generate(run.model, run.tokenizer, prompt, 9, Sampling(temperature=1, seed=seed))
-        for prompt in (PROMPT, "豆")
-        for seed in (5, 6)
+        for prompt, seed in ((PROMPT, 5), (PROMPT, 6), ("豆", 7), ("豆", 8))
     ]
+    same = client.completions.create(model="", prompt=[PROMPT] * 3, n=2, max_tokens=9, temperature=1, seed=5).choices
+    assert len({choice.text for choice in same}) == 6
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -203,8 +204,13 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"n": MAX_TEXTS + 1}, "n must lie between"),
         ({"prompt": ["a", "b"], "n": MAX_TEXTS}, "prompts times n"),
         ({"prompt": []}, "prompts times n"),
-        ({"temperature": -1}, "temperature must not be negative"),
-        ({"temperature": 1e-300}, "temperature must be at least"),
+        ({"temperature": -1}, "temperature must be 0 or between"),
+        ({"temperature": 1e-300}, "temperature must be 0 or between"),
+        (b'{"temperature": NaN}', "temperature must be a number"),
+        (b'{"temperature": 1e400}', "temperature must be a number"),
+        ({"temperature": 1e-40}, "temperature must be 0 or between"),
+        ({"repetition_penalty": 1e-45}, "repetition-penalty must be between"),
+        ({"top_p": 0}, "top-p must be above 0"),
         ({"stop": ["豆" * 1001]}, "stop must not be longer"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": True}, "temperature must be a number"),
@@ -222,6 +228,20 @@ def test_what_cannot_be_answered_is_said(port: int, body: object, message: str) 
     assert status == 400
     assert re.search(message, answer["error"]["message"])
     assert answer["error"]["type"] == "invalid_request_error"
+
+
+def test_settings_at_their_bounds_give_a_text(port: int) -> None:
+    for extreme in ({"top_p": 1e-300}, {"temperature": 1e-3}, {"temperature": 1e6, "min_p": 1}, {"seed": MAX_SEED},
+                    {"repetition_penalty": 1e-3}, {"repetition_penalty": 1e6, "top_k": 1}):  # fmt: skip
+        body = {"prompt": PROMPT, "max_tokens": 4, "temperature": 1, "logprobs": 10, "n": 3} | extreme
+        code, answer = ask(port, body)
+        assert code == 200, answer
+        assert len(answer["choices"]) == 3
+
+
+def test_the_page_offers_the_seeds_that_the_api_takes() -> None:
+    assert f'id="seed" type="number" min="0" max="{MAX_SEED}"' in (STATIC / "index.html").read_text(encoding="utf-8")
+    assert MAX_SEED + MAX_TEXTS - 1 == (1 << 53) - 1  # the last seed is a whole number in JavaScript, too
 
 
 def test_fields_that_ask_for_nothing_are_no_mistake() -> None:

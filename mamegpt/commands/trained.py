@@ -113,7 +113,7 @@ def generate(
             say(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
         return
     for i in range(samples):
-        chosen = dataclasses.replace(sampling, seed=sampling.seed + i)
+        chosen = sampling.of_text(i)
         write_stream(
             prompt,
             stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, use_cache=loaded.use_cache),

@@ -23,11 +23,10 @@ MAX_CHARACTERS = 20_000
 MAX_STOP_CHARACTERS = 1_000
 MAX_TOKENS = 2048
 """Longest continuation."""
-LEAST = 0.001
-"""Temperature and penalty below which logits, multiplied, are no numbers any more."""
 MAX_LOGPROBS = 10
 MAX_TOP_K = 1_000_000
-MAX_SEED = (1 << 53) - 1  # the largest whole number that JavaScript keeps
+MAX_SEED = (1 << 53) - MAX_TEXTS
+"""Largest seed: JavaScript keeps whole numbers up to 2**53 - 1, and the last text of an order has seed + 7."""
 
 UNSUPPORTED: dict[str, Any] = {
     "suffix": None, "echo": False, "best_of": None, "logit_bias": None, "frequency_penalty": 0, "presence_penalty": 0,
@@ -48,9 +47,6 @@ def read_order(body: object) -> Order:
             raise ConfigError(f"{name} is not supported; leave it out")
     prompts = _texts(fields.pop("prompt", ""), "prompt", MAX_CHARACTERS)
     numbers = {name: _number(fields.pop(name, default), name) for name, default in NUMBERS.items()}
-    for name in ("temperature", "repetition_penalty"):
-        if 0 < numbers[name] < LEAST:
-            raise ConfigError(f"{name} must be at least {LEAST}, or 0 where that is possible")
     sampling = Sampling(
         **numbers,
         top_k=_between(fields.pop("top_k", 0), "top_k", 0, MAX_TOP_K),

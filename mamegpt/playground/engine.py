@@ -7,8 +7,6 @@ reads what becomes of it. Who waits is told the place in the queue; who goes awa
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import itertools
 import threading
 import time
 import traceback
@@ -37,7 +35,10 @@ MAX_LOADED = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is asked for: ``n`` continuations of each prompt, the i-th with ``sampling.seed + i``."""
+    """What is asked for: ``n`` continuations of each prompt, in the order of the prompts.
+
+    The i-th of all texts is sampled with ``sampling.of_text(i)``.
+    """
 
     model: str
     prompts: Sequence[str]
@@ -217,10 +218,9 @@ class Engine:
         """All turns of a job: a token of each of its texts in rotation."""
         order = job.order
         loaded = self._load(job.entry)
-        seeds = [dataclasses.replace(order.sampling, seed=order.sampling.seed + i) for i in range(order.n)]
+        prompts = [prompt for prompt in order.prompts for _ in range(order.n)]
         texts = deque(
-            (number, self._tokens(loaded, order, prompt, sampling))
-            for number, (prompt, sampling) in enumerate(itertools.product(order.prompts, seeds))
+            (i, self._tokens(loaded, order, prompt, order.sampling.of_text(i))) for i, prompt in enumerate(prompts)
         )
         while texts:
             number, tokens = texts.popleft()
