@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.contestants import mamegpt_config
 from benchmarks.limits import limits
 from benchmarks.task import DATA, Task, load
-from mamegpt.loss import CHUNK_BYTES
+from mamegpt.loss import chunk_tokens
 from mamegpt.models import build_model
 from mamegpt.optim import build_optimizer
 from mamegpt.step import SummedLoss, micro_batch
@@ -52,7 +52,7 @@ def kind(name: str) -> str:
 def products(task: Task, rounds: int = 5) -> float:
     """Seconds of one step's matrix products, forward and backward, back to back: a lower bound that holds here."""
     width, ffn, tokens = task.emb_dim, -(-8 * task.emb_dim // 24) * 8, task.tokens_per_step
-    rows = max(1, CHUNK_BYTES // (2 * task.vocab_size))
+    rows = chunk_tokens(task.vocab_size, torch.bfloat16)
     # (rows, inner, columns, how often): a linear layer's three products have the same numbers in another order.
     shapes = [
         (4096, width, width, 4 * task.n_layers * tokens // 4096),

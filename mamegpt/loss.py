@@ -15,10 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["linear_cross_entropy"]
-
-CHUNK_BYTES = 8 << 20
-"""Logits held at once; measured in docs/log.md."""
+__all__ = ["chunk_tokens", "linear_cross_entropy"]
 
 SMALLEST = 1e-30
 """Below this probability the logarithm is taken of the logits instead: a float's exponent ends at 1e-38."""
@@ -42,6 +39,14 @@ def linear_cross_entropy(
     return loss
 
 
+def chunk_tokens(vocab_size: int, dtype: torch.dtype) -> int:
+    """Return how many tokens' logits are held at once: enough for fast products, few enough for the cache.
+
+    Of a small vocabulary as many as fill 2 MB. Measured in docs/log.md.
+    """
+    return max(256, (2 << 20) // (vocab_size * dtype.itemsize))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Computes both gradients in the forward pass; the backward pass only scales them."""
 
@@ -52,7 +57,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         """(N, C), (V, C), (N,) -> scalar."""
         all_h, w = hidden.to(dtype), weight.to(dtype)
         on_cpu = hidden.device.type == "cpu"
-        n_chunk = max(1, CHUNK_BYTES // (weight.shape[0] * w.element_size()))
+        n_chunk = chunk_tokens(weight.shape[0], dtype)
         loss = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(all_h) if needs_gradient else None
         grad_weight = torch.zeros_like(weight) if needs_gradient else None

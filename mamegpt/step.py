@@ -8,6 +8,7 @@ step, so only long runs gain by it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -97,7 +98,7 @@ def seconds_per_step(
     """
     random_state = torch.get_rng_state()
     model = build_model(config.architecture, config.model(vocab_size)).to(device)
-    optimizer = build_optimizer(model, config)
+    optimizers = {p: build_optimizer(model, dataclasses.replace(config, precision=p)) for p, _ in kinds}
     share = config.batch_size // world_size
     windows = micro_batch(config, share, device)
     ids = torch.randint(vocab_size, (windows, config.context_length), device=device)
@@ -105,19 +106,19 @@ def seconds_per_step(
         recompute_blocks(model)
     losses = [SummedLoss(model, precision, compiled=compiled) for precision, compiled in kinds]
     passes: list[list[float]] = [[] for _ in kinds]
-    updates: list[float] = []
+    updates: list[list[float]] = [[] for _ in kinds]
     for round_ in range(PROBE_ROUNDS + 1):
-        for summed_loss, times in zip(losses, passes, strict=True):
+        for (precision, _), summed_loss, times, update in zip(kinds, losses, passes, updates, strict=True):
             begin = _now(device)
             torch.autograd.backward(summed_loss(ids, ids))
             middle = _now(device)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizers[precision].step()
+            optimizers[precision].zero_grad(set_to_none=True)
             if round_:  # the first one warms up
                 times.append(middle - begin)
-                updates.append(_now(device) - middle)
+                update.append(_now(device) - middle)
     torch.set_rng_state(random_state)
-    return [min(times) * share / windows + min(updates) for times in passes]
+    return [min(times) * share / windows + min(update) for times, update in zip(passes, updates, strict=True)]
 
 
 def _now(device: torch.device) -> float:

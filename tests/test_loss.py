@@ -58,7 +58,7 @@ def test_value_and_gradients_equal_plain_cross_entropy(
     n: int, width: int, vocab: int, chunk: int, scale: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss_module, "CHUNK_BYTES", chunk * vocab * 4)
+        patch.setattr(loss_module, "chunk_tokens", lambda *_: chunk)
         hidden, weight, targets = example(n, width, vocab, seed=n)
         expected = plain(hidden, weight, targets)
         expected_gradients = torch.autograd.grad(expected * scale, (hidden, weight))
@@ -72,7 +72,7 @@ def test_value_and_gradients_equal_plain_cross_entropy(
 
 @pytest.mark.parametrize("n", [15, 16, 17, 31, 32, 33])
 def test_the_edges_of_chunks_count_every_target_once(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 16 * 50 * 4)
+    monkeypatch.setattr(loss_module, "chunk_tokens", lambda *_: 16)
     hidden, weight, targets = example(n, 8, 50)
     zeros = torch.zeros_like(hidden)  # all pieces equally likely: each target costs exactly log 50
     total = linear_cross_entropy(zeros, weight, targets).item()
@@ -128,7 +128,7 @@ def test_extreme_logits_stay_finite() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_all_logits_are_never_there_at_once(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     n, width, vocab, chunk = 512, 4, 3000, 16
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", chunk * vocab * 4)
+    monkeypatch.setattr(loss_module, "chunk_tokens", lambda *_: chunk)
     hidden, weight, targets = example(n, width, vocab)
     with torch.set_grad_enabled(training), Largest() as seen:
         loss = linear_cross_entropy(hidden, weight, targets)

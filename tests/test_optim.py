@@ -1,6 +1,7 @@
 """The schedule has its closed form, and the optimizers do what their papers say."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from torch import nn
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.models import LanguageModel, build_model
-from mamegpt.optim import FINAL_LR_FACTOR, OPTIMIZERS, build_optimizer, lr_factor
-from mamegpt.shared_muon import orthogonalised
+from mamegpt.muon import Muon
+from mamegpt.optim import FINAL_LR_FACTOR, OPTIMIZERS, Joint, build_optimizer, lr_factor
 
 CONFIG = TrainConfig(optimizer="adamw", lr=0.02, weight_decay=0.3, beta2=0.9)
 FRACTIONS = st.floats(0, 1, allow_nan=False)
@@ -116,15 +117,73 @@ def test_muon_moves_every_direction_of_a_matrix_alike() -> None:
             torch.testing.assert_close(parameter.detach() - before[name], expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
-def test_orthogonalised_is_what_muon_adds(shape: tuple[int, int]) -> None:
-    weight = nn.Parameter(torch.zeros(shape))
-    weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    muon = torch.optim.Muon([weight], lr=1.0, momentum=0.0, weight_decay=0.0)
-    muon.step()
-    stretch = max(1, shape[0] / shape[1]) ** 0.5
-    expected = torch.zeros(shape).add_(orthogonalised(weight.grad, muon.param_groups[0]), alpha=-stretch)
-    assert torch.equal(weight.detach(), expected)
+SHAPES = [(8, 8), (24, 8), (8, 24), (8, 8), (17, 5), (8, 24), (1, 6)]
+
+
+def matrices_after(kind: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> list[torch.Tensor]:
+    """Weights of SHAPES after three steps of an optimizer on random gradients; one has no gradient at first."""
+    random = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
+    optimizer = kind(weights)
+    for step in range(3):
+        for weight in weights:
+            gradient = torch.randn(weight.shape, generator=random)
+            weight.grad = None if weight is weights[1] and step == 0 else gradient
+        optimizer.step()
+    return [weight.detach() for weight in weights]
+
+
+def test_muon_in_bfloat16_is_pytorchs() -> None:
+    ours = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=torch.bfloat16))
+    pytorchs = matrices_after(lambda w: torch.optim.Muon(w, lr=0.02, weight_decay=0.1))
+    for mine, its in zip(ours, pytorchs, strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_muon_in_float32_is_the_iteration_of_the_paper() -> None:
+    ours = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=torch.float32))
+    for mine, plain in zip(ours, matrices_after(PlainMuon), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=0, atol=1e-6)
+
+
+class PlainMuon(torch.optim.Optimizer):
+    """One matrix after another, in float64, as Jordan et al. 2024 write it down."""
+
+    def __init__(self, weights: list[nn.Parameter]) -> None:
+        super().__init__(weights, {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for weight in self.param_groups[0]["params"]:
+            if weight.grad is None:
+                continue
+            gradient = weight.grad.double()
+            momentum = self.state[weight].setdefault("momentum", torch.zeros_like(gradient))
+            momentum.mul_(0.95).add_(0.05 * gradient)
+            x = 0.05 * gradient + 0.95 * momentum
+            x = x / x.norm()
+            for _ in range(5):
+                gram = x @ x.T
+                x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+            rows, columns = weight.shape
+            weight.mul_(1 - 0.02 * 0.1).sub_(0.02 * max(1, rows / columns) ** 0.5 * x)
+
+
+@pytest.mark.parametrize("product_dtype", [torch.float32, torch.bfloat16])
+def test_matrices_in_a_batch_are_updated_as_each_alone(
+    product_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=product_dtype))
+    monkeypatch.setattr("mamegpt.muon.BATCH_BYTES", 1)
+    alone = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=product_dtype))
+    assert all(map(torch.equal, together, alone))
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("auto", 32), ("fp32", 32), ("bf16", 16)])
+def test_muon_multiplies_in_the_type_of_the_run(precision: str, expected: int) -> None:
+    optimizer = build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="muon", precision=precision))
+    assert isinstance(optimizer, Joint) and isinstance(optimizer.parts[0], Muon)
+    assert torch.finfo(optimizer.parts[0].product_dtype).bits == expected
 
 
 def test_an_embedding_that_is_the_head_learns_as_a_head() -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from training_helpers import final_weights, finish, tiny
 
 from mamegpt import pace
@@ -17,6 +19,7 @@ from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.optim import OPTIMIZERS, build_optimizer
 from mamegpt.run_files import CONFIG_FILE
 from mamegpt.step import Kind, SummedLoss, micro_batch, recompute_blocks, seconds_per_step
 from mamegpt.trainer import train
@@ -48,6 +51,35 @@ def test_bf16_agrees_with_fp32(architecture: str) -> None:
     assert loss16 != loss32  # it really is another format
     assert loss16 == pytest.approx(loss32, rel=1e-3)
     assert (gradient16 - gradient32).norm() < 0.02 * gradient32.norm()
+
+
+class Types(TorchDispatchMode):
+    """Every type of a tensor that goes into an operation of PyTorch or comes out of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {x.dtype for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor)}
+        return result
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_nothing_of_a_step_is_computed_in_16_bits_if_float32_was_chosen(architecture: str, optimizer: str) -> None:
+    ids, targets = torch.randint(300, (2, 8, 32), generator=torch.Generator().manual_seed(1))
+    seen = {}
+    for precision in ("fp32", "bf16"):
+        model = build_model(architecture, dataclasses.replace(SIZES, drop_rate=0.1))
+        made = build_optimizer(model, TrainConfig(architecture=architecture, optimizer=optimizer, precision=precision))
+        summed_loss = SummedLoss(model, precision)
+        with Types() as types:
+            summed_loss(ids, targets).backward()
+            made.step()
+        seen[precision] = types.seen & {torch.bfloat16, torch.float16}
+    assert seen == {"fp32": set(), "bf16": {torch.bfloat16}}
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
