@@ -24,6 +24,7 @@ from mamegpt.console import INTERRUPTED, say
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.given import typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
+from mamegpt.limits import default_threads
 from mamegpt.messages import is_japanese, translated
 from mamegpt.presets import RECIPES, SIZES, preset
 
@@ -67,6 +68,8 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
         if isinstance(stream_, io.TextIOWrapper):
             stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
+    if (n_threads := default_threads()) is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with _SWITCHES:

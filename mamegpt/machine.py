@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from mamegpt.errors import first_line
+from mamegpt.limits import memory, usable_cores
 
 __all__ = ["facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
 
@@ -84,8 +85,7 @@ def _processor() -> str:
 
 
 def _cores() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{psutil.cpu_count(logical=False) or '?'} cores, {usable} threads usable"
+    return f"{psutil.cpu_count(logical=False) or '?'} cores, {usable_cores()} threads usable"
 
 
 def _vector_units() -> str:
@@ -97,8 +97,8 @@ def _vector_units() -> str:
 
 
 def _memory() -> str:
-    memory = psutil.virtual_memory()
-    return f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free"
+    found = memory()
+    return f"{found.total / 2**30:.1f} GiB, {found.available / 2**30:.1f} GiB free"
 
 
 def _gpu() -> str:

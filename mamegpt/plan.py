@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import torch
 
 from mamegpt import scaling
@@ -16,6 +15,7 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.console import columns, duration, headings
 from mamegpt.distributed import pick_device
 from mamegpt.errors import ConfigError, DataError
+from mamegpt.limits import memory
 from mamegpt.machine import has_bf16, peak_memory
 from mamegpt.messages import translated
 from mamegpt.models import LanguageModel, blocks, build_model
@@ -178,7 +178,7 @@ def make_plan(
     loaded = Tokenizer.load(Path(tokenizer)) if tokenizer else None
     corpus = measure_corpus(data, split, loaded) if data else None
     chosen = pick_device(device)
-    free = psutil.virtual_memory().available
+    free = memory().available
     begin = time.perf_counter()
     precision, costs = measure(loaded.vocab_size if loaded else vocab_size or 16_000, chosen, seconds)
     elapsed_s = time.perf_counter() - begin

@@ -12,7 +12,6 @@ does not change which windows a step sees.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from mamegpt.corpus.origin import Origin
 from mamegpt.errors import DataError
 from mamegpt.files import atomic_directory, sha256_file, write_json
+from mamegpt.limits import usable_cores
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
@@ -100,7 +100,7 @@ def write_shards(
     Raises `OutputError` if ``out`` exists, and `DataError` if the training split comes out empty.
     """
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    n_threads = n_threads or os.cpu_count() or 1
+    n_threads = n_threads or usable_cores()
     with atomic_directory(out) as folder, ThreadPoolExecutor(n_threads) as threads:
         splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer, threads, n_threads) for name in SPLITS}
         try:

@@ -20,8 +20,8 @@ PACKAGE = ROOT / "mamegpt"
 LAYERS: dict[str, set[str]] = {
     "nothing of ours": {"", "corpus", "corpus.characters", "corpus.clean_steps", "corpus.keyset", "corpus.parallel",
                         "corpus.parquet_pages", "dropout", "errors", "evaluation.share", "export.verify_gguf",
-                        "export.verify_hf", "loss", "messages", "models.modeling_custom_gpt", "models.qwen3", "muon",
-                        "prompts", "report.chart", "run_files", "scaling", "text",
+                        "export.verify_hf", "limits", "loss", "messages", "models.modeling_custom_gpt", "models.qwen3",
+                        "muon", "prompts", "report.chart", "run_files", "scaling", "text",
                         "tokenizer.model_file"},
     "words and files": {"config", "console", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
                         "corpus.folding", "corpus.wiki_dump", "distributed", "evaluation.card", "files", "given", "hub",

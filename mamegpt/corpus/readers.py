@@ -8,7 +8,6 @@ import gzip
 import io
 import itertools
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from mamegpt.corpus.parallel import in_order
 from mamegpt.corpus.parquet_pages import DAMAGES, can_read, read_pages
 from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError, first_line
+from mamegpt.limits import usable_cores
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
 
 __all__ = ["FORMATS", "Batch", "Schema", "describe", "format_of", "json_lines", "open_parquet",
@@ -153,7 +153,7 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
             functools.partial(read, group, start) for group, start in zip(range(len(groups)), starts, strict=False)
         ]
         if needles:
-            yield from in_order(readers, os.cpu_count() or 1, BATCHES_AHEAD)
+            yield from in_order(readers, usable_cores(), BATCHES_AHEAD)
         else:
             yield from itertools.chain.from_iterable(reader() for reader in readers)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import os
 import struct
 import time
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ import sentencepiece
 
 from mamegpt.errors import ConfigError, TokenizerError, first_line
 from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.limits import usable_cores
 from mamegpt.tokenizer.model_file import Piece, read_pieces, read_settings, round_scores
 from mamegpt.tokenizer.training import Corpus, ModelType, collect, train_model
 
@@ -95,7 +95,7 @@ def train_tokenizer(
     """
     started = time.perf_counter()
     if n_threads is None:
-        n_threads = min(os.cpu_count() or 1, _MAX_THREADS)
+        n_threads = min(usable_cores(), _MAX_THREADS)
     _check_settings(vocab_size, model_type, character_coverage, n_threads, max_characters)
     model_path, vocab_path = _output_paths(Path(out))
     if not overwrite:
@@ -280,7 +280,7 @@ class Tokenizer:
         """``[encode(text) for text in texts]``, on ``n_threads`` threads (default: one a core)."""
         texts = list(texts)
         try:
-            return list(self._processor.encode(texts, num_threads=n_threads or os.cpu_count() or 1))
+            return list(self._processor.encode(texts, num_threads=n_threads or usable_cores()))
         except (RuntimeError, TypeError):
             for text in texts:
                 check_characters(text)

@@ -1,0 +1,131 @@
+"""What this process may use of its machine: cores and memory, less where a container, systemd or Slurm allows less."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+__all__ = ["Memory", "default_threads", "memory", "usable_cores"]
+
+PROC = Path("/proc/self")
+"""Where Linux says which control groups this process is in, and where these are mounted."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that this process and its neighbors in its control groups may hold, and those of them that are free."""
+
+    total: int
+    available: int
+
+
+def usable_cores() -> int:
+    """Return how many hardware threads this process may keep busy: by affinity, CPU quotas and Slurm's allocation.
+
+    A part of a core counts as one, as the JVM and Go count: threads that are stopped together lose nothing.
+    """
+    slurm = _number(os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE"))
+    limits = [math.ceil(quota) for group in _groups("cpu") if (quota := _quota(group))]
+    return max(1, min([_affinity(), *limits, *([slurm] if slurm else [])]))
+
+
+def default_threads() -> int | None:
+    """Return how many threads a computation is to have where that is fewer than libraries would start, else None.
+
+    OpenMP, and so PyTorch, knows affinity and physical cores, but neither quotas nor Slurm.
+    """
+    usable = usable_cores()
+    return min(usable, psutil.cpu_count(logical=False) or usable) if usable < _affinity() else None
+
+
+def memory() -> Memory:
+    """Return the memory of this process: the machine's, or what its control groups and Slurm leave of it."""
+    host = psutil.virtual_memory()
+    limits = [(host.total, host.available)]
+    for group in _groups("memory"):
+        used, cache = _read(group, "memory.current", "memory.usage_in_bytes"), _read_cache(group)
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            if (limit := _read(group, name)) is not None:
+                limits.append((limit, max(0, limit - (used or 0) + cache)))
+    if slurm := _slurm_memory():
+        limits.append((slurm, slurm))
+    return Memory(*map(min, zip(*limits, strict=True)))
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Yield the folder of each control group that holds this process, from its own up; a limit of any of them counts.
+
+    There is one hierarchy (version 2) or one a controller (version 1). A container sees a part of it: what is mounted.
+    """
+    try:
+        memberships = (PROC / "cgroup").read_text(encoding="utf-8").splitlines()
+        mounts = (PROC / "mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return  # no Linux
+    for membership in memberships:
+        _, controllers, path = membership.split(":", 2)
+        for mount in mounts:
+            left, _, right = mount.partition(" - ")
+            (root, point), (kind, options) = left.split()[3:5], right.split()[:3:2]
+            in_second = not controllers and kind == "cgroup2"
+            if in_second or (kind == "cgroup" and controller in {*controllers.split(",")} & {*options.split(",")}):
+                top = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point))
+                within = PurePosixPath(path)
+                below = within.relative_to(root) if within.is_relative_to(root) else PurePosixPath()
+                folder = top / below if ".." not in below.parts else top
+                yield from (one for one in (folder, *folder.parents) if one.is_relative_to(top))
+
+
+def _quota(group: Path) -> float | None:
+    """Return the cores that a group may use in each period of time, None if there is no limit."""
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        found, of = _read(group, "cpu.cfs_quota_us"), _read(group, "cpu.cfs_period_us")
+    else:
+        found, of = _number(quota), _number(period)
+    return found / of if found and of else None
+
+
+def _read(group: Path, *names: str) -> int | None:
+    """Return the number in the first of some files of a group that is there; None for "max", -1 or no file."""
+    for name in names:
+        try:
+            return _number((group / name).read_text(encoding="utf-8"))
+        except OSError:
+            continue
+    return None
+
+
+def _read_cache(group: Path) -> int:
+    """Return the bytes of files that a group holds only because nothing else wants the room."""
+    try:
+        lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    found = dict(line.split(maxsplit=1) for line in lines)
+    return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
+
+
+def _number(text: str | None) -> int | None:
+    """Return a whole number that is not negative, None for anything else."""
+    return int(text) if text and text.strip().isdecimal() else None
+
+
+def _slurm_memory() -> int | None:
+    """Return the bytes that Slurm has given a job on this node, None if it says nothing (0: all of them)."""
+    mib = _number(os.environ.get("SLURM_MEM_PER_NODE"))
+    if mib is None:
+        of_one, cores = (_number(os.environ.get(f"SLURM_{name}")) for name in ("MEM_PER_CPU", "CPUS_ON_NODE"))
+        mib = (of_one or 0) * (cores or 0)
+    return mib << 20 or None
