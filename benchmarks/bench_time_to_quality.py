@@ -84,7 +84,7 @@ def curve(
         if step % every and not is_last:
             continue
         quality = evaluate(
-            model, tokens, lengths, context_length=task.context_length, eos_id=tokenizer.eos_id,
+            model, tokens, lengths, context_length=task.context_length, start_id=tokenizer.start_id,
             world=World(0, 1, torch.device("cpu")), max_tokens=last_val_tokens if is_last else val_tokens,
         )  # fmt: skip
         points.append({"step": step, "train_loss": loss, **dataclasses.asdict(quality)})

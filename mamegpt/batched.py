@@ -42,14 +42,15 @@ def generate_many(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     *,
+    at_start: bool = False,
     use_cache: bool = True,
 ) -> Iterator[str]:
     """Yield the continuation of each of ``prompts``, in their order, prompt i with ``sampling.of_text(i)``.
 
-    Raises `ConfigError`, before anything is computed, as `generation.stream` does.
+    ``at_start`` as in `generation.stream`. Raises `ConfigError`, before anything is computed, as that does.
     """
     sampling = checked(sampling, max_new_tokens)
-    given = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    given = [prompt_ids(tokenizer, prompt, at_start=at_start) for prompt in prompts]
     samplings = [sampling.of_text(i) for i in range(len(given))]
     return _generate_many(model, tokenizer, given, max_new_tokens, samplings, use_cache)
 

@@ -72,7 +72,8 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     loaded = load_pretrained(str(result.out))
     for i, prompt in enumerate(prompts):
         sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
-        say(f"[{prompt}]{generate(loaded.model, loaded.tokenizer, prompt, 80, sampling)}", "")
+        text = generate(loaded.model, loaded.tokenizer, prompt, 80, sampling, at_start=loaded.has_start)
+        say(f"[{prompt}]{text}", "")
 
     say("5/5  export")
     exported = export_pretrained(str(result.out), out / "hf")

@@ -50,7 +50,7 @@ def evaluate(
     lengths: TokenLengths,
     *,
     context_length: int,
-    eos_id: int | None,
+    start_id: int | None,
     world: World,
     max_tokens: int = 0,
     batch_size: int = 32,
@@ -58,13 +58,13 @@ def evaluate(
 ) -> Quality:
     """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
 
-    The first token is predicted after an end-of-text token, if there is one; otherwise it is not counted.
+    The first token is predicted after ``start_id``; without one it is not counted.
     ``max_tokens`` takes only the beginning. Processes share the windows. Matrix products are taken in
     ``product_dtype`` (default: that of the weights). Raises `DataError` for fewer than two tokens.
     """
     stream = tokens[: max_tokens or None].astype(np.int64)
-    if eos_id is not None:
-        stream = np.concatenate(([eos_id], stream))
+    if start_id is not None:
+        stream = np.concatenate(([start_id], stream))
     if len(stream) < 2:
         raise DataError("there is nothing to evaluate: the text holds less than two tokens")
     n_targets = len(stream) - 1

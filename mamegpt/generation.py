@@ -252,14 +252,15 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     *,
+    at_start: bool = False,
     use_cache: bool = True,
 ) -> Iterator[str]:
     """Yield the continuation of ``prompt`` in pieces that never hold half a character.
 
-    The prompt is normalised as training text is. An empty one starts a new document. Raises `ConfigError`, before
-    anything is computed, for impossible settings, or for an empty prompt with a tokenizer without an end-of-text token.
+    ``at_start`` says that the prompt is the beginning of a text; see `prompt_ids`. Raises `ConfigError`, before
+    anything is computed, for impossible settings, and as `prompt_ids` does.
     """
-    tokens = stream_tokens(model, tokenizer, prompt, max_new_tokens, sampling, use_cache=use_cache)
+    tokens = stream_tokens(model, tokenizer, prompt, max_new_tokens, sampling, at_start=at_start, use_cache=use_cache)
     return (token.text for token in tokens if token.text)
 
 
@@ -270,12 +271,13 @@ def stream_tokens(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     *,
+    at_start: bool = False,
     n_alternatives: int | None = None,
     use_cache: bool = True,
 ) -> Iterator[Token]:
     """As `stream`, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what else was."""
     sampling = checked(sampling, max_new_tokens)
-    ids = prompt_ids(tokenizer, prompt)
+    ids = prompt_ids(tokenizer, prompt, at_start=at_start)
     return _tokens(model, tokenizer, ids, max_new_tokens, sampling, n_alternatives, use_cache)
 
 
@@ -288,18 +290,23 @@ def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:
     return sampling
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """What a model reads first: the prompt's ids, or the end of another text, which starts a new one.
+def prompt_ids(tokenizer: Tokenizer, prompt: str, *, at_start: bool = False) -> list[int]:
+    """Return what a model reads first: the ids of ``prompt``, normalised as training text is.
 
-    Raises `ConfigError` for an empty prompt with a tokenizer that has no end-of-text token.
+    ``at_start`` says that the prompt is the beginning of a text (`Pretrained.has_start`: whether the model was trained
+    on texts with a start). It then follows `Tokenizer.start_id`, as each text did in training. An empty prompt is
+    always a beginning. Raises `ConfigError` for a beginning if the tokenizer has no end-of-text token, and
+    `TokenizerError` for half a surrogate pair.
     """
     check_characters(prompt)  # normalising would put U+FFFD there without a word
     ids = tokenizer.encode(normalise(prompt))
-    if ids:
+    if ids and not at_start:
         return ids
-    if tokenizer.eos_id is None:
+    if tokenizer.start_id is None:
+        if ids:
+            raise ConfigError("--at-start True needs an end-of-text token, and this tokenizer has none; leave it out")
         raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
-    return [tokenizer.eos_id]
+    return [tokenizer.start_id, *ids]
 
 
 def _tokens(
@@ -346,7 +353,8 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     *,
+    at_start: bool = False,
     use_cache: bool = True,
 ) -> str:
     """The continuation of ``prompt``, whole; see `stream`."""
-    return "".join(stream(model, tokenizer, prompt, max_new_tokens, sampling, use_cache=use_cache))
+    return "".join(stream(model, tokenizer, prompt, max_new_tokens, sampling, at_start=at_start, use_cache=use_cache))

@@ -31,7 +31,11 @@ __all__ = ["Pretrained", "is_foreign", "load_pretrained", "load_weights", "read_
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model ready to use. ``use_cache`` is false for foreign models, whose code may ignore a cache in silence."""
+    """A model ready to use. ``use_cache`` is false for foreign models, whose code may ignore a cache in silence.
+
+    ``has_start`` says that each text followed `Tokenizer.start_id` in training: a run's did, and those of an exported
+    folder that declares it, with ``bos_token_id`` equal to ``eos_token_id``.
+    """
 
     model: LanguageModel
     tokenizer: Tokenizer
@@ -39,6 +43,7 @@ class Pretrained:
     architecture: str
     origin: str
     use_cache: bool = True
+    has_start: bool = False
 
 
 def load_pretrained(
@@ -121,7 +126,8 @@ def _load_run(run: Path, path: Path | None) -> Pretrained:
     tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
     sizes = config.model(tokenizer.vocab_size)
     model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))
-    return Pretrained(model, tokenizer, sizes, config.architecture, str(path))
+    has_start = tokenizer.start_id is not None
+    return Pretrained(model, tokenizer, sizes, config.architecture, str(path), has_start=has_start)
 
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
@@ -144,7 +150,8 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
             "this is not the tokenizer the model was trained with"
         )
     model = _filled(layout.architecture, sizes, layout.from_file(weights, sizes), str(file))
-    return Pretrained(model, tokenizer, sizes, layout.architecture, where)
+    has_start = tokenizer.start_id is not None and config.get("bos_token_id") == tokenizer.start_id
+    return Pretrained(model, tokenizer, sizes, layout.architecture, where, has_start=has_start)
 
 
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:

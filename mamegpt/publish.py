@@ -102,7 +102,10 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
         losses=metrics.losses,
         quality=metrics.quality,
         evaluation=card_rows(run, Path(loaded.origin)),
-        samples=[(prompt, generate(loaded.model, loaded.tokenizer, prompt, new_tokens)) for prompt in SAMPLE_PROMPTS],
+        samples=[
+            (prompt, generate(loaded.model, loaded.tokenizer, prompt, new_tokens, at_start=loaded.has_start))
+            for prompt in SAMPLE_PROMPTS
+        ],
     )
 
 

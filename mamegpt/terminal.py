@@ -122,7 +122,7 @@ class _View:
             self.losses += [record["loss"] for record in event.records]
             self.curve = sparkline(self.losses, width=40)
             self.last, self.heard_s = event, time.monotonic()
-        elif isinstance(event, Validated) and self.started.model and self.started.tokenizer.eos_id is not None:
+        elif isinstance(event, Validated) and self.started.model and self.started.tokenizer.start_id is not None:
             self.written = event.step, self._sample()
 
     def _sample(self) -> str:

@@ -51,7 +51,7 @@ def fast_tokenizer_json(tokenizer: Tokenizer) -> str:
 def tokenizer_config(tokenizer: Tokenizer, model_max_length: int) -> dict[str, object]:
     """The content of ``tokenizer_config.json``; ``model_max_length`` is the model's context in tokens."""
     names = {
-        "bos_token": tokenizer.bos_id,
+        "bos_token": tokenizer.start_id,
         "eos_token": tokenizer.eos_id,
         "unk_token": tokenizer.unk_id,
         "pad_token": tokenizer.pad_id,

@@ -228,7 +228,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     with whole(summed_loss):
                         quality = evaluate(
                             model, splits["val"].tokens, lengths, context_length=config.context_length,
-                            eos_id=tokenizer.eos_id, world=world, max_tokens=0 if is_last else config.val_tokens,
+                            start_id=tokenizer.start_id, world=world, max_tokens=0 if is_last else config.val_tokens,
                             product_dtype=None if is_last else product_dtype(config.precision),
                         )  # fmt: skip
                     metrics.validation(step, quality)

@@ -271,6 +271,22 @@ def test_generate_goes_on_with_every_line_of_a_file(mame: Mame, little: Little, 
     assert code == 2 and "give one of --prompt and --prompts" in err
 
 
+def test_generate_reads_a_prompt_as_a_beginning_by_default(mame: Mame, little: Little, tmp_path: Path) -> None:
+    from mamegpt.generation import generate
+    from mamegpt.pretrained import load_pretrained
+
+    loaded = load_pretrained(str(little.run))
+    (tmp_path / "prompts.txt").write_text("昔々、\n", encoding="utf-8")
+    words = ["generate", "--model", little.run, "--max-new-tokens", 12]
+    written = set()
+    for given, at_start in ([], True), (["--at-start", "False"], False), (["--at-start", "True"], True):
+        text = generate(loaded.model, loaded.tokenizer, "昔々、", 12, at_start=at_start)
+        assert mame(*words, *given, "--prompt", "昔々、")[1] == f"昔々、{text}\n"
+        assert json.loads(mame(*words, *given, "--prompts", tmp_path / "prompts.txt")[1])["text"] == text
+        written.add(text)
+    assert len(written) == 2
+
+
 def test_tokenizer_then_extract(mame: Mame, little: Little, tmp_path: Path) -> None:
     code, out, _ = mame("tokenizer", "--data", little.text, "--out", tmp_path / "tok", "--vocab-size", 1000)
     assert code == 0

@@ -76,17 +76,19 @@ def test_the_loss_is_that_of_a_plain_loop(
     model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths, n_tokens: int, batch_size: int
 ) -> None:
     part = tokens[:n_tokens]
-    for eos_id in (2, None):
-        got = evaluate(model, part, lengths, context_length=CONTEXT, eos_id=eos_id, world=ALONE, batch_size=batch_size)
-        nats = naive_nats(model, ([] if eos_id is None else [eos_id]) + part.tolist())
-        assert got.n_tokens == len(nats) == n_tokens - (eos_id is None)
+    for start_id in (2, None):
+        got = evaluate(
+            model, part, lengths, context_length=CONTEXT, start_id=start_id, world=ALONE, batch_size=batch_size
+        )
+        nats = naive_nats(model, ([] if start_id is None else [start_id]) + part.tolist())
+        assert got.n_tokens == len(nats) == n_tokens - (start_id is None)
         assert got.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
 
 
 def test_the_bits_are_per_byte_and_character_of_the_text_itself(
     model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths, texts: list[str]
 ) -> None:
-    got = evaluate(model, tokens, lengths, context_length=CONTEXT, eos_id=2, world=ALONE)
+    got = evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE)
     text = "".join(texts)
     assert got.n_characters == len(text) and got.n_bytes == len(text.encode())
     bits = sum(naive_nats(model, [2, *tokens.tolist()])) / math.log(2)
@@ -98,12 +100,14 @@ def test_evaluating_changes_nothing_and_leaves_the_model_in_training(
     model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths
 ) -> None:
     random_state = torch.get_rng_state()
-    first, second = (evaluate(model, tokens, lengths, context_length=CONTEXT, eos_id=2, world=ALONE) for _ in range(2))
+    first, second = (
+        evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE) for _ in range(2)
+    )
     assert first == second
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)
     model.eval()
-    assert evaluate(model, tokens, lengths, context_length=CONTEXT, eos_id=2, world=ALONE) == first
+    assert evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE) == first
     assert not model.training
     model.train()
 
@@ -111,7 +115,7 @@ def test_evaluating_changes_nothing_and_leaves_the_model_in_training(
 def test_products_in_bfloat16_change_the_bits_by_little(
     model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths
 ) -> None:
-    settings = {"context_length": CONTEXT, "eos_id": 1, "world": ALONE}
+    settings = {"context_length": CONTEXT, "start_id": 1, "world": ALONE}
     exact = evaluate(model, tokens, lengths, **settings)
     rounded = evaluate(model, tokens, lengths, product_dtype=torch.bfloat16, **settings)
     assert rounded.loss != exact.loss
@@ -120,7 +124,7 @@ def test_products_in_bfloat16_change_the_bits_by_little(
 
 def test_max_tokens_takes_the_beginning(model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths) -> None:
     def quality(part: np.ndarray, max_tokens: int) -> Quality:
-        return evaluate(model, part, lengths, context_length=CONTEXT, eos_id=2, world=ALONE, max_tokens=max_tokens)
+        return evaluate(model, part, lengths, context_length=CONTEXT, start_id=2, world=ALONE, max_tokens=max_tokens)
 
     assert quality(tokens, 50) == quality(tokens[:50], 0)
     assert quality(tokens, 0) == quality(tokens, 10**9)
@@ -131,14 +135,14 @@ def test_max_tokens_takes_the_beginning(model: LanguageModel, tokens: np.ndarray
 def test_the_shares_of_several_processes_add_up(
     model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths, size: int
 ) -> None:
-    alone = evaluate(model, tokens, lengths, context_length=CONTEXT, eos_id=2, world=ALONE, batch_size=4)
+    alone = evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE, batch_size=4)
     shares = [
         evaluate(
             model,
             tokens,
             lengths,
             context_length=CONTEXT,
-            eos_id=2,
+            start_id=2,
             world=World(rank, size, ALONE.device),
             batch_size=4,
         )
@@ -153,12 +157,17 @@ def test_the_shares_of_several_processes_add_up(
 
 
 def test_too_few_tokens_are_an_error(model: LanguageModel, lengths: TokenLengths) -> None:
-    for tokens, eos_id in (([], 2), ([], None), ([5], None)):
+    for tokens, start_id in (([], 2), ([], None), ([5], None)):
         with pytest.raises(DataError, match="less than two tokens"):
             evaluate(
-                model, np.array(tokens, dtype=np.uint16), lengths, context_length=CONTEXT, eos_id=eos_id, world=ALONE
+                model,
+                np.array(tokens, dtype=np.uint16),
+                lengths,
+                context_length=CONTEXT,
+                start_id=start_id,
+                world=ALONE,
             )
-    one = evaluate(model, np.array([5]), lengths, context_length=CONTEXT, eos_id=2, world=ALONE)
+    one = evaluate(model, np.array([5]), lengths, context_length=CONTEXT, start_id=2, world=ALONE)
     assert one.n_tokens == 1 and math.isfinite(one.bits_per_byte)
 
 

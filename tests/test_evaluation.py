@@ -159,7 +159,7 @@ def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
     scorer, model = open_model(str(little.run), device=CPU), load_pretrained(str(little.run)).model
     expected = evaluate(
         model, stream_of(scorer, TEXTS), TokenLengths(little.tokenizer), context_length=model.context_length,
-        eos_id=little.tokenizer.eos_id, world=World(0, 1, CPU),
+        start_id=little.tokenizer.start_id, world=World(0, 1, CPU),
     )  # fmt: skip
     got = text_quality(scorer, TEXTS)
     assert (got.n_tokens, got.n_characters, got.n_bytes) == (
@@ -340,7 +340,7 @@ def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pyte
     monkeypatch.setattr(memorisation, "N_TOKENS", 5)
     loaded = load_pretrained(str(little.run))
     alone = [
-        generate(loaded.model, loaded.tokenizer, text[:40], 5, Sampling(temperature=1, seed=seed))
+        generate(loaded.model, loaded.tokenizer, text[:40], 5, Sampling(temperature=1, seed=seed), at_start=True)
         for seed, text in enumerate([TEXTS[0], TEXTS[0], TEXTS[1]])
     ]
     assert continuations(open_model(str(little.run), device=CPU), [TEXTS[0], TEXTS[0], TEXTS[1]]) == alone

@@ -62,7 +62,7 @@ def test_llama_cpp_is_our_equal(little: Little, tmp_path: Path, architecture: st
     if architecture == "qwen3":  # 88 wide is no multiple of 32
         assert types["blk.1.ffn_down.weight"] == ("F16" if kind == "q8_0" else kind.upper())
     assert read.fields["tokenizer.ggml.add_space_prefix"].contents() is False
-    assert [read.fields[f"tokenizer.ggml.{name}_token_id"].contents() for name in ("bos", "eos")] == [1, 2]
+    assert [read.fields[f"tokenizer.ggml.{name}_token_id"].contents() for name in ("bos", "eos")] == [2, 2]
 
 
 def test_a_file_that_computes_otherwise_never_gets_its_name(

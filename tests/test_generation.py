@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from mamegpt import one_token
-from mamegpt.batched import continue_ids
+from mamegpt.batched import continue_ids, generate_many
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import (
     Continuation,
@@ -37,12 +37,14 @@ from mamegpt.generation import (
     keep_top_p,
     penalise_repetition,
     probabilities,
+    prompt_ids,
     stream,
     stream_ids,
     stream_tokens,
 )
 from mamegpt.models import ARCHITECTURES, LanguageModel
 from mamegpt.one_token import STEPS, Head, OneToken, has_step
+from mamegpt.shards import open_shards
 from mamegpt.tokenizer import Tokenizer
 
 CONTEXT = 24
@@ -582,6 +584,24 @@ def test_an_empty_prompt_starts_a_document(model: LanguageModel, little: Little)
     assert generate(model, little.tokenizer, "", 8) == little.tokenizer.decode(expected)
 
 
+def test_a_beginning_is_read_as_in_training(model: LanguageModel, little: Little) -> None:
+    """What stands before each text in the stream that training and evaluation read stands before a prompt."""
+    tokenizer = little.tokenizer
+    splits = open_shards(little.run / "tokens", tokenizer)[1]
+    tokens = splits["train"].tokens.tolist()
+    stream = [tokenizer.start_id, *tokens]
+    begins = [0, *(i + 1 for i, token in enumerate(tokens[:-1]) if token == splits["train"].eos_id)]
+    assert len(begins) > 50
+    for begin, end in itertools.pairwise(begins):
+        text = tokenizer.decode(tokens[begin:end])
+        assert prompt_ids(tokenizer, text, at_start=True) == stream[begin:end]
+    assert prompt_ids(tokenizer, "", at_start=True) == prompt_ids(tokenizer, "") == [tokenizer.start_id]
+    assert prompt_ids(tokenizer, "豆の") == tokenizer.encode("豆の")
+    expected = tokenizer.decode(list(stream_ids(model, [2, *tokenizer.encode("豆の")], 8, eos_id=2)))
+    assert generate(model, tokenizer, "豆の", 8, at_start=True) == expected != generate(model, tokenizer, "豆の", 8)
+    assert list(generate_many(model, tokenizer, ["豆の"], 8, at_start=True)) == [expected]
+
+
 def test_an_empty_prompt_needs_an_end_of_text_token(model: LanguageModel, little: Little) -> None:
     class Endless(Tokenizer):
         eos_id = None  # type: ignore[assignment]
@@ -589,6 +609,8 @@ def test_an_empty_prompt_needs_an_end_of_text_token(model: LanguageModel, little
     endless = Endless(little.spm.read_bytes(), little.spm)
     with pytest.raises(ConfigError, match=r"--prompt is empty.*no end-of-text"):
         generate(model, endless, "", 8)
+    with pytest.raises(ConfigError, match=r"--at-start True needs an end-of-text"):
+        generate(model, endless, "豆", 8, at_start=True)
     assert generate(model, endless, "豆", 8)
 
 

@@ -103,7 +103,7 @@ def test_runs_checkpoints_and_exported_folders_are_found(models: Path, little: L
     for name in found:
         assert entries([name])[0].name == name
         loaded = load_pretrained(name)
-        assert generate(loaded.model, loaded.tokenizer, PROMPT, 5) == expected(little, 5)
+        assert generate(loaded.model, loaded.tokenizer, PROMPT, 5, at_start=True) == expected(little, 5)
 
 
 def test_by_default_models_are_looked_for_in_runs_and_demo(
@@ -125,7 +125,7 @@ def test_by_default_models_are_looked_for_in_runs_and_demo(
 
 def expected(little: Little, n: int, sampling: Sampling | None = None) -> str:
     run = load_pretrained(str(little.run))
-    return generate(run.model, run.tokenizer, PROMPT, n, sampling)
+    return generate(run.model, run.tokenizer, PROMPT, n, sampling, at_start=True)
 
 
 # ---------------------------------------------------------------- what it answers
@@ -157,7 +157,7 @@ def test_several_texts_are_those_of_their_seeds(client: openai.OpenAI, little: L
     ).choices
     run = load_pretrained(str(little.run))
     assert [choice.text for choice in texts] == [
-        generate(run.model, run.tokenizer, prompt, 9, Sampling(temperature=1, seed=seed))
+        generate(run.model, run.tokenizer, prompt, 9, Sampling(temperature=1, seed=seed), at_start=True)
         for prompt, seed in ((PROMPT, 5), (PROMPT, 6), ("豆", 7), ("豆", 8))
     ]
     same = client.completions.create(model="", prompt=[PROMPT] * 3, n=2, max_tokens=9, temperature=1, seed=5).choices
@@ -178,7 +178,9 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
     else:
         found = [ask(port, body)[1]["choices"][0]["logprobs"]]
     run = load_pretrained(str(little.run))
-    steps = stream_tokens(run.model, run.tokenizer, PROMPT, 12, Sampling(temperature=2, seed=1), n_alternatives=3)
+    steps = stream_tokens(
+        run.model, run.tokenizer, PROMPT, 12, Sampling(temperature=2, seed=1), at_start=True, n_alternatives=3
+    )
     tokens = [step for step in steps if step.id is not None]
     assert [offset for part in found for offset in part["text_offset"]] == [token.offset for token in tokens]
     assert [logprob for part in found for logprob in part["token_logprobs"]] == [token.logprob for token in tokens]

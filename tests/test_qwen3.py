@@ -467,7 +467,7 @@ def test_a_native_folder_holds_no_code_and_no_pickle(native: Path) -> None:
     ]  # fmt: skip
     config = json.loads((native / "config.json").read_text(encoding="utf-8"))
     assert "auto_map" not in config
-    added = {"dtype": "float32", "use_cache": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    added = {"dtype": "float32", "use_cache": True, "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 3}
     assert config.items() >= added.items()
     assert config["tie_word_embeddings"] is False and config["head_dim"] == 10
     card = (native / "README.md").read_text(encoding="utf-8")

@@ -127,7 +127,9 @@ def test_samples_are_what_generate_writes_after_unseen_openings(little: Little) 
     heard: list[Path] = []
     (sample,) = samples(run, run.openings[:1], heard.append)
     loaded = load_pretrained(str(little.run))
-    assert sample.texts == [generate(loaded.model, loaded.tokenizer, run.openings[0], SAMPLE_TOKENS, SAMPLING)]
+    assert sample.texts == [
+        generate(loaded.model, loaded.tokenizer, run.openings[0], SAMPLE_TOKENS, SAMPLING, at_start=True)
+    ]
     assert sample.n_parameters == sum(p.numel() for p in loaded.model.parameters())
     assert (sample.step, heard) == (12, [little.run / "checkpoints" / "step-00000012"])
 

@@ -70,7 +70,7 @@ def test_names_of_pieces_are_text(ours: Tokenizer, auto: PreTrainedTokenizerFast
 
 def test_what_the_loaded_tokenizer_knows(ours: Tokenizer, auto: PreTrainedTokenizerFast) -> None:
     assert len(auto) == ours.vocab_size
-    assert (auto.bos_token_id, auto.eos_token_id, auto.pad_token_id, auto.unk_token_id) == (1, 2, 3, 0)
+    assert (auto.bos_token_id, auto.eos_token_id, auto.pad_token_id, auto.unk_token_id) == (2, 2, 3, 0)
     assert auto.model_max_length == 256
     batch = auto(["豆の木", "豆"], padding=True)
     assert set(batch) == {"input_ids", "attention_mask"}

@@ -121,7 +121,7 @@ def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfi
                 splits["val"].tokens,
                 TokenLengths(tokenizer),
                 context_length=config.context_length,
-                eos_id=tokenizer.eos_id,
+                start_id=tokenizer.start_id,
                 world=World(0, 1, torch.device("cpu")),
                 max_tokens=max_tokens,
             )

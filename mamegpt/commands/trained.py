@@ -70,6 +70,7 @@ def generate(
     prompts: Path | None = None,
     max_new_tokens: int = 100,
     samples: int = 1,
+    at_start: bool | None = None,
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008  (frozen)
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -84,6 +85,8 @@ def generate(
         prompts: Instead, a file with a prompt a line, all gone on with together; prints JSON, a line a text.
         max_new_tokens: Longest continuation, in tokens.
         samples: Continuations to write; all but greedy ones differ.
+        at_start: Read each prompt as the beginning of a text, after the end-of-text token as in training; False: as
+            the middle of one (default: True if the model was trained with such beginnings).
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         device: Where to compute.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
@@ -105,19 +108,17 @@ def generate(
     ])  # fmt: skip
     lines = [] if prompts is None else [line for line in read_prompts(prompts) for _ in range(samples)]
     loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
+    how: dict[str, bool] = {
+        "at_start": loaded.has_start if at_start is None else at_start, "use_cache": loaded.use_cache
+    }  # fmt: skip
     if prompt is None:
-        texts = generate_many(
-            loaded.model, loaded.tokenizer, lines, max_new_tokens, sampling, use_cache=loaded.use_cache
-        )
+        texts = generate_many(loaded.model, loaded.tokenizer, lines, max_new_tokens, sampling, **how)
         for line, text in zip(lines, texts, strict=True):
             say(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
         return
     for i in range(samples):
         chosen = sampling.of_text(i)
-        write_stream(
-            prompt,
-            stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, use_cache=loaded.use_cache),
-        )
+        write_stream(prompt, stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, **how))
         if i + 1 < samples:
             say("---")
 

@@ -65,7 +65,7 @@ class Writer(Scorer, Protocol):
     """Ours, if the model is."""
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
-        """At most ``n_tokens`` after each prompt, as the model would have them: temperature 1, prompt i with seed i."""
+        """At most ``n_tokens`` after each prompt, the beginning of a text: temperature 1, prompt i with seed i."""
 
 
 def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
@@ -127,9 +127,9 @@ class _Own:
         self.origin = loaded.origin
         self.tokenizer: Tokenizer | None = loaded.tokenizer
         self.context_length, self.vocab_size = loaded.model.context_length, loaded.tokenizer.vocab_size
-        self.start_id = self.end_id = loaded.tokenizer.eos_id
+        self.start_id, self.end_id = loaded.tokenizer.start_id, loaded.tokenizer.eos_id
         self.encode = loaded.tokenizer.encode_batch
-        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._model, self._tokenizer, self._has_start = loaded.model, loaded.tokenizer, loaded.has_start
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
         """As `Scorer.nats`."""
@@ -137,7 +137,8 @@ class _Own:
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
         """As `Writer.write`."""
-        return list(generate_many(self._model, self._tokenizer, prompts, n_tokens, Sampling(temperature=1, seed=0)))
+        sampling = Sampling(temperature=1, seed=0)
+        return list(generate_many(self._model, self._tokenizer, prompts, n_tokens, sampling, at_start=self._has_start))
 
 
 class _Foreign:

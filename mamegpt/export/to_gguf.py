@@ -128,8 +128,8 @@ def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
     file.add_token_scores([piece.score for piece in pieces])
     file.add_token_types([_PIECE_TYPES[piece.kind] for piece in pieces])
     file.add_unk_token_id(tokenizer.unk_id)
-    if tokenizer.bos_id is not None:
-        file.add_bos_token_id(tokenizer.bos_id)
+    if tokenizer.start_id is not None:
+        file.add_bos_token_id(tokenizer.start_id)
     if tokenizer.eos_id is not None:
         file.add_eos_token_id(tokenizer.eos_id)
     if tokenizer.pad_id is not None:

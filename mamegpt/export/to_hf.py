@@ -83,9 +83,9 @@ def _config(sizes: ModelConfig, tokenizer: Tokenizer, layout: Layout, fast: bool
     }
 
 
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
-    return {name: token for name, token in ids.items() if token is not None}
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """The ids under transformers' names, null where the tokenizer has none: GPT-2's own defaults are other ids."""
+    return {"bos_token_id": tokenizer.start_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, spm_vocab: Path | None) -> None:

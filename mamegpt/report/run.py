@@ -145,7 +145,10 @@ def samples(run: Run, prompts: Sequence[str], on_checkpoint: Callable[[Path], No
     for path in chosen:
         on_checkpoint(path)
         loaded = load_pretrained(str(path))
-        texts = [generate(loaded.model, loaded.tokenizer, prompt, SAMPLE_TOKENS, SAMPLING) for prompt in prompts]
+        texts = [
+            generate(loaded.model, loaded.tokenizer, prompt, SAMPLE_TOKENS, SAMPLING, at_start=loaded.has_start)
+            for prompt in prompts
+        ]
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         found.append(Sample(run.name, int(path.name.removeprefix("step-")), n_parameters, texts))
     return found

@@ -234,6 +234,16 @@ class Tokenizer:
         return _id_or_none(self._processor.eos_id())
 
     @property
+    def start_id(self) -> int | None:
+        """The id that a model reads before the beginning of a text: ``</s>``, which ended the text before.
+
+        This is the one definition of the start of a text. Training puts ``</s>`` after each text (`encode_joined`), so
+        each text follows one, as in GPT-2; ``<s>`` is never trained. Evaluation, generation and exports ask here.
+        None if the model has no ``</s>``.
+        """
+        return self.eos_id
+
+    @property
     def pad_id(self) -> int | None:
         """The id of ``<pad>``; None if the model has none."""
         return _id_or_none(self._processor.pad_id())
