@@ -36,11 +36,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.without_bf16 import add_option, imitate, is_imitated, results_file
 from mamegpt.config import ModelConfig
 from mamegpt.export.to_gguf import GgufType, write_gguf
 from mamegpt.export.to_hf import write_hf
 from mamegpt.generation import stream_ids
 from mamegpt.layouts import LAYOUTS
+from mamegpt.machine import has_bf16
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.tokenizer import Tokenizer, train_tokenizer
 
@@ -221,8 +223,12 @@ def main() -> None:
     parser.add_argument("--architecture", nargs="+", choices=list(ARCHITECTURES), default=list(ARCHITECTURES))
     parser.add_argument("--rounds", type=int, default=9, help="how often the contestants take turns")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and llama.cpp; mamegpt uses one in any case")
-    parser.add_argument("--out", type=Path, default=RESULTS / "generation.json")
+    parser.add_argument("--out", type=Path, help="JSON file to write (default: generation.json)")
+    add_option(parser)
     args = parser.parse_args()
+    imitate(args)
+    bf16 = has_bf16(torch.device("cpu")) and not is_imitated()
+    out: Path = args.out or results_file(RESULTS / "generation.json", bf16)
     torch.set_num_threads(args.threads)
     found = {}
     for architecture in args.architecture:
@@ -232,11 +238,13 @@ def main() -> None:
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
+        "bf16": bf16,
+        "imitates_avx2": is_imitated(),
     }
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     report = {"machine": machine, "versions": versions, "threads": args.threads, "rounds": args.rounds} | found
-    args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 2. mamegpt trains whole schedules of different lengths with its own batch size, each from the beginning, shortest first,
    until one ends at the level or below. A number of steps thus always includes its own cool-down, and nothing is
    interpolated.
+   (On a processor without bfloat16 the level is the same: the stored curve is used, or trained in float32.)
 3. Both are timed in alternation, as in `bench_train`. The time of a curve is its steps times the median step; what
    comes before the first step (imports, compilation) is given besides. Validation is not counted, for either.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import random
 import statistics
@@ -31,7 +33,7 @@ from typing import Any
 from benchmarks import bench_train as bench
 from benchmarks.chart import curve_chart
 from benchmarks.task import Task
-from mamegpt.config import TrainConfig
+from mamegpt.config import Precision, TrainConfig
 from mamegpt.files import write_json
 
 CURVE = "reference_curve.json"
@@ -42,8 +44,8 @@ Steps = Iterator[tuple[Any, float]]
 """The model and the loss, nats per token, after each step."""
 
 
-def same_but_faster(task: Task) -> Steps:
-    """`reference.train` with another forward pass: bf16 products, logits in chunks, faster dropout masks."""
+def same_but_faster(task: Task, precision: Precision) -> Steps:
+    """`reference.train` with another forward pass: bf16 products if there are any, logits in chunks, faster dropout."""
     import torch
 
     from benchmarks import reference
@@ -52,7 +54,7 @@ def same_but_faster(task: Task) -> Steps:
     torch.manual_seed(task.seed)
     model: Any = reference.GPT(task).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=reference.LR)
-    summed_loss = SummedLoss(model, "bf16")
+    summed_loss = SummedLoss(model, precision)
     for x, y in task.batches():
         optimizer.zero_grad()
         total = 0.0
@@ -113,7 +115,11 @@ def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dic
     curves: dict[str, list[dict[str, Any]]] = {"plain": [], "points": []}
     ways = {
         "plain": (reference.train, args.plain_steps, args.val_tokens),
-        "points": (same_but_faster, args.reference_steps, 0),
+        "points": (
+            functools.partial(same_but_faster, precision="bf16" if args.has_bf16 else "fp32"),
+            args.reference_steps,
+            0,
+        ),
     }
     for name, (train, n_steps, last_val_tokens) in ways.items():
         for curves[name] in curve(task, train(task), n_steps, args.every, args.val_tokens, last_val_tokens):
@@ -173,7 +179,7 @@ def draw(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = bench.options(__doc__, bench.RESULTS / "quality.json")
+    parser = bench.options(__doc__, "quality.json")
     parser.add_argument("--reference-steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=100, help="steps between validations of the reference")
     parser.add_argument("--val-tokens", type=int, default=65536, help="tokens of those validations, but the last")
@@ -183,7 +189,7 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, nargs="+", default=SCHEDULES, help="lengths in steps")
     parser.add_argument("--all-schedules", action="store_true", help="do not stop at the first that is good enough")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each schedule")
-    args = parser.parse_args()
+    args = bench.parsed(parser, "quality.json")
     task = bench.task_of(args)
 
     curves = stored_reference(task, args)
@@ -216,7 +222,7 @@ def main() -> None:
             "speed_up_with_start_up": (found["reference_s"] + a.start_up_s)
             / (found["steps"] * step_s[b.name] + b.start_up_s),
         }
-    machine = {"processor": bench.processor(), "threads": args.threads, "elsewhere": result.elsewhere}
+    machine = {**bench.machine(bench.limits()), "threads": args.threads, "elsewhere": result.elsewhere}
     sizes = {**dataclasses.asdict(task), "text": Path(task.text).name}
     made_with = {"task": sizes, "machine": machine, "versions": bench.versions()}
     record = {**made_with, **found, "reference": points, "plain": curves["plain"], "runs": runs}

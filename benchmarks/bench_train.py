@@ -2,6 +2,9 @@
 
     make bench                                                    # all of it; about half an hour
     python -m benchmarks.bench_train [--only NAME ...] [--rounds 5] [--steps 3] [--data FOLDER] [--out FILE]
+    python -m benchmarks.bench_train --without-bf16               # as on a processor without bfloat16 instructions
+
+On such a processor the contestants that compute in bf16 do not take part, and results have a file of their own.
 
 **Alternating pairs.** A machine that other people use changes its speed by the minute, so no contestant is timed
 alone: it is started beside the reference (the seed's recipe, see `reference`), both warm up (compile), and then they
@@ -15,7 +18,7 @@ favoured by the way its loop is called. (POSIX only.) The peak memory is what th
 How many cores other programs use is measured during each turn; a round with more than a tenth of a core is run again,
 up to three times as many in all, and the least disturbed rounds count. Trust results where that number is near zero.
 
-Results go to ``benchmarks/results/train.json``, and a chart beside it.
+Results go to ``benchmarks/results/train.json`` (``train-no-bf16.json``), and a chart beside it.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ import psutil
 
 from benchmarks.chart import bar_chart
 from benchmarks.task import DATA, ROOT, Task, load
+from benchmarks.without_bf16 import add_option, imitate, is_imitated, results_file
 
 RESULTS = Path(__file__).parent / "results"
 REFERENCE = "original recipe"
@@ -244,11 +248,11 @@ def run(task: Task, projects: dict[str, str], args: argparse.Namespace) -> dict[
     best = {name: max(peak[name] for peak in peaks) for name in peaks[0]} if peaks else limits()
     for values in rows.values():
         reached = task.flops_per_token * values["tokens_per_s"]["median"] / 1e9
-        values["gflops"], values["share_of_bf16_peak"] = reached, reached / best["bf16_gflops"]
+        values["gflops"], values["share_of_peak"] = reached, reached / (best["bf16_gflops"] or best["fp32_gflops"])
     return {
         "task": {**asdict(task), "text": Path(task.text).name, "flops_per_token": task.flops_per_token},
         "rounds": args.rounds, "steps_per_round": args.steps, "threads": args.threads,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "machine": machine(best),
         "versions": versions(), "limits": best, "limits_all": peaks, "contestants": rows, "finals": finals,
         "failed": failed,
     }  # fmt: skip
@@ -316,6 +320,14 @@ def report(name: str, values: dict[str, Any]) -> None:
     )
 
 
+def machine(limits: dict[str, float]) -> dict[str, Any]:
+    """What a result says of its machine."""
+    return {
+        "processor": processor(), "cores": os.cpu_count(), "bf16": limits["bf16_gflops"] > 0,
+        "imitates_avx2": is_imitated(),
+    }  # fmt: skip
+
+
 def processor() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError):
@@ -342,11 +354,12 @@ def draw(results: dict[str, Any]) -> str:
     return bar_chart([(name, s, f"×{s:.1f}   {rate:,.0f} tokens/s") for name, s, rate in medians], highlight="mamegpt")
 
 
-def options(description: str | None, out: Path) -> argparse.ArgumentParser:
+def options(description: str | None, name: str) -> argparse.ArgumentParser:
     """What this benchmark and `bench_time_to_quality` have in common."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA if DATA.is_dir() else None, help="file or folder of text")
-    parser.add_argument("--out", type=Path, default=out, help="JSON file to write; the chart goes beside it")
+    parser.add_argument("--out", type=Path, help=f"JSON file to write, the chart goes beside it (default: {name})")
+    add_option(parser)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each in a race")
     parser.add_argument("--steps", type=int, default=3, help="steps in a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -357,18 +370,29 @@ def options(description: str | None, out: Path) -> argparse.ArgumentParser:
     return parser
 
 
+def parsed(parser: argparse.ArgumentParser, name: str) -> argparse.Namespace:
+    """Read the command line; if no ``out`` is given, the file of machines that have, or lack, bfloat16 as this one."""
+    args = parser.parse_args()
+    imitate(args)
+    args.has_bf16 = limits()["bf16_gflops"] > 0
+    args.out = args.out or results_file(RESULTS / name, args.has_bf16)
+    return args
+
+
 def task_of(args: argparse.Namespace) -> Task:
     """The task that the options ask for."""
     return load(args.data, args.vocab_size, **{n: getattr(args, n) for n in SIZES if getattr(args, n)})
 
 
 def main() -> None:
-    parser = options(__doc__, RESULTS / "train.json")
+    parser = options(__doc__, "train.json")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants or projects to time (default: all)")
     parser.add_argument("--list", action="store_true", help="show the contestants and stop")
     parser.add_argument("--no-finals", action="store_true", help="do not race mamegpt against the peers directly")
-    args = parser.parse_args()
+    args = parsed(parser, "train.json")
     projects = contestants()
+    if not args.has_bf16:
+        projects = {name: project for name, project in projects.items() if "bf16" not in name}
     if args.list:
         print("\n".join(projects))
         return

@@ -1,6 +1,8 @@
 """What the machine can do at most: matrix products in fp32 and bf16, and copying memory. Prints JSON.
 
-python -m benchmarks.limits [--seconds 1]
+    python -m benchmarks.limits [--seconds 1]
+
+A processor without bfloat16 instructions has 0 GFLOP/s of bf16: it emulates them, and nobody should compute so.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ import time
 from collections.abc import Callable
 
 import torch
+
+from benchmarks.without_bf16 import is_imitated
+from mamegpt.machine import has_bf16
 
 SIZE = 2048
 COPY_BYTES = 256 << 20
@@ -29,8 +34,11 @@ def best_seconds(work: Callable[[], object], seconds: float) -> float:
 
 def limits(seconds: float = 1.0) -> dict[str, float]:
     """GFLOP/s of square matrix products, and GB/s of a copy, ``seconds`` for each measurement."""
-    found = {}
+    found: dict[str, float] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        if dtype == torch.bfloat16 and (is_imitated() or not has_bf16(torch.device("cpu"))):
+            found[f"{name}_gflops"] = 0.0
+            continue
         a, b = (torch.randn(SIZE, SIZE).to(dtype) for _ in range(2))
         out = torch.empty(SIZE, SIZE, dtype=dtype)
         found[f"{name}_gflops"] = 2 * SIZE**3 / best_seconds(lambda: torch.mm(a, b, out=out), seconds) / 1e9  # noqa: B023

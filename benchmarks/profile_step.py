@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.contestants import mamegpt_config
 from benchmarks.limits import limits
 from benchmarks.task import DATA, Task, load
+from mamegpt.config import Precision
 from mamegpt.loss import chunk_tokens
 from mamegpt.models import build_model
 from mamegpt.optim import build_optimizer
@@ -49,10 +50,10 @@ def kind(name: str) -> str:
     return next((group for group, starts in KINDS.items() if name.startswith(starts)), "other")
 
 
-def products(task: Task, rounds: int = 5) -> float:
+def products(task: Task, dtype: torch.dtype, rounds: int = 5) -> float:
     """Seconds of one step's matrix products, forward and backward, back to back: a lower bound that holds here."""
     width, ffn, tokens = task.emb_dim, -(-8 * task.emb_dim // 24) * 8, task.tokens_per_step
-    rows = chunk_tokens(task.vocab_size, torch.bfloat16)
+    rows = chunk_tokens(task.vocab_size, dtype)
     # (rows, inner, columns, how often): a linear layer's three products have the same numbers in another order.
     shapes = [
         (4096, width, width, 4 * task.n_layers * tokens // 4096),
@@ -61,7 +62,7 @@ def products(task: Task, rounds: int = 5) -> float:
     ]
     total = 0.0
     for m, k, n, times in shapes:
-        x, w, y = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((m, k), (k, n), (m, n)))
+        x, w, y = (torch.randn(shape, dtype=dtype) for shape in ((m, k), (k, n), (m, n)))
         best = min(_seconds(x, w, y) for _ in range(rounds))
         print(f"  {m:>5} x {k:>4} x {n:>6}: {3 * 2 * m * k * n / best / 1e9:>6.0f} GFLOP/s, {times} times a step")
         total += best * times
@@ -83,10 +84,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     task = dataclasses.replace(load(args.data, 16_000), n_heads=2)
-    config = mamegpt_config(task, Path("unused"))
+    most = limits()
+    precision: Precision = "bf16" if most["bf16_gflops"] else "fp32"
+    config = mamegpt_config(task, Path("unused"), precision=precision)
     model = build_model(config.architecture, config.model(task.vocab_size))
     optimizer = build_optimizer(model, config)
-    summed_loss = SummedLoss(model, "bf16", compiled=args.compiled)
+    summed_loss = SummedLoss(model, precision, compiled=args.compiled)
     windows = micro_batch(config, task.batch_size, torch.device("cpu"))
     batches = task.batches()
 
@@ -111,14 +114,14 @@ def main() -> None:
         times[kind(event.key)] += event.self_cpu_time_total
     total = sum(times.values())
     reached = task.flops_per_token * task.tokens_per_step / step_s / 1e9
-    peak = limits()["bf16_gflops"]
-    print(f"a step of {task.tokens_per_step:,} tokens takes {step_s:.3f} s: {reached:.0f} of {peak:.0f} GFLOP/s (bf16)")
+    peak = most[f"{precision}_gflops"]
+    print(f"{task.tokens_per_step:,} tokens take {step_s:.3f} s: {reached:.0f} of {peak:.0f} GFLOP/s, {precision}")
     for name, microseconds in times.most_common():
         print(f"  {name:<24} {microseconds / total:>6.1%}")
     for event in sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)[:14]:
         print(f"    {event.key[:48]:<50} {event.self_cpu_time_total / total:>6.1%} {event.count:>7}")
     print("matrix products alone:")
-    alone = products(task)
+    alone = products(task, torch.bfloat16 if precision == "bf16" else torch.float32)
     print(f"  {alone:.3f} s a step, {alone / step_s:.0%} of it")
 
 
