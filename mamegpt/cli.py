@@ -20,7 +20,7 @@ from mamegpt import __version__
 from mamegpt.commands import COMMANDS, PARSING
 from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
-from mamegpt.console import INTERRUPTED, say
+from mamegpt.console import INTERRUPTED, output_may_fail, output_must_succeed, say
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.given import typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
@@ -70,23 +70,26 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with output_may_fail():
+        sys.exit(_code(command, sys.argv[1:] if arguments is None else arguments))
+
+
+def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str]) -> int:
+    """Make the call that a command line asks for; returns its exit code, after the line that says why if it failed."""
     try:
         with _SWITCHES:
             code = _call(command, arguments)()
     except MamegptError as error:
-        _fail(str(error))
+        return _failed(str(error))
     except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader of our output has seen enough
-            with contextlib.suppress(io.UnsupportedOperation):  # if it is a file: what is left to flush goes nowhere
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+        if error.errno == errno.EPIPE:  # the reader of what `deliver` prints has seen enough
+            return 0
         place = error.filename or "what was to be written here"
-        _fail(f"{place}: {first_line(error)}; check the space and permissions there, or choose another place")
+        return _failed(f"{place}: {first_line(error)}; check the space and permissions there, or choose another place")
     except KeyboardInterrupt:
         say("", "stopped; nothing that was complete is lost")
-        sys.exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
 
 
 def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Sequence[str]) -> Callable[[], Any]:
@@ -101,6 +104,7 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
     is_told = is_japanese() and (isinstance(command, dict) or told is not command)
     try:
         with (
+            output_must_succeed(),
             in_japanese() if asks_help and is_told else contextlib.nullcontext(),
             contextlib.redirect_stderr(io.StringIO()),
         ):
@@ -166,6 +170,6 @@ def _description() -> str:
     return f"{translated((mamegpt.__doc__ or '').strip())}\n\n{translated(WAY)}"
 
 
-def _fail(message: str) -> None:
+def _failed(message: str) -> int:
     print("エラー:" if is_japanese() else "error:", translated(" ".join(message.splitlines())), file=sys.stderr)
-    sys.exit(2)
+    return 2

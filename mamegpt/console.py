@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from typing import Any, Protocol, TypeVar
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
 
+from mamegpt.errors import first_line
 from mamegpt.messages import translated
 
 __all__ = [
-    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "duration", "headings", "is_terminal",
-    "n_cells", "pad", "say", "sparkline", "table", "write_stream",
+    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "deliver", "duration", "headings",
+    "is_terminal", "n_cells", "output_may_fail", "output_must_succeed", "pad", "say", "sparkline", "table",
+    "write_stream",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -24,9 +29,85 @@ INTERRUPTED = 130
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def say(*lines: str) -> None:
-    """Print lines to standard output at once, terminal or not, in the user's language."""
-    print(*map(translated, lines), sep="\n", flush=True)
+class _Forgiving:
+    """A stream in which a failed write raises nothing: the first one is reported on standard error."""
+
+    def __init__(self, stream: IO[str] | None, name: str) -> None:
+        self.stream = stream or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (a closed one is None)
+        self.name = name
+        self.has_failed = False
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            self._report(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        if not self.has_failed:
+            self.has_failed = True
+            say(f"warning: {self.name} cannot be written ({first_line(error)}); continuing without it", file=sys.stderr)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def output_may_fail() -> Iterator[None]:
+    """Let a full disk, a closed pipe or a terminal that is gone stop nothing that runs in the block.
+
+    Inside, writing to standard output or error never raises, `deliver` excepted. Each write is tried, so a disk with
+    space again gets the rest.
+    """
+    out, err = _Forgiving(sys.stdout, "standard output"), _Forgiving(sys.stderr, "standard error")
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            for stream in (out.stream, err.stream):
+                try:
+                    stream.flush()
+                except OSError:  # Python would fail at its end, over what is left to write
+                    with suppress(io.UnsupportedOperation):
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say(*lines: str, file: IO[str] | None = None) -> None:
+    """Print lines to standard output (or ``file``) at once, terminal or not, in the user's language."""
+    print(*map(translated, lines), sep="\n", flush=True, file=file)
+
+
+def deliver(text: str, end: str = "\n") -> None:
+    """Print what a command was called for to standard output, as it is.
+
+    Raises `OSError` if it cannot be written, also inside `output_may_fail`.
+    """
+    with output_must_succeed():
+        print(text, end=end, flush=True)
+
+
+@contextmanager
+def output_must_succeed() -> Iterator[None]:
+    """Let a failed write to standard output raise `OSError` in the block, also inside `output_may_fail`."""
+    with redirect_stdout(_strict(sys.stdout)) as out:
+        try:
+            yield
+        finally:
+            out.flush()
+
+
+def _strict(stream: Any) -> Any:
+    """The stream in which a failed write raises."""
+    while isinstance(stream, _Forgiving):
+        stream = stream.stream
+    return stream
 
 
 def is_terminal() -> bool:
@@ -92,11 +173,11 @@ def duration(seconds: float) -> str:
 
 
 def write_stream(prompt: str, pieces: Iterable[str]) -> None:
-    """Print a prompt and its continuation as it is made."""
-    print(prompt, end="", flush=True)
+    """Print a prompt and its continuation as it is made. Raises `OSError` if they cannot be written."""
+    deliver(prompt, end="")
     for piece in pieces:
-        print(piece, end="", flush=True)
-    print(flush=True)
+        deliver(piece, end="")
+    deliver("")
 
 
 class Answer(Protocol):
@@ -107,15 +188,16 @@ class Answer(Protocol):
 
 
 @contextmanager
-def answering(as_json: bool) -> Iterator[Answer]:
+def answering(as_json: bool, is_product: bool = False) -> Iterator[Answer]:
     """Yield a function that prints the lines it is given; with ``as_json``, the facts as one line of JSON instead.
 
     With ``as_json`` whatever else is said meanwhile goes to standard error, so that standard output is JSON only.
+    ``is_product`` is for commands that make nothing else: the function raises `OSError` if it cannot write.
     """
+    out = _strict(sys.stdout) if is_product else sys.stdout
     if not as_json:
-        yield lambda facts, *lines: say(*lines)
+        yield lambda facts, *lines: say(*lines, file=out)
         return
-    out = sys.stdout
     with redirect_stdout(sys.stderr):
         yield lambda facts, *lines: print(json.dumps(facts, ensure_ascii=False, default=str), file=out, flush=True)
 

@@ -31,7 +31,7 @@ from torch import nn
 from mamegpt import checkpoint, distributed
 from mamegpt.checkpoint import Saver, State
 from mamegpt.config import TrainConfig
-from mamegpt.console import say
+from mamegpt.console import output_may_fail, say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
@@ -80,7 +80,7 @@ def train(
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
 
     With ``intact``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun`` starts
-    again after a process died goes on by itself. Ctrl-C (or SIGTERM) finishes the step, saves and returns with
+    again after a process died goes on by itself. Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves and returns with
     ``interrupted`` set. ``watchers`` hear of its progress, in the main process.
 
     Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
@@ -90,10 +90,11 @@ def train(
     or `OSError` for a checkpoint that cannot be written, and `KeyboardInterrupt` if Ctrl-C and a way back coincide.
     """
     resume = resume or (distributed.started_again() and is_of_this_job(Path(config.out)))
-    while True:
-        with contextlib.suppress(RolledBack):
-            return _train(config, resume, intact, watchers)
-        resume = True  # for the checkpoint now says what to pass over
+    with output_may_fail():
+        while True:
+            with contextlib.suppress(RolledBack):
+                return _train(config, resume, intact, watchers)
+            resume = True  # for the checkpoint now says what to pass over
 
 
 def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[Watcher]) -> TrainResult:
@@ -296,20 +297,33 @@ class _Stop:
     asked = False
 
 
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The signal of a terminal that is closed; Windows has none."""
+
+
 @contextlib.contextmanager
 def _stop_on_signal() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request; the second one acts as ever."""
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request to stop; the second one acts as without this.
+
+    Of SIGHUP, shells send two for one terminal that is closed: no number of them acts otherwise. Where it is ignored
+    (``nohup``), it stays so.
+    """
     stop = _Stop()
     before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if number != HANGUP:
+            signal.signal(number, before[number])
+        if stop.asked:
+            return
         stop.asked = True
         # It may come in the middle of another line, whose end a thread waits for.
         threading.Thread(target=lambda: say("", "stopping after this step (once more to stop at once)")).start()
-        signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            before[HANGUP] = signal.getsignal(HANGUP)
     try:
         for number in before:
             signal.signal(number, ask)

@@ -6,6 +6,7 @@ every event. Terminal, loggers and the live report are watchers; the trainer kno
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mamegpt.config import TrainConfig
+from mamegpt.console import say
+from mamegpt.errors import first_line
 from mamegpt.evaluate import Quality
 from mamegpt.models import LanguageModel
 from mamegpt.tokenizer import Tokenizer
@@ -82,12 +85,44 @@ Watcher = Callable[[Started], AbstractContextManager[Listener]]
 
 @contextmanager
 def watching(watchers: Iterable[Watcher], started: Started) -> Iterator[Listener]:
-    """Open all watchers; what is told to the one listener that is yielded, each of them hears in turn."""
+    """Open all watchers; each of them hears every event that the yielded listener is given.
+
+    A watcher that cannot write (`OSError`) is reported and hears no more; the training continues.
+    """
     with ExitStack() as stack:
-        listeners = [stack.enter_context(watcher(started)) for watcher in watchers]
+        listeners = [stack.enter_context(_dispensable(watcher(started))) for watcher in watchers]
 
         def tell(event: Event) -> None:
             for listener in listeners:
                 listener(event)
 
         yield tell
+
+
+@contextmanager
+def _dispensable(opened: AbstractContextManager[Listener]) -> Iterator[Listener]:
+    """A watcher that a failed write ends, and nothing else with it."""
+    listener = opened.__enter__()
+    works = True
+
+    def listen(event: Event) -> None:
+        nonlocal works
+        try:
+            if works:
+                listener(event)
+        except OSError as error:
+            works = False
+            _report(error)
+
+    try:
+        yield listen
+    finally:
+        try:
+            opened.__exit__(*sys.exc_info())
+        except OSError as error:
+            _report(error)
+
+
+def _report(error: OSError) -> None:
+    place = error.filename or "the output of a watcher"
+    say(f"warning: {place} cannot be written ({first_line(error)}); continuing without it")

@@ -217,6 +217,33 @@ def test_a_reader_that_has_seen_enough_is_no_error(little: Little, tmp_path: Pat
         assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_only_a_command_whose_output_is_the_product_fails_with_its_output(
+    mame: Mame, little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = {
+        "generate": ["--model", str(little.run), "--prompt", "豆", "--max-new-tokens", "2"],
+        "generate ": ["--model", str(little.run), "--prompts", str(little.text), "--max-new-tokens", "1"],
+        "doctor": [],
+        "completion": ["bash"],
+        "plan": ["--help"],
+        "extract": ["--dataset", str(little.text), "--keyword", "豆", "--preview", "1"],
+    }
+    files = {
+        "extract": ["--dataset", str(little.text), "--keyword", "豆", "--out", str(tmp_path / "out.txt")],
+        "report": [str(little.run), "--out", str(tmp_path / "report.html")],
+    }
+    (tmp_path / "prompts.txt").write_text("豆\n", encoding="utf-8")
+    products["generate "][3] = str(tmp_path / "prompts.txt")
+    for code, commands in ((2, products), (0, files)):
+        for name, words in commands.items():
+            with monkeypatch.context() as patch, Path("/dev/full").open("w", encoding="utf-8") as full:
+                patch.setattr(sys, "stdout", full)
+                found = mame(name.strip(), *words)
+            assert (found[0], "No space left on device" in found[2]) == (code, True), (name, found)
+    assert (tmp_path / "out.txt").stat().st_size and (tmp_path / "report.html").stat().st_size
+
+
 def test_output_is_utf_8_whatever_the_console_is(little: Little, tmp_path: Path) -> None:
     env = os.environ | {"PYTHONIOENCODING": "cp932"}
     done = run_mamegpt("train", "--resume", "👪", cwd=tmp_path, env=env)

@@ -36,7 +36,8 @@ BUILT = {"reading {}{}: {}", "hits, {}", "wrote {} in {} s, going on after {} fi
 OF_THE_SYSTEM = {
     *map(os.strerror, (
         errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOSPC,
-        errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EROFS, errno.EIO, errno.ECONNREFUSED, errno.ENETUNREACH,
+        errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EROFS, errno.EIO, errno.EPIPE, errno.ECONNREFUSED,
+        errno.ENETUNREACH,
     )),
     "Name or service not known", "Temporary failure in name resolution", "timed out",
 }  # fmt: skip

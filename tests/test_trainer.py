@@ -1,6 +1,8 @@
 """A run writes what it says, equal settings give equal weights, and what cannot work is refused in one line."""
 
+import contextlib
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -11,6 +13,7 @@ import signal
 import statistics
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from filelock import FileLock
 from training_helpers import as_options, final_weights, losses, records, start, tiny
 
 from mamegpt import checkpoint, run_files, trainer
+from mamegpt.cli import main
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
@@ -31,8 +35,10 @@ from mamegpt.optim import OPTIMIZERS, lr_factor
 from mamegpt.shards import WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.step import SummedLoss
+from mamegpt.terminal import json_lines
 from mamegpt.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.trainer import train
+from mamegpt.watch import Event, Listener, Started
 
 
 @pytest.fixture(scope="module")
@@ -562,3 +568,87 @@ def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
         assert stop.asked
         signal.raise_signal(signal.SIGINT)
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.skipif(trainer.HANGUP is None, reason="Windows sends no SIGHUP")
+def test_a_terminal_that_is_closed_is_a_request_however_often_it_is_said() -> None:
+    assert trainer.HANGUP is not None
+    before = signal.getsignal(trainer.HANGUP)
+    with trainer._stop_on_signal() as stop:
+        for _ in range(3):  # a shell and its terminal both send one
+            signal.raise_signal(trainer.HANGUP)
+        assert stop.asked
+    assert signal.getsignal(trainer.HANGUP) is before
+    signal.signal(trainer.HANGUP, signal.SIG_IGN)  # nohup
+    try:
+        with trainer._stop_on_signal() as stop:
+            signal.raise_signal(trainer.HANGUP)
+            assert not stop.asked
+    finally:
+        signal.signal(trainer.HANGUP, before)
+
+
+# Output that cannot be written.
+
+
+class Failing(io.StringIO):
+    """Output that takes some writes and then none."""
+
+    def __init__(self, number: int, n_writes: int, is_terminal: bool) -> None:
+        super().__init__()
+        self.number, self.n_writes, self.is_terminal = number, n_writes, is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def write(self, text: str) -> int:
+        self.n_writes -= 1
+        if self.n_writes < 0:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(text)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+@pytest.mark.parametrize("n_writes", [0, 12])
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
+def test_output_that_cannot_be_written_stops_no_training(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    number: int, n_writes: int, is_terminal: bool,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        patch.setattr(sys, "stdout", Failing(number, n_writes, is_terminal))
+        words = as_options(dataclasses.replace(config, out=str(tmp_path / "run")))
+        with pytest.raises(SystemExit) as end:
+            main(["train", *words])
+    assert end.value.code == 0
+    assert final_weights(tmp_path / "run", 12) == final_weights(Path(config.out), 12)
+    said = f"warning: standard output cannot be written ({os.strerror(number)}); continuing without it\n"
+    assert capsys.readouterr().err == said
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Failing(number, 0, False))
+        patch.setattr(sys, "stdout", Failing(number, 0, False))
+        assert train(dataclasses.replace(config, out=str(tmp_path / "other"))).step == 12
+
+
+def test_a_watcher_that_cannot_write_ends_alone(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[str] = []
+
+    @contextlib.contextmanager
+    def full(started: Started) -> Iterator[Listener]:
+        def listen(event: Event) -> None:
+            heard.append(type(event).__name__)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "page.html")
+
+        yield listen
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.html")
+
+    steps: list[int] = []
+    other = json_lines(lambda facts: steps.append(facts["step"]))
+    result = train(dataclasses.replace(config, out=str(tmp_path / "run")), watchers=(full, other))
+    assert (result.step, len(heard), steps[-1]) == (12, 1, 12)
+    assert final_weights(tmp_path / "run", 12) == final_weights(Path(config.out), 12)
+    printed = capsys.readouterr().out
+    assert all(f"warning: {name} cannot be written (No space left" in printed for name in ("page.html", "last.html"))

@@ -13,6 +13,7 @@ import tyro
 from mamegpt.commands.text import clean, download, extract, tokenizer, tokenizer_report
 from mamegpt.commands.trained import evaluate, export, generate, play, report
 from mamegpt.commands.training import demo, doctor, plan, train
+from mamegpt.console import output_must_succeed
 
 __all__ = ["COMMANDS", "PARSING"]
 
@@ -24,9 +25,10 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positi
         shell: Shell to write for: bash looks in ~/.local/share/bash-completion/completions/mamegpt, zsh for _mamegpt
             in the folders of $fpath, fish in ~/.config/fish/completions/mamegpt.fish.
     """
-    tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="mamegpt", args=["--tyro-write-completion", shell, "-"], config=PARSING
-    )
+    with output_must_succeed():
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="mamegpt", args=["--tyro-write-completion", shell, "-"], config=PARSING
+        )
 
 
 PARSING = (tyro.conf.FlagConversionOff,)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import tyro
 
-from mamegpt.console import answering, busy, counted, say, table
+from mamegpt.console import answering, busy, counted, output_must_succeed, say, table
 from mamegpt.corpus.clean_steps import Normalisation, Step
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.given import Given, refuse_idle
@@ -94,8 +94,9 @@ def extract(
         raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
     refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
     if preview:
-        for line in hits(dataset, split, topic, preview, schema):
-            say(line)
+        with output_must_succeed():
+            for line in hits(dataset, split, topic, preview, schema):
+                say(line)
         return
 
     with answering(json) as answer:
@@ -236,7 +237,7 @@ def tokenizer_report(
     from mamegpt.tokenizer_report import report
     from mamegpt.vocabulary import best_vocab_sizes
 
-    with answering(json) as answer:
+    with answering(json, is_product=True) as answer:
         with busy("measuring"):
             found = report(
                 [model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None

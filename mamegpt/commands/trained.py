@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mamegpt.console import answering, is_terminal, say, write_stream
+from mamegpt.console import answering, deliver, is_terminal, say, write_stream
 from mamegpt.errors import ConfigError
 from mamegpt.given import Given, refuse_idle
 from mamegpt.sampling import Sampling
@@ -53,7 +53,7 @@ def evaluate(
         (not data, ("split",), "without --data"),
         (not train_data, ("train_split",), "without --train-data"),
     ])  # fmt: skip
-    with answering(json) as answer:
+    with answering(json, is_product=out is None) as answer:
         found = evaluate_models(
             model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
             spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
@@ -114,13 +114,13 @@ def generate(
     if prompt is None:
         texts = generate_many(loaded.model, loaded.tokenizer, lines, max_new_tokens, sampling, **how)
         for line, text in zip(lines, texts, strict=True):
-            say(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
+            deliver(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
         return
     for i in range(samples):
         chosen = sampling.of_text(i)
         write_stream(prompt, stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, **how))
         if i + 1 < samples:
-            say("---")
+            deliver("---")
 
 
 def play(

@@ -52,7 +52,7 @@ def doctor(json: bool = False) -> None:
     """
     from mamegpt.machine import facts
 
-    with answering(json) as answer:
+    with answering(json, is_product=True) as answer:
         found = facts(Path())
         answer(
             {"mamegpt": __version__, **dict(found)},
@@ -91,7 +91,7 @@ def plan(
         if given - {"cluster", "json"}:
             raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
         planned = plan_cluster(cluster)
-        with answering(json) as answer:
+        with answering(json, is_product=True) as answer:
             answer(planned.to_dict(), planned.table())
         return
     from mamegpt.plan import make_plan
@@ -101,7 +101,7 @@ def plan(
         (not data, ("split",), "without --data"),
         (bool(data) and is_shards(data), ("split",), "with token shards as --data"),
     ])  # fmt: skip
-    with answering(json) as answer:
+    with answering(json, is_product=True) as answer:
         with busy("measuring"):
             made = make_plan(
                 minutes=minutes, data=data, split=split, tokenizer=tokenizer,
