@@ -1,5 +1,8 @@
 """What is taken out of a text, and above all what is not."""
 
+import html
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -43,7 +46,8 @@ def test_edits_only_take_away(text):
     kept, counts = edit(text, names)
     rest = iter(normalise(text))
     if "\u3099" not in text and "\u309a" not in text:  # what stood apart may join, か and U+3099 to が
-        assert all(character in rest for character in kept), "a subsequence"
+        # White space is put where a mark kept words apart.
+        assert all(character in rest for character in kept if not character.isspace()), "a subsequence"
     assert (kept != normalise(text)) == bool(sum(counts[name] for name in names))
 
 
@@ -59,13 +63,24 @@ def test_a_mask_changes_only_digits_and_addresses(text):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("雨。<BR>雪。<br />霧。</small>", "雨。雪。霧。"),
+        ("雨。<BR>雪。<br />霧。</small>", "雨。\n雪。\n霧。"),
+        ("雨。<br />\n雪。\n\n<p>霧。</p>\n", "雨。\n雪。\n\n霧。"),
+        ("<ul><li>豆</li><li>米</li></ul>", "豆\n米"),
+        ("<table><tr><td>東京</td><td>大阪</td></tr>\n<tr><td>雨</td></tr></table>", "東京 大阪\n雨"),
+        ("一頁\x0c二頁\x0b三\x85四\x1f五", "一頁\n二頁\n三\n四\n五"),
+        ("<ruby>豆<rp>(</rp><rt>まめ</rt><rp>)</rp></ruby>と<ruby>米<rt>こめ</rt></ruby>", "豆（まめ）と米（こめ）"),
+        ("red{{x}}bean<ref>a</ref>cake、豆{{x}}腐", "red bean cake、豆腐"),
         ('四行<ref>第三は異なる</ref>が設立<ref name="a"/>された', "四行が設立された"),
         ("『<NHK>受信料』<AA+>を", "『<NHK>受信料』<AA+>を"),
         ("a < b かつ b > c", "a < b かつ b > c"),
         ("S&amp;W の &lt;子音&gt; &#9832; &#x2668;", "S&W の <子音> ♨ ♨"),
         ("R&D; &nosuch; &notit;", "R&D; &nosuch; &notit;"),
-        ("&amp;lt;br&amp;gt;行", "行"),
+        (
+            "改行は&lt;br&gt;、段落は&lt;p&gt;、A&amp;B&copy;&nbsp;\n&quot;豆&quot;&#12;米",
+            '改行は&lt;br&gt;、段落は&lt;p&gt;、A&amp;B©\xa0\n"豆"\n米',
+        ),
+        ("&amp;lt;br&amp;gt;行", "&amp;lt;br&amp;gt;行"),
+        ("&lt;&#8203;br&gt;&eacute;", "&lt;&#8203;br&gt;é"),
         ("[[京都市|京都]]の[[寺]]。[[ファイル:a.jpg|thumb|寺]]", "京都の寺。"),
         ("'''京都'''（{{lang|en|Kyoto}}きょうと）", "京都（きょうと）"),
         ("== 歴史 ==\n昔。", "歴史\n昔。"),
@@ -137,12 +152,43 @@ def test_white_space():
 def test_every_edit_can_be_left_out_and_is_counted():
     text = "か\u3099<br>（あ（））\n続きを読む\n〒604-8571 "
     whole, counts = edit(text, EDITS)
-    assert whole == "が（あ）\n〒000-0000"
+    assert whole == "が\n（あ）\n〒000-0000"
     assert counts == {"normalisation": 1, "markup": 1, "empty-brackets": 1, "boilerplate": 1, "personal-data": 1,
                       "white-space": 1}  # fmt: skip
     for name in EDITS:
         assert edit(text, [other for other in EDITS if other != name])[0] != whole
     assert edit(text, [], "none")[0] == text
+
+
+SEPARATORS = [
+    "<br>", "<BR />", "</p><p>", "<p>", "<li>", "</li>\n<li>", "</td><td>", "</td></tr><tr><td>", "<hr>", "</h2>",
+    "\x85", "\x0c", "\x0b", "\x1c", "\n", "\r", " ", "\u3000", "\u2028", "&nbsp;", "&#12;", "&#x85;", "&lt;br&gt;",
+    "、", "（）、", "<div>続きを読む</div>", "\n続きを読む\n", "、a@b.jp、",
+]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(["豆{}か", "word{}x"]), st.sampled_from(SEPARATORS)), min_size=1, max_size=8))
+@pytest.mark.parametrize("names", [*([name] for name in EDITS), list(EDITS)], ids=",".join)
+def test_words_that_were_apart_stay_apart(names, parts):
+    words = [form.format(number) for number, (form, _) in enumerate(parts)]
+    kept, _ = edit("".join(word + after for word, (_, after) in zip(words, parts, strict=True)), names)
+    assert all(word in kept for word in words)
+    assert not any(a + b in kept for a, b in itertools.pairwise(words))
+
+
+@given(st.data())
+def test_what_was_escaped_is_never_parsed(data):
+    marks = ["<br>", "<b>", "</td>", "[[豆|米]]", "{{x}}", "'''", "== 節 ==", "豆[1]", "<!-- -->", "<ref>a</ref>",
+             "&lt;", "&#60;", "&", "豆", "a", "\n", "©"]  # fmt: skip
+    text = "".join(data.draw(st.lists(st.sampled_from(marks), max_size=12)))
+    forms = data.draw(st.lists(st.sampled_from(["&#{0};", "&#x{0:x};", "&{1};"]), min_size=1, max_size=5))
+    names, ways = {"<": "lt", ">": "gt", "&": "amp", "[": "lsqb", "'": "apos"}, itertools.cycle(forms)
+    escaped = "".join(c if c in "\nab豆" else next(ways).format(ord(c), names.get(c, f"#{ord(c)}")) for c in text)
+    once, _ = edit(escaped, ["markup"])
+    twice, _ = edit(once, ["markup"])
+    assert html.unescape(html.unescape(once)) == html.unescape(text)
+    assert "&" in text or html.unescape(once) == text
+    assert twice == once
 
 
 def test_long_lines_take_no_longer_than_they_must():
@@ -154,6 +200,8 @@ def test_long_lines_take_no_longer_than_they_must():
         "<" * 50_000,
         "0" * 100_000,
         "== " + " " * 50_000,
+        "<br> " * 20_000 + " " * 50_000,
+        "&lt;br&gt;" * 10_000,
     ):
         edit(text, EDITS)
     assert drop_markup("<ref>" * 5_000)[0] == ""

@@ -1,8 +1,8 @@
 """Edits of one text: what is taken out of a document that stays. Pure ``str -> (str, how many places)``.
 
-Every edit only takes away, but for two: character references are replaced by their character (``&amp;`` by
-``&``), and personal data by a mask that says what stood there. All work within a line, and all are careful
-rather than thorough: what they took away from 26 million characters of real text was read (docs/log.md).
+An edit removes marks, never a boundary: where a tag, a control character or a template kept words apart, a line feed or
+a space stays. It never parses what the text had escaped: ``&lt;br&gt;`` is text about a tag and is not one. All are
+careful rather than thorough: what they took away from 26 million characters of real text was read (docs/log.md).
 """
 
 from __future__ import annotations
@@ -27,21 +27,58 @@ __all__ = [
 
 # ---------------------------------------------------------------- markup
 
-# Soft hyphen, zero-width space, direction marks, word joiner, byte order mark, C0 and C1 controls. Not U+200C
-# and U+200D, with which some scripts and emoji are written.
-_INVISIBLE = "[\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+"
-_TAGS = (
-    "a|abbr|b|big|blockquote|br|center|cite|code|del|div|em|font|gallery|h[1-6]|hr|i|img|includeonly|ins|kbd|li|math|"
-    "noinclude|nowiki|ol|onlyinclude|p|pre|q|ref|references|rp|rt|ruby|s|section|small|span|strike|strong|sub|sup|"
-    "table|tbody|td|th|tr|tt|u|ul|var"
-)  # not every <…>: <NHK> and <AA+> are text
-_MARKUP: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(_INVISIBLE), ""),
+# Soft hyphen, zero-width space, direction marks, word joiner, byte order mark, C0 and C1 controls but the breaks. Not
+# U+200C and U+200D, with which some scripts and emoji are written.
+_INVISIBLE = re.compile("[\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]+")
+_BREAKS = re.compile("[\x0b\x0c\x1c-\x1f\x85]+")  # vertical tab, form feed, separators, next line
+
+# Tags that are taken out. Not every <…>: <NHK> and <AA+> are text.
+_BLOCKS = "blockquote|br|center|div|gallery|h[1-6]|hr|li|ol|p|pre|references|section|table|tbody|tr|ul"
+_INLINE = (
+    "a|abbr|b|big|cite|code|del|em|font|i|includeonly|ins|kbd|math|noinclude|nowiki|onlyinclude|q|rb|ref|ruby|s|"
+    "small|span|strike|strong|sub|sup|tt|u|var"
+)
+_IN_TAG = r"(?:\s[^<>\n]{0,300})?"
+
+
+def _tag(names: str) -> str:
+    return rf"</?(?:{names}){_IN_TAG}/?>"
+
+
+def _break(found: re.Match[str]) -> str:
+    """A line feed, but not after another or at the ends of the text."""
+    return "" if _neighbors(found)[0] == "\n" or found.end() == len(found.string) else "\n"
+
+
+def _gap(found: re.Match[str]) -> str:
+    """A space, but not at the ends of a line."""
+    return "" if "\n" in _neighbors(found) else " "
+
+
+def _join(found: re.Match[str]) -> str:
+    """Nothing, but a space between two words of ASCII letters or digits."""
+    before, after = _neighbors(found)
+    return " " if all(side.isascii() and side.isalnum() for side in (before, after)) else ""
+
+
+def _neighbors(found: re.Match[str]) -> tuple[str, str]:
+    """The characters before and after a match, a line feed at the ends of the text."""
+    text, start, end = found.string, found.start(), found.end()
+    return text[start - 1] if start else "\n", text[end] if end < len(text) else "\n"
+
+
+_Edit = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+_MARKS: list[_Edit] = [
     (re.compile(r"<!--[^\n]{0,2000}?-->"), ""),
-    (re.compile(r"<ref(?:\s[^<>\n]{0,300})?(?<!/)>[^<>\n]{0,2000}</ref>", re.I), ""),
-    (re.compile(rf"</?(?:{_TAGS})(?:\s[^<>\n]{{0,300}})?/?>", re.I), ""),
-    (re.compile(r"\{\{[^{}\n]{0,500}\}\}"), ""),
-    (re.compile(r"\[\[(?:ファイル|画像|カテゴリ|File|Image|Category):[^\[\]\n]*\]\]", re.I), ""),
+    (re.compile(rf"<ref{_IN_TAG}(?<!/)>[^<>\n]{{0,2000}}</ref>", re.I), _join),
+    (re.compile(rf"<rp{_IN_TAG}>[^<>\n]{{0,20}}</rp>", re.I), ""),
+    (re.compile(rf"<rt{_IN_TAG}>([^<>\n]{{0,200}})</rt>", re.I), r"（\1）"),  # ruby: a reading, as it is printed
+    (re.compile(rf"{_tag(_BLOCKS)}(?:[ \t\n]*{_tag(_BLOCKS)})*\n?", re.I), _break),
+    (re.compile(rf"{_tag('td|th')}(?:[ \t]*{_tag('td|th')})*", re.I), _gap),
+    (re.compile(_tag("img|rp|rt"), re.I), _join),
+    (re.compile(_tag(_INLINE), re.I), ""),
+    (re.compile(r"\{\{[^{}\n]{0,500}\}\}"), _join),
+    (re.compile(r"\[\[(?:ファイル|画像|カテゴリ|File|Image|Category):[^\[\]\n]*\]\]", re.I), _join),
     (re.compile(r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]|\n]*)\]\]"), r"\1"),
     (re.compile(r"'{3,5}"), ""),
     (re.compile(r"^={2,6}[ \t]?([^=\n]{1,200}?)[ \t]?={2,6}$", re.M), r"\1"),
@@ -52,44 +89,68 @@ _REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9
 
 
 def drop_markup(text: str) -> tuple[str, int]:
-    """Take out HTML tags, wiki markup, footnote marks and invisible characters; read character references."""
-    n = 0
-    for pattern, kept in _MARKUP:
-        text, count = pattern.subn(kept, text)
+    """Take out HTML tags, wiki markup, footnote marks and invisible characters; read character references.
+
+    Block tags and line-breaking controls become line feeds, table cells are set apart by a space, readings of ruby are
+    put in （）. In a line whose references would become markup, those to ASCII characters stay as they are.
+    """
+    text, n = _apply([(_INVISIBLE, ""), (_BREAKS, "\n")], text)
+    while True:
+        text, count = _apply(_MARKS, text)
         n += count
+        if not count:
+            break
     if "&" not in text:
         return text, n
-    return _replace(_REFERENCE, _character, text, n)
+    lines = text.split("\n")
+    read = [_read_references(line) if "&" in line else (line, 0) for line in lines]
+    return "\n".join(line for line, _ in read), n + sum(count for _, count in read)
+
+
+def _read_references(line: str) -> tuple[str, int]:
+    """Replace the references in a line by their characters, as many kinds of them as leave it free of markup."""
+    n = _n_references(line)
+    for character in (_character, _non_ascii):
+        read, count = _replace(_REFERENCE, character, line, 0)
+        if _n_references(read) == n - count and not any(mark.search(read) for mark, _ in _MARKS):
+            return read, count
+    return line, 0
+
+
+def _n_references(line: str) -> int:
+    return sum(_character(found) != found[0] for found in _REFERENCE.finditer(line))
 
 
 def _character(reference: re.Match[str]) -> str:
     """What ``&amp;`` or ``&#38;`` stands for; a name that HTML does not know stays as it is."""
     if reference[1] and f"{reference[1]};" not in html.entities.html5:
         return reference[0]
-    return html.unescape(reference[0])
+    return _BREAKS.sub("\n", _INVISIBLE.sub("", html.unescape(reference[0]).replace("\r", "\n")))
+
+
+def _non_ascii(reference: re.Match[str]) -> str:
+    """The same, but what stands for an ASCII character stays as it is."""
+    character = _character(reference)
+    return reference[0] if character.isascii() else character
 
 
 # ---------------------------------------------------------------- brackets
 
 # Empty ones are taken out after a letter other than の only, and not before 内 or a particle: 「」 で囲む, 文中の（）,
 # 〔〕内 speak of the bracket itself, and 「　」 with a space is a blank that an author meant.
-_BRACKETS: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(r"（[ァ-ヶー一-鿿]{1,8}語[ 　]?[:：][ 　]*）"), ""),  # （朝鮮語：）
+_BRACKETS: list[_Edit] = [
+    (re.compile(r"（[ァ-ヶー一-鿿]{1,8}語[ 　]?[:：][ 　]*）"), _join),  # （朝鮮語：）
     (re.compile(r"（[ 　]*[、，,][ 　]*(?=[^ 　、，,）])"), "（"),  # （、1867年） -> （1867年）
-    (re.compile(r"(?<=[\w」』）”])(?<!の)（[ 　、，,;；:：・]*）(?!内)"), ""),
-    (re.compile(r"(?<=[^\x00-\x7f])(?<!の)\([ 　、，,;；:：・]*\)(?!内)"), ""),
-    (re.compile(r"(?<=[^\x00-\x7f])\[\]"), ""),
-    (re.compile(r"「」(?![ぁ-ん内])|『』(?![ぁ-ん内])|(?:【】|〔〕|［］)(?!内)"), ""),
+    (re.compile(r"(?<=[\w」』）”])(?<!の)（[ 　、，,;；:：・]*）(?!内)"), _join),
+    (re.compile(r"(?<=[^\x00-\x7f])(?<!の)\([ 　、，,;；:：・]*\)(?!内)"), _join),
+    (re.compile(r"(?<=[^\x00-\x7f])\[\]"), _join),
+    (re.compile(r"「」(?![ぁ-ん内])|『』(?![ぁ-ん内])|(?:【】|〔〕|［］)(?!内)"), _join),
 ]
 
 
 def drop_empty_brackets(text: str) -> tuple[str, int]:
     """Take out the brackets that removed templates left empty, and the comma they left first in one."""
-    n = 0
-    for pattern, kept in _BRACKETS:
-        text, count = pattern.subn(kept, text)
-        n += count
-    return text, n
+    return _apply(_BRACKETS, text)
 
 
 # ---------------------------------------------------------------- boilerplate
@@ -212,6 +273,15 @@ def edit(text: str, names: Iterable[str], form: str = "nfc") -> tuple[str, Count
             counts[name] += n
         if text == before:
             return text, counts
+
+
+def _apply(edits: Iterable[_Edit], text: str) -> tuple[str, int]:
+    """Apply patterns one after the other; the text, and how many places they found."""
+    n = 0
+    for pattern, kept in edits:
+        text, count = pattern.subn(kept, text)
+        n += count
+    return text, n
 
 
 def _replace(pattern: re.Pattern[str], new: Callable[[re.Match[str]], str], text: str, n: int) -> tuple[str, int]:
