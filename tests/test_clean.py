@@ -24,7 +24,7 @@ STORIES = [text for _, text in stories(seed=3, n=12)]
 LINE = "この文は三十字をこえていて、ほかの文書にも同じものがあるので、二度目からは取り除かれます。"
 ROWS = [
     {"title": "一<b>", "text": STORIES[0] + "<br>\n" + LINE},
-    {"title": "二", "text": STORIES[1] + " \n" + LINE},
+    {"title": "二", "text": STORIES[1] + "［＃改ページ］ \n" + LINE},
     {"title": "写し", "text": STORIES[0] + "\n" + LINE},
     {"title": "ほぼ", "text": (STORIES[0] + "\n" + LINE).replace("。", "！", 1)},
     {"title": "短", "text": "短い。"},
@@ -207,7 +207,7 @@ def test_what_cannot_be_used_is_said_in_a_line(corpus, items, tmp_path):
     out = tmp_path / "out.jsonl"
     with pytest.raises(ConfigError, match="contradict"):
         clean(corpus, out, without=["markup"], only=["short"])
-    with pytest.raises(ConfigError, match="no step 'shrot'; there are markup, "):
+    with pytest.raises(ConfigError, match="no step 'shrot'; there are aozora, markup, "):
         clean(corpus, out, without=["shrot"])
     with pytest.raises(ConfigError, match="needs --against"):
         clean(corpus, out, only=["contamination"])

@@ -21,7 +21,7 @@ PIECES = st.sampled_from(
     [
         "<br>", "<", ">", "[[", "]]", "|", "{{", "}}", "'''", "==", "[1]", "（", "）", "、", "(", ")", "「", "」", "内",
         "か", "\u3099", "\u200b", "\u00ad", "京都", "語：", "a@b.jp", "〒", "604-8571", "03-1234-5678", "続きを読む",
-        "脚注",        "\n", "\n\n\n", " ", "\u3000", "\r", "。", "09012345678", "-",
+        "脚注", "［＃", "］", "《", "》", "｜", "\n", "\n\n\n", " ", "\u3000", "\r", "。", "09012345678", "-",
     ]
 )  # fmt: skip
 NO_REFERENCE = st.lists(st.one_of(PIECES, st.characters(exclude_characters="&")), max_size=25).map("".join)
@@ -93,6 +93,47 @@ def test_markup(text, expected):
     assert edit(text, ["markup"])[0] == expected
 
 
+AOZORA = """吾輩は犬である
+まめ太郎
+
+-------------------------------------------------------
+【テキスト中に現れる記号について】
+
+《》：ルビ
+（例）吾輩《わがはい》
+-------------------------------------------------------
+
+［＃２字下げ］一［＃「一」は中見出し］
+吾輩《わがはい》は犬［＃「犬」に傍点］である。昨日｜豆まき《ビーンズ》を※［＃「てへん＋劣」、第3水準1-84-77］った。
+［＃改ページ］
+※［＃「にんべん＋豆」、U+5005、12-3］と※［＃「豆＋豆」、34-5］。
+
+
+底本：「まめ全集」まめ文庫
+入力：まめ
+青空文庫作成ファイル：
+"""
+
+
+def test_aozora():
+    text, n = edit(AOZORA, ["aozora", "white-space"])
+    assert text == "吾輩は犬である\nまめ太郎\n\n一\n吾輩は犬である。昨日豆まきを挘った。\n倅と※。"
+    assert n["aozora"] == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("吾輩《わがはい》は犬［＃「犬」に傍点］である。", "吾輩は犬である。"),
+        ("豆《まめ》と鈴《すず》と木《き》。", "豆と鈴と木。"),
+        ("油彩《うみ》、名画《モナ・リザ》、『｜』と《朝》", "油彩《うみ》、名画《モナ・リザ》、『｜』と《朝》"),
+        ("| a | b |、※注、［注］", "| a | b |、※注、［注］"),
+    ],
+)
+def test_aozora_marks_go_from_texts_with_that_notation_only(text, expected):
+    assert edit(text, ["aozora"])[0] == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -150,11 +191,11 @@ def test_white_space():
 
 
 def test_every_edit_can_be_left_out_and_is_counted():
-    text = "か\u3099<br>（あ（））\n続きを読む\n〒604-8571 "
+    text = "か\u3099<br>（あ（））［＃改行］\n続きを読む\n〒604-8571 "
     whole, counts = edit(text, EDITS)
     assert whole == "が\n（あ）\n〒000-0000"
-    assert counts == {"normalisation": 1, "markup": 1, "empty-brackets": 1, "boilerplate": 1, "personal-data": 1,
-                      "white-space": 1}  # fmt: skip
+    assert counts == {"normalisation": 1, "aozora": 1, "markup": 1, "empty-brackets": 1, "boilerplate": 1,
+                      "personal-data": 1, "white-space": 1}  # fmt: skip
     for name in EDITS:
         assert edit(text, [other for other in EDITS if other != name])[0] != whole
     assert edit(text, [], "none")[0] == text

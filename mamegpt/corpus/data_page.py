@@ -20,6 +20,7 @@ _JAPANESE = {
     "bytes": "バイト",
     "test items": "評価用の項目",
     "normalisation": "Unicode 正規化",
+    "aozora": "青空文庫の注記",
     "markup": "マークアップ",
     "empty-brackets": "空の括弧",
     "boilerplate": "決まり文句の行",

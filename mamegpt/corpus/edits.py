@@ -17,6 +17,7 @@ from mamegpt.text import normalise
 
 __all__ = [
     "EDITS",
+    "drop_aozora",
     "drop_boilerplate",
     "drop_empty_brackets",
     "drop_markup",
@@ -134,6 +135,60 @@ def _non_ascii(reference: re.Match[str]) -> str:
     return reference[0] if character.isascii() else character
 
 
+# ---------------------------------------------------------------- Aozora Bunko
+
+# Source: the archive's manual of notes, https://www.aozora.gr.jp/annotation/. 《》 alone are no sign of it: they are
+# also brackets of titles, so without a note or ｜ all of at least three must be readings in kana after kanji.
+_NOTE = r"［＃[^［］\n]*］"
+_RUBY = re.compile(r"(?<=\S)《[^《》\n]*》")
+_KANA_RUBY = re.compile(r"(?<=[々〆一-鿿𠀀-𳍿])《[ぁ-ゖー]+》")
+_LEGEND = re.compile(r"^-{20,}\n【テキスト中に現れる記号について】\n(?:.*\n)*?-{20,}$\n?", re.M)
+_COLOPHON = re.compile(r"^底本：.*\n(?=(?:.*\n)*?入力：)[\s\S]*\Z", re.M)
+_BASE = re.compile(r"｜([^｜《》「」『』。\n]{1,40})(?=《[^《》\n]+》)")
+_GAIJI = re.compile(r"※［＃[^［］\n]*?(?:U\+([0-9A-Fa-f]{4,5})|([12])-(\d{1,2})-(\d{1,2}))(?:、[^［］\n]*)?］")
+_NOTES: list[_Edit] = [
+    (_LEGEND, ""),
+    (_COLOPHON, ""),
+    (_GAIJI, lambda found: _gaiji(found)),
+    (re.compile(rf"^(?:{_NOTE})+\n", re.M), ""),
+    (re.compile(_NOTE), _join),
+    (_BASE, r"\1"),
+    (_RUBY, _join),
+]
+
+
+def drop_aozora(text: str) -> tuple[str, int]:
+    """Take out the notation of Aozora Bunko: ruby, notes, the list of signs and the colophon.
+
+    A note on a character that JIS X 0208 lacks becomes that character if it names its code, else ※ stays. A text
+    without that notation stays as it is.
+    """
+    if not _is_aozora(text):
+        return text, 0
+    n = 0
+    while True:
+        text, count = _apply(_NOTES, text)
+        n += count
+        if not count:
+            return text, n
+
+
+def _is_aozora(text: str) -> bool:
+    if "［＃" in text or _LEGEND.search(text) or _COLOPHON.search(text):
+        return True
+    n_ruby = text.count("《")
+    return n_ruby > 0 and (bool(_BASE.search(text)) or 3 <= n_ruby == len(_KANA_RUBY.findall(text)))
+
+
+def _gaiji(note: re.Match[str]) -> str:
+    """The character that a note names by its code point or by plane, row and cell of JIS X 0213; ※ for none."""
+    if note[1]:
+        return chr(int(note[1], 16))
+    plane, row, cell = (int(number) for number in note.groups()[1:])
+    code = bytes([0x8F] * (plane - 1) + [0xA0 + row % 95, 0xA0 + cell % 95])
+    return code.decode("euc_jis_2004", "ignore") or "※"
+
+
 # ---------------------------------------------------------------- brackets
 
 # Empty ones are taken out after a letter other than の only, and not before 内 or a particle: 「」 で囲む, 文中の（）,
@@ -249,6 +304,7 @@ def tidy_space(text: str) -> tuple[str, int]:
 
 
 EDITS: dict[str, Callable[[str], tuple[str, int]]] = {
+    "aozora": drop_aozora,
     "markup": drop_markup,
     "empty-brackets": drop_empty_brackets,  # after markup, which empties them
     "boilerplate": drop_boilerplate,
