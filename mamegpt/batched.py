@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mamegpt.errors import DataError, first_line
+from mamegpt.corpus.lines import lines
+from mamegpt.errors import DataError
 from mamegpt.generation import Continuation, KVCache, checked, choose, prompt_ids
 from mamegpt.models import LanguageModel
 from mamegpt.sampling import Sampling
@@ -24,12 +25,9 @@ BATCH = 32
 """Sequences at once; measured in docs/log.md."""
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a UTF-8 text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
-    try:
-        prompts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--prompts {path} cannot be read as UTF-8 text: {first_line(error)}") from None
+def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
+    """Return the `lines` of a text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
+    prompts = list(filter(None, lines(path, encoding)))
     if not prompts:
         raise DataError(f"--prompts {path} has no line to go on with")
     return prompts

@@ -19,6 +19,7 @@ from mamegpt.corpus.edits import EDITS, edit
 from mamegpt.corpus.filters import FILTERS
 from mamegpt.corpus.origin import Origin, forget_origins, write_origins
 from mamegpt.corpus.readers import format_of, json_lines, open_parquet
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, refuse_existing
@@ -195,6 +196,7 @@ def clean(
     against: Collection[Path] = (),
     write_dropped: Path | None = None,
     report: Path | None = None,
+    schema: Schema = GUESS,
     overwrite: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> CleanReport:
@@ -215,13 +217,13 @@ def clean(
     _check_places(places, against, write_dropped, report, overwrite)
     sources = find_files(data, split)
     refuse_sources(places, sources)
-    items = Contamination(read_items(against)) if "contamination" in steps else None
+    items = Contamination(read_items(against, schema)) if "contamination" in steps else None
     cleaner = Cleaner(steps, normalisation, items)
     counts = DataReport(cleaner.reasons, cleaner.edits)
     with ExitStack() as files:
         keep = files.enter_context(write_documents(out))
         drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
-        for document in counted(read_files(sources), on_progress):
+        for document in counted(read_files(sources, schema), on_progress):
             cleaned = cleaner(document)
             count(counts, document, cleaned)
             if not cleaned.reason:
@@ -266,7 +268,7 @@ def finished(
     )
 
 
-def read_items(files: Iterable[Path]) -> Iterator[str]:
+def read_items(files: Iterable[Path], schema: Schema = GUESS) -> Iterator[str]:
     """Yield the test items of files: the documents of a txt; of jsonl and parquet every string, however deep.
 
     So a benchmark's questions, choices and answers are an item each. Titles are none: other articles mention
@@ -276,11 +278,11 @@ def read_items(files: Iterable[Path]) -> Iterator[str]:
         if not path.is_file():
             raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
         if format_of(path) == ".jsonl":
-            values: Iterable[Any] = (value for _, value in json_lines(path))
+            values: Iterable[Any] = (value for _, value in json_lines(path, schema.encoding))
         elif format_of(path) == ".parquet":
             values = _parquet_rows(path)
         else:
-            yield from (document.text for document in read_documents(path))
+            yield from (document.text for document in read_documents(path, schema=schema))
             continue
         for value in values:
             yield from (parse_wiki40b(string)[1] for string in _strings(value))

@@ -36,6 +36,7 @@ from mamegpt.corpus.data_report import DataReport
 from mamegpt.corpus.dedup import COMPARED, Compared, Contamination, Folded
 from mamegpt.corpus.origin import write_origins
 from mamegpt.corpus.readers import open_parquet
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.writers import FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.files import atomic_write, write_json
@@ -67,6 +68,7 @@ class CleanTasks:
     without: tuple[Step, ...] = ()
     only: tuple[Step, ...] = ()
     against: tuple[Path, ...] = ()
+    schema: Schema = GUESS
 
     def start(self) -> None:
         """Note the files to read and the settings in ``out``, or see that those noted there are the same.
@@ -104,7 +106,7 @@ class CleanTasks:
         columns |= dict.fromkeys(self._compared, numbers)
         cleaner, keys = self._cleaner(self._items()), array("Q")
         with write_rows(self._prepared(rank), pyarrow.schema(columns)) as write:
-            for document in read_files(self._files(rank)):
+            for document in read_files(self._files(rank), self.schema):
                 prepared = cleaner.prepare(document)
                 version, edits = prepared.version, json.dumps(prepared.edits)
                 row: dict[str, Any] = {"id": prepared.id, "title": prepared.title, "text": version.text.text}
@@ -186,7 +188,7 @@ class CleanTasks:
         """Write what is kept of a task's files, and what was counted."""
         cleaner = self._cleaner(self._items())
         counts = DataReport(cleaner.reasons, cleaner.edits)
-        documents = read_files(self._files(rank))
+        documents = read_files(self._files(rank), self.schema)
         prepared = _rows(self._prepared(rank), ["id", "title", "text", "edits", "fault", "passage"])
         decided = _rows(self._decided(rank))
         decision = next(decided, None)
@@ -270,7 +272,7 @@ class CleanTasks:
         return [SourceFile(Path(path), name, weight) for path, name, weight in files[first:last]]
 
     def _items(self) -> Contamination | None:
-        return Contamination(read_items(self.against)) if self.against else None
+        return Contamination(read_items(self.against, self.schema)) if self.against else None
 
     def _cleaner(self, items: Contamination | None) -> Cleaner:
         return Cleaner(self._steps, self.normalisation, items)

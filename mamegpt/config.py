@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError
 from mamegpt.text import parse_json
 
@@ -112,6 +113,14 @@ class TrainConfig:
     """Folder of the run: settings, metrics, tokens and checkpoints; it must not exist yet."""
     split: str = "train"
     """Split of the data to learn from."""
+    text_column: str = ""
+    """Column or key of the text (default: text, or the only one that holds strings)."""
+    title_column: str = ""
+    """Column or key of the title (default: title)."""
+    txt_layout: Literal["auto", "file", "line", "block"] = "auto"
+    """One document of a txt file; auto: articles headed 【title】, else pieces of plain text."""
+    encoding: str = "utf-8"
+    """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
     init_from: str = ""
     """Model to go on from (a run, exported folder or repository); it brings its shape and wants lower rates."""
     val_data: str = ""
@@ -269,6 +278,11 @@ class TrainConfig:
         return found
 
     @property
+    def schema(self) -> Schema:
+        """How the documents of the text are found in its files."""
+        return Schema(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Schema)})
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing is left to be measured."""
         return "auto" not in (self.precision, self.compile)
@@ -291,7 +305,7 @@ class TrainConfig:
         What a way back did to the weights is told by the checkpoints.
         """
         # A run that does not use one of these keeps the fingerprint it had before there were such settings.
-        later = {"init_from": "", "sharding": "none", "activation_checkpointing": False}
+        later = {"init_from": "", "sharding": "none", "activation_checkpointing": False, **dataclasses.asdict(GUESS)}
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
         del settings["on_bad_loss"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, busy, counted, say, sparkline, table
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.extract import extract
 from mamegpt.files import atomic_write, free_name, gone_if_empty, make_folder
@@ -28,7 +29,9 @@ STORY_PROMPTS = ("【ふしぎな手紙】", "ある春の朝、", "月見町は
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
-def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int, seed: int) -> int:
+def demo(
+    *, data: str, keyword: str, out: Path, seconds: float, vocab_size: int, seed: int, schema: Schema = GUESS
+) -> int:
     """Make everything in a new folder and say what each step made; returns an exit code.
 
     Without ``data`` the text is 豆物語 and nothing needs a network. ``seconds`` is the time given to training.
@@ -40,18 +43,20 @@ def demo(*, data: str, keyword: str, out: Path, seconds: float, vocab_size: int,
         raise ConfigError(f"--seconds must be above 0, not {seconds:g}")
     out = free_name(out)  # a demo never overwrites another
     with gone_if_empty(make_folder(out)):
-        return _demo(out, data, keyword, seconds, vocab_size, seed)
+        return _demo(out, data, keyword, seconds, vocab_size, seed, schema)
 
 
-def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int) -> int:
+def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int, schema: Schema) -> int:
     """All steps of `demo`, in a new folder."""
     say("1/5  text")
-    text, prompts = _text(out, data, keyword, seed)
+    text, schema, prompts = _text(out, data, keyword, seed, schema)
 
     say("", "2/5  tokenizer")
     vocab_size = vocab_size or (TEXT_VOCAB_SIZE if data else STORY_VOCAB_SIZE)
     with busy("training a tokenizer") as show:
-        report = train_tokenizer(counted(read_texts(text), show), out / "tokenizer", vocab_size=vocab_size)
+        report = train_tokenizer(
+            counted(read_texts(text, schema=schema), show), out / "tokenizer", vocab_size=vocab_size
+        )
     say(
         f"{report.path}: {report.vocab_size:,} pieces in {report.elapsed_s:.1f} s, "
         f"{report.characters_per_token:.2f} characters per token"
@@ -60,7 +65,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say("", "3/5  training")
     config = TrainConfig(
         data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
-        eval_every_steps=200, minutes=seconds / 60,
+        eval_every_steps=200, minutes=seconds / 60, **dataclasses.asdict(schema),
     )  # fmt: skip
     result = train(config)
     if result.interrupted:
@@ -87,19 +92,19 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     return 0
 
 
-def _text(out: Path, data: str, keyword: str, seed: int) -> tuple[str, tuple[str, ...]]:
-    """Where the text lies, and prompts that suit it."""
+def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tuple[str, Schema, tuple[str, ...]]:
+    """Return where the text lies, how it is read, and prompts that suit it."""
     if data and keyword:
-        report = extract(data, "train", keyword, out / "corpus.txt")
+        report = extract(data, "train", keyword, out / "corpus.txt", schema=schema)
         say(report.table())
-        return str(report.out), (f"【{keyword}】", f"{keyword}は、", f"{keyword}の")
+        return str(report.out), GUESS, (f"【{keyword}】", f"{keyword}は、", f"{keyword}の")
     if data:
         say(f"{data}, as it is")
-        return data, ("日本の", "これは、", "昔、")
+        return data, schema, ("日本の", "これは、", "昔、")
     path = out / "stories.txt"
     n_characters = 0
     with atomic_write(path) as file:
         for title, text in stories(seed, N_STORIES):
             n_characters += file.write(format_article(title, text))
     say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
-    return str(path), STORY_PROMPTS
+    return str(path), GUESS, STORY_PROMPTS

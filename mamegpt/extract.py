@@ -17,14 +17,15 @@ from mamegpt.console import n_cells, pad
 from mamegpt.corpus.folding import Searchable
 from mamegpt.corpus.keyset import KeySet
 from mamegpt.corpus.origin import Origin, forget_origins, write_origins
-from mamegpt.corpus.readers import Batch, Schema, describe, read_file
+from mamegpt.corpus.readers import Batch, describe, read_file
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.stepwise import Stepwise, stepwise
 from mamegpt.corpus.topic import Topic, Verdict
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError, first_line
 from mamegpt.files import refuse_existing
 from mamegpt.messages import translated
-from mamegpt.sources import GUESS, SourceFile, find_files, refuse_sources
+from mamegpt.sources import SourceFile, find_files, refuse_sources
 from mamegpt.text import format_article, normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]

@@ -13,6 +13,7 @@ import torch
 from mamegpt import scaling
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.console import columns, duration, headings
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.distributed import pick_device
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.limits import memory
@@ -152,17 +153,17 @@ class Plan:
         ]
         return "\n".join(lines)
 
-    def next_command(self, data: str, tokenizer: str) -> str:
+    def next_command(self, data: str, tokenizer: str, schema: Schema = GUESS) -> str:
         """How to train the best size, with what is known filled in."""
         return (
-            f"mamegpt train --data {data or 'corpus.txt'} --tokenizer {tokenizer or 'jp_tok.model'} --out runs/first "
-            f"--size {self.best.size} --minutes {self.minutes:g}"
+            f"mamegpt train --data {data or 'corpus.txt'}{schema.options()} --tokenizer {tokenizer or 'jp_tok.model'} "
+            f"--out runs/first --size {self.best.size} --minutes {self.minutes:g}"
         )
 
 
 def make_plan(
     *, minutes: float, data: str = "", split: str = "train", tokenizer: str = "", vocab_size: int = 0,
-    device: str = "auto", seconds: float = 20.0,
+    device: str = "auto", schema: Schema = GUESS, seconds: float = 20.0,
 ) -> Plan:  # fmt: skip
     """Measure this machine for about ``seconds`` and reckon.
 
@@ -176,7 +177,7 @@ def make_plan(
     if vocab_size < 0:
         raise ConfigError(f"--vocab-size must be at least 1, not {vocab_size}")
     loaded = Tokenizer.load(Path(tokenizer)) if tokenizer else None
-    corpus = measure_corpus(data, split, loaded) if data else None
+    corpus = measure_corpus(data, split, loaded, schema) if data else None
     chosen = pick_device(device)
     free = memory().available
     begin = time.perf_counter()
@@ -185,13 +186,13 @@ def make_plan(
     return Plan(str(chosen), precision, tuple(costs), minutes, corpus, elapsed_s, free)
 
 
-def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None) -> Corpus:
+def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Corpus:
     """Count a text's characters and tokens, those by a tokenizer on the first of its documents."""
     if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]
         return Corpus(train.n_characters, train.n_tokens)
     n_characters = n_sampled = n_tokens = 0
-    for text in read_texts(data, split):
+    for text in read_texts(data, split, schema):
         n_characters += len(text)
         if tokenizer and n_sampled < SAMPLE_CHARACTERS:
             n_sampled += len(text)

@@ -61,7 +61,7 @@ def export_pretrained(
         config = TrainConfig.load(run / CONFIG_FILE)
         known["facts"] = _facts(run, config, loaded)
         if is_here(config.data) and not is_shards(config.data):
-            known |= {"texts": read_texts(config.data, config.split), "source": config.data}
+            known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
     return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
 
 

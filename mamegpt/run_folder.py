@@ -111,9 +111,9 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
         say(f"tokenizing {config.data} ...")
         begin = time.perf_counter()
         with busy("tokenizing") as show:
-            texts = {"train": counted(read_texts(config.data, config.split), show)}
+            texts = {"train": counted(read_texts(config.data, config.split, config.schema), show)}
             if config.val_data:
-                texts["val"] = read_texts(config.val_data, config.val_split)
+                texts["val"] = read_texts(config.val_data, config.val_split, config.schema)
             meta = write_shards(
                 run / TOKENS,
                 texts,

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mamegpt.corpus.readers import COMPRESSIONS, FORMATS, Schema, format_of, read_file
+from mamegpt.corpus.lines import COMPRESSIONS
+from mamegpt.corpus.readers import FORMATS, format_of, read_file
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, OutputError, first_line
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.text import format_article, normalise
 
 __all__ = [
-    "GUESS",
     "Document",
     "Downloaded",
     "SourceFile",
@@ -33,7 +34,6 @@ __all__ = [
 
 MAX_WEIGHT = 100
 _PATTERN = set("*?[")  # characters of a pattern
-GUESS = Schema()
 
 _CONVERTED = "refs/convert/parquet"  # the branch where the Hub keeps its own conversion of a data set
 _SPLIT = r"(?P<split>train|validation|valid|val|dev|test)"

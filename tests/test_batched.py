@@ -103,8 +103,9 @@ def test_a_file_of_prompts(tmp_path: Path) -> None:
     file.write_bytes("\ufeff昔々、\r\n\r\n町の\n".encode())
     assert read_prompts(file) == ["昔々、", "町の"]
     file.write_bytes("昔々".encode("cp932"))
-    with pytest.raises(DataError, match=r"prompts\.txt cannot be read as UTF-8"):
+    with pytest.raises(DataError, match=r"prompts\.txt is not UTF-8 text at byte 0; it looks like cp932"):
         read_prompts(file)
+    assert read_prompts(file, "cp932") == ["昔々"]
     file.write_text("\n")
     with pytest.raises(DataError, match="no line"):
         read_prompts(file)

@@ -23,6 +23,7 @@ from mamegpt.cluster import CLUSTERS, MODELS, ClusterPlan, best
 from mamegpt.commands import COMMANDS
 from mamegpt.config import TrainConfig
 from mamegpt.console import duration, n_cells
+from mamegpt.corpus.schema import Schema
 from mamegpt.export.gates import Gate, logits_gate
 from mamegpt.help_texts import FILLER, WORDS, command_texts, sentences
 from mamegpt.messages import is_japanese, translated
@@ -52,7 +53,7 @@ def helps() -> dict[str, str]:
         paragraphs, options = command_texts(command)
         for text in (paragraphs[0], *options.values()):
             found.setdefault(text, name)
-    for settings in (TrainConfig, Sampling):
+    for settings in (Schema, TrainConfig, Sampling):
         for sentence in (str(settings.__doc__), *sentences(settings).values()):
             found.setdefault(sentence, settings.__name__)
     return found

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mamegpt.corpus.parquet_pages import can_read, read_pages
 from mamegpt.corpus.prefilter import rows_with_any
-from mamegpt.corpus.readers import Schema, read_file
+from mamegpt.corpus.readers import read_file
+from mamegpt.corpus.schema import Schema
 from mamegpt.errors import DataError
 
 NEEDLES = [b"\0", "京都".encode(), b"\x03\0"]

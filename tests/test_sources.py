@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import HubServer
 
-from mamegpt.corpus.readers import Schema, describe, read_file
+from mamegpt.corpus.readers import describe, read_file
+from mamegpt.corpus.schema import Schema
 from mamegpt.errors import DataError
 from mamegpt.extract import extract
 from mamegpt.shards import is_shards
@@ -220,8 +221,6 @@ def test_damaged_parquet_is_an_error_wherever_the_damage_is(tmp_path):
         ('{"text": "切れた', "line 3: not JSON"),
         ('["text"]', "line 3: not a JSON object"),
         ('{"text": 5}', "line 3: 'text' does not hold a string"),
-        ('{"a": "x", "b": "y"}', r"line 3: cannot tell which of \['a', 'b'\] is the text"),
-        ("{}", r"line 3: none of \[\] holds strings"),
     ],
 )
 def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
@@ -233,8 +232,67 @@ def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
 
 def test_jsonl_takes_the_only_string_key_and_null_is_no_text(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text('{"n": 1, "body": "文。"}\n{"text": null, "title": "題"}\n{"title": null, "text": "終"}', "utf-8")
+    path.write_text('{"n": 1, "body": "文。"}\n{"body": null, "title": "題"}\n{"title": null, "body": "終"}', "utf-8")
     assert [(d.title, d.text) for d in read_documents(path)] == [("", "文。"), ("", "終")]
+
+
+def rows_of(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+TEXT, URL = {"text": "犬。"}, {"url": "http://y/犬"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ([TEXT, {"texto": "猫。"}, TEXT], [0, 2]),
+        ([TEXT | URL, URL, TEXT | URL], [0, 2]),
+        ([URL, URL, TEXT], [2]),
+        ([{"n": 1}, {"body": "犬。"}, {}, {"body": "犬。", "title": 3}], [1, 3]),
+        ([*[TEXT] * 150, URL, *[TEXT] * 150], [*range(150), *range(151, 301)]),
+    ],
+)
+def test_a_file_has_one_column_of_text_and_rows_without_it_are_dropped_and_counted(tmp_path, rows, kept):
+    path = rows_of(tmp_path / "a.jsonl", *rows)
+    assert [(d.id, d.text) for d in read_documents(path)] == [(f"a.jsonl#{i}", "犬。") for i in kept]
+    report = extract(str(path), "train", "犬", tmp_path / "b.jsonl")
+    assert report.read == len(rows)
+    assert report.dropped == {"no text column": len(rows) - len(kept), "duplicate": len(kept) - 1} | {
+        "empty": 0, "no keyword": 0
+    }  # fmt: skip
+
+
+CONTENT = {"content": "犬が遊ぶ。", "deleted": None}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [CONTENT, {"content": None, "deleted": "犬の広告"}, CONTENT],
+        [*[CONTENT] * 2000, *[{"content": None, "deleted": "広告"}] * 1000],  # all over the file, not where it begins
+    ],
+)
+def test_which_column_is_the_text_is_asked_if_several_may_be(tmp_path, rows):
+    path = rows_of(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(DataError, match=r"cannot tell which of \['content', 'deleted'\] is the text; .*--text-column"):
+        texts(path)
+    read = [d.text for d in read_documents(path, schema=Schema(text_column="content"))]
+    assert set(read) == {"犬が遊ぶ。"}
+
+
+def test_a_line_of_very_many_values_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    monkeypatch.setattr("mamegpt.corpus.readers.MAX_LINE_VALUES", 1000)
+    path.write_text('{"text": "犬", "a": [' + "[]," * 1000 + "[]]}", encoding="utf-8")
+    monkeypatch.setattr("mamegpt.corpus.readers.parse_json", None)
+    with pytest.raises(DataError, match=r"line 1: not JSON \(it holds more than 1,000 values\)"):
+        texts(path)
+    monkeypatch.undo()
+    monkeypatch.setattr("mamegpt.corpus.readers.MAX_LINE_VALUES", 10)
+    rows_of(path, {"text": '犬,[{"\\' * 100})
+    assert texts(path) == ['犬,[{"\\' * 100]
 
 
 def test_plain_text_is_cut_at_line_ends_and_nothing_is_lost(tmp_path):
@@ -580,7 +638,7 @@ def test_the_likely_encoding_is_named(tmp_path, encoding, suffix):
     path = tmp_path / f"a{suffix}"
     raw = (line * 20).encode(encoding)
     path.write_bytes(gzip.compress(raw) if suffix.endswith(".gz") else raw)
-    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: save it as UTF-8"):
+    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: say --encoding"):
         texts(path)
 
 
@@ -590,6 +648,6 @@ def test_nul_and_empty_files_and_long_lines_pass(tmp_path, monkeypatch):
     parquet(tmp_path / "c.parquet", [])
     (tmp_path / "d.txt").write_text("京\0都" * 100_000, encoding="utf-8")
     assert list(read_texts(tmp_path)) == ["京都" * 100_000]
-    monkeypatch.setattr("mamegpt.corpus.readers.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("mamegpt.corpus.lines.MAX_LINE_CHARACTERS", 1000)
     with pytest.raises(DataError, match=r"d\.txt, line 1 is longer than"):
         list(read_texts(tmp_path))

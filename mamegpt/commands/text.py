@@ -12,6 +12,7 @@ import tyro
 
 from mamegpt.console import answering, busy, counted, output_must_succeed, say, table
 from mamegpt.corpus.clean_steps import Normalisation, Step
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.given import Given, refuse_idle
 from mamegpt.messages import translated
@@ -55,9 +56,7 @@ def extract(
     min_hits: int = 1,
     window: int | None = None,
     preview: int = 0,
-    text_column: str | None = None,
-    title_column: str | None = None,
-    txt_layout: Literal["auto", "file", "line", "block"] = "auto",
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
@@ -75,19 +74,14 @@ def extract(
         min_hits: Least number of hits in a document, of all keywords and expressions together.
         window: Keep only the paragraphs with a hit and this many before and after; all if the title has one.
         preview: Show this many hits, and write nothing.
-        text_column: Column or key of the text (default: text, or the only one that holds strings).
-        title_column: Column or key of the title (default: title).
-        txt_layout: One document of a txt file; auto: articles headed 【title】, else pieces of plain text.
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.corpus.readers import Schema
     from mamegpt.corpus.topic import Topic
     from mamegpt.corpus.writers import FORMATS
     from mamegpt.extract import extract as cut
     from mamegpt.extract import preview as hits
 
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
-    schema = Schema(text_column, title_column, txt_layout)
     if out.suffix.lower() not in ("", *FORMATS):
         raise OutputError(f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS)}")
     if preview < 0:
@@ -117,6 +111,7 @@ def clean(
     against: tuple[Path, ...] = (),
     write_dropped: Path | None = None,
     report: Path | None = None,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -150,6 +145,7 @@ def clean(
                 against=against,
                 write_dropped=write_dropped,
                 report=report,
+                schema=schema,
                 overwrite=overwrite,
                 on_progress=show,
             )
@@ -169,6 +165,7 @@ def tokenizer(
     model_type: Literal["bpe", "unigram"] = "bpe",
     character_coverage: float = 0.9995,
     max_characters: int = 10_000_000,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -191,7 +188,7 @@ def tokenizer(
     with answering(json) as answer:
         with busy("training a tokenizer") as show:
             report = train_tokenizer(
-                counted(read_texts(data, split), show),
+                counted(read_texts(data, split, schema), show),
                 out,
                 vocab_size=vocab_size,
                 model_type=model_type,
@@ -209,7 +206,8 @@ def tokenizer(
             f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
             f"in {report.elapsed_s:.1f} s",
             table(rows),
-            f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {report.path} --out runs/first",
+            f"next: mamegpt train --data {shlex.quote(data)}{schema.options()} --tokenizer {report.path} "
+            "--out runs/first",
         )
 
 
@@ -220,6 +218,7 @@ def tokenizer_report(
     compare: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     max_characters: int = 1_000_000,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
     json: bool = False,
 ) -> None:
     """What a tokenizer does to a text it was not trained on, alone or beside others.
@@ -240,13 +239,15 @@ def tokenizer_report(
     with answering(json, is_product=True) as answer:
         with busy("measuring"):
             found = report(
-                [model, *compare], read_texts(data, split), words=words, max_characters=max_characters or None
+                [model, *compare], read_texts(data, split, schema), words=words, max_characters=max_characters or None
             )
         facts = dataclasses.asdict(found)
         facts["best_vocab_sizes"] = best_vocab_sizes()
         del facts["text"]
         answer(
-            facts, found.text, f"next: mamegpt train --data {shlex.quote(data)} --tokenizer {model} --out runs/first"
+            facts,
+            found.text,
+            f"next: mamegpt train --data {shlex.quote(data)}{schema.options()} --tokenizer {model} --out runs/first",
         )
 
 

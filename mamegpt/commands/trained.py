@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from mamegpt.console import answering, deliver, is_terminal, say, write_stream
+from mamegpt.corpus.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.given import Given, refuse_idle
 from mamegpt.sampling import Sampling
@@ -25,6 +26,7 @@ def evaluate(
     train_split: str = "train",
     max_characters: int = 1_000_000,
     out: Path | None = None,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     json: bool = False,
@@ -52,11 +54,12 @@ def evaluate(
         (all(map(is_run, model)), ("spm_file",), "with a run"),
         (not data, ("split",), "without --data"),
         (not train_data, ("train_split",), "without --train-data"),
+        (not data and not train_data, SETTINGS, "without --data and --train-data"),
     ])  # fmt: skip
     with answering(json, is_product=out is None) as answer:
         found = evaluate_models(
             model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
-            spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
+            schema=schema, spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
         )  # fmt: skip
         found.keep()
         if out:
@@ -68,6 +71,7 @@ def generate(
     model: str,
     prompt: str | None = None,
     prompts: Path | None = None,
+    encoding: str = "utf-8",
     max_new_tokens: int = 100,
     samples: int = 1,
     at_start: bool | None = None,
@@ -83,6 +87,7 @@ def generate(
         model: A run, an exported folder, or a repository on the Hub.
         prompt: Text to go on with; empty starts a new one.
         prompts: Instead, a file with a prompt a line, all gone on with together; prints JSON, a line a text.
+        encoding: Encoding of that file, such as cp932, euc-jp or utf-16.
         max_new_tokens: Longest continuation, in tokens.
         samples: Continuations to write; all but greedy ones differ.
         at_start: Read each prompt as the beginning of a text, after the end-of-text token as in training; False: as
@@ -105,8 +110,9 @@ def generate(
     refuse_idle(given, [
         (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), "with --temperature 0"),
         (is_run(model), ("spm_file",), "with a run"),
+        (prompts is None, ("encoding",), "without --prompts"),
     ])  # fmt: skip
-    lines = [] if prompts is None else [line for line in read_prompts(prompts) for _ in range(samples)]
+    lines = [] if prompts is None else [line for line in read_prompts(prompts, encoding) for _ in range(samples)]
     loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
     how: dict[str, bool] = {
         "at_start": loaded.has_start if at_start is None else at_start, "use_cache": loaded.use_cache

@@ -12,6 +12,7 @@ import tyro
 from mamegpt import __version__
 from mamegpt.config import ABSENT, Logger, TrainConfig
 from mamegpt.console import INTERRUPTED, answering, busy, sparkline, table
+from mamegpt.corpus.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.given import Given, refuse_idle
 from mamegpt.messages import translated
@@ -28,6 +29,8 @@ def demo(
     seconds: float = 60.0,
     vocab_size: int = 0,
     seed: int = 42,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    given: Given = frozenset(),
 ) -> int:
     """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
 
@@ -41,7 +44,8 @@ def demo(
     """
     from mamegpt.demo import demo as show
 
-    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed)
+    refuse_idle(given, [(not data, SETTINGS, "without --data")])
+    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed, schema=schema)
 
 
 def doctor(json: bool = False) -> None:
@@ -70,6 +74,7 @@ def plan(
     vocab_size: int = 0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     cluster: str = "",
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
@@ -98,16 +103,16 @@ def plan(
     from mamegpt.shards import is_shards
 
     refuse_idle(given, [
-        (not data, ("split",), "without --data"),
-        (bool(data) and is_shards(data), ("split",), "with token shards as --data"),
+        (not data, ("split", *SETTINGS), "without --data"),
+        (bool(data) and is_shards(data), ("split", *SETTINGS), "with token shards as --data"),
     ])  # fmt: skip
     with answering(json, is_product=True) as answer:
         with busy("measuring"):
             made = make_plan(
                 minutes=minutes, data=data, split=split, tokenizer=tokenizer,
-                vocab_size=vocab_size, device=device,
+                vocab_size=vocab_size, device=device, schema=schema,
             )  # fmt: skip
-        answer(made.to_dict(), made.table(), f"next: {made.next_command(data, tokenizer)}")
+        answer(made.to_dict(), made.table(), f"next: {made.next_command(data, tokenizer, schema)}")
 
 
 WITH_RESUME = {"resume", "resume_intact", "on_bad_loss", "log", "report", "json"}
@@ -194,7 +199,7 @@ def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
         else bool(config.val_data) or config.val_fraction > 0
     )
     return [
-        (in_shards, ("split", "val_data", "val_split", "val_fraction"), "with token shards as --data"),
+        (in_shards, ("split", "val_data", "val_split", "val_fraction", *SETTINGS), "with token shards as --data"),
         (not in_shards and not config.val_data, ("val_split",), "without --val-data"),
         (not in_shards and bool(config.val_data), ("val_fraction",), "with --val-data"),
         (not validates, ("eval_every_steps", "val_tokens"), "without validation text"),

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import bz2
 import functools
-import gzip
-import io
 import itertools
 import json
-import zlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
+from mamegpt.corpus.lines import COMPRESSIONS, DAMAGED, lines, open_file
 from mamegpt.corpus.parallel import in_order
 from mamegpt.corpus.parquet_pages import DAMAGES, can_read, read_pages
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.wiki_dump import pages
 from mamegpt.errors import DataError, first_line
 from mamegpt.limits import usable_cores
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "Schema", "describe", "format_of", "json_lines", "open_parquet",
+__all__ = ["FORMATS", "Batch", "describe", "format_of", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
@@ -31,31 +30,15 @@ BATCH_RECORDS = 100
 BATCH_CHARACTERS = 200_000
 PARQUET_BATCH_BYTES = 1 << 20
 PARQUET_BATCH_ROWS = 1024  # at most
-MAX_LINE_BYTES = 1 << 28
-DETECTION_BYTES = 1 << 14
 BATCHES_AHEAD = 8
 
-ENCODINGS = {
-    "cp932": "cp932", "euc_jp": "euc-jp", "iso2022_jp": "iso-2022-jp", "utf_16": "utf-16", "utf_16_le": "utf-16le",
-    "utf_16_be": "utf-16be", "cp1252": "cp1252",
-}  # fmt: skip
-"""What a text may be in instead of UTF-8: Python's names, and iconv's."""
-COMPRESSIONS = (".gz", ".bz2", ".zst")
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """How records are found in files; what is None or ``auto`` is guessed.
-
-    ``text_column`` and ``title_column`` are names in parquet and jsonl. ``txt_layout`` says what one document of a txt
-    file is: the whole ``file``, a ``line``, or a ``block`` between blank lines; ``auto`` is articles if the first line
-    that is not blank is ``【…】``, else pieces of at least 10,000 characters, cut at line ends.
-    """
-
-    text_column: str | None = None
-    title_column: str | None = None
-    txt_layout: Literal["auto", "file", "line", "block"] = "auto"
+MAX_LINE_VALUES = 1 << 20
+"""JSON values in a line of jsonl; each takes some 60 bytes of memory, however short it is."""
+SAMPLE_ROWS = 100
+"""Rows at the beginning of a jsonl file, and as many from places all over it, that its columns are chosen by."""
+SAMPLE_LINE_BYTES = 1 << 20
+NO_TEXT = "no text column"
+"""The reason to leave out a row that has not the column of text that its file was found to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +73,17 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
         yield from _read_dump(path)
         return
     records, n_characters = list[tuple[int, str, str]](), 0
-    for number, (title, text) in enumerate(READERS[format_of(path)](path, schema)):
-        records.append((number, title, text))
-        n_characters += len(text)
+    n_dropped = 0
+    for number, record in enumerate(READERS[format_of(path)](path, schema)):
+        if record is None:
+            n_dropped += 1
+            continue
+        records.append((number, *record))
+        n_characters += len(record[1])
         if len(records) == BATCH_RECORDS or n_characters > BATCH_CHARACTERS:
-            yield Batch(len(records), records)
-            records, n_characters = [], 0
-    yield Batch(len(records), records)
+            yield Batch(len(records) + n_dropped, records, {NO_TEXT: n_dropped} if n_dropped else {})
+            records, n_characters, n_dropped = [], 0, 0
+    yield Batch(len(records) + n_dropped, records, {NO_TEXT: n_dropped} if n_dropped else {})
 
 
 def describe(path: Path, schema: Schema) -> str:
@@ -108,16 +95,13 @@ def describe(path: Path, schema: Schema) -> str:
                 if titles:
                     return f"text in column {text!r}, title in {titles[0]!r}"
                 return f"text in column {text!r}, no title column"
-    if format_of(path) == ".jsonl":
-        for where, record in _json_records(path):
-            text, title = _json_names(record, schema, where)
-            if title in record:
-                return f"text under {text!r}, title under {title!r}"
-            return f"text under {text!r}, no title"
+    if format_of(path) == ".jsonl" and (found := _json_columns(path, schema)):
+        text, title = found
+        return f"text under {text!r}, title under {title!r}" if title else f"text under {text!r}, no title"
     if format_of(path) == ".txt":
         if schema.txt_layout != "auto":
             return f"one document a {schema.txt_layout}"
-        first = next((line for line in _lines(path) if line.strip()), "")
+        first = next((line for line in lines(path, schema.encoding) if line.strip()), "")
         return "articles headed 【title】" if is_heading(first) else "plain text, cut at line ends"
     return "pages of a dump" if format_of(path) == ".xml" else "no records"
 
@@ -246,43 +230,93 @@ def _parquet_columns(arrow_schema: Any, schema: Schema, path: Path) -> list[str]
 # jsonl
 
 
-def _read_jsonl(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
-    """Yield the records of a file with one JSON object a line; blank lines are passed over."""
-    for where, record in _json_records(path):
-        text, title = _json_names(record, schema, where)
-        yield _record(record.get(title), record[text])
+def _read_jsonl(path: Path, schema: Schema) -> Iterator[tuple[str, str] | None]:
+    """Yield the records of a file with one JSON object a line, None for those without the text's key."""
+    columns = _json_columns(path, schema)
+    if columns is None:
+        return
+    text, title = columns
+    for where, record in _json_records(path, schema.encoding):
+        value, heading = record.get(text), record.get(title)
+        if isinstance(value, str) or (value is None and text in record):
+            yield _record(heading if isinstance(heading, str) else "", value)
+        elif value is None:
+            yield None
+        else:
+            raise DataError(f"{where}: {text!r} does not hold a string; make it one")
 
 
-def _json_names(record: dict[str, Any], schema: Schema, where: str) -> tuple[str, str]:
-    """The keys of text and title. A null counts as a string where a name is known, since it is no text."""
+def _json_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
+    """Choose the keys of text and title ("" if there is none) by a sample of a file's rows; None if it has no row."""
+    names, strings = dict[str, None](), dict[str, None]()  # in the order they are met
+    for record in _sample(path, schema.encoding):
+        for key, value in record.items():
+            names[key] = None
+            if isinstance(value, str):
+                strings[key] = None
+    if not names:
+        return None
     known = {schema.text_column or "text", schema.title_column or "title"}
-    strings = [key for key, value in record.items() if isinstance(value, str) or (value is None and key in known)]
-    text, title = _names(list(record), strings, schema, where)
-    return text, title if title in strings else ""
+    text, title = _names(list(names), [*strings, *(names.keys() & known - strings.keys())], schema, str(path))
+    return text, title if title in names else ""
 
 
-def _json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _sample(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    """Yield the first rows of a jsonl file, and some from places evenly spread over it.
+
+    A compressed file, or one that is not UTF-8, cannot be entered at any place: of these it is the first rows only.
+    What cannot be parsed at such a place is left to the reader, who knows its line.
+    """
+    first = [record for _, record in itertools.islice(_json_records(path, encoding), SAMPLE_ROWS)]
+    yield from first
+    if len(first) < SAMPLE_ROWS or path.suffix.lower() in COMPRESSIONS or encoding != GUESS.encoding:
+        return
+    with path.open("rb") as file:
+        for i in range(1, SAMPLE_ROWS):
+            file.seek(path.stat().st_size * i // SAMPLE_ROWS)
+            file.readline(SAMPLE_LINE_BYTES)  # the rest of the line there
+            try:
+                record = _parsed(file.readline(SAMPLE_LINE_BYTES).decode("utf-8"))
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
+def _json_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each JSON object of a file, and where it stands."""
-    for where, record in json_lines(path):
+    for where, record in json_lines(path, encoding):
         if not isinstance(record, dict):
             raise DataError(f'{where}: not a JSON object; make it one like {{"text": "…"}}')
         yield where, record
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+def json_lines(path: Path, encoding: str = GUESS.encoding) -> Iterator[tuple[str, Any]]:
     """Yield the value of each line of a jsonl file, compressed or not, and where it stands. Raises `DataError`."""
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path, encoding), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            record = parse_json(line)
+            yield where, _parsed(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{where}: not JSON ({error.msg} at character {error.colno}); correct or remove it"
+            ) from error
         except ValueError as error:
-            what = first_line(error)
-            if isinstance(error, json.JSONDecodeError):
-                what = f"{error.msg} at character {error.colno}"
-            raise DataError(f"{where}: not JSON ({what}); correct or remove it") from error
-        yield where, record
+            raise DataError(f"{where}: not JSON ({first_line(error)}); correct or remove it") from error
+
+
+def _parsed(line: str) -> Any:
+    """Return the JSON value of a line. Raises `ValueError` for what is none, or would take much more memory."""
+    if len(line) > MAX_LINE_VALUES and _n_values(line) > MAX_LINE_VALUES:
+        raise ValueError(f"it holds more than {MAX_LINE_VALUES:,} values")
+    return parse_json(line)
+
+
+def _n_values(line: str) -> int:
+    """Count the values in JSON text, as far as commas and brackets tell."""
+    return sum(map(re.sub(r'"(?:[^"\\]|\\.)*+"', "", line).count, ",[{")) + 1
 
 
 # txt
@@ -290,24 +324,24 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _read_txt(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
     """Yield the documents of a text file, cut as ``schema.txt_layout`` says."""
-    lines = _lines(path)
+    all_lines = lines(path, schema.encoding)
     if schema.txt_layout == "file":
-        return iter([("", "\n".join(lines))])
+        return iter([("", "\n".join(all_lines))])
     if schema.txt_layout == "line":
-        return (("", line) for line in lines if line.strip())
+        return (("", line) for line in all_lines if line.strip())
     if schema.txt_layout == "block":
-        blocks = itertools.groupby(lines, lambda line: bool(line.strip()))
+        blocks = itertools.groupby(all_lines, lambda line: bool(line.strip()))
         return (("", "\n".join(block)) for is_text, block in blocks if is_text)
-    lines = itertools.dropwhile(lambda line: not line.strip(), lines)
-    first = next(lines, "")
+    all_lines = itertools.dropwhile(lambda line: not line.strip(), all_lines)
+    first = next(all_lines, "")
     read = parse_articles if is_heading(first) else _pieces
-    return read(itertools.chain([first], lines))
+    return read(itertools.chain([first], all_lines))
 
 
-def _pieces(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+def _pieces(all_lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """Cut plain text at line ends into pieces of at least PLAIN_TEXT_CHARACTERS; the last is what is left."""
     piece, length = list[str](), 0
-    for line in lines:
+    for line in all_lines:
         piece.append(line)
         length += len(line) + 1
         if length > PLAIN_TEXT_CHARACTERS:  # without the last line feed, at least that many
@@ -322,14 +356,14 @@ def _pieces(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 def _read_dump(path: Path) -> Iterator[Batch]:
     """Yield the pages of a dump, each a batch, since to take the markup off one takes a while."""
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             for number, (reason, title, text) in enumerate(pages(file)):
                 yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)])
     except ParseError as error:
         raise DataError(f"{path} is not a whole dump of a MediaWiki ({error}); fetch it again") from error
     except (LookupError, UnicodeError) as error:  # expat calls Python's codecs
         raise DataError(f"{path} is in an encoding that cannot be read ({first_line(error)}); make it UTF-8") from error
-    except (*_DAMAGED, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise DataError(f"{path} is damaged or cut off ({first_line(error)}); fetch it again") from error
 
 
@@ -357,73 +391,15 @@ def _names(names: Sequence[str], strings: Sequence[str], schema: Schema, where: 
             )
         if len(others) != 1:
             raise DataError(
-                f"{where}: cannot tell which of {list(names)} is the text; rename it to 'text' or say --text-column"
+                f"{where}: cannot tell which of {others} is the text; rename it to 'text' or say --text-column"
             )
         text = others[0]
     elif text not in strings:
-        raise DataError(f"{where}: 'text' does not hold a string; make it one")
+        raise DataError(f"{where}: {text!r} does not hold a string; make it one")
     return text, title
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, compressed or not, with or without a byte order mark, without line ends."""
-    offset, number = 0, 0
-    try:
-        with _open(path) as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                number += 1
-                start = 3 if offset == 0 and line.startswith(b"\xef\xbb\xbf") else 0
-                if len(line) == MAX_LINE_BYTES:
-                    raise DataError(
-                        f"{path}, line {number} is longer than {MAX_LINE_BYTES >> 20} MiB; cut it into several"
-                    )
-                if b"\x1b$" in line:  # ISO-2022-JP passes for ASCII
-                    raise DataError(f"{path} is not UTF-8 text at byte {offset + line.index(27):,}; {_likely(path)}")
-                yield line[start:].decode("utf-8").rstrip("\r\n")
-                offset += len(line)
-    except UnicodeDecodeError as error:
-        position = offset + start + error.start
-        raise DataError(f"{path} is not UTF-8 text at byte {position:,}; {_likely(path)}") from error
-    except _DAMAGED as error:
-        raise DataError(
-            f"{path} is damaged or cut off after line {number:,} ({first_line(error)}); fetch it again"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({first_line(error)}); check the file, the disk and its permissions"
-        ) from error
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open a file, decompressing it if its name says so."""
-    if path.suffix.lower() == ".gz":
-        return cast(BinaryIO, gzip.open(path))
-    if path.suffix.lower() == ".bz2":
-        return cast(BinaryIO, bz2.open(path))
-    if path.suffix.lower() == ".zst":
-        import pyarrow
-
-        return cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
-    return path.open("rb")
-
-
-def _likely(path: Path) -> str:
-    """What to do about a file in another encoding, which is guessed from its beginning."""
-    import charset_normalizer
-
-    try:
-        with _open(path) as file:
-            head = file.read(DETECTION_BYTES)
-    except (*_DAMAGED, OSError):
-        return "it is damaged or cut off as well: fetch it again"
-    found = charset_normalizer.from_bytes(head, cp_isolation=list(ENCODINGS)).best()
-    if not found:
-        return "save it as UTF-8"
-    name = ENCODINGS.get(found.encoding, found.encoding)
-    return f"it looks like {name}: save it as UTF-8 (iconv -f {name} -t utf-8)"
-
-
-READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str]]]] = {
+READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str] | None]]] = {
     ".jsonl": _read_jsonl,
     ".txt": _read_txt,
 }

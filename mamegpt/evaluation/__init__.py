@@ -13,6 +13,7 @@ from typing import Any
 
 from mamegpt import __version__
 from mamegpt.console import columns
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.distributed import pick_device
 from mamegpt.errors import ConfigError
 from mamegpt.evaluate import Quality
@@ -108,6 +109,7 @@ def evaluate_models(
     train_data: str = "",
     train_split: str = "train",
     max_characters: int = 1_000_000,
+    schema: Schema = GUESS,
     spm_file: str = "",
     device: str = "auto",
     on_stage: Callable[[str], None] = lambda _: None,
@@ -134,10 +136,10 @@ def evaluate_models(
     known = run_texts(Path(run), run_model.tokenizer) if run_model and run_model.tokenizer else {}
     texts = {"validation": known["val"]} if "val" in known else {}
     if data:
-        texts = {name: named_texts(it, split, tokenizer) for name, it in zip(_short(data), data, strict=True)}
+        texts = {name: named_texts(it, split, tokenizer, schema) for name, it in zip(_short(data), data, strict=True)}
     held_out = {name: list(up_to(read(), max_characters or None)) for name, read in texts.items()}
     main = next(iter(held_out.values()), [])
-    training = named_texts(train_data, train_split, tokenizer) if train_data else known.get("train")
+    training = named_texts(train_data, train_split, tokenizer, schema) if train_data else known.get("train")
     gaps = make_gaps(main)
 
     results: list[Result] = []

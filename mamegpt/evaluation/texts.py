@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mamegpt.config import TrainConfig
+from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
 from mamegpt.shards import is_shards, open_shards
@@ -27,13 +28,13 @@ def is_run(where: str) -> bool:
     return is_here(f"{where}/{CHECKPOINTS}")
 
 
-def named_texts(data: str, split: str, tokenizer: Tokenizer | None) -> Texts:
+def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Texts:
     """One split of a text, or of a folder of token shards that were made with ``tokenizer``.
 
     Raises, now or when read, what `read_texts` and `open_shards` raise; `DataError` if shards have no such split.
     """
     if not is_shards(data):
-        return lambda: read_texts(data, split)
+        return lambda: read_texts(data, split, schema)
     if tokenizer is None:
         raise DataError(f"{data} holds the tokens of another tokenizer; give the text they were made of")
     found = _decoded(Path(data), tokenizer)

@@ -1,0 +1,148 @@
+"""The lines of text files: where one ends, in which encoding, compressed or not."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from mamegpt.errors import ConfigError, DataError, first_line
+
+__all__ = ["COMPRESSIONS", "DAMAGED", "decoder_of", "lines", "open_file"]
+
+COMPRESSIONS = (".gz", ".bz2", ".zst")
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What the decompressors raise, besides OSError, for a damaged file."""
+
+MAX_LINE_CHARACTERS = 1 << 28
+BLOCK_BYTES = 1 << 16
+BYTE_ORDER_MARK = "\ufeff"
+
+SUSPECT = (b"\0", b"\x1b$")
+"""Bytes that are UTF-8 but seldom mean it: UTF-16 has many zeros, and ISO-2022-JP is ASCII with escapes."""
+CANDIDATES = ("utf-8", "cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-16le", "utf-16be", "cp1252")
+"""Encodings to guess among; both Python and iconv know these names."""
+LEAST_PLAUSIBILITY = 0.25
+
+
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the lines of a text file, compressed (.gz, .bz2, .zst) or not, without their ends, in constant memory.
+
+    This is what a line is wherever text is read. LF, CR LF and CR end a line. Nothing else does: U+2028, U+2029,
+    U+0085, form feed and vertical tab are characters like any other. Byte order marks (U+FEFF) at the beginning of a
+    line are left out, however many there are; files that were joined have them in the middle.
+
+    Raises `ConfigError` for an unknown encoding. Raises `DataError`, naming the place, for bytes that are not text in
+    this encoding (and names the likely one), a line of more than MAX_LINE_CHARACTERS, and a file that is damaged or
+    cannot be read.
+    """
+    decode = io.IncrementalNewlineDecoder(decoder_of(encoding), translate=True).decode
+    is_utf_8 = codecs.lookup(encoding).name == "utf-8"
+    begun, n_begun = list[str](), 0  # the parts of the line that no end was found of
+    n_bytes, number, block = 0, 1, b"-"
+    try:
+        with open_file(path) as file:
+            while block:
+                block = file.read(BLOCK_BYTES)
+                n_bytes += len(block)
+                try:
+                    text = decode(block, final=not block)
+                except UnicodeDecodeError as error:
+                    place = n_bytes - len(error.object) + error.start
+                    name = _likely(error.object + file.read(BLOCK_BYTES))
+                    raise DataError(
+                        f"{path} is not {encoding.upper()} text at byte {place:,}; {_advice(name, encoding)}"
+                    ) from error
+                marks = [at for mark in SUSPECT if (at := block.find(mark)) >= 0] if is_utf_8 else []
+                if marks and (name := _likely(block)) not in ("", "utf-8"):
+                    place = n_bytes - len(block) + min(marks)
+                    raise DataError(
+                        f"{path} is not {encoding.upper()} text at byte {place:,}; {_advice(name, encoding)}"
+                    )
+                first, *others = text.split("\n")
+                begun.append(first)
+                n_begun += len(first)
+                if n_begun > MAX_LINE_CHARACTERS:
+                    raise DataError(
+                        f"{path}, line {number} is longer than {MAX_LINE_CHARACTERS:,} characters; cut it into several"
+                    )
+                if others:
+                    yield "".join(begun).lstrip(BYTE_ORDER_MARK)
+                    number += len(others)
+                    begun = [others.pop()]
+                    n_begun = len(begun[0])
+                    if BYTE_ORDER_MARK in text:
+                        others = [line.lstrip(BYTE_ORDER_MARK) for line in others]
+                    yield from others
+            if n_begun:
+                yield "".join(begun).lstrip(BYTE_ORDER_MARK)
+    except DAMAGED as error:
+        raise DataError(
+            f"{path} is damaged or cut off after line {number - 1:,} ({first_line(error)}); fetch it again"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)}); check the file, the disk and its permissions"
+        ) from error
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file, decompressing it if its name says so."""
+    if path.suffix.lower() == ".gz":
+        return cast(BinaryIO, gzip.open(path))
+    if path.suffix.lower() == ".bz2":
+        return cast(BinaryIO, bz2.open(path))
+    if path.suffix.lower() == ".zst":
+        import pyarrow
+
+        return cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
+    return path.open("rb")
+
+
+def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
+    """Return a decoder that takes bytes as they come. Raises `ConfigError` if there is no such encoding of text."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding)  # unlike the look-up, refuses what is no encoding of text
+        return codecs.getincrementaldecoder(encoding)()
+    except (LookupError, ValueError) as error:
+        raise ConfigError(
+            f"--encoding {encoding} is no encoding of text; give one such as {', '.join(CANDIDATES[1:5])}"
+        ) from error
+
+
+def _advice(likely: str, encoding: str) -> str:
+    """Say what to do about a file that is not in an encoding."""
+    if not likely or codecs.lookup(likely) == codecs.lookup(encoding):
+        return "save it as UTF-8"
+    return f"it looks like {likely}: say --encoding {likely}, or save it as UTF-8 (iconv -f {likely} -t utf-8)"
+
+
+def _likely(sample: bytes) -> str:
+    """Guess the encoding of a Japanese text from some of its bytes, cut anywhere; "" for none."""
+    found = dict[str, float]()
+    for name in CANDIDATES:
+        if name == "utf-16" and sample[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            continue
+        text = sample.decode(name, "replace")
+        found[name] = sum(map(_plausibility, text)) / max(1, len(text))
+    best = max(found, key=found.__getitem__, default="")
+    return best if found.get(best, 0) > LEAST_PLAUSIBILITY else ""
+
+
+def _plausibility(character: str) -> float:
+    """Say how likely Japanese prose is to have a character; wrong encodings give rare kanji, symbols and controls."""
+    code = ord(character)
+    if 0x3041 <= code <= 0x30FF or 0x3000 <= code <= 0x3011:  # kana and punctuation
+        return 1.0
+    if 0x20 <= code < 0x7F or character in "\t\n\r":
+        return 0.5
+    if 0x4E00 <= code <= 0x9FFF or 0xFF01 <= code <= 0xFF5E:  # kanji and full-width forms
+        return 0.4
+    if code == 0 or 0xC0 <= code <= 0xFF:  # zeros that mean nothing, and letters of Western Europe
+        return 0.0
+    return -1.0

@@ -1,0 +1,34 @@
+"""How documents are found in files: the options that every command which reads text has."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, fields
+from typing import Literal
+
+__all__ = ["GUESS", "SETTINGS", "Schema"]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns, layout and encoding of text files; what is empty or ``auto`` is guessed (`read_documents`)."""
+
+    text_column: str = ""
+    """Column or key of the text (default: text, or the only one that holds strings)."""
+    title_column: str = ""
+    """Column or key of the title (default: title)."""
+    txt_layout: Literal["auto", "file", "line", "block"] = "auto"
+    """One document of a txt file; auto: articles headed 【title】, else pieces of plain text."""
+    encoding: str = "utf-8"
+    """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
+
+    def options(self) -> str:
+        """Return the command-line options that say this, each with a space before it."""
+        said = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in said)
+
+
+GUESS = Schema()
+"""What holds where nothing is said."""
+SETTINGS = tuple(field.name for field in fields(Schema))
+"""The names of all of it, as parameters are spelled."""
