@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,8 +40,8 @@ from mamegpt.spread import empty_parts, own_copy, read_parts, write_parts
 from mamegpt.text import parse_json
 
 __all__ = [
-    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove_leftovers",
-    "save", "set_damaged_aside", "verify",
+    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove",
+    "remove_leftovers", "save", "set_damaged_aside", "verify",
 ]  # fmt: skip
 
 MODEL_FILE = "model.safetensors"
@@ -89,21 +89,31 @@ class Saver:
         self._group = distributed.group_for_a_thread(world) if parts else None
         self._pending: tuple[int, Future[Path]] | None = None
 
-    def save(self, model: nn.Module, optimizer: Optimizer, state: State) -> float:
-        """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included."""
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        state: State,
+        is_proven: Callable[[int], bool] = lambda step: False,
+    ) -> float:
+        """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included.
+
+        Of the older ones, the newest whose step ``is_proven`` to be good is kept, however many newer ones there are.
+        """
         begin = time.perf_counter()
         self.wait()
+        proven = next((path for path in reversed(checkpoints(self.folder)) if is_proven(_step(path))), None)
         if self.parts:
             parts = {name: own_copy(tensors) for name, tensors in _parts(model, optimizer).items()}
             done = self._thread.submit(
-                _write_parts, self.folder, parts, state, self.keep, self.world.is_main, self._group
+                _write_parts, self.folder, parts, state, self.keep, proven, self.world.is_main, self._group
             )
         elif self.world.is_main:
             model_tensors, optimizer_tensors = (
                 {name: tensor.clone() for name, tensor in tensors.items()}
                 for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
             )
-            done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep)
+            done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep, proven)
         else:
             return 0.0
         self._pending = state.step, done
@@ -150,8 +160,8 @@ def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor
 
 
 def _write_parts(
-    folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, is_main: bool,
-    group: ProcessGroup | None,
+    folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, proven: Path | None,
+    is_main: bool, group: ProcessGroup | None,
 ) -> Path:  # fmt: skip
     path = folder / f"step-{state.step:08d}"
     staging = folder / f".{path.name}.parts.partial"
@@ -173,7 +183,7 @@ def _write_parts(
                 files = {name: sha256_file(partial / name) for name in names}
                 _write_state(partial, dataclasses.replace(state, files=files))
             staging.rmdir()
-            _rotate(folder, keep)
+            _rotate(folder, keep, proven)
             is_complete = True
     finally:
         failed = distributed.any_process(not is_complete, torch.device("cpu"), group)
@@ -182,7 +192,10 @@ def _write_parts(
     return path
 
 
-def _write(folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int) -> Path:
+def _write(
+    folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int,
+    proven: Path | None = None,
+) -> Path:  # fmt: skip
     path = folder / f"step-{state.step:08d}"
     with atomic_directory(path, overwrite=True) as partial:
         try:
@@ -192,13 +205,18 @@ def _write(folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Te
             raise OutputError(f"{path} cannot be written ({first_line(error)}); {MAKE_ROOM}") from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         _write_state(partial, dataclasses.replace(state, files=files))
-    _rotate(folder, keep)
+    _rotate(folder, keep, proven)
     return path
 
 
-def _rotate(folder: Path, keep: int) -> None:
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old.rename(folder / f".{old.name}.old"))  # hidden first: what has its name is complete
+def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
+    remove(old for old in checkpoints(folder)[:-keep] if old != proven)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove checkpoints; each is hidden first, so that what has its name is complete."""
+    for path in paths:
+        shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
 
 
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
@@ -307,6 +325,10 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.glob("step-*") if path.name[5:].isdecimal() and path.is_dir())
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def latest(folder: Path) -> Path | None:

@@ -200,13 +200,13 @@ class TrainConfig:
     save_every_steps: int = 250
     """Steps between checkpoints; the last step is always followed by one."""
     keep_checkpoints: int = 2
-    """Newest checkpoints to keep; older ones are removed after a newer one is complete."""
+    """Newest checkpoints to keep; of older ones only the newest that later losses proved to be good is kept."""
     sharding: Literal["none", "full"] = "none"
     """On several processes: each holds a whole model, or (full) its share of weights, gradients and optimizer state."""
     activation_checkpointing: bool = False
     """Compute what a block holds for the backward pass again there: less memory, a third more arithmetic."""
     on_bad_loss: Literal["stop", "rollback"] = "stop"
-    """If the loss is no number or a spike: stop, or go back to the last checkpoint and pass over the text since."""
+    """If the loss is no number or a spike: stop, or go back to the last sound checkpoint and skip the text since."""
 
     def model(self, vocab_size: int) -> ModelConfig:
         """The sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""

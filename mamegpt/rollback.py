@@ -4,8 +4,10 @@ A loss is bad if it is not a finite number, or if it is the fifth in a row that 
 than `SPIKE_SPREADS` spreads above the median of the hundred losses before those five. One hard batch is no spike, and
 none is seen in the first hundred steps.
 
-The way back is that of PaLM (Chowdhery et al. 2022, section 5.1): go on from the newest checkpoint and pass over the
-batches since then. How many were passed over is written into that checkpoint, so going on from it later sees the same.
+The way back is that of PaLM (Chowdhery et al. 2022, section 5.1): go on from the newest sound checkpoint and pass over
+the batches since then. How many were passed over is written into that checkpoint, so going on from it later sees the
+same. A checkpoint is sound if the losses after it were good (`is_sound`): one saved inside a spike is bad, and that is
+known only some steps later.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mamegpt import checkpoint, distributed
 from mamegpt.distributed import World
 from mamegpt.errors import TrainingError
 
-__all__ = ["RolledBack", "bad_loss", "roll_back", "weights_not_finite"]
+__all__ = ["RolledBack", "bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
 
 N_HIGH = 5
 N_BEFORE = 100
@@ -36,7 +38,7 @@ MAX_ROLLBACKS = 3
 
 
 class RolledBack(Exception):
-    """The newest checkpoint was told what to pass over; going on from it is next."""
+    """The newest checkpoint says what to pass over; the run is to resume from it."""
 
 
 def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | None:
@@ -48,19 +50,40 @@ def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | No
         if not math.isfinite(losses[i]):
             before = next((f"; the last number was {x:.4f}" for x in reversed(losses[:i]) if math.isfinite(x)), "")
             return f"the loss is {losses[i]} at step {n_untold + i + 1}{before}"
-        begin = i + 1 - N_HIGH
-        lowest = min(losses[max(0, begin) : i + 1])
-        before_it = losses[max(0, begin - N_BEFORE) : max(0, begin)]
-        if len(before_it) < N_BEFORE or lowest <= min(before_it) + SPIKE_NATS:
-            continue
-        middle = statistics.median(before_it)
-        spread = SPREAD * statistics.median(abs(x - middle) for x in before_it)
-        if lowest > middle + max(SPIKE_NATS, SPIKE_SPREADS * spread):
+        begin = max(0, i + 1 - N_HIGH)
+        middle, limit = _limit(losses, begin, min(losses[begin : i + 1]))
+        if min(losses[begin : i + 1]) > limit:
             return (
                 f"the loss is {losses[i]:.4f} at step {n_untold + i + 1}, the {N_HIGH}th in a row far above "
                 f"{middle:.4f}, the median of the {N_BEFORE} before"
             )
     return None
+
+
+def _limit(losses: Sequence[float], i: int, x: float) -> tuple[float, float]:
+    """The median of the `N_BEFORE` losses before ``losses[i]``, and the limit above which ``x`` is far above it."""
+    before_it = losses[max(0, i - N_BEFORE) : i]
+    if len(before_it) < N_BEFORE or x <= min(before_it) + SPIKE_NATS:
+        return math.nan, math.inf
+    middle = statistics.median(before_it)
+    spread = SPREAD * statistics.median(abs(x - middle) for x in before_it)
+    return middle, middle + max(SPIKE_NATS, SPIKE_SPREADS * spread)
+
+
+def is_sound(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
+    """Whether the weights after ``step`` were good, by the losses after it: the next is a number, no near one is high.
+
+    ``losses`` are nats per token, one a step, after ``n_untold`` steps.
+    """
+    i = step - n_untold
+    after = losses[i : i + N_HIGH] if i >= 0 else []
+    highest = max((x for x in after if not math.isnan(x)), default=math.nan)
+    return bool(after) and math.isfinite(after[0]) and not highest > _limit(losses, i, highest)[1]
+
+
+def is_proven(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
+    """Whether a checkpoint is sound for good: so many losses came after it that a spike would have been seen."""
+    return len(losses) + n_untold >= step + N_HIGH and is_sound(step, losses, n_untold)
 
 
 def weights_not_finite(model: nn.Module, step: int) -> str | None:
@@ -76,23 +99,30 @@ def _here(weight: Tensor) -> Tensor:
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
-def roll_back(folder: Path, step: int, elapsed_s: float, why: str, world: World) -> str:
-    """Let the newest checkpoint under ``folder`` pass over the batches until ``step``; returns what was done.
+def roll_back(
+    folder: Path, losses: Sequence[float], step: int, n_seen: int, elapsed_s: float, why: str, world: World
+) -> str:
+    """Make the newest sound checkpoint under ``folder`` the newest; let it pass over all ``n_seen`` batches until now.
 
-    Raises `TrainingError` if there is no checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
+    ``losses`` are those of the last steps until ``step``. Newer checkpoints are removed. Returns what was done. Raises
+    `TrainingError` if there is no sound checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
     """
-    distributed.barrier()  # the main process may have been writing it
-    path = checkpoint.latest(folder)
+    distributed.barrier()  # the main process may have been writing one
+    states = {path: checkpoint.read_state(path) for path in reversed(checkpoint.checkpoints(folder))}
+    # One that was gone back to was sound then; what came after it since is why it is gone back to again.
+    sound = (p for p, s in states.items() if s.rollbacks or is_sound(s.step, losses, step - len(losses)))
+    path = next(sound, None)
     if path is None:
         raise TrainingError(f"{why}; there is no checkpoint to go back to: train again with a lower --lr")
-    state = checkpoint.read_state(path)
+    state = states[path]
     if state.rollbacks == MAX_ROLLBACKS:
         raise TrainingError(
             f"{why}; {path} was gone back to {MAX_ROLLBACKS} times, each time with other text, so the text is not the "
             "reason: train again with a lower --lr"
         )
-    distributed.barrier()  # all have read it
+    distributed.barrier()  # all have read them
     if world.is_main:
-        checkpoint.pass_over(path, step - state.step, elapsed_s)
+        checkpoint.remove(newer for newer, of in states.items() if of.step > state.step)
+        checkpoint.pass_over(path, n_seen - state.step - state.skipped, elapsed_s)
     distributed.barrier()
-    return f"{why}; going back to step {state.step} and passing over {step - state.step} batches"
+    return f"{why}; going back to step {state.step} and passing over {n_seen - state.step - state.skipped} batches"

@@ -42,7 +42,7 @@ from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model, initialise_again
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
-from mamegpt.rollback import RolledBack, bad_loss, roll_back, weights_not_finite
+from mamegpt.rollback import RolledBack, bad_loss, is_proven, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
 from mamegpt.run_folder import is_of_this_job, own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
@@ -214,7 +214,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     if config.on_bad_loss == "stop":
                         raise TrainingError(f"{told}; {_ADVICE} (it was {config.lr:g})")
                     checkpoints.wait()
-                    way_back = roll_back(run / CHECKPOINTS, step, now - begin, told, world)
+                    way_back = roll_back(run / CHECKPOINTS, metrics.losses, step, seen, now - begin, told, world)
                     if world.is_main:
                         say(way_back)
                     raise KeyboardInterrupt if stopping else RolledBack
@@ -239,7 +239,8 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     state = dataclasses.replace(
                         first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
                     )
-                    metrics.save_blocked_s = checkpoints.save(model, optimizer, state)
+                    proven = functools.partial(is_proven, losses=metrics.losses, n_untold=step - len(metrics.losses))
+                    metrics.save_blocked_s = checkpoints.save(model, optimizer, state, proven)
                 mark = time.perf_counter()
 
         distributed.barrier()

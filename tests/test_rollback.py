@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mamegpt.rollback import bad_loss, weights_not_finite
+from mamegpt.rollback import bad_loss, is_proven, is_sound, weights_not_finite
 
 
 def noisy(n: int, middle: float = 3.0, spread: float = 0.05) -> list[float]:
@@ -55,3 +55,24 @@ def test_weights_that_are_no_numbers_are_named() -> None:
     with torch.no_grad():
         model.bias[1] = math.inf
     assert weights_not_finite(model, 3) == "weights are not finite after step 3, bias first"
+
+
+def test_a_checkpoint_is_sound_if_the_losses_after_it_are_good() -> None:
+    spike = noisy(107) + [5.0] * 5  # the update of step 107 was bad, and 112 is the fifth high loss
+    assert [step for step in range(100, 113) if is_sound(step, spike)] == [100, 101, 102]
+    assert [step for step in range(100, 113) if is_proven(step, spike)] == [100, 101, 102]
+    assert not any(is_sound(step, spike[107:], n_untold=107) for step in range(112, 120))
+    no_number = [*noisy(107), math.nan]
+    assert [step for step in range(100, 110) if is_sound(step, no_number)] == list(range(100, 107))
+    assert [step for step in range(100, 110) if is_proven(step, no_number)] == [100, 101, 102, 103]
+
+
+def test_what_is_proven_is_proven_whatever_comes_later() -> None:
+    for seed in range(20):
+        dice = random.Random(seed)
+        course = noisy(130) + [dice.choice([3.0, 4.5, 9.0, math.nan]) for _ in range(20)]
+        proven: set[int] = set()
+        for n in range(130, len(course) + 1):
+            now = {step for step in range(120, n) if is_proven(step, course[:n])}
+            assert proven <= now and all(is_sound(step, course[:n]) for step in now)
+            proven = now

@@ -487,6 +487,41 @@ def test_a_bad_batch_is_gone_back_before_and_passed_over(
     assert train(rolled, resume=True).losses == result.losses
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_checkpoint_saved_inside_a_spike_is_not_gone_back_to(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], keep: int
+) -> None:
+    seen = {"batch": -1}
+    whole, clipped = WindowOrder.batch, trainer._clipped
+
+    def batch(order: WindowOrder, tokens: Any, step: int, rank: int = 0, world: int = 1) -> Any:
+        seen["batch"] = step
+        return whole(order, tokens, step, rank, world)
+
+    def ruined(model: Any, grad_clip: float) -> torch.Tensor:
+        if seen["batch"] == 106:  # the update of step 107; 110 is saved before the fifth high loss
+            with torch.no_grad():
+                model.out_head.weight += 3 * torch.randn_like(model.out_head.weight)
+        return clipped(model, grad_clip)
+
+    monkeypatch.setattr(WindowOrder, "batch", batch)
+    monkeypatch.setattr(trainer, "_clipped", ruined)
+    rolled = dataclasses.replace(
+        config, out=str(tmp_path / "run"), on_bad_loss="rollback", max_steps=120, save_every_steps=55, lr=1e-3,
+        eval_every_steps=1000, keep_checkpoints=keep, log_every_steps=4, drop_rate=0.0,
+    )  # fmt: skip
+    result = train(rolled)
+    printed = capsys.readouterr().out
+    assert "the 5th in a row far above" in printed and "going back to step 55 and passing over 57 batches" in printed
+    assert printed.count("going back") == 1 and result.step == 120 and max(result.losses) < 8
+    assert checkpoint.read_state(tmp_path / "run/checkpoints/step-00000120").skipped == 57
+    # Killed after the way back and resumed, it ends with the same weights.
+    weights = final_weights(tmp_path / "run", 120)
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000120")
+    train(rolled, resume=True)
+    assert final_weights(tmp_path / "run", 120) == weights
+
+
 def test_when_other_text_does_not_help_the_run_ends(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
