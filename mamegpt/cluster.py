@@ -28,12 +28,14 @@ from mamegpt.messages import translated
 
 __all__ = ["CLUSTERS", "MODELS", "Cluster", "ClusterPlan", "Estimate", "Shape", "best", "estimate", "plan_cluster"]
 
-Sharding = Literal["none", "node", "full"]
-SHARDINGS: tuple[Sharding, ...] = ("none", "node", "full")
-"""Every device holds all weights; each node holds them once; all devices together hold them once."""
+Sharding = Literal["none", "full"]
+SHARDINGS: tuple[Sharding, ...] = ("none", "full")
+"""What ``train --sharding`` has: every device holds all weights, or all devices together hold them once."""
 
 STATE_BYTES = 16
 """A parameter, its gradient and AdamW's two moments, in float32."""
+WEIGHT_BYTES = 4
+"""A parameter as `mamegpt.spread` gathers it: in float32, also where products are taken in bfloat16."""
 SAVED_BYTES = 12
 """Of a parameter in a checkpoint: itself and two moments."""
 OPTIMIZER_TRAFFIC = 28
@@ -147,17 +149,20 @@ class Estimate:
     checkpoint_s: float
 
 
-def estimate(shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *, recomputes: bool = False) -> Estimate:
-    """One optimizer step of ``shape.batch_tokens``, at least a window for each device.
+def estimate(
+    shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *, recomputes: bool = False,
+    weight_bytes: int = WEIGHT_BYTES,
+) -> Estimate:  # fmt: skip
+    """Estimate one optimizer step of ``shape.batch_tokens``, at least a window for each device.
 
-    A pass takes as many windows as memory holds (`RESERVED`), at least one. Shares of weights and gradients are sent in
-    every pass, as `mamegpt.spread` does it, gradients of whole copies once a step.
+    A pass takes as many windows as memory holds (`RESERVED`), at least one. Shares of weights, of ``weight_bytes`` a
+    parameter, and gradients are sent in every pass, as `mamegpt.spread` does it, gradients of whole copies once a step.
     """
     batch = max(shape.batch_tokens, devices * shape.context_length)
     tokens = batch / devices
     nodes = math.ceil(devices / cluster.devices_per_node)
     inside = min(devices, cluster.devices_per_node)
-    held_by = {"none": 1, "node": inside, "full": devices}[sharding]  # devices that share one copy
+    held_by = {"none": 1, "full": devices}[sharding]  # devices that share one copy
     n = shape.n_parameters
 
     rate = cluster.peak_flops * cluster.sustained * shape.emb_dim / (shape.emb_dim + NARROW)
@@ -183,11 +188,8 @@ def estimate(shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *
     hop = cluster.latency_s * math.log2(max(2, devices))
     if sharding == "none":  # gradients in float32: an all-reduce, 2 (n - 1) / n of them
         messages = 8 * n * (devices - 1) / devices / everywhere + shape.n_layers * hop
-    elif sharding == "full":  # in each pass weights in bfloat16 twice, gradients in float32 once
-        messages = 8 * n * (devices - 1) / devices / everywhere + 3 * shape.n_layers * hop
-    else:  # the same inside each node, then an all-reduce of every device's share between nodes
-        messages = 8 * n * (inside - 1) / inside / inner + 3 * shape.n_layers * hop
-        messages += 8 * n / inside * (nodes - 1) / nodes / (COLLECTIVE_SHARE * cluster.network_bandwidth)
+    else:  # in each pass weights twice, gradients in float32 once
+        messages = (2 * weight_bytes + 4) * n * (devices - 1) / devices / everywhere + 3 * shape.n_layers * hop
     messages *= passes
     # Gradients are hidden by the backward pass, but for the last layer's; weights also by the forward pass.
     cover = arithmetic * (2 / 3 if sharding == "none" else 1) * (1 - 1 / shape.n_layers)
@@ -208,7 +210,6 @@ def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
         estimate(shape, cluster, devices, sharding, recomputes=recomputes)
         for recomputes in (False, True)
         for sharding in SHARDINGS
-        if not (sharding == "node" and devices <= cluster.devices_per_node)  # the same as "full"
     ]
     fitting = [way for way in ways if way.memory_bytes <= RESERVED * cluster.memory_bytes]
     if not fitting:
@@ -275,7 +276,7 @@ def plan_cluster(described: str) -> ClusterPlan:
 
 def _held(way: Estimate) -> str:
     """Who holds the weights, and whether activations are computed again."""
-    held = dict(zip(SHARDINGS, headings("by each", "by each node", "by all together"), strict=True))[way.sharding]
+    held = dict(zip(SHARDINGS, headings("by each", "by all together"), strict=True))[way.sharding]
     return translated(f"{held}, recomputes", part=True) if way.recomputes else held
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from command import Mame
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from little import ROOT
 
 from benchmarks.check_cluster import RUNS, error, table
-from mamegpt.cluster import CLUSTERS, MODELS, Cluster, Shape, best, estimate, plan_cluster
+from mamegpt.cluster import CLUSTERS, MODELS, SHARDINGS, Cluster, Shape, best, estimate, plan_cluster
+from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
 
 SHAPE = Shape(4, 128, 344, 1000, 256, batch_tokens=1 << 20)
@@ -45,10 +47,16 @@ def test_a_step_by_hand() -> None:
     # with so little to compute that nothing is hidden
     quick = dataclasses.replace(PLAIN, peak_flops=1e30)
     assert estimate(SHAPE, quick, 4, "none").exposed_s == pytest.approx(6 * n / 0.8e9, rel=1e-4)
-    # eight in two nodes, a copy in each: 8 * 3/4 bytes inside, then each device's quarter of the gradients between
-    between = 8 * n / 4 / 2 / 0.8e8
-    assert estimate(SHAPE, quick, 8, "node").exposed_s == pytest.approx(6 * n / 0.8e9 + between, rel=1e-4)
-    assert estimate(SHAPE, quick, 8, "full").exposed_s == pytest.approx(7 * n / (0.8 * 4e8), rel=1e-4)
+    # eight in two nodes, of all 12 bytes a parameter each sends 7/8; 8 bytes if weights are gathered in bfloat16
+    assert estimate(SHAPE, quick, 8, "full").exposed_s == pytest.approx(12 * 7 / 8 * n / (0.8 * 4e8), rel=1e-4)
+    narrow = estimate(SHAPE, quick, 8, "full", weight_bytes=2)
+    assert narrow.exposed_s == pytest.approx(7 * n / (0.8 * 4e8), rel=1e-4)
+
+
+def test_it_recommends_only_what_train_has() -> None:
+    assert get_args(get_type_hints(TrainConfig)["sharding"]) == SHARDINGS
+    ways = [best(MODELS[name], CLUSTERS["a100"], 64) for name in MODELS]
+    assert {way.sharding for way in ways if way} <= {*SHARDINGS}
 
 
 def test_memory_by_hand() -> None:
