@@ -1,13 +1,16 @@
 """Presets have the sizes they are called by, and give way to any option."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 from training_helpers import finish
 
-from mamegpt.config import TrainConfig
-from mamegpt.models import build_model
+from mamegpt.config import ABSENT, TrainConfig
+from mamegpt.models import ARCHITECTURES, build_model
 from mamegpt.presets import RECIPES, SIZES, Size, preset
 
 MILLIONS = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "125m": 125}
@@ -15,14 +18,29 @@ MILLIONS = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "125m": 125}
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_preset_has_the_parameters_it_is_called_by(size: Size) -> None:
-    import torch
-
     config = dataclasses.replace(preset(size), data="x", tokenizer="x", out="x")
     config.validate()
     with torch.device("meta"):
         model = build_model(config.architecture, config.model(16_000))
     n = sum(parameter.numel() for parameter in model.parameters())
     assert n == pytest.approx(MILLIONS[size] * 1e6, rel=0.3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_every_size_begins_with_a_guess_that_is_nearly_uniform(architecture: str, size: Size, is_tied: bool) -> None:
+    if is_tied and "tie_embeddings" in ABSENT[architecture]:
+        pytest.skip("it has no tied embeddings")
+    torch.manual_seed(0)
+    config = dataclasses.replace(preset(size), architecture=architecture, tie_embeddings=is_tied, n_layers=2)
+    model = build_model(architecture, config.model(1_000))
+    ids = torch.randint(1_000, (4, 65))
+    with torch.no_grad():
+        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    # GPT-2's head is N(0, 0.02) at any width, so its logits are N(0, 0.0004 C): 0.15 nats at 768, by definition.
+    spread = 0.0004 * config.emb_dim / 2 if architecture == "custom-gpt" else 0.0
+    assert loss.item() - spread == pytest.approx(math.log(1_000), abs=0.1)
 
 
 def test_the_default_preset_is_the_default() -> None:
