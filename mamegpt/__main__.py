@@ -1,6 +1,25 @@
-"""``python -m mamegpt`` is ``mamegpt``."""
+"""The way into the command line, for ``mamegpt`` and ``python -m mamegpt``: Ctrl-C ends it quietly from the start."""
 
-from mamegpt.cli import main
+import os
+import signal
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line ``mamegpt ...`` and exit."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # imports may turn the exception of Ctrl-C into any other
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    from mamegpt.cli import main as command_line
+
+    try:
+        signal.signal(signal.SIGINT, before)
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import inspect
@@ -21,7 +22,7 @@ from mamegpt.commands import COMMANDS, PARSING
 from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, output_may_fail, output_must_succeed, say
-from mamegpt.errors import ConfigError, MamegptError, first_line
+from mamegpt.errors import ConfigError, MamegptError, first_line, is_out_of_memory, memory_asked
 from mamegpt.given import typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.limits import default_threads
@@ -76,12 +77,19 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
 
 def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str]) -> int:
     """Make the call that a command line asks for; returns its exit code, after the line that says why if it failed."""
+    call: Callable[..., Any] = _code
     try:
         with _SWITCHES:
-            code = _call(command, arguments)()
+            call = _call(command, arguments)
+            code = call()
     except MamegptError as error:
         return _failed(str(error))
-    except OSError as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            asked = f"out of memory, {said} more were needed" if (said := memory_asked(error)) else "out of memory"
+            return _failed(f"{asked}; {_less_memory(call, arguments)}")
+        if not isinstance(error, OSError):
+            raise
         if error.errno == errno.EPIPE:  # the reader of what `deliver` prints has seen enough
             return 0
         place = error.filename or "what was to be written here"
@@ -90,6 +98,24 @@ def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments
         say("", "stopped; nothing that was complete is lost")
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+NEED_MEMORY = ("micro_batch_size", "batch_size", "context_length", "emb_dim", "n_layers", "max_characters")
+"""Options of any command that decide how much memory it needs."""
+
+
+def _less_memory(call: Callable[..., Any], words: Sequence[str]) -> str:
+    """What to do about a command for which there is not enough memory: lower those of its options that decide it."""
+    call = call.func if isinstance(call, functools.partial) else call
+    names = set()
+    for name, parameter in inspect.signature(call).parameters.items():
+        is_group = dataclasses.is_dataclass(parameter.default)
+        names |= {field.name for field in dataclasses.fields(parameter.default)} if is_group else {name}
+    # A run that is resumed brings these settings.
+    found = [f"--{name.replace('_', '-')}" for name in NEED_MEMORY if name in names and "resume" not in typed(words)]
+    if found:
+        return f"lower {', '.join(found)}, or close other programs"
+    return "close other programs, or use a smaller model"
 
 
 def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Sequence[str]) -> Callable[[], Any]:

@@ -15,13 +15,39 @@ The message of each is one line: what happened, where, and what to do. The comma
 ``error:`` and exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
+import errno
 import re
+
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
+)
+_ASKED = re.compile(r"allocate (?:(\d+) bytes|([\d.]+ [KMGT]iB))")
 
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, since our messages are one line; of a system's, without number and file."""
     said = getattr(error, "strerror", None) or str(error).strip()
     return re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had: Python's, NumPy's, the system's, or PyTorch's of any device.
+
+    PyTorch raises `RuntimeError` on a CPU; only its text tells.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
+
+
+def memory_asked(error: BaseException) -> str:
+    """How much memory could not be had, such as "17.2 GB"; "" if the error does not say."""
+    found = _ASKED.search(str(error))
+    if found is None:
+        return ""
+    return f"{int(found[1]) / 1e9:.1f} GB" if found[1] else found[2]
 
 
 class MamegptError(Exception):

@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -17,7 +18,7 @@ import torch
 from mamegpt.errors import first_line
 from mamegpt.limits import memory, usable_cores
 
-__all__ = ["facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
+__all__ = ["arithmetic", "facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -46,6 +47,14 @@ def hardware() -> list[tuple[str, str]]:
         ("memory", _memory()),
         ("GPU", _gpu()),
     ]
+
+
+def arithmetic(device: torch.device, n_processes: int) -> dict[str, Any]:
+    """Return what decides the last bits of a result: device, processes, threads, version of PyTorch, SIMD."""
+    return {
+        "device": device.type, "processes": n_processes, "threads": torch.get_num_threads(),
+        "version": f"PyTorch {torch.__version__}", "SIMD": torch.backends.cpu.get_cpu_capability(),
+    }  # fmt: skip
 
 
 def summary(device: torch.device) -> str:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.errors import CheckpointError, ModelError, first_line
+from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
-from mamegpt.models import LanguageModel, build_model, own_tensors
+from mamegpt.models import LanguageModel, build_model, not_finite, own_tensors
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
@@ -102,6 +102,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "when opened; ask for a plain state dict or a .safetensors file"
         ) from None
     except Exception as error:  # a damaged pickle may raise anything, as far as IndexError and struct.error
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{path} is truncated or is not a weights file: {first_line(error)}") from None
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
@@ -111,12 +113,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) -> None:
-    """Fill a model with a state dict. Raises `ModelError` if a name or shape does not fit."""
+    """Fill a model with a state dict. Raises `ModelError` if a name or shape does not fit, or for NaN or infinity."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
         raise ModelError(f"{origin} does not fit the model: {' '.join(line.strip() for line in lines[1:3])}") from None
+    _refuse_not_finite(model, origin)
+
+
+def _refuse_not_finite(model: nn.Module, origin: str) -> None:
+    if names := not_finite(model.named_parameters()):
+        raise ModelError(
+            f"{origin} has {len(names)} weights with NaN or infinity, {names[0]} first; use another copy or an earlier "
+            "checkpoint"
+        )
 
 
 def _load_run(run: Path, path: Path | None) -> Pretrained:
@@ -201,7 +212,10 @@ def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remot
     try:
         model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
     except Exception as error:  # a stranger's files and code may raise anything
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
+    _refuse_not_finite(model, where)
     return Pretrained(cast(LanguageModel, _Foreign(model)), tokenizer, None, model_type, where, use_cache=False)
 
 

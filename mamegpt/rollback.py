@@ -17,13 +17,13 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mamegpt import checkpoint, distributed
 from mamegpt.distributed import World
 from mamegpt.errors import TrainingError
+from mamegpt.models import not_finite
 
 __all__ = ["RolledBack", "bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
 
@@ -88,7 +88,7 @@ def is_proven(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
 
 def weights_not_finite(model: nn.Module, step: int) -> str | None:
     """Whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
-    names = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(_here(weight)).all())]
+    names = not_finite((name, _here(weight)) for name, weight in model.named_parameters())
     if not distributed.any_process(bool(names), next(model.parameters()).device):
         return None
     return f"weights are not finite after step {step}" + (f", {names[0]} first" if names else "")

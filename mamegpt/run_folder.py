@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from mamegpt import checkpoint, distributed
@@ -15,17 +16,22 @@ from mamegpt.config import TrainConfig
 from mamegpt.console import busy, counted, say
 from mamegpt.corpus.origin import read_origins
 from mamegpt.distributed import World
-from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
+from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError, first_line
 from mamegpt.files import LOCK, atomic_write, gone_if_empty, make_folder, write_json
+from mamegpt.machine import arithmetic
 from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, JOB_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
+from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, JOB_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
 from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.sources import find_files, read_texts
+from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "settled"]
+__all__ = ["as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "settled"]
+
+MAX_THREADS = 1 << 12
+"""Far above any machine; what is larger came from a damaged file."""
 
 
 def is_of_this_job(run: Path) -> bool:
@@ -74,6 +80,41 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
                 raise
     except Timeout:
         raise OutputError(f"{run} is being trained by another process; wait for it, or choose another --out") from None
+
+
+@contextlib.contextmanager
+def as_begun(run: Path, world: World) -> Iterator[None]:
+    """Compute on as many threads as the run began with, and say what else is other here.
+
+    Threads decide in what order sums are taken, and so the last bits of the weights. Raises `CheckpointError` if the
+    file that says so is damaged.
+    """
+    path, n_threads = run / MACHINE_FILE, torch.get_num_threads()
+    if not path.is_file():
+        yield
+        return
+    now = arithmetic(world.device, world.size)
+    try:
+        begun = parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(begun, dict):
+            raise ValueError("it is no JSON object")
+        then = {name: begun[name] for name in now if name in begun}  # runs of before 2026-11-30 lack some
+        if not 1 <= then.get("threads", 1) <= MAX_THREADS:
+            raise ValueError(f"{then['threads']} threads")
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({first_line(error)}); remove it to resume without it") from None
+    n_begun = then.pop("threads", n_threads)
+    other = [name for name in then if then[name] != now[name]]
+    if world.is_main and other:
+        was, is_ = (", ".join(f"{name} {facts[name]}" for name in other) for facts in (then, now))
+        say(f"warning: the run began with {was} and continues with {is_}: its weights will differ in the last bits")
+    if world.is_main and n_begun != n_threads and world.device.type == "cpu":
+        say(f"threads: {n_begun}, with which the run began, instead of {n_threads}, so that its weights stay the same")
+    torch.set_num_threads(n_begun)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _empty(run: Path) -> None:

@@ -37,14 +37,14 @@ from mamegpt.errors import CheckpointError, TrainingError
 from mamegpt.evaluate import Quality, TokenLengths, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
-from mamegpt.machine import hardware, peak_memory, summary
+from mamegpt.machine import arithmetic, hardware, peak_memory, summary
 from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model, initialise_again
 from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
 from mamegpt.rollback import RolledBack, bad_loss, is_proven, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
-from mamegpt.run_folder import is_of_this_job, own_folder, run_tokenizer, run_tokens, settled
+from mamegpt.run_folder import as_begun, is_of_this_job, own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.spread import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
@@ -99,7 +99,11 @@ def train(
 
 def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[Watcher]) -> TrainResult:
     """One way from a start, or from a checkpoint, to the end of the run, to a signal, or to a bad loss."""
-    with distributed.join(config.device) as world, own_folder(config, resume, world) as run:
+    with (
+        distributed.join(config.device) as world,
+        own_folder(config, resume, world) as run,
+        as_begun(run, world),
+    ):
         tokenizer = run_tokenizer(config, run, world)
         meta, splits = run_tokens(config, tokenizer, run, world)
         order = WindowOrder(
@@ -142,9 +146,8 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
         if world.is_main:
             if first_step == 0:
-                write_json(
-                    run / MACHINE_FILE, {"machine": summary(world.device), "processes": world.size} | dict(hardware())
-                )
+                facts = arithmetic(world.device, world.size) | dict(hardware())
+                write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
             _describe(config, order, n_parameters, splits, world, first_step, pace.n_steps)
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))

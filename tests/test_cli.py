@@ -10,9 +10,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import tyro
 from command import Mame
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt, run_script
@@ -21,6 +25,7 @@ import mamegpt
 from mamegpt import cli, config, sampling
 from mamegpt.cli import run
 from mamegpt.commands import COMMANDS
+from mamegpt.config import TrainConfig
 from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.misread import what_is_wrong
@@ -179,6 +184,54 @@ def test_how_an_error_ends(error: BaseException, code: int, line: str, capsys: p
         run(command, [])
     assert end.value.code == code
     assert capsys.readouterr().err == line
+
+
+ADVICE = "lower --micro-batch-size, --batch-size, --context-length, --emb-dim, --n-layers, or close other programs\n"
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("size", "allocate"),
+    [
+        ("1152921504.6 GB", lambda: torch.empty(1 << 60, dtype=torch.uint8)),
+        ("", lambda: np.empty(1 << 62, dtype=np.uint8)),
+        ("", lambda: bytearray(1 << 62)),
+        ("", lambda: raise_(OSError(errno.ENOMEM, "Cannot allocate memory", "tokens.bin"))),
+        ("20.00 GiB", lambda: raise_(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."))),
+    ],
+)
+def test_out_of_memory_anywhere_is_one_line_that_says_what_to_lower(
+    size: str, allocate: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(config: tyro.conf.OmitArgPrefixes[TrainConfig] = TrainConfig(), resume: str = "") -> None:  # noqa: B008
+        allocate()
+
+    said = "error: out of memory" + (f", {size} more were needed; " if size else "; ")
+    for words, advice in ([], ADVICE), (["--resume", "run"], "close other programs, or use a smaller model\n"):
+        with pytest.raises(SystemExit) as end:
+            run(command, words)
+        assert (end.value.code, capsys.readouterr().err) == (2, said + advice)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_is_quiet_from_the_first_import_on(tmp_path: Path) -> None:
+    script = """if True:
+        import os, signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+        class Pressed:
+            def find_spec(self, name, *rest):
+                if name == sys.argv[1]:
+                    signal.raise_signal(signal.SIGINT)
+        sys.meta_path.insert(0, Pressed())
+        from mamegpt.__main__ import main
+        main()"""
+    for name in ("mamegpt.cli", "tyro", "mamegpt.presets"):
+        command = [sys.executable, "-c", script, name]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert (done.returncode, done.stderr) == (130, b""), name
 
 
 def test_a_bug_of_ours_keeps_its_traceback() -> None:

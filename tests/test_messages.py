@@ -31,7 +31,11 @@ from mamegpt.sampling import Sampling
 
 SECTIONS = json.loads((ROOT / "mamegpt/locale/ja.json").read_text(encoding="utf-8"))
 CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
-IN_CLI = {"{}: {}; check the space and permissions there, or choose another place"}
+IN_CLI = {
+    "{}: {}; check the space and permissions there, or choose another place", "out of memory",
+    "out of memory, {} more were needed", "lower {}, or close other programs",
+    "close other programs, or use a smaller model",
+}  # fmt: skip
 BUILT = {"reading {}{}: {}", "hits, {}", "wrote {} in {} s, going on after {} files of an earlier run"}
 """Messages that functions make and others print."""
 OF_THE_SYSTEM = {

@@ -21,7 +21,7 @@ from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError
 from mamegpt.generation import generate
 from mamegpt.layouts import sizes_of
 from mamegpt.pretrained import load_pretrained, read_weights
-from mamegpt.publish import export_pretrained
+from mamegpt.publish import export_pretrained, export_weights
 
 BOMB = 'raise SystemExit("ran remote code")\n'
 PROMPT = "昔々、"
@@ -158,6 +158,23 @@ def test_a_run_without_checkpoint_and_names_of_nothing(
 
 
 # ---------------------------------------------------------------- weights files
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_with_nan_or_infinity_are_refused_by_every_loader(
+    little: Little, tmp_path: Path, weights: dict[str, Tensor], value: float
+) -> None:
+    name = next(iter(weights))
+    bad = {**weights, name: weights[name].clone()}
+    bad[name].view(-1)[7] = value
+    said = f"has 1 weights with NaN or infinity, {name} first; use another copy or an earlier checkpoint"
+    torch.save(bad, tmp_path / "bad.pth")
+    with pytest.raises(ModelError, match=said):
+        export_weights(tmp_path / "bad.pth", little.spm, tmp_path / "out")
+    folder = shutil.copytree(little.exported, tmp_path / "folder")
+    save_file({f"backbone.{key}": tensor for key, tensor in bad.items()}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=said):
+        load_pretrained(str(folder))
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])

@@ -313,6 +313,45 @@ def test_time_goes_on_and_speed_is_of_this_process(run: Path, capsys: pytest.Cap
     assert speeds and all(int(speed.replace(",", "")) > 0 for speed in speeds)
 
 
+def test_a_run_goes_on_with_the_threads_it_began_with(
+    run: Path, config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    forget_after(run, 6)
+    try:
+        torch.set_num_threads(before + 1)
+        resumed(run)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    printed = capsys.readouterr().out
+    assert f"threads: {before}, with which the run began, instead of {before + 1}, so" in printed
+    assert "warning" not in printed and f"{before} threads\n" in printed
+    assert final_weights(run, 12) == final_weights(Path(config.out), 12)
+
+
+def test_what_else_decides_the_last_bits_is_named_if_it_is_other_now(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "machine.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    for changed, named in (
+        ({}, ""),
+        ({"device": "cuda", "processes": 2}, "device cuda, processes 2 and continues with device cpu, processes 1"),
+        ({"version": "PyTorch 1.0"}, "version PyTorch 1.0 and"),
+    ):
+        path.write_text(json.dumps(facts | changed), encoding="utf-8")
+        resumed(run)
+        assert (f"warning: the run began with {named}" in capsys.readouterr().out) == bool(named)
+    earlier = {name: facts[name] for name in ("machine", "processes", "PyTorch")}  # a run of an earlier version
+    path.write_text(json.dumps(earlier), encoding="utf-8")
+    resumed(run)
+    assert "warning" not in capsys.readouterr().out
+    for damaged in ('{"threads": "2"}', '{"threads": 0}', "[]", "{"):
+        path.write_text(damaged, encoding="utf-8")
+        assert "machine.json is damaged" in refused(CheckpointError, run)
+
+
 def test_a_run_may_move(run: Path, config: TrainConfig) -> None:
     forget_after(run, 6)
     moved = run.rename(run.parent / "elsewhere")

@@ -6,16 +6,17 @@ A model offers ``hidden(ids, cache=None) -> (B, T, C)`` and ``out_head``, a line
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "initialise_again", "own_tensors",
-           "stored_tensors"]  # fmt: skip
+__all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "initialise_again", "not_finite",
+           "own_tensors", "stored_tensors"]  # fmt: skip
 
 
 class LanguageModel(nn.Module):
@@ -93,6 +94,11 @@ def initialise_again(architecture: str, model: LanguageModel) -> None:
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The transformer blocks of a model, in their order."""
     return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Return the names of tensors that hold NaN or infinity."""
+    return [name for name, tensor in tensors if not bool(torch.isfinite(tensor).all())]
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
