@@ -15,6 +15,7 @@ from mamegpt.generation import Sampling, generate
 from mamegpt.messages import translated
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained
+from mamegpt.shell import command, next_text
 from mamegpt.sources import read_texts
 from mamegpt.stories import stories
 from mamegpt.text import format_article
@@ -69,7 +70,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     )  # fmt: skip
     result = train(config)
     if result.interrupted:
-        say(f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+        say(f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
         return INTERRUPTED
     say(f"loss {sparkline(result.losses)} {result.losses[0]:.2f} -> {result.losses[-1]:.2f}")
 
@@ -88,7 +89,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     model = translated(f"{exported.out} (loads in transformers)", part=True)
     made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", model)]
     say("", "made:", table(made), "")
-    say(f'next: mamegpt generate --model {exported.out} --prompt "{prompts[-1]}" --temperature 0.7')
+    say(next_text(exported.out, prompts[-1]))
     return 0
 
 

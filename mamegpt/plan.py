@@ -22,6 +22,7 @@ from mamegpt.messages import translated
 from mamegpt.models import LanguageModel, blocks, build_model
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.shards import is_shards, open_shards
+from mamegpt.shell import command
 from mamegpt.sources import read_texts
 from mamegpt.step import micro_batch, seconds_per_step
 from mamegpt.tokenizer import Tokenizer
@@ -153,11 +154,18 @@ class Plan:
         ]
         return "\n".join(lines)
 
-    def next_command(self, data: str, tokenizer: str, schema: Schema = GUESS) -> str:
-        """How to train the best size, with what is known filled in."""
+    def next_step(self, data: str, tokenizer: str, reading: Sequence[str] = (), training: Sequence[str] = ()) -> str:
+        """Return the line that says how to train the best size, after a tokenizer if there is none.
+
+        ``reading`` are further options of how to read ``data``, ``training`` those of ``train`` alone.
+        """
+        text = ["--data", data or "corpus.txt", *reading]
+        train = command(
+            "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
+            "--size", self.best.size, "--minutes", f"{self.minutes:g}", *training,
+        )  # fmt: skip
         return (
-            f"mamegpt train --data {data or 'corpus.txt'}{schema.options()} --tokenizer {tokenizer or 'jp_tok.model'} "
-            f"--out runs/first --size {self.best.size} --minutes {self.minutes:g}"
+            f"next: {train}" if tokenizer else f"next: {command('tokenizer', *text, '--out', 'jp_tok')}, then {train}"
         )
 
 

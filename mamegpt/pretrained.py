@@ -23,6 +23,7 @@ from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
 from mamegpt.models import LanguageModel, build_model, not_finite, own_tensors
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
+from mamegpt.shell import command
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
@@ -133,7 +134,7 @@ def _refuse_not_finite(model: nn.Module, origin: str) -> None:
 def _load_run(run: Path, path: Path | None) -> Pretrained:
     config = TrainConfig.load(run / CONFIG_FILE)
     if path is None:
-        raise CheckpointError(f"{run} has no checkpoint yet; go on with: mamegpt train --resume {run}")
+        raise CheckpointError(f"{run} has no checkpoint yet; go on with: {command('train', '--resume', run)}")
     tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
     sizes = config.model(tokenizer.vocab_size)
     model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))

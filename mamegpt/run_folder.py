@@ -24,6 +24,7 @@ from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, JOB_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
 from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
+from mamegpt.shell import command
 from mamegpt.sources import find_files, read_texts
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
@@ -53,7 +54,8 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
         yield run
         return
     if not resume and run.exists() and any(not path.name.startswith(".") for path in run.iterdir()):
-        raise OutputError(f"{run} already exists; choose another --out, or go on with: mamegpt train --resume {run}")
+        again = command("train", "--resume", run)
+        raise OutputError(f"{run} already exists; choose another --out, or go on with: {again}")
     made = make_folder(run)
     try:
         with FileLock(run / LOCK, timeout=0), gone_if_empty(made):

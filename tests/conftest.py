@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of subprocesses; tiny tensors only lose by more threads
 
 os.environ["MAMEGPT_LANG"] = "en"  # whatever the machine's locale is
+
+os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])  # mamegpt is found by name
 
 from command import mame  # noqa: F401
 from hub_server import hub, wiki  # noqa: F401

@@ -22,7 +22,7 @@ LAYERS: dict[str, set[str]] = {
                         "corpus.parquet_pages", "corpus.schema", "dropout", "errors", "evaluation.share",
                         "export.verify_gguf", "export.verify_hf", "limits", "loss", "messages",
                         "models.modeling_custom_gpt", "models.qwen3", "muon", "prompts", "report.chart", "run_files",
-                        "scaling", "text", "tokenizer.model_file"},
+                        "scaling", "shell", "text", "tokenizer.model_file"},
     "words and files": {"config", "console", "corpus.data_report", "corpus.dedup", "corpus.edits", "corpus.filters",
                         "corpus.folding", "corpus.lines", "corpus.wiki_dump", "distributed", "evaluation.card", "files",
                         "given", "hub", "machine", "sampling", "shared_muon", "stories", "tokenizer.training"},

@@ -473,7 +473,7 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
     lines = printed.splitlines()
     cut = lines[lines.index("how words are cut") + 2]
     assert cut.split()[0] == cut.split()[1]
-    assert lines[-1] == f"next: mamegpt train --data {stories_txt} --tokenizer {stories_model} --out runs/first"
+    assert lines[-1] == f"next: mamegpt plan --data {stories_txt} --tokenizer {stories_model}"
 
 
 def test_a_mistake_in_a_command_leads_to_the_help_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,10 @@ IN_CLI = {
     "out of memory, {} more were needed", "lower {}, or close other programs",
     "close other programs, or use a smaller model",
 }  # fmt: skip
-BUILT = {"reading {}{}: {}", "hits, {}", "wrote {} in {} s, going on after {} files of an earlier run"}
+BUILT = {
+    "next: {}", "next: {}, then {}", "reading {}{}: {}", "hits, {}",
+    "wrote {} in {} s, going on after {} files of an earlier run",
+}  # fmt: skip
 """Messages that functions make and others print."""
 OF_THE_SYSTEM = {
     *map(os.strerror, (

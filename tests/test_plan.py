@@ -107,7 +107,7 @@ def test_the_table_and_the_json_say_the_same(little: Little) -> None:
         (line,) = (line for line in table.splitlines() if line.split()[:1] == [row["size"]])
         assert f"{row['n_parameters']:,}" in line and f" {row['bits_per_character']:.2f} " in line
         assert ("~" in line) is not row["measured"]
-    command = made.next_command(str(little.text), str(little.spm))
+    command = made.next_step(str(little.text), str(little.spm))
     assert command.endswith(f"--size {made.best.size} --minutes 5") and str(little.text) in command
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.given import Given, refuse_idle
 from mamegpt.messages import translated
+from mamegpt.shell import next_step
 
 __all__ = ["clean", "download", "extract", "tokenizer", "tokenizer_report"]
 
@@ -40,7 +40,7 @@ def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, 
             dataclasses.asdict(got),
             f"{got.name} lies in {got.folder}",
             table(rows),
-            f'next: mamegpt extract --dataset {dataset} --keyword "ファミコン" --out topic.txt',
+            next_step("extract", "--dataset", dataset, "--keyword", "ファミコン", "--out", "topic.txt"),
         )
 
 
@@ -98,7 +98,7 @@ def extract(
             report = cut(
                 dataset, split, topic, out, schema=schema, on_start=say, on_progress=lambda read, kept: show(read)
             )
-        answer(dataclasses.asdict(report), report.table(), f"next: mamegpt tokenizer --data {out} --out jp_tok")
+        answer(dataclasses.asdict(report), report.table(), next_step("tokenizer", "--data", out, "--out", "jp_tok"))
 
 
 def clean(
@@ -153,7 +153,7 @@ def clean(
             dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
             table(_aligned(done.rows())),
             f"wrote {done.out} in {done.elapsed_s:.1f} s",
-            f"next: mamegpt tokenizer --data {out} --out jp_tok",
+            next_step("tokenizer", "--data", out, "--out", "jp_tok"),
         )
 
 
@@ -196,6 +196,7 @@ def tokenizer(
                 max_characters=max_characters or None,
                 overwrite=overwrite,
             )
+        reading = [*(["--split", split] if split != "train" else []), *schema.options()]
         rows = [
             ("characters per token", f"{report.characters_per_token:.3f}"),
             ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
@@ -206,8 +207,7 @@ def tokenizer(
             f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
             f"in {report.elapsed_s:.1f} s",
             table(rows),
-            f"next: mamegpt train --data {shlex.quote(data)}{schema.options()} --tokenizer {report.path} "
-            "--out runs/first",
+            next_step("plan", "--data", data, *reading, "--tokenizer", report.path),
         )
 
 
@@ -247,7 +247,7 @@ def tokenizer_report(
         answer(
             facts,
             found.text,
-            f"next: mamegpt train --data {shlex.quote(data)}{schema.options()} --tokenizer {model} --out runs/first",
+            next_step("plan", "--data", data, *schema.options(), "--tokenizer", model),
         )
 
 

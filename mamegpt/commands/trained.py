@@ -14,6 +14,7 @@ from mamegpt.corpus.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.given import Given, refuse_idle
 from mamegpt.sampling import Sampling
+from mamegpt.shell import next_step, next_text
 
 __all__ = ["evaluate", "export", "generate", "play", "report"]
 
@@ -64,7 +65,7 @@ def evaluate(
         found.keep()
         if out:
             write_json(out, found.to_dict())
-        answer(found.to_dict(), found.table(), f'next: mamegpt generate --model {model[0]} --prompt "日本の"')
+        answer(found.to_dict(), found.table(), next_text(model[0]))
 
 
 def generate(
@@ -163,7 +164,7 @@ def report(
     write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
     say(
         f"{out}: open it with any browser",
-        f"next: mamegpt export --model {runs[-1]} --out {runs[-1].name}-hf",
+        next_step("export", "--model", runs[-1], "--out", f"{runs[-1].name}-hf"),
     )
 
 
@@ -223,4 +224,4 @@ def export(
             say(f"next: see docs/serving.md for what runs {report.out}")
         else:
             made = report.out / "hf" if to == "all" else report.out
-            say(f'next: mamegpt generate --model {made} --prompt "日本の"')
+            say(next_text(made))

@@ -18,6 +18,7 @@ from mamegpt.given import Given, refuse_idle
 from mamegpt.messages import translated
 from mamegpt.presets import Recipe, Size, preset
 from mamegpt.run_files import CONFIG_FILE, REPORT_FILE
+from mamegpt.shell import command, next_text
 
 __all__ = ["demo", "doctor", "plan", "train"]
 
@@ -62,7 +63,7 @@ def doctor(json: bool = False) -> None:
             {"mamegpt": __version__, **dict(found)},
             f"mamegpt {__version__}",
             table([(name, translated(value, part=True)) for name, value in found]),
-            "next: mamegpt demo, or mamegpt plan --minutes 10",
+            f"next: {command('demo')}, or {command('plan', '--minutes', 10)}",
         )
 
 
@@ -112,7 +113,9 @@ def plan(
                 minutes=minutes, data=data, split=split, tokenizer=tokenizer,
                 vocab_size=vocab_size, device=device, schema=schema,
             )  # fmt: skip
-        answer(made.to_dict(), made.table(), f"next: {made.next_command(data, tokenizer, schema)}")
+        options = [*(["--split", split] if split != "train" else []), *schema.options()]
+        training = ["--device", device] if device != "auto" else []
+        answer(made.to_dict(), made.table(), made.next_step(data, tokenizer, options, training))
 
 
 WITH_RESUME = {"resume", "resume_intact", "on_bad_loss", "log", "report", "json"}
@@ -175,7 +178,7 @@ def train(
             "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
         }  # fmt: skip
         if result.interrupted:
-            answer(facts, f"saved at step {result.step}; go on with: mamegpt train --resume {result.out}")
+            answer(facts, f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
             return INTERRUPTED
         if report:
             write_report([result.out], result.out / REPORT_FILE)
@@ -183,7 +186,7 @@ def train(
             facts,
             *([f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}"] if result.losses else []),
             f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
-            f'next: mamegpt generate --model {result.out} --prompt "日本の"',
+            next_text(result.out),
         )
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -22,10 +21,10 @@ class Schema:
     encoding: str = "utf-8"
     """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
 
-    def options(self) -> str:
-        """Return the command-line options that say this, each with a space before it."""
+    def options(self) -> list[str]:
+        """Return the words of a command line that say this."""
         said = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in said)
+        return [word for name, value in said for word in (f"--{name.replace('_', '-')}", value)]
 
 
 GUESS = Schema()

@@ -8,6 +8,7 @@ from typing import Any
 
 from mamegpt.errors import CheckpointError
 from mamegpt.run_files import EVALUATION_FILE
+from mamegpt.shell import command
 
 __all__ = ["card_rows"]
 
@@ -25,7 +26,9 @@ def card_rows(run: Path, checkpoint: Path) -> list[tuple[str, str, str]]:
         (model,) = found["models"]
         return _rows(model, found) if Path(model["origin"]).name == checkpoint.name else []
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it, or run: mamegpt eval --model {run}") from None
+        raise CheckpointError(
+            f"{path} is damaged ({error}); delete it, or run: {command('eval', '--model', run)}"
+        ) from None
 
 
 def _rows(model: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -18,6 +18,7 @@ from mamegpt.metrics import read_metrics
 from mamegpt.pretrained import load_pretrained
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, EVALUATION_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.shards import Meta, Split, is_shards, open_shards
+from mamegpt.shell import command
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["AXES", "Run", "Sample", "read_run", "samples"]
@@ -65,7 +66,7 @@ class Run:
             return _scores(found["models"][0], found["baseline"], found["heldout_recited"]) if found else {}
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path} is damaged ({error}); delete it, or run: mamegpt eval --model {self.folder}"
+                f"{path} is damaged ({error}); delete it, or run: {command('eval', '--model', self.folder)}"
             ) from None
 
     @property

@@ -1,0 +1,45 @@
+"""Command lines of mamegpt, as they can be typed where they are read."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+__all__ = ["command", "next_step", "next_text"]
+
+
+def command(*words: object) -> str:
+    """Return a command line of mamegpt as it can be typed here: the program as found, words quoted for the shell."""
+    line = [*_program(), *map(str, words)]
+    return subprocess.list2cmdline(line) if sys.platform == "win32" else shlex.join(line)
+
+
+def next_step(*words: object) -> str:
+    """Return the line with which a command names the one that follows it."""
+    return f"next: {command(*words)}"
+
+
+def next_text(model: object, prompt: str = "") -> str:
+    """Return the line that suggests to let a model write: from nothing if no beginning is known to suit it.
+
+    It samples, for what small models write greedily repeats itself.
+    """
+    return next_step("generate", "--model", model, "--prompt", prompt, "--temperature", 0.7, "--top-p", 0.9)
+
+
+def _program() -> list[str]:
+    """Return how this mamegpt is started here: by name, by the path of its script, or as a module of this Python."""
+    script = Path(sysconfig.get_path("scripts"), "mamegpt.exe" if sys.platform == "win32" else "mamegpt")
+    found = shutil.which("mamegpt")
+    if not script.is_file():
+        return ["mamegpt"] if found else [_near(Path(sys.executable)), "-m", "mamegpt"]
+    return ["mamegpt"] if found and script.samefile(found) else [_near(script)]
+
+
+def _near(path: Path) -> str:
+    """Return a path as it is typed in the current folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
