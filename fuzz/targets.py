@@ -383,10 +383,12 @@ def _request(run: Path) -> Callable[[bytes], object]:
 
 def _server(run: Path) -> Callable[..., None]:
     """The playground, asked without a socket: ``(method, path, headers, body)``; it must never fail itself."""
+    from mamegpt.playground.engine import Engine
     from mamegpt.playground.server import LOOPBACK, build_app
 
-    app: Any = build_app([str(run)], LOOPBACK)
-    app.app.state.engine.start()
+    engine = Engine([str(run)])
+    app: Any = build_app(engine, LOOPBACK)
+    engine.start()
 
     def ask(method: str, path: str, headers: dict[str, str | bytes], body: bytes) -> None:
         named = [

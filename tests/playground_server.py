@@ -14,13 +14,11 @@ __all__ = ["serving"]
 @contextlib.contextmanager
 def serving(models: Sequence[str]) -> Iterator[int]:
     """Serve until the block ends; yields the port."""
-    import uvicorn
-
-    from mamegpt.playground.server import LOOPBACK, build_app
+    from mamegpt.playground.engine import Engine
+    from mamegpt.playground.server import LOOPBACK, Server
 
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        config = uvicorn.Config(build_app(models, LOOPBACK), log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = Server(Engine(models), LOOPBACK)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

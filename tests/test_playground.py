@@ -7,15 +7,14 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import openai
 import pytest
@@ -144,6 +143,10 @@ def test_the_official_client_gets_what_generate_gives(client: openai.OpenAI, mod
     assert whole.choices[0].logprobs is None
     assert (whole.model, whole.usage and whole.usage.completion_tokens) == (str(models / "run"), 30)
     assert whole.usage and whole.usage.prompt_tokens == len(little.tokenizer.encode(PROMPT))
+    assert client.models.retrieve(str(models / "run")) in listed
+    assert client.completions.create(**options, suffix="", best_of=1, n=1, logit_bias={}).choices == whole.choices
+    with pytest.raises(openai.NotFoundError, match="no model 'nowhere'"):
+        client.models.retrieve("nowhere")
 
     chunks = list(client.completions.create(**options, stream=True, stream_options={"include_usage": True}))
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
@@ -162,6 +165,20 @@ def test_several_texts_are_those_of_their_seeds(client: openai.OpenAI, little: L
     ]
     same = client.completions.create(model="", prompt=[PROMPT] * 3, n=2, max_tokens=9, temperature=1, seed=5).choices
     assert len({choice.text for choice in same}) == 6
+
+
+def test_a_prompt_is_counted_once_and_an_empty_one_is_the_token_that_starts_a_text(
+    client: openai.OpenAI, little: Little
+) -> None:
+    def used(**options: Any) -> tuple[int, int, int]:
+        usage = client.completions.create(model="", max_tokens=3, stop=["無い"], **options).usage
+        assert usage
+        return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
+
+    n, n_other = len(little.tokenizer.encode(PROMPT)), len(little.tokenizer.encode("豆の木"))
+    assert used(prompt=PROMPT, n=3, seed=1, temperature=0) == (n, 9, n + 9)
+    assert used(prompt=[PROMPT, "豆の木"], n=2, seed=1, temperature=0) == (n + n_other, 12, n + n_other + 12)
+    assert used(prompt="", temperature=0)[0] == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -286,6 +303,36 @@ def test_a_run_that_went_on_is_loaded_anew(little: Little, tmp_path: Path) -> No
         assert ask(port, {"prompt": PROMPT, "temperature": 0})[1]["choices"][0]["text"] == before  # from memory
 
 
+def test_a_checkpoint_that_is_replaced_while_one_waits_is_the_newest_one_then(little: Little, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(little.run, first)
+    shutil.copytree(little.run, second)
+    (newest,) = checkpoint.checkpoints(second / "checkpoints")
+    with serving([str(first), str(second)]) as port, ThreadPoolExecutor(2) as pool:
+        line = begin(port, stream=True, model=str(first))
+        until(lambda: status(port)["running"] == 1)
+        of_run, of_step = (
+            pool.submit(ask, port, {"prompt": PROMPT, "model": str(name)}) for name in (second, newest.with_name("x"))
+        )
+        assert of_step.result()[0] == 400
+        until(lambda: status(port)["waiting"] == 1)
+        newest.rename(newest.with_name("step-00000013"))
+        line.close()
+        assert of_run.result()[0] == 200
+
+
+def test_a_folder_whose_name_is_not_utf8_is_in_the_list_and_no_answer_fails(little: Little, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\x93\xfa\x96\x7b")
+    try:
+        shutil.copytree(little.exported, odd)
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    with serving([str(tmp_path)]) as port:
+        (found,) = json.loads(get(port, "/v1/models").read())["data"]
+        assert get(port, f"/v1/models/{quote(found['id'])}").status == 200
+        assert ask(port, {"prompt": PROMPT, "model": found["id"], "max_tokens": 1})[0] in (200, 400)
+
+
 # ---------------------------------------------------------------- whom it refuses
 
 
@@ -346,9 +393,10 @@ def status(port: int) -> dict[str, int]:
     return found
 
 
-def begin(port: int, stream: bool) -> socket.socket:
+def begin(port: int, stream: bool, model: str = "") -> socket.socket:
     """Ask for as much as one can; the answer is not read."""
-    body = json.dumps({"prompt": "豆", "max_tokens": 2048, "n": MAX_TEXTS, "temperature": 1, "stream": stream})
+    asked = {"prompt": "豆", "max_tokens": 2048, "n": MAX_TEXTS, "temperature": 1, "stream": stream, "model": model}
+    body = json.dumps(asked)
     head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     line = socket.create_connection(("127.0.0.1", port), timeout=60)
     line.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
@@ -410,35 +458,29 @@ def test_of_many_at_once_none_is_lost_and_short_ones_do_not_wait_for_long_ones(c
 
 
 def test_what_is_wrong_on_the_command_line_is_one_line(
-    models: Path, port: int, capsys: pytest.CaptureFixture[str]
+    models: Path, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(models / "deep/exported", broken)
+    (broken / "model.safetensors").write_bytes(b"damaged")
     for words, message in (
         ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port}: .*; --port 0"),
         ([models, "--port", 99999], "error: cannot listen at"),
-        ([models, "--host", "0.0.0.0"], r"error: --host 0\.0\.0\.0 is every address"),
+        *(
+            ([models, "--host", host], f"error: --host {re.escape(host)} is every address")
+            for host in ("0.0.0.0", "0", "000.0.0.0", "0x0", "::", "::0", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0")
+        ),
+        ([models, "--host", "nowhere.invalid"], "error: cannot listen at --host nowhere.invalid"),
+        ([models, "--host", "豆" * 100], "error: cannot listen at --host 豆"),
         (["nowhere"], "error: no model in nowhere"),
+        ([broken], r"error: .*broken.model\.safetensors is truncated"),
+        ([models, broken], r"error: .*broken.model\.safetensors is truncated"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["play", *map(str, words)])
         out, err = capsys.readouterr()
         assert (end.value.code, out, err.count("\n")) == (2, "", 1)
         assert re.match(message, err)
-
-
-def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c(models: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mamegpt", "play", str(models), "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=tmp_path, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)}
-    ) as process:
-        try:
-            assert process.stdout is not None
-            found = re.match(r"http://127\.0\.0\.1:(\d+)/  \(.*; Ctrl-C ends it\)", process.stdout.readline())
-            assert found
-            assert get(int(found[1]), "/").status == 200
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) in (0, 130)
-        finally:
-            process.kill()
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """OpenAI's completions, as far as they make sense here: requests read strictly, answers and chunks written.
 
 Format: OpenAI's API reference, "Completions" (``POST /v1/completions``). Beyond it a request may hold ``top_k``,
-``min_p`` and ``repetition_penalty``, as `mamegpt.sampling.Sampling` explains them, and up to ten ``logprobs``.
+``min_p`` and ``repetition_penalty``, as `mamegpt.sampling.Sampling` explains them, up to ten ``logprobs``, and
+``at_start``: whether the prompts begin a text (without it: if the model was trained with such beginnings).
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamegpt.errors import ConfigError
-from mamegpt.generation import Sampling
+from mamegpt.generation import Sampling, prompt_ids
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
-from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
@@ -29,7 +29,7 @@ MAX_SEED = (1 << 53) - MAX_TEXTS
 """Largest seed: JavaScript keeps whole numbers up to 2**53 - 1, and the last text of an order has seed + 7."""
 
 UNSUPPORTED: dict[str, Any] = {
-    "suffix": None, "echo": False, "best_of": None, "logit_bias": None, "frequency_penalty": 0, "presence_penalty": 0,
+    "suffix": "", "echo": False, "best_of": 1, "logit_bias": {}, "frequency_penalty": 0, "presence_penalty": 0,
 }  # fmt: skip
 """What OpenAI has and we do not, by the value that asks for nothing."""
 OUTSIDE = {"stream", "stream_options", "user"}
@@ -43,7 +43,7 @@ def read_order(body: object) -> Order:
         raise ConfigError("the body must be a JSON object")
     fields: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
     for name, nothing in UNSUPPORTED.items():
-        if fields.pop(name, nothing) not in (nothing, {}):
+        if fields.pop(name, nothing) != nothing:
             raise ConfigError(f"{name} is not supported; leave it out")
     prompts = _texts(fields.pop("prompt", ""), "prompt", MAX_CHARACTERS)
     numbers = {name: _number(fields.pop(name, default), name) for name, default in NUMBERS.items()}
@@ -61,6 +61,7 @@ def read_order(body: object) -> Order:
         n=_between(fields.pop("n", 1), "n", 1, MAX_TEXTS),
         max_tokens=_between(fields.pop("max_tokens", 16), "max_tokens", 1, MAX_TOKENS),
         sampling=sampling,
+        at_start=_flag(fields.pop("at_start", None), "at_start"),
         n_alternatives=None if logprobs is None else _between(logprobs, "logprobs", 0, MAX_LOGPROBS),
     )
     if unknown := sorted(fields.keys() - OUTSIDE):
@@ -87,14 +88,17 @@ def merge(batch: Sequence[Made], scored: bool) -> list[dict[str, Any]]:
 
 
 def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
-    """Tokens read and written; ``made`` are all steps."""
-    n_read = order.n * sum(len(made[0].tokenizer.encode(normalise(prompt))) for prompt in order.prompts)
+    """Count tokens read, each prompt once whatever ``n`` is, and tokens written; ``made`` are all steps."""
+    loaded = made[0].loaded
+    at_start = order.is_at_start(loaded)
+    n_read = sum(len(prompt_ids(loaded.tokenizer, prompt, at_start=at_start)) for prompt in order.prompts)
     n_written = sum(step.token.id is not None for step in made)
     return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
 
 
 def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
-    """A failure, as OpenAI's clients expect it."""
+    """Return a failure as OpenAI's clients expect it; half of a surrogate pair, as in a file's name, is escaped."""
+    message = message.encode("utf-8", "backslashreplace").decode()
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
@@ -102,10 +106,10 @@ def _logprobs(made: Sequence[Made]) -> dict[str, Any]:
     """``text_offset`` counts characters of the continuation; a token that begins nothing has that of the next."""
     steps = [step for step in made if step.token.id is not None]
     return {
-        "tokens": [_shown(step.tokenizer, step.token.id) for step in steps],
+        "tokens": [_shown(step.loaded.tokenizer, step.token.id) for step in steps],
         "token_logprobs": [step.token.logprob for step in steps],
         "top_logprobs": [
-            {_shown(step.tokenizer, i): logprob for i, logprob in step.token.alternatives} for step in steps
+            {_shown(step.loaded.tokenizer, i): logprob for i, logprob in step.token.alternatives} for step in steps
         ],
         "text_offset": [step.token.offset for step in steps],
     }
@@ -129,6 +133,12 @@ def _texts(value: object, name: str, most: int) -> list[str]:
     if sum(map(len, texts)) > most:
         raise ConfigError(f"{name} must not be longer than {most:,} characters")
     return texts
+
+
+def _flag(value: object, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false")
+    return value
 
 
 def _number(value: object, name: str) -> float:

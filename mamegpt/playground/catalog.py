@@ -25,8 +25,9 @@ DEPTH = 3
 class Entry:
     """A model by the name it is asked for: what ``--model`` of the other commands takes.
 
-    ``path`` is what to load, of a run its newest checkpoint. ``created`` is in seconds since 1970. ``step`` and
-    ``run`` are those of a checkpoint.
+    Bytes of a folder's name that are not UTF-8 are escaped in ``name``, which can be sent and printed. ``path`` is what
+    to load, of a run its newest checkpoint. ``created`` is in seconds since 1970. ``step`` and ``run`` are those of a
+    checkpoint.
     """
 
     name: str
@@ -90,10 +91,14 @@ def _of_folder(folder: Path) -> list[Entry]:
         return [_of_checkpoint(folder, folder)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
         if weights.is_file() and (folder / CONFIG_FILE).is_file():
-            return [Entry(str(folder), str(folder), int(weights.stat().st_mtime))]
+            return [Entry(_printable(folder), str(folder), int(weights.stat().st_mtime))]
     return []
 
 
 def _of_checkpoint(name: Path, path: Path) -> Entry:
     step = int(path.name.removeprefix("step-"))
-    return Entry(str(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)
+    return Entry(_printable(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)
+
+
+def _printable(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()

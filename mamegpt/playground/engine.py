@@ -19,7 +19,6 @@ from mamegpt.errors import MamegptError, ModelError
 from mamegpt.generation import Sampling, Token, stream_tokens
 from mamegpt.playground.catalog import Entry, entries
 from mamegpt.pretrained import Pretrained, load_pretrained
-from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["MAX_TEXTS", "MAX_WAITING", "Engine", "Failed", "Job", "Made", "Order", "Queued"]
 
@@ -46,6 +45,12 @@ class Order:
     max_tokens: int
     sampling: Sampling
     n_alternatives: int | None = None
+    at_start: bool | None = None
+    """Whether the prompts begin a text; None: if the model was trained with such beginnings."""
+
+    def is_at_start(self, loaded: Pretrained) -> bool:
+        """Whether the prompts begin a text for a model."""
+        return loaded.has_start if self.at_start is None else self.at_start
 
     @property
     def n_texts(self) -> int:
@@ -60,11 +65,11 @@ class Queued(NamedTuple):
 
 
 class Made(NamedTuple):
-    """The text number ``number`` went on by a token, or ended. The tokenizer is there to read other ids with."""
+    """The text number ``number`` went on by a token, or ended. ``loaded`` is the model that wrote it."""
 
     number: int
     token: Token
-    tokenizer: Tokenizer
+    loaded: Pretrained
 
 
 class Failed(NamedTuple):
@@ -73,6 +78,7 @@ class Failed(NamedTuple):
     error: MamegptError | None
 
 
+STOPPED = Failed(ModelError("the server was stopped"))
 Event = Queued | Made | Failed
 
 
@@ -117,12 +123,31 @@ class Engine:
         """Begin to work; what is handed in before waits."""
         self._thread.start()
 
-    def close(self) -> None:
-        """End after the current token; what waits or runs gets no further event."""
+    def stop(self) -> None:
+        """Tell all jobs that the server ends, and compute no further token."""
         with self._changed:
             self._closed = True
+            for job in [*self._waiting, *(job for job, _ in self._running)]:
+                self._put(job, STOPPED)
+                job.cancelled = True
+            self._tell()
             self._changed.notify()
+
+    def close(self) -> None:
+        """Wait until the thread has ended."""
+        self.stop()
         self._thread.join()
+
+    def open(self) -> Entry:
+        """Load each model that was named, or else the newest, and return the one that an empty name means.
+
+        Raises what `catalog.entries` and `load_pretrained` raise.
+        """
+        for name in self.models:
+            self._load(entries([name])[0])
+        newest = self.find("")
+        self._load(newest)
+        return newest
 
     def submit(self, order: Order, entry: Entry) -> Job | None:
         """Hand in an order for a model that was found, from within an event loop; None if too many wait already."""
@@ -131,7 +156,7 @@ class Engine:
             if len(self._waiting) >= MAX_WAITING:
                 return None
             self._waiting.append(job)
-            self._put(job, Queued(len(self._waiting)))
+            self._put(job, STOPPED if self._closed else Queued(len(self._waiting)))
             self._changed.notify()
         return job
 
@@ -172,15 +197,16 @@ class Engine:
                 self._tell()
 
     def _put(self, job: Job, event: Event) -> None:
-        """Lay an event out for the event loop, which hears of it at the next `_tell`."""
+        """Lay an event out for the event loop, which hears of it at the next `_tell`; a cancelled job gets none."""
         with self._changed:
-            job.events.append(event)
-            self._news.add(job)
+            if not job.cancelled:
+                job.events.append(event)
+                self._news.add(job)
 
     def _tell(self) -> None:
         """Wake the event loop, if it has slept long enough or nothing else will."""
         now = time.monotonic()
-        if self._news and (now - self._told_at >= TELL_S or not self._running):
+        if self._news and (now - self._told_at >= TELL_S or not self._running or self._closed):
             self._told_at = now
             news, self._news = self._news, set()
             next(iter(news)).loop.call_soon_threadsafe(_wake, news)
@@ -217,7 +243,7 @@ class Engine:
     def _write(self, job: Job) -> Iterator[None]:
         """All turns of a job: a token of each of its texts in rotation."""
         order = job.order
-        loaded = self._load(job.entry)
+        loaded = self._load(self.find(job.entry.name))  # while it waited, a run may have replaced its checkpoint
         prompts = [prompt for prompt in order.prompts for _ in range(order.n)]
         texts = deque(
             (i, self._tokens(loaded, order, prompt, order.sampling.of_text(i))) for i, prompt in enumerate(prompts)
@@ -225,7 +251,7 @@ class Engine:
         while texts:
             number, tokens = texts.popleft()
             token = next(tokens)
-            self._put(job, Made(number, token, loaded.tokenizer))
+            self._put(job, Made(number, token, loaded))
             if token.finish is None:
                 texts.append((number, tokens))
             yield
@@ -234,7 +260,7 @@ class Engine:
     def _tokens(loaded: Pretrained, order: Order, prompt: str, sampling: Sampling) -> Iterator[Token]:
         return stream_tokens(
             loaded.model, loaded.tokenizer, prompt, order.max_tokens, sampling,
-            at_start=loaded.has_start, n_alternatives=order.n_alternatives, use_cache=loaded.use_cache,
+            at_start=loaded.has_start, n_alternatives=order.n_alternatives, at_start=order.is_at_start(loaded), use_cache=loaded.use_cache,
         )  # fmt: skip
 
     def _load(self, entry: Entry) -> Pretrained:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
 import json
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,15 +29,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mamegpt.console import say
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.playground.api import error, merge, read_order, usage
-from mamegpt.playground.catalog import bits_per_character, entries
+from mamegpt.playground.catalog import Entry, bits_per_character, entries
+from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
 from mamegpt.text import parse_json
 
-__all__ = ["build_app", "serve"]
+__all__ = ["Server", "build_app", "serve"]
 
 MAX_BODY_BYTES = 1 << 20
-BACKLOG = 1024
-"""Connections that may wait to be accepted."""
+GONE = 499
+"""Status, after nginx, of an answer that has no reader left."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PAGE_FILES = {
     "index.html": "text/html",
@@ -60,30 +63,66 @@ HEADERS = {
 def serve(models: Sequence[str], host: str, port: int) -> None:
     """Serve the models of `catalog.entries` at http://host:port/ until Ctrl-C; port 0 takes a free one.
 
-    Raises `ConfigError` if the address cannot be had, and what `catalog.entries` raises.
+    Raises `ConfigError` if the address cannot be had, and what `catalog.entries` and `load_pretrained` raise: the
+    models that are named, and the one the page opens with, are loaded first.
     """
-    newest = entries(models)[0]
-    if host in ("", "0.0.0.0", "::"):
-        raise ConfigError(f"--host {host or repr('')} is every address; give the one that others will type")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as problem:
-        why = first_line(problem).partition(" (while")[0]  # Python says once more where
-        raise ConfigError(f"cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one") from None
-    with listener:
-        name = f"[{host}]" if ":" in host else host
-        say(f"http://{name}:{listener.getsockname()[1]}/  ({newest.name}; Ctrl-C ends it)")
-        config = uvicorn.Config(
-            build_app(models, [*LOOPBACK, name]), log_level="warning", access_log=False, server_header=False,
-            timeout_graceful_shutdown=1, backlog=BACKLOG,
-        )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def build_app(models: Sequence[str], hosts: Sequence[str]) -> ASGIApp:
-    """The application; requests must name one of ``hosts``, with any port."""
+    where = _address(host, port)
     engine = Engine(models)
+    first = engine.open()
+    server = Server(engine, [*LOOPBACK, _in_url(host), _in_url(where[0])])
+    family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    try:
+        listener = socket.create_server(where, family=family, backlog=server.config.backlog)
+    except (OSError, OverflowError) as problem:
+        raise _no_listener(host, port, problem) from None
+    with listener:
+        say(f"http://{_in_url(host)}:{listener.getsockname()[1]}/  ({first.name}; Ctrl-C ends it)")
+        server.run(sockets=[listener])
+
+
+def _address(host: str, port: int) -> tuple[Any, ...]:
+    """Look a host up. Raises `ConfigError` if there is none of that name, or if it is every address."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        name, _, *scope = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)[0][4]
+    except (OSError, UnicodeError) as problem:
+        raise _no_listener(host, port, problem) from None
+    address = ipaddress.ip_address(str(name))
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified:
+        raise ConfigError(f"--host {host or repr('')} is every address; give the one that others will type")
+    return (name, port, *scope)
+
+
+def _no_listener(host: str, port: int, problem: Exception) -> ConfigError:
+    why = first_line(problem).partition(" (while")[0]  # Python says once more where
+    return ConfigError(f"cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+class Server(uvicorn.Server):
+    """The server of an engine's models; requests must name one of ``hosts``, with any port."""
+
+    def __init__(self, engine: Engine, hosts: Sequence[str]) -> None:
+        n_files = raise_file_limit()
+        connection = functools.partial(Connection, most=n_files // 4, waiting={})
+        super().__init__(uvicorn.Config(
+            build_app(engine, hosts), http=cast(type[Connection], connection), lifespan="on", log_level="warning",
+            access_log=False, server_header=False, timeout_graceful_shutdown=1, backlog=n_files // 8,
+        ))  # fmt: skip
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all answers, then the connections."""
+        self._engine.stop()
+        await super().shutdown(sockets)
+
+
+def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
+    """Make the application; requests must name one of ``hosts``, with any port."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -96,6 +135,7 @@ def build_app(models: Sequence[str], hosts: Sequence[str]) -> ASGIApp:
             Route("/", _page),
             Route("/{name}", _page),
             Route("/v1/models", _models),
+            Route("/v1/models/{name:path}", _model),
             Route("/v1/status", _status),
             Route("/v1/completions", _completions, methods=["POST"]),
         ],
@@ -160,15 +200,26 @@ def _models(request: Request) -> Response:
         found = entries(request.app.state.engine.models)
     except MamegptError as problem:  # they were there when the server began
         return JSONResponse(error(str(problem)), 404)
+    return JSONResponse({"object": "list", "data": _facts(found)})
+
+
+def _model(request: Request) -> Response:
+    try:
+        found = request.app.state.engine.find(request.path_params["name"])
+    except MamegptError as problem:
+        return JSONResponse(error(str(problem)), 404)
+    return JSONResponse(_facts([found])[0])
+
+
+def _facts(found: Sequence[Entry]) -> list[dict[str, Any]]:
     bits = bits_per_character(found)
-    data = [
+    return [
         {
             "id": entry.name, "object": "model", "created": entry.created, "owned_by": "mamegpt", "step": entry.step,
             "bits_per_character": bits.get(entry.name),
         }
         for entry in found
     ]  # fmt: skip
-    return JSONResponse({"object": "list", "data": data})
 
 
 def _status(request: Request) -> Response:
@@ -183,6 +234,8 @@ async def _completions(request: Request) -> Response:
         entry = engine.find(order.model)
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 400)
+    except ClientDisconnect:
+        return Response(status_code=GONE)
     job = engine.submit(order, entry)
     if job is None:
         message = f"{MAX_WAITING:,} requests wait already; try again later"
@@ -259,7 +312,7 @@ async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any
         if not collecting.done():
             collecting.cancel()
     if not collecting.done():
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=GONE)
     failed = collecting.result()
     if failed is not None:
         return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
