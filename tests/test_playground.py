@@ -142,7 +142,7 @@ def test_the_official_client_gets_what_generate_gives(client: openai.OpenAI, mod
     assert whole.choices[0].text == expected(little, 30, sampling)
     assert whole.choices[0].logprobs is None
     assert (whole.model, whole.usage and whole.usage.completion_tokens) == (str(models / "run"), 30)
-    assert whole.usage and whole.usage.prompt_tokens == len(little.tokenizer.encode(PROMPT))
+    assert whole.usage and whole.usage.prompt_tokens == 1 + len(little.tokenizer.encode(PROMPT))
     assert client.models.retrieve(str(models / "run")) in listed
     assert client.completions.create(**options, suffix="", best_of=1, n=1, logit_bias={}).choices == whole.choices
     with pytest.raises(openai.NotFoundError, match="no model 'nowhere'"):
@@ -176,9 +176,20 @@ def test_a_prompt_is_counted_once_and_an_empty_one_is_the_token_that_starts_a_te
         return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
 
     n, n_other = len(little.tokenizer.encode(PROMPT)), len(little.tokenizer.encode("豆の木"))
-    assert used(prompt=PROMPT, n=3, seed=1, temperature=0) == (n, 9, n + 9)
-    assert used(prompt=[PROMPT, "豆の木"], n=2, seed=1, temperature=0) == (n + n_other, 12, n + n_other + 12)
-    assert used(prompt="", temperature=0)[0] == 1
+    middle = {"temperature": 0, "extra_body": {"at_start": False}}
+    assert used(prompt=PROMPT, n=3, **middle) == (n, 9, n + 9)
+    assert used(prompt=[PROMPT, "豆の木"], n=2, **middle) == (n + n_other, 12, n + n_other + 12)
+    assert used(prompt="", **middle)[0] == 1
+    assert used(prompt=[PROMPT, ""], n=2, temperature=0)[0] == n + 1 + 1  # each begins a text, as in training
+
+
+def test_a_prompt_begins_a_text_unless_it_is_said_not_to(port: int, little: Little) -> None:
+    run = load_pretrained(str(little.run))
+    texts = {at_start: generate(run.model, run.tokenizer, PROMPT, 20, at_start=at_start) for at_start in (True, False)}
+    assert texts[True] != texts[False]
+    for asked, used in ((None, True), (True, True), (False, False)):
+        body = {"prompt": PROMPT, "max_tokens": 20, "temperature": 0, "at_start": asked}
+        assert ask(port, body)[1]["choices"][0]["text"] == texts[used]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -236,6 +247,7 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"seed": 1 << 60}, "seed must lie between"),
         ({"stop": [""]}, "stop must not be empty"),
         ({"logprobs": 99}, "logprobs must lie between"),
+        ({"at_start": "yes"}, "at_start must be true or false"),
         ({"echo": True}, "echo is not supported"),
         ({"presence_penalty": 0.5}, "presence_penalty is not supported"),
         ({"promt": "x"}, "unknown: 'promt'"),

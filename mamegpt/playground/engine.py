@@ -260,7 +260,7 @@ class Engine:
     def _tokens(loaded: Pretrained, order: Order, prompt: str, sampling: Sampling) -> Iterator[Token]:
         return stream_tokens(
             loaded.model, loaded.tokenizer, prompt, order.max_tokens, sampling,
-            at_start=loaded.has_start, n_alternatives=order.n_alternatives, at_start=order.is_at_start(loaded), use_cache=loaded.use_cache,
+            at_start=order.is_at_start(loaded), n_alternatives=order.n_alternatives, use_cache=loaded.use_cache,
         )  # fmt: skip
 
     def _load(self, entry: Entry) -> Pretrained:

@@ -14,7 +14,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib import resources
 from typing import Any, cast
 
@@ -71,10 +71,8 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     first = engine.open()
     server = Server(engine, [*LOOPBACK, _in_url(host), _in_url(where[0])])
     family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
-    try:
+    with _listening(host, port):
         listener = socket.create_server(where, family=family, backlog=server.config.backlog)
-    except (OSError, OverflowError) as problem:
-        raise _no_listener(host, port, problem) from None
     with listener:
         say(f"http://{_in_url(host)}:{listener.getsockname()[1]}/  ({first.name}; Ctrl-C ends it)")
         server.run(sockets=[listener])
@@ -82,11 +80,9 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
 
 def _address(host: str, port: int) -> tuple[Any, ...]:
     """Look a host up. Raises `ConfigError` if there is none of that name, or if it is every address."""
-    try:
+    with _listening(host, port):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         name, _, *scope = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)[0][4]
-    except (OSError, UnicodeError) as problem:
-        raise _no_listener(host, port, problem) from None
     address = ipaddress.ip_address(str(name))
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_unspecified:
@@ -94,9 +90,13 @@ def _address(host: str, port: int) -> tuple[Any, ...]:
     return (name, port, *scope)
 
 
-def _no_listener(host: str, port: int, problem: Exception) -> ConfigError:
-    why = first_line(problem).partition(" (while")[0]  # Python says once more where
-    return ConfigError(f"cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one")
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OverflowError, UnicodeError) as problem:
+        why = first_line(problem).partition(" (while")[0]  # Python says once more where
+        raise ConfigError(f"cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one") from None
 
 
 def _in_url(host: str) -> str:
