@@ -15,7 +15,7 @@
    comes before the first step (imports, compilation) is given besides. Validation is not counted, for either.
 
 Bits per character are those of the whole validation split, by `mamegpt.evaluate` for both. The points of the
-reference's curve before the last are of its first ``--val-tokens`` tokens. One seed each, unless --seeds says more.
+reference's curve before the last are of a sample of ``--val-tokens`` tokens. One seed each, unless --seeds says more.
 """
 
 from __future__ import annotations
@@ -69,25 +69,23 @@ def same_but_faster(task: Task, precision: Precision) -> Steps:
 def curve(
     task: Task, steps: Steps, n_steps: int, every: int, val_tokens: int, last_val_tokens: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Go through ``steps``; yields the points so far at each validation, on the split's first tokens (0: on all)."""
+    """Go through ``steps``; yields the points at each validation, on a sample of the split's tokens (0: on all)."""
     import torch
 
     from mamegpt.distributed import World
-    from mamegpt.evaluate import TokenLengths, evaluate
+    from mamegpt.evaluate import evaluate
     from mamegpt.shards import open_shards
-    from mamegpt.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(task.tokenizer)
-    lengths = TokenLengths(tokenizer)
-    tokens = open_shards(task.shards)[1]["val"].tokens
+    val = open_shards(task.shards)[1]["val"]
     points: list[dict[str, Any]] = []
     for step, (model, loss) in enumerate(steps, start=1):
         is_last = step == n_steps
         if step % every and not is_last:
             continue
         quality = evaluate(
-            model, tokens, lengths, context_length=task.context_length, start_id=tokenizer.start_id,
-            world=World(0, 1, torch.device("cpu")), max_tokens=last_val_tokens if is_last else val_tokens,
+            model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes, start_id=val.eos_id,
+            context_length=task.context_length, world=World(0, 1, torch.device("cpu")),
+            max_tokens=last_val_tokens if is_last else val_tokens, step=step,
         )  # fmt: skip
         points.append({"step": step, "train_loss": loss, **dataclasses.asdict(quality)})
         print(f"reference step {step}: {quality.bits_per_character:.4f} bits/character", flush=True)

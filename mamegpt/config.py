@@ -196,7 +196,7 @@ class TrainConfig:
     eval_every_steps: int = 250
     """Steps between validations; the last step is always followed by one."""
     val_tokens: int = 65536
-    """Validation tokens looked at while training (0: all); the last validation always takes all."""
+    """Validation tokens measured while training, a sample of all (0: all); at the end all are measured as well."""
     save_every_steps: int = 250
     """Steps between checkpoints; the last step is always followed by one."""
     keep_checkpoints: int = 2

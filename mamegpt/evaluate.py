@@ -17,14 +17,19 @@ from mamegpt.distributed import World, sum_over_processes
 from mamegpt.errors import DataError
 from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import LanguageModel
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.subsample import subsample
 
-__all__ = ["Quality", "TokenLengths", "evaluate"]
+__all__ = ["Quality", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length."""
+    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length.
+
+    ``of_n_characters`` are those of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is the one of
+    matrix products; ``step`` is how many steps the model was trained, where a training measures it. Records of older
+    versions have none of the three.
+    """
 
     loss: float
     bits_per_byte: float
@@ -32,74 +37,85 @@ class Quality:
     n_tokens: int
     n_characters: int
     n_bytes: int
+    of_n_characters: int = 0
+    dtype: str = ""
+    step: int | None = None
 
-
-class TokenLengths:
-    """How many bytes and characters of text each token stands for, as two arrays (V,)."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        raw = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
-        self.n_bytes = np.array([len(b) for b in raw])
-        # A character's first byte is any byte but 10xxxxxx, so pieces of one character add up to one.
-        self.n_characters = np.array([sum(byte & 0xC0 != 0x80 for byte in b) for b in raw])
+    @property
+    def of(self) -> str:
+        """How much of which text was measured, and in which dtype; only figures of which this is equal are compared."""
+        all_ = self.of_n_characters
+        whole = f" of {all_:,}" if all_ > self.n_characters else ""
+        return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
 
 
 def evaluate(
     model: LanguageModel,
     tokens: npt.NDArray[Any],
-    lengths: TokenLengths,
     *,
-    context_length: int,
+    n_characters: int,
+    n_bytes: int,
     start_id: int | None,
+    context_length: int,
     world: World,
     max_tokens: int = 0,
     batch_size: int = 32,
     product_dtype: torch.dtype | None = None,
+    step: int | None = None,
 ) -> Quality:
     """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
 
     The first token is predicted after ``start_id``; without one it is not counted.
-    ``max_tokens`` takes only the beginning. Processes share the windows. Matrix products are taken in
-    ``product_dtype`` (default: that of the weights). Raises `DataError` for fewer than two tokens.
+    ``max_tokens`` measures a `subsample` of the windows (0: all). ``n_characters`` and ``n_bytes`` are those of the
+    text that the tokens were made from, some of which a tokenizer may have lost; a sample has its share of them.
+    Processes share the windows. Matrix products are taken in ``product_dtype`` (default: that of the weights). Raises
+    `DataError` for fewer than two tokens.
     """
-    stream = tokens[: max_tokens or None].astype(np.int64)
-    if start_id is not None:
-        stream = np.concatenate(([start_id], stream))
-    if len(stream) < 2:
+    lead = [] if start_id is None else [start_id]
+    n_targets = len(tokens) + len(lead) - 1
+    if n_targets < 1:
         raise DataError("there is nothing to evaluate: the text holds less than two tokens")
-    n_targets = len(stream) - 1
+
+    def n_targets_of(window: int) -> int:
+        return min(context_length, n_targets - window * context_length)
+
+    def tokens_of(window: int) -> npt.NDArray[np.int64]:
+        """The inputs of a window and one token more: it begins with the last target of the window before."""
+        begin = window * context_length - len(lead)
+        part = tokens[max(0, begin) : begin + context_length + 1].astype(np.int64)
+        return part if begin >= 0 else np.concatenate((lead, part))
+
+    windows = subsample(range(math.ceil(n_targets / context_length)), max_tokens or None, n_targets_of)
+    full = [window for window in windows if n_targets_of(window) == context_length]
+    batches = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
+    if len(full) < len(windows):  # a last window, shorter than the others
+        batches.append(windows[-1:])
     device = world.device
     total = 0.0  # a number of Python's, as not every device has double precision
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        n_full = n_targets // context_length
-        whole = n_full * context_length
-        x, y = (torch.from_numpy(stream[i : i + whole]).view(n_full, context_length) for i in (0, 1))
-        batches = [(x[i : i + batch_size], y[i : i + batch_size]) for i in range(0, n_full, batch_size)]
-        if whole < n_targets:  # a last window, shorter than the others
-            tail = torch.from_numpy(stream[whole:])[None]
-            batches.append((tail[:, :-1], tail[:, 1:]))
         # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
         for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
-            x, y = batches[min(i, len(batches) - 1)]
+            some = torch.from_numpy(np.stack([tokens_of(window) for window in batches[min(i, len(batches) - 1)]]))
             with torch.autocast(device.type, product_dtype, enabled=product_dtype is not None):
-                hidden = model.hidden(x.to(device))
-            nats = linear_cross_entropy(hidden, model.out_head.weight, y.to(device), product_dtype)
+                hidden = model.hidden(some[:, :-1].to(device))
+            nats = linear_cross_entropy(hidden, model.out_head.weight, some[:, 1:].to(device), product_dtype)
             total += nats.item() if i < len(batches) else 0.0
     model.train(was_training)
     all_nats = total
     if world.size > 1:
         all_nats = sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item()
-    counted = stream[1:]
-    n_bytes = int(lengths.n_bytes[counted].sum())
-    n_characters = int(lengths.n_characters[counted].sum())
-    bits = all_nats / math.log(2)
+    n_measured = sum(map(n_targets_of, windows))
+    share, bits = n_measured / n_targets, all_nats / math.log(2)
     return Quality(
-        loss=all_nats / n_targets,
-        bits_per_byte=bits / max(1, n_bytes),
-        bits_per_character=bits / max(1, n_characters),
-        n_tokens=n_targets,
-        n_characters=n_characters,
-        n_bytes=n_bytes,
+        loss=all_nats / n_measured,
+        bits_per_byte=bits / (share * n_bytes),
+        bits_per_character=bits / (share * n_characters),
+        n_tokens=n_measured,
+        n_characters=round(share * n_characters),
+        n_bytes=round(share * n_bytes),
+        of_n_characters=n_characters,
+        dtype=str(product_dtype or model.out_head.weight.dtype).removeprefix("torch."),
+        step=step,
     )

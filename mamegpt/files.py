@@ -18,8 +18,8 @@ from typing import IO, Any
 from mamegpt.errors import OutputError
 
 __all__ = [
-    "LOCK", "atomic_directory", "atomic_write", "free_name", "gone_if_empty", "make_folder", "refuse_existing",
-    "sha256_file", "sync_file", "write_json",
+    "LOCK", "atomic_directory", "atomic_write", "free_name", "gone_if_empty", "is_lfs_pointer", "make_folder",
+    "refuse_existing",    "sha256_file", "sync_file", "write_json",
 ]  # fmt: skip
 
 LOCK = ".lock"
@@ -114,6 +114,15 @@ def refuse_existing(path: Path) -> None:
     """Raise `OutputError` if there is anything at ``path``."""
     if Path(path).exists():
         raise OutputError(f"{path} already exists; choose another name, or say --overwrite to replace it")
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file only names one that Git LFS keeps elsewhere."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def sha256_file(path: Path) -> str:

@@ -44,12 +44,12 @@ def _send(event: Event, write: Write) -> None:
             write({f"train/{name}": record[name] for name in ("loss", "lr", "grad_norm", "tokens")}, record["step"])
         write({"speed/tokens_per_s": event.tokens_per_s, "speed/memory_bytes": event.memory_bytes}, record["step"])
     elif isinstance(event, Validated):
-        quality = event.quality
+        curve, quality = "result" if event.is_result else "validation", event.quality
         write(
             {
-                "validation/loss": quality.loss,
-                "validation/bits_per_byte": quality.bits_per_byte,
-                "validation/bits_per_character": quality.bits_per_character,
+                f"{curve}/loss": quality.loss,
+                f"{curve}/bits_per_byte": quality.bits_per_byte,
+                f"{curve}/bits_per_character": quality.bits_per_character,
             },
             event.step,
         )

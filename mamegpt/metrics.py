@@ -25,6 +25,8 @@ STEP_FIELDS = {"step", "loss", "lr", "tokens", "elapsed_s"}
 MAY_BE_INFINITE = {"loss", "grad_norm"}
 """Of a run that fails."""
 QUALITY_FIELDS = {field.name for field in fields(Quality)}
+LATER_FIELDS = {"of_n_characters", "dtype", "step"}
+"""Those of `Quality` that records of older versions lack."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -32,9 +34,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
     Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
     ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of
-    `mamegpt.evaluate.Quality`. The first step after a checkpoint also has ``save_blocked_s``, seconds it waited for the
-    copy of the weights. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for a line
-    that a run would never write.
+    `mamegpt.evaluate.Quality`. After the last step there are two validations: on the sample of those before it, and on
+    the whole text. The first step after a checkpoint also has ``save_blocked_s``, seconds it waited for the copy of the
+    weights. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for a line that a run
+    would never write.
     """
     path = run / METRICS_FILE
     records = []
@@ -56,9 +59,11 @@ def _is_record(value: Any) -> bool:
         return False
     if "quality" in value:
         quality = value["quality"]
-        if not isinstance(quality, dict) or quality.keys() != QUALITY_FIELDS:
+        if not isinstance(quality, dict) or quality.keys() | LATER_FIELDS != QUALITY_FIELDS:
             return False
-        if not all(map(_is_finite, quality.values())):
+        if not all(_is_finite(value) for name, value in quality.items() if name != "dtype"):
+            return False
+        if not isinstance(quality.get("dtype", ""), str):
             return False
     if "loss" in value:
         numbers = [
@@ -96,7 +101,7 @@ class Metrics:
         self.losses = [record["loss"] for record in records if "loss" in record]
         for record in records:
             if "quality" in record:
-                self.quality = Quality(**record["quality"])
+                self.quality = Quality(**{"step": record["step"], **record["quality"]})
         if write and self.path.exists():
             with atomic_write(self.path) as file:
                 file.writelines(_json_line(record) for record in records)
@@ -132,9 +137,9 @@ class Metrics:
         self._unread.clear()
         return records
 
-    def validation(self, step: int, quality: Quality) -> None:
-        """Write what a validation found."""
-        self._append([{"step": step, "quality": asdict(quality)}])
+    def validation(self, quality: Quality) -> None:
+        """Write what a validation found after ``quality.step`` steps."""
+        self._append([{"step": quality.step, "quality": asdict(quality)}])
 
     def _append(self, records: Iterable[dict[str, Any]]) -> None:
         if self.write:

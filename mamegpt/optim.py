@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
-from mamegpt.models import LanguageModel
+from mamegpt.models import LanguageModel, token_embedding
 from mamegpt.muon import Muon
 from mamegpt.shared_muon import SharedMuon
 
@@ -59,7 +59,7 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     """
     head = model.out_head.weight
     embeddings = [p for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()]
-    tables = [p for p in embeddings if p.shape == head.shape and p is not head]  # a tied one learns as a head
+    tables = [p for p in token_embedding(model).parameters() if p is not head]  # a tied one learns as a head
     outer = {id(p) for p in [*embeddings, head]}
     inside = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]
     taken = {id(p) for p in [*tables, *inside]}

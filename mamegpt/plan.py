@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from mamegpt.shards import is_shards, open_shards
 from mamegpt.shell import command
 from mamegpt.sources import read_texts
 from mamegpt.step import micro_batch, seconds_per_step
+from mamegpt.subsample import subsample
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["CHARACTERS_PER_TOKEN", "Corpus", "Cost", "Plan", "make_plan"]
@@ -195,19 +196,25 @@ def make_plan(
 
 
 def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Corpus:
-    """Count a text's characters and tokens, those by a tokenizer on the first of its documents."""
+    """Count a text's characters and tokens, those by a tokenizer on a `subsample` of its documents."""
     if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]
         return Corpus(train.n_characters, train.n_tokens)
-    n_characters = n_sampled = n_tokens = 0
-    for text in read_texts(data, split, schema):
-        n_characters += len(text)
-        if tokenizer and n_sampled < SAMPLE_CHARACTERS:
-            n_sampled += len(text)
-            n_tokens += len(tokenizer.encode(text)) + 1  # and the end of the text
+    n_characters = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal n_characters
+        for text in read_texts(data, split, schema):
+            n_characters += len(text)
+            yield text
+
+    sample = subsample(counted(), SAMPLE_CHARACTERS, len)
     if not n_characters:
         raise DataError(f"{data} holds no text")
-    per_token = n_sampled / n_tokens if n_tokens else CHARACTERS_PER_TOKEN
+    per_token = CHARACTERS_PER_TOKEN
+    if tokenizer:
+        n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # and the ends of the texts
+        per_token = sum(map(len, sample)) / n_tokens
     return Corpus(n_characters, round(n_characters / per_token))
 
 

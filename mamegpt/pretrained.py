@@ -6,11 +6,14 @@ a known layout (`layouts.LAYOUTS`, by its ``model_type``) is loaded by our own c
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
+import re
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from safetensors.torch import load_file
@@ -19,15 +22,25 @@ from torch import Tensor, nn
 from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
+from mamegpt.files import is_lfs_pointer
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.layouts import LAYOUTS
-from mamegpt.models import LanguageModel, build_model, not_finite, own_tensors
+from mamegpt.models import LanguageModel, build_model, not_finite, own_tensors, token_embedding
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.shell import command
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Pretrained", "is_foreign", "load_pretrained", "load_weights", "read_weights"]
+__all__ = ["Pretrained", "check_memory", "is_foreign", "load_pretrained", "load_weights", "memory_of", "read_weights"]
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights, each alone or in parts (model-00001-of-00002.safetensors); the first there is counts."""
+
+MEMORY_FACTOR, MEMORY_FREE = 4, 1 << 28
+"""A model may take so many times the bytes of its weights in their files, and these bytes besides."""
+
+MAX_PADDING = 1023
+"""Rows of a vocabulary beyond the tokenizer's pieces, which round it up to a number that accelerators like."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +98,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict under the architecture's own keys, from ``.safetensors`` or a PyTorch file.
 
     Prefixes that wrappers add (``backbone.``, ``module.``, ``_orig_mod.``) are taken off, and a state dict inside
-    ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, or
-    holds anything but tensors (such a file could run code, so it is never opened further).
+    ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, unfolds
+    to far more than its size, or holds anything but tensors (such a file could run code, so it is never opened
+    further).
     """
     if not path.is_file():
         raise ModelError(f"no weights file {path}")
+    if is_lfs_pointer(path):
+        raise ModelError(f"{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull")
+    n_bytes = path.stat().st_size
+    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            check_memory(sum(part.file_size for part in parts.infolist()), n_bytes, path)
     try:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
@@ -110,7 +130,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path} does not hold a state dict (names and tensors)")
+    check_memory(sum(map(_n_bytes, weights.values())), n_bytes, path)  # a view may be larger than what it shows
     return {_own_name(str(name)): tensor for name, tensor in weights.items()}
+
+
+def check_memory(needed: int, there: int, origin: str | Path) -> None:
+    """Raise `ModelError` if ``needed`` bytes of memory are out of proportion to ``there`` bytes of weights."""
+    if needed > MEMORY_FACTOR * there + MEMORY_FREE:
+        raise ModelError(
+            f"{origin} would take {needed / 1e9:,.1f} GB of memory for {there / 1e6:,.1f} MB of weights; it is damaged "
+            "or made to exhaust the memory, or its config.json allows far too many positions"
+        )
+
+
+def memory_of(model: nn.Module) -> int:
+    """Return the bytes that parameters and tables of a model take, which may be on the meta device."""
+    return sum(map(_n_bytes, (*model.parameters(), *model.buffers())))
+
+
+def _n_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) -> None:
@@ -144,24 +183,27 @@ def _load_run(run: Path, path: Path | None) -> Pretrained:
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
     """A folder or Hub repository in Hugging Face's layout."""
-    folder = _folder(where, ["config.json", "*.model", "model.safetensors"])
+    folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
     config = _read_json(folder / "config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
     model_type = str(config.get("model_type"))
     if model_type not in LAYOUTS:
         return _load_foreign(where, model_type, tokenizer, trust_remote_code)
     layout = LAYOUTS[model_type]
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        file = _folder(where, ["pytorch_model.bin"]) / "pytorch_model.bin"
-    weights = read_weights(file)
+    files = _weight_files(where)
+    file = files[0]
+    weights = {name: tensor for part in files for name, tensor in read_weights(part).items()}
     sizes = layout.sizes(config, weights, file)
-    if tokenizer.vocab_size != sizes.vocab_size:
+    own = layout.from_file(weights, sizes)
+    padding = sizes.vocab_size - tokenizer.vocab_size
+    if not 0 <= padding <= min(MAX_PADDING, sizes.vocab_size // 8):
         raise ModelError(
             f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but {file} {sizes.vocab_size}; "
             "this is not the tokenizer the model was trained with"
         )
-    model = _filled(layout.architecture, sizes, layout.from_file(weights, sizes), str(file))
+    if padding:
+        sizes, own = _without_padding(layout.architecture, sizes, own, tokenizer.vocab_size)
+    model = _filled(layout.architecture, sizes, own, str(file))
     has_start = tokenizer.start_id is not None and config.get("bos_token_id") == tokenizer.start_id
     return Pretrained(model, tokenizer, sizes, layout.architecture, where, has_start=has_start)
 
@@ -169,22 +211,69 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
     """A model of these sizes and weights. Sizes from outside may be far beyond memory, so shapes are compared first."""
     with torch.device("meta"):
-        expected = own_tensors(build_model(architecture, sizes))
+        shape = build_model(architecture, sizes)
+    expected = own_tensors(shape)
     for name, tensor in expected.items():
         if name not in weights:
             raise ModelError(f"{origin} does not fit the model: {name} is missing")
         if weights[name].shape != tensor.shape:
             found, needed = tuple(weights[name].shape), tuple(tensor.shape)
             raise ModelError(f"{origin} does not fit the model: {name} is {found}, where {needed} is needed")
+        if not bool(weights[name].isfinite().all()):
+            raise ModelError(
+                f"{origin} must hold finite numbers (got NaN or inf in {name}): it is damaged, or its training "
+                "diverged; choose another checkpoint"
+            )
+    check_memory(memory_of(shape), sum(map(_n_bytes, weights.values())), origin)
     model = build_model(architecture, sizes)
     load_weights(model, weights, origin)
     return model
+
+
+def _without_padding(
+    architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], n_pieces: int
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Cut the rows beyond a tokenizer's pieces off embedding and head, so that they are never produced."""
+    with torch.device("meta"):
+        model = build_model(architecture, sizes)
+    tables = {id(token_embedding(model).weight), id(model.out_head.weight)}
+    names = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in tables}
+    cut = {name: tensor[:n_pieces] if name in names else tensor for name, tensor in weights.items()}
+    return dataclasses.replace(sizes, vocab_size=n_pieces), cut
+
+
+def _names(name: str) -> list[str]:
+    """Patterns of a file of weights, and of its parts."""
+    stem, suffix = name.rsplit(".", 1)
+    return [name, f"{stem}-*-of-*.{suffix}"]
+
+
+def _weight_files(where: str) -> list[Path]:
+    """The file of a folder's weights, or all its parts. Raises `ModelError` if there is none, or a part is missing."""
+    for name in WEIGHTS:
+        patterns = _names(name)
+        folder = _folder(where, patterns)
+        if (folder / name).is_file():
+            return [folder / name]
+        if parts := sorted(folder.glob(patterns[1])):
+            n = parts[0].stem.rpartition("-of-")[2]
+            expected = [
+                parts[0].with_name(re.sub(r"-\d+-of-", f"-{i:05}-of-", parts[0].name)) for i in range(1, int(n) + 1)
+            ]
+            if missing := [part.name for part in expected if part not in parts]:
+                raise ModelError(f"{folder} has no {missing[0]}, a part of its weights; copy the whole folder again")
+            return expected
+    raise ModelError(f"no weights file {' or '.join(WEIGHTS)} in {folder}; copy the whole folder again")
 
 
 def _folder(where: str, patterns: list[str]) -> Path:
     """A local folder as it is, or the wanted files of a Hub repository."""
     if Path(where).is_dir():
         return Path(where)
+    if where.endswith(".gguf"):
+        _refuse_gguf(where)
+    if Path(where).is_file():
+        raise ModelError(f"{where} is a file; give the folder that it lies in, with its config.json")
     if not is_hub_name(where):
         raise ModelError(f"no model {where}: it is neither a folder nor a Hub name (owner/name); check the spelling")
     return snapshot(where, patterns, repo_type="model")
@@ -197,6 +286,11 @@ def _spm_file(folder: Path, where: str, name: str) -> Path:
         return folder / name
     if not name and len(there) == 1:
         return folder / there[0]
+    if not there and (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{where} has a tokenizer.json only, as save_pretrained leaves it; copy the SentencePiece model "
+            "(tokenizer.model) of the model that it was made from into it"
+        )
     asked = f"{where} has no {name}" if name else f"which SentencePiece model of {where} is meant?"
     raise ModelError(f"{asked}; choose with --spm-file from: {', '.join(there) or 'none there'}")
 
@@ -258,11 +352,30 @@ def _own_name(name: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} is neither a run nor a model folder: it has no {path.name}") from None
+        _refuse_folder(path.parent, path.name)
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} does not hold a JSON object")
     return value
+
+
+def _refuse_folder(folder: Path, missing: str) -> NoReturn:
+    """Raise `ModelError` for a folder without a configuration: what it is instead, and what to do."""
+    if (adapter := folder / "adapter_config.json").is_file():
+        base = _read_json(adapter).get("base_model_name_or_path")
+        raise ModelError(
+            f"{folder} holds a PEFT adapter for {base}, not a model; merge them (merge_and_unload, save_pretrained) "
+            "into a folder, and copy the tokenizer.model of that model into it"
+        )
+    if found := sorted(folder.glob("checkpoint-*")):
+        raise ModelError(f"{folder} holds the checkpoints of a Trainer; give one of them, such as {found[-1]}")
+    if found := sorted(folder.glob("*.gguf")):
+        _refuse_gguf(str(found[0]))
+    raise ModelError(f"{folder} is neither a run nor a model folder: it has no {missing}")
+
+
+def _refuse_gguf(where: str) -> NoReturn:
+    raise ModelError(f"{where} is a GGUF file, which llama.cpp runs; give the run or folder that it was exported from")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -149,7 +150,7 @@ def settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
 def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
     """The text as token shards: those given, or those in the run, made from the text at the first start."""
     if is_shards(config.data):
-        return open_shards(Path(config.data), tokenizer)
+        return _opened(Path(config.data), tokenizer, world)
     if world.is_main and not (run / TOKENS).exists():
         say(f"tokenizing {config.data} ...")
         begin = time.perf_counter()
@@ -171,4 +172,18 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
             f"{train.n_characters / train.n_tokens:.3f} characters each, in {time.perf_counter() - begin:.1f} s"
         )
     distributed.barrier()
-    return open_shards(run / TOKENS, tokenizer)
+    return _opened(run / TOKENS, tokenizer, world)
+
+
+def _opened(folder: Path, tokenizer: Tokenizer, world: World) -> tuple[Meta, dict[str, Split]]:
+    """Token shards; the main process warns of those that stand for characters the tokenizer lacks."""
+    meta, splits = open_shards(folder, tokenizer)
+    if world.is_main:
+        n_unknown = sum(int(np.count_nonzero(split.tokens == tokenizer.unk_id)) for split in splits.values())
+        if n_unknown:
+            say(
+                f"warning: {n_unknown / sum(len(split.tokens) for split in splits.values()):.2%} of the tokens are "
+                "unknown characters, which the model cannot write, and its bits per character look better than they "
+                "are; a tokenizer made with mamegpt tokenizer has no unknown characters"
+            )
+    return meta, splits

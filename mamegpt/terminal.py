@@ -86,7 +86,8 @@ def _line(event: EpochEnded | Validated) -> str:
     quality = event.quality
     return (
         f"step {event.step}/{event.n_steps} - validation loss {quality.loss:.4f} - "
-        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character"
+        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character "
+        f"on {quality.n_characters:,} of {quality.of_n_characters:,} characters in {quality.dtype}"
     )
 
 

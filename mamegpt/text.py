@@ -18,7 +18,6 @@ __all__ = [
     "parse_articles",
     "parse_json",
     "parse_wiki40b",
-    "up_to",
 ]
 
 UNTITLED = "無題"  # what Japanese calls a work without a title
@@ -129,13 +128,3 @@ def parse_articles(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         after_blank = not line
     if heading_seen or any(body):
         yield title, "\n".join(body).strip("\n")
-
-
-def up_to(texts: Iterable[str], max_characters: int | None) -> Iterator[str]:
-    """Yield whole texts until there are that many characters (None: all of them)."""
-    n = 0
-    for text in texts:
-        yield text
-        n += len(text)
-        if max_characters is not None and n >= max_characters:
-            return

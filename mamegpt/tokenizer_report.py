@@ -19,7 +19,8 @@ from mamegpt.corpus.characters import count_classes
 from mamegpt.errors import TokenizerError, first_line
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.messages import translated
-from mamegpt.text import parse_json, up_to
+from mamegpt.subsample import subsample
+from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 from mamegpt.vocabulary import advice
 
@@ -208,12 +209,12 @@ def report(
     words: Sequence[str] = (),
     max_characters: int | None = None,
 ) -> Comparison:
-    """The comparison of ``tokenizers`` (as `open_tokenizer` takes them) on ``texts``.
+    """Compare ``tokenizers`` (as `open_tokenizer` takes them) on a `subsample` of ``texts``.
 
     Odd pieces are those of the first. Raises what `open_tokenizer` raises, and `TokenizerError` if there is no text.
     """
     opened = [open_tokenizer(name) for name in tokenizers]
-    held = list(up_to(texts, max_characters))
+    held = subsample(texts, max_characters, len)
     fits = [fit(tokenizer, held) for tokenizer in opened]
     n_characters = sum(map(len, held))
     names = headings(*(name for name, _ in fits[0].rows()))

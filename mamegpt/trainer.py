@@ -34,7 +34,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.console import output_may_fail, say
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, TrainingError
-from mamegpt.evaluate import Quality, TokenLengths, evaluate
+from mamegpt.evaluate import Quality, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
 from mamegpt.machine import arithmetic, hardware, peak_memory, summary
@@ -109,7 +109,6 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         order = WindowOrder(
             len(splits["train"].tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
         )
-        lengths = TokenLengths(tokenizer)
         config = settled(run, tokenizer.vocab_size, world)
 
         torch.manual_seed(config.seed)
@@ -227,16 +226,20 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
                     tell(EpochEnded(order.epochs(seen), step, mean))
 
-                # How good the model is by now; after the last step, over the whole validation split and in float32.
+                # How good the model is by now, on a sample; after the last step also on the whole split and in float32.
                 if validating:
+                    val = splits["val"]
+                    measure = functools.partial(
+                        evaluate, model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
+                        start_id=tokenizer.start_id, context_length=config.context_length, world=world, step=step,
+                    )  # fmt: skip
                     with whole(summed_loss):
-                        quality = evaluate(
-                            model, splits["val"].tokens, lengths, context_length=config.context_length,
-                            start_id=tokenizer.start_id, world=world, max_tokens=0 if is_last else config.val_tokens,
-                            product_dtype=None if is_last else product_dtype(config.precision),
-                        )  # fmt: skip
-                    metrics.validation(step, quality)
-                    tell(Validated(step, pace.n_steps, quality))
+                        found = [measure(max_tokens=config.val_tokens, product_dtype=product_dtype(config.precision))]
+                        if is_last and (found[0].n_characters < val.meta.n_characters or config.precision != "fp32"):
+                            found.append(measure())
+                    for quality in found:
+                        metrics.validation(quality)
+                        tell(Validated(step, pace.n_steps, quality, is_result=quality is not found[0]))
 
                 if saving:
                     state = dataclasses.replace(

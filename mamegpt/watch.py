@@ -63,11 +63,12 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class Validated:
-    """The quality after a step was measured."""
+    """The quality after a step was measured; ``is_result`` if on the whole text in float32, after the last step."""
 
     step: int
     n_steps: int
     quality: Quality
+    is_result: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,19 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mamegpt.config import ModelConfig
 from mamegpt.distributed import World
 from mamegpt.errors import DataError
-from mamegpt.evaluate import Quality, TokenLengths, evaluate
+from mamegpt.evaluate import Quality, evaluate
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.stories import stories
+from mamegpt.subsample import subsample
 from mamegpt.tokenizer import Tokenizer
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -26,11 +26,6 @@ NASTY = ["", " ", "  空白 \n\n\t", "か\u3099", "👨‍👩‍👧‍👦と�
 @pytest.fixture(scope="module")
 def tokenizer(stories_model: Path) -> Tokenizer:
     return Tokenizer.load(stories_model)
-
-
-@pytest.fixture(scope="module")
-def lengths(tokenizer: Tokenizer) -> TokenLengths:
-    return TokenLengths(tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +52,15 @@ def tokens(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     return np.array([i for text in texts for i in (*tokenizer.encode(text), tokenizer.eos_id)], dtype=np.uint16)
 
 
+def quality_of(
+    model: LanguageModel, tokens: np.ndarray, texts: list[str], *, start_id: int | None = 2, **options: Any
+) -> Quality:
+    """The quality of tokens that were made from texts."""
+    text = "".join(texts)
+    found = {"context_length": CONTEXT, "world": ALONE, "n_characters": len(text), "n_bytes": len(text.encode())}
+    return evaluate(model, tokens, start_id=start_id, **(found | options))
+
+
 def naive_nats(model: LanguageModel, stream: list[int]) -> list[float]:
     """What each token after the first costs, given those before it in its window."""
     model.eval()
@@ -73,22 +77,20 @@ def naive_nats(model: LanguageModel, stream: list[int]) -> list[float]:
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize("n_tokens", [2, CONTEXT - 1, CONTEXT, CONTEXT + 1, 5 * CONTEXT, 5 * CONTEXT + 3])
 def test_the_loss_is_that_of_a_plain_loop(
-    model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths, n_tokens: int, batch_size: int
+    model: LanguageModel, tokens: np.ndarray, texts: list[str], n_tokens: int, batch_size: int
 ) -> None:
     part = tokens[:n_tokens]
     for start_id in (2, None):
-        got = evaluate(
-            model, part, lengths, context_length=CONTEXT, start_id=start_id, world=ALONE, batch_size=batch_size
-        )
+        got = quality_of(model, part, texts, start_id=start_id, batch_size=batch_size)
         nats = naive_nats(model, ([] if start_id is None else [start_id]) + part.tolist())
         assert got.n_tokens == len(nats) == n_tokens - (start_id is None)
         assert got.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
 
 
 def test_the_bits_are_per_byte_and_character_of_the_text_itself(
-    model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths, texts: list[str]
+    model: LanguageModel, tokens: np.ndarray, texts: list[str]
 ) -> None:
-    got = evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE)
+    got = quality_of(model, tokens, texts)
     text = "".join(texts)
     assert got.n_characters == len(text) and got.n_bytes == len(text.encode())
     bits = sum(naive_nats(model, [2, *tokens.tolist()])) / math.log(2)
@@ -97,56 +99,55 @@ def test_the_bits_are_per_byte_and_character_of_the_text_itself(
 
 
 def test_evaluating_changes_nothing_and_leaves_the_model_in_training(
-    model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths
+    model: LanguageModel, tokens: np.ndarray, texts: list[str]
 ) -> None:
     random_state = torch.get_rng_state()
-    first, second = (
-        evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE) for _ in range(2)
-    )
+    first, second = (quality_of(model, tokens, texts) for _ in range(2))
     assert first == second
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)
     model.eval()
-    assert evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE) == first
+    assert quality_of(model, tokens, texts) == first
     assert not model.training
     model.train()
 
 
 def test_products_in_bfloat16_change_the_bits_by_little(
-    model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths
+    model: LanguageModel, tokens: np.ndarray, texts: list[str]
 ) -> None:
-    settings = {"context_length": CONTEXT, "start_id": 1, "world": ALONE}
-    exact = evaluate(model, tokens, lengths, **settings)
-    rounded = evaluate(model, tokens, lengths, product_dtype=torch.bfloat16, **settings)
+    exact = quality_of(model, tokens, texts, start_id=1)
+    rounded = quality_of(model, tokens, texts, start_id=1, product_dtype=torch.bfloat16)
     assert rounded.loss != exact.loss
+    assert (exact.dtype, rounded.dtype) == ("float32", "bfloat16") and exact.of != rounded.of
     assert rounded.loss == pytest.approx(exact.loss, rel=3e-3)
 
 
-def test_max_tokens_takes_the_beginning(model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths) -> None:
-    def quality(part: np.ndarray, max_tokens: int) -> Quality:
-        return evaluate(model, part, lengths, context_length=CONTEXT, start_id=2, world=ALONE, max_tokens=max_tokens)
-
-    assert quality(tokens, 50) == quality(tokens[:50], 0)
-    assert quality(tokens, 0) == quality(tokens, 10**9)
-    assert quality(tokens, 50).n_tokens == 50
+def test_max_tokens_measures_windows_from_all_over_the_text(
+    model: LanguageModel, tokens: np.ndarray, texts: list[str]
+) -> None:
+    whole = quality_of(model, tokens, texts)
+    nats = naive_nats(model, [2, *tokens.tolist()])
+    windows = [nats[i : i + CONTEXT] for i in range(0, len(nats), CONTEXT)]
+    chosen = subsample(range(len(windows)), 50, lambda window: len(windows[window]))
+    part = quality_of(model, tokens, texts, max_tokens=50)
+    assert chosen[-1] > len(windows) // 2 and part.n_tokens == sum(len(windows[i]) for i in chosen) <= 50
+    assert part.loss == pytest.approx(sum(sum(windows[i]) for i in chosen) / part.n_tokens, rel=1e-5)
+    # Over the text's own mean length of a token.
+    assert part.bits_per_character / part.loss == pytest.approx(whole.bits_per_character / whole.loss)
+    assert part.bits_per_byte / part.loss == pytest.approx(whole.bits_per_byte / whole.loss)
+    assert part.n_characters == pytest.approx(whole.n_characters * part.n_tokens / whole.n_tokens, abs=1)
+    assert whole.n_characters == whole.of_n_characters == part.of_n_characters and part.of != whole.of
+    assert quality_of(model, tokens, texts, max_tokens=10**9) == whole
+    assert quality_of(model, tokens, texts, max_tokens=1).n_tokens in (CONTEXT, len(tokens) % CONTEXT)
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_the_shares_of_several_processes_add_up(
-    model: LanguageModel, tokens: np.ndarray, lengths: TokenLengths, size: int
+    model: LanguageModel, tokens: np.ndarray, texts: list[str], size: int
 ) -> None:
-    alone = evaluate(model, tokens, lengths, context_length=CONTEXT, start_id=2, world=ALONE, batch_size=4)
+    alone = quality_of(model, tokens, texts, batch_size=4)
     shares = [
-        evaluate(
-            model,
-            tokens,
-            lengths,
-            context_length=CONTEXT,
-            start_id=2,
-            world=World(rank, size, ALONE.device),
-            batch_size=4,
-        )
-        for rank in range(size)
+        quality_of(model, tokens, texts, world=World(rank, size, ALONE.device), batch_size=4) for rank in range(size)
     ]
     assert sum(share.loss for share in shares) == pytest.approx(alone.loss, rel=1e-9)
     assert all(0 < share.loss < alone.loss for share in shares)
@@ -156,31 +157,9 @@ def test_the_shares_of_several_processes_add_up(
         )
 
 
-def test_too_few_tokens_are_an_error(model: LanguageModel, lengths: TokenLengths) -> None:
+def test_too_few_tokens_are_an_error(model: LanguageModel) -> None:
     for tokens, start_id in (([], 2), ([], None), ([5], None)):
         with pytest.raises(DataError, match="less than two tokens"):
-            evaluate(
-                model,
-                np.array(tokens, dtype=np.uint16),
-                lengths,
-                context_length=CONTEXT,
-                start_id=start_id,
-                world=ALONE,
-            )
-    one = evaluate(model, np.array([5]), lengths, context_length=CONTEXT, start_id=2, world=ALONE)
+            quality_of(model, np.array(tokens, dtype=np.uint16), ["豆"], start_id=start_id)
+    one = quality_of(model, np.array([5]), ["豆"])
     assert one.n_tokens == 1 and math.isfinite(one.bits_per_byte)
-
-
-@settings(deadline=None, max_examples=200)
-@given(text=st.one_of(st.sampled_from(NASTY), st.text(st.characters(exclude_categories=["Cs"]))))
-def test_the_lengths_of_tokens_add_up_to_the_text(tokenizer: Tokenizer, lengths: TokenLengths, text: str) -> None:
-    text = text.replace("\u2581", "_").replace("\0", "")  # as `text.normalise` does
-    ids = np.array(tokenizer.encode(text), dtype=np.int64)
-    assert lengths.n_bytes[ids].sum() == len(text.encode())
-    assert lengths.n_characters[ids].sum() == len(text)
-
-
-def test_end_of_text_has_no_length(tokenizer: Tokenizer, lengths: TokenLengths) -> None:
-    assert len(lengths.n_bytes) == len(lengths.n_characters) == tokenizer.vocab_size
-    assert tokenizer.eos_id is not None
-    assert lengths.n_bytes[tokenizer.eos_id] == lengths.n_characters[tokenizer.eos_id] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import shutil
 from collections import Counter, defaultdict
@@ -12,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from little import ROOT, Little
+from safetensors.torch import load_file, save_file
+from training_helpers import tiny
 
 from mamegpt import publish
 from mamegpt.cli import main
 from mamegpt.corpus.characters import count_classes
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
-from mamegpt.evaluate import TokenLengths, evaluate
+from mamegpt.evaluate import evaluate
 from mamegpt.evaluation import Evaluation, evaluate_models, memorisation, ngram
 from mamegpt.evaluation.card import card_rows
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
@@ -29,19 +33,26 @@ from mamegpt.evaluation.minimal_pairs import PHENOMENA, minimal_pairs, read_pair
 from mamegpt.evaluation.ngram import KneserNey, NgramScorer
 from mamegpt.evaluation.scorer import log_likelihoods, open_model, stream_of, text_quality
 from mamegpt.evaluation.share import Share
-from mamegpt.evaluation.texts import named_texts, run_texts
+from mamegpt.evaluation.texts import Document, Sample, Texts, named_texts, run_texts
 from mamegpt.export.model_card import model_card
 from mamegpt.export.to_hf import write_hf
 from mamegpt.generation import Sampling, generate
 from mamegpt.layouts import LAYOUTS
 from mamegpt.pretrained import load_pretrained
 from mamegpt.report.run import read_run
-from mamegpt.shards import write_shards
+from mamegpt.shards import _held_out, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.text import normalise
+from mamegpt.tokenizer import Tokenizer
+from mamegpt.trainer import train
 
 CPU = torch.device("cpu")
 TEXTS = ["豆の木", "昔々、あるところに、小さな豆がありました。" * 3, "𠮷野家と👨‍👩‍👧", ""]
+
+
+def sample_of(texts: list[str]) -> Sample:
+    """Texts that were never tokenized."""
+    return Texts(lambda: map(Document, texts)).sample()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +118,7 @@ def _in_common(a: str, b: str) -> int:
 class Alphabet:
     """A scorer of characters: each costs what a table says, else 1."""
 
-    context_length, vocab_size, start_id, end_id = 5, 1 << 21, 0, None
+    context_length, vocab_size, start_id, end_id, restarts, fingerprint = 5, 1 << 21, 0, None, False, ""
 
     def __init__(self, **costs: float) -> None:
         self.costs = {ord(character): cost for character, cost in costs.items()}
@@ -157,11 +168,12 @@ def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
 
 def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
     scorer, model = open_model(str(little.run), device=CPU), load_pretrained(str(little.run)).model
+    sample = sample_of(TEXTS)
     expected = evaluate(
-        model, stream_of(scorer, TEXTS), TokenLengths(little.tokenizer), context_length=model.context_length,
-        start_id=little.tokenizer.start_id, world=World(0, 1, CPU),
+        model, stream_of(scorer, sample), n_characters=sample.n_characters, n_bytes=sample.n_bytes,
+        context_length=model.context_length, start_id=little.tokenizer.start_id, world=World(0, 1, CPU),
     )  # fmt: skip
-    got = text_quality(scorer, TEXTS)
+    got = text_quality(scorer, sample)
     assert (got.n_tokens, got.n_characters, got.n_bytes) == (
         expected.n_tokens,
         expected.n_characters,
@@ -187,6 +199,145 @@ def test_a_folder_that_transformers_cannot_load_is_an_error(foreign: Path, tmp_p
     (tmp_path / "m" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="cannot be loaded by transformers"):
         open_model(str(tmp_path / "m"), device=CPU)
+
+
+def lossy_tokenizer(folder: Path, texts: list[str]) -> Path:
+    """SentencePiece's defaults: other widths are unified, spaces joined, rare characters unknown."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(folder / "lossy"), vocab_size=400, model_type="bpe",
+        character_coverage=0.98, minloglevel=2,
+    )  # fmt: skip
+    return folder / "lossy.model"
+
+
+@pytest.mark.parametrize("kind", ["lossless", "lossy"])
+def test_training_and_eval_divide_the_same_bits_by_the_characters_of_the_text(
+    little: Little, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memorisation, "N_PROMPTS", 1)
+    texts = [f"{text}\n　㍿ＡＢＣ１２３ ｶﾅ {chr(0x4E00 + 7 * i)}  鬱" for i, text in enumerate(read_texts(little.text))]
+    (tmp_path / "text.jsonl").write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8"
+    )
+    spm = little.spm if kind == "lossless" else lossy_tokenizer(tmp_path, texts)
+    config = tiny(tmp_path / "text.jsonl", spm, tmp_path / "run", val_fraction=0.15)
+    trained = train(config, watchers=()).quality
+    assert ("of the tokens are unknown characters" in capsys.readouterr().out) == (kind == "lossy")
+    (model,) = evaluate_models([str(tmp_path / "run")]).models
+    evaluated = model.text["validation"]
+
+    tokenizer = Tokenizer.load(spm)
+    _, splits = open_shards(tmp_path / "run" / "tokens", tokenizer)
+    held_out = [text for text in read_texts(tmp_path / "text.jsonl") if _held_out(text, 0.15)]
+    nats, ids = 0.0, [tokenizer.eos_id, *splits["val"].tokens.tolist()]
+    network = load_pretrained(str(tmp_path / "run")).model
+    for t in range(1, len(ids)):
+        begin = (t - 1) // config.context_length * config.context_length
+        with torch.no_grad():
+            nats -= network(torch.tensor([ids[begin:t]]))[0, -1].double().log_softmax(-1)[ids[t]].item()
+    n_characters, n_bytes = len("".join(held_out)), len("".join(held_out).encode())
+    assert trained is not None
+    for quality in (trained, evaluated):
+        assert (quality.n_characters, quality.of_n_characters, quality.n_bytes) == (n_characters, n_characters, n_bytes)
+        assert quality.n_tokens == len(ids) - 1
+        assert quality.bits_per_character == pytest.approx(nats / math.log(2) / n_characters, rel=1e-5)
+        assert quality.bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-5)
+    lost = len("".join(held_out)) - sum(len(tokenizer.decode(tokenizer.encode(text))) for text in held_out)
+    assert (lost != 0) == (kind == "lossy")
+
+
+def test_a_sample_of_shards_has_its_share_of_what_was_tokenized(little: Little) -> None:
+    val = run_texts(little.run, little.tokenizer)["val"]
+    whole = val.sample()
+    sample = val.sample(limit := whole.n_characters // 2)
+    assert 0 < sample.n_characters == len("".join(sample.texts)) <= limit
+    assert sample.of_n_characters == whole.n_characters == whole.of_n_characters == val.n_characters
+    assert whole.n_bytes == val.n_bytes and sample.n_bytes == len("".join(sample.texts).encode())
+
+
+# ---------------------------------------------------------------- foreign models
+
+
+SIZES = {
+    "vocab_size": 120, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2,
+    "pad_token_id": 0,
+}  # fmt: skip
+
+
+def foreign_folder(folder: Path, kind: str, begins: bool = True) -> Path:
+    """A tiny made-up model of a class of transformers; its tokenizer has characters, and BOS if the model has."""
+    import tokenizers
+    import transformers
+
+    characters = sorted(set("".join(TEXTS) + "あいうえお、。"))
+    words = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *characters])}
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "<unk>"))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    if begins:
+        fast.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=fast, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(5)
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**SIZES))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Gemma"])
+def test_what_begins_texts_has_its_beginning_in_every_document_and_window(tmp_path: Path, kind: str) -> None:
+    import transformers
+
+    scorer = open_model(str(foreign_folder(tmp_path, kind)), device=CPU)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    n, nats, n_tokens = scorer.context_length, 0.0, 0
+    assert n == 16 < max(map(len, TEXTS))
+
+    def cost(ids: list[int]) -> float:
+        """That of ids in windows, each after the beginning."""
+        total = 0.0
+        for t in range(len(ids)):
+            begin = t // n * n
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[1, *ids[begin:t]]])).logits[0, -1].double()
+            total -= logits.log_softmax(-1)[ids[t]].item()
+        return total
+
+    for text in TEXTS:
+        (ids,) = scorer.encode([text])
+        assert 1 not in ids
+        nats, n_tokens = nats + cost([*ids, 2]), n_tokens + len(ids) + 1
+        assert log_likelihoods(scorer, [text]) == pytest.approx([-cost(ids)], rel=1e-4)
+    got = text_quality(scorer, sample_of(TEXTS))
+    assert got.n_tokens == n_tokens and got.loss == pytest.approx(nats / n_tokens, rel=1e-4)
+    # An n-gram model beside it learns what stands before a text as well, and is asked the same.
+    tokens = stream_of(scorer, sample_of(TEXTS)).tolist()
+    assert tokens.count(1) == tokens.count(2) == len(TEXTS) and tokens[0] == 1
+    assert text_quality(NgramScorer(scorer, np.array(tokens), 3), sample_of(TEXTS)).n_tokens == n_tokens
+
+
+def test_a_foreign_model_writes_at_temperature_1_whatever_its_folder_says(tmp_path: Path) -> None:
+    folder = foreign_folder(tmp_path, "Llama")
+    plain = open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8)
+    assert len(set(plain)) == 3
+    settings = {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.1, "repetition_penalty": 3.0,
+                "max_new_tokens": 1, "suppress_tokens": [5, 6], "bos_token_id": 1, "eos_token_id": [2, 7]}  # fmt: skip
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8) == plain
+
+
+@pytest.mark.parametrize("kind", ["foreign", "own"])
+def test_weights_that_are_no_numbers_are_said(little: Little, foreign: Path, tmp_path: Path, kind: str) -> None:
+    folder = Path(shutil.copytree(foreign if kind == "foreign" else little.exported, tmp_path / "m"))
+    weights = load_file(folder / "model.safetensors")
+    next(weight for name, weight in weights.items() if "norm" in name or "ln" in name)[0] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="NaN"):
+        evaluate_models([str(folder)])
 
 
 # ---------------------------------------------------------------- the n-gram model
@@ -261,10 +412,10 @@ def test_a_text_shorter_than_the_order_has_fewer_orders(n: int) -> None:
 
 def test_as_a_scorer_it_reads_whole_texts(little: Little) -> None:
     own = open_model(str(little.run), device=CPU)
-    tokens = stream_of(own, TEXTS)
+    tokens = stream_of(own, sample_of(TEXTS))
     scorer = NgramScorer(own, tokens, 3)
     expected = KneserNey(tokens, little.tokenizer.vocab_size, 3).probabilities(np.concatenate(([own.start_id], tokens)))
-    got = text_quality(scorer, TEXTS)
+    got = text_quality(scorer, sample_of(TEXTS))
     assert got.loss == pytest.approx(-np.log(expected[1:]).mean())
     assert got.bits_per_character == pytest.approx(-np.log2(expected[1:]).sum() / len("".join(TEXTS)))
 
@@ -349,16 +500,16 @@ def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pyte
 
 def test_the_texts_of_a_run_come_back_from_its_tokens(little: Little) -> None:
     known = run_texts(little.run, little.tokenizer)
-    texts = {name: list(read()) for name, read in known.items()}
+    texts = {name: list(text) for name, text in known.items()}
     assert sorted(texts["train"] + texts["val"]) == sorted(read_texts(little.text)) and texts["val"]
-    assert list(known["val"]()) == texts["val"]  # again, from the beginning
+    assert list(known["val"]) == texts["val"]  # again, from the beginning
 
 
 def test_texts_by_name_and_from_shards(little: Little, tmp_path: Path) -> None:
     texts = list(read_texts(little.text))
     write_shards(tmp_path / "shards", {"train": texts}, little.tokenizer)
     for data in (little.text, tmp_path / "shards"):
-        assert list(named_texts(str(data), "train", little.tokenizer)()) == texts
+        assert list(named_texts(str(data), "train", little.tokenizer)) == texts
     with pytest.raises(DataError, match="no split 'dev'; it has train"):
         named_texts(str(tmp_path / "shards"), "dev", little.tokenizer)
     with pytest.raises(DataError, match="tokens of another tokenizer"):
@@ -443,9 +594,7 @@ def test_the_command_prints_and_writes_the_same(
     assert ends == [0, 0]
     assert json.loads(first) == json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
     (model,) = json.loads(first)["models"]
-    assert (
-        model["text"]["other.txt"]["n_characters"] == 4 and 900 <= model["text"]["stories.txt"]["n_characters"] < 3000
-    )
+    assert model["text"]["other.txt"]["n_characters"] == 4 and 300 < model["text"]["stories.txt"]["n_characters"] <= 900
     assert any(line.startswith("  bits per byte, other.txt ") for line in lines)
     assert json.loads(first)["baseline"] is None and not any("recited" in line for line in lines)
 

@@ -73,7 +73,7 @@ def test_curves_are_the_lines_of_the_metrics(little: Little) -> None:
     assert run.curve("step", "grad_norm") == [(step["step"], step["grad_norm"]) for step in steps]
     quality = records[-1]["quality"]
     for axis in AXES:
-        ((x, y),) = run.validated(axis, "bits_per_character")
+        (_, ((x, y),)) = run.validated(axis, "bits_per_character")[-1]
         assert (x, y) == (run.curve(axis, "loss")[-1][0], quality["bits_per_character"])
     assert run.quality == quality
     assert run.tokens_per_s == steps[-1]["tokens"] / steps[-1]["elapsed_s"]

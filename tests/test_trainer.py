@@ -28,7 +28,7 @@ from mamegpt.cli import main
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
-from mamegpt.evaluate import TokenLengths, evaluate
+from mamegpt.evaluate import evaluate
 from mamegpt.metrics import read_metrics
 from mamegpt.models import build_model
 from mamegpt.optim import OPTIMIZERS, lr_factor
@@ -90,7 +90,7 @@ def test_a_run_is_the_folder_its_documentation_draws(config: TrainConfig) -> Non
 def test_metrics_hold_every_step_and_every_validation_in_order(config: TrainConfig) -> None:
     found = records(Path(config.out))
     assert list(losses(Path(config.out))) == list(range(1, 13))
-    assert [record["step"] for record in found if "quality" in record] == [6, 12]
+    assert [record["step"] for record in found if "quality" in record] == [6, 12, 12]
     assert [record["step"] for record in found] == sorted(record["step"] for record in found)
     for record in found:
         if "loss" in record:
@@ -120,22 +120,25 @@ def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfi
     assert newest is not None
     model.load_state_dict(checkpoint.read_model(newest))
 
+    val = splits["val"]
+
     def quality(max_tokens: int) -> dict[str, Any]:
         return dataclasses.asdict(
             evaluate(
-                model,
-                splits["val"].tokens,
-                TokenLengths(tokenizer),
-                context_length=config.context_length,
-                start_id=tokenizer.start_id,
-                world=World(0, 1, torch.device("cpu")),
-                max_tokens=max_tokens,
+                model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
+                context_length=config.context_length, start_id=tokenizer.start_id,
+                world=World(0, 1, torch.device("cpu")), max_tokens=max_tokens, step=12,
             )
-        )
+        )  # fmt: skip
 
-    middle, last = (record["quality"] for record in records(run) if "quality" in record)
-    assert last == quality(max_tokens=0)
-    assert last["n_tokens"] == len(splits["val"].tokens) > config.val_tokens == middle["n_tokens"]
+    middle, last, whole = (record["quality"] for record in records(run) if "quality" in record)
+    assert last == quality(config.val_tokens) and whole == quality(max_tokens=0)
+    assert whole["n_tokens"] == len(val.tokens) > config.val_tokens >= middle["n_tokens"] > config.val_tokens * 0.9
+    assert [figure["step"] for figure in (middle, last, whole)] == [6, 12, 12]
+    assert {name: middle[name] for name in ("n_tokens", "n_characters", "dtype")} == {
+        name: last[name] for name in ("n_tokens", "n_characters", "dtype")
+    }
+    assert whole["n_characters"] == whole["of_n_characters"] == val.meta.n_characters
 
 
 def test_the_result_says_what_the_folder_says(config: TrainConfig) -> None:
@@ -170,7 +173,7 @@ def test_the_loss_goes_down(stories_txt: Path, stories_model: Path, tmp_path: Pa
     assert abs(result.losses[0] - math.log(1000)) < 0.5
     assert statistics.fmean(result.losses[-5:]) < result.losses[0] - 1.5
     validations = [record["quality"]["loss"] for record in records(tmp_path / "run") if "quality" in record]
-    assert len(validations) == 4 and validations[-1] < validations[0]
+    assert len(validations) == 5 and validations[-1] < validations[0]
 
 
 def test_token_shards_as_data_train_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
@@ -273,7 +276,7 @@ def test_a_run_that_goes_on_ends_as_one_that_never_stopped(config: TrainConfig, 
         result = resumed(run)
         assert final_weights(run, 12) == weights
         assert losses(run) == before and result.losses == list(before.values())
-        assert [record["step"] for record in records(run) if "quality" in record] == [6, 12]
+        assert [record["step"] for record in records(run) if "quality" in record] == [6, 12, 12]
 
 
 def test_a_half_written_line_of_metrics_does_not_matter(run: Path, config: TrainConfig) -> None:

@@ -229,7 +229,7 @@ def tokenizer_report(
         split: Split of the data.
         compare: Other tokenizers, given as the first one.
         words: Words to show the splits of (default: ten that tell much).
-        max_characters: Read documents until there are this many characters (0: all).
+        max_characters: Compare on a sample of documents of at most this many characters (0: all).
         json: Print one line of JSON instead of tables.
     """
     from mamegpt.sources import read_texts

@@ -41,7 +41,7 @@ def evaluate(
         split: Split of the data (train or val for token shards).
         train_data: Text the models learned from (default: the run's), for what they recite and the n-gram model.
         train_split: Split of that text.
-        max_characters: Take documents of each held-out text until there are this many characters (0: all).
+        max_characters: Measure a sample of documents of at most this many characters of each held-out text (0: all).
         out: JSON file to write all numbers into; a run keeps its own in its folder.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         device: Where to compute.

@@ -23,18 +23,17 @@ from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
 from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
 from mamegpt.evaluation.share import Share
-from mamegpt.evaluation.texts import is_run, named_texts, run_texts
+from mamegpt.evaluation.texts import Sample, is_run, named_texts, run_texts
 from mamegpt.files import write_json
 from mamegpt.messages import translated
 from mamegpt.run_files import EVALUATION_FILE
-from mamegpt.text import up_to
 
 __all__ = ["Evaluation", "Result", "evaluate_models"]
 
 ORDER = 3
 """Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
 NGRAM_CHARACTERS = 30_000_000
-"""Training text the n-gram model learns from, at most: it takes some 50 bytes of memory a character."""
+"""Training text the n-gram model learns from, a sample of at most that much: it takes some 50 bytes a character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +116,7 @@ def evaluate_models(
     """Measure all that can be from what is given; ``models`` are as `open_model` takes them.
 
     Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation text of the
-    first run among the models; of each, documents are taken until there are ``max_characters`` (0: all). The training
+    first run among the models; of each, a sample of documents with at most ``max_characters`` (0: all). The training
     text is ``train_data``, else that run's. Without held-out text only minimal pairs are left; without training text
     there is no baseline, and nothing is recited. ``on_stage`` is told what comes next.
 
@@ -137,8 +136,8 @@ def evaluate_models(
     texts = {"validation": known["val"]} if "val" in known else {}
     if data:
         texts = {name: named_texts(it, split, tokenizer, schema) for name, it in zip(_short(data), data, strict=True)}
-    held_out = {name: list(up_to(read(), max_characters or None)) for name, read in texts.items()}
-    main = next(iter(held_out.values()), [])
+    held_out = {name: text.sample(max_characters or None) for name, text in texts.items()}
+    main = next((sample.texts for sample in held_out.values()), [])
     training = named_texts(train_data, train_split, tokenizer, schema) if train_data else known.get("train")
     gaps = make_gaps(main)
 
@@ -154,9 +153,9 @@ def evaluate_models(
     if training is None:
         return Evaluation(results)
     on_stage("training text, and an n-gram model of it ...")
-    shares = occurring(written, training())
+    shares = occurring(written, training)
     like = run_model or opened[0]
-    baseline = NgramScorer(like, stream_of(like, up_to(training(), NGRAM_CHARACTERS)), ORDER)
+    baseline = NgramScorer(like, stream_of(like, training.sample(NGRAM_CHARACTERS)), ORDER)
     return Evaluation(
         [replace(result, recited=shares[result.name]) for result in results],
         _likelihoods(f"{ORDER}-gram", baseline, held_out, gaps),
@@ -165,10 +164,10 @@ def evaluate_models(
     )
 
 
-def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, list[str]], gaps: Sequence[Gap]) -> Result:
+def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, Sample], gaps: Sequence[Gap]) -> Result:
     return Result(
         name=name,
-        text={of: text_quality(scorer, texts) for of, texts in held_out.items()},
+        text={of: text_quality(scorer, sample) for of, sample in held_out.items()},
         pairs=minimal_pairs(scorer),
         cloze=cloze(scorer, gaps),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from mamegpt.corpus.characters import ngram_hashes
 from mamegpt.evaluation.scorer import Writer
+from mamegpt.subsample import subsample
 
 __all__ = ["continuations", "occurring"]
 
@@ -21,8 +22,8 @@ N_PROMPTS, PROMPT, N_TOKENS = 64, 40, 128
 
 
 def continuations(writer: Writer, texts: Sequence[str]) -> list[str]:
-    """What a model writes at temperature 1 after the beginnings of texts; without texts, nothing."""
-    return writer.write([text[:PROMPT] for text in texts[:N_PROMPTS]], N_TOKENS)
+    """What a model writes at temperature 1 after the beginnings of some texts; without texts, nothing."""
+    return writer.write([text[:PROMPT] for text in subsample(texts, N_PROMPTS, lambda _: 1)], N_TOKENS)
 
 
 def occurring(written: Mapping[str, Sequence[str]], training: Iterable[str]) -> dict[str, float | None]:

@@ -105,7 +105,8 @@ class NgramScorer:
 
     def __init__(self, like: Scorer, tokens: npt.NDArray[Any], order: int) -> None:
         self.encode, self.vocab_size = like.encode, like.vocab_size
-        self.start_id, self.end_id = like.start_id, like.end_id
+        self.start_id, self.end_id, self.restarts = like.start_id, like.end_id, like.restarts
+        self.fingerprint = like.fingerprint
         self._model = KneserNey(tokens, like.vocab_size, order)
 
     def nats(self, rows: Sequence[npt.NDArray[np.int64]]) -> list[float]:

@@ -1,15 +1,15 @@
 """What is asked of a model to be compared with any other: how likely it finds a text.
 
-Texts are characters, and every model cuts them with its own tokenizer, so what is said of them can be compared. A
-tokenizer that has pieces for everything (bytes) is assumed; one that writes "unknown" for a character makes its model
-look better than it is.
+Texts are characters, and every model cuts them with its own tokenizer, so what is said of them can be compared. Only a
+tokenizer that writes "unknown" for a character makes its model look better than it is.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch import Tensor
 from mamegpt.batched import generate_many
 from mamegpt.errors import ModelError, first_line
 from mamegpt.evaluate import Quality
-from mamegpt.pretrained import Pretrained, is_foreign, load_pretrained
+from mamegpt.evaluation.texts import Sample
+from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load_pretrained, memory_of
 from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
@@ -41,8 +42,12 @@ class Scorer(Protocol):
     context_length: int
     """Tokens it looks at before one more."""
     vocab_size: int
+    fingerprint: str
+    """That of its tokenizer, if it is a SentencePiece model."""
     start_id: int | None
     """What stands before a text; None if there is no such token."""
+    restarts: bool
+    """Whether ``start_id`` stands before every document and window, and not only before the first document."""
     end_id: int | None
     """What stands after a text; None if there is no such token."""
 
@@ -73,40 +78,54 @@ def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
 
     What does not fit the context is scored as `text_quality` does. Without a start token the first one is not counted.
     """
-    start = [] if scorer.start_id is None else [scorer.start_id]
-    rows = [_rows(np.array([*start, *ids], np.int64), scorer.context_length) for ids in scorer.encode(texts)]
+    rows = [list(_rows(scorer, [np.array(ids, np.int64)])) for ids in scorer.encode(texts)]
     nats = iter(scorer.nats([row for some in rows for row in some]))
     return [-math.fsum(itertools.islice(nats, len(some))) for some in rows]
 
 
-def text_quality(scorer: Scorer, texts: Sequence[str]) -> Quality:
-    """The `Quality` of texts put one after the other, each with its end, in windows that do not overlap.
+def text_quality(scorer: Scorer, sample: Sample) -> Quality:
+    """The `Quality` of documents put one after the other, each with its end, in windows that do not overlap.
 
-    Of a model of ours it is what `evaluate.evaluate` says.
+    Of a model of ours it is what `evaluate.evaluate` says of the whole text.
     """
-    stream = stream_of(scorer, texts)
-    if scorer.start_id is not None:
-        stream = np.concatenate(([scorer.start_id], stream))
-    nats = math.fsum(scorer.nats(_rows(stream, scorer.context_length)))
-    n_characters, n_bytes = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
-    n_tokens = max(1, len(stream) - 1)
+    rows = list(_rows(scorer, _documents(scorer, sample)))
+    n_tokens = max(1, sum(len(row) - 1 for row in rows))
+    nats = math.fsum(scorer.nats(rows))
     bits = nats / math.log(2)
     return Quality(
-        nats / n_tokens, bits / max(1, n_bytes), bits / max(1, n_characters), n_tokens, n_characters, n_bytes
-    )
+        nats / n_tokens, bits / max(1, sample.n_bytes), bits / max(1, sample.n_characters), n_tokens,
+        sample.n_characters, sample.n_bytes, sample.of_n_characters, "float32",
+    )  # fmt: skip
 
 
-def stream_of(scorer: Scorer, texts: Iterable[str]) -> Ids:
-    """The ids of texts one after the other, each followed by the end-of-text id, if there is one; (N,)."""
+def stream_of(scorer: Scorer, sample: Sample) -> Ids:
+    """The ids of documents one after the other, each with what stands before and after it, (N,)."""
+    before = [scorer.start_id] if scorer.restarts else []
+    return np.concatenate([_NONE, *(part for ids in _documents(scorer, sample) for part in (before, ids))]).astype(int)
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def _documents(scorer: Scorer, sample: Sample) -> Iterator[Ids]:
+    """The ids of each document and the end-of-text id, if there is one; those of the shards, if they are its own."""
     end = [] if scorer.end_id is None else [scorer.end_id]
-    return np.fromiter((token for text in texts for token in (*scorer.encode([text])[0], *end)), np.int64)
+    own = sample.tokenizer and sample.tokenizer == scorer.fingerprint
+    for text, stored in sample.documents:
+        ids = stored if own and stored is not None else scorer.encode([text])[0]
+        yield np.concatenate((ids, end)).astype(np.int64)
 
 
-def _rows(stream: Ids, context_length: int) -> list[Ids]:
-    """Cut a stream so that each of its tokens but the first is predicted once."""
-    if len(stream) < 2:
-        return [stream] if len(stream) else []
-    return [stream[i : i + context_length + 1] for i in range(0, len(stream) - 1, context_length)]
+def _rows(scorer: Scorer, documents: Iterable[Ids]) -> Iterator[Ids]:
+    """Cut documents so that each of their tokens, but a first one with nothing before it, is predicted once."""
+    start = _NONE if scorer.start_id is None else np.array([scorer.start_id])
+    n = scorer.context_length
+    if scorer.restarts:
+        for ids in documents:
+            yield from (np.concatenate((start, ids[i : i + n])) for i in range(0, len(ids), n))
+        return
+    stream = np.concatenate((start, *documents))
+    yield from (stream[i : i + n + 1] for i in range(0, len(stream) - 1, n))
 
 
 def open_model(where: str, *, spm_file: str = "", device: torch.device) -> Writer:
@@ -123,11 +142,14 @@ def open_model(where: str, *, spm_file: str = "", device: torch.device) -> Write
 class _Own:
     """A model of ours. Its documents follow one another, each after an end-of-text token."""
 
+    restarts = False
+
     def __init__(self, loaded: Pretrained) -> None:
         self.origin = loaded.origin
         self.tokenizer: Tokenizer | None = loaded.tokenizer
         self.context_length, self.vocab_size = loaded.model.context_length, loaded.tokenizer.vocab_size
         self.start_id, self.end_id = loaded.tokenizer.start_id, loaded.tokenizer.eos_id
+        self.fingerprint = loaded.tokenizer.fingerprint
         self.encode = loaded.tokenizer.encode_batch
         self._model, self._tokenizer, self._has_start = loaded.model, loaded.tokenizer, loaded.has_start
 
@@ -145,24 +167,35 @@ class _Foreign:
     """A model and a tokenizer as transformers load them, in single precision."""
 
     tokenizer: Tokenizer | None = None
+    fingerprint = ""
 
     def __init__(self, where: str, device: torch.device) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.origin = where
         try:
+            if Path(where).is_dir():
+                with torch.device("meta"):
+                    shape: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                        AutoConfig.from_pretrained(where, trust_remote_code=False), trust_remote_code=False
+                    )
+                check_memory(memory_of(shape), sum(file.stat().st_size for file in Path(where).iterdir()), where)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
+        except ModelError:
+            raise
         except Exception as error:  # a stranger's files may raise anything
             raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
         self._model = model.to(device).eval()
+        # What a folder says of sampling fills whatever a later call leaves open, the temperature first of all.
+        self._model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         positions = getattr(model.config, "max_position_embeddings", None) or MAX_CONTEXT
         self.context_length = min(positions, MAX_CONTEXT)
         self.vocab_size = int(model.config.vocab_size)
         self.end_id: int | None = self._tokenizer.eos_token_id
         # Where the tokenizer sets no beginning of its own accord, documents follow one another, as ours do.
-        begins = self._tokenizer("豆")["input_ids"][:1] == [self._tokenizer.bos_token_id]
-        self.start_id: int | None = self._tokenizer.bos_token_id if begins else self.end_id
+        self.restarts = self._tokenizer("豆")["input_ids"][:1] == [self._tokenizer.bos_token_id]
+        self.start_id: int | None = self._tokenizer.bos_token_id if self.restarts else self.end_id
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """As `Scorer.encode`."""
@@ -214,6 +247,12 @@ def _sums(
         padded, counts = padded.to(device), counts.to(device)
         logits = logits_of(padded[:, :-1]).float()  # what is padded comes after what is counted
         nats = logits.logsumexp(-1) - logits.gather(-1, padded[:, 1:, None])[..., 0]
-        for i, total in zip(some, (nats * counts).double().sum(-1).tolist(), strict=True):
+        totals = (nats * counts).double().sum(-1)
+        if not bool(totals.isfinite().all()):
+            raise ModelError(
+                "the model's probabilities must be numbers (got NaN): its weights are damaged, or its training "
+                "diverged; choose another checkpoint"
+            )
+        for i, total in zip(some, totals.tolist(), strict=True):
             sums[i] = total
     return sums

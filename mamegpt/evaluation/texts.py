@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,78 @@ from mamegpt.config import TrainConfig
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
-from mamegpt.shards import is_shards, open_shards
+from mamegpt.shards import Split, is_shards, open_shards
 from mamegpt.sources import is_here, read_texts
+from mamegpt.subsample import subsample
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Texts", "is_run", "named_texts", "run_texts"]
+__all__ = ["Document", "Sample", "Texts", "is_run", "named_texts", "run_texts"]
 
-Texts = Callable[[], Iterator[str]]
-"""Documents, from the beginning at every call."""
+
+class Document(NamedTuple):
+    """A text; ``ids`` are its tokens, without the end, if it was read from token shards."""
+
+    text: str
+    ids: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Documents from all over a text.
+
+    ``n_characters`` and ``n_bytes`` are what they had before a tokenizer may have lost some of it;
+    ``of_n_characters`` are those of the whole text. ``tokenizer`` is the fingerprint of the one that ``ids`` are by.
+    """
+
+    documents: Sequence[Document]
+    n_characters: int
+    n_bytes: int
+    of_n_characters: int
+    tokenizer: str = ""
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each document."""
+        return [document.text for document in self.documents]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One split of a text. ``read`` reads its documents, from the first, at every call.
+
+    Of token shards, ``n_characters`` and ``n_bytes`` are those of the text that was tokenized, and ``tokenizer`` is the
+    fingerprint of the tokenizer.
+    """
+
+    read: Callable[[], Iterator[Document]]
+    n_characters: int = 0
+    n_bytes: int = 0
+    tokenizer: str = ""
+
+    def __iter__(self) -> Iterator[str]:
+        """The text of each document."""
+        return (document.text for document in self.read())
+
+    def sample(self, max_characters: int | None = None) -> Sample:
+        """Draw a `subsample` of at most ``max_characters`` (None: all documents)."""
+        read = np.zeros(2, np.int64)
+
+        def counted() -> Iterator[Document]:
+            for document in self.read():
+                read[:] += _lengths(document)
+                yield document
+
+        chosen = subsample(counted(), max_characters, lambda document: len(document.text))
+        # Where a tokenizer loses text, what was read is shorter than what was tokenized: by as much here as elsewhere.
+        whole = np.array([self.n_characters, self.n_bytes]) if self.tokenizer else read
+        lengths = sum(map(_lengths, chosen), np.zeros(2, np.int64)) * whole / np.maximum(read, 1)
+        n_characters, n_bytes = np.rint(lengths).astype(int).tolist()
+        return Sample(chosen, n_characters, n_bytes, int(whole[0]), self.tokenizer)
+
+
+def _lengths(document: Document) -> npt.NDArray[np.int64]:
+    """Characters and bytes."""
+    return np.array([len(document.text), len(document.text.encode())])
 
 
 def is_run(where: str) -> bool:
@@ -34,10 +99,10 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
     Raises, now or when read, what `read_texts` and `open_shards` raise; `DataError` if shards have no such split.
     """
     if not is_shards(data):
-        return lambda: read_texts(data, split, schema)
+        return Texts(lambda: map(Document, read_texts(data, split, schema)))
     if tokenizer is None:
         raise DataError(f"{data} holds the tokens of another tokenizer; give the text they were made of")
-    found = _decoded(Path(data), tokenizer)
+    found = _tokenized(Path(data), tokenizer)
     if split not in found:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(found)}")
     return found[split]
@@ -50,23 +115,28 @@ def run_texts(run: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
     """
     places = (run / TOKENS, TrainConfig.load(run / CONFIG_FILE).data)
     found = next((place for place in places if is_shards(place)), None)
-    return _decoded(Path(found), tokenizer) if found else {}
+    return _tokenized(Path(found), tokenizer) if found else {}
 
 
-def _decoded(folder: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
+def _tokenized(folder: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
     """The documents of each split of token shards, put back together."""
     _, splits = open_shards(folder, tokenizer)
-    return {name: _documents(split.tokens, split.eos_id, tokenizer) for name, split in splits.items()}
+    return {
+        name: Texts(_documents(split, tokenizer), split.meta.n_characters, split.meta.n_bytes, tokenizer.fingerprint)
+        for name, split in splits.items()
+    }
 
 
-def _documents(tokens: npt.NDArray[Any], eos_id: int | None, tokenizer: Tokenizer) -> Texts:
-    """Documents end in ``eos_id``; without one, all is one document."""
+def _documents(split: Split, tokenizer: Tokenizer) -> Callable[[], Iterator[Document]]:
+    """Documents end in the end-of-text id; without one, all is one document."""
 
-    def read() -> Iterator[str]:
-        ends = [len(tokens)] if eos_id is None else np.flatnonzero(tokens == eos_id).tolist()
+    def read() -> Iterator[Document]:
+        tokens = split.tokens
+        ends = [len(tokens)] if split.eos_id is None else np.flatnonzero(tokens == split.eos_id).tolist()
         begin = 0
         for end in ends:
-            yield tokenizer.decode(tokens[begin:end].tolist())
+            ids = tokens[begin:end]
+            yield Document(tokenizer.decode(ids.tolist()), ids)
             begin = end + 1
 
     return read

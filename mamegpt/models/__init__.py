@@ -16,7 +16,7 @@ from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
 __all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "initialise_again", "not_finite",
-           "own_tensors", "stored_tensors"]  # fmt: skip
+           "own_tensors", "stored_tensors", "token_embedding"]  # fmt: skip
 
 
 class LanguageModel(nn.Module):
@@ -99,6 +99,11 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Return the names of tensors that hold NaN or infinity."""
     return [name for name, tensor in tensors if not bool(torch.isfinite(tensor).all())]
+
+
+def token_embedding(model: nn.Module) -> nn.Embedding:
+    """Return the embedding of tokens; one of positions, if there is one, follows it."""
+    return next(module for module in model.modules() if isinstance(module, nn.Embedding))
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:

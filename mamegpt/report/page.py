@@ -85,7 +85,8 @@ class _Writer:
             for i, run in enumerate(runs):
                 curves.append(Curve(run.name, i % N_COLOURS, thin(line(run, axis)), faint=bool(validated)))
                 if validated:
-                    curves.append(Curve(run.name, i % N_COLOURS, run.validated(axis, validated), dots=True))
+                    for of, points in run.validated(axis, validated):
+                        curves.append(Curve(f"{run.name}, {of}", i % N_COLOURS, points, dots=True))
             svg = line_chart(curves, clock if axis == "elapsed_s" else short)
             drawn.append(f'<div class="by-{axis}">{svg}</div>' if svg else "")
         if not all(drawn):

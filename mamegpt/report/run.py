@@ -13,6 +13,7 @@ from typing import Any
 from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
 from mamegpt.errors import CheckpointError
+from mamegpt.evaluate import Quality
 from mamegpt.generation import Sampling, generate
 from mamegpt.metrics import read_metrics
 from mamegpt.pretrained import load_pretrained
@@ -97,10 +98,18 @@ class Run:
         factor = train.n_tokens / train.n_characters / math.log(2)
         return [(x, y * factor) for x, y in self.curve(axis, "loss")]
 
-    def validated(self, axis: str, field: str) -> list[tuple[float, float]]:
-        """(x, y) of each validation, y a field of `Quality`."""
+    def validated(self, axis: str, field: str) -> list[tuple[str, list[tuple[float, float]]]]:
+        """(x, y) of validations, y a field of `Quality`: a curve for each kind of figure, by what it is of.
+
+        The first is of the sample that was measured while training, the last of the whole text after the last step.
+        """
         at = {step["step"]: step[axis] for step in self.steps}
-        return [(at[one["step"]], one["quality"][field]) for one in self.validations if one["step"] in at]
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for one in self.validations:
+            quality = Quality(**one["quality"])
+            if one["step"] in at:
+                curves.setdefault(quality.of, []).append((at[one["step"]], getattr(quality, field)))
+        return [*curves.items()]
 
     def speed(self, axis: str) -> list[tuple[float, float]]:
         """Tokens per second from step to step."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import sentencepiece
 
 from mamegpt.errors import ConfigError, TokenizerError, first_line
-from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.files import atomic_write, is_lfs_pointer, refuse_existing
 from mamegpt.limits import usable_cores
 from mamegpt.tokenizer.model_file import Piece, read_pieces, read_settings, round_scores
 from mamegpt.tokenizer.training import Corpus, ModelType, collect, train_model
@@ -208,9 +208,16 @@ class Tokenizer:
         try:
             model = path.read_bytes()
         except OSError as error:
+            if path.is_dir():
+                there = ", ".join(sorted(str(file) for file in path.glob("*.model"))) or "it has none"
+                raise TokenizerError(f"the tokenizer {path} is a folder; give a .model file in it: {there}") from error
             raise TokenizerError(
                 f"cannot read the tokenizer {path} ({first_line(error)}); give a .model file"
             ) from error
+        if is_lfs_pointer(path):
+            raise TokenizerError(
+                f"{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull"
+            )
         return cls(model, path)
 
     @property

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 import io
-import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import sentencepiece
 
 from mamegpt.errors import TokenizerError
+from mamegpt.subsample import subsample
 
 __all__ = ["MAX_LINE_BYTES", "TRAINER_SETTINGS", "Corpus", "ModelType", "collect", "cut_line", "train_model"]
 
@@ -79,27 +78,20 @@ class Corpus:
 
 
 def collect(documents: Iterable[str], max_characters: int | None) -> Corpus:
-    """Read ``documents`` once and keep an even sample of their lines, in their order.
+    """Read ``documents`` once and keep a `subsample` of their lines, of at most ``max_characters``."""
+    n_read = n_lines_split = 0
 
-    Each line draws a number and the lines with the lowest stay, so memory is bounded by ``max_characters``
-    and no line is likelier than another (Efraimidis and Spirakis, 2006, with equal weights).
-    """
-    draw = random.Random(0).random
-    kept: list[tuple[float, int, str]] = []  # a heap with the highest draw on top
-    n_read = n_used = n_lines = n_lines_split = 0
-    for document in documents:
-        n_read += len(document)
-        for line in _BREAKS.split(document):
-            parts = cut_line(line)
-            n_lines_split += len(parts) > 1
-            for part in filter(str.strip, parts):
-                n_lines += 1
-                n_used += len(part)
-                heapq.heappush(kept, (-draw(), n_lines, part))
-                while max_characters is not None and n_used > max_characters:
-                    n_used -= len(heapq.heappop(kept)[2])
-    lines = [part for _, _, part in sorted(kept, key=lambda entry: entry[1])]
-    return Corpus(lines, n_read, n_used, n_lines_split)
+    def lines() -> Iterator[str]:
+        nonlocal n_read, n_lines_split
+        for document in documents:
+            n_read += len(document)
+            for line in _BREAKS.split(document):
+                parts = cut_line(line)
+                n_lines_split += len(parts) > 1
+                yield from filter(str.strip, parts)
+
+    kept = subsample(lines(), max_characters, len)
+    return Corpus(kept, n_read, sum(map(len, kept)), n_lines_split)
 
 
 def train_model(
