@@ -107,16 +107,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if is_lfs_pointer(path):
         raise ModelError(f"{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull")
     n_bytes = path.stat().st_size
-    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
-            check_memory(sum(part.file_size for part in parts.infolist()), n_bytes, path)
     try:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
         else:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as parts:
+                    check_memory(sum(part.file_size for part in parts.infolist()), n_bytes, path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickle protocols; what is wrong is said below, in one line
                 weights = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except pickle.UnpicklingError:
         raise ModelError(
             f"{path} was refused: it is damaged, or holds code or objects besides tensors, which could do anything "

@@ -24,6 +24,18 @@ def tiny_model(seed: int = 0) -> LanguageModel:
     return build_model("custom-gpt", ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=1, n_heads=2))
 
 
+def test_positions_are_no_token_table_however_many_there_are() -> None:
+    """Muon's large rate is the token table's, told by the module and not by the shape."""
+    for context_length in (8, 20):  # as many as pieces
+        sizes = ModelConfig(vocab_size=20, context_length=context_length, emb_dim=8, n_layers=1, n_heads=2)
+        model = build_model("custom-gpt", sizes)
+        optimizer = build_optimizer(model, TrainConfig(optimizer="muon", emb_lr=0.25))
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        named = dict(model.named_parameters())
+        assert rates[id(named["tok_emb.weight"])] == 0.25
+        assert rates[id(named["pos_emb.weight"])] == rates[id(named["out_head.weight"])] == TrainConfig.lr
+
+
 def give_gradients(model: nn.Module, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():

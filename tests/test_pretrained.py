@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ from typing import Any
 import pytest
 import torch
 from little import Little, run_script
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError
+from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, TokenizerError
 from mamegpt.generation import generate
 from mamegpt.layouts import sizes_of
 from mamegpt.pretrained import load_pretrained, read_weights
 from mamegpt.publish import export_pretrained, export_weights
+from mamegpt.tokenizer import Tokenizer
 
 BOMB = 'raise SystemExit("ran remote code")\n'
 PROMPT = "昔々、"
@@ -137,6 +140,171 @@ def test_folders_that_cannot_be_used(
 def _edit(folder: Path, **changes: object) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+
+
+def _as_transformers_saves(folder: Path, little: Little, kind: str, n_more: int = 0, **save: Any) -> Path:
+    """A tiny model of transformers with our tokenizer, and ``n_more`` rows of the vocabulary than it has pieces."""
+    import transformers
+
+    few = {"vocab_size": 1000 + n_more}
+    torch.manual_seed(3)
+    model: Any
+    if kind == "gpt2":
+        model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(**few, n_positions=32, n_embd=32, n_layer=2, n_head=2)
+        )
+    else:
+        model = transformers.Qwen3ForCausalLM(
+            transformers.Qwen3Config(
+                **few, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                num_key_value_heads=1, head_dim=16, max_position_embeddings=32, tie_word_embeddings=kind == "tied",
+            )
+        )  # fmt: skip
+    model.save_pretrained(folder, **save)
+    shutil.copy(little.spm, folder / "tokenizer.model")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "tied"])
+@pytest.mark.parametrize("form", ["whole", "parts", "bin", "bin parts"])
+def test_weights_are_read_whole_and_in_parts(little: Little, tmp_path: Path, kind: str, form: str) -> None:
+    import transformers
+
+    save = {"max_shard_size": "60KB"} if form == "parts" else {}
+    folder = _as_transformers_saves(tmp_path / "m", little, kind, **save)
+    if form.startswith("bin"):
+        weights = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        names = [*weights]
+        halves = [names] if form == "bin" else [names[:5], names[5:]]
+        for i, half in enumerate(halves, 1):
+            part = "pytorch_model.bin" if form == "bin" else f"pytorch_model-{i:05}-of-00002.bin"
+            torch.save({name: weights[name] for name in half}, folder / part)
+        index = {
+            "metadata": {"total_size": 1},
+            "weight_map": {
+                name: f"pytorch_model-{i:05}-of-00002.bin" for i, half in enumerate(halves, 1) for name in half
+            },
+        }
+        if form == "bin parts":
+            (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+    (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "config.json").read_bytes())  # a BOM
+    model = load_pretrained(str(folder)).model
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[3:])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.tensor([[5, 6, 7, 400, 999]])
+    with torch.no_grad():
+        assert torch.allclose(model(ids), theirs(input_ids=ids).logits, atol=1e-5)
+    if form.endswith("parts"):
+        gone = sorted(path for path in folder.iterdir() if "-of-" in path.name)[-1]
+        gone.unlink()
+        with pytest.raises(ModelError, match=f"has no {gone.name}, a part of its weights"):
+            load_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "tied"])
+def test_rows_beyond_the_pieces_are_never_produced(little: Little, tmp_path: Path, kind: str) -> None:
+    import transformers
+
+    folder = _as_transformers_saves(tmp_path / "m", little, kind, n_more=24)
+    loaded = load_pretrained(str(folder))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.tensor([[5, 6, 7, 400, 999]])
+    with torch.no_grad():
+        got, expected = loaded.model(ids), theirs(input_ids=ids).logits
+    assert loaded.sizes is not None and got.shape[-1] == loaded.sizes.vocab_size == little.tokenizer.vocab_size
+    assert torch.allclose(got, expected[..., :1000], atol=1e-5)
+    wrong = _as_transformers_saves(tmp_path / "wrong", little, kind, n_more=-1)
+    for folder in (wrong, _as_transformers_saves(tmp_path / "far", little, kind, n_more=1000)):
+        with pytest.raises(ModelError, match="not the tokenizer the model was trained with"):
+            load_pretrained(str(folder))
+
+
+def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: Path) -> None:
+    """Each is said in one line, with what to do."""
+
+    def said(where: Path) -> str:
+        with pytest.raises(MamegptError) as caught:
+            load_pretrained(str(where))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    for name in ("adapter", "trainer/checkpoint-5", "gguf"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "x/y"}', encoding="utf-8")
+    (tmp_path / "gguf" / "m.gguf").write_bytes(b"GGUF")
+    assert "a PEFT adapter for x/y, not a model; merge them" in said(tmp_path / "adapter")
+    assert f"give one of them, such as {tmp_path / 'trainer' / 'checkpoint-5'}" in said(tmp_path / "trainer")
+    for where in (tmp_path / "gguf", tmp_path / "gguf" / "m.gguf", Path("mame/none.gguf")):
+        assert "m.gguf is a GGUF file" in said(where) or "none.gguf is a GGUF file" in said(where)
+    assert "is a file; give the folder that it lies in" in said(little.weights)
+
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 123\n"
+    for name in ("model.safetensors", "tokenizer.model"):
+        folder = _as_transformers_saves(tmp_path / name, little, "qwen3")
+        (folder / name).write_text(pointer, encoding="utf-8")
+        assert f"{name} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull" in said(folder)
+    merged = Path(shutil.copytree(little.exported, tmp_path / "merged"))
+    for file in merged.glob("*.model"):
+        file.unlink()
+    assert "copy the SentencePiece model (tokenizer.model)" in said(merged)
+    with pytest.raises(TokenizerError, match=r"is a folder; give a .model file in it: .*jp_tok_wiki.model"):
+        Tokenizer.load(little.spm.parent)
+    with pytest.raises(TokenizerError, match=r"is a folder; give a .model file in it: none there"):
+        Tokenizer.load(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("asked", [{"max_position_embeddings": 1 << 20, "head_dim": 4096}, {"head_dim": 4096}])
+def test_sizes_out_of_proportion_to_the_weights_take_no_memory(
+    little: Little, tmp_path: Path, asked: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _as_transformers_saves(tmp_path / "m", little, "qwen3")
+    _edit(folder, **asked)
+    if "max_position_embeddings" in asked:  # heads that wide are in the file
+        weights = load_file(folder / "model.safetensors")
+        for name, weight in weights.items():
+            if "self_attn" in name:
+                widths = {16: 4096, 32: 2 * 4096}
+                is_o = name.endswith("o_proj.weight")
+                shape = (32, 8192) if is_o else (widths[len(weight)], *weight.shape[1:])
+                weights[name] = torch.zeros(shape)
+        save_file(weights, folder / "model.safetensors")
+    built = []
+    monkeypatch.setattr("mamegpt.pretrained.load_weights", lambda *_: built.append(1))
+    with pytest.raises(ModelError, match=r"would take 17\.\d GB of memory|does not fit the model"):
+        load_pretrained(str(folder))
+    assert not built
+
+
+def test_a_file_that_unfolds_is_refused(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    views = {name: torch.zeros(1).expand(1 << 20, 1 << 12) for name in weights}  # 16 GB each
+    torch.save(views, tmp_path / "views.bin")
+    assert (tmp_path / "views.bin").stat().st_size < 100_000
+    with pytest.raises(ModelError, match=r"views\.bin would take .* GB of memory for 0\.0 MB of weights"):
+        read_weights(tmp_path / "views.bin")
+    with (
+        zipfile.ZipFile(tmp_path / "zip.bin", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("archive/data.pkl", "w") as part,
+    ):
+        for _ in range(300):
+            part.write(bytes(1 << 20))
+    with pytest.raises(ModelError, match=r"zip\.bin would take 0\.3 GB of memory"):
+        read_weights(tmp_path / "zip.bin")
+    tied = torch.zeros(1000, 32)
+    torch.save({"a": tied, "b": tied}, tmp_path / "tied.bin")
+    assert read_weights(tmp_path / "tied.bin").keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(little: Little, tmp_path: Path, value: float) -> None:
+    folder = Path(shutil.copytree(little.exported, tmp_path / "m"))
+    weights = load_file(folder / "model.safetensors")
+    weights["backbone.final_norm.scale" if "backbone.final_norm.scale" in weights else [*weights][-1]].view(-1)[0] = (
+        value
+    )
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"must hold finite numbers \(got NaN or inf in "):
+        load_pretrained(str(folder))
 
 
 def test_a_run_without_checkpoint_and_names_of_nothing(

@@ -209,7 +209,7 @@ class Tokenizer:
             model = path.read_bytes()
         except OSError as error:
             if path.is_dir():
-                there = ", ".join(sorted(str(file) for file in path.glob("*.model"))) or "it has none"
+                there = ", ".join(sorted(str(file) for file in path.glob("*.model"))) or "none there"
                 raise TokenizerError(f"the tokenizer {path} is a folder; give a .model file in it: {there}") from error
             raise TokenizerError(
                 f"cannot read the tokenizer {path} ({first_line(error)}); give a .model file"
