@@ -123,8 +123,12 @@ class _View:
             self.losses += [record["loss"] for record in event.records]
             self.curve = sparkline(self.losses, width=40)
             self.last, self.heard_s = event, time.monotonic()
-        elif isinstance(event, Validated) and self.started.model and self.started.tokenizer.start_id is not None:
+        elif isinstance(event, Validated) and not event.is_result and self._can_write:
             self.written = event.step, self._sample()
+
+    @property
+    def _can_write(self) -> bool:
+        return self.started.model is not None and self.started.tokenizer.start_id is not None
 
     def _sample(self) -> str:
         """The beginning of a text of its own."""

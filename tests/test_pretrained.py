@@ -248,9 +248,9 @@ def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: P
     for file in merged.glob("*.model"):
         file.unlink()
     assert "copy the SentencePiece model (tokenizer.model)" in said(merged)
-    with pytest.raises(TokenizerError, match=r"is a folder; give a .model file in it: .*jp_tok_wiki.model"):
+    with pytest.raises(TokenizerError, match=r"a folder; give a .model file in it: .*jp_tok_wiki.model"):
         Tokenizer.load(little.spm.parent)
-    with pytest.raises(TokenizerError, match=r"is a folder; give a .model file in it: none there"):
+    with pytest.raises(TokenizerError, match=r"a folder; give a .model file in it: none there"):
         Tokenizer.load(tmp_path / "adapter")
 
 

@@ -20,7 +20,7 @@ from little import ROOT, Little
 from mamegpt.cli import main
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.generation import generate
-from mamegpt.metrics import read_metrics
+from mamegpt.metrics import Metrics, read_metrics
 from mamegpt.pretrained import load_pretrained
 from mamegpt.report import report
 from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
@@ -80,6 +80,39 @@ def test_curves_are_the_lines_of_the_metrics(little: Little) -> None:
     assert [tokens * s for (tokens, _), s in zip(run.curve("tokens", "loss"), [1] * 12, strict=True)] == [
         128 * i for i in range(1, 13)
     ]
+
+
+def test_figures_of_another_kind_are_another_curve(little: Little, tmp_path: Path) -> None:
+    """Runs of older versions measured the first tokens while training, and all of them in their last figure."""
+    run = Path(shutil.copytree(little.run, tmp_path / "run"))
+    lines = [json.dumps(record) for record in read_metrics(run) if "loss" in record]
+
+    def quality(bits: float, n: int, **more: int | str) -> dict[str, float | int | str]:
+        return {"loss": bits, "bits_per_byte": bits, "bits_per_character": bits, "n_tokens": n, "n_characters": n,
+                "n_bytes": n, **more}  # fmt: skip
+
+    old = [(4, quality(4.73, 500)), (8, quality(4.33, 500)), (12, quality(6.07, 9000))]
+    sampled = {"of_n_characters": 9000, "dtype": "bfloat16"}
+    whole = {"of_n_characters": 9000, "dtype": "float32"}
+    new = [(step, quality(bits, 500, step=step, **sampled)) for step, bits in ((4, 5.5), (8, 5.2), (12, 5.1))]
+    new.append((12, quality(5.13, 9000, step=12, **whole)))
+    for figures, names in (
+        (old, ["500 characters", "9,000 characters"]),
+        (new, ["500 of 9,000 characters, bfloat16", "9,000 characters, float32"]),
+    ):
+        rows = [*lines, *(json.dumps({"step": step, "quality": quality}) for step, quality in figures)]
+        (run / "metrics.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        found = read_run(run)
+        curves = dict(found.validated("step", "bits_per_character"))
+        assert list(curves) == names
+        assert curves[names[0]] == [(step, value["bits_per_character"]) for step, value in figures[:-1]]
+        assert curves[names[1]] == [(12, figures[-1][1]["bits_per_character"])]
+        assert found.quality == figures[-1][1]
+        quality_read = Metrics(run, 12, write=False).quality
+        assert quality_read is not None and (quality_read.step, quality_read.of) == (12, names[1])
+        text = page([found], [], datetime(2026, 1, 2))
+        Tags(text)
+        assert f"{run}, {names[1]}: " in text
 
 
 def test_bits_of_the_training_loss_fit_those_of_the_validation(little: Little) -> None:

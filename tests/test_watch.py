@@ -58,7 +58,7 @@ def test_the_live_view_shows_the_run_and_changes_nothing_in_it(trained: Train, m
     run = trained(terminal)
     monkeypatch.undo()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", tty.getvalue())
-    last = records(run)[-2]
+    last = [record for record in records(run) if "loss" in record][-1]
     quality = records(run)[-1]["quality"]
     assert "step 12/12" in shown and "0:00 left" in shown
     assert f"loss {last['loss']:.4f}  " in shown
@@ -138,8 +138,9 @@ def test_tensorboard_holds_the_metrics(trained: Train) -> None:
         scalars = found.Scalars(f"train/{name}")
         assert [scalar.step for scalar in scalars] == list(range(1, 13))
         assert [scalar.value for scalar in scalars] == pytest.approx([step[name] for step in steps])
-    qualities = [record["quality"]["bits_per_byte"] for record in records(run) if "quality" in record]
+    *qualities, result = (record["quality"]["bits_per_byte"] for record in records(run) if "quality" in record)
     assert [scalar.value for scalar in found.Scalars("validation/bits_per_byte")] == pytest.approx(qualities)
+    assert [scalar.value for scalar in found.Scalars("result/bits_per_byte")] == pytest.approx([result])
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
