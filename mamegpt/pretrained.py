@@ -34,7 +34,7 @@ from mamegpt.tokenizer import Tokenizer
 __all__ = ["Pretrained", "check_memory", "is_foreign", "load_pretrained", "load_weights", "memory_of", "read_weights"]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights, each alone or in parts (model-00001-of-00002.safetensors); the first there is counts."""
+"""Files of weights, each alone or in parts (model-00001-of-00002.safetensors); the first that is there counts."""
 
 MEMORY_FACTOR, MEMORY_FREE = 4, 1 << 28
 """A model may take so many times the bytes of its weights in their files, and these bytes besides."""
@@ -221,11 +221,6 @@ def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], o
         if weights[name].shape != tensor.shape:
             found, needed = tuple(weights[name].shape), tuple(tensor.shape)
             raise ModelError(f"{origin} does not fit the model: {name} is {found}, where {needed} is needed")
-        if not bool(weights[name].isfinite().all()):
-            raise ModelError(
-                f"{origin} must hold finite numbers (got NaN or inf in {name}): it is damaged, or its training "
-                "diverged; choose another checkpoint"
-            )
     check_memory(memory_of(shape), sum(map(_n_bytes, weights.values())), origin)
     model = build_model(architecture, sizes)
     load_weights(model, weights, origin)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mamegpt.batched import generate_many
-from mamegpt.errors import ModelError, first_line
+from mamegpt.errors import ModelError, first_line, is_out_of_memory
 from mamegpt.evaluate import Quality
 from mamegpt.evaluation.texts import Sample
 from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load_pretrained, memory_of
@@ -182,9 +182,9 @@ class _Foreign:
                 check_memory(memory_of(shape), sum(file.stat().st_size for file in Path(where).iterdir()), where)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
-        except ModelError:
-            raise
         except Exception as error:  # a stranger's files may raise anything
+            if isinstance(error, ModelError) or is_out_of_memory(error):
+                raise
             raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
         self._model = model.to(device).eval()
         # What a folder says of sampling fills whatever a later call leaves open, the temperature first of all.

@@ -210,7 +210,9 @@ class Tokenizer:
         except OSError as error:
             if path.is_dir():
                 there = ", ".join(sorted(str(file) for file in path.glob("*.model"))) or "none there"
-                raise TokenizerError(f"cannot read the tokenizer {path}, a folder; give a .model file in it: {there}") from error
+                raise TokenizerError(
+                    f"cannot read the tokenizer {path}, a folder; give a .model file in it: {there}"
+                ) from error
             raise TokenizerError(
                 f"cannot read the tokenizer {path} ({first_line(error)}); give a .model file"
             ) from error
