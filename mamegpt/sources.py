@@ -15,7 +15,7 @@ from mamegpt.corpus.readers import FORMATS, format_of, read_file
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, OutputError, first_line
 from mamegpt.hub import is_hub_name, snapshot
-from mamegpt.text import format_article, normalise
+from mamegpt.text import normalise, one_line
 
 __all__ = [
     "Document",
@@ -89,8 +89,8 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
     first line that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
     characters (the last may be shorter). xml: a dump of a MediaWiki (`corpus.wiki_dump`). ``schema`` says otherwise.
 
-    Of a source with a weight, documents are read as often as its whole part says, and an even share of them, its
-    fraction, once more. Where in a file that share begins depends on the file's name, so small files give theirs too.
+    Of a source with a weight, documents are read as often as its whole part says, and about as large a share of them as
+    its fraction says once more. A hash of their ids chooses these, so that no order in a file has a part in it.
 
     Raises, at once: `DataError` if there is no such source, split or known format, `HubError` if the Hub
     cannot serve it. Raises while reading: `DataError` naming the file and the place in it, and at the end if
@@ -105,19 +105,18 @@ def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS)
     Those of which nothing is left, as of line feeds alone, are left out.
     """
     for document in read_documents(source, split, schema):
-        article = format_article(document.title, document.text) if document.title else document.text
-        if text := normalise(article).strip("\n"):
+        heading = f"【{one_line(document.title)}】\n" if document.title else ""
+        if text := normalise(heading + document.text).strip("\n"):
             yield text
 
 
 def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[Document]:
     """Yield the documents of some files of a source, as `read_documents` does of all; there may be none."""
     for file in files:
-        phase = int.from_bytes(hashlib.blake2b(file.name.encode(), digest_size=4).digest(), "little") / 2**32
         for share in _shares(file.weight):
             for batch in read_file(file.path, schema):
                 for number, title, text in batch.records:
-                    if text and int((number + 1) * share + phase) > int(number * share + phase):
+                    if text and (share == 1 or _place(f"{file.name}#{number}") < share):
                         yield Document(f"{file.name}#{number}", title, text)
 
 
@@ -215,6 +214,11 @@ def _shares(weight: float) -> list[float]:
     """What share of the documents is read each time: all of them, as often as they go, and then what is left."""
     whole, rest = divmod(weight, 1)
     return [1.0] * int(whole) + [rest] * (rest > 0)
+
+
+def _place(id: str) -> float:
+    """Return a number from 0 up to 1 that depends on a document's id and nothing else."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "little") / 2**64
 
 
 def _weighted(part: str) -> tuple[str, float]:

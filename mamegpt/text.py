@@ -15,6 +15,7 @@ __all__ = [
     "is_heading",
     "matches",
     "normalise",
+    "one_line",
     "parse_articles",
     "parse_json",
     "parse_wiki40b",
@@ -22,6 +23,11 @@ __all__ = [
 
 UNTITLED = "無題"  # what Japanese calls a work without a title
 
+GUARD = "\u2581"
+"""What stands before a line of an article, or a title, that would be read as something else (`format_article`)."""
+_MAY_NEED_GUARD = re.compile("\\A[\r\n]|[\r\n]\\Z|[\r\n][\r\n]\u2581*【|[\ufeff\u2581\r]")
+
+_LINE_END = re.compile("\r\n?|\n")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile("_(?:NEWLINE|START_(?:SECTION|PARAGRAPH|(ARTICLE)))_")
 
@@ -93,14 +99,40 @@ def is_heading(line: str) -> bool:
     return len(line) >= 2 and line[0] == "【" and line[-1] == "】"
 
 
+def one_line(title: str) -> str:
+    """Return a title with spaces for its line ends, which are LF, CR LF and CR."""
+    return _LINE_END.sub(" ", title.strip("\r\n"))
+
+
 def format_article(title: str, text: str) -> str:
-    """Return ``【title】``, a line feed, ``text`` and a blank line; `parse_articles` is the inverse.
+    """Return ``【title】``, a line feed, ``text`` and a blank line; `parse_articles` gives both back.
 
     A document without a title is headed ``【無題】``: a heading must stand there to mark where a document
     begins, an empty one would teach a model to write empty titles, and one made of the text's first words
-    would teach it to repeat itself. Line breaks inside a title become spaces.
+    would teach it to repeat itself. Line ends inside a title become spaces (`one_line`).
+
+    What would be read otherwise gets a ▁ (U+2581), which `normalise` leaves in no text, before it: a line ``【…】``
+    after an empty line, a line that begins with U+FEFF, an empty first or last line, the title 無題; and any of these
+    with ▁ before it.
     """
-    return f"【{' '.join(title.splitlines()) or UNTITLED}】\n{text}\n\n"
+    title = one_line(title)
+    if title.lstrip(GUARD) == UNTITLED:
+        title = GUARD + title
+    return f"【{title or UNTITLED}】\n{_guarded(text)}\n\n"
+
+
+def _guarded(text: str) -> str:
+    """Put `GUARD` before the lines that `parse_articles` would not give back as they are."""
+    if not _MAY_NEED_GUARD.search(text):
+        return text
+    lines = _LINE_END.split(text)
+    ends, before = (0, len(lines) - 1), UNTITLED
+    for i, line in enumerate(lines):
+        bare = line.lstrip(GUARD)
+        if (not bare and i in ends) or bare.startswith("\ufeff") or (not before and is_heading(bare)):
+            lines[i] = GUARD + line
+        before = lines[i]
+    return "\n".join(lines)
 
 
 def parse_articles(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -108,11 +140,10 @@ def parse_articles(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
     ``lines`` may end in line feeds or not. A line that is wholly ``【…】``, first or after an empty line,
     begins an article; ``【無題】`` and ``【】`` mean no title; lines before the first heading are an article
-    without one.
+    without one. Empty lines at both ends of a text are left out. A ▁ that `format_article` has put before a line or a
+    title is taken away.
 
-    For a title with no line break and other than 無題, and a text that neither begins nor ends with a line
-    feed, holds no CR, and has no ``【…】`` line after an empty line, the round trip gives both back exactly.
-    What `parse_wiki40b` returns is such a text (but for the CR), since it has no empty lines.
+    For any title of one line and any text whose lines end in LF the round trip gives both back exactly.
     """
     title, body, after_blank = "", list[str](), True
     heading_seen = False
@@ -120,11 +151,30 @@ def parse_articles(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         line = line.rstrip("\r\n")
         if after_blank and is_heading(line):
             if heading_seen or any(body):
-                yield title, "\n".join(body).strip("\n")
+                yield title, _unguarded(body)
             title, body, heading_seen = line[1:-1], [], True
-            title = "" if title == UNTITLED else title
+            title = "" if title == UNTITLED else _without_guard(title, title.lstrip(GUARD) == UNTITLED)
+        elif line[:1] == GUARD:
+            bare = line.lstrip(GUARD)
+            body.append(_without_guard(line, bare[:1] == "\ufeff" or (after_blank and is_heading(bare))))
         else:
             body.append(line)
         after_blank = not line
     if heading_seen or any(body):
-        yield title, "\n".join(body).strip("\n")
+        yield title, _unguarded(body)
+
+
+def _without_guard(text: str, is_guarded: bool) -> str:
+    """Take away the `GUARD` before a title or a line that may have one."""
+    return text.removeprefix(GUARD) if is_guarded else text
+
+
+def _unguarded(body: list[str]) -> str:
+    """Join the lines of a text, without the empty ones at its ends, and without the `GUARD` of those that are part."""
+    text = "\n".join(body).strip("\n")
+    if text[:1] != GUARD and text[-1:] != GUARD:
+        return text
+    lines = text.split("\n")
+    for i in {0, len(lines) - 1}:
+        lines[i] = _without_guard(lines[i], not lines[i].strip(GUARD))
+    return "\n".join(lines)

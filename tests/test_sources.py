@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from hub_server import HubServer
 
 from mamegpt.corpus.readers import describe, read_file
 from mamegpt.corpus.schema import Schema
+from mamegpt.corpus.topic import Topic
+from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import DataError
 from mamegpt.extract import extract
 from mamegpt.shards import is_shards
@@ -314,6 +317,17 @@ def test_a_heading_line_makes_a_file_of_articles(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_what_is_written_as_text_is_read_as_the_same_documents(tmp_path, suffix):
+    rows = [("題", "文。\n\n【注】\n一"), ("無題", "\n\ufeff文\n"), ("", "▁【注】\u2028\x85"), ("注\x85", "【終】")]
+    with write_documents(tmp_path / f"a{suffix}") as write:
+        for title, text in rows:
+            write({"title": title, "text": text})
+    assert [(d.title, d.text) for d in read_documents(tmp_path / f"a{suffix}")] == rows
+    report = extract(str(tmp_path / f"a{suffix}"), "train", Topic(regex=("[文注]",)), tmp_path / f"b{suffix}")
+    assert len(list(read_documents(tmp_path / f"b{suffix}"))) == report.kept == len(rows)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
 def test_a_byte_order_mark_is_no_text(tmp_path, suffix):
     path = one_text(tmp_path, f"a{suffix}", "文。")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -541,16 +555,27 @@ def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp
     a = WRITERS[".jsonl"](tmp_path / "a.jsonl", [("", f"甲{i}") for i in range(8)])
     b = one_text(tmp_path, "b.txt", "乙")
     documents = list(read_documents(f"{b}@2, {a}@0.25"))
-    first = int(documents[2].id[-1])
+    chosen = [int(document.id[-1]) for document in documents[2:]]
     assert [(d.id, d.text) for d in documents] == [
-        (f"{b}:b.txt#0", "乙"), (f"{b}:b.txt#0", "乙"), *((f"{a}:a.jsonl#{i}", f"甲{i}") for i in (first, first + 4)),
+        (f"{b}:b.txt#0", "乙"), (f"{b}:b.txt#0", "乙"), *((f"{a}:a.jsonl#{i}", f"甲{i}") for i in chosen),
     ]  # fmt: skip
-    assert len(texts(f"{a}@1.5")) == 12
+    assert len(texts(f"{a}@2")) == 16 and len(texts(f"{a}@1.5")) == 8 + len(texts(f"{a}@0.5"))
     for weight in ("0", "x", "-1", "nan", "1e9"):
         with pytest.raises(DataError, match="is no weight"):
             read_documents(f"{a}@{weight}")
     odd = one_text(tmp_path, "c,d@2.txt", "丙")
     assert texts(str(odd)) == ["丙"]
+
+
+@pytest.mark.parametrize("period", [2, 3, 7])
+@pytest.mark.parametrize("weight", [0.5, 0.3, 1.25])
+def test_a_weight_takes_its_share_of_each_kind_whatever_their_order(tmp_path, period, weight):
+    a = WRITERS[".jsonl"](tmp_path / "alt.jsonl", [("", f"{i % period}番の文{i}") for i in range(4200)])
+    read = Counter(text[0] for text in texts(f"{a}@{weight}"))
+    each = 4200 / period
+    assert len(read) == period
+    assert all(abs(n - weight * each) < 5 * (weight % 1 * each) ** 0.5 for n in read.values()), read
+    assert set(texts(f"{a}@0.3")) <= set(texts(f"{a}@0.5"))
 
 
 def test_of_many_small_files_a_weight_takes_its_share(tmp_path):
