@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ from mamegpt.commands import COMMANDS, PARSING
 from mamegpt.commands.training import train
 from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, output_may_fail, output_must_succeed, say
-from mamegpt.errors import ConfigError, MamegptError, first_line, is_out_of_memory, memory_asked
+from mamegpt.errors import (
+    ConfigError,
+    MamegptError,
+    MamegptWarning,
+    first_line,
+    is_out_of_memory,
+    memory_asked,
+)
 from mamegpt.given import typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.limits import default_threads
@@ -71,7 +79,8 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-    with output_may_fail():
+    with output_may_fail(), warnings.catch_warnings():
+        warnings.showwarning = functools.partial(_show, warnings.showwarning)
         sys.exit(_code(command, sys.argv[1:] if arguments is None else arguments))
 
 
@@ -194,6 +203,14 @@ def _description() -> str:
     import mamegpt
 
     return f"{translated((mamegpt.__doc__ or '').strip())}\n\n{translated(WAY)}"
+
+
+def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Print a warning of ours as a line in the user's language; ``others`` shows those of other packages."""
+    if issubclass(category, MamegptWarning):
+        print("注意:" if is_japanese() else "note:", translated(str(message)), file=sys.stderr)
+    else:
+        others(message, category, *place)
 
 
 def _failed(message: str) -> int:

@@ -58,6 +58,10 @@ class MamegptError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
+class MamegptWarning(UserWarning):
+    """What a user should know though nothing has failed, in one line; the command line prints it after ``note:``."""
+
+
 class ConfigError(MamegptError, ValueError):
     """A setting is wrong or contradicts another; the message names the setting and a value that works."""
 

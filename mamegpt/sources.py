@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mamegpt.corpus.lines import COMPRESSIONS
-from mamegpt.corpus.readers import FORMATS, format_of, read_file
+from mamegpt.corpus.origin import SUFFIX as ORIGIN_SUFFIX
+from mamegpt.corpus.readers import FORMATS, format_of, has_text, read_file
 from mamegpt.corpus.schema import GUESS, Schema
-from mamegpt.errors import DataError, HubError, OutputError, first_line
+from mamegpt.errors import DataError, HubError, MamegptWarning, OutputError, first_line
 from mamegpt.hub import is_hub_name, snapshot
-from mamegpt.text import normalise, one_line
+from mamegpt.messages import translated
+from mamegpt.text import normalise, one_line, shown
 
 __all__ = [
     "Document",
@@ -111,13 +116,22 @@ def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS)
 
 
 def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[Document]:
-    """Yield the documents of some files of a source, as `read_documents` does of all; there may be none."""
+    """Yield the documents of some files of a source, as `read_documents` does of all; there may be none.
+
+    After a file of which records were left out, a `MamegptWarning` counts them by reason.
+    """
     for file in files:
+        dropped = Counter[str]()
         for share in _shares(file.weight):
+            dropped.clear()  # they are the same at each time
             for batch in read_file(file.path, schema):
+                dropped.update(batch.dropped)
                 for number, title, text in batch.records:
                     if text and (share == 1 or _place(f"{file.name}#{number}") < share):
                         yield Document(f"{file.name}#{number}", title, text)
+        if dropped:
+            reasons = ", ".join(f"{translated(reason, part=True)} {count:,}" for reason, count in dropped.items())
+            warnings.warn(f"{file.name}: what is no text was left out ({reasons})", MamegptWarning, stacklevel=2)
 
 
 def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
@@ -155,22 +169,40 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     """Return the text files of ``folder`` by split, each list sorted.
 
     The first of these that finds anything decides: the ``configs`` in the front matter of a README.md (a
-    data set card; the default configuration, or the only one); files named for a split (``train.parquet``,
+    data set card; the default configuration, or the only one); names of splits (``train.parquet``,
     ``train-*.parquet``, ``train/*.parquet``, all of them also under ``data/``, and ``name-00000-of-00002``
-    for a split of any name); all text files, also in subfolders, as ``train``. Hidden files never count.
+    for a split of any name), if all files have such a name but those of parquet in which no column can be the text;
+    all text files, also in subfolders and behind links, as ``train``. Hidden files never count. A `MamegptWarning` says
+    which files were passed over, and why.
     Raises `DataError` if there is no file in a known format, if a split is there in two formats, or if the
     card cannot be read or has several configurations and no default.
     """
     files = _text_files(folder)
     if not files:
         raise DataError(f"{folder} holds no file in a known format ({', '.join(FORMATS)}); give another folder")
-    splits = _splits_from_card(folder, files)
+    if others := sorted(path for path in _files_below(folder) if not (format_of(path) in FORMATS or _is_note(path))):
+        _pass_over(folder, others, "their format is not known")
+    if splits := _splits_from_card(folder, files):
+        if others := [file for file in files if not any(file in chosen for chosen in splits.values())]:
+            _pass_over(folder, others, "README.md does not name them")
+        return splits
+    for file in files:
+        splits.setdefault(_split_in_name(file.relative_to(folder).as_posix()) or "", []).append(file)
+    unnamed = splits.pop("", [])
     if not splits:
-        for file in files:
-            if name := _split_in_name(file.relative_to(folder).as_posix()):
-                splits.setdefault(name, []).append(file)
-        _refuse_mixed_formats(splits)
-    return splits or {"train": files}
+        return {"train": files}
+    if empty := [file for file in unnamed if not has_text(file)]:
+        _pass_over(folder, empty, "no column of theirs can be the text")
+    if len(empty) < len(unnamed):
+        named, other = next(iter(splits.values()))[0], next(file for file in unnamed if file not in empty)
+        warnings.warn(
+            f"{folder}: {named.name} is read as part of 'train', not as a split, since {other.name} is named for none",
+            MamegptWarning,
+            stacklevel=2,
+        )
+        return {"train": [file for file in files if file not in empty]}
+    _refuse_mixed_formats(splits)
+    return splits
 
 
 def download(dataset: str, cache_dir: Path | None = None) -> Downloaded:
@@ -290,23 +322,65 @@ def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: s
     for file in splits[split]:
         if format_of(file) not in FORMATS:
             raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(FORMATS)}")
-    return [SourceFile(file, _printable(file.relative_to(folder).as_posix())) for file in splits[split]]
+    return [SourceFile(file, shown(file.relative_to(folder).as_posix())) for file in splits[split]]
 
 
-def _printable(name: str) -> str:
-    """A name that can be written anywhere; of one that is not UTF-8, as old archives have them, what can be read."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _is_note(path: Path) -> bool:
+    """Whether a file is known to be about the texts beside it."""
+    return path.name.endswith(ORIGIN_SUFFIX) or path.stem.upper() in ("README", "LICENSE", "NOTICE")
+
+
+def _pass_over(folder: Path, files: list[Path], why: str) -> None:
+    """Warn of files that are not read."""
+    names = ", ".join(shown(file.relative_to(folder).as_posix()) for file in files[:3])
+    more = ", ..." if len(files) > 3 else ""
+    warnings.warn(f"{folder}: {len(files):,} file(s) passed over ({names}{more}): {why}", MamegptWarning, stacklevel=3)
 
 
 def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """All files in a known format in ``folder`` that match, sorted, but for hidden ones."""
-    return sorted(
-        path
-        for path in folder.glob(pattern)
-        if format_of(path) in FORMATS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    return sorted(path for path in _files_below(folder, pattern) if format_of(path) in FORMATS)
+
+
+def _files_below(folder: Path, pattern: str = "**/*") -> set[Path]:
+    """The files in ``folder`` that match a pattern, but for hidden ones."""
+    found = _glob(folder, Path(pattern).parts)
+    hidden = (path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return {path for path in found - {*hidden} if path.is_file()}
+
+
+def _glob(folder: Path, parts: tuple[str, ...]) -> set[Path]:
+    """The paths below ``folder`` that match a pattern's parts; its ``**`` follows links, which pathlib's does not."""
+    if "**" not in parts:
+        return set(folder.glob("/".join(parts)))
+    at = parts.index("**")
+    tops = folder.glob("/".join(parts[:at])) if at else [folder]
+    return {path for top in tops for below in _folders(top) for path in _glob(below, parts[at + 1 :] or ("*",))}
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    """Yield ``top`` and all folders below it, hidden ones left out, links followed.
+
+    A folder that can be reached on several ways is met once, so that links in a circle end, by its own name if it has
+    one here.
+    """
+    met, links = set[tuple[int, int]](), [top]
+    for link in links:  # which grows
+        inside = [link]
+        for folder in inside:
+            try:
+                about = folder.stat()
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                warnings.warn(f"{folder} was passed over ({first_line(error)})", MamegptWarning, stacklevel=2)
+                continue
+            if (about.st_dev, about.st_ino) in met:
+                continue
+            met.add((about.st_dev, about.st_ino))
+            yield folder
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir():
+                    (links if entry.is_symlink() else inside).append(folder / entry.name)
 
 
 def _split_in_name(name: str) -> str | None:
@@ -347,7 +421,7 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
         try:
             if not all(isinstance(pattern, str) for pattern in patterns):
                 raise TypeError("a path is no text")
-            found = {path for pattern in patterns for path in folder.glob(pattern)}
+            found = {path for pattern in patterns for path in _glob(folder, Path(pattern).parts)}
         except (TypeError, ValueError, NotImplementedError) as error:
             raise DataError(f"{card}: the path {paths!r} is not understood; give the file to read") from error
         if chosen_files := [file for file in files if file in found]:

@@ -19,6 +19,7 @@ __all__ = [
     "parse_articles",
     "parse_json",
     "parse_wiki40b",
+    "shown",
 ]
 
 UNTITLED = "無題"  # what Japanese calls a work without a title
@@ -84,6 +85,14 @@ def parse_wiki40b(raw: str) -> tuple[str, str]:
             title, _, pieces[number] = pieces[number].strip("\n").partition("\n")
             title = title.strip()
     return title, "\n".join(filter(str.strip, "\n".join(pieces).split("\n")))
+
+
+def shown(name: str) -> str:
+    """Return a file's name as it can be written anywhere; of bytes that are not UTF-8 (old archives), what is legible.
+
+    Python holds such bytes as lone surrogates (PEP 383), which no UTF-8 text can.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -15,7 +15,7 @@ __all__ = ["printed", "template"]
 PACKAGE = ROOT / "mamegpt"
 ERRORS = {name for name, value in vars(errors).items() if inspect.isclass(value)}
 SPEAKERS = {
-    "say", "answer", "busy", "translated", "headings", "on_stage",
+    "say", "answer", "warn", "busy", "translated", "headings", "on_stage",
     "Gate", "gate", "close", "logits_gate", "greedy_gate",
 }  # fmt: skip
 """Functions whose strings are printed."""

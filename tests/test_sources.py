@@ -19,7 +19,7 @@ from mamegpt.corpus.readers import describe, read_file
 from mamegpt.corpus.schema import Schema
 from mamegpt.corpus.topic import Topic
 from mamegpt.corpus.writers import write_documents
-from mamegpt.errors import DataError
+from mamegpt.errors import DataError, MamegptWarning
 from mamegpt.extract import extract
 from mamegpt.shards import is_shards
 from mamegpt.sources import Document, find_files, find_splits, read_documents, read_texts
@@ -83,11 +83,55 @@ def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix)
     ],
 )
 @pytest.mark.parametrize("suffix", sorted(WRITERS))
-def test_files_named_for_a_split_are_that_split_and_others_do_not_count(tmp_path, name, split, suffix):
+def test_files_named_for_a_split_are_that_split_and_tables_without_text_do_not_count(tmp_path, name, split, suffix):
     one_text(tmp_path, name.format(suffix), "甲")
-    one_text(tmp_path, "attribution.parquet", "乙")
-    assert list(find_splits(tmp_path)) == [split]
+    parquet(tmp_path / "attribution.parquet", title=["題"], source=["乙"], license=["丙"])
+    with pytest.warns(MamegptWarning, match=r"1 file\(s\) passed over \(attribution\.parquet\): no column of theirs"):
+        assert list(find_splits(tmp_path)) == [split]
     assert texts(tmp_path, split) == ["甲"]
+
+
+@pytest.mark.parametrize("odd", ["train.txt", "test.txt", "dev/x.txt", "validation.txt"])
+def test_file_names_are_splits_only_if_all_are(tmp_path, odd):
+    for i in range(3):
+        one_text(tmp_path, f"本{i}.txt", f"犬{i}")
+    one_text(tmp_path, odd, "猫")
+    with pytest.warns(MamegptWarning, match=rf"{Path(odd).name} is read as part of 'train', .* since 本0.txt is named"):
+        assert sorted(texts(tmp_path)) == ["犬0", "犬1", "犬2", "猫"]
+
+
+def test_what_is_passed_over_is_said_with_the_reason(tmp_path, mame):
+    for name in ("a.pdf", "b/c.docx", "README.md", "a.txt.origin.json", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"n_bytes": 0, "steps": []}', encoding="utf-8")
+    one_text(tmp_path, "a.txt", "犬")
+    rows_of(tmp_path / "b.jsonl", TEXT, URL, TEXT | {"text": "猫"})
+    with pytest.warns(MamegptWarning) as said:
+        assert texts(tmp_path) == ["犬", "犬。", "猫"]
+    assert [str(warning.message).removeprefix(f"{tmp_path}: ") for warning in said] == [
+        "2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
+        "b.jsonl: what is no text was left out (no text column 1)",
+    ]
+    code, _, err = mame("clean", "--data", tmp_path, "--out", tmp_path / "out.jsonl", "--only", "duplicates")
+    assert (code, err.splitlines()) == (0, [
+        f"note: {tmp_path}: 2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
+        "note: b.jsonl: what is no text was left out (no text column 1)",
+    ])  # fmt: skip
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    for name, text in {"a/1.txt": "一", "real/sub/2.txt": "二", "far/3.txt": "三"}.items():
+        one_text(tmp_path, name, text)
+    try:
+        (tmp_path / "a/link").symlink_to(tmp_path / "real", target_is_directory=True)
+    except OSError:
+        pytest.skip("this system makes no links")
+    (tmp_path / "real/back").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "real/sub/self").symlink_to(tmp_path / "real/sub", target_is_directory=True)
+    assert [d.id for d in read_documents(tmp_path / "a")] == ["1.txt#0", "link/sub/2.txt#0"]
+    assert texts(f"{tmp_path}/a/**/*.txt") == texts(f"{tmp_path}/a/**") == ["一", "二"]
+    assert texts(f"{tmp_path}/a/link/**/2.txt") == texts(f"{tmp_path}/*/sub/*.txt") == ["二"]
+    assert [d.id for d in read_documents(tmp_path)] == ["a/1.txt#0", "far/3.txt#0", "real/sub/2.txt#0"]
 
 
 def test_the_files_of_a_split_are_read_in_order(tmp_path):
@@ -591,7 +635,7 @@ def test_documents_of_which_nothing_is_left_are_no_texts(tmp_path):
     assert list(read_texts(str(path))) == ["豆"]
 
 
-def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
+def test_a_name_that_is_not_utf_8_can_be_written(tmp_path, mame):
     name = os.fsdecode("日本.txt".encode("cp932"))
     try:
         (tmp_path / name).write_text("豆", encoding="utf-8")
@@ -599,6 +643,17 @@ def test_a_name_that_is_not_utf_8_can_be_written(tmp_path):
         pytest.skip("this file system takes UTF-8 only")
     (document,) = read_documents(tmp_path)
     assert document.id.encode() and document.id.endswith("{.txt#0")
+    for command in ("extract", "clean"):
+        words = {
+            "extract": ["--dataset", tmp_path, "--keyword", "豆"],
+            "clean": ["--data", tmp_path, "--only", "duplicates"],
+        }[command]
+        out = tmp_path.parent / f"{command}.jsonl"
+        assert mame(command, *words, "--out", out)[::2] == (0, "")
+        assert json.loads(out.read_text(encoding="utf-8"))["id"] == document.id
+    (tmp_path / name).write_bytes("豆".encode("cp932"))
+    code, _, err = mame("clean", "--data", tmp_path / name, "--out", tmp_path.parent / "b.jsonl")
+    assert code == 2 and "looks like cp932" in err.encode("utf-8", "replace").decode()
 
 
 def page(title: str, text: str, ns: int = 0, extra: str = "") -> str:

@@ -22,7 +22,7 @@ from mamegpt.errors import DataError, first_line
 from mamegpt.limits import usable_cores
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "describe", "format_of", "json_lines", "open_parquet",
+__all__ = ["FORMATS", "Batch", "describe", "format_of", "has_text", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
@@ -84,6 +84,17 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
             yield Batch(len(records) + n_dropped, records, {NO_TEXT: n_dropped} if n_dropped else {})
             records, n_characters, n_dropped = [], 0, 0
     yield Batch(len(records) + n_dropped, records, {NO_TEXT: n_dropped} if n_dropped else {})
+
+
+def has_text(path: Path) -> bool:
+    """Whether a file may hold text; a parquet file does not if none of its columns, or several, can be the text."""
+    if format_of(path) != ".parquet":
+        return True
+    with open_parquet(path) as file:
+        try:
+            return bool(_parquet_columns(file.schema_arrow, GUESS, path))
+        except DataError:
+            return False
 
 
 def describe(path: Path, schema: Schema) -> str:
