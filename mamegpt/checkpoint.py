@@ -13,9 +13,11 @@ No random state is stored, for none is carried over: every step seeds its own (s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -33,21 +35,33 @@ from torch.distributed.checkpoint.api import CheckpointException
 from mamegpt import distributed
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, OutputError, first_line
-from mamegpt.files import atomic_directory, free_name, sha256_file, write_json
+from mamegpt.files import (
+    DESKTOP_FILES,
+    IN_USE,
+    SCRATCH,
+    atomic_directory,
+    free_name,
+    hardening,
+    make_scratch,
+    remove_folder,
+    sha256_file,
+    write_json,
+)
 from mamegpt.models import own_tensors, stored_tensors
 from mamegpt.optim import Optimizer
 from mamegpt.spread import empty_parts, own_copy, read_parts, write_parts
 from mamegpt.text import parse_json
 
 __all__ = [
-    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "remove",
-    "remove_leftovers", "save", "set_damaged_aside", "verify",
+    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "refuse_other",
+    "remove", "save", "set_damaged_aside", "verify",
 ]  # fmt: skip
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MODEL_PARTS, OPTIMIZER_PARTS = "model", "optimizer"
 STATE_FILE = "state.json"
+OWN_FILES = {MODEL_FILE, OPTIMIZER_FILE, MODEL_PARTS, OPTIMIZER_PARTS, STATE_FILE}
 MAKE_ROOM = "those before it are intact: make room, then --resume"
 GO_ON = "with --resume-intact a run goes on from its newest intact checkpoint"
 
@@ -164,7 +178,7 @@ def _write_parts(
     is_main: bool, group: ProcessGroup | None,
 ) -> Path:  # fmt: skip
     path = folder / f"step-{state.step:08d}"
-    staging = folder / f".{path.name}.parts.partial"
+    staging = _shared_folder(path, is_main, group)
     try:
         for name, tensors in parts.items():
             write_parts(staging / name, tensors, group)
@@ -182,7 +196,7 @@ def _write_parts(
                 names = sorted(file.relative_to(partial).as_posix() for file in partial.glob("*/*"))
                 files = {name: sha256_file(partial / name) for name in names}
                 _write_state(partial, dataclasses.replace(state, files=files))
-            staging.rmdir()
+            shutil.rmtree(staging)
             _rotate(folder, keep, proven)
             is_complete = True
     finally:
@@ -190,6 +204,25 @@ def _write_parts(
     if failed:
         raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
     return path
+
+
+def _shared_folder(path: Path, is_main: bool, group: ProcessGroup | None) -> Path:
+    """Make a hidden folder beside a checkpoint for what all processes write; its name is the same in all of them.
+
+    Raises `OutputError` in all of them if the main process cannot make it.
+    """
+    number, failed = secrets.randbits(62) + 1 if is_main else 0, None
+    if is_main:
+        try:
+            make_scratch(path.parent, number)
+        except OSError as error:
+            number, failed = 0, error
+    number = int(distributed.sum_over_processes(torch.tensor(number), group).item())
+    if failed:
+        raise OutputError(f"{path} cannot be written ({first_line(failed)}); {MAKE_ROOM}") from None
+    if not number:
+        raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
+    return path.parent / f"{SCRATCH}{number:x}"
 
 
 def _write(
@@ -210,13 +243,16 @@ def _write(
 
 
 def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
-    remove(old for old in checkpoints(folder)[:-keep] if old != proven)
+    for old in checkpoints(folder)[:-keep]:
+        with hardening("to remove a folder", old, *IN_USE):
+            if old != proven and {file.name for file in old.iterdir()} <= OWN_FILES | DESKTOP_FILES:
+                remove_folder(old)  # one that somebody put a file into is kept
 
 
 def remove(paths: Iterable[Path]) -> None:
     """Remove checkpoints; each is hidden first, so that what has its name is complete."""
     for path in paths:
-        shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
+        remove_folder(path)
 
 
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
@@ -336,11 +372,19 @@ def latest(folder: Path) -> Path | None:
     return next(reversed(checkpoints(folder)), None)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while saving left half-written."""
-    for pattern in (".*.partial", ".*.old"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def refuse_other(folder: Path, **now: str) -> None:
+    """Raise `CheckpointError` if the newest checkpoint that can be read has other ``settings``, ``tokens`` or
+    ``tokenizer`` (fingerprints) than the run has now; before anything is changed.
+    """
+    for path in reversed(checkpoints(folder)):
+        with contextlib.suppress(CheckpointError):
+            state = read_state(path)
+            other = next((what for what, fingerprint in now.items() if getattr(state, what) != fingerprint), "")
+            break
+    else:
+        return
+    if other:
+        raise CheckpointError(f"{path} was made with other {other} than the run has now; nothing was changed")
 
 
 def _is_parts(state: State) -> bool:

@@ -17,14 +17,15 @@ from mamegpt.corpus.data_report import DataReport
 from mamegpt.corpus.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
 from mamegpt.corpus.edits import EDITS, edit
 from mamegpt.corpus.filters import FILTERS
-from mamegpt.corpus.origin import Origin, forget_origins, write_origins
+from mamegpt.corpus.origin import Origin, forget_origins, refuse_other_note, write_origins
 from mamegpt.corpus.readers import format_of, json_lines, open_parquet
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.files import atomic_write, refuse_existing
+from mamegpt.files import atomic_write
 from mamegpt.messages import translated
-from mamegpt.sources import Document, find_files, read_documents, read_files, refuse_sources
+from mamegpt.outputs import check_outputs
+from mamegpt.sources import Document, find_files, read_documents, read_files
 from mamegpt.text import normalise, parse_wiki40b
 
 __all__ = [
@@ -213,10 +214,11 @@ def clean(
     """
     started = time.perf_counter()
     steps = chosen_steps(without, only, against)
-    places = [place for place in (out, write_dropped, report) if place]
-    _check_places(places, against, write_dropped, report, overwrite)
+    _check_names(write_dropped, report)
     sources = find_files(data, split)
-    refuse_sources(places, sources)
+    places = (out, write_dropped, report)
+    check_outputs(places, [*(file.path for file in sources), *against], overwrite=overwrite)
+    refuse_other_note(out)
     items = Contamination(read_items(against, schema)) if "contamination" in steps else None
     cleaner = Cleaner(steps, normalisation, items)
     counts = DataReport(cleaner.reasons, cleaner.edits)
@@ -333,23 +335,9 @@ def chosen_steps(without: Collection[Step], only: Collection[Step], against: Col
     return tuple(chosen)
 
 
-def _check_places(
-    places: Sequence[Path],
-    against: Collection[Path],
-    write_dropped: Path | None,
-    report: Path | None,
-    overwrite: bool,
-) -> None:
-    """Raise `OutputError` before any work is done for files that could not, or should not, be written."""
+def _check_names(write_dropped: Path | None, report: Path | None) -> None:
+    """Raise `OutputError` before any work is done for a name that does not fit what is written."""
     if write_dropped and write_dropped.suffix.lower() != ".jsonl":
         raise OutputError(f"{write_dropped}: dropped documents are written as .jsonl; name it so")
     if report and report.suffix.lower() not in (".html", ".md"):
         raise OutputError(f"{report}: a report is .html or .md; name it so")
-    read = {source.resolve() for source in against}
-    for place in places:
-        if place.is_dir():
-            raise OutputError(f"{place} is a folder; give the name of a file to write")
-        if place.resolve() in read or sum(place.resolve() == other.resolve() for other in places) > 1:
-            raise OutputError(f"{place} is also read, or named twice; give another name")
-        if not overwrite:
-            refuse_existing(place)

@@ -39,7 +39,7 @@ from mamegpt.corpus.readers import open_parquet
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.writers import FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.files import atomic_write, write_json
+from mamegpt.files import atomic_write, remove_leftovers, write_json
 from mamegpt.sources import Document, SourceFile, find_files, read_files
 
 __all__ = ["STAGES", "CleanTasks", "Stage", "StageName"]
@@ -224,8 +224,7 @@ class CleanTasks:
             write_origins(self._part(rank), done.origin(), sources)
         for folder in (self._prepared(0).parent, self._keys(0).parent, self._decided(0).parent):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in self.out.glob(".*.partial"):
-            path.unlink()  # of a task that was killed
+        remove_leftovers(self.out)  # of tasks that were killed
         return done
 
     # Where things are

@@ -16,16 +16,17 @@ from mamegpt import __version__
 from mamegpt.console import n_cells, pad
 from mamegpt.corpus.folding import Searchable
 from mamegpt.corpus.keyset import KeySet
-from mamegpt.corpus.origin import Origin, forget_origins, write_origins
+from mamegpt.corpus.origin import Origin, forget_origins, refuse_other_note, write_origins
 from mamegpt.corpus.readers import Batch, describe, read_file
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.corpus.stepwise import Stepwise, stepwise
 from mamegpt.corpus.topic import Topic, Verdict
 from mamegpt.corpus.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError, first_line
-from mamegpt.files import refuse_existing
+from mamegpt.files import destination
 from mamegpt.messages import translated
-from mamegpt.sources import SourceFile, find_files, refuse_sources
+from mamegpt.outputs import check_outputs
+from mamegpt.sources import SourceFile, find_files
 from mamegpt.text import format_article, normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]
@@ -111,18 +112,16 @@ def extract(
 
     out, start_s = Path(out), time.perf_counter()
     topic = Topic((topic,)) if isinstance(topic, str) else topic
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; give the name of a file to write")
-    if not overwrite:
-        refuse_existing(out)
     files = find_files(dataset, split)
-    refuse_sources([out], files)
+    check_outputs([out], (file.path for file in files), overwrite=overwrite)
+    refuse_other_note(out)
     if any(file.weight != 1 for file in files):
         raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
     if on_start:
         on_start(_what(files, schema))
     try:
-        with stepwise(out, [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]) as work:
+        settings = [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]
+        with destination(out) as place, stepwise(place, settings) as work:
             report = _run(files, topic, schema, out, work, on_progress)
             if not report.kept:
                 work.forget()
@@ -138,18 +137,18 @@ def extract(
                 )
             forget_origins(out)
             if out.suffix.lower() == ".parquet":
-                with (work.folder / "text").open(encoding="utf-8") as lines, write_documents(out) as write:
+                with (work.folder / "text").open(encoding="utf-8") as lines, write_documents(place) as write:
                     for line in lines:
                         write(json.loads(line))
             else:
-                work.take("text", out)
+                work.take("text", place)
+            report.n_bytes = place.stat().st_size
         origin = Origin("extract", f"{dataset} ({split})", topic.settings(), report.read, report.kept, report.dropped)
         write_origins(out, origin, (file.path for file in files))
     except OSError as error:
-        if isinstance(error, OutputError):
+        if isinstance(error, OutputError | BrokenPipeError):
             raise
         raise OutputError(f"{out} cannot be written ({first_line(error)}); choose another place") from error
-    report.n_bytes = out.stat().st_size
     report.elapsed_s = time.perf_counter() - start_s
     return report
 

@@ -13,6 +13,7 @@ from mamegpt import checkpoint
 from mamegpt.console import INTERRUPTED, say, sparkline
 from mamegpt.errors import DataError
 from mamegpt.files import atomic_write, sha256_file
+from mamegpt.outputs import check_outputs
 from mamegpt.presets import preset
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
 from mamegpt.tokenizer import Tokenizer
@@ -30,6 +31,7 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
     """
     if not train_txt.is_file():
         raise DataError(f"no text file {train_txt}; make one with make_dataset.py")
+    check_outputs([out_weights], [train_txt, spm_model])
     say(f"Vocab size: {Tokenizer.load(spm_model).vocab_size}")
     recipe = dataclasses.replace(
         preset(recipe="seed"), data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0,

@@ -14,13 +14,14 @@ from mamegpt.evaluation.card import card_rows
 from mamegpt.export import ExportReport, Target, all_targets, export_model
 from mamegpt.export.model_card import Facts
 from mamegpt.export.to_gguf import GgufType
-from mamegpt.files import refuse_existing, sha256_file
+from mamegpt.files import sha256_file
 from mamegpt.generation import generate
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
 from mamegpt.messages import translated
 from mamegpt.metrics import Metrics
 from mamegpt.models import build_model
+from mamegpt.outputs import check_folder
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
 from mamegpt.shards import is_shards, open_shards
@@ -51,8 +52,7 @@ def export_pretrained(
 
     Raises what `load_pretrained` and `export_model` raise, and `DataError` if that text cannot be read.
     """
-    if not overwrite:
-        refuse_existing(out)
+    check_folder(out, [model], overwrite=overwrite)
     loaded = load_pretrained(model, spm_file=spm_file)
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}
@@ -124,8 +124,7 @@ def export_weights(
     ``sizes`` are fields of `ModelConfig`; those that are None are read from the weights. Raises `ModelError` if one
     contradicts the weights, or what `read_weights` and `export_model` raise.
     """
-    if not overwrite:
-        refuse_existing(out)
+    check_folder(out, [weights, spm_model, *([spm_vocab] if spm_vocab else [])], overwrite=overwrite)
     if spm_vocab is not None and not spm_vocab.is_file():
         raise ModelError(f"no vocabulary file {spm_vocab}; leave --spm-vocab out and it is written from the model")
     tensors = read_weights(weights)

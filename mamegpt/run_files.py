@@ -15,6 +15,7 @@ __all__ = [
     "MACHINE_FILE",
     "METRICS_FILE",
     "REPORT_FILE",
+    "RUN_FILES",
     "TOKENIZER_FILE",
     "TOKENS",
 ]
@@ -28,3 +29,7 @@ REPORT_FILE = "report.html"
 JOB_FILE = ".job"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
+RUN_FILES = (
+    CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, EVALUATION_FILE, JOB_FILE, TOKENS, CHECKPOINTS, ".lock",
+)  # fmt: skip
+"""What no other command writes over."""

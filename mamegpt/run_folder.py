@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mamegpt import checkpoint, distributed
-from mamegpt.config import TrainConfig
+from mamegpt.config import Logger, TrainConfig
 from mamegpt.console import busy, counted, say
 from mamegpt.corpus.origin import read_origins
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError, first_line
-from mamegpt.files import LOCK, atomic_write, gone_if_empty, make_folder, write_json
+from mamegpt.files import LOCK, atomic_write, gone_if_empty, held, make_folder, remove_leftovers, write_json
 from mamegpt.machine import arithmetic
+from mamegpt.metrics import read_metrics
 from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
 from mamegpt.pace import measured
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, JOB_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE, TOKENS
+from mamegpt.run_files import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    JOB_FILE,
+    MACHINE_FILE,
+    METRICS_FILE,
+    REPORT_FILE,
+    TOKENIZER_FILE,
+    TOKENS,
+)
 from mamegpt.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.shell import command
 from mamegpt.sources import find_files, read_texts
 from mamegpt.text import parse_json
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "settled"]
+__all__ = ["as_begun", "is_of_this_job", "keep_settings", "own_folder", "run_tokenizer", "run_tokens", "settled"]
 
 MAX_THREADS = 1 << 12
 """Far above any machine; what is larger came from a damaged file."""
+BEFORE_A_CHECKPOINT = {
+    CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, REPORT_FILE, JOB_FILE, TOKENS, CHECKPOINTS,
+    *get_args(Logger),
+}  # fmt: skip
+"""What may be in the folder of a run before its first checkpoint."""
 
 
 def is_of_this_job(run: Path) -> bool:
@@ -54,26 +71,24 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
         distributed.barrier()
         yield run
         return
-    if not resume and run.exists() and any(not path.name.startswith(".") for path in run.iterdir()):
-        again = command("train", "--resume", run)
-        raise OutputError(f"{run} already exists; choose another --out, or go on with: {again}")
+    if not resume:
+        _refuse_taken(run)  # without a trace, as a rule; what counts is the same question under the lock
     made = make_folder(run)
     try:
-        with FileLock(run / LOCK, timeout=0), gone_if_empty(made):
+        with held(run / LOCK), gone_if_empty(made):
             if resume:
                 settings = TrainConfig.load(run / CONFIG_FILE)
                 if settings.fingerprint() != config.settled(settings).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
-                if settings.on_bad_loss != config.on_bad_loss:
-                    write_json(run / CONFIG_FILE, {**settings.to_dict(), "on_bad_loss": config.on_bad_loss})
-                for folder in (run, run / CHECKPOINTS):
-                    checkpoint.remove_leftovers(folder)
             else:
-                checkpoint.remove_leftovers(run)
+                _refuse_taken(run)
+                _empty(run)
                 if distributed.job():
                     with atomic_write(run / JOB_FILE) as file:
                         file.write(distributed.job())
                 write_json(run / CONFIG_FILE, config.to_dict())
+            for folder in (run, run / CHECKPOINTS):
+                remove_leftovers(folder)
             distributed.barrier()
             try:
                 yield run
@@ -120,9 +135,34 @@ def as_begun(run: Path, world: World) -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
+def _refuse_taken(run: Path) -> None:
+    """Raise `OutputError` unless a new run may have this folder.
+
+    It may if nothing is there but hidden files of others, or only what a run left that never came to a checkpoint.
+    """
+    if run.is_dir():
+        names = {path.name for path in run.iterdir() if not path.name.startswith(".") or path.name == JOB_FILE}
+        if not names or (names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run)):
+            return
+    if run.exists():
+        again = command("train", "--resume", run)
+        raise OutputError(f"{run} already exists; choose another --out, or go on with: {again}")
+
+
+def _had_no_checkpoint(run: Path) -> bool:
+    """Whether a folder is that of a run that ended before its first checkpoint; its lock and its settings tell."""
+    try:
+        config = TrainConfig.load(run / CONFIG_FILE)
+        last = max((record["step"] for record in read_metrics(run)), default=0)
+    except (CheckpointError, ConfigError):
+        return False
+    empty = not any((run / CHECKPOINTS).glob("[!.]*")) and (is_shards(run / TOKENS) or not (run / TOKENS).exists())
+    return empty and (run / LOCK).is_file() and last < config.save_every_steps
+
+
 def _empty(run: Path) -> None:
-    """Remove what a set-up that failed has left in the folder of a run."""
-    for name in (CONFIG_FILE, TOKENIZER_FILE):
+    """Remove what a run that had no checkpoint has left in its folder."""
+    for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / TOKENS, ignore_errors=True)
 
@@ -130,21 +170,31 @@ def _empty(run: Path) -> None:
 def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
     """The run's own copy of the tokenizer, made at the first start."""
     if world.is_main and not (run / TOKENIZER_FILE).exists():
-        Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
+        given = Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
+        checkpoint.refuse_other(run / CHECKPOINTS, tokenizer=given.fingerprint)
         with atomic_write(run / TOKENIZER_FILE, "wb") as file:
             file.write(Path(config.tokenizer).read_bytes())
     distributed.barrier()
     return Tokenizer.load(run / TOKENIZER_FILE)
 
 
-def settled(run: Path, vocab_size: int, world: World) -> TrainConfig:
-    """The run's settings, with what was left to "auto" measured at its first start and kept from then on."""
+def settled(config: TrainConfig, run: Path, vocab_size: int, world: World) -> TrainConfig:
+    """Return the run's settings, with what was left to "auto" measured at its first start and kept from then on.
+
+    What a resumed run may change is as in ``config``; `keep_settings` writes it.
+    """
     if world.is_main:
-        config = TrainConfig.load(run / CONFIG_FILE)
-        if not config.is_settled:
-            write_json(run / CONFIG_FILE, measured(config, vocab_size, world).to_dict())
+        kept = TrainConfig.load(run / CONFIG_FILE)
+        if not kept.is_settled:
+            write_json(run / CONFIG_FILE, measured(kept, vocab_size, world).to_dict())
     distributed.barrier()
-    return TrainConfig.load(run / CONFIG_FILE)
+    return dataclasses.replace(TrainConfig.load(run / CONFIG_FILE), on_bad_loss=config.on_bad_loss)
+
+
+def keep_settings(config: TrainConfig, run: Path, world: World) -> None:
+    """Write the settings of a resumed run, once it is sure that it can go on with them."""
+    if world.is_main and TrainConfig.load(run / CONFIG_FILE) != config:
+        write_json(run / CONFIG_FILE, config.to_dict())
 
 
 def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
@@ -165,6 +215,7 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
                 val_fraction=config.val_fraction,
                 source=config.data,
                 origins=read_origins(file.path for file in find_files(config.data, config.split)),
+                check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
             )
         train = meta.splits["train"]
         say(

@@ -87,6 +87,7 @@ def write_shards(
     val_fraction: float = 0.0,
     source: str = "",
     origins: Iterable[Origin] = (),
+    check: Callable[[Meta], None] = lambda _: None,
     on_progress: Callable[[int, int], None] | None = None,
     n_threads: int | None = None,
 ) -> Meta:
@@ -97,7 +98,8 @@ def write_shards(
     on the same side. ``on_progress(n_documents, n_tokens)`` is called after each batch. Batches are tokenized on
     ``n_threads`` threads (default: one a core) while the next documents are read; the files are the same for any.
 
-    Raises `OutputError` if ``out`` exists, and `DataError` if the training split comes out empty.
+    ``check`` gets what is known of the files before the folder appears, and may raise. Raises `OutputError` if ``out``
+    exists, and `DataError` if the training split comes out empty.
     """
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     n_threads = n_threads or usable_cores()
@@ -130,6 +132,7 @@ def write_shards(
             FORMAT, dtype, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.fingerprint, source,
             {name: split for name, split in finished.items() if split.n_characters}, list(origins),
         )  # fmt: skip
+        check(meta)
         write_json(folder / META_FILE, asdict(meta))
     return meta
 

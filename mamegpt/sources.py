@@ -17,7 +17,7 @@ from mamegpt.corpus.lines import COMPRESSIONS
 from mamegpt.corpus.origin import SUFFIX as ORIGIN_SUFFIX
 from mamegpt.corpus.readers import FORMATS, format_of, has_text, read_file
 from mamegpt.corpus.schema import GUESS, Schema
-from mamegpt.errors import DataError, HubError, MamegptWarning, OutputError, first_line
+from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
 from mamegpt.hub import is_hub_name, snapshot
 from mamegpt.messages import translated
 from mamegpt.text import normalise, one_line, shown
@@ -34,7 +34,6 @@ __all__ = [
     "read_documents",
     "read_files",
     "read_texts",
-    "refuse_sources",
 ]
 
 MAX_WEIGHT = 100
@@ -155,14 +154,6 @@ def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
         prefix = f"{name}:" if len(parts) > 1 else ""
         found += [SourceFile(file.path, prefix + file.name, weight) for file in _files_of_one(name, split)]
     return found
-
-
-def refuse_sources(places: Iterable[Path], files: Iterable[SourceFile]) -> None:
-    """Raise `OutputError` if one of the places to write to is a file that is to be read."""
-    read = {file.path.resolve() for file in files}
-    for place in places:
-        if place.resolve() in read:
-            raise OutputError(f"{place} is also read; give another name")
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:

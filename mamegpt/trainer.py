@@ -33,7 +33,7 @@ from mamegpt.checkpoint import Saver, State
 from mamegpt.config import TrainConfig
 from mamegpt.console import output_may_fail, say
 from mamegpt.distributed import World
-from mamegpt.errors import CheckpointError, TrainingError
+from mamegpt.errors import TrainingError
 from mamegpt.evaluate import Quality, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
@@ -44,7 +44,7 @@ from mamegpt.optim import Optimizer, build_optimizer, lr_factor
 from mamegpt.pace import Pace
 from mamegpt.rollback import RolledBack, bad_loss, is_proven, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
-from mamegpt.run_folder import as_begun, is_of_this_job, own_folder, run_tokenizer, run_tokens, settled
+from mamegpt.run_folder import as_begun, is_of_this_job, keep_settings, own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
 from mamegpt.spread import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
@@ -109,7 +109,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         order = WindowOrder(
             len(splits["train"].tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
         )
-        config = settled(run, tokenizer.vocab_size, world)
+        config = settled(config, run, tokenizer.vocab_size, world)
 
         torch.manual_seed(config.seed)
         with birthplace(config.sharding, world) as place:
@@ -129,6 +129,9 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                 start_from(model, config.init_from)
         optimizer = build_optimizer(model, config)
         fresh = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
+        checkpoint.refuse_other(
+            run / CHECKPOINTS, settings=fresh.settings, tokens=fresh.tokens, tokenizer=fresh.tokenizer
+        )
         distributed.barrier()  # all have looked for a checkpoint
         saver = functools.partial(Saver, run / CHECKPOINTS, config.keep_checkpoints, config.sharding == "full", world)
         with saver() as checkpoints:
@@ -140,6 +143,7 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                 say(f"{damage}; set aside")
         distributed.barrier()
         first = _restore(run, model, optimizer, fresh)
+        keep_settings(config, run, world)
         first_step, elapsed_s = first.step, first.elapsed_s
         metrics = Metrics(run, first_step, write=world.is_main, digest=first.metrics)
         pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
@@ -262,10 +266,6 @@ def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fresh: State
     path = checkpoint.latest(run / CHECKPOINTS)
     if path is None:
         return fresh
-    state = checkpoint.read_state(path)
-    for what in ("settings", "tokens", "tokenizer"):
-        if getattr(state, what) != getattr(fresh, what):
-            raise CheckpointError(f"{path} was made with other {what} than the run has now; nothing was changed")
     return checkpoint.load(path, model, optimizer)
 
 

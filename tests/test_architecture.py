@@ -28,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
                         "corpus.folding", "corpus.lines", "corpus.wiki_dump", "distributed", "evaluation.card", "files",
                         "given", "hub", "machine", "sampling", "shared_muon", "stories", "tokenizer.training"},
     "one job each": {"cluster", "corpus.data_page", "corpus.origin", "corpus.prefilter", "corpus.stepwise",
-                     "corpus.writers", "help_texts", "layouts", "misread", "models", "one_token", "presets",
+                     "corpus.writers", "help_texts", "layouts", "misread", "models", "one_token", "outputs", "presets",
                      "tokenizer", "vocabulary"},
     "two of them together": {"corpus.readers", "corpus.topic", "evaluate", "generation", "optim", "shards", "spread",
                              "tokenizer_hf", "tokenizer_report"},

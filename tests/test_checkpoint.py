@@ -18,6 +18,7 @@ from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, OutputError
+from mamegpt.files import remove_leftovers
 from mamegpt.models import LanguageModel, build_model
 from mamegpt.optim import OPTIMIZERS, build_optimizer
 
@@ -135,20 +136,8 @@ def test_a_rotation_cut_short_leaves_complete_checkpoints_only(tmp_path: Path, m
     for path in checkpoint.checkpoints(tmp_path):
         checkpoint.load(path, *fresh(9))
     assert len(checkpoint.checkpoints(tmp_path)) == 2
-    checkpoint.remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".step-00000003.abc.partial").mkdir()
-    (tmp_path / ".step-00000003.abc.partial" / "model.safetensors").touch()
-    (tmp_path / ".config.json.abc.partial").touch()
-    (tmp_path / ".step-00000001.old").mkdir()
-    for name in ("step-00000002", ".lock", "a.partial"):
-        (tmp_path / name).touch()
-    checkpoint.remove_leftovers(tmp_path)
-    checkpoint.remove_leftovers(tmp_path / "nothing")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a.partial", "step-00000002"]
 
 
 def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:
@@ -267,7 +256,7 @@ def test_parts_that_the_main_process_cannot_complete_leave_no_checkpoint(
     with pytest.raises(OSError, match="is gone"), checkpoint.Saver(tmp_path, 1, True, ALONE) as saver:
         saver.save(*fresh(0), checkpoint.State(3, 1.5, "a", "b", "c"))
     assert checkpoint.latest(tmp_path) is None
-    checkpoint.remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(checkpoint.distributed, "any_process", lambda *_: True)  # what the others hear of it
     with pytest.raises(OutputError, match="cannot be written by the main process"):

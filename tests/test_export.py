@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mamegpt.export import to_hf as export_module
 from mamegpt.export.gates import NASTY_TEXTS, Gate
 from mamegpt.export.model_card import Facts, model_card
 from mamegpt.export.to_hf import MODEL_CODE
+from mamegpt.files import sha256_file
 from mamegpt.generation import generate, stream_ids
 from mamegpt.layouts import LAYOUTS, Layout
 from mamegpt.models import modeling_custom_gpt
@@ -327,8 +329,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("old", encoding="utf-8")
+    shutil.copytree(little.exported, out)
     with pytest.raises(OutputError, match="already exists"):
         export_weights(little.weights, little.spm, out)
     with pytest.raises(OutputError, match="already exists"):
@@ -337,7 +338,11 @@ def test_a_failed_overwrite_leaves_the_old_folder(
     with pytest.raises(ExportError):
         export_weights(little.weights, little.spm, out, overwrite=True)
     assert [path.name for path in tmp_path.iterdir() if path.name != "code"] == ["out"]
-    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    (out / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="is not replaced"):
+        export_pretrained(str(little.run), out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "mine.txt"])
 
 
 # ---------------------------------------------------------------- other models, other tokenizers
@@ -345,10 +350,9 @@ def test_a_failed_overwrite_leaves_the_old_folder(
 
 def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, tmp_path: Path) -> None:
     out = tmp_path / "豆モデル v1.0"
-    out.mkdir()
-    (out / "old.txt").write_text("old", encoding="utf-8")
+    shutil.copytree(little.exported, out)
     report = export_pretrained(str(little.run), out, overwrite=True)
-    assert not (out / "old.txt").exists()
+    assert sha256_file(out / "README.md") != sha256_file(little.exported / "README.md")
     assert [gate.name for gate in report.gates["hf"]] == [
         "weights", "logits", "greedy", "no cache", "cache", "padding", "loss", "tokenizer", "round trip", "pipeline",
     ]  # fmt: skip

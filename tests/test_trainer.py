@@ -29,6 +29,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
 from mamegpt.evaluate import evaluate
+from mamegpt.files import make_scratch
 from mamegpt.metrics import read_metrics
 from mamegpt.models import build_model
 from mamegpt.optim import OPTIMIZERS, lr_factor
@@ -297,13 +298,16 @@ def test_a_line_that_no_run_writes_is_named(tmp_path: Path) -> None:
             read_metrics(tmp_path)
 
 
-def test_leftovers_of_a_killed_process_are_removed(run: Path) -> None:
-    (run / ".tokens.x.partial").mkdir()
-    (run / "checkpoints" / ".step-00000012.x.partial").mkdir()
-    (run / "checkpoints" / ".step-00000003.old").mkdir()
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(run: Path) -> None:
+    theirs = [".tokens.x.partial", ".venv.old", "checkpoints/.step-00000003.old", ".mamegpt-mine"]
+    for folder in ("", "checkpoints"):
+        make_scratch(run / folder, 7)
+    for name in theirs:
+        (run / name).mkdir()
+        (run / name / "notes.txt").write_text("mine", encoding="utf-8")
     resumed(run)
-    assert [path.name for path in run.iterdir() if path.name.endswith((".partial", ".old"))] == []
-    assert all(path.name.startswith("step-") for path in (run / "checkpoints").iterdir())
+    assert not (run / ".mamegpt-7").exists() and not (run / "checkpoints" / ".mamegpt-7").exists()
+    assert [(run / name / "notes.txt").read_text(encoding="utf-8") for name in theirs] == ["mine"] * len(theirs)
 
 
 def test_time_goes_on_and_speed_is_of_this_process(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,9 +182,11 @@ def tokenizer(
         overwrite: Replace files of that name.
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.sources import read_texts
-    from mamegpt.tokenizer import train_tokenizer
+    from mamegpt.outputs import check_outputs
+    from mamegpt.sources import find_files, read_texts
+    from mamegpt.tokenizer import output_paths, train_tokenizer
 
+    check_outputs(output_paths(out), (file.path for file in find_files(data, split)), overwrite=overwrite)
     with answering(json) as answer:
         with busy("training a tokenizer") as show:
             report = train_tokenizer(

@@ -48,8 +48,9 @@ def evaluate(
         json: Print one line of JSON instead of a table.
     """
     from mamegpt.evaluation import evaluate_models
-    from mamegpt.evaluation.texts import is_run
+    from mamegpt.evaluation.texts import is_run, text_files
     from mamegpt.files import write_json
+    from mamegpt.outputs import check_outputs
 
     refuse_idle(given, [
         (all(map(is_run, model)), ("spm_file",), "with a run"),
@@ -57,6 +58,9 @@ def evaluate(
         (not train_data, ("train_split",), "without --train-data"),
         (not data and not train_data, SETTINGS, "without --data and --train-data"),
     ])  # fmt: skip
+    if out:
+        texts = [*((name, split) for name in data), *([(train_data, train_split)] if train_data else [])]
+        check_outputs([out], [*model, *(path for text in texts for path in text_files(*text))])
     with answering(json, is_product=out is None) as answer:
         found = evaluate_models(
             model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,

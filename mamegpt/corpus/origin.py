@@ -6,17 +6,16 @@ what it says, and a model's card tells it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mamegpt.errors import DataError
-from mamegpt.files import write_json
+from mamegpt.errors import DataError, OutputError
+from mamegpt.files import is_stream, neighbor, write_json
 from mamegpt.text import parse_json
 
-__all__ = ["Origin", "forget_origins", "read_origins", "write_origins"]
+__all__ = ["Origin", "forget_origins", "read_origins", "refuse_other_note", "write_origins"]
 
 SUFFIX = ".origin.json"
 
@@ -46,9 +45,27 @@ class Origin:
 
 
 def write_origins(out: Path, origin: Origin, sources: Iterable[Path]) -> None:
-    """Note beside ``out``, which is complete, its last step and before it those of the files it was made from."""
+    """Note beside ``out``, which is complete, its last step and before it those of the files it was made from.
+
+    Of a pipe or a device nothing is noted.
+    """
+    if is_stream(out):
+        return
     steps = [*read_origins(sources), origin]
     write_json(_beside(out), {"n_bytes": out.stat().st_size, "steps": [asdict(step) for step in steps]})
+
+
+def refuse_other_note(out: Path) -> None:
+    """Raise `OutputError` if the file in which the origin of ``out`` would be noted is no such note."""
+    note = _beside(out)
+    if note.exists():
+        try:
+            value: Any = parse_json(note.read_text(encoding="utf-8"))
+            is_ours = isinstance(value, dict) and value.keys() == {"n_bytes", "steps"}
+        except (OSError, ValueError):
+            is_ours = False
+        if not is_ours:
+            raise OutputError(f"{note} would be replaced, and is no note on the origin of a corpus; move it away")
 
 
 def forget_origins(out: Path) -> None:
@@ -64,7 +81,7 @@ def read_origins(files: Iterable[Path]) -> list[Origin]:
     found: list[Origin] = []
     for file in files:
         note = _beside(file)
-        if not os.path.isfile(note):  # noqa: PTH113  (Path.is_file raises where that name is too long)
+        if not note.is_file():
             continue
         try:
             value: Any = parse_json(note.read_text(encoding="utf-8"))
@@ -77,4 +94,4 @@ def read_origins(files: Iterable[Path]) -> list[Origin]:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(path.name + SUFFIX)
+    return neighbor(path, "", SUFFIX)

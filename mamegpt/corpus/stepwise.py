@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mamegpt.errors import OutputError
-from mamegpt.files import write_json
+from mamegpt.files import MARK, held, neighbor, printable, sync, write_json, write_mark
 
 __all__ = ["Stepwise", "stepwise"]
 
@@ -51,7 +51,7 @@ class Stepwise:
         """Make all that was written up to now last, and ``state`` with it (JSON)."""
         for file in self._files.values():
             file.flush()
-            os.fsync(file.fileno())
+            sync(file)
         self.state = state
         lengths = {name: file.tell() for name, file in self._files.items()}
         write_json(self.folder / STATE, {"settings": self._settings, "lengths": lengths, "state": state})
@@ -64,7 +64,7 @@ class Stepwise:
         """Close one of the files and give it the name ``out``; no step counts any more."""
         file = self._files.pop(name)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file)
         file.close()
         (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / name).replace(out)
@@ -84,11 +84,15 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
     another process is at it.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.unfinished"
+    folder = neighbor(out, ".", ".unfinished")
     folder.mkdir(exist_ok=True)
     lock, over = folder / "lock", False
+    names = {path.name for path in folder.iterdir()}
+    if names and names.isdisjoint({MARK, lock.name}):
+        raise OutputError(f"{folder} would be used, and is no unfinished work of mamegpt; move it away")
     try:
-        with FileLock(lock, timeout=0):
+        with held(lock):
+            write_mark(folder, f"unfinished work of mamegpt on {printable(out.name)}")
             work = Stepwise(folder, settings)
             try:
                 yield work

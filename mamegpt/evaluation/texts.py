@@ -15,11 +15,11 @@ from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
 from mamegpt.shards import Split, is_shards, open_shards
-from mamegpt.sources import is_here, read_texts
+from mamegpt.sources import find_files, is_here, read_texts
 from mamegpt.subsample import subsample
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["Document", "Sample", "Texts", "is_run", "named_texts", "run_texts"]
+__all__ = ["Document", "Sample", "Texts", "is_run", "named_texts", "run_texts", "text_files"]
 
 
 class Document(NamedTuple):
@@ -106,6 +106,11 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
     if split not in found:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(found)}")
     return found[split]
+
+
+def text_files(data: str, split: str) -> list[Path]:
+    """Return what `named_texts` reads: the files of a text, or the folder of token shards. Raises what it raises."""
+    return [Path(data)] if is_shards(data) else [file.path for file in find_files(data, split)]
 
 
 def run_texts(run: Path, tokenizer: Tokenizer) -> dict[str, Texts]:

@@ -20,9 +20,10 @@ from mamegpt.export.gates import Gate, make_cases
 from mamegpt.export.model_card import Facts, model_card
 from mamegpt.export.to_gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.export.to_hf import check_hf, write_hf
-from mamegpt.files import atomic_directory
+from mamegpt.files import atomic_directory, printable
 from mamegpt.layouts import LAYOUTS, native_layout
 from mamegpt.messages import translated
+from mamegpt.outputs import CARD, check_folder, export_mark
 from mamegpt.pretrained import Pretrained
 
 __all__ = ["ExportReport", "Target", "all_targets", "export_model"]
@@ -106,7 +107,9 @@ def export_model(
                     card_name, loaded.sizes, n_parameters, loaded.tokenizer, model_type, facts,
                     gguf_file=file.name if file else "",
                 )  # fmt: skip
-                (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+                card = printable(card)  # the name of a file in it may be none
+                card += export_mark(folder, card, targets)
+                (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
             except (OSError, SafetensorError) as error:
                 raise OutputError(
                     f"{out} cannot be written ({first_line(error)}); free space or choose another place"
@@ -118,4 +121,5 @@ def export_model(
             if failed := [f"{gate.name}: {translated(gate.found, part=True)}" for gate in found if not gate.passed]:
                 raise ExportError(f"{out} was not written: as {target}, loaded again, {'; '.join(failed)}")
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
+        check_folder(out, overwrite=overwrite)  # again: it is long since
     return ExportReport(out, files, gates, time.perf_counter() - begin)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mamegpt.errors import OutputError
 from mamegpt.files import atomic_write
+from mamegpt.outputs import check_outputs
 from mamegpt.report.page import page
 from mamegpt.report.run import read_run, samples
 
@@ -21,8 +22,7 @@ def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], N
     to write. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
     is a folder or not called ``.html``.
     """
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; give the name of a file")
+    check_outputs([out], folders)
     if out.suffix.lower() != ".html":
         raise OutputError(f"{out}: a report is .html; name it so")
     runs = [read_run(folder) for folder in folders]

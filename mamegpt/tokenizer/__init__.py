@@ -38,6 +38,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerReport",
     "check_characters",
+    "output_paths",
     "train_tokenizer",
 ]
 
@@ -97,7 +98,7 @@ def train_tokenizer(
     if n_threads is None:
         n_threads = min(usable_cores(), _MAX_THREADS)
     _check_settings(vocab_size, model_type, character_coverage, n_threads, max_characters)
-    model_path, vocab_path = _output_paths(Path(out))
+    model_path, vocab_path = output_paths(Path(out))
     if not overwrite:
         refuse_existing(model_path)
         refuse_existing(vocab_path)
@@ -149,7 +150,8 @@ def _check_settings(
         raise ConfigError("; ".join(problems))
 
 
-def _output_paths(out: Path) -> tuple[Path, Path]:
+def output_paths(out: Path) -> tuple[Path, Path]:
+    """Return the model file and the vocabulary file that `train_tokenizer` writes."""
     stem = out.name.removesuffix(".model")
     return out.with_name(f"{stem}.model"), out.with_name(f"{stem}.vocab")
 

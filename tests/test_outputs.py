@@ -1,0 +1,547 @@
+"""Nothing of the user's is destroyed: what a command may write to, and what of it is ever removed."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import Mame
+from little import Little
+from training_helpers import environment, tiny
+
+from mamegpt import checkpoint, files, run_folder
+from mamegpt.clean import clean
+from mamegpt.corpus.stepwise import stepwise
+from mamegpt.errors import CheckpointError, OutputError
+from mamegpt.extract import extract
+from mamegpt.files import (
+    atomic_directory,
+    atomic_write,
+    make_scratch,
+    neighbor,
+    remove_folder,
+    remove_leftovers,
+    write_json,
+)
+from mamegpt.original import train_original
+from mamegpt.outputs import check_folder, check_outputs, export_mark
+from mamegpt.publish import export_pretrained
+from mamegpt.tokenizer import train_tokenizer
+from mamegpt.trainer import train
+
+TEXT = "【犬】\n犬がいる。\n\n【猫】\n猫と犬がいる。\n\n"
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder, with its bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+# What is removed
+
+
+def test_hidden_names_that_look_like_leftovers_stay(little: Little, tmp_path: Path) -> None:
+    for name in (".venv.old", ".config.old", ".mamegpt-mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine", encoding="utf-8")
+    for name in (".env.old", ".draft.partial", ".keep.txt"):
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    before = content(tmp_path)
+    for data in ("mistyped.txt", str(little.text)):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        config = tiny(Path(data), little.spm, tmp_path, max_steps=1)
+        if data == "mistyped.txt":
+            with pytest.raises(Exception, match="mistyped"):
+                train(config, watchers=())
+        else:
+            train(config, watchers=())
+        assert content(tmp_path).items() >= before.items()
+
+
+def test_a_leftover_in_use_stays_until_its_process_is_gone(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "out") as folder:
+        (folder / "a.txt").write_text("half", encoding="utf-8")
+        remove_leftovers(tmp_path)
+        assert (folder / "a.txt").is_file()
+    (left := make_scratch(tmp_path, 5)).joinpath("model").mkdir()
+    remove_leftovers(tmp_path)
+    assert not left.exists() and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_named_like_a_leftover_stays(tmp_path: Path) -> None:
+    target = make_scratch(tmp_path / "elsewhere", 5)
+    (tmp_path / ".mamegpt-5").symlink_to(target)
+    remove_leftovers(tmp_path)
+    assert target.is_dir() and (tmp_path / ".mamegpt-5").is_symlink()
+
+
+def test_a_checkpoint_that_somebody_put_a_file_into_is_kept(tmp_path: Path) -> None:
+    for step in range(1, 5):
+        (tmp_path / f"step-0000000{step}").mkdir()
+        (tmp_path / f"step-0000000{step}" / "state.json").touch()
+    (tmp_path / "step-00000001" / "notes.txt").write_text("the best", encoding="utf-8")
+    checkpoint._rotate(tmp_path, 2, None)
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["1", "3", "4"]
+
+
+def test_a_folder_of_another_with_the_name_of_unfinished_work_stays(corpus: Path, tmp_path: Path) -> None:
+    (theirs := tmp_path / ".out.txt.unfinished").mkdir()
+    for name in ("text", "notes"):
+        (theirs / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="is no unfinished work of mamegpt"):
+        extract(str(corpus), "train", "犬", tmp_path / "out.txt")
+    assert sorted(path.name for path in theirs.iterdir()) == ["notes", "text"]
+
+
+def test_another_file_with_the_name_of_the_note_on_the_origin_stays(corpus: Path, tmp_path: Path) -> None:
+    note = tmp_path / "out.txt.origin.json"
+    for theirs in ("mine", "[1]", '{"n_bytes": 1}'):
+        note.write_text(theirs, encoding="utf-8")
+        for write in (
+            lambda out: extract(str(corpus), "train", "犬", out),
+            lambda out: clean(str(corpus), out, without=["short"]),
+        ):
+            with pytest.raises(OutputError, match="is no note on the origin"):
+                write(tmp_path / "out.txt")
+        assert note.read_text(encoding="utf-8") == theirs and not (tmp_path / "out.txt").exists()
+    note.unlink()
+    for _ in range(2):  # a note of ours is replaced
+        extract(str(corpus), "train", "犬", tmp_path / "out.txt")
+    assert json.loads(note.read_text(encoding="utf-8"))["steps"]
+
+
+# A folder that is replaced
+
+
+def exported(folder: Path, **names: str) -> Path:
+    """A folder as an export writes it."""
+    folder.mkdir(parents=True)
+    for name, text in (names or {"config_json": "{}", "model_safetensors": "weights"}).items():
+        (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
+    card = "---\ntags:\n- mamegpt\n---\n"
+    (folder / "README.md").write_text(card + export_mark(folder, card), encoding="utf-8")
+    return folder
+
+
+def test_what_an_export_wrote_is_replaced_and_all_else_is_not(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new")
+    with pytest.raises(OutputError, match="already exists"):
+        check_folder(exported(tmp_path / "a"))
+    check_folder(tmp_path / "a", overwrite=True)
+    (tmp_path / "a" / ".DS_Store").touch()
+    check_folder(tmp_path / "a", overwrite=True)
+    changes: list[Callable[[Path], object]] = [
+        lambda folder: (folder / "notes.txt").touch(),
+        lambda folder: (folder / ".hidden").touch(),
+        lambda folder: (folder / "sub").mkdir(),
+        lambda folder: (folder / "sub" / "deep").mkdir(parents=True),
+        lambda folder: (folder / "link").symlink_to(tmp_path),
+        lambda folder: (folder / "config.json").write_text("{1}", encoding="utf-8"),
+        lambda folder: (folder / "model.safetensors").write_text("tuned", encoding="utf-8"),
+        lambda folder: (folder / "README.md").write_text("# my card\n", encoding="utf-8"),
+        lambda folder: (folder / "README.md").write_text("- mamegpt\n", encoding="utf-8"),
+    ]
+    for number, change in enumerate(changes):
+        change(folder := exported(tmp_path / f"b{number}"))
+        before = content(folder)
+        with pytest.raises(OutputError, match="not as an export wrote it"):
+            check_folder(folder, overwrite=True)
+        assert content(folder) == before
+
+
+def test_folders_that_are_no_export_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    check_folder(tmp_path / "empty", overwrite=True)
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "mine" / "notes.txt").touch()
+    exported(tmp_path / "many" / "hf")
+    exported(tmp_path / "many" / "gguf", a_gguf="x")
+    for name in ("mine", "many"):  # the second holds what two exports wrote, and none wrote it as a whole
+        with pytest.raises(OutputError, match="not as an export wrote it"):
+            check_folder(tmp_path / name, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is no folder"):
+        check_folder(tmp_path / "file", overwrite=True)
+    with pytest.raises(OutputError, match=r"hf lies in it"):
+        check_folder(tmp_path / "many" / "hf", [tmp_path / "many" / "hf"], overwrite=True)
+    with pytest.raises(OutputError, match=r"config\.json lies in it"):
+        check_folder(tmp_path / "many" / "hf", [str(tmp_path / "many" / "hf" / "config.json")], overwrite=True)
+    monkeypatch.chdir(tmp_path / "many" / "hf")
+    for name in (".", "../hf"):
+        with pytest.raises(OutputError, match="the current folder lies in it"):
+            check_folder(Path(name), overwrite=True)
+
+
+def test_an_older_export_is_known_by_its_card_and_the_names_of_its_files(tmp_path: Path) -> None:
+    def old(folder: Path) -> Path:
+        card = (exported(folder) / "README.md").read_text(encoding="utf-8")
+        (folder / "README.md").write_text(card.partition("<!--")[0], encoding="utf-8")
+        return folder
+
+    check_folder(old(tmp_path / "a"), overwrite=True)
+    for target in ("hf", "hf-native", "gguf"):
+        old(tmp_path / "all" / target)
+    check_folder(tmp_path / "all", overwrite=True)
+    for name in ("notes.txt", "checkpoints", "trainer_state.json"):
+        (old(tmp_path / name) / name).touch()
+        with pytest.raises(OutputError, match="not as an export wrote it"):
+            check_folder(tmp_path / name, overwrite=True)
+
+
+def test_an_export_replaces_neither_its_run_nor_the_folder_of_runs(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "other"):
+        shutil.copytree(little.run, tmp_path / "runs" / name)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "mine")
+    before, run = content(tmp_path), str(tmp_path / "runs" / "first")
+    for out in (run, tmp_path / "runs", tmp_path / "runs" / "other", Path("../mine"), Path(f"{run}/tokens/hf")):
+        with pytest.raises(OutputError):
+            export_pretrained(run, Path(out), overwrite=True)
+    assert content(tmp_path) == before
+
+
+# A file that is written
+
+
+def test_no_output_is_an_input(corpus: Path, tmp_path: Path, mame: Mame) -> None:
+    os.link(corpus, tmp_path / "hard.txt")
+    (tmp_path / "soft.txt").symlink_to(corpus)
+    (tmp_path / "up").symlink_to(tmp_path)
+    for same in (corpus, tmp_path / "hard.txt", tmp_path / "soft.txt", tmp_path / "up" / "corpus.txt"):
+        for words in (
+            ["extract", "--dataset", corpus, "--keyword", "犬", "--out", same],
+            ["clean", "--data", corpus, "--out", same, "--overwrite"],
+            ["eval", "--model", "none", "--data", corpus, "--split", "train", "--out", same],
+        ):
+            code, _, error = mame(*words)
+            assert code == 2 and "is also read; give another name" in error, words
+    assert corpus.read_text(encoding="utf-8") == TEXT
+
+
+def test_no_output_is_named_twice(tmp_path: Path) -> None:
+    (tmp_path / "up").symlink_to(tmp_path)
+    for twin in ("a.txt", "up/a.txt", "A.txt"):  # the last is one file where upper case is no other name
+        with pytest.raises(OutputError, match="is named twice"):
+            check_outputs([tmp_path / "a.txt", None, tmp_path / twin])
+    check_outputs([tmp_path / "a.txt", tmp_path / "b.txt"])
+
+
+RUN_NAMES = ["config.json", "metrics.jsonl", "tokens/meta.json", "tokens/new.txt", "checkpoints/x", "evaluation.json"]
+
+
+@pytest.mark.parametrize("name", RUN_NAMES)
+def test_no_output_is_a_file_of_a_run(little: Little, tmp_path: Path, mame: Mame, name: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(little.run, run)
+    before = content(run)
+    for words in (
+        ["eval", "--model", run, "--out", run / name],
+        ["eval", "--model", little.exported, "--out", run / name],
+        ["report", run, "--out", run / name],
+    ):
+        code, _, error = mame(*words)
+        assert code == 2 and error.count("\n") == 1 and "belongs to the run" in error, error
+    with pytest.raises(OutputError, match="belongs to the run"):
+        extract(str(little.text), "train", "豆", run / name)
+    if name == "config.json":
+        (run / "CONFIG.JSON").symlink_to("config.json")  # the same file, as where upper case is no other name
+        with pytest.raises(OutputError, match="belongs to the run"):
+            check_outputs([run / "CONFIG.JSON"])
+        (run / "CONFIG.JSON").unlink()
+    check_outputs([run / "report.html", run / "numbers.json"], [run])
+    assert content(run) == before
+
+
+def test_no_output_is_a_file_of_the_model(little: Little, tmp_path: Path) -> None:
+    shutil.copytree(little.exported, tmp_path / "hf")
+    os.link(tmp_path / "hf" / "config.json", tmp_path / "other.json")
+    for same in ("hf/config.json", "other.json"):
+        with pytest.raises(OutputError, match="is also read"):
+            check_outputs([tmp_path / same], [tmp_path / "hf", "owner/name"])
+
+
+def test_a_tokenizer_and_weights_are_not_written_over_what_is_read(little: Little, tmp_path: Path, mame: Mame) -> None:
+    shutil.copy(little.text, tmp_path / "a.txt")
+    os.link(tmp_path / "a.txt", tmp_path / "tok.vocab")
+    code, _, error = mame("tokenizer", "--data", tmp_path / "a.txt", "--out", tmp_path / "tok", "--overwrite")
+    assert code == 2 and "tok.vocab is also read" in error
+    with pytest.raises(OutputError, match="is also read"):
+        train_original(tmp_path / "a.txt", little.spm, tmp_path / "tok.vocab")
+
+
+# Links, pipes, devices
+
+
+def test_a_link_stays_and_its_target_is_written(corpus: Path, tmp_path: Path) -> None:
+    for target in ("there.txt", "new.txt"):
+        (tmp_path / f"to-{target}").symlink_to(target)
+    (tmp_path / "there.txt").write_text("old", encoding="utf-8")
+    for target in ("there.txt", "new.txt"):
+        extract(str(corpus), "train", "犬", tmp_path / f"to-{target}")
+        assert (tmp_path / f"to-{target}").is_symlink() and (tmp_path / target).read_text(encoding="utf-8") == TEXT
+        write_json(tmp_path / f"to-{target}", [1])
+        assert (tmp_path / f"to-{target}").is_symlink() and (tmp_path / target).read_text(
+            encoding="utf-8"
+        ) == "[\n  1\n]\n"
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    with atomic_directory(tmp_path / "folder", overwrite=True) as folder:
+        (folder / "a").touch()
+    assert (tmp_path / "folder").is_symlink() and (tmp_path / "real" / "a").is_file()
+
+
+def read_meanwhile(pipe: Path, write: Callable[[], object]) -> bytes:
+    """What a reader of a pipe gets while something is written."""
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write()
+    reader.join()
+    return got[0]
+
+
+@posix
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_a_pipe_is_written_through(corpus: Path, tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(pipe := tmp_path / f"pipe{suffix}")
+    for write in (
+        lambda out: extract(str(corpus), "train", "犬", out),
+        lambda out: clean(str(corpus), out, without=["short"]),
+    ):
+        write(plain := tmp_path / "plain" / f"plain{suffix}")
+        assert read_meanwhile(pipe, lambda write=write: write(pipe)) == plain.read_bytes()
+        shutil.rmtree(plain.parent)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", pipe.name]
+
+
+@posix
+def test_nothing_is_sent_to_a_pipe_if_the_work_fails(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    handle = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(ValueError), atomic_write(pipe) as file:
+        file.write("half")
+        raise ValueError
+    assert os.read(handle, 9) == b""
+    os.close(handle)
+
+
+@posix
+@pytest.mark.parametrize("redirection", [">", ">>"])
+def test_standard_output_is_written_to_as_it_was_opened(corpus: Path, tmp_path: Path, redirection: str) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("before\n", encoding="utf-8")
+    words = f"-m mamegpt extract --dataset {corpus} --keyword 犬 --out /dev/stdout {redirection} {log}"
+    subprocess.run(f"{sys.executable} {words}", shell=True, check=True, cwd=tmp_path, env=environment())
+    printed = log.read_text(encoding="utf-8")
+    assert printed.startswith("before\n") == (redirection == ">>") and TEXT in printed and "next: " in printed
+
+
+@posix
+def test_devices_and_sockets_are_never_replaced(tmp_path: Path) -> None:
+    device = Path(os.devnull).stat()
+    write_json(Path(os.devnull), [1])
+    with atomic_write(Path(os.devnull), "wb") as file:
+        file.write(b"x")
+    assert os.path.samestat(device, Path(os.devnull).stat())
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        with pytest.raises(OutputError, match="is a socket or a disk"):
+            write_json(tmp_path / "socket", [1])
+    with pytest.raises(OutputError, match="is a folder"):
+        write_json(tmp_path, [1])
+
+
+# What is decided under the lock
+
+
+def test_a_run_that_ended_meanwhile_is_not_touched(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    look = run_folder._refuse_taken
+
+    def late(folder: Path) -> None:
+        look(folder)
+        monkeypatch.setattr(run_folder, "_refuse_taken", look)
+        train(tiny(little.text, little.spm, run), watchers=())  # another process, that looked before and is done
+        late.before = content(run)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(run_folder, "_refuse_taken", late)
+    with pytest.raises(OutputError, match="already exists"):
+        train(tiny(little.text, little.spm, run, seed=7), watchers=())
+    assert content(run) == late.before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("gone", ["tokens", "tokenizer.model", ""])
+def test_a_refused_resume_changes_nothing(little: Little, tmp_path: Path, gone: str) -> None:
+    text, run = tmp_path / "a.txt", tmp_path / "run"
+    shutil.copy(little.text, text)
+    spm = train_tokenizer([text.read_text(encoding="utf-8")], tmp_path / "tok", vocab_size=800).path
+    config = tiny(text, spm, run)
+    train(config, watchers=())
+    if gone == "tokens":
+        shutil.rmtree(run / gone)
+        text.write_text(text.read_text(encoding="utf-8") + TEXT, encoding="utf-8")
+    elif gone:
+        (run / gone).unlink()
+        train_tokenizer([TEXT * 9, little.text.read_text(encoding="utf-8")], spm, vocab_size=790, overwrite=True)
+    else:
+        (run / "checkpoints" / "step-00000012" / "model.safetensors").unlink()
+    before = content(run)
+    with pytest.raises(CheckpointError, match=f"other {gone.partition('.')[0]} than" if gone else "missing or damaged"):
+        train(dataclasses.replace(config, on_bad_loss="stop"), resume=True, watchers=())
+    assert content(run) == before
+
+
+def test_the_folder_of_a_run_without_a_checkpoint_is_used_again(little: Little, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = tiny(little.text, little.spm, run, seed=1)
+
+    def fails(_started: object) -> object:
+        raise MemoryError("as on a small machine")
+
+    for times in range(2):
+        with pytest.raises(MemoryError):
+            train(tiny(little.text, little.spm, run, seed=times + 5), watchers=(fails,))  # type: ignore[arg-type]
+        assert (run / "tokens" / "meta.json").is_file() and not any((run / "checkpoints").glob("*"))
+    train(config, watchers=())
+    assert json.loads((run / "config.json").read_text(encoding="utf-8"))["seed"] == 1
+    train(tiny(little.text, little.spm, tmp_path / "straight", seed=1), watchers=())
+    step = "checkpoints/step-00000012/model.safetensors"
+    assert (run / step).read_bytes() == (tmp_path / "straight" / step).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "tokens/notes.txt", "evaluation.json"])
+def test_with_a_file_of_another_it_is_not(little: Little, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".lock").touch()
+    write_json(run / "config.json", tiny(little.text, little.spm, run).to_dict())
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text("mine", encoding="utf-8")
+    before = content(run)
+    with pytest.raises(OutputError, match="already exists"):
+        train(tiny(little.text, little.spm, run), watchers=())
+    assert content(run) == before
+
+
+def test_settings_alone_are_no_run_of_ours(little: Little, tmp_path: Path) -> None:
+    shutil.copy(little.run / "config.json", tmp_path / "config.json")  # kept by somebody, so there is no lock
+    with pytest.raises(OutputError, match="already exists"):
+        train(tiny(little.text, little.spm, tmp_path), watchers=())
+
+
+# File systems that cannot
+
+
+CANNOT = [errno.EINVAL, errno.EPERM, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
+
+
+@posix
+@pytest.mark.parametrize("number", CANNOT)
+def test_what_only_makes_safer_is_passed_over_with_one_warning(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def cannot(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "_warned", set())
+    monkeypatch.setattr(os, "fsync", cannot)
+    monkeypatch.setattr(os, "chmod", cannot)
+    monkeypatch.setattr(Path, "chmod", cannot)
+    if number != errno.ENOSYS:  # for which filelock has an answer of its own
+        monkeypatch.setattr(fcntl, "flock", cannot)
+    train(tiny(little.text, little.spm, tmp_path / "run", keep_checkpoints=1), watchers=())
+    assert len(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")) == 1
+    printed = capsys.readouterr().err
+    for what in ("fsync of a folder", "fsync", *(["a lock"] if number != errno.ENOSYS else [])):
+        assert printed.count(f": {what} is not possible here") == 1, printed
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def broken(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_json(tmp_path / "a.json", [1])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOTEMPTY])
+def test_a_checkpoint_that_cannot_be_removed_does_not_stop_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def held(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "_warned", set())
+    for step in (1, 2):
+        (tmp_path / f"step-{step}").mkdir()
+        (tmp_path / f"step-{step}" / "state.json").touch()
+    (tmp_path / "step-3").mkdir()
+    for call in ((Path, "rename"), (shutil, "rmtree")):
+        with monkeypatch.context() as patch:
+            patch.setattr(*call, held)
+            checkpoint._rotate(tmp_path, 2 if call[0] is Path else 1, None)
+        assert [path.name for path in checkpoint.checkpoints(tmp_path)] == (
+            ["step-1", "step-2", "step-3"] if call[0] is Path else ["step-3"]
+        )
+    assert capsys.readouterr().err.count("to remove a folder is not possible here") == 1
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-3"]
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(number)):
+        patch.setattr(Path, "rename", held)
+        remove_folder(tmp_path / "step-3")  # as a way back needs it
+
+
+@posix
+@pytest.mark.parametrize("length", [200, 240, 243, 250, 255])
+def test_long_names(corpus: Path, tmp_path: Path, length: int) -> None:
+    def name(suffix: str) -> Path:
+        n_characters, n_bytes = divmod(length - len(suffix), 3)
+        return tmp_path / f"{'豆' * n_characters}{'x' * n_bytes}{suffix}"
+
+    assert len(os.fsencode(name(".jsonl").name)) == length
+    extract(str(corpus), "train", "犬", name(".jsonl"))
+    clean(str(name(".jsonl")), name(".txt"), without=["short"], write_dropped=name("-d.jsonl"), report=name(".html"))
+    write_json(name(".json"), [1])
+    with atomic_directory(name("")) as folder:
+        (folder / "a").touch()
+    with stepwise(name(".txt"), 1) as work:
+        assert work.folder.is_dir()
+    notes = [path for path in tmp_path.iterdir() if path.name.endswith(".origin.json")]
+    assert len(notes) == 2 and all("extract" in note.read_text(encoding="utf-8") for note in notes)
+
+
+def test_neighbors_of_short_names_have_them_and_of_long_ones_differ(tmp_path: Path) -> None:
+    assert neighbor(tmp_path / "a.txt", ".", ".unfinished").name == ".a.txt.unfinished"
+    ends = {neighbor(tmp_path / ("a" * 254 + end), "", ".origin.json").name for end in "bc"}
+    assert len(ends) == 2 and {len(name) for name in ends} == {255}
