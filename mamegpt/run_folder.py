@@ -51,6 +51,8 @@ BEFORE_A_CHECKPOINT = {
     *get_args(Logger),
 }  # fmt: skip
 """What may be in the folder of a run before its first checkpoint."""
+START = "step-00000000"
+"""The checkpoint in which a run keeps the model that it starts from."""
 
 
 def is_of_this_job(run: Path) -> bool:
@@ -156,8 +158,9 @@ def _had_no_checkpoint(run: Path) -> bool:
         last = max((record["step"] for record in read_metrics(run)), default=0)
     except (CheckpointError, ConfigError):
         return False
-    empty = not any((run / CHECKPOINTS).glob("[!.]*")) and (is_shards(run / TOKENS) or not (run / TOKENS).exists())
-    return empty and (run / LOCK).is_file() and last < config.save_every_steps
+    names = {path.name for path in (run / CHECKPOINTS).glob("[!.]*")} - {START}
+    tokens_are_ours = is_shards(run / TOKENS) or not (run / TOKENS).exists()
+    return not names and tokens_are_ours and (run / LOCK).is_file() and last < config.save_every_steps
 
 
 def _empty(run: Path) -> None:
@@ -165,6 +168,7 @@ def _empty(run: Path) -> None:
     for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / TOKENS, ignore_errors=True)
+    checkpoint.remove(path for path in checkpoint.checkpoints(run / CHECKPOINTS) if path.name == START)
 
 
 def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
