@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import openai
 import pytest
+import safetensors.torch
 from little import ROOT, Little
 from playground_server import serving
 
@@ -25,6 +26,7 @@ from mamegpt import checkpoint
 from mamegpt.cli import main
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import Sampling, generate, stream_tokens
+from mamegpt.playground import catalog
 from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_order
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
@@ -122,6 +124,28 @@ def test_by_default_models_are_looked_for_in_runs_and_demo(
     assert entries(["owner/name"])[0].name == "owner/name"  # on the Hub, perhaps
 
 
+def test_each_model_is_listed_once_and_the_best_first(models: Path, little: Little, tmp_path: Path) -> None:
+    shutil.copytree(models / "run", tmp_path / "run")
+    shutil.copytree(little.exported, tmp_path / "exported")
+    worse = tmp_path / "worse"
+    shutil.copytree(little.run, worse)
+    record = worse / "metrics.jsonl"
+    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    lines[-1]["quality"]["bits_per_character"] += 1
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    os.utime(tmp_path / "worse/checkpoints/step-00000012", (4e9, 4e9))  # newer than the others
+    assert entries([str(tmp_path)])[0].name == str(worse)
+    run, early = str(tmp_path / "run"), str(tmp_path / "run/checkpoints/step-00000004")
+    assert [entry.name for entry in catalog.listed([str(tmp_path)])] == [run, early, str(worse)]
+    # What is named itself stays, and so does an exported folder of other weights.
+    exported = str(tmp_path / "exported")
+    assert [entry.name for entry in catalog.listed([str(worse), exported])] == [str(worse), exported]
+    weights = safetensors.torch.load_file(tmp_path / "exported/model.safetensors")
+    weights[min(weights)] += 1
+    safetensors.torch.save_file(weights, tmp_path / "exported/model.safetensors")
+    assert [entry.name for entry in catalog.listed([str(tmp_path)])] == [run, early, str(worse), exported]
+
+
 def expected(little: Little, n: int, sampling: Sampling | None = None) -> str:
     run = load_pretrained(str(little.run))
     return generate(run.model, run.tokenizer, PROMPT, n, sampling, at_start=True)
@@ -132,7 +156,7 @@ def expected(little: Little, n: int, sampling: Sampling | None = None) -> str:
 
 def test_the_official_client_gets_what_generate_gives(client: openai.OpenAI, models: Path, little: Little) -> None:
     listed = client.models.list().data
-    assert {model.id for model in listed} == {entry.name for entry in entries([str(models)])}
+    assert [model.id for model in listed] == [entry.name for entry in catalog.listed([str(models)])]
     sampling = Sampling(temperature=0.8, top_p=0.9, seed=7, top_k=20)
     options: dict[str, Any] = {
         "model": str(models / "run"), "prompt": PROMPT, "max_tokens": 30, "temperature": 0.8, "top_p": 0.9, "seed": 7,

@@ -13,7 +13,8 @@ import pytest
 from little import Little
 from playground_server import serving
 
-from mamegpt.generation import Token
+from mamegpt.generation import Sampling, Token, generate
+from mamegpt.pretrained import load_pretrained
 from mamegpt.report import report
 from mamegpt.tokenizer import Tokenizer
 
@@ -195,6 +196,8 @@ def test_stop_keeps_what_is_there_and_frees_the_place(page: Page, address: str) 
 
 
 def test_compare_two_models_and_come_back_to_it(page: Page, address: str) -> None:
+    names = page.run("return fetch('v1/models').then((answer) => answer.json())")["data"]
+    assert len(names) == 2  # the run and its export, as both were named
     page.choose("#other", 2)
     page.choose("#n", 0)
     page.run("document.getElementById('seed').value = 7")
@@ -211,6 +214,67 @@ def test_compare_two_models_and_come_back_to_it(page: Page, address: str) -> Non
     page.one("#entries button").click()
     assert page.texts() == [a, b]
     assert page.run("return document.getElementById('seed').value") == "7"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (800, 1000), (390, 844)])
+def test_texts_of_two_models_stand_next_to_each_other_in_view(
+    page: Page, address: str, width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mamegpt.playground.engine.stream_tokens", written("豆の木の話。" * 20))
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.choose("#other", 2)
+    page.choose("#n", 2)
+    page.write("豆の")
+    page.until(page.is_done)
+    names = [heading.text for heading in page.all("article h2")]
+    assert len(names) == 6 and names[:2] * 3 == names and names[0] != names[1]
+    tops = page.run("return [...document.querySelectorAll('article')].map((one) => one.getBoundingClientRect().top)")
+    assert 0 <= tops[0] <= tops[1] < height - 100
+    assert (tops[0] == tops[1]) == (width > 500)
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_bars_are_scaled_to_the_likeliest_token_and_in_its_order(
+    page: Page, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tokens(_model: object, tokenizer: Tokenizer, *_: object, **__: object) -> Iterator[Token]:
+        a, b = (tokenizer.encode(text)[0] for text in ("豆", "1"))
+        yield Token("豆", 0, a, math.log(0.06), [(a, math.log(0.06)), (b, math.log(0.03))])
+        yield Token("", 1, finish="stop")
+
+    monkeypatch.setattr("mamegpt.playground.engine.stream_tokens", tokens)
+    page.choose("#n", 0)
+    page.one("#heat").click()
+    page.write("豆")
+    page.until(page.is_done)
+    page.one(".token").click()
+    widths = page.run("return [...document.querySelectorAll('#tip .track i')].map((bar) => bar.style.width)")
+    assert [float(width.rstrip("%")) for width in widths] == pytest.approx([100, 50])
+
+
+def test_a_prompt_that_begins_no_text_is_sent_so(page: Page, address: str, little: Little) -> None:
+    page.choose("#n", 0)
+    page.one("summary").click()
+    page.run("document.getElementById('temperature').value = 0")
+    page.run("document.getElementById('max_tokens').value = 20")
+    run = load_pretrained(str(little.run))
+    found = []
+    for at_start in (True, False):
+        page.write("豆の")
+        page.until(page.is_done)
+        expected = generate(run.model, run.tokenizer, "豆の", 20, Sampling(top_p=0.9), at_start=at_start)
+        assert page.texts() == ["豆の" + expected]
+        found.append(expected)
+        page.one("#at_start").click()
+    assert found[0] != found[1]
+    page.all("footer button")[2].click()
+    page.one("[value=command]").click()
+    assert "--at-start False" in page.one("pre").text and "--seed" not in page.one("pre").text  # as it is greedy
+    page.one("#code form button").click()
+    page.one("#defaults").click()
+    assert page.one("#at_start").is_selected()
 
 
 def test_code_is_what_was_asked(page: Page, address: str) -> None:

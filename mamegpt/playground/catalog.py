@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
 
 from mamegpt import checkpoint
 from mamegpt.errors import CheckpointError, ModelError
@@ -13,7 +19,7 @@ from mamegpt.hub import is_hub_name
 from mamegpt.metrics import read_metrics
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
 
-__all__ = ["PLACES", "Entry", "bits_per_character", "entries"]
+__all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
 
 PLACES = ("runs", "demo*")
 """Where models are looked for if none is named: folders below the current one."""
@@ -55,6 +61,49 @@ def entries(models: Sequence[str]) -> list[Entry]:
         raise ModelError(f"no model in {' or '.join(PLACES)} here; name one, or make one with: mamegpt demo")
     groups.sort(key=lambda group: -group[0].created)
     return list({entry.name: entry for group in groups for entry in group}.values())
+
+
+def listed(models: Sequence[str]) -> list[Entry]:
+    """Return the entries to choose from, each model once and best first, as `entries` raises.
+
+    An exported folder is left out if it holds the weights of a checkpoint that is listed, unless ``models`` names it.
+    Runs are in the order of their lowest bits per character; what has none follows, the newest first.
+    """
+    found = entries(models)
+    bits = bits_per_character(found)
+    of_runs = {_fingerprint(entry) for entry in found if entry.run}
+    kept = [e for e in found if e.run or e.name in models or _fingerprint(e) not in of_runs - {""}]
+    best: dict[Path | None, float] = {}
+    for entry in kept:
+        best[entry.run] = min(best.get(entry.run, math.inf), bits.get(entry.name, math.inf))
+    return sorted(kept, key=lambda entry: best[entry.run])
+
+
+def _fingerprint(entry: Entry) -> str:
+    """Tell equal weights, whether of a checkpoint or exported; "" if they cannot be read."""
+    file = Path(entry.path) / "model.safetensors"
+    try:
+        stat = file.stat()
+    except OSError:
+        return ""
+    return _fingerprint_of(file, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=1000)
+def _fingerprint_of(file: Path, mtime_ns: int, n_bytes: int) -> str:
+    """Hash name, type, shape and first row of each tensor: any step of a training changes these."""
+    found = hashlib.sha256()
+    try:
+        with safe_open(file, "pt") as weights:
+            own = {name.removeprefix("backbone."): name for name in weights.keys()}  # noqa: SIM118  (no mapping)
+            for name in sorted(own):
+                part = weights.get_slice(own[name])
+                row = part[:1] if part.get_shape() else weights.get_tensor(own[name])
+                found.update(f"{name} {part.get_dtype()} {part.get_shape()}".encode())
+                found.update(row.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    except (OSError, SafetensorError, UnicodeError):
+        return ""
+    return found.hexdigest()
 
 
 def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mamegpt.errors import MamegptError, ModelError
 from mamegpt.generation import Sampling, Token, stream_tokens
-from mamegpt.playground.catalog import Entry, entries
+from mamegpt.playground.catalog import Entry, entries, listed
 from mamegpt.pretrained import Pretrained, load_pretrained
 
 __all__ = ["MAX_TEXTS", "MAX_WAITING", "Engine", "Failed", "Job", "Made", "Order", "Queued"]
@@ -139,15 +139,15 @@ class Engine:
         self._thread.join()
 
     def open(self) -> Entry:
-        """Load each model that was named, or else the newest, and return the one that an empty name means.
+        """Load each model that was named, or else the best, and return the one that an empty name means.
 
         Raises what `catalog.entries` and `load_pretrained` raise.
         """
         for name in self.models:
             self._load(entries([name])[0])
-        newest = self.find("")
-        self._load(newest)
-        return newest
+        best = self.find("")
+        self._load(best)
+        return best
 
     def submit(self, order: Order, entry: Entry) -> Job | None:
         """Hand in an order for a model that was found, from within an event loop; None if too many wait already."""
@@ -174,8 +174,8 @@ class Engine:
             return {"running": len(self._running), "waiting": len(self._waiting)}
 
     def find(self, name: str) -> Entry:
-        """The entry of that name; empty: the newest. Raises `ModelError` if there is none."""
-        found = entries(self.models)
+        """Return the entry of that name; empty: the best. Raises `ModelError` if there is none."""
+        found = entries(self.models) if name else listed(self.models)
         for entry in found:
             if name in ("", entry.name):
                 return entry

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mamegpt.console import say
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.playground.api import error, merge, read_order, usage
-from mamegpt.playground.catalog import Entry, bits_per_character, entries
+from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
 from mamegpt.text import parse_json
@@ -197,7 +197,7 @@ def _page(request: Request) -> Response:
 
 def _models(request: Request) -> Response:
     try:
-        found = entries(request.app.state.engine.models)
+        found = listed(request.app.state.engine.models)
     except MamegptError as problem:  # they were there when the server began
         return JSONResponse(error(str(problem)), 404)
     return JSONResponse({"object": "list", "data": _facts(found)})

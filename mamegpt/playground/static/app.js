@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["temperature", "max_tokens", "top_p", "top_k", "min_p", "repetition_penalty"];
-const FIELDS = [...NUMBERS, "seed", "stop_at", "model", "other", "n"];
+const FIELDS = [...NUMBERS, "seed", "stop_at", "at_start", "model", "other", "n"];
 const EXAMPLES = ["【ふしぎな手紙】", "ある春の朝、", "月見町は、", "日本の"];
 const MAX_HISTORY = 50;
 const N_ALTERNATIVES = 5;
@@ -80,13 +80,22 @@ function showValues() {
   for (const name of NUMBERS) $(name).closest("label").querySelector("output").value = $(name).value;
 }
 
+// The property of a field that a person sets.
+function property(name) {
+  return $(name).type === "checkbox" ? "checked" : "value";
+}
+
+function settings() {
+  return Object.fromEntries(FIELDS.map((name) => [name, $(name)[property(name)]]));
+}
+
 function keepSettings() {
   showValues();
-  store("settings", Object.fromEntries(FIELDS.map((name) => [name, $(name).value])));
+  store("settings", settings());
 }
 
 function restoreSettings(values) {
-  for (const name of FIELDS) if (values[name] !== undefined) $(name).value = values[name];
+  for (const name of FIELDS) if (values[name] !== undefined) $(name)[property(name)] = values[name];
   for (const name of ["model", "other"]) if ($(name).selectedIndex < 0) $(name).selectedIndex = 0;
   showValues();
 }
@@ -201,15 +210,16 @@ function showTip(span) {
   const group = span.sheet.group(span.token);
   const { token, logprob, top } = group[0];
   const bits = span.sheet.bits(span.token);
-  const rows = Object.entries(top);
+  const rows = Object.entries(top).sort(([, a], [, b]) => b - a); // an object lists whole numbers first
   if (!(token in top)) rows.push([token, logprob]);
+  const best = Math.max(...rows.map(([, value]) => value));
   const shown = (text) => text.replaceAll("\n", "⏎").replaceAll(" ", "␣");
   $("tip").replaceChildren(
     element("p", {}, element("b", { textContent: shown(span.textContent) }), " ",
       `${percent(2 ** -bits)} · ${word("bits", number(bits, 1))}`),
     element("ul", {}, ...rows.map(([text, value]) => {
       const bar = element("i");
-      bar.style.width = `${100 * Math.exp(value)}%`;
+      bar.style.width = `${100 * Math.exp(value - best)}%`;
       return element("li", { className: text === token ? "taken" : "" },
         element("span", { textContent: shown(text) }), element("span", { className: "track" }, bar),
         element("span", { textContent: percent(Math.exp(value)) }));
@@ -274,6 +284,7 @@ function requests() {
   const shared = { prompt: $("prompt").value, n: Number($("n").value), seed };
   for (const name of NUMBERS) shared[name] = Number($(name).value);
   if (stop) shared.stop = [stop];
+  if (!$("at_start").checked) shared.at_start = false; // else as the model was trained
   return [$("model").value, $("other").value].filter(Boolean).map((model) => ({ model, ...shared }));
 }
 
@@ -288,7 +299,8 @@ async function write() {
   const began = performance.now();
   const asked = requests();
   const groups = asked.map((request) => Array.from({ length: request.n }, (_, i) => new Sheet(request, i)));
-  $("sheets").replaceChildren(...asked.map((request, i) => group(request.model, groups[i])));
+  showSheets(asked.map(({ model }) => model), groups);
+  if ($("sheets").getBoundingClientRect().top > innerHeight / 2) $("status").scrollIntoView(); // a phone
   const everything = groups.flat();
   const length = () => everything.reduce((sum, sheet) => sum + sheet.characters.length, 0);
   const seconds = () => (performance.now() - began) / 1000;
@@ -316,18 +328,25 @@ async function write() {
   if (length()) remember(asked, everything);
 }
 
-function group(model, sheets) {
-  return element("section", {}, element("h2", { textContent: model }),
-    element("div", { className: "sheets" }, ...sheets.map((sheet) => sheet.root)));
+// The texts of one model, or of two in turns: texts of the same seed stand next to each other.
+function showSheets(models, groups) {
+  const heading = (model) => element("h2", { textContent: model });
+  if (models.length === 1) {
+    const sheets = element("div", { className: "sheets" }, ...groups[0].map((sheet) => sheet.root));
+    $("sheets").replaceChildren(element("section", {}, heading(models[0]), sheets));
+    return;
+  }
+  for (const [i, sheets] of groups.entries()) for (const sheet of sheets) sheet.root.prepend(heading(models[i]));
+  const turns = groups[0].flatMap((_, i) => groups.map((sheets) => sheets[i]?.root)).filter(Boolean);
+  $("sheets").replaceChildren(element("section", { className: "sheets pairs" }, ...turns));
 }
 
 // ---------------------------------------------------------------- history and code
 
 function remember(asked, sheets) {
-  const settings = Object.fromEntries(FIELDS.map((name) => [name, $(name).value]));
   const texts = sheets.map(({ request, text }) => ({ request, text }));
   store("history", [
-    { when: Date.now(), prompt: asked[0].prompt, settings, texts },
+    { when: Date.now(), prompt: asked[0].prompt, settings: settings(), texts },
     ...stored("history", []),
   ].slice(0, MAX_HISTORY));
 }
@@ -353,7 +372,7 @@ function recall(entry) {
   $("prompt").value = entry.prompt;
   restoreSettings(entry.settings);
   const names = [...new Set(entry.texts.map(({ request }) => request.model))];
-  $("sheets").replaceChildren(...names.map((model) => group(model, entry.texts
+  showSheets(names, names.map((model) => entry.texts
     .filter(({ request }) => request.model === model)
     .map(({ request, text }) => {
       const sheet = new Sheet(request, 0);
@@ -361,9 +380,11 @@ function recall(entry) {
       sheet.characters = [...text];
       sheet.finish("");
       return sheet;
-    }))));
+    })));
   keepDraft();
 }
+
+const IDLE_IF_GREEDY = ["top_k", "top_p", "min_p", "seed"]; // what the command line refuses with temperature 0
 
 function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
@@ -379,7 +400,8 @@ const CODE = {
     `    prompt=${JSON.stringify(prompt)},`,
     `    max_tokens=${max_tokens}, temperature=${temperature}, top_p=${top_p}, seed=${seed},`,
     ...(stop ? [`    stop=${JSON.stringify(stop)},`] : []),
-    `    extra_body={"top_k": ${rest.top_k}, "min_p": ${rest.min_p}, "repetition_penalty": ${rest.repetition_penalty}},`,
+    `    extra_body={"top_k": ${rest.top_k}, "min_p": ${rest.min_p}, "repetition_penalty": ${rest.repetition_penalty}${
+      rest.at_start === false ? ', "at_start": False' : ""}},`,
     "    stream=True,",
     ")",
     "for chunk in stream:",
@@ -389,8 +411,10 @@ const CODE = {
     `curl ${location.origin}/v1/completions -H 'content-type: application/json' \\\n  -d ${quoted(JSON.stringify(request))}`,
   command: ({ model, prompt, max_tokens, stop, n, ...rest }) => [
     `mamegpt generate --model ${quoted(model)} --prompt ${quoted(prompt)} --max-new-tokens ${max_tokens}`,
-    ...Object.entries(rest).map(([name, value]) => `  --${name.replaceAll("_", "-")} ${value}`),
-    ...(stop ? [`  --stop $${quoted(stop[0].replaceAll("\n", "\\n"))}`] : []),
+    ...Object.entries(rest)
+      .filter(([name]) => rest.temperature > 0 || !IDLE_IF_GREEDY.includes(name))
+      .map(([name, value]) => `  --${name.replaceAll("_", "-")} ${value === false ? "False" : value}`),
+    ...(stop ? [`  --stop $${quoted(stop[0].replaceAll("\\", "\\\\").replaceAll("\n", "\\n"))}`] : []),
   ].join(" \\\n"),
 };
 
@@ -436,7 +460,10 @@ async function begin() {
   $("prompt").oninput = keepDraft;
   $("stop").onclick = () => running?.abort();
   $("defaults").onclick = () => {
-    for (const one of $("settings").querySelectorAll("input")) one.value = one.defaultValue;
+    for (const one of $("settings").querySelectorAll("input")) {
+      if (one.type === "checkbox") one.checked = one.defaultChecked;
+      else one.value = one.defaultValue;
+    }
     keepSettings();
   };
   $("language").onclick = () => {
