@@ -19,6 +19,7 @@ from urllib.parse import quote
 import openai
 import pytest
 import safetensors.torch
+import torch
 from little import ROOT, Little
 from playground_server import serving
 
@@ -355,6 +356,23 @@ def test_a_checkpoint_that_is_replaced_while_one_waits_is_the_newest_one_then(li
         newest.rename(newest.with_name("step-00000013"))
         line.close()
         assert of_run.result()[0] == 200
+
+
+@pytest.mark.parametrize("factor", [1e30, torch.nan])
+@pytest.mark.parametrize("options", [{"temperature": 1}, {"temperature": 0}, {"temperature": 0, "logprobs": 5}])
+def test_weights_that_give_no_numbers_are_an_error_of_the_request(
+    factor: float, options: dict[str, int], little: Little, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(little.exported, folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    safetensors.torch.save_file(
+        {name: factor * tensor for name, tensor in weights.items()}, folder / "model.safetensors"
+    )
+    with serving([str(folder)]) as port:
+        code, answer = ask(port, {"prompt": PROMPT, **options})
+        assert (code, answer["error"]["type"]) == (400, "invalid_request_error")
+        assert re.search("NaN", answer["error"]["message"])
 
 
 def test_a_folder_whose_name_is_not_utf8_is_in_the_list_and_no_answer_fails(little: Little, tmp_path: Path) -> None:
