@@ -10,7 +10,6 @@ import dataclasses
 import pickle
 import re
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -106,19 +105,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"no weights file {path}")
     if is_lfs_pointer(path):
         raise ModelError(f"{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull")
-    n_bytes = path.stat().st_size
     try:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
         else:
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as parts:
-                    check_memory(sum(part.file_size for part in parts.infolist()), n_bytes, path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickle protocols; what is wrong is said below, in one line
                 weights = torch.load(path, map_location="cpu", weights_only=True)
-    except ModelError:
-        raise
     except pickle.UnpicklingError:
         raise ModelError(
             f"{path} was refused: it is damaged, or holds code or objects besides tensors, which could do anything "
@@ -132,7 +125,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path} does not hold a state dict (names and tensors)")
-    check_memory(sum(map(_n_bytes, weights.values())), n_bytes, path)  # a view may be larger than what it shows
+    check_memory(
+        sum(map(_n_bytes, weights.values())), path.stat().st_size, path
+    )  # a view may be larger than what it shows
     return {_own_name(str(name)): tensor for name, tensor in weights.items()}
 
 
