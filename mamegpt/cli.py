@@ -9,6 +9,7 @@ import functools
 import inspect
 import io
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from mamegpt.errors import (
     is_out_of_memory,
     memory_asked,
 )
-from mamegpt.given import typed
+from mamegpt.given import is_option, typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.limits import default_threads
 from mamegpt.messages import is_japanese, translated
@@ -43,6 +44,9 @@ SPIN_COUNT = "3000"
 """Turns a thread of GNU OpenMP waits for its siblings before it sleeps. By default it waits so long that another busy
 program on the machine can make training twenty times slower; with this many it is as fast as ever when alone, and two
 to three times slower at worst (docs/log.md)."""
+
+NARROWEST = 60
+"""Columns that help is drawn in at least: in fewer it grows to thousands of lines, and in a few tyro never ends."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -134,8 +138,12 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
     if isinstance(command, dict) and words and words[0] in command:
         # To choose among all, tyro imports typeguard, which takes longer than to parse one.
         prog, command, words = f"mamegpt {words[0]}", command[words[0]], words[1:]
+    elif isinstance(command, dict) and words and not is_option(words[0]):
+        raise ConfigError(_what_is_wrong(command, prog, words))  # where tyro would show the help of all
     told = command if isinstance(command, dict) else in_user_language(command)
     asks_help = not {"-h", "--help"}.isdisjoint(words)
+    if asks_help and shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     is_told = is_japanese() and (isinstance(command, dict) or told is not command)
     try:
         with (
@@ -153,13 +161,17 @@ def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Se
     except SystemExit as end:
         if not end.code:
             raise
-        from mamegpt.misread import what_is_wrong
-
-        raise ConfigError(what_is_wrong(command, prog, words)) from None
+        raise ConfigError(_what_is_wrong(command, prog, words)) from None
     assert isinstance(call, functools.partial), "what _held made"
     if "given" in inspect.signature(call.func).parameters:
         return functools.partial(call, given=frozenset(typed(words)))
     return call
+
+
+def _what_is_wrong(command: Callable[..., Any] | dict[str, Callable[..., Any]], prog: str, words: Sequence[str]) -> str:
+    from mamegpt.misread import what_is_wrong  # which imports difflib
+
+    return what_is_wrong(command, prog, words)
 
 
 def _held(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_type_hints
 
 from mamegpt.corpus.schema import GUESS, Schema
@@ -207,6 +208,29 @@ class TrainConfig:
     """Compute what a block holds for the backward pass again there: less memory, a third more arithmetic."""
     on_bad_loss: Literal["stop", "rollback"] = "stop"
     """If the loss is no number or a spike: stop, or go back to the last sound checkpoint and skip the text since."""
+
+    SECTIONS = MappingProxyType({
+        "text": (
+            "data", "tokenizer", "out", "split", "text_column", "title_column", "txt_layout", "encoding",
+            "init_from", "val_data", "val_split", "val_fraction",
+        ),
+        "model": (
+            "architecture", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias",
+            "ffn_dim", "n_kv_heads", "rope_theta", "tie_embeddings",
+        ),
+        "training": (
+            "batch_size", "micro_batch_size", "max_steps", "minutes", "samples_per_epoch",
+        ),
+        "optimizer": (
+            "optimizer", "lr", "emb_lr", "muon_lr", "weight_decay", "beta2", "warmup_fraction",
+            "cooldown_fraction", "grad_clip",
+        ),
+        "running": (
+            "seed", "device", "precision", "compile", "log_every_steps", "eval_every_steps", "val_tokens",
+            "save_every_steps", "keep_checkpoints", "sharding", "activation_checkpointing", "on_bad_loss",
+        ),
+    })  # fmt: skip
+    """The settings by what they are of, as help shows them."""
 
     def model(self, vocab_size: int) -> ModelConfig:
         """The sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""

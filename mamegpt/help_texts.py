@@ -11,7 +11,7 @@ import io
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 import docstring_parser
@@ -30,7 +30,11 @@ without width stands after each; `in_japanese` takes them out of what is printed
 WORDS = {
     "usage: ": "使い方: ",
     "positional arguments": "引数",
-    "config options": "学習の設定",
+    "text options": "文章の設定",
+    "model options": "モデルの設定",
+    "training options": "学習の長さの設定",
+    "optimizer options": "最適化の設定",
+    "running options": "実行の設定",
     "sampling options": "選び方の設定",
     "╭─ options": "╭─ オプション",
     "╭─ subcommands": "╭─ コマンド",
@@ -56,17 +60,17 @@ def in_japanese() -> Iterator[None]:
         with contextlib.redirect_stdout(printed):
             yield
     finally:
-        terminal.write("".join(map(_piece, re.split("(?<=[│╮\n])", printed.getvalue().replace(FILLER, "")))))
+        terminal.write("".join(map(_piece, re.split("(?<=[│╮\n])", printed.getvalue()))))
 
 
 def _piece(text: str) -> str:
-    """A piece of help up to the right side of a box, with tyro's words translated, as wide as it was."""
-    found = text
+    """Return a piece of help up to the right side of a box, without fillers, translated, and as wide as tyro meant."""
+    found = text.replace(FILLER, "")
     for english, japanese in WORDS.items():
         found = found.replace(english, japanese)
-    if found == text or text[-1] == "\n":
+    if text[-1:] not in ("│", "╮"):
         return found
-    lack = n_cells(text) - n_cells(found)  # below 0 only for a title, which has room
+    lack = len(text) - n_cells(found)  # below 0 for a title, or where a filler was wrapped: there is a space or a dash
     return found[: min(lack, 0) - 1] + (" " if text[-1] == "│" else "─") * lack + text[-1]
 
 
@@ -124,17 +128,50 @@ def in_user_language(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def add_rule(registry: ConstructorRegistry) -> None:
-    """Let tyro read dataclasses of settings with their sentences in the user's language."""
+    """Let tyro read dataclasses of settings: in their sections, if they have any, and in the user's language."""
 
     @registry.struct_rule
     def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
-        ours = dataclasses.is_dataclass(info.type) and info.type.__module__.startswith("mamegpt.")
-        if not ours or not is_japanese():
+        kind = info.type
+        ours = dataclasses.is_dataclass(kind) and kind.__module__.startswith("mamegpt.")
+        sections = getattr(kind, "SECTIONS", {})
+        if not ours or not (sections or is_japanese()):
             return None
-        kinds, helps = get_type_hints(info.type), sentences(info.type)
-        defaults = info.default if isinstance(info.default, info.type) else info.type()
-        fields = tuple(
-            StructFieldSpec(name=name, type=kinds[name], default=getattr(defaults, name), helptext=_filled(sentence))
-            for name, sentence in helps.items()
+        kinds, helps = get_type_hints(kind), sentences(kind)
+        defaults = info.default if isinstance(info.default, kind) else kind()
+        if not sections:
+            return StructConstructorSpec(instantiate=kind, fields=_fields([*helps], kinds, helps, defaults))
+        parts = tuple(
+            StructFieldSpec(
+                name=title, type=_Section, default=_Section(_fields(names, kinds, helps, defaults)), helptext=""
+            )
+            for title, names in sections.items()
         )
-        return StructConstructorSpec(instantiate=info.type, fields=fields)
+        return StructConstructorSpec(
+            instantiate=lambda **parts: kind(**{name: one for part in parts.values() for name, one in part.items()}),
+            fields=parts,
+        )
+
+    @registry.struct_rule
+    def section(info: StructTypeInfo) -> StructConstructorSpec | None:
+        return StructConstructorSpec(dict, info.default.fields) if info.type is _Section else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    """Some settings of a dataclass, which help shows in a box of their own."""
+
+    fields: tuple[StructFieldSpec, ...]
+
+
+def _fields(
+    names: Iterable[str], kinds: Mapping[str, Any], helps: Mapping[str, str], defaults: object
+) -> tuple[StructFieldSpec, ...]:
+    """Return how tyro reads these settings."""
+    return tuple(
+        StructFieldSpec(
+            name=name, type=kinds[name], default=getattr(defaults, name),
+            helptext=_filled(helps[name]) if is_japanese() else helps[name],
+        )
+        for name in names
+    )  # fmt: skip

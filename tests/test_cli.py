@@ -161,6 +161,39 @@ def test_python_dash_m_is_the_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"mamegpt {mamegpt.__version__}\n")
 
 
+@pytest.mark.parametrize("words", [["sft", "--help"], ["trian", "-h"], ["豆", "--version"], ["sft"]])
+def test_help_of_a_command_that_is_none_is_an_error(mame: Mame, words: list[str]) -> None:
+    code, out, err = mame(*words)
+    assert (code, out) == (2, "") and err.startswith(f"error: no command {words[0]}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", ["1", "3", "10", "40"])
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_help_ends_however_narrow_the_terminal_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str, language: str
+) -> None:
+    monkeypatch.setenv("MAMEGPT_LANG", language)
+    printed = []
+    for width in (str(cli.NARROWEST), columns):
+        monkeypatch.setenv("COLUMNS", width)
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            cli.main(["plan", "--help"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_the_help_of_train_is_in_sections_that_hold_every_setting(mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for section in config.TrainConfig.SECTIONS.values() for name in section]
+    assert names == [field.name for field in dataclasses.fields(config.TrainConfig)]
+    out = mame("train", "--help")[1]
+    titles = [f"╭─ {title} options ─" for title in config.TrainConfig.SECTIONS]
+    assert [out.index(title) for title in titles] == sorted(out.index(title) for title in titles)
+    assert "mamegpt train --data wiki.parquet" in unframed(out)
+    monkeypatch.setenv("MAMEGPT_LANG", "ja")
+    assert "╭─ モデルの設定 ─" in mame("train", "--help")[1] and " options ─" not in mame("train", "--help")[1]
+
+
 # ---------------------------------------------------------------- how calls end
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib.util
 import json
 import os
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from little import ROOT, Little, run_mamegpt
@@ -53,12 +55,25 @@ OF_THE_SYSTEM = {
 
 
 @functools.cache
+def scripts() -> dict[str, Callable[..., Any]]:
+    """The commands of the root's scripts."""
+    found = {}
+    for path in sorted(ROOT.glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found[path.name] = module.main
+    return found
+
+
+@functools.cache
 def helps() -> dict[str, str]:
     """Every sentence of the help, with where it is from."""
     found = {WAY: "cli", str(mamegpt.__doc__): "mamegpt"}
-    for name, command in COMMANDS.items():
+    for name, command in (COMMANDS | scripts()).items():
         paragraphs, options = command_texts(command)
-        for text in (paragraphs[0], *options.values()):
+        for text in (*paragraphs, *options.values()):
             found.setdefault(text, name)
     for settings in (Schema, TrainConfig, Sampling):
         for sentence in (str(settings.__doc__), *sentences(settings).values()):
@@ -174,8 +189,8 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
                 "まだないものにします。",
                 "5m",
                 "--lr FLOAT",
-                "学習のすべてを決める設定です。",
-                "╭─ 学習の設定 ─",
+                "╭─ 文章の設定 ─",
+                "╭─ 実行の設定 ─",
                 "--minutes FLOAT",
             ],
         ),

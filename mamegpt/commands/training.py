@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -123,7 +123,7 @@ WITH_RESUME = {"resume", "resume_intact", "on_bad_loss", "log", "report", "json"
 
 
 def train(
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = preset(),  # noqa: B008  (frozen)
+    config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = preset(),  # noqa: B008  (frozen)
     size: Size = "5m",
     recipe: Recipe = "mame",
     resume: Path | None = None,
@@ -134,6 +134,10 @@ def train(
     given: Given = frozenset(),
 ) -> int:
     """Train a model on text, or go on with a run that was stopped.
+
+    Such as: mamegpt train --data wiki.parquet --tokenizer jp.model --out runs/first --size 15m --minutes 60
+
+    Such as: mamegpt train --resume runs/first
 
     Args:
         size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
