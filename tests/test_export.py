@@ -169,6 +169,25 @@ def test_sentencepiece_files_are_copies(little: Little) -> None:
         assert (little.exported / name).read_bytes() == (little.spm.parent / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"step": 41}, "500 トークン、float32"),
+        ({"step": 40}, "500 トークン、float32、ステップ 40 のとき"),
+        (
+            {"step": 40, "dtype": "bfloat16", "of_n_characters": 9000},
+            "500 トークンの標本、bfloat16、ステップ 40 のとき",
+        ),
+        ({"dtype": ""}, "500 トークン"),  # a record of an older version
+    ],
+)
+def test_a_validation_in_the_card_says_what_it_is_of(changed: dict[str, Any], told: str) -> None:
+    found = {"n_tokens": 500, "n_characters": 800, "n_bytes": 2400, "of_n_characters": 800, "dtype": "float32"}
+    quality = Quality(loss=3.0, bits_per_byte=1.0, bits_per_character=3.0, **found | changed)
+    rows = {english: value for _, english, value in Facts(step=41, quality=quality).rows()}
+    assert rows["validation"] == f"3.000 ビット/文字、1.000 ビット/バイト、損失 3.000({told})"
+
+
 def test_the_card_states_the_facts(little: Little) -> None:
     n_parameters = sum(tensor.numel() for tensor in torch.load(little.weights, weights_only=True).values())
     card = (little.exported / "README.md").read_text(encoding="utf-8")

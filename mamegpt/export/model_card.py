@@ -144,8 +144,15 @@ class Facts:
             found.append(("学習の損失", "training loss", curve))
         if quality := self.quality:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
-            found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({quality.n_tokens:,} トークン)"))
+            found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({self._validated(quality)})"))
         return [*found, *self.evaluation]
+
+    def _validated(self, quality: Quality) -> str:
+        """Return what a validation is of: of how much text, in which dtype, and of which step if not of the last."""
+        share = "の標本" if quality.of_n_characters > quality.n_characters else ""
+        earlier = f"、ステップ {quality.step:,} のとき" if quality.step not in (None, self.step) else ""
+        dtype = f"、{quality.dtype}" if quality.dtype else ""
+        return f"{quality.n_tokens:,} トークン{share}{dtype}{earlier}"
 
 
 def _selection(origin: Origin) -> str:
