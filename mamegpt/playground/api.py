@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamegpt.errors import ConfigError
+from mamegpt.files import printable
 from mamegpt.generation import Sampling, prompt_ids
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
 from mamegpt.tokenizer import Tokenizer
@@ -98,8 +99,7 @@ def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
 
 def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
     """Return a failure as OpenAI's clients expect it; half of a surrogate pair, as in a file's name, is escaped."""
-    message = message.encode("utf-8", "backslashreplace").decode()
-    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    return {"error": {"message": printable(message), "type": kind, "param": None, "code": None}}
 
 
 def _logprobs(made: Sequence[Made]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from mamegpt import checkpoint
 from mamegpt.errors import CheckpointError, ModelError
+from mamegpt.files import printable
 from mamegpt.hub import is_hub_name
 from mamegpt.metrics import read_metrics
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
@@ -140,14 +141,10 @@ def _of_folder(folder: Path) -> list[Entry]:
         return [_of_checkpoint(folder, folder)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
         if weights.is_file() and (folder / CONFIG_FILE).is_file():
-            return [Entry(_printable(folder), str(folder), int(weights.stat().st_mtime))]
+            return [Entry(printable(folder), str(folder), int(weights.stat().st_mtime))]
     return []
 
 
 def _of_checkpoint(name: Path, path: Path) -> Entry:
     step = int(path.name.removeprefix("step-"))
-    return Entry(_printable(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)
-
-
-def _printable(path: Path) -> str:
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    return Entry(printable(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)
