@@ -72,7 +72,8 @@ class State:
 
     ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with, ``metrics`` is the
     hash of the lines it had written. ``skipped`` batches of text are passed over before the next step; ``rollbacks``
-    ways back ended at this very checkpoint (see `mamegpt.rollback`).
+    ways back ended at this very checkpoint (see `mamegpt.rollback`). ``finished`` tells the last one of a run or
+    of an extension, which ``--minutes`` does not.
     """
 
     step: int
@@ -84,6 +85,7 @@ class State:
     metrics: str = ""
     skipped: int = 0
     rollbacks: int = 0
+    finished: bool = False
 
 
 class Saver:
@@ -295,6 +297,7 @@ def read_state(path: Path) -> State:
         facts = (state.settings, state.tokens, state.tokenizer, state.metrics)
         if (
             any(type(number) is not int for number in (state.step, state.skipped, state.rollbacks))
+            or type(state.finished) is not bool
             or type(state.elapsed_s) not in (int, float)
             or not all(isinstance(fact, str) for fact in facts)
             or not isinstance(state.files, dict)

@@ -161,7 +161,7 @@ class TrainConfig:
     max_steps: int = 2000
     """Optimizer steps."""
     minutes: float = 0.0
-    """Wall-clock budget instead of --max-steps: the schedule ends on time however fast the machine is (0: none)."""
+    """Wall-clock budget instead of --max-steps, tokenizing and validation included, on any machine (0: none)."""
     samples_per_epoch: int = 0
     """Windows drawn before the text is shuffled anew and a mean loss is reported (0: the whole text once)."""
 

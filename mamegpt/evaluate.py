@@ -6,6 +6,7 @@ Nats per token depend on the tokenizer; bits per byte and per character do not, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ def evaluate(
     batch_size: int = 32,
     product_dtype: torch.dtype | None = None,
     step: int | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> Quality:
     """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
 
@@ -70,6 +72,7 @@ def evaluate(
     text that the tokens were made from, some of which a tokenizer may have lost; a sample has its share of them.
     Processes share the windows. Matrix products are taken in ``product_dtype`` (default: that of the weights). Raises
     `DataError` for fewer than two tokens.
+    ``on_progress`` is called with the share that is done.
     """
     lead = [] if start_id is None else [start_id]
     n_targets = len(tokens) + len(lead) - 1
@@ -102,6 +105,7 @@ def evaluate(
                 hidden = model.hidden(some[:, :-1].to(device))
             nats = linear_cross_entropy(hidden, model.out_head.weight, some[:, 1:].to(device), product_dtype)
             total += nats.item() if i < len(batches) else 0.0
+            on_progress(min(1.0, (i + world.size) / len(batches)))
     model.train(was_training)
     all_nats = total
     if world.size > 1:

@@ -4,6 +4,7 @@ config.json       every setting            tokens/           the text as token s
 tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
 checkpoints/      see `checkpoint`         machine.json      what it was started on
 evaluation.json   what `mamegpt eval` found, if it was asked; report.html, if it was asked for
+extensions.json   what was added to it after it was finished
 .job              the torchrun job that began it, if one did
 """
 
@@ -11,6 +12,7 @@ __all__ = [
     "CHECKPOINTS",
     "CONFIG_FILE",
     "EVALUATION_FILE",
+    "EXTENSIONS_FILE",
     "JOB_FILE",
     "MACHINE_FILE",
     "METRICS_FILE",
@@ -25,6 +27,7 @@ TOKENIZER_FILE = "tokenizer.model"
 MACHINE_FILE = "machine.json"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
+EXTENSIONS_FILE = "extensions.json"
 REPORT_FILE = "report.html"
 JOB_FILE = ".job"
 TOKENS = "tokens"

@@ -20,13 +20,15 @@ from mamegpt.console import is_terminal, say, sparkline
 from mamegpt.generation import generate
 from mamegpt.messages import translated
 from mamegpt.sampling import Sampling
-from mamegpt.watch import EpochEnded, Event, Listener, Saved, Started, Stepped, Validated, Watcher
+from mamegpt.watch import EpochEnded, Event, Listener, Saved, Started, Stepped, Validated, Validating, Watcher
 
 __all__ = ["json_lines", "terminal"]
 
 SAMPLE_TOKENS = 48
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 REDRAWS_PER_S = 2
+QUIET_S = 30.0
+"""Seconds without a line, elsewhere than in a terminal, after which a validation says how far it has come."""
 
 
 def terminal(started: Started) -> AbstractContextManager[Listener]:
@@ -62,30 +64,47 @@ def json_lines(write: Callable[[Mapping[str, Any]], None]) -> Watcher:
 
 @contextmanager
 def _plain(started: Started) -> Iterator[Listener]:
-    """A line every few steps, and one for every epoch and validation."""
+    """A line every few steps, and one for every epoch and validation; also one now and then of a long validation."""
     every = started.config.log_every_steps
+    said_s = time.monotonic()
 
     def listen(event: Event) -> None:
-        if isinstance(event, Stepped):
-            step, loss = event.records[-1]["step"], event.records[-1]["loss"]
-            if step % every == 0 or step == event.n_steps:
-                minutes, seconds = divmod(round(event.seconds_left), 60)
-                say(
-                    f"step {step}/{event.n_steps} - loss {loss:.4f} - {event.tokens_per_s:,.0f} tokens/s - "
-                    f"{minutes}:{seconds:02} left"
-                )
-        elif not isinstance(event, Saved):
-            say(_line(event))
+        nonlocal said_s
+        match event:
+            case Stepped():
+                step, loss = event.records[-1]["step"], event.records[-1]["loss"]
+                if not (step % every == 0 or step in (started.step + 1, event.n_steps)):
+                    return
+                place, left = _place(started, step, event.n_steps), _clock(event.seconds_left)
+                say(f"step {place} - loss {loss:.4f} - {event.tokens_per_s:,.0f} tokens/s - {left} left")
+            case Validating(share):
+                if time.monotonic() < said_s + QUIET_S:
+                    return
+                say(f"validating, {share:.0%} done")
+            case EpochEnded() | Validated():
+                say(_line(started, event))
+            case _:
+                return
+        said_s = time.monotonic()
 
     yield listen
 
 
-def _line(event: EpochEnded | Validated) -> str:
+def _place(started: Started, step: int, n_steps: int) -> str:
+    """A step among all; of a run that has a time instead, how many there are is not known before its end."""
+    return f"{step}" if started.budget_s else f"{step}/{n_steps}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
+
+
+def _line(started: Started, event: EpochEnded | Validated) -> str:
     if isinstance(event, EpochEnded):
         return f"epoch {event.epoch} ends at step {event.step} - mean loss {event.loss:.4f}"
     quality = event.quality
     return (
-        f"step {event.step}/{event.n_steps} - validation loss {quality.loss:.4f} - "
+        f"step {_place(started, event.step, event.n_steps)} - validation loss {quality.loss:.4f} - "
         f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character "
         f"on {quality.n_characters:,} of {quality.of_n_characters:,} characters in {quality.dtype}"
     )
@@ -100,7 +119,7 @@ def _live(started: Started) -> Iterator[Listener]:
 
         def listen(event: Event) -> None:
             if isinstance(event, EpochEnded | Validated):
-                say(_line(event))
+                say(_line(started, event))
             view.hear(event)
 
         yield listen
@@ -115,6 +134,8 @@ class _View:
         self.curve = ""
         self.last: Stepped | None = None
         self.heard_s = time.monotonic()
+        self.seconds_left = started.seconds_left
+        self.validating: float | None = None
         self.written: tuple[int, str] | None = None
 
     def hear(self, event: Event) -> None:
@@ -122,8 +143,9 @@ class _View:
         if isinstance(event, Stepped):
             self.losses += [record["loss"] for record in event.records]
             self.curve = sparkline(self.losses, width=40)
-            self.last, self.heard_s = event, time.monotonic()
-        elif isinstance(event, Validated) and not event.is_result and self._can_write:
+            self.last, self.heard_s, self.seconds_left = event, time.monotonic(), event.seconds_left
+        self.validating = event.share if isinstance(event, Validating) else None
+        if isinstance(event, Validated) and not event.is_result and self._can_write:
             self.written = event.step, self._sample()
 
     @property
@@ -141,28 +163,28 @@ class _View:
 
     def __rich_console__(self, console: Console, options: object) -> Iterator[Group]:
         """Draw: the bar, what was measured last, and the newest sample cut to the width there is."""
-        step, n_steps = self.started.step, self.started.n_steps
+        step, n_steps, budget_s = self.started.step, self.started.n_steps, self.started.budget_s
         facts = ""
-        left = "-:--"
+        left_s = max(0.0, self.seconds_left - (time.monotonic() - self.heard_s))
         if self.last is not None:
             record = self.last.records[-1]
             step, n_steps = record["step"], self.last.n_steps
-            seconds_left = max(0.0, self.last.seconds_left - (time.monotonic() - self.heard_s))
-            minutes, seconds = divmod(round(seconds_left), 60)
-            left = f"{minutes}:{seconds:02}"
             facts = translated(
                 f"{self.last.tokens_per_s:,.0f} tokens/s  {self.last.memory_bytes / 1e9:.2f} GB  "
                 f"gradient {record['grad_norm']:.2f}  lr {record['lr']:.1e}"
             )
+        place = f"{step:,}" if budget_s else f"{step:,}/{n_steps:,}"
+        left = _clock(left_s) if budget_s or self.last is not None else "-:--"
         head = Table.grid(padding=(0, 2), expand=True)
         head.add_column()
         head.add_column(ratio=1)
         head.add_column(justify="right")
         head.add_row(
-            translated(f"step {step:,}/{n_steps:,}", part=True),
-            ProgressBar(total=n_steps, completed=step),
+            translated(f"step {place}", part=True) if self.validating is None
+            else translated(f"validating, {self.validating:.0%} done"),
+            ProgressBar(total=budget_s or n_steps, completed=budget_s - left_s if budget_s else step),
             translated(f"{left} left", part=True),
-        )
+        )  # fmt: skip
         lines: list[Table | Text] = [head]
         if self.last is not None:
             lines += [Text(translated(f"loss {self.losses[-1]:.4f}  {self.curve}")), Text(facts)]

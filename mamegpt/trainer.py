@@ -19,7 +19,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -33,15 +33,15 @@ from mamegpt.checkpoint import Saver, State
 from mamegpt.config import TrainConfig
 from mamegpt.console import output_may_fail, say
 from mamegpt.distributed import World
-from mamegpt.errors import TrainingError
+from mamegpt.errors import ConfigError, TrainingError
 from mamegpt.evaluate import Quality, evaluate
 from mamegpt.files import write_json
 from mamegpt.initial import start_from
 from mamegpt.machine import arithmetic, hardware, peak_memory, summary
 from mamegpt.metrics import Metrics
 from mamegpt.models import LanguageModel, build_model, initialise_again
-from mamegpt.optim import Optimizer, build_optimizer, lr_factor
-from mamegpt.pace import Pace
+from mamegpt.optim import Optimizer, build_optimizer
+from mamegpt.pace import Extension, Pace, extend, read_extensions
 from mamegpt.rollback import RolledBack, bad_loss, is_proven, roll_back, weights_not_finite
 from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
 from mamegpt.run_folder import as_begun, is_of_this_job, keep_settings, own_folder, run_tokenizer, run_tokens, settled
@@ -49,10 +49,12 @@ from mamegpt.shards import Split, WindowOrder
 from mamegpt.spread import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
 from mamegpt.terminal import terminal
-from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Watcher, watching
+from mamegpt.watch import EpochEnded, Saved, Started, Stepped, Validated, Validating, Watcher, watching
 
 __all__ = ["TrainResult", "train"]
 
+PROBE_WINDOWS = 32
+"""Windows of the validation text with which its time is measured."""
 _ADVICE = "go on past it with --resume and --on-bad-loss rollback, or train again with a lower --lr"
 
 
@@ -75,10 +77,13 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, intact: bool = False, watchers: Sequence[Watcher] = (terminal,)
-) -> TrainResult:
+    config: TrainConfig, *, resume: bool = False, intact: bool = False, more_steps: int = 0, more_minutes: float = 0.0,
+    watchers: Sequence[Watcher] = (terminal,),
+) -> TrainResult:  # fmt: skip
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
 
+    With ``resume``, a finished run is trained for ``more_steps`` steps or ``more_minutes`` minutes more, in which the
+    learning rate rises and falls once more; the run records that, so an interrupted extension resumes like any run.
     With ``intact``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun`` starts
     again after a process died goes on by itself. Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves and returns with
     ``interrupted`` set. ``watchers`` hear of its progress, in the main process.
@@ -93,12 +98,16 @@ def train(
     with output_may_fail():
         while True:
             with contextlib.suppress(RolledBack):
-                return _train(config, resume, intact, watchers)
+                return _train(config, resume, intact, more_steps, more_minutes, watchers)
             resume = True  # for the checkpoint now says what to pass over
+            more_steps, more_minutes = 0, 0.0  # it is extended by now
 
 
-def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[Watcher]) -> TrainResult:
+def _train(
+    config: TrainConfig, resume: bool, intact: bool, more_steps: int, more_minutes: float, watchers: Sequence[Watcher]
+) -> TrainResult:
     """One way from a start, or from a checkpoint, to the end of the run, to a signal, or to a bad loss."""
+    called_s = time.perf_counter()  # what is done before the first step counts
     with (
         distributed.join(config.device) as world,
         own_folder(config, resume, world) as run,
@@ -144,14 +153,27 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         distributed.barrier()
         first = _restore(run, model, optimizer, fresh)
         keep_settings(config, run, world)
-        first_step, elapsed_s = first.step, first.elapsed_s
+        first_step, begin = first.step, called_s - first.elapsed_s
+        extensions = _extensions(run, config, first, more_steps, more_minutes, world)
+        is_over = _is_over(config, first, extensions)
         metrics = Metrics(run, first_step, write=world.is_main, digest=first.metrics)
-        pace = Pace(config, tokenizer.vocab_size, first_step, elapsed_s, world)
+        val = splits.get("val")
+        measure = functools.partial(
+            evaluate, model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
+            start_id=tokenizer.start_id, context_length=config.context_length, world=world,
+        ) if val else None  # fmt: skip
+        has_time = not is_over and bool(extensions[-1].minutes if extensions else config.minutes)
+        reserve_s = _validation_s(measure, config, len(val.tokens)) if has_time and measure and val else 0.0
+        pace = Pace(
+            config, tokenizer.vocab_size, first_step, time.perf_counter() - begin, world, extensions, is_over, reserve_s
+        )
         if world.is_main:
             if first_step == 0:
                 facts = arithmetic(world.device, world.size) | dict(hardware())
                 write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
-            _describe(config, order, n_parameters, splits, world, first_step, pace.n_steps)
+            _describe(config, order, n_parameters, splits, world, first_step, pace)
+            if is_over:
+                say(f"{run} is finished; to train it for longer: mamegpt train --resume {run} --more-minutes 10")
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))
         targets_per_step = config.batch_size * config.context_length
@@ -160,19 +182,28 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
         quality = metrics.quality
         model.train()
         mark = time.perf_counter()
-        begin = mark - elapsed_s
+        seconds_left = pace.seconds_left(step, mark - begin, 0.0)
 
         with (
             _stop_on_signal() as stop,
             watching(
                 watchers if world.is_main else (),
-                Started(run, config, tokenizer, model if world.size == 1 else None, first_step, pace.n_steps),
+                Started(
+                    run,
+                    config,
+                    tokenizer,
+                    model if world.size == 1 else None,
+                    first_step,
+                    pace.n_steps,
+                    pace.budget_s,
+                    seconds_left,
+                ),
             ) as tell,
             saver(lambda step, path: tell(Saved(step, path))) as checkpoints,
         ):
             while step < pace.n_steps and not stopping:
                 # The learning rate of this step.
-                factor = lr_factor(step, pace.n_steps, config.warmup_fraction, config.cooldown_fraction)
+                factor = pace.lr_factor(step)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak_lr"] * factor
 
@@ -200,8 +231,8 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                 stopping = distributed.any_process(stop.asked, world.device)
                 pace.update(step, time.perf_counter() - begin)
                 is_last = step >= pace.n_steps
-                logging = step % config.log_every_steps == 0
-                validating = "val" in splits and (step % config.eval_every_steps == 0 or is_last)
+                logging = step % config.log_every_steps == 0 or step == first_step + 1
+                validating = measure is not None and (step % config.eval_every_steps == 0 or is_last)
                 saving = step % config.save_every_steps == 0 or is_last or stopping
                 seen = step + first.skipped
                 epoch_ends = order.epochs(seen) > order.epochs(seen - 1)
@@ -224,31 +255,28 @@ def _train(config: TrainConfig, resume: bool, intact: bool, watchers: Sequence[W
                     if world.is_main:
                         say(way_back)
                     raise KeyboardInterrupt if stopping else RolledBack
-                seconds_left = (pace.n_steps - step) * targets_per_step / tokens_per_s
+                seconds_left = pace.seconds_left(step, now - begin, (now - mark) / n_new)
                 tell(Stepped(records, pace.n_steps, tokens_per_s, seconds_left, peak_memory(world.device)))
                 if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
                     mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
                     tell(EpochEnded(order.epochs(seen), step, mean))
 
                 # How good the model is by now, on a sample; after the last step also on the whole split and in float32.
-                if validating:
-                    val = splits["val"]
-                    measure = functools.partial(
-                        evaluate, model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
-                        start_id=tokenizer.start_id, context_length=config.context_length, world=world, step=step,
-                    )  # fmt: skip
+                if validating and val and measure:
+                    look = functools.partial(measure, step=step, on_progress=lambda share: tell(Validating(share)))
                     with whole(summed_loss):
-                        found = [measure(max_tokens=config.val_tokens, product_dtype=product_dtype(config.precision))]
+                        found = [look(max_tokens=config.val_tokens, product_dtype=product_dtype(config.precision))]
                         if is_last and (found[0].n_characters < val.meta.n_characters or config.precision != "fp32"):
-                            found.append(measure())
+                            found.append(look())
                     for quality in found:
                         metrics.validation(quality)
                         tell(Validated(step, pace.n_steps, quality, is_result=quality is not found[0]))
 
                 if saving:
                     state = dataclasses.replace(
-                        first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0
-                    )
+                        first, step=step, elapsed_s=time.perf_counter() - begin, metrics=metrics.sync(), rollbacks=0,
+                        finished=is_last,
+                    )  # fmt: skip
                     proven = functools.partial(is_proven, losses=metrics.losses, n_untold=step - len(metrics.losses))
                     metrics.save_blocked_s = checkpoints.save(model, optimizer, state, proven)
                 mark = time.perf_counter()
@@ -269,12 +297,50 @@ def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fresh: State
     return checkpoint.load(path, model, optimizer)
 
 
+def _is_over(config: TrainConfig, first: State, extensions: Sequence[Extension]) -> bool:
+    """Whether nothing is left to do of a run that is at ``first``, its extensions included."""
+    if any(one.from_step >= first.step for one in extensions):
+        return False
+    part = extensions[-1] if extensions else Extension(0, 0.0, config.max_steps, config.minutes)
+    if first.finished or not part.minutes:
+        return first.finished or first.step >= part.from_step + part.steps
+    return first.elapsed_s >= part.from_s + part.minutes * 60  # a run of before checkpoints knew that they are the last
+
+
+def _extensions(
+    run: Path, config: TrainConfig, first: State, more_steps: int, more_minutes: float, world: World
+) -> list[Extension]:
+    """How the run was extended, with what is asked for now. Raises `ConfigError` if it is not finished yet."""
+    found = read_extensions(run)
+    distributed.barrier()  # all have read it
+    if not (more_steps or more_minutes):
+        return found
+    if _is_over(config, first, found):
+        found.append(Extension(first.step, first.elapsed_s, more_steps, more_minutes))
+        if world.is_main:
+            extend(run, found[-1])
+    elif not distributed.started_again():
+        raise ConfigError(f"{run} is not finished (step {first.step:,}); first resume it: mamegpt train --resume {run}")
+    return found
+
+
+def _validation_s(measure: Callable[..., Quality], config: TrainConfig, n_tokens: int) -> float:
+    """Seconds that the last validation will take, of a sample and of all ``n_tokens``, measured on a part of them."""
+    n = min(n_tokens, PROBE_WINDOWS * config.context_length)
+    seconds = []
+    for _ in range(2):  # the first one warms up
+        begin = time.perf_counter()
+        measure(max_tokens=n)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds) * (n_tokens + min(config.val_tokens or n_tokens, n_tokens)) / n
+
+
 def _describe(
     config: TrainConfig, order: WindowOrder, n_parameters: int, splits: dict[str, Split], world: World, first_step: int,
-    n_steps: int,
+    pace: Pace,
 ) -> None:  # fmt: skip
     """Say what is about to happen."""
-    n_all = f"about {n_steps:,}" if config.minutes else f"{n_steps:,}"
+    n_all = f"about {pace.n_steps:,}" if pace.budget_s else f"{pace.n_steps:,}"
     kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
     held_out = f"{len(splits['val'].tokens):,} tokens" if "val" in splits else "none"
     say(
@@ -283,6 +349,8 @@ def _describe(
         f"text: {order.n_tokens:,} tokens, an epoch is {order.epoch_size:,} windows; validation: {held_out}",
         f"steps: {first_step:,} done of {n_all}, {config.batch_size} windows each",
     )
+    if pace.reserve_s >= 1:
+        say(f"time: {pace.budget_s / 60:g} minutes, about {pace.reserve_s:.0f} s of them for the last validation")
 
 
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:

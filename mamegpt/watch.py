@@ -20,14 +20,26 @@ from mamegpt.evaluate import Quality
 from mamegpt.models import LanguageModel
 from mamegpt.tokenizer import Tokenizer
 
-__all__ = ["EpochEnded", "Event", "Listener", "Saved", "Started", "Stepped", "Validated", "Watcher", "watching"]
+__all__ = [
+    "EpochEnded",
+    "Event",
+    "Listener",
+    "Saved",
+    "Started",
+    "Stepped",
+    "Validated",
+    "Validating",
+    "Watcher",
+    "watching",
+]
 
 
 @dataclass(frozen=True)
 class Started:
     """A run begins, or goes on after ``step`` steps of ``n_steps``.
 
-    ``model`` is the one that is trained, for whoever wants to see it write; None where it is not in one process.
+    ``model`` is the one that is trained, for whoever wants to see it write; None where it is not in one process. Of a
+    run that has a time instead of steps, this is ``budget_s`` (else 0), with ``seconds_left`` of it.
     """
 
     run: Path
@@ -36,6 +48,8 @@ class Started:
     model: LanguageModel | None
     step: int
     n_steps: int
+    budget_s: float = 0.0
+    seconds_left: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,13 @@ class EpochEnded:
 
 
 @dataclass(frozen=True)
+class Validating:
+    """A validation has come so far, a share of 1."""
+
+    share: float
+
+
+@dataclass(frozen=True)
 class Validated:
     """The quality after a step was measured; ``is_result`` if on the whole text in float32, after the last step."""
 
@@ -79,7 +100,7 @@ class Saved:
     path: Path
 
 
-Event = Stepped | EpochEnded | Validated | Saved
+Event = Stepped | EpochEnded | Validating | Validated | Saved
 Listener = Callable[[Event], None]
 Watcher = Callable[[Started], AbstractContextManager[Listener]]
 

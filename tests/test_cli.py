@@ -354,7 +354,10 @@ def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little
     for more in (["--lr", 1e-3], ["--max-steps", 9], ["--out", "elsewhere"], ["--qkv-bias"]):
         code, _, err = mame("train", "--resume", tmp_path / "run", *more)
         assert code == 2
-        assert err == "error: --resume takes every setting but --on-bad-loss from the run; leave the others out\n"
+        assert err == (
+            "error: --resume takes every setting but --on-bad-loss from the run; leave the others out; to train a "
+            "finished run for longer: --more-steps or --more-minutes; with other data or settings: --init-from\n"
+        )
     code, out, _ = mame("train", "--resume", tmp_path / "run", "--on-bad-loss", "rollback", "--resume-intact")
     assert code == 0
     assert "steps: 3 done of 3" in out

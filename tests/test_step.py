@@ -19,7 +19,7 @@ from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed import World
 from mamegpt.machine import has_bf16, has_compiler
 from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.optim import OPTIMIZERS, build_optimizer
+from mamegpt.optim import OPTIMIZERS, build_optimizer, lr_factor
 from mamegpt.run_files import CONFIG_FILE
 from mamegpt.step import Kind, SummedLoss, micro_batch, recompute_blocks, seconds_per_step
 from mamegpt.trainer import train
@@ -259,6 +259,38 @@ def test_a_resumed_budget_is_what_was_left(monkeypatch: pytest.MonkeyPatch) -> N
     run_pace.update(10, 105.0)
     assert run_pace.n_steps == 11
     assert pace_of(2, monkeypatch, 10.0, first_step=13).n_steps == 13  # and nothing if nothing was
+
+
+def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [1.0])
+    config = TrainConfig(minutes=2, precision="fp32")
+    run_pace = pace.Pace(config, 100, 0, 20.0, ALONE, reserve_s=10.0)  # tokenizing took 20 s
+    assert run_pace.n_steps == 90
+    step, elapsed = 0, 20.0
+    while step < run_pace.n_steps:
+        step, elapsed = step + 1, elapsed + (1.0 if step % 7 else 4.0)
+        run_pace.update(step, elapsed)
+        assert run_pace.seconds_left(step, elapsed, 1.0) == pytest.approx(120 - elapsed)
+    assert elapsed + 10 == pytest.approx(120, abs=4)
+    assert pace.Pace(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE).seconds_left(3, 1e9, 2.0) == 8.0
+
+
+def test_an_extension_has_a_schedule_of_its_own_and_the_steps_before_keep_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = TrainConfig(max_steps=50, warmup_fraction=0.2, cooldown_fraction=0.4)
+    added = [pace.Extension(50, 1.0, steps=20), pace.Extension(70, 2.0, steps=10)]
+    whole = pace.Pace(config, 100, 0, 0.0, ALONE, added)
+    assert whole.n_steps == 80
+    factors = [whole.lr_factor(step) for step in range(80)]
+    expected = [lr_factor(step, n, 0.2, 0.4) for n in (50, 20, 10) for step in range(n)]
+    assert factors == expected
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [1.0])
+    timed = pace.Pace(config, 100, 70, 100.0, ALONE, [added[0], pace.Extension(70, 100.0, minutes=1)])
+    assert timed.n_steps == 130 and timed.seconds_left(80, 110.0, 1.0) == 50.0
+    assert [timed.lr_factor(step) for step in range(70)] == expected[:70]
 
 
 def test_without_minutes_the_steps_are_those_asked_for() -> None:

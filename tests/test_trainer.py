@@ -33,6 +33,7 @@ from mamegpt.files import make_scratch
 from mamegpt.metrics import read_metrics
 from mamegpt.models import build_model
 from mamegpt.optim import OPTIMIZERS, lr_factor
+from mamegpt.report import report as write_report
 from mamegpt.shards import WindowOrder, open_shards, write_shards
 from mamegpt.sources import read_texts
 from mamegpt.step import SummedLoss
@@ -357,6 +358,67 @@ def test_what_else_decides_the_last_bits_is_named_if_it_is_other_now(
     for damaged in ('{"threads": "2"}', '{"threads": 0}', "[]", "{"):
         path.write_text(damaged, encoding="utf-8")
         assert "machine.json is damaged" in refused(CheckpointError, run)
+
+
+# Extending a finished run.
+
+
+def extended(run: Path, **more: Any) -> trainer.TrainResult:
+    return train(dataclasses.replace(TrainConfig.load(run / "config.json"), out=str(run)), resume=True, **more)
+
+
+def test_a_finished_run_is_extended_and_an_interrupted_extension_ends_bitwise_the_same(
+    run: Path, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resumed(run)
+    assert (
+        f"{run} is finished; to train it for longer: mamegpt train --resume {run} --more-min" in capsys.readouterr().out
+    )
+    before = final_weights(run, 12)
+    result = extended(run, more_steps=8)
+    assert (result.step, result.interrupted, len(result.losses)) == (20, False, 20)
+    assert "steps: 12 done of 20" in capsys.readouterr().out
+    rates = [record["lr"] / config.lr for record in records(run) if "loss" in record]
+    assert rates[12:] == pytest.approx([lr_factor(step, 8, 0.25, config.cooldown_fraction) for step in range(8)])
+    assert rates[:12] == pytest.approx([lr_factor(step, 12, 0.25, config.cooldown_fraction) for step in range(12)])
+    weights, text = final_weights(run, 20), losses(run)
+    for step in (18, 15, 12, 9):  # also to before the extension
+        forget_after(run, step)
+        assert resumed(run).step == 20
+        assert (final_weights(run, 20), losses(run)) == (weights, text)
+    assert final_weights(run, 12) == before
+    assert extended(run, more_steps=3).step == 23  # and once more
+    page = write_report([run], tmp_path / "report.html") or (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "12 + 8, 20 + 3" in page
+
+
+def test_only_a_finished_run_is_extended(run: Path) -> None:
+    forget_after(run, 9)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "metrics.jsonl"}
+    with pytest.raises(ConfigError, match=r"is not finished \(step 9\); first resume it: mamegpt train --resume "):
+        extended(run, more_steps=3)
+    assert all(path.read_bytes() == data for path, data in before.items())
+    resumed(run)
+    extended(run, more_steps=3)
+    (run / "extensions.json").write_text('[{"from_step": 12, "from_s": 1, "steps": 0}]', encoding="utf-8")
+    assert "extensions.json is damaged" in refused(CheckpointError, run)
+
+
+def test_a_run_of_minutes_is_finished_when_it_says_so_and_extended_by_minutes(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed = dataclasses.replace(config, out=str(tmp_path / "run"), max_steps=TrainConfig.max_steps, minutes=0.03)
+    first = train(timed)
+    weights = final_weights(tmp_path / "run", first.step)
+    assert train(timed, resume=True).step == first.step  # nothing is left, whatever a measurement says now
+    assert final_weights(tmp_path / "run", first.step) == weights
+    capsys.readouterr()
+    longer = train(timed, resume=True, more_minutes=0.02)
+    assert longer.step > first.step and longer.elapsed_s > first.elapsed_s + 0.5
+    printed = capsys.readouterr().out
+    assert re.search(rf"\nstep {first.step + 1} - loss [\d.]+ - [\d,]+ tokens/s - 0:0\d left\n", printed)
+    lefts = [int(left) for left in re.findall(r" - 0:(\d\d) left\n", printed)]
+    assert lefts == sorted(lefts, reverse=True)
 
 
 def test_a_run_may_move(run: Path, config: TrainConfig) -> None:

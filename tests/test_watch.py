@@ -97,7 +97,15 @@ def test_json_lines_are_the_metrics_and_nothing_else_is_on_standard_output(
     assert end.value.code == 0 and "tokenizing" in err
     events = [json.loads(line) for line in out.splitlines()]
     heard = [(event["event"], event["step"]) for event in events]
-    expected = [("step", 6), ("validation", 6), ("step", 10), ("step", 12), ("validation", 12), ("done", 12)]
+    expected = [
+        ("step", 1),
+        ("step", 6),
+        ("validation", 6),
+        ("step", 10),
+        ("step", 12),
+        ("validation", 12),
+        ("done", 12),
+    ]
     assert [one for one in heard if one[0] != "saved"] == expected
     # A checkpoint is told when it is complete, which may be some steps later.
     assert [one for one in heard if one[0] == "saved"] == [("saved", 6), ("saved", 12)]
@@ -108,7 +116,7 @@ def test_json_lines_are_the_metrics_and_nothing_else_is_on_standard_output(
             assert written[event["step"]].items() <= event.items()
             assert event["n_steps"] == 12 and event["tokens_per_s"] > 0 and event["memory_bytes"] > 1e6
     quality = next(record["quality"] for record in records(run) if "quality" in record)
-    assert quality.items() <= events[1].items()
+    assert quality.items() <= events[2].items()
     assert Path(events[heard.index(("saved", 6))]["path"]).name == "step-00000006"
     assert events[-1]["run"] == str(run)
     page = (run / "report.html").read_text(encoding="utf-8")

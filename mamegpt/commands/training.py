@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -118,7 +119,7 @@ def plan(
         answer(made.to_dict(), made.table(), made.next_step(data, tokenizer, options, training))
 
 
-WITH_RESUME = {"resume", "resume_intact", "on_bad_loss", "log", "report", "json"}
+WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}
 """What ``train --resume`` takes beside the run: how to go on and what to show, no setting of the run."""
 
 
@@ -128,6 +129,8 @@ def train(
     recipe: Recipe = "mame",
     resume: Path | None = None,
     resume_intact: bool = False,
+    more_steps: int = 0,
+    more_minutes: float = 0.0,
     log: tuple[Logger, ...] = (),
     report: bool = False,
     json: bool = False,
@@ -144,6 +147,9 @@ def train(
         recipe: mame, or seed for the model and the training of the original training.py.
         resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
         resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
+        more_steps: With --resume, of a finished run: train it for so many steps more; the learning rate rises and falls
+            once more.
+        more_minutes: As --more-steps, for so many minutes.
         log: Write the figures also for these loggers (in the run's folder; trackio has a place of its own).
         report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
@@ -152,6 +158,15 @@ def train(
         raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
     if "resume_intact" in given and resume is None:
         raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+    if more := given & {"more_steps", "more_minutes"}:
+        if resume is None:
+            raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
+        if len(more) > 1:
+            raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
+        if "more_steps" in more and more_steps < 1:
+            raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
+        if "more_minutes" in more and not 0 < more_minutes < math.inf:
+            raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
     from mamegpt.loggers import logger
     from mamegpt.report import report as write_report
     from mamegpt.report.live import live_report
@@ -160,7 +175,10 @@ def train(
 
     if resume is not None:
         if given - WITH_RESUME:
-            raise ConfigError("--resume takes every setting but --on-bad-loss from the run; leave the others out")
+            raise ConfigError(
+                "--resume takes every setting but --on-bad-loss from the run; leave the others out; to train a "
+                "finished run for longer: --more-steps or --more-minutes; with other data or settings: --init-from"
+            )
         settings = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
         on_bad_loss = config.on_bad_loss if "on_bad_loss" in given else settings.on_bad_loss
         config = dataclasses.replace(settings, on_bad_loss=on_bad_loss)
@@ -174,7 +192,10 @@ def train(
         refuse_idle(given, _idle(config))
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
-        result = fit(config, resume=resume is not None, intact=resume_intact, watchers=watchers)
+        result = fit(
+            config, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
+            watchers=watchers,
+        )  # fmt: skip
         if not result.is_main:
             return INTERRUPTED if result.interrupted else 0
         facts = {

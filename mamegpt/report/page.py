@@ -156,6 +156,10 @@ def _facts(run: Run) -> dict[str, str]:
             "epochs": f"{run.steps[-1]['tokens'] / train.n_tokens:.2f}",
             "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
         }
+    if run.extensions:
+        added = (f"{one.from_step:,} + {one.steps:,}" if one.steps else f"{one.from_step:,} + {one.minutes:g} min"
+                 for one in run.extensions)  # fmt: skip
+        facts["extended"] = ", ".join(added)
     return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
 
 

@@ -16,6 +16,7 @@ from mamegpt.errors import CheckpointError
 from mamegpt.evaluate import Quality
 from mamegpt.generation import Sampling, generate
 from mamegpt.metrics import read_metrics
+from mamegpt.pace import Extension, read_extensions
 from mamegpt.pretrained import load_pretrained
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, EVALUATION_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.shards import Meta, Split, is_shards, open_shards
@@ -71,6 +72,11 @@ class Run:
             ) from None
 
     @property
+    def extensions(self) -> list[Extension]:
+        """What was added to it after it was finished."""
+        return read_extensions(self.folder)
+
+    @property
     def name(self) -> str:
         """The folder as it was given."""
         return str(self.folder)
@@ -82,9 +88,11 @@ class Run:
 
     @property
     def tokens_per_s(self) -> float:
-        """Mean over the run, validations and checkpoints included."""
-        last = self.steps[-1]
-        return float(last["tokens"] / last["elapsed_s"])
+        """Mean over the run from its first step on, validations and checkpoints included."""
+        first, last = self.steps[0], self.steps[-1]
+        if last["elapsed_s"] <= first["elapsed_s"]:
+            return float(last["tokens"] / last["elapsed_s"])
+        return float((last["tokens"] - first["tokens"]) / (last["elapsed_s"] - first["elapsed_s"]))
 
     def curve(self, axis: str, field: str) -> list[tuple[float, float]]:
         """(x, y) of each step that has the field, and as a finite number: a run may end with one that is none."""
