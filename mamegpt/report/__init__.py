@@ -11,6 +11,7 @@ from mamegpt.files import atomic_write
 from mamegpt.outputs import check_outputs
 from mamegpt.report.page import page
 from mamegpt.report.run import read_run, samples
+from mamegpt.run_files import REPORT_FILE
 
 __all__ = ["report"]
 
@@ -22,7 +23,7 @@ def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], N
     to write. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
     is a folder or not called ``.html``.
     """
-    check_outputs([out], folders)
+    check_outputs([out], [folder for folder in folders if out != folder / REPORT_FILE])  # its place in a run
     if out.suffix.lower() != ".html":
         raise OutputError(f"{out}: a report is .html; name it so")
     runs = [read_run(folder) for folder in folders]
