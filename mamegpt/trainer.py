@@ -46,6 +46,7 @@ from mamegpt.rollback import RolledBack, bad_loss, is_proven, roll_back, weights
 from mamegpt.run_files import CHECKPOINTS, MACHINE_FILE
 from mamegpt.run_folder import as_begun, is_of_this_job, keep_settings, own_folder, run_tokenizer, run_tokens, settled
 from mamegpt.shards import Split, WindowOrder
+from mamegpt.shell import command
 from mamegpt.spread import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.step import SummedLoss, micro_batch, product_dtype, recompute_blocks
 from mamegpt.terminal import terminal
@@ -173,7 +174,8 @@ def _train(
                 write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
             _describe(config, order, n_parameters, splits, world, first_step, pace)
             if is_over:
-                say(f"{run} is finished; to train it for longer: mamegpt train --resume {run} --more-minutes 10")
+                longer = command("train", "--resume", run, "--more-minutes", 10)
+                say(f"{run} is finished; to train it for longer: {longer}")
         share = config.batch_size // world.size
         n_micro = math.ceil(share / micro_batch(config, share, world.device))
         targets_per_step = config.batch_size * config.context_length
@@ -320,7 +322,9 @@ def _extensions(
         if world.is_main:
             extend(run, found[-1])
     elif not distributed.started_again():
-        raise ConfigError(f"{run} is not finished (step {first.step:,}); first resume it: mamegpt train --resume {run}")
+        raise ConfigError(
+            f"{run} is not finished (step {first.step:,}); first resume it: {command('train', '--resume', run)}"
+        )
     return found
 
 

@@ -70,7 +70,9 @@ def test_a_model_is_tried_by_sampling_and_from_nothing() -> None:
 
 
 def test_no_command_line_with_a_name_in_it_is_put_together_elsewhere() -> None:
-    pasted = re.compile(r"mamegpt (demo|extract|clean|tokenizer|plan|train|eval|generate|play|report|export)[^\"'`]*\{")
+    pasted = re.compile(
+        r"mamegpt (demo|extract|clean|tokenizer|plan|train|eval|generate|play|report|export) -[^\"'`]*\{"
+    )
     next_line = re.compile(r"next: mamegpt")
     found = {
         path.name
