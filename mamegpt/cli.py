@@ -79,7 +79,7 @@ def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: 
     """
     for stream_ in (sys.stdout, sys.stderr):
         if isinstance(stream_, io.TextIOWrapper):
-            stream_.reconfigure(encoding="utf-8", errors="replace")  # Windows would take the local code page
+            stream_.reconfigure(encoding="utf-8", errors="backslashreplace")  # Windows would take the local code page
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))

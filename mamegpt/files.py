@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 import stat
-import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,13 +18,12 @@ from typing import IO, Any
 
 from filelock import FileLock
 
-from mamegpt.errors import OutputError, first_line
-from mamegpt.messages import translated
+from mamegpt.errors import MamegptWarning, OutputError, first_line
 
 __all__ = [
     "DESKTOP_FILES", "IN_USE", "LOCK", "MARK", "SCRATCH", "atomic_directory", "atomic_write", "destination",
     "free_name", "gone_if_empty", "hardening", "held", "is_lfs_pointer", "is_stream", "make_folder", "make_scratch",
-    "neighbor", "printable", "refuse_existing", "refuse_unwritable", "remove_folder", "remove_leftovers", "sha256_file",
+    "neighbor", "refuse_existing", "refuse_unwritable", "remove_folder", "remove_leftovers", "sha256_file",
     "sync", "sync_file", "write_json", "write_mark",
 ]  # fmt: skip
 
@@ -49,11 +48,6 @@ _UNSUPPORTED = {
 IN_USE = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)
 """How they answer when a file is to go that another program has open (Windows, NFS)."""
 _warned: set[str] = set()
-
-
-def printable(name: str | os.PathLike[str]) -> str:
-    """A file name as text that can be written anywhere: a byte that is not UTF-8 is ``\\udc8c``, as in JSON."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def free_name(path: Path) -> Path:
@@ -146,11 +140,12 @@ def refuse_unwritable(path: Path) -> None:
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Yield a file that takes the name ``path`` only when the block ends without an error.
 
-    ``mode`` is ``"w"`` (UTF-8 text, line feeds as given) or ``"wb"``. Until then the bytes lie in a hidden folder
+    ``mode`` is ``"w"`` (UTF-8 text, line feeds as given; half a surrogate, as of
+    a file name, escaped) or ``"wb"``. Until then the bytes lie in a hidden folder
     beside it; after an error that folder is removed and what stood at ``path`` is untouched. Links, pipes and devices
     are written to as `destination` says.
     """
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with _named(path), destination(path) as place:
         with _scratch(place.parent) as scratch:
             with (scratch / NEW).open(mode, **text) as file:
@@ -245,9 +240,9 @@ def sha256_file(path: Path) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented UTF-8 JSON, whole or not at all; a file name that is not UTF-8 in it comes back."""
-    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    with atomic_write(path, "wb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # half a surrogate becomes \udc8c, as in JSON
+    with atomic_write(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.write("\n")
 
 
 def write_mark(folder: Path, what: str) -> None:
@@ -313,9 +308,9 @@ def hardening(what: str, path: Path, *also: int) -> Iterator[None]:
 def _warn(what: str, path: Path, error: BaseException) -> None:
     if what not in _warned:
         _warned.add(what)
-        message = translated(f"{path}: {what} is not possible here ({first_line(error)}); going on without")
-        with suppress(OSError, ValueError):
-            print(translated("warning:", part=True), message, file=sys.stderr)
+        warnings.warn(
+            f"{path}: {what} is not possible here ({first_line(error)}); going on without", MamegptWarning, stacklevel=2
+        )
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mamegpt.errors import OutputError
-from mamegpt.files import DESKTOP_FILES, printable, refuse_existing, refuse_unwritable, sha256_file
+from mamegpt.files import DESKTOP_FILES, refuse_existing, refuse_unwritable, sha256_file
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, RUN_FILES, TOKENS
+from mamegpt.text import shown
 
-__all__ = ["CARD", "check_folder", "check_outputs", "export_mark"]
+__all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_unreadable"]
 
 CARD = "README.md"
 _MARK = re.compile(
@@ -26,6 +27,11 @@ _UNMARKED = re.compile(
     r"modeling_custom_gpt\.py|[^/]+\.(model|vocab|gguf)"
 )
 """Files of an export without a mark."""
+_READ = re.compile(
+    r"(.*config|tokenizer.*|vocab|special_tokens_map|added_tokens|.*\.index|meta|state|machine)\.json|merges\.txt|"
+    r".*\.(safetensors|bin|pth|pt|model|vocab|gguf|py|jinja|jsonl)"
+)
+"""Files that are read of the folder of a model or of token shards; others that lie there may be written anew."""
 _UNMARKED_PARTS = ("", "gguf, hf", "gguf, hf, hf-native")
 
 
@@ -33,8 +39,8 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] =
     """Raise `OutputError` if one of the files to write should not be written; those that are None are none.
 
     That is: a folder, a socket or a disk; a file that is there, without ``overwrite``; a file of a run; one of the
-    ``inputs`` or a file in a folder among them, whatever its name (links and upper case are seen through); one that
-    is named twice. Of inputs that are not here, such as names on the Hub, nothing is said.
+    ``inputs``, or what is read of a folder among them (links and upper case are seen through); one that is named twice.
+    Of inputs that are not here, such as names on the Hub, nothing is said.
     """
     read = [path for source in inputs if (path := _here(source))]
     seen: set[tuple[str, str]] = set()
@@ -54,12 +60,19 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] =
         seen.add(key)
 
 
+def refuse_unreadable(out: Path) -> None:
+    """Raise `OutputError` for a folder whose weights safetensors, which takes UTF-8 names only, could not read."""
+    if shown(out) != str(out):
+        raise OutputError(f"{out} is not UTF-8, and weights in such a folder cannot be read; choose another name")
+
+
 def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False) -> None:
     """Raise `OutputError` if an exported folder should not be written to ``out``.
 
     That is: if something is there, without ``overwrite``; and with it, all but an empty folder or what an earlier
     export wrote there, unchanged and with nothing beside it. Never the current folder or one with an input in it.
     """
+    refuse_unreadable(out)
     if not overwrite:
         refuse_existing(out)
     _refuse_run_file(out)
@@ -120,7 +133,7 @@ def _files(folder: Path) -> list[str]:
     """The names of all that is in a folder, relative to it, but folders with files and what desktops leave."""
     paths = (path for path in folder.rglob("*") if path.name not in DESKTOP_FILES)
     return sorted(
-        printable(path.relative_to(folder).as_posix())
+        shown(path.relative_to(folder).as_posix())
         for path in paths
         if not path.is_dir() or path.is_symlink() or not any(path.iterdir())
     )
@@ -140,7 +153,8 @@ def _refuse_run_file(output: Path) -> None:
 def _holds(read: Path, output: Path) -> bool:
     """Whether an output is a file that is read, or lies as one in a folder that is read."""
     if read.is_dir():
-        return output.exists() and any(_is_same(output, path) for path in read.rglob("*") if path.is_file())
+        of_a_model = (path for path in read.rglob("*") if _READ.fullmatch(path.name) and path.is_file())
+        return output.exists() and any(_is_same(output, path) for path in of_a_model)
     return _is_same(output, read)
 
 

@@ -25,6 +25,7 @@ from mamegpt.machine import arithmetic
 from mamegpt.metrics import read_metrics
 from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
+from mamegpt.outputs import refuse_unreadable
 from mamegpt.pace import measured
 from mamegpt.run_files import (
     CHECKPOINTS,
@@ -142,6 +143,7 @@ def _refuse_taken(run: Path) -> None:
 
     It may if nothing is there but hidden files of others, or only what a run left that never came to a checkpoint.
     """
+    refuse_unreadable(run)
     if run.is_dir():
         names = {path.name for path in run.iterdir() if not path.name.startswith(".") or path.name == JOB_FILE}
         if not names or (names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -87,12 +88,13 @@ def parse_wiki40b(raw: str) -> tuple[str, str]:
     return title, "\n".join(filter(str.strip, "\n".join(pieces).split("\n")))
 
 
-def shown(name: str) -> str:
-    """Return a file's name as it can be written anywhere; of bytes that are not UTF-8 (old archives), what is legible.
+def shown(name: str | os.PathLike[str]) -> str:
+    """Return a file's name as it can be written anywhere: a byte that is not UTF-8 (old archives) as ``\\udc8c``.
 
-    Python holds such bytes as lone surrogates (PEP 383), which no UTF-8 text can.
+    Python holds such bytes as lone surrogates (PEP 383), which no UTF-8 text can; JSON escapes them the same way. A
+    name stays as it is until it is printed or written into a text.
     """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from command import Mame
 from little import Little
-from training_helpers import environment, tiny
+from training_helpers import TINY, environment, tiny
 
 from mamegpt import checkpoint, files, run_folder
 from mamegpt.clean import clean
 from mamegpt.corpus.stepwise import stepwise
-from mamegpt.errors import CheckpointError, OutputError
+from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.extract import extract
 from mamegpt.files import (
     atomic_directory,
@@ -272,7 +272,10 @@ def test_no_output_is_a_file_of_a_run(little: Little, tmp_path: Path, mame: Mame
         with pytest.raises(OutputError, match="belongs to the run"):
             check_outputs([run / "CONFIG.JSON"])
         (run / "CONFIG.JSON").unlink()
-    check_outputs([run / "report.html", run / "numbers.json"], [run])
+    for free in ("report.html", "numbers.json"):
+        (run / free).touch()
+        check_outputs([run / free], [run])  # of an earlier call, and read by nobody
+        (run / free).unlink()
     assert content(run) == before
 
 
@@ -465,7 +468,7 @@ CANNOT = [errno.EINVAL, errno.EPERM, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSY
 @posix
 @pytest.mark.parametrize("number", CANNOT)
 def test_what_only_makes_safer_is_passed_over_with_one_warning(
-    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
 
@@ -478,9 +481,10 @@ def test_what_only_makes_safer_is_passed_over_with_one_warning(
     monkeypatch.setattr(Path, "chmod", cannot)
     if number != errno.ENOSYS:  # for which filelock has an answer of its own
         monkeypatch.setattr(fcntl, "flock", cannot)
-    train(tiny(little.text, little.spm, tmp_path / "run", keep_checkpoints=1), watchers=())
+    with pytest.warns(MamegptWarning) as said:
+        train(tiny(little.text, little.spm, tmp_path / "run", keep_checkpoints=1), watchers=())
     assert len(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")) == 1
-    printed = capsys.readouterr().err
+    printed = "\n".join(str(warning.message) for warning in said)
     for what in ("fsync of a folder", "fsync", *(["a lock"] if number != errno.ENOSYS else [])):
         assert printed.count(f": {what} is not possible here") == 1, printed
 
@@ -497,24 +501,23 @@ def test_a_disk_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOTEMPTY])
 def test_a_checkpoint_that_cannot_be_removed_does_not_stop_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def held(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files, "_warned", set())
     for step in (1, 2):
         (tmp_path / f"step-{step}").mkdir()
         (tmp_path / f"step-{step}" / "state.json").touch()
     (tmp_path / "step-3").mkdir()
     for call in ((Path, "rename"), (shutil, "rmtree")):
-        with monkeypatch.context() as patch:
+        monkeypatch.setattr(files, "_warned", set())
+        with monkeypatch.context() as patch, pytest.warns(MamegptWarning, match="to remove a folder is not possible"):
             patch.setattr(*call, held)
             checkpoint._rotate(tmp_path, 2 if call[0] is Path else 1, None)
         assert [path.name for path in checkpoint.checkpoints(tmp_path)] == (
             ["step-1", "step-2", "step-3"] if call[0] is Path else ["step-3"]
         )
-    assert capsys.readouterr().err.count("to remove a folder is not possible here") == 1
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-3"]
     with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(number)):
@@ -545,3 +548,66 @@ def test_neighbors_of_short_names_have_them_and_of_long_ones_differ(tmp_path: Pa
     assert neighbor(tmp_path / "a.txt", ".", ".unfinished").name == ".a.txt.unfinished"
     ends = {neighbor(tmp_path / ("a" * 254 + end), "", ".origin.json").name for end in "bc"}
     assert len(ends) == 2 and {len(name) for name in ends} == {255}
+
+
+# Names that are not UTF-8
+
+
+SJIS = os.fsdecode("犬".encode("cp932"))
+"""As Python holds a name from an old archive: half surrogates."""
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """A folder with such a name, if the file system has them."""
+    try:
+        (tmp_path / SJIS).mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    return tmp_path / SJIS
+
+
+def test_names_that_are_not_utf_8_are_names(little: Little, named: Path, tmp_path: Path, mame: Mame) -> None:
+    text, spm, run = named / f"{SJIS}.txt", named / f"{SJIS}.model", tmp_path / "run"
+    shutil.copy(little.text, text)
+    code, _, error = mame("tokenizer", "--data", text, "--out", named / SJIS, "--vocab-size", 800)
+    assert (code, error) == (0, "") and spm.is_file()
+    config = tiny(text, spm, run, max_steps=2, eval_every_steps=2, save_every_steps=2)
+    words = [
+        word
+        for item in config.to_dict().items()
+        if item[0] in TINY
+        for word in ("--" + item[0].replace("_", "-"), item[1])
+    ]
+    code, _, error = mame(
+        "train", "--data", text, "--tokenizer", spm, "--out", run, *words, "--max-steps", 2, "--report"
+    )
+    assert code == 0, error
+    assert json.loads((run / "config.json").read_text(encoding="utf-8"))["data"] == str(text)
+    for command in (
+        ["extract", "--dataset", text, "--keyword", "豆", "--out", named / f"{SJIS}.jsonl"],
+        ["clean", "--data", text, "--out", named / "c.txt", "--report", named / "c.html"],
+        ["eval", "--model", run, "--max-characters", 500, "--out", named / "e.json"],
+        ["report", run, "--out", named / "r.html"],
+        ["train", "--resume", run, "--json"],
+    ):
+        code, _, error = mame(*command)
+        assert code == 0, error
+
+
+def test_no_weights_are_written_where_they_cannot_be_read(little: Little, named: Path, mame: Mame) -> None:
+    for words in (
+        ["train", "--data", little.text, "--tokenizer", little.spm, "--out", named / "run"],
+        ["export", "--model", little.run, "--out", named / "hf"],
+    ):
+        code, _, error = mame(*words)
+        assert code == 2 and error.count("\n") == 1 and "weights in such a folder cannot be read" in error
+    assert list(named.iterdir()) == []
+
+
+def test_words_that_are_not_utf_8_are_refused_in_one_line(little: Little, tmp_path: Path, mame: Mame) -> None:
+    for option in ("--keyword", "--exclude", "--regex"):
+        words = ["--regex", "豆"] if option == "--exclude" else []
+        code, _, error = mame("extract", "--dataset", little.text, *words, option, SJIS, "--out", tmp_path / "o.txt")
+        assert code == 2 and error.count("\n") == 1 and r"'\udc8c\udca2' is not UTF-8" in error
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,8 @@ from typing import IO, Any
 from filelock import Timeout
 
 from mamegpt.errors import OutputError
-from mamegpt.files import MARK, held, neighbor, printable, sync, write_json, write_mark
+from mamegpt.files import MARK, held, neighbor, sync, write_json, write_mark
+from mamegpt.text import shown
 
 __all__ = ["Stepwise", "stepwise"]
 
@@ -92,7 +93,7 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
         raise OutputError(f"{folder} would be used, and is no unfinished work of mamegpt; move it away")
     try:
         with held(lock):
-            write_mark(folder, f"unfinished work of mamegpt on {printable(out.name)}")
+            write_mark(folder, f"unfinished work of mamegpt on {shown(out.name)}")
             work = Stepwise(folder, settings)
             try:
                 yield work

@@ -13,7 +13,7 @@ from typing import Literal
 from mamegpt.corpus.folding import Searchable, fold_fast
 from mamegpt.corpus.prefilter import needles
 from mamegpt.errors import ConfigError
-from mamegpt.text import fold
+from mamegpt.text import fold, shown
 
 __all__ = ["Topic", "Verdict"]
 
@@ -61,6 +61,9 @@ class Topic:
     def __post_init__(self) -> None:
         if not self.patterns:
             raise ConfigError("nothing to look for; give --keyword or --regex")
+        for word in (*self.keywords, *self.exclude, *self.regex):
+            if shown(word) != word:
+                raise ConfigError(f"{word!r} is not UTF-8; type it in a terminal that writes UTF-8")
         if self.min_hits < 1:
             raise ConfigError(f"--min-hits must be at least 1, not {self.min_hits}")
         if self.window is not None and (self.window < 0 or self.title_only):

@@ -20,11 +20,12 @@ from mamegpt.export.gates import Gate, make_cases
 from mamegpt.export.model_card import Facts, model_card
 from mamegpt.export.to_gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.export.to_hf import check_hf, write_hf
-from mamegpt.files import atomic_directory, printable
+from mamegpt.files import atomic_directory
 from mamegpt.layouts import LAYOUTS, native_layout
 from mamegpt.messages import translated
 from mamegpt.outputs import CARD, check_folder, export_mark
 from mamegpt.pretrained import Pretrained
+from mamegpt.text import shown
 
 __all__ = ["ExportReport", "Target", "all_targets", "export_model"]
 
@@ -107,7 +108,7 @@ def export_model(
                     card_name, loaded.sizes, n_parameters, loaded.tokenizer, model_type, facts,
                     gguf_file=file.name if file else "",
                 )  # fmt: skip
-                card = printable(card)  # the name of a file in it may be none
+                card = shown(card)  # the name of a file in it may be none
                 card += export_mark(folder, card, targets)
                 (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
             except (OSError, SafetensorError) as error:

@@ -23,7 +23,7 @@ def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], N
     to write. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
     is a folder or not called ``.html``.
     """
-    check_outputs([out], [folder for folder in folders if out != folder / REPORT_FILE])  # its place in a run
+    check_outputs([out])
     if out.suffix.lower() != ".html":
         raise OutputError(f"{out}: a report is .html; name it so")
     runs = [read_run(folder) for folder in folders]
