@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamegpt.errors import ConfigError
-from mamegpt.files import printable
 from mamegpt.generation import Sampling, prompt_ids
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
+from mamegpt.text import shown
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
@@ -99,7 +99,7 @@ def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
 
 def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
     """Return a failure as OpenAI's clients expect it; half of a surrogate pair, as in a file's name, is escaped."""
-    return {"error": {"message": printable(message), "type": kind, "param": None, "code": None}}
+    return {"error": {"message": shown(message), "type": kind, "param": None, "code": None}}
 
 
 def _logprobs(made: Sequence[Made]) -> dict[str, Any]:

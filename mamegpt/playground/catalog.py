@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 
 from mamegpt import checkpoint
 from mamegpt.errors import CheckpointError, ModelError
-from mamegpt.files import printable
 from mamegpt.hub import is_hub_name
 from mamegpt.metrics import read_metrics
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
+from mamegpt.text import shown
 
 __all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
 
@@ -141,10 +141,10 @@ def _of_folder(folder: Path) -> list[Entry]:
         return [_of_checkpoint(folder, folder)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
         if weights.is_file() and (folder / CONFIG_FILE).is_file():
-            return [Entry(printable(folder), str(folder), int(weights.stat().st_mtime))]
+            return [Entry(shown(folder), str(folder), int(weights.stat().st_mtime))]
     return []
 
 
 def _of_checkpoint(name: Path, path: Path) -> Entry:
     step = int(path.name.removeprefix("step-"))
-    return Entry(printable(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)
+    return Entry(shown(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)

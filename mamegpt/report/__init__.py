@@ -11,7 +11,6 @@ from mamegpt.files import atomic_write
 from mamegpt.outputs import check_outputs
 from mamegpt.report.page import page
 from mamegpt.report.run import read_run, samples
-from mamegpt.run_files import REPORT_FILE
 
 __all__ = ["report"]
 
