@@ -39,7 +39,8 @@ class ExtractReport:
     """What `extract` did: documents read, kept and dropped (by reason), and the size of what it wrote.
 
     ``hits`` are those in the documents as read that were kept, and ``documents`` how many of these have some, both by
-    pattern. ``resumed`` is how many files an earlier, interrupted run had done.
+    pattern. ``n_holes`` counts the sentences of all documents read in which an unknown template of a dump stood.
+    ``resumed`` is how many files an earlier, interrupted run had done.
     """
 
     out: Path
@@ -50,6 +51,7 @@ class ExtractReport:
     documents: dict[str, int] = field(default_factory=dict)
     n_characters: int = 0
     n_bytes: int = 0
+    n_holes: int = 0
     resumed: int = 0
     elapsed_s: float = 0.0
 
@@ -62,6 +64,8 @@ class ExtractReport:
         counts = {"read": self.read, "kept": self.kept}
         counts |= {f"dropped, {reason}": count for reason, count in self.dropped.items()}
         counts |= {f"hits, {pattern}": count for pattern, count in self.hits.items()}
+        if self.n_holes:
+            counts["sentences with a hole"] = self.n_holes
         counts |= {"characters": self.n_characters, "bytes": self.n_bytes}
         names = {name: translated(name) for name in counts}
         label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
@@ -197,6 +201,7 @@ def _run(
         for batch, judged in _judged(file, topic, schema):
             written = list[str]()
             before, report.read = report.read, report.read + batch.n_read
+            report.n_holes += batch.n_holes
             report.drop("no keyword", batch.n_read - len(judged) - sum(batch.dropped.values()))
             for reason, count in batch.dropped.items():
                 report.drop(reason, count)

@@ -677,7 +677,7 @@ MARKUP = """{{Infobox|名前=京都}}
 == 脚注 ==
 {{Reflist}}
 [[Category:京都]]"""
-PLAIN = "京都（きょうと）は、日本の都である。& 外部\n歴史\n古代\n794年\n平安京。\n一覧\n項目\nCategory:町"
+PLAIN = "京都（きょうと）は、日本の都である。& 外部\n歴史\n古代\n794年\n平安京。\n一覧\n項目\n町"
 
 
 @pytest.fixture
@@ -696,6 +696,47 @@ def test_a_dump_gives_its_articles_without_markup_and_counts_the_rest(dump, tmp_
     assert (report.read, report.kept) == (4, 1)
     assert report.dropped == {"empty": 0, "no keyword": 1, "duplicate": 0, "redirect": 1, "other namespace": 1}
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == format_article("京都", PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("markup", "seen", "n_holes"),
+    [
+        (
+            "{{仮リンク|エンドウ|en|Pea}}も豆である。長さは、{{convert|10|cm|in}}。",
+            "エンドウも豆である。長さは、10 cm。",
+            0,
+        ),
+        (
+            "{{仮リンク|エンドウ|en|Pea|label=えんどう}}、{{Lang|en|[[bean]]}}、{{lang-en|pea}}",
+            "えんどう、bean、pea",
+            0,
+        ),
+        (
+            "{{convert|5|-|10|km|mi|abbr=on}}と{{ルビ|豆|まめ}}と<ruby>米<rt>こめ</rt></ruby>",
+            "5 - 10 kmと豆（まめ）と米（こめ）",
+            0,
+        ),
+        ("{{要出典範囲|豆は{{nowrap|丸い}}|date=2020年}}{{要出典}}。", "豆は丸い。", 0),
+        (
+            "{{独自|豆}}も豆である。長さは、{{数|1}}。重さは{{数|2}}と{{数|3}}。{{出典}}\n{{一覧|豆}}",
+            "も豆である。長さは、。重さはと。",
+            3,
+        ),
+        ("{{Infobox\n|豆=1}}豆。", "豆。", 0),
+        ("__NOTOC__豆__目次非表示__は__FILE__", "豆は__FILE__", 0),
+        ("豆[[en:Bean]][[zh-min-nan:Tāu]][[category :豆|*]]", "豆", 0),
+        ("[[:en:Bean]]と[[:Category:豆]]と[[:en:Pea|エンドウ]]と[[Re:豆]]", "Beanと豆とエンドウとRe:豆", 0),
+        ("<div>豆</div><div>米</div><p>麦</p>\n<span>粟</span>と", "豆\n米\n麦\n粟と", 0),
+    ],
+)
+def test_templates_in_a_sentence_leave_no_hole_or_it_is_counted(tmp_path, markup, seen, n_holes):
+    path = tmp_path / "wiki.xml"
+    path.write_text(f"<mediawiki>{page('題', markup)}</mediawiki>", encoding="utf-8")
+    (document,) = read_documents(path)
+    assert document.text == seen
+    report = extract(str(path), "train", "題", tmp_path / "a.txt")
+    assert report.n_holes == n_holes
+    assert ("sentences with a hole" in report.table()) == (n_holes > 0)
 
 
 def test_a_dump_cut_off_is_an_error(dump):

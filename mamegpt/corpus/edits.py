@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from mamegpt.text import normalise
 
 __all__ = [
+    "BLOCK_TAGS",
     "EDITS",
     "drop_aozora",
     "drop_boilerplate",
@@ -34,7 +35,11 @@ _INVISIBLE = re.compile("[\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff
 _BREAKS = re.compile("[\x0b\x0c\x1c-\x1f\x85]+")  # vertical tab, form feed, separators, next line
 
 # Tags that are taken out. Not every <…>: <NHK> and <AA+> are text.
-_BLOCKS = "blockquote|br|center|div|gallery|h[1-6]|hr|li|ol|p|pre|references|section|table|tbody|tr|ul"
+_BLOCKS = (
+    "blockquote|br|center|dd|div|dl|dt|gallery|h1|h2|h3|h4|h5|h6|hr|li|ol|p|pre|references|section|table|tbody|tr|ul"
+)
+BLOCK_TAGS = frozenset(_BLOCKS.split("|"))
+"""Tags that begin a line."""
 _INLINE = (
     "a|abbr|b|big|cite|code|del|em|font|i|includeonly|ins|kbd|math|noinclude|nowiki|onlyinclude|q|rb|ref|ruby|s|"
     "small|span|strike|strong|sub|sup|tt|u|var"

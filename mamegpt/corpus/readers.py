@@ -45,12 +45,13 @@ NO_TEXT = "no text column"
 class Batch:
     """Some records of a file in order, each ``(number in the file, title, text)``; ``n_read`` counts all there were.
 
-    ``dropped`` counts those that are no documents, by reason.
+    ``dropped`` counts those that are no documents, by reason; ``n_holes`` the sentences of which a part is missing.
     """
 
     n_read: int
     records: list[tuple[int, str, str]]
     dropped: dict[str, int] = field(default_factory=dict)
+    n_holes: int = 0
 
 
 def format_of(path: Path) -> str:
@@ -368,8 +369,8 @@ def _read_dump(path: Path) -> Iterator[Batch]:
     """Yield the pages of a dump, each a batch, since to take the markup off one takes a while."""
     try:
         with open_file(path) as file:
-            for number, (reason, title, text) in enumerate(pages(file)):
-                yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)])
+            for number, (reason, title, text, n_holes) in enumerate(pages(file)):
+                yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)], n_holes=n_holes)
     except ParseError as error:
         raise DataError(f"{path} is not a whole dump of a MediaWiki ({error}); fetch it again") from error
     except (LookupError, UnicodeError) as error:  # expat calls Python's codecs
