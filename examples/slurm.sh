@@ -23,4 +23,4 @@ fi
 
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 4 --max-restarts 3 \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$HEAD:29500" \
-  -m mamegpt train "${COMMAND[@]}"
+  --no-python mamegpt train "${COMMAND[@]}"

@@ -1,8 +1,15 @@
 """The way into the command line, for ``mamegpt`` and ``python -m mamegpt``: Ctrl-C ends it quietly from the start."""
 
 import os
-import signal
 import sys
+
+# python -m puts the current folder first. In a downloaded model's folder its torch.py would be imported, so only what
+# holds this package may stay there.
+_is_ours = os.path.realpath(sys.path[0]) == os.path.realpath(f"{__file__}/../..")
+if __name__ == "__main__" and not sys.flags.safe_path and not _is_ours:
+    del sys.path[0]
+
+import signal  # noqa: E402
 
 INTERRUPTED = 130
 

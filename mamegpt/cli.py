@@ -35,7 +35,7 @@ from mamegpt.errors import (
 from mamegpt.given import is_option, typed
 from mamegpt.help_texts import add_rule, in_japanese, in_user_language
 from mamegpt.limits import default_threads
-from mamegpt.messages import is_japanese, translated
+from mamegpt.messages import is_japanese, put, translated
 from mamegpt.presets import RECIPES, SIZES, preset
 
 __all__ = ["main", "run"]
@@ -220,11 +220,11 @@ def _description() -> str:
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Print a warning of ours as a line in the user's language; ``others`` shows those of other packages."""
     if issubclass(category, MamegptWarning):
-        print("注意:" if is_japanese() else "note:", translated(str(message)), file=sys.stderr)
+        put(f"{'注意:' if is_japanese() else 'note:'} {translated(str(message))}", file=sys.stderr)
     else:
         others(message, category, *place)
 
 
 def _failed(message: str) -> int:
-    print("エラー:" if is_japanese() else "error:", translated(" ".join(message.splitlines())), file=sys.stderr)
+    put(f"{'エラー:' if is_japanese() else 'error:'} {translated(' '.join(message.splitlines()))}", file=sys.stderr)
     return 2

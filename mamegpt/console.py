@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from mamegpt.errors import first_line
-from mamegpt.messages import translated
+from mamegpt.messages import put, translated, visible
 
 __all__ = [
     "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "deliver", "duration", "headings",
@@ -81,16 +81,16 @@ def output_may_fail() -> Iterator[None]:
 
 def say(*lines: str, file: IO[str] | None = None) -> None:
     """Print lines to standard output (or ``file``) at once, terminal or not, in the user's language."""
-    print(*map(translated, lines), sep="\n", flush=True, file=file)
+    put("\n".join(map(translated, lines)), file=file)
 
 
 def deliver(text: str, end: str = "\n") -> None:
-    """Print what a command was called for to standard output, as it is.
+    """Print what a command was called for to standard output.
 
     Raises `OSError` if it cannot be written, also inside `output_may_fail`.
     """
     with output_must_succeed():
-        print(text, end=end, flush=True)
+        put(text, end)
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def answering(as_json: bool, is_product: bool = False) -> Iterator[Answer]:
         yield lambda facts, *lines: say(*lines, file=out)
         return
     with redirect_stdout(sys.stderr):
-        yield lambda facts, *lines: print(json.dumps(facts, ensure_ascii=False, default=str), file=out, flush=True)
+        yield lambda facts, *lines: put(json.dumps(facts, ensure_ascii=False, default=str), file=out)
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]
         console=Console(file=sys.stdout),
     )  # fmt: skip
     with bar:
-        task = bar.add_task(translated(what), total=total, count="")
+        task = bar.add_task(visible(translated(what)), total=total, count="")
         of = f"/{total:,}" if total else ""
         yield lambda done: bar.update(task, completed=done, count=f"{done:,}{of}")
 

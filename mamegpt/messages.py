@@ -12,10 +12,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from functools import cache
 from importlib import resources
+from typing import IO
 
-__all__ = ["is_japanese", "translated"]
+__all__ = ["is_japanese", "put", "translated", "visible"]
+
+_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""C0 and C1 controls but tab and LF; embeddings, overrides and isolates of the bidirectional algorithm."""
 
 
 def is_japanese() -> bool:
@@ -39,6 +44,20 @@ def translated(text: str, part: bool = False) -> str:
     if "\n" in text:
         return "\n".join(map(translated, text.split("\n")))
     return _joined(text) or text
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with control characters and bidirectional overrides written as ``<U+001B>``, LF and tab aside.
+
+    A terminal would obey them, and texts, titles, pieces and file names come from others.
+    """
+    return _CONTROLS.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
+
+
+def put(text: str, end: str = "\n", file: IO[str] | None = None) -> None:
+    """Print to standard output (or ``file``) at once: `visible` on a terminal, as it is elsewhere."""
+    stream = sys.stdout if file is None else file
+    print(visible(text) if stream.isatty() else text, end=end, flush=True, file=stream)
 
 
 class _Filled(str):

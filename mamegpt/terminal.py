@@ -18,7 +18,7 @@ from rich.text import Text
 
 from mamegpt.console import is_terminal, say, sparkline
 from mamegpt.generation import generate
-from mamegpt.messages import translated
+from mamegpt.messages import translated, visible
 from mamegpt.sampling import Sampling
 from mamegpt.watch import EpochEnded, Event, Listener, Saved, Started, Stepped, Validated, Validating, Watcher
 
@@ -190,7 +190,7 @@ class _View:
             lines += [Text(translated(f"loss {self.losses[-1]:.4f}  {self.curve}")), Text(facts)]
         if self.written is not None:
             lines.append(
-                Text(_cut(translated(f"writes at step {self.written[0]:,}: {self.written[1]}"), console.width))
+                Text(_cut(visible(translated(f"writes at step {self.written[0]:,}: {self.written[1]}")), console.width))
             )
         yield Group(*lines)
 

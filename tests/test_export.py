@@ -216,6 +216,17 @@ def test_the_card_states_the_facts(little: Little) -> None:
     assert "{" not in whole.replace("{name}", "")
 
 
+def test_names_and_texts_bring_no_markup_into_the_card(little: Little) -> None:
+    mark = "<img src=x onerror=alert(1)>|`\n#"
+    facts = Facts(config=TrainConfig(data=mark), step=1, machine=mark, samples=[(mark, mark)])
+    for gguf_file in ("", mark):
+        card = model_card(mark, little.sizes, 7, little.tokenizer, "custom-gpt", facts, gguf_file=gguf_file)
+        in_prose = "".join(card.split("```")[::2])
+        assert "<img" not in in_prose.replace("`mamegpt generate --model <img src=x onerror=alert(1)>|' # --prompt", "")
+        assert card.count("```") == 2 and "\n#\n" not in card
+        assert "| マシン | &lt;img src=x onerror=alert(1)&gt;\\|` # |" in card
+
+
 # ---------------------------------------------------------------- what transformers makes of it
 
 

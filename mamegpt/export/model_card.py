@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from mamegpt.console import sparkline
 from mamegpt.corpus.origin import Origin
 from mamegpt.evaluate import Quality
 from mamegpt.layouts import LAYOUTS
+from mamegpt.messages import visible
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Facts", "model_card"]
@@ -121,7 +123,7 @@ class Facts:
     samples: Sequence[tuple[str, str]] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """(what it is in Japanese, in English, its value) for each that is known."""
+        """(what it is in Japanese, in English, its value in Markdown) for each that is known."""
         found = []
         if config := self.config:
             documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
@@ -145,7 +147,7 @@ class Facts:
         if quality := self.quality:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({self._validated(quality)})"))
-        return [*found, *self.evaluation]
+        return [(japanese, english, _prose(value)) for japanese, english, value in (*found, *self.evaluation)]
 
     def _validated(self, quality: Quality) -> str:
         """Return what a validation is of: of how much text, in which dtype, and of which step if not of the last."""
@@ -163,7 +165,17 @@ def _selection(origin: Origin) -> str:
         f"{origin.command}({settings}): {origin.source} の {origin.read:,} 文書から {origin.kept:,} 文書。"
         f"除いたもの: {dropped or 'なし'}"
     )
-    return " ".join(told.split()).replace("|", "\\|")  # in one cell
+    return told
+
+
+def _prose(text: str) -> str:
+    """A text from outside as one line of Markdown, in a table's cell too, without HTML of its own."""
+    return visible(html.escape(" ".join(text.split()), quote=False)).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """A name within a string of an example of code, or between backticks."""
+    return visible(" ".join(text.split())).replace("`", "'").replace("\\", "\\\\").replace('"', '\\"')
 
 
 def model_card(
@@ -182,18 +194,18 @@ def model_card(
     rows = facts.rows()
     n_new_tokens = max(1, min(50, sizes.context_length // 2))  # prompt and answer must fit into the context
     if gguf_file:
-        usage = _GGUF.format(file=gguf_file, n_new_tokens=n_new_tokens)
+        usage = _GGUF.format(file=_code(gguf_file), n_new_tokens=n_new_tokens)
     else:
         usage = _TRANSFORMERS.format(
-            name=name,
+            name=_code(name),
             trust=", trust_remote_code=True" if layout.remote_code else "",
             n_new_tokens=n_new_tokens,
-            loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=name),
+            loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=_code(name)),
         )
     start = facts.config.init_from if facts.config else ""
-    samples = "".join(f"\n- **{prompt}**{' '.join(text.split())}" for prompt, text in facts.samples)
+    samples = "".join(f"\n- **{_prose(prompt)}**{_prose(text)}" for prompt, text in facts.samples)
     return _CARD.format(
-        name=name,
+        name=_prose(name),
         tag="gguf" if gguf_file else model_type,
         library="" if gguf_file else "library_name: transformers\n",
         usage=usage,
