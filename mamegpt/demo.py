@@ -9,6 +9,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.console import INTERRUPTED, busy, counted, say, sparkline, table
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import ConfigError
+from mamegpt.evaluate import verdict
 from mamegpt.extract import extract
 from mamegpt.files import atomic_write, free_name, gone_if_empty, make_folder
 from mamegpt.generation import Sampling, generate
@@ -26,6 +27,8 @@ __all__ = ["demo"]
 
 N_STORIES = 20_000
 STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
+STORY_NGRAM_BITS = 0.86
+"""Bits per character of a 3-gram model of the same tokens on stories that it has not seen (seed 0)."""
 STORY_PROMPTS = ("【ふしぎな手紙】", "ある春の朝、", "月見町は、")
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
@@ -89,6 +92,13 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     model = translated(f"{exported.out} (loads in transformers)", part=True)
     made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", model)]
     say("", "made:", table(made), "")
+    if result.quality:
+        judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)
+        say(str(judged))
+        if judged.kind == "worse":
+            again = command("demo", "--seconds", f"{4 * seconds:g}")
+            say(f"{result.step:,} steps were too few: the texts above make little sense; give it more time: {again}")
+        say("")
     say(next_text(exported.out, prompts[-1]))
     return 0
 

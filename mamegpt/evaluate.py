@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from mamegpt.loss import linear_cross_entropy
 from mamegpt.models import LanguageModel
 from mamegpt.subsample import subsample
 
-__all__ = ["Quality", "evaluate"]
+__all__ = ["Quality", "Verdict", "evaluate", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,34 @@ class Quality:
         all_ = self.of_n_characters
         whole = f" of {all_:,}" if all_ > self.n_characters else ""
         return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
+
+
+class Verdict(NamedTuple):
+    """What bits per character mean; ``choices`` is 2 to their power. As a string, a line for the terminal."""
+
+    kind: Literal["alone", "better", "worse"]
+    bits: float
+    choices: float
+    baseline: float
+
+    def __str__(self) -> str:
+        found = [f"{self.bits:.3f} bits per character: as uncertain as a choice among {self.choices:.1f} characters"]
+        if self.kind == "better":
+            found.append(f"better than the n-gram model's {self.baseline:.3f} bits")
+        if self.kind == "worse":
+            found.append(f"no better than the n-gram model's {self.baseline:.3f} bits: more training would help")
+        return "; ".join(found)
+
+
+def verdict(bits: float, baseline: float | None = None) -> Verdict:
+    """Judge bits per character by the bits of an n-gram model of the same text (None: not known).
+
+    A model that is no better has learned how often words follow one another, and nothing else.
+    """
+    kind: Literal["alone", "better", "worse"] = "alone"
+    if baseline is not None:
+        kind = "better" if bits < baseline else "worse"
+    return Verdict(kind, bits, 2 ** min(bits, 64), baseline or 0.0)
 
 
 def evaluate(

@@ -24,7 +24,7 @@ from mamegpt.cli import main
 from mamegpt.corpus.characters import count_classes
 from mamegpt.distributed import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
-from mamegpt.evaluate import evaluate
+from mamegpt.evaluate import evaluate, verdict
 from mamegpt.evaluation import Evaluation, evaluate_models, memorisation, ngram
 from mamegpt.evaluation.card import card_rows
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
@@ -534,7 +534,8 @@ def test_a_run_its_export_and_transformers_get_the_same_marks(found: Evaluation,
 
 
 def test_the_table_has_a_column_a_model(found: Evaluation, run: Path, foreign: Path) -> None:
-    header, *rows, _, _ = found.table().splitlines()
+    header, *rows, _, _, verdict_of_run, _, _ = found.table().splitlines()
+    assert verdict_of_run.startswith("run: ") and "more training would help" in verdict_of_run
     assert header.split() == ["run", "exported", foreign.name, "3-gram"]
     cells = {name.strip(): rest for name, *rest in ([c for c in row.split("  ") if c.strip()] for row in rows)}
     assert cells["bits per character"][0].strip() == f"{found.models[0].text['validation'].bits_per_character:.4f}"
@@ -608,6 +609,33 @@ def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little
     found.keep()
     assert not (bare / "evaluation.json").exists()
     assert evaluate_models([str(bare)]).baseline is None
+
+
+def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Path) -> None:
+    for name, texts in (("learned", ["豆は丸い。", "米は白い。"]), ("other", ["麦は長い。"] * 30)):
+        rows = [json.dumps({"text": text * 20}, ensure_ascii=False) + "\n" for text in texts]
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+    (tmp_path / "both.jsonl").write_text(
+        (tmp_path / "learned.jsonl").read_text(encoding="utf-8")
+        + (tmp_path / "other.jsonl").read_text(encoding="utf-8"),
+        encoding="utf-8",
+    )
+    for held_out, share in (("learned", 1.0), ("both", 2 / 32), ("other", 0.0)):
+        found = evaluate_models(
+            [str(little.exported)], [str(tmp_path / f"{held_out}.jsonl")], "train",
+            train_data=str(tmp_path / "learned.jsonl"),
+        )  # fmt: skip
+        assert found.heldout_trained_on == pytest.approx(share)
+        assert (f"warning: {share:.0%} of the held-out documents are in the training text" in found.table()) == (
+            share > 0
+        )
+
+
+def test_bits_are_judged_beside_an_ngram_model() -> None:
+    assert str(verdict(1.0)) == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
+    assert verdict(1.0, 1.5).kind == "better" and "better than the n-gram model's 1.500 bits" in str(verdict(1.0, 1.5))
+    for bits in (1.5, 2.0, 1e4):
+        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in str(verdict(bits, 1.5))
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:

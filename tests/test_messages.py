@@ -39,7 +39,7 @@ IN_CLI = {
     "close other programs, or use a smaller model",
 }  # fmt: skip
 BUILT = {
-    "next: {}", "next: {}, then {}", "reading {}{}: {}", "hits, {}",
+    "next: {}", "next: {}, then {}", "reading {}{}: {}", "hits, {}", "sentences with a hole",
     "wrote {} in {} s, going on after {} files of an earlier run",
 }  # fmt: skip
 """Messages that functions make and others print."""

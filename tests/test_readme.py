@@ -74,6 +74,7 @@ def test_the_five_scripts_run_as_written(wiki: HubServer, little: Little, tmp_pa
 def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
     done = run_mamegpt("demo", "--seconds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "more training would help" in done.stdout and "mamegpt demo --seconds 4" in done.stdout
     for made in ("demo/stories.txt", "demo/tokenizer.model", "demo/run/checkpoints", "demo/hf/model.safetensors"):
         assert (tmp_path / made).exists(), made
     next_command = next(line for line in done.stdout.splitlines() if line.startswith("next: mamegpt "))

@@ -240,6 +240,7 @@ def test_every_word_is_in_both_languages_and_none_is_left_over(written: str) -> 
     assert list(words["ja"]) == list(words["en"])
     code = "".join((ROOT / f"mamegpt/report/{name}.py").read_text(encoding="utf-8") for name in ("page", "run"))
     named = set(re.findall(r'"([\w-]+)"', code)) | {"loss-help", "bits-help", *AXES}
+    named |= {f"verdict-{kind}" for kind in ("alone", "better", "worse")}
     named |= set(re.findall(r"word\('([\w-]+)'\)", code))
     assert set(words["ja"]) <= named
     for language in words:
@@ -268,6 +269,7 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     html = page([read_run(little.run), read_run(other)], [], datetime(2026, 1, 2))
     assert f"<th>processor</th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
+    assert "an n-gram model (5.000)" in html and html.count("as uncertain as a choice among") == 2
     assert "<th>processes</th><td>1</td><td>–</td>" in html
     assert [read_run(run).evaluation for run in (little.run, other)] == [
         {}, {"evaluated": "step-00000012", "bits-per-character": "5.000 (5.000)", "minimal-pairs": "50.0% (50.0%)",

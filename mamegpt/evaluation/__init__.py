@@ -6,7 +6,7 @@ and byte of held-out text, minimal pairs, cloze; and how much of what a model wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mamegpt.console import columns
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.distributed import pick_device
 from mamegpt.errors import ConfigError
-from mamegpt.evaluate import Quality
+from mamegpt.evaluate import Quality, verdict
 from mamegpt.evaluation.cloze import Gap, cloze, make_gaps
 from mamegpt.evaluation.memorisation import continuations, occurring
 from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
@@ -32,6 +32,8 @@ __all__ = ["Evaluation", "Result", "evaluate_models"]
 
 ORDER = 3
 """Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
+MAX_TRAINED_ON = 0.05
+"""Share of held-out documents that may be in the training text unmarked: short ones are there twice by chance."""
 NGRAM_CHARACTERS = 30_000_000
 """Training text the n-gram model learns from, a sample of at most that much: it takes some 50 bytes a character."""
 
@@ -57,6 +59,7 @@ class Result:
 class Evaluation:
     """Results of models and of the n-gram ``baseline``; ``heldout_recited`` is `Result.recited` of held-out text.
 
+    ``heldout_trained_on`` is the share of held-out documents that are documents of the training text.
     ``run`` is the run whose own texts these are; empty if they were named.
     """
 
@@ -64,6 +67,7 @@ class Evaluation:
     baseline: Result | None = None
     heldout_recited: float | None = None
     run: str = ""
+    heldout_trained_on: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
@@ -96,6 +100,18 @@ class Evaluation:
         notes = [translated("±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze")]
         if self.baseline:
             notes.append(translated("recited: strings of 20 characters it writes that occur in the training text"))
+        for text in list(results[0].text)[:1]:
+            baseline = self.baseline.text[text].bits_per_character if self.baseline else None
+            for r in self.models:
+                line = translated(str(verdict(r.text[text].bits_per_character, baseline)))
+                notes.append(f"{r.name}: {line}" if len(self.models) > 1 else line)
+        if self.heldout_trained_on > MAX_TRAINED_ON:
+            notes.append(
+                translated(
+                    f"warning: {self.heldout_trained_on:.0%} of the held-out documents are in the training text, so "
+                    "these figures are not of held-out text; give other text to --data"
+                )
+            )
         lines = [(translated(name, part=True), *cells) for name, cells in rows]
         return "\n".join([columns(("", *(r.name for r in results)), lines), *notes])
 
@@ -153,7 +169,8 @@ def evaluate_models(
     if training is None:
         return Evaluation(results)
     on_stage("training text, and an n-gram model of it ...")
-    shares = occurring(written, training)
+    trained_on = set[str]()
+    shares = occurring(written, _noting(training, set(main), trained_on))
     like = run_model or opened[0]
     baseline = NgramScorer(like, stream_of(like, training.sample(NGRAM_CHARACTERS)), ORDER)
     return Evaluation(
@@ -161,7 +178,16 @@ def evaluate_models(
         _likelihoods(f"{ORDER}-gram", baseline, held_out, gaps),
         shares[""],
         "" if data or train_data else run,
+        sum(text in trained_on for text in main) / max(1, len(main)),
     )
+
+
+def _noting(documents: Iterable[str], wanted: set[str], seen: set[str]) -> Iterator[str]:
+    """Yield documents, and add those that are ``wanted`` to ``seen``."""
+    for document in documents:
+        if document in wanted:
+            seen.add(document)
+        yield document
 
 
 def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, Sample], gaps: Sequence[Gap]) -> Result:

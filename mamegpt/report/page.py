@@ -107,7 +107,13 @@ class _Writer:
                 f"{run.tokens_per_s:,.0f}", *(NONE if value is None else f"{value:.4f}" for value in quality),
             ]  # fmt: skip
             rows.append((f"<i>{_swatch(i)}{_text(run.name)}</i>", values))
-        return self.section("results", _table([self.word(name) for name in ("run", *columns)], rows, "numbers"))
+        table = _table([self.word(name) for name in ("run", *columns)], rows, "numbers")
+        notes = "".join(
+            f"<p>{_swatch(i)}{self.word(f'verdict-{found.kind}', *(f'{value:.3f}' for value in found[1:]))}</p>"
+            for i, run in enumerate(runs)
+            if (found := run.verdict)
+        )
+        return self.section("results", table + notes)
 
     def samples(self, runs: Sequence[Run], samples: Sequence[Sample]) -> str:
         colours = {run.name: i for i, run in enumerate(runs)}

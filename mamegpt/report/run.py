@@ -13,7 +13,7 @@ from typing import Any
 from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
 from mamegpt.errors import CheckpointError
-from mamegpt.evaluate import Quality
+from mamegpt.evaluate import Quality, Verdict, verdict
 from mamegpt.generation import Sampling, generate
 from mamegpt.metrics import read_metrics
 from mamegpt.pace import Extension, read_extensions
@@ -75,6 +75,17 @@ class Run:
     def extensions(self) -> list[Extension]:
         """What was added to it after it was finished."""
         return read_extensions(self.folder)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the newest validation's bits per character mean; None if there was none. Raises as `evaluation`."""
+        if not self.quality:
+            return None
+        texts = (
+            _read_object(self.folder / EVALUATION_FILE).get("baseline", {}).get("text", {}) if self.evaluation else {}
+        )
+        baseline = next((quality["bits_per_character"] for quality in texts.values()), None)
+        return verdict(self.quality["bits_per_character"], baseline)
 
     @property
     def name(self) -> str:
