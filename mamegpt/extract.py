@@ -32,6 +32,8 @@ from mamegpt.text import format_article, normalise
 __all__ = ["ExtractReport", "extract", "preview"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
+STEP_EVERY_S = 1.0
+"""Seconds of work that a kill may cost; to note a step waits for the disk, which of many small files took longest."""
 
 
 @dataclass(slots=True)
@@ -104,10 +106,10 @@ def extract(
 
     ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
-    ``overwrite=False`` an existing ``out`` is refused. After each file of ``dataset`` what was done is noted in a
-    hidden folder beside ``out``, and the same call goes on there. How ``out`` came about is noted in a file beside it
-    (`corpus.origin`). ``on_start`` is called with a line on what is read
-    and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
+    ``overwrite=False`` an existing ``out`` is refused. After a file of ``dataset``, if a second has passed
+    since the last time, what was done is noted in a hidden folder beside ``out``, and the same call goes on there. How
+    ``out`` came about is noted in a file beside it (`corpus.origin`). ``on_start`` is called with a line on what is
+    read and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
 
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
     the corpus cannot be read or nothing in it matches.
@@ -193,7 +195,7 @@ def _run(
         else:
             inputs = hashlib.sha256()
             work.forget()
-    text, keys = work.open("text"), work.open("keys")
+    text, keys, noted_s = work.open("text"), work.open("keys"), time.perf_counter()
     seen = KeySet(_numbers(work.folder / "keys"))
     as_json = out.suffix.lower() in (".jsonl", ".parquet")
     for done, file in enumerate(files[report.resumed :], report.resumed + 1):
@@ -220,8 +222,9 @@ def _run(
             text.write("".join(written).encode())
             if on_progress and report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
                 on_progress(report.read, report.kept)
-        if done < len(files):
+        if done < len(files) and time.perf_counter() - noted_s >= STEP_EVERY_S:
             work.step({"inputs": inputs.hexdigest(), "report": asdict(report) | {"out": "", "resumed": done}})
+            noted_s = time.perf_counter()
     text.flush()  # it is read again if it becomes parquet
     if on_progress:
         on_progress(report.read, report.kept)

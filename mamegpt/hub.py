@@ -6,14 +6,17 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mamegpt.errors import HubError, first_line
+from mamegpt.errors import DataError, HubError, first_line
 
-__all__ = ["is_hub_name", "snapshot", "upload"]
+__all__ = ["card_metadata", "is_hub_name", "snapshot", "upload"]
 
 ATTEMPTS = 3
 """Tries when the Hub answers that it is busy; the client itself retries only part of its requests."""
+
+MAX_CARD_VALUES = 100_000
+"""Values in the front matter of a card; aliases, which stand for values above, can make 10**10 of a few lines."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -21,6 +24,48 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 def is_hub_name(name: str) -> bool:
     """Whether ``name`` has the form ``owner/name``."""
     return _HUB_NAME.fullmatch(name) is not None
+
+
+def card_metadata(card: Path) -> dict[str, Any]:
+    """Return the front matter of a model's or data set's card; empty if it has none.
+
+    Raises `DataError` for what is not YAML, or has more than MAX_CARD_VALUES values.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK, metadata_load
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        front = REGEX_YAML_BLOCK.search(card.read_text(encoding="utf-8-sig"))
+        if front and "&" in front[2] and _n_values(front[2]) > MAX_CARD_VALUES:
+            raise DataError(f"{card}: its front matter has more than {MAX_CARD_VALUES:,} values; shorten it")
+        return metadata_load(card) or {}
+    except DataError:
+        raise
+    except (YAMLError, ValueError) as error:
+        raise DataError(f"{card}: its front matter is not YAML ({first_line(error)}); correct it") from error
+
+
+def _n_values(text: str) -> int:
+    """Count the values of YAML text, those that aliases stand for included, without making any."""
+    import yaml
+
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchors of what is not yet complete, and the values in it
+    sizes: dict[str | None, int] = {}
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, 1))
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            n = sizes.get(event.anchor, 0)
+        elif isinstance(event, yaml.ScalarEvent):
+            n = sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, n = open_.pop()
+            sizes[anchor] = n
+        else:
+            continue
+        open_[-1] = (open_[-1][0], open_[-1][1] + n)
+    return open_[0][1]
 
 
 def snapshot(

@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mamegpt.corpus.lines import COMPRESSIONS
 from mamegpt.corpus.origin import SUFFIX as ORIGIN_SUFFIX
 from mamegpt.corpus.readers import FORMATS, format_of, has_text, read_file
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
-from mamegpt.hub import is_hub_name, snapshot
+from mamegpt.hub import card_metadata, is_hub_name, snapshot
 from mamegpt.messages import translated
 from mamegpt.text import normalise, one_line, shown
 
@@ -395,7 +394,8 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     A card's patterns choose among ``files``, so that none can lead out of the folder.
     """
     card = folder / "README.md"
-    configs = _card_configs(card) if card.is_file() else []
+    listed = (card_metadata(card).get("configs") or []) if card.is_file() else []
+    configs = [config for config in listed if isinstance(config, dict)] if isinstance(listed, list) else []
     if not configs:
         return {}
     chosen = [c for c in configs if c.get("default") or c.get("config_name") == "default"] or configs
@@ -418,18 +418,6 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
         if chosen_files := [file for file in files if file in found]:
             splits[str(entry.get("split", "train"))] = chosen_files
     return splits
-
-
-def _card_configs(card: Path) -> list[dict[str, Any]]:
-    """The configurations in a data set card's front matter."""
-    from huggingface_hub import metadata_load
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
-    try:
-        configs = (metadata_load(card) or {}).get("configs") or []
-    except (YAMLError, ValueError) as error:
-        raise DataError(f"{card}: its front matter is not YAML ({first_line(error)}); correct it") from error
-    return [config for config in configs if isinstance(config, dict)]
 
 
 # The Hub

@@ -337,7 +337,7 @@ def read_file(path, *rest, read=extract.read_file):
         yield next(iter(read(path, *rest)))
         os.kill(os.getpid(), signal.SIGKILL)
     yield from read(path, *rest)
-extract.read_file = read_file
+extract.read_file, extract.STEP_EVERY_S = read_file, 0
 report = extract.extract(sys.argv[1], "train", sys.argv[2], extract.Path(sys.argv[3]))
 print(report.resumed, report.read)
 """
@@ -361,7 +361,18 @@ print(report.resumed, report.read)
     assert run("京都の", "")[0] == "0.jsonl"  # another topic begins anew
 
 
-def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path):
+def test_many_small_files_wait_for_the_disk_once_a_second_at_most(tmp_path, monkeypatch):
+    for i in range(50):
+        (tmp_path / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
+    steps = []
+    monkeypatch.setattr("mamegpt.extract.Stepwise.step", lambda self, state: steps.append(state))
+    monkeypatch.setattr("mamegpt.extract.STEP_EVERY_S", 3600)
+    assert extract(str(tmp_path), "train", "京都", tmp_path / "out" / "a.txt").kept == 50
+    assert steps == []
+
+
+def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("mamegpt.extract.STEP_EVERY_S", 0)
     folder, read = tmp_path / "corpus", []
     folder.mkdir()
     for i in range(3):

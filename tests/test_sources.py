@@ -210,8 +210,12 @@ def test_a_card_cannot_lead_out_of_its_folder(tmp_path):
         ("configs: [{data_files: /etc/a.txt}]", "not understood"),
         ("configs: [{data_files: [{path: 3}]}]", "not understood"),
         ("configs: [{data_files: ['a.txt', {'*': '*'}]}]", "not understood"),
+        ("a0: &a0 [x]\n" + "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 10}]" for i in range(1, 11)) +
+         "\nconfigs: [{data_files: *a10}]", "has more than 100,000 values"),
+        ("a0: &a0 {x: 1}\n" + "\n".join(f"a{i}: &a{i} {{<<: [{f'*a{i - 1}, ' * 9}]}}" for i in range(1, 12)),
+         "has more than 100,000 values"),
     ],
-)
+)  # fmt: skip
 def test_a_card_that_cannot_be_followed_is_an_error(tmp_path, front_matter, message):
     one_text(tmp_path, "a.txt", "甲")
     card(tmp_path, front_matter)
@@ -244,6 +248,40 @@ def test_a_title_of_its_own_goes_before_the_one_in_the_markers(tmp_path):
 def test_parquet_without_a_text_column_is_an_error(tmp_path, columns, message):
     with pytest.raises(DataError, match=message):
         texts(parquet(tmp_path / "a.parquet", **columns))
+
+
+def categorical(*values: str | None) -> pa.Array:
+    return pa.array(values).dictionary_encode()
+
+
+@pytest.mark.parametrize("text", [["犬", "猫", "犬", None], [f"犬{i}" for i in range(4)]])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_categorical_columns_are_strings(tmp_path, text, kind):
+    as_it_is = pa.array(text, kind)
+    path = parquet(tmp_path / "a.parquet", n=[1, 2, 3, 4], title=categorical("a", "b", "a", None), body=as_it_is)
+    plain = [(d.title, d.text) for d in read_documents(path)]
+    for title, body in (
+        (["a", "b", "a", ""], as_it_is.dictionary_encode()),
+        (categorical("a", "b", "a", ""), as_it_is),
+    ):
+        path = parquet(tmp_path / "b.parquet", n=[1, 2, 3, 4], title=title, body=body)
+        assert [(d.title, d.text) for d in read_documents(path)] == plain
+        found = [record[1:] for batch in read_file(path, Schema(), [["犬".encode()]]) for record in batch.records]
+        assert found == [pair for pair in plain if "犬" in pair[1]]
+
+
+def test_a_string_that_is_referred_to_very_often_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["犬" * 100_000]))
+    pq.write_table(pa.table({"text": long}), tmp_path / "a.parquet", compression="zstd")
+    for needles in ([], [["犬".encode()]]):
+        with pytest.raises(DataError, match=r"column 'text' unpacks to more than 4,096 times its bytes"):
+            list(read_file(tmp_path / "a.parquet", Schema(), needles))
+    often = pa.table({"text": pa.array(["犬" * 1000] * 300).dictionary_encode()})
+    pq.write_table(often, tmp_path / "b.parquet")
+    assert len(texts(tmp_path / "b.parquet")) == 300
+    monkeypatch.setattr("mamegpt.corpus.readers.MAX_BATCH_BYTES", 9000)
+    monkeypatch.setattr("mamegpt.corpus.readers.MAX_UNPACKING", 1 << 30)
+    assert {len(batch.records) for batch in read_file(tmp_path / "b.parquet", Schema())} == {2}
 
 
 def test_damaged_parquet_is_an_error_wherever_the_damage_is(tmp_path):
@@ -737,6 +775,40 @@ def test_templates_in_a_sentence_leave_no_hole_or_it_is_counted(tmp_path, markup
     report = extract(str(path), "train", "題", tmp_path / "a.txt")
     assert report.n_holes == n_holes
     assert ("sentences with a hole" in report.table()) == (n_holes > 0)
+
+
+@pytest.mark.parametrize("encoding", ["EUC-JP", "Shift_JIS", "cp932", "utf-16", "UTF-8", "ISO-8859-1"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_dump_is_read_in_the_encoding_it_declares_or_that_is_said(tmp_path, encoding, declared):
+    text = "犬がいる。" if encoding != "ISO-8859-1" else "café"
+    xml = f"<mediawiki>{page(text, text * 20_000)}</mediawiki>"
+    if declared:
+        xml = f'<?xml version="1.0" encoding="{encoding}"?>\n{xml}'
+    path = tmp_path / "a.xml"
+    path.write_bytes(xml.encode(encoding))
+    (document,) = read_documents(path, schema=Schema() if declared else Schema(encoding=encoding))
+    assert (document.title, document.text) == (text, text * 20_000)
+
+
+@pytest.mark.parametrize("encoding", ["EUC-JP", "no-such"])
+def test_a_dump_in_another_encoding_than_it_declares_is_an_error(tmp_path, encoding):
+    path = tmp_path / "a.xml"
+    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?><mediawiki>犬</mediawiki>'.encode())
+    with pytest.raises(DataError, match="is in an encoding that cannot be read"):
+        texts(path)
+
+
+@pytest.mark.parametrize("filler", [b"\xe7\x8a\xac", b"<a/>"])
+def test_a_page_without_end_is_refused_before_it_is_all_in_memory(tmp_path, monkeypatch, filler):
+    monkeypatch.setattr("mamegpt.corpus.wiki_dump.MAX_PAGE_BYTES", 1 << 18)
+    path = tmp_path / "a.xml.gz"
+    path.write_bytes(gzip.compress(b"<mediawiki><page><text>" + filler * ((20 << 20) // len(filler)), 1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a page is larger than .* MiB; give a dump with one revision"):
+        texts(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
 
 
 def test_a_dump_cut_off_is_an_error(dump):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["DAMAGES", "Page", "can_read", "read_pages"]
+__all__ = ["DAMAGES", "Page", "can_read", "dictionary_size", "read_pages"]
 
 CODECS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "ZSTD"}
 ENCODINGS = {"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
@@ -178,6 +178,15 @@ def read_pages(file: BinaryIO, chunk: Any, column: Any) -> Iterator[Page]:
         else:
             values, numbers = dictionary, data[start:]
         yield Page(header.n, values, levels if nullable else None, numbers)
+
+
+def dictionary_size(file: BinaryIO, chunk: Any) -> tuple[int, int]:
+    """Return the bytes of a column chunk's dictionary, decompressed, and its values; zeros if it has none.
+
+    Raises what `read_pages` raises.
+    """
+    header, _ = _header_at(file, chunk.dictionary_page_offset or chunk.data_page_offset)
+    return (header.size, header.n) if header.kind == DICTIONARY_PAGE else (0, 0)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from xml.etree.ElementTree import ParseError
 
 from mamegpt.corpus.lines import COMPRESSIONS, DAMAGED, lines, open_file
 from mamegpt.corpus.parallel import in_order
-from mamegpt.corpus.parquet_pages import DAMAGES, can_read, read_pages
+from mamegpt.corpus.parquet_pages import DAMAGES, can_read, dictionary_size, read_pages
 from mamegpt.corpus.schema import GUESS, Schema
-from mamegpt.corpus.wiki_dump import pages
+from mamegpt.corpus.wiki_dump import MAX_PAGE_BYTES, pages
 from mamegpt.errors import DataError, first_line
 from mamegpt.limits import usable_cores
 from mamegpt.text import is_heading, parse_articles, parse_json, parse_wiki40b
@@ -30,6 +30,9 @@ BATCH_RECORDS = 100
 BATCH_CHARACTERS = 200_000
 PARQUET_BATCH_BYTES = 1 << 20
 PARQUET_BATCH_ROWS = 1024  # at most
+MAX_BATCH_BYTES = 1 << 28
+MAX_UNPACKING = 4096
+"""Bytes of a column of parquet that may come of one in the file, if they are more than MAX_BATCH_BYTES."""
 BATCHES_AHEAD = 8
 
 MAX_LINE_VALUES = 1 << 20
@@ -71,7 +74,7 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
         yield from _read_parquet(path, schema, needles)
         return
     if format_of(path) == ".xml":
-        yield from _read_dump(path)
+        yield from _read_dump(path, schema.encoding)
         return
     records, n_characters = list[tuple[int, str, str]](), 0
     n_dropped = 0
@@ -137,12 +140,13 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
         starts = itertools.accumulate((group.num_rows for group in groups), initial=0)
 
         def read(group: int, start: int) -> Iterator[Batch]:
+            n_rows = min(batch_rows, _most_rows(path, metadata, group, columns))
             if needles and _pages_are_known(metadata, group, columns[0]):
-                yield from _search_pages(path, metadata, group, columns, start, needles, batch_rows)
+                yield from _search_pages(path, metadata, group, columns, start, needles, n_rows)
                 return
             with open_parquet(path, metadata) as part:
-                for batch in part.iter_batches(batch_rows, row_groups=[group], columns=columns):
-                    yield _parquet_batch(batch.select(columns), start, needles)
+                for batch in part.iter_batches(n_rows, row_groups=[group], columns=columns):
+                    yield _parquet_batch([_plain(batch.column(name)) for name in columns], start, needles)
                     start += batch.num_rows
 
         readers = [
@@ -152,6 +156,25 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
             yield from in_order(readers, usable_cores(), BATCHES_AHEAD)
         else:
             yield from itertools.chain.from_iterable(reader() for reader in readers)
+
+
+def _most_rows(path: Path, metadata: Any, group: int, columns: Sequence[str]) -> int:
+    """How many rows of a row group fit into MAX_BATCH_BYTES, even if all have the longest value of a dictionary.
+
+    Raises `DataError` for a column of which a few bytes stand for very many, by compression or by their dictionary.
+    """
+    most, n_rows = PARQUET_BATCH_ROWS, metadata.row_group(group).num_rows
+    with path.open("rb") as file:
+        for name in columns:
+            chunk, _ = _chunk(metadata, group, name)
+            n_bytes, n_values = dictionary_size(file, chunk)
+            unpacked = max(chunk.total_uncompressed_size, n_rows * n_bytes // max(1, n_values))
+            if unpacked > max(MAX_BATCH_BYTES, MAX_UNPACKING * chunk.total_compressed_size):
+                raise DataError(
+                    f"{path}: column {name!r} unpacks to more than {MAX_UNPACKING:,} times its bytes; give another file"
+                )
+            most = min(most, max(1, MAX_BATCH_BYTES // max(1, n_bytes)))
+    return most
 
 
 @contextmanager
@@ -171,20 +194,27 @@ def open_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
         raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error
 
 
-def _parquet_batch(rows: Any, start: int, needles: Sequence[Sequence[bytes]]) -> Batch:
-    """An Arrow batch of text and perhaps title; its first row is number ``start`` of the file."""
-    numbers: Sequence[int] = range(start, start + rows.num_rows)
-    n_read = rows.num_rows
+def _plain(column: Any) -> Any:
+    """Return an Arrow array of strings that is no dictionary."""
+    from pyarrow import types
+
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+
+
+def _parquet_batch(columns: Sequence[Any], start: int, needles: Sequence[Sequence[bytes]]) -> Batch:
+    """Make a batch of Arrow arrays of text and perhaps title, whose first row is number ``start`` of the file."""
+    n_read = len(columns[0])
+    numbers: Sequence[int] = range(start, start + n_read)
     if needles:
         import numpy as np
 
         from mamegpt.corpus.prefilter import rows_with_any
 
-        masks = [np.logical_or.reduce([rows_with_any(column, group) for column in rows.columns]) for group in needles]
+        masks = [np.logical_or.reduce([rows_with_any(column, group) for column in columns]) for group in needles]
         wanted = np.flatnonzero(np.logical_and.reduce(masks))
-        rows, numbers = rows.take(wanted), (wanted + start).tolist()
-    texts = rows.column(0).to_pylist()
-    titles = rows.column(1).to_pylist() if rows.num_columns > 1 else [""] * len(texts)
+        columns, numbers = [column.take(wanted) for column in columns], (wanted + start).tolist()
+    texts, *titles = (column.to_pylist() for column in columns)
+    titles = titles[0] if titles else [""] * len(texts)
     return Batch(n_read, [(i, *_record(title, text)) for i, title, text in zip(numbers, titles, texts, strict=True)])
 
 
@@ -210,7 +240,7 @@ def _search_pages(
     titles, in_titles = None, [np.zeros(metadata.row_group(group).num_rows, bool)] * len(needles)
     if columns[1:]:
         with open_parquet(path, metadata) as part:
-            titles = part.read_row_group(group, columns=columns[1:])[columns[1]].combine_chunks()
+            titles = _plain(part.read_row_group(group, columns=columns[1:])[columns[1]].combine_chunks())
         in_titles = [rows_with_any(titles, some) for some in needles]
     at = 0
     with path.open("rb") as file:
@@ -234,7 +264,8 @@ def _parquet_columns(arrow_schema: Any, schema: Schema, path: Path) -> list[str]
     from pyarrow import types
 
     is_string = (types.is_string, types.is_large_string, types.is_string_view)
-    strings = [field.name for field in arrow_schema if any(test(field.type) for test in is_string)]
+    kinds = [(f.name, f.type.value_type if types.is_dictionary(f.type) else f.type) for f in arrow_schema]
+    strings = [name for name, kind in kinds if any(test(kind) for test in is_string)]
     text, title = _names(arrow_schema.names, strings, schema, str(path))
     return [text, title] if title in strings else [text]
 
@@ -365,16 +396,21 @@ def _pieces(all_lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 # xml
 
 
-def _read_dump(path: Path) -> Iterator[Batch]:
+def _read_dump(path: Path, encoding: str) -> Iterator[Batch]:
     """Yield the pages of a dump, each a batch, since to take the markup off one takes a while."""
     try:
         with open_file(path) as file:
-            for number, (reason, title, text, n_holes) in enumerate(pages(file)):
+            for number, (reason, title, text, n_holes) in enumerate(pages(file, encoding)):
                 yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)], n_holes=n_holes)
     except ParseError as error:
         raise DataError(f"{path} is not a whole dump of a MediaWiki ({error}); fetch it again") from error
-    except (LookupError, UnicodeError) as error:  # expat calls Python's codecs
+    except (LookupError, UnicodeError) as error:
         raise DataError(f"{path} is in an encoding that cannot be read ({first_line(error)}); make it UTF-8") from error
+    except OverflowError as error:
+        raise DataError(
+            f"{path}: a page is larger than {MAX_PAGE_BYTES >> 20} MiB; give a dump with one revision a page "
+            "(pages-articles)"
+        ) from error
     except (*DAMAGED, OSError) as error:
         raise DataError(f"{path} is damaged or cut off ({first_line(error)}); fetch it again") from error
 

@@ -6,11 +6,12 @@ mwxml, which does the first on top of the same library, would add nothing for du
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
 from collections.abc import Iterator
-from typing import IO, Any
-from xml.etree.ElementTree import Element, ParseError, iterparse
+from typing import IO, Any, cast
+from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from mamegpt.corpus.edits import BLOCK_TAGS
 from mamegpt.errors import ConfigError
@@ -18,6 +19,11 @@ from mamegpt.errors import ConfigError
 __all__ = ["pages"]
 
 UNSEEN_TAGS = frozenset({"gallery", "imagemap", "math", "ref", "references", "score", "style", "table", "timeline"})
+MAX_PAGE_BYTES = 1 << 24
+"""XML of one page with one revision, at most; MediaWiki takes texts of up to 2 MiB ($wgMaxArticleSize)."""
+BLOCK_BYTES = 1 << 16
+DECLARED = re.compile(rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)""", re.ASCII)
+OF_EXPAT = ("utf-8", "utf-16")  # encodings that expat reads, with or without a byte order mark
 MAX_LEVEL = 7  # headings have 1 to 6
 UNSEEN_LINKS = frozenset({"file", "image", "category", "ファイル", "画像", "カテゴリ"})
 LANGUAGE = re.compile("[a-z]{2,3}(?:-[a-z]{2,8}){0,2}|simple")  # before the colon of a link to another Wikipedia
@@ -58,19 +64,22 @@ SHOWN = {
 """What a sentence needs of a template: its arguments, the first there is of those in braces."""
 
 
-def pages(file: IO[bytes]) -> Iterator[tuple[str, str, str, int]]:
+def pages(file: IO[bytes], encoding: str = "utf-8") -> Iterator[tuple[str, str, str, int]]:
     """Yield ``(reason, title, text, n_holes)`` for each page of a dump; of those with a reason to skip them no more.
 
     The reasons are ``redirect`` and ``other namespace`` than that of articles. In the text each paragraph and heading
     is a line; tables, references, pictures and categories are gone, and so are sections with nothing left. Of templates
     the arguments that `SHOWN` names stay; ``n_holes`` counts the sentences in which an unknown one stood.
-    Raises `ConfigError` without mwparserfromhell, and `xml.etree.ElementTree.ParseError` for damaged XML.
+    ``encoding`` is that of the file if it is not UTF-8; what the file itself declares needs no other word.
+    Raises `ConfigError` without mwparserfromhell, `xml.etree.ElementTree.ParseError` for damaged XML, `LookupError` or
+    `UnicodeError` for an encoding that is unknown or another one, and `OverflowError` for a page of more than
+    MAX_PAGE_BYTES.
     """
     try:
         from mwparserfromhell import parse
     except ModuleNotFoundError as error:
         raise ConfigError("a dump needs mwparserfromhell; install it: pip install 'mamegpt[wiki]'") from error
-    events = iterparse(file, ("start", "end"))
+    events = _events(file, encoding)
     _, root = next(events)
     for event, element in events:
         if event == "start" or _name(element) != "page":
@@ -86,6 +95,30 @@ def pages(file: IO[bytes]) -> Iterator[tuple[str, str, str, int]]:
             text = _lines(_plain(parse(found["text"].text or "")))
             yield "", found["title"].text or "", text.replace(HOLE, ""), _n_holes(text)
         root.clear()
+
+
+def _events(file: IO[bytes], encoding: str) -> Iterator[tuple[str, Element]]:
+    """Yield ("start" or "end", element) for each element, in the memory that one page needs."""
+    parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
+    block, n_bytes = file.read(BLOCK_BYTES), 0
+    declared = DECLARED.match(block)
+    if encoding == "utf-8" and declared:
+        encoding = declared[1].decode()
+    # expat knows no encoding of several bytes but these; text that it is given, it takes as text.
+    decoder = None if codecs.lookup(encoding).name in OF_EXPAT else codecs.getincrementaldecoder(encoding)()
+    while block:
+        n_bytes += len(block)
+        parser.feed(decoder.decode(block) if decoder else block)
+        for event, element in cast(Iterator[tuple[str, Element]], parser.read_events()):
+            if event == "end" and _name(element) == "page":
+                n_bytes = 0
+            yield event, element
+        if n_bytes > MAX_PAGE_BYTES:
+            raise OverflowError
+        block = file.read(BLOCK_BYTES)
+    if decoder:
+        decoder.decode(b"", final=True)
+    parser.close()
 
 
 def _name(element: Element) -> str:
