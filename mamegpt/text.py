@@ -27,7 +27,7 @@ UNTITLED = "無題"  # what Japanese calls a work without a title
 
 GUARD = "\u2581"
 """What stands before a line of an article, or a title, that would be read as something else (`format_article`)."""
-_MAY_NEED_GUARD = re.compile("\\A[\r\n]|[\r\n]\\Z|[\r\n][\r\n]\u2581*【|[\ufeff\u2581\r]")
+_MAY_NEED_GUARD = ("\n\n【", "\r", "\ufeff", GUARD)  # one expression for all takes far longer
 
 _LINE_END = re.compile("\r\n?|\n")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -134,7 +134,7 @@ def format_article(title: str, text: str) -> str:
 
 def _guarded(text: str) -> str:
     """Put `GUARD` before the lines that `parse_articles` would not give back as they are."""
-    if not _MAY_NEED_GUARD.search(text):
+    if not (text.startswith("\n") or text.endswith("\n") or any(sign in text for sign in _MAY_NEED_GUARD)):
         return text
     lines = _LINE_END.split(text)
     ends, before = (0, len(lines) - 1), UNTITLED
