@@ -56,7 +56,8 @@ bench-data: .venv-data/ready
 
 .venv/ready: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@echo "installing PyTorch and the other packages into .venv, once; this takes some minutes ..."
+	$(BIN)/python -m pip install -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
