@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mamegpt.config import TrainConfig
+from mamegpt.presets import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY: dict[str, Any] = {
@@ -35,8 +36,10 @@ def tiny(data: Path, tokenizer: Path, out: Path, **changes: Any) -> TrainConfig:
 
 
 def as_options(config: TrainConfig) -> list[str]:
-    """The command line of ``mamegpt train`` that gives these settings."""
-    return [word for name, value in config.to_dict().items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    """The command line of ``mamegpt train`` that gives these settings, those that are not the default."""
+    default = {**preset().to_dict(), "lr": None}  # the command line's own follows --emb-dim
+    given = {name: value for name, value in config.to_dict().items() if value != default[name]}
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def environment() -> dict[str, str]:
