@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = [
+    "REPLACED",
     "UNTITLED",
     "fold",
     "format_article",
@@ -30,6 +31,9 @@ GUARD = "\u2581"
 _MAY_NEED_GUARD = ("\n\n【", "\r", "\ufeff", GUARD)  # one expression for all takes far longer
 
 _LINE_END = re.compile("\r\n?|\n")
+REPLACED = (("\0", ""), ("\r\n", "\n"), ("\r", "\n"), ("\u2581", "_"))
+"""What `normalise` replaces in every form, in this order."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile("_(?:NEWLINE|START_(?:SECTION|PARAGRAPH|(ARTICLE)))_")
 
@@ -45,7 +49,8 @@ def normalise(text: str, form: str = "nfc") -> str:
     """
     if form not in ("nfc", "nfkc", "none"):
         raise ValueError(f"unknown normalisation form {form!r}; use 'nfc', 'nfkc' or 'none'")
-    text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n").replace("\u2581", "_")
+    for old, new in REPLACED:
+        text = text.replace(old, new)
     try:
         text.encode("utf-16-le")  # a faster way to look than the expression
     except UnicodeEncodeError:

@@ -3,6 +3,9 @@
 The files load as ``PreTrainedTokenizerFast`` through ``AutoTokenizer``, without remote code, sentencepiece
 or protobuf. Names of classes that know better (``LlamaTokenizerFast``, ``T5Tokenizer``) are avoided:
 transformers 5 rebuilds the normaliser of those and ignores the file's.
+
+The normalizer of `tokenizer.json` does what `mamegpt.text.normalise` does to training text and prompts, so a text gives
+the ids of `generation.prompt_ids`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from mamegpt.errors import TokenizerError
+from mamegpt.text import REPLACED, normalise
 from mamegpt.tokenizer import Tokenizer
 from mamegpt.tokenizer.model_file import Piece
 
@@ -27,24 +31,25 @@ _SPACE = "\u2581"
 def fast_tokenizer_json(tokenizer: Tokenizer) -> str:
     """The content of ``tokenizer.json``: ``tokenizer`` rebuilt with the ``tokenizers`` library.
 
-    Ids are equal for every text if the model is ours (BPE, or unigram with rounded scores). For a model with
-    a normalisation table ("nmt_nfkc", "nfkc") they are nearly so; measure it with `agreement`. Raises
-    `TokenizerError` for a model that is neither BPE nor unigram.
+    A text gives the ids of ``tokenizer.encode(normalise(text))``, if the model is ours (BPE, or unigram with rounded
+    scores). For a model with a normalisation table ("nmt_nfkc", "nfkc") most texts do; measure it with `agreement`.
+    Raises `TokenizerError` for a model that is neither BPE nor unigram.
     """
     pieces = tokenizer.pieces
     settings = tokenizer.settings
     fast = tokenizers.Tokenizer(_model(tokenizer))
     fast.normalizer = normalizers.Sequence(list(_normalizers(tokenizer)))
-    if settings.model_type == "unigram":
-        fast.pre_tokenizer = _name_guard(tokenizer)
+    symbols = _user_defined(tokenizer)
+    cuts = [_name_guard(tokenizer)] if settings.model_type == "unigram" or symbols else []
+    if symbols:
+        cuts.append(pre_tokenizers.Split(tokenizers.Regex("|".join(map(re.escape, symbols))), "isolated"))
+    if cuts:
+        fast.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if settings.add_dummy_prefix:
         steps.append(decoders.Strip(" ", 1, 0))
     fast.decoder = decoders.Sequence(steps)
-    named = [AddedToken(p.text, normalized=False) for p in pieces if p.kind == "user_defined"]
-    special = [AddedToken(p.text, normalized=False) for p in pieces if p.kind in ("control", "unknown")]
-    fast.add_tokens(named)
-    fast.add_special_tokens(special)
+    fast.add_special_tokens([AddedToken(p.text, normalized=False) for p in pieces if p.kind in ("control", "unknown")])
     return fast.to_str(pretty=True)
 
 
@@ -63,17 +68,17 @@ def tokenizer_config(tokenizer: Tokenizer, model_max_length: int) -> dict[str, o
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",  # what generation from a batch needs
         "clean_up_tokenization_spaces": False,
-        # "</s>" in a text is text, as in SentencePiece; the special tokens are passed as ids.
-        "split_special_tokens": True,
+        # "</s>" in a text is the end of a text, as trainers expect that append it (TRL): they would else teach the
+        # model to spell it. Text from others is read as text with tokenizer(text, split_special_tokens=True).
+        "split_special_tokens": False,
         **{name: tokenizer.piece(token) for name, token in names.items() if token is not None},
     }
 
 
 def agreement(tokenizer: Tokenizer, fast: tokenizers.Tokenizer, texts: Iterable[str]) -> float:
-    """Share of ``texts`` (0 to 1) that ``fast`` and ``tokenizer`` cut into the same ids.
+    """Return the share of ``texts`` (0 to 1) that ``fast`` and ``tokenizer`` cut into the same ids.
 
-    ``fast`` reads the names of special tokens as text meanwhile, as our ``tokenizer_config.json`` asks.
-    Raises `TokenizerError` if there are no texts.
+    ``fast`` reads the names of special tokens as text meanwhile. Raises `TokenizerError` if there are no texts.
     """
     texts = list(texts)
     if not texts:
@@ -84,7 +89,7 @@ def agreement(tokenizer: Tokenizer, fast: tokenizers.Tokenizer, texts: Iterable[
         found = fast.encode_batch(texts, add_special_tokens=False)
     finally:
         fast.encode_special_tokens = before
-    expected = tokenizer.encode_batch(texts)
+    expected = tokenizer.encode_batch([normalise(text) for text in texts])
     return sum(f.ids == ids for f, ids in zip(found, expected, strict=True)) / len(texts)
 
 
@@ -103,6 +108,7 @@ def _model(tokenizer: Tokenizer) -> models.Model:
             unk_token=tokenizer.piece(tokenizer.unk_id),
             fuse_unk=True,
             byte_fallback=settings.byte_fallback,
+            ignore_merges=bool(_user_defined(tokenizer)),
         )
     raise TokenizerError(
         f"{tokenizer.path} is a {settings.model_type!r} model, which tokenizer.json cannot hold; "
@@ -110,11 +116,21 @@ def _model(tokenizer: Tokenizer) -> models.Model:
     )
 
 
+def _user_defined(tokenizer: Tokenizer) -> list[str]:
+    """Return the symbols that are cut out of a text before all else, longest first, as SentencePiece matches them.
+
+    They are whole pieces, which no merges make (so BPE looks a whole segment up first, "ignore_merges"). They are no
+    "added tokens": those are found before a text is normalised, where a piece of two spaces has another spelling.
+    """
+    return sorted((p.text for p in tokenizer.pieces if p.kind == "user_defined"), key=len, reverse=True)
+
+
 def _name_guard(tokenizer: Tokenizer) -> pre_tokenizers.PreTokenizer:
     """Cut "<s>" and "<0xE3>" in a text before their first letter.
 
     SentencePiece never takes them for the pieces of that name; ``Unigram`` of `tokenizers` does, whenever
-    that scores better than spelling them. No piece crosses the cut: trainers do not join signs and letters.
+    that scores better than spelling them, and BPE that looks whole segments up. No piece crosses the
+    cut: trainers do not join signs and letters.
     """
     named = (p.text for p in tokenizer.pieces if p.kind in ("control", "unknown"))
     heads = ((name, len(name) - len(name.lstrip("<[/|_-"))) for name in named)
@@ -140,7 +156,12 @@ def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
 
 
 def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
-    """SentencePiece's steps in its order: table, spaces, prefix, and U+2581 for the space."""
+    """Yield what `normalise` does, then SentencePiece's steps: table, spaces, prefix, and U+2581 for the space.
+
+    A lone surrogate cannot occur: `tokenizers` takes text that is valid UTF-8.
+    """
+    yield from (normalizers.Replace(old, new) for old, new in REPLACED)
+    yield normalizers.NFC()
     settings = tokenizer.settings
     if settings.charsmap:
         yield from (normalizers.Replace(pair, kana) for pair, kana in _kana_pairs(tokenizer))

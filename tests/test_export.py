@@ -36,6 +36,7 @@ from mamegpt.models import modeling_custom_gpt
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained, export_weights
 from mamegpt.stories import stories
+from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer
 from mamegpt.trainer import train
 
@@ -278,8 +279,8 @@ def test_saved_again_it_carries_its_code_if_it_has_some(seen: dict[str, Any], ma
 
 
 def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Little) -> None:
-    assert seen["text_ids"] == [little.tokenizer.encode(text) for text in TEXTS]
-    assert seen["decoded"] == TEXTS
+    assert seen["text_ids"] == [little.tokenizer.encode(normalise(text)) for text in TEXTS]
+    assert seen["decoded"] == [normalise(text) for text in TEXTS]
     assert seen["special_ids"] == [2, 2, 3]  # the start of a text is the end of another, as in GPT-2
     assert seen["padding_side"] == "left"
 
@@ -331,7 +332,7 @@ ALL_BAD = ("from typing import Any, Protocol", "raise SystemError('豆が足り�
             [NO_POSITIONS, HALF_THE_CACHE],
             ["logits: ", "greedy: ", "logits with and without cache"],
         ),
-        ([NO_PADDING, TWICE_THE_LOSS], ["left-padded row", "the loss of labels", "give SentencePiece's ids"]),
+        ([NO_PADDING, TWICE_THE_LOSS], ["left-padded row", "the loss of labels", "give the ids that they have here"]),
         ([ALL_BAD], ["does not load in a clean process", "豆が足りない"]),
     ],
 )
@@ -384,7 +385,8 @@ def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, t
     report = export_pretrained(str(little.run), out, overwrite=True)
     assert sha256_file(out / "README.md") != sha256_file(little.exported / "README.md")
     assert [gate.name for gate in report.gates["hf"]] == [
-        "weights", "logits", "greedy", "no cache", "cache", "padding", "loss", "tokenizer", "round trip", "pipeline",
+        "weights", "logits", "greedy", "no cache", "cache", "padding", "loss", "tokenizer", "round trip",
+        "empty prompt", "pipeline",
     ]  # fmt: skip
     assert str(little.text) in gate_of(report, "tokenizer").found  # its own text
     card = (out / "README.md").read_text(encoding="utf-8")
@@ -406,7 +408,7 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     assert tokenizer.settings.normalizer == "nmt_nfkc"
     sizes = sizes_for(tokenizer, qkv_bias=True, context_length=20)
     report = export_here(tmp_path / "out", random_model(sizes), sizes, tokenizer, fast=False)
-    found = re.match(r"(\d+) of (\d+) texts give SentencePiece's ids", gate_of(report, "tokenizer").found)
+    found = re.match(r"(\d+) of (\d+) texts give the ids that they have here", gate_of(report, "tokenizer").found)
     assert found and 0.9 < int(found[1]) / int(found[2]) <= 1
     assert load_pretrained(str(tmp_path / "out")).sizes == sizes
     assert json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))["fast"] is False

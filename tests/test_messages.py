@@ -171,9 +171,9 @@ def test_tables_and_gates_are_japanese_and_aligned() -> None:
     assert [duration(seconds) for seconds in (40, 300, 9_000, 300_000)] == ["40 秒", "5 分", "2.5 時間", "3.5 日"]
     logits = logits_gate(0.5, 0.1, "2 x 256 positions, from a.bin")
     assert logits.row()[1] == "不合格  差は最大 5.0e-01(1.0e-01 まで可)、2 x 256 か所、a.bin から"
-    cut = Gate("tokenizer", True, "9 of 10 texts give SentencePiece's ids (90.0%; here and 8 odd ones), not '豆'")
+    cut = Gate("tokenizer", True, "9 of 10 texts give the ids that they have here (90.0%; X and 8 odd ones), not '豆'")
     assert cut.row()[1] == (
-        "合格  文章 10 個のうち 9 個で番号が SentencePiece と同じ(90.0%。here と変わった文章 8 個)。ちがうもの: '豆'"
+        "合格  文章 10 個のうち 9 個でトークン ID がこちらと同じ(90.0%。X と変わった文章 8 個)。ちがうもの: '豆'"
     )
 
 

@@ -1,5 +1,6 @@
 """The folder's tokenizer.json cuts text into the same ids as SentencePiece, through AutoTokenizer."""
 
+import functools
 import json
 import re
 import unicodedata
@@ -15,12 +16,16 @@ from test_tokenizer import NASTY, story_lines, train_directly
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mamegpt.errors import TokenizerError
+from mamegpt.generation import prompt_ids
+from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.tokenizer_hf import agreement, fast_tokenizer_json, tokenizer_config
 
 WIKI = Path(__file__).parents[2] / "shared" / "data" / "wiki_ja"
 SENTENCES = [*story_lines(100, seed=3), "\n".join(story_lines(30, seed=4))]
 KANA = ["ﾃﾞｰﾀとﾊﾟﾝ", unicodedata.normalize("NFD", "がぎぐげござじずパピプペポヴ"), "う\u3099ヷ"]
+
+UNNORMALISED = [unicodedata.normalize("NFD", "がぎ、"), "行\r\n行\r行\0", "豆\u2581の", "é\u0323"]
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
@@ -43,21 +48,21 @@ def auto(ours: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> PreTraine
     return load_folder(ours, tmp_path_factory.mktemp("folder"))
 
 
-@pytest.mark.parametrize("text", NASTY + SENTENCES[-3:] + KANA)
+@pytest.mark.parametrize("text", NASTY + SENTENCES[-3:] + KANA + UNNORMALISED)
 def test_ids_and_text_equal_sentencepiece(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
-    ids = ours.encode(text)
-    assert auto(text)["input_ids"] == ids
-    assert auto.decode(ids) == text
+    ids = ours.encode(normalise(text))
+    assert auto(text, split_special_tokens=True)["input_ids"] == ids
+    assert auto.decode(ids) == normalise(text)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_gets_the_same_ids(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
-    assert auto(text)["input_ids"] == ours.encode(text)
+    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalise(text))
 
 
 @given(text=st.text(st.sampled_from("太郎は豆を「」、。！ 　\n傘が12いいい"), max_size=60))
 def test_runs_and_ties_get_the_same_ids(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
-    assert auto(text)["input_ids"] == ours.encode(text)
+    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalise(text))
 
 
 @given(
@@ -65,7 +70,7 @@ def test_runs_and_ties_get_the_same_ids(ours: Tokenizer, auto: PreTrainedTokeniz
 )
 def test_names_of_pieces_are_text(ours: Tokenizer, auto: PreTrainedTokenizerFast, parts: list[str]) -> None:
     text = "".join(parts)
-    assert auto(text)["input_ids"] == ours.encode(text)
+    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalise(text))
 
 
 def test_what_the_loaded_tokenizer_knows(ours: Tokenizer, auto: PreTrainedTokenizerFast) -> None:
@@ -98,7 +103,7 @@ def test_models_with_defaults_of_sentencepiece(tmp_path: Path, rule: str, model_
     tokenizer = Tokenizer.load(tmp_path / "spm.model")
     auto = load_folder(tokenizer, tmp_path)
     for text in [*SENTENCES, *KANA, "  空白   が  続く ", "ＡＢＣ１２３"]:
-        assert auto(text)["input_ids"] == tokenizer.encode(text)
+        assert auto(text)["input_ids"] == tokenizer.encode(normalise(text))
     assert auto.decode(tokenizer.encode("太郎は豆を")) == "太郎は豆を"
     assert auto.pad_token is None
 
@@ -114,6 +119,39 @@ def test_user_defined_symbols_stay_whole(tmp_path: Path) -> None:
     assert "<sep>" in auto.decode(ids, skip_special_tokens=True)
 
 
+@given(
+    parts=st.lists(
+        st.sampled_from([*"豆の 　12\n\r\0\u2581\u3099か<>[x", "  ", "\r\n", "[SEP]", "<sep>", "</s>", "<0x0A>"])
+    )
+)
+@pytest.mark.parametrize("symbols", [["  ", "    ", "\n", "[SEP]"], ["<sep>", "\n"]])
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_symbols_of_the_users_are_found_as_sentencepiece_finds_them(
+    model_type: str, symbols: list[str], parts: list[str]
+) -> None:
+    text = "".join(parts)
+    tokenizer, fast = with_symbols(model_type, tuple(symbols))
+    assert fast.encode(text, add_special_tokens=False).ids == tokenizer.encode(normalise(text))
+
+
+@functools.cache
+def with_symbols(model_type: str, symbols: tuple[str, ...]) -> tuple[Tokenizer, tokenizers.Tokenizer]:
+    model = train_directly(
+        user_defined_symbols=list(symbols), normalization_rule_name="identity", model_type=model_type,
+        remove_extra_whitespaces=False, add_dummy_prefix=False,
+    )  # fmt: skip
+    tokenizer = Tokenizer(model, Path("symbols.model"))
+    fast = tokenizers.Tokenizer.from_str(fast_tokenizer_json(tokenizer))
+    fast.encode_special_tokens = True
+    return tokenizer, fast
+
+
+def test_the_end_that_a_trainer_appends_is_the_end(ours: Tokenizer, auto: PreTrainedTokenizerFast) -> None:
+    """As TRL's SFTTrainer does it: it adds the end of a text as a string."""
+    assert auto("豆の木" + auto.eos_token)["input_ids"] == [*ours.encode("豆の木"), ours.eos_id]
+    assert auto(auto.bos_token + "豆の木")["input_ids"] == prompt_ids(ours, "豆の木", at_start=True)
+
+
 def test_models_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "spm.model").write_bytes(train_directly(model_type="char", byte_fallback=False, vocab_size=60))
     with pytest.raises(TokenizerError, match="'char' model"):
@@ -125,6 +163,7 @@ def test_models_that_do_not_fit(tmp_path: Path) -> None:
 def test_real_text_gets_the_same_ids(tmp_path: Path, model_type: str) -> None:
     table = pyarrow.parquet.read_table(WIKI / "validation.parquet", columns=["text"])
     texts = [re.sub("_[A-Z]+(_[A-Z]+)?_", "\n", text).replace("\u2581", "") for text in table["text"].to_pylist()]
+    texts = [normalise(text) for text in texts]
     report = train_tokenizer(
         texts[:100], tmp_path / "spm", vocab_size=3000, model_type=model_type, character_coverage=0.995
     )

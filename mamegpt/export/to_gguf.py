@@ -2,7 +2,8 @@
 
 Layout of the file: the ``gguf`` package's documentation; names of tensors and settings: llama.cpp's own, for its
 architectures ``gpt2`` and ``qwen3``. The tokenizer goes in as llama.cpp's ``llama`` kind, which merges pieces by score
-as SentencePiece's BPE does, and spells what has no piece in bytes.
+as SentencePiece's BPE does, and spells what has no piece in bytes. It normalises nothing: a text has to be given as
+`mamegpt.text.normalise` leaves it (NFC, LF at the ends of lines).
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ from numpy.typing import NDArray
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError, ExportError
-from mamegpt.export.gates import NASTY_TEXTS, Cases, Gate, greedy_gate, last_logits, logits_gate, text_gates
+from mamegpt.export.gates import (
+    NASTY_TEXTS,
+    Cases,
+    Gate,
+    greedy_gate,
+    last_logits,
+    logits_gate,
+    text_gates,
+    until_end,
+)  # fmt: skip
 from mamegpt.export.to_hf import run_stranger
 from mamegpt.layouts import LAYER_NORM_EPS
 from mamegpt.models import LanguageModel, stored_tensors
 from mamegpt.models.qwen3 import own_sizes
+from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
@@ -163,7 +174,8 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
     separator = next(controls, cases.tokenizer.unk_id)
     asked = {
         "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
-        "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context, "texts": cases.texts,
+        "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context,
+        "texts": [normalise(text) for text in cases.texts],
         "decode": cases.text_ids[:N_DECODED], "separator": separator,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -172,7 +184,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
     apart = float(np.abs(own - np.asarray(found["log_probabilities"], dtype=np.float64)).max())  # NaN stays NaN
     tolerance = TOLERANCE[kind] * cases.scale
     # llama.cpp ends where the text does.
-    until = [row[: row.index(eos_id) + 1] if eos_id in row else row for row in cases.greedy]
+    until = [until_end(row, eos_id) for row in cases.greedy]
     # SentencePiece drops the space that a dummy prefix puts before a text; llama.cpp's server leaves that to the user.
     prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
     decoded = [text.removeprefix(prefix) for text in found["decoded"]]

@@ -7,8 +7,9 @@ tensors in ``FOUND.pt``, all else in ``FOUND.json``. It must not import mamegpt:
 heard of it.
 
 ``CASES.json`` holds ``prompts``, rows of token ids of one length; ``n_new``, how many tokens each is to be continued
-by; ``rows``, other rows of one length; ``texts``; ``pipeline_prompt`` and ``pipeline_tokens``; the names of
-``weight_files``; and ``trust_remote_code``, whether the folder's own code has to run.
+by; ``rows``, other rows of one length; ``texts``; ``written``, texts for the pipeline to continue by ``n_written``
+tokens, an empty one too; the names of ``weight_files``; and ``trust_remote_code``, whether the folder's own code has to
+run.
 """
 
 from __future__ import annotations
@@ -55,12 +56,18 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
     found |= behaviour(model, few, min(FEW_TOKENS, cases["n_new"]))
 
     tokenizer = AutoTokenizer.from_pretrained(folder, **trust)  # or transformers 5 asks a question
-    found["text_ids"] = tokenizer(cases["texts"], add_special_tokens=False)["input_ids"]
-    found["decoded"] = tokenizer.batch_decode(found["text_ids"])
-    writer: Any = pipeline("text-generation", model=folder, **trust)
-    answer = writer(cases["pipeline_prompt"], max_new_tokens=cases["pipeline_tokens"], do_sample=False)
-    found["pipeline"] = answer[0]["generated_text"]
+    # "</s>" in a text of the user's is text, not the end of one.
+    text_ids = tokenizer(cases["texts"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    found["text_ids"], found["decoded"] = text_ids, tokenizer.batch_decode(text_ids)
+    found |= written(pipeline("text-generation", model=folder, **trust), cases["written"], cases["n_written"])
     Path(f"{found_name}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def written(writer: Any, prompts: Sequence[str], n_new: int) -> dict[str, Any]:
+    """What a pipeline makes of each prompt: all ids, those that it read included, and their text."""
+    options = {"max_new_tokens": n_new, "do_sample": False, "return_tensors": True}
+    rows = [list(map(int, writer(prompt, **options)[0]["generated_token_ids"])) for prompt in prompts]
+    return {"written_ids": rows, "written": writer.tokenizer.batch_decode(rows, skip_special_tokens=True)}
 
 
 @torch.inference_mode()
