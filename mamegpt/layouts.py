@@ -282,6 +282,7 @@ def _qwen3_config(sizes: ModelConfig, _fast: bool) -> dict[str, Any]:
         "attention_bias": False,
         "attention_dropout": 0.0,
         "use_sliding_window": False,
+        "max_window_layers": sizes.n_layers,  # without a window it means nothing, but readers want it (mistral.rs)
         "tie_word_embeddings": sizes.tie_embeddings,
     }
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from mamegpt import checkpoint
+from mamegpt.batched import generate_many
 from mamegpt.config import TrainConfig
 from mamegpt.console import table
-from mamegpt.errors import ModelError
+from mamegpt.errors import ConfigError, ModelError
 from mamegpt.evaluation.card import card_rows
 from mamegpt.export import ExportReport, Target, all_targets, export_model
 from mamegpt.export.model_card import Facts
 from mamegpt.export.to_gguf import GgufType
 from mamegpt.files import sha256_file
-from mamegpt.generation import generate
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
 from mamegpt.messages import translated
@@ -24,14 +26,16 @@ from mamegpt.models import build_model
 from mamegpt.outputs import check_folder
 from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
+from mamegpt.sampling import Sampling
 from mamegpt.shards import is_shards, open_shards
-from mamegpt.sources import is_here, read_texts
+from mamegpt.sources import LICENSE, card_licenses, is_here, read_texts
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["export_pretrained", "export_weights", "push"]
 
 COMMIT_MESSAGE = "Upload model (mamegpt export)"
 SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
 def export_pretrained(
@@ -42,16 +46,23 @@ def export_pretrained(
     gguf_type: GgufType = "f32",
     spm_file: str = "",
     name: str = "",
+    data_license: str = "",
     overwrite: bool = False,
 ) -> ExportReport:
     """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
 
     ``to`` names the target; with "all", each lies in a folder of its name in ``out``. Of a run the tokenizers are
     compared on its own text, if that still lies here. ``name`` is what the model card calls the model (by default as
-    the folder is called).
+    the folder is called). ``data_license`` is the license of the training text, an identifier of the Hub (by default
+    what the data card beside that text names).
 
     Raises what `load_pretrained` and `export_model` raise, and `DataError` if that text cannot be read.
     """
+    if data_license and not LICENSE.fullmatch(data_license):
+        raise ConfigError(
+            f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "
+            "see the Hub's list of licenses"
+        )
     check_folder(out, [model], overwrite=overwrite)
     loaded = load_pretrained(model, spm_file=spm_file)
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
@@ -59,9 +70,11 @@ def export_pretrained(
     run = Path(model)
     if (run / CHECKPOINTS).is_dir():
         config = TrainConfig.load(run / CONFIG_FILE)
-        known["facts"] = _facts(run, config, loaded)
+        known["facts"] = dataclasses.replace(_facts(run, config, loaded), licenses=card_licenses(config.data))
         if is_here(config.data) and not is_shards(config.data):
             known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
+    if data_license:
+        known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])
     return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
 
 
@@ -102,11 +115,14 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
         losses=metrics.losses,
         quality=metrics.quality,
         evaluation=card_rows(run, Path(loaded.origin)),
-        samples=[
-            (prompt, generate(loaded.model, loaded.tokenizer, prompt, new_tokens, at_start=loaded.has_start))
-            for prompt in SAMPLE_PROMPTS
-        ],
+        sampling=SAMPLING,
+        samples=list(zip(SAMPLE_PROMPTS, _samples(loaded, new_tokens), strict=True)),
     )
+
+
+def _samples(loaded: Pretrained, n_new: int) -> Iterator[str]:
+    """Continue the beginnings of texts as the card shows them."""
+    return generate_many(loaded.model, loaded.tokenizer, SAMPLE_PROMPTS, n_new, SAMPLING, at_start=loaded.has_start)
 
 
 def export_weights(

@@ -265,6 +265,28 @@ def is_here(name: str) -> bool:
         return False
 
 
+LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+"""How the Hub identifies a license: ``cc-by-sa-4.0``."""
+
+
+def card_licenses(source: str) -> list[str]:
+    """The licenses that the data cards beside the files of a list of sources name, or in its folders.
+
+    Empty if one of them has no card or names none. Raises `DataError` if a card's front matter is not YAML.
+    """
+    found: list[str] = []
+    for part in source.split(","):
+        path = Path(part.strip().rpartition("@")[0] or part.strip())
+        card = (path if path.is_dir() else path.parent) / "README.md"
+        stated = card_metadata(card).get("license") if is_here(str(path)) and card.is_file() else None
+        named = stated if isinstance(stated, list) else [stated]
+        licenses = [it for it in named if isinstance(it, str) and LICENSE.fullmatch(it)]
+        if not licenses:
+            return []
+        found += [it for it in licenses if it not in found]
+    return found
+
+
 def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:
     """The files of a source that is one file, folder, pattern or Hub data set."""
     path = Path(source)

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from little import Little, export_here, random_model, sizes_for
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mamegpt.config import TrainConfig
-from mamegpt.errors import ExportError, MamegptError, ModelError, OutputError
+from mamegpt.errors import ConfigError, ExportError, MamegptError, ModelError, OutputError
 from mamegpt.evaluate import Quality
 from mamegpt.export import ExportReport
 from mamegpt.export import to_hf as export_module
@@ -35,6 +36,8 @@ from mamegpt.layouts import LAYOUTS, Layout
 from mamegpt.models import modeling_custom_gpt
 from mamegpt.pretrained import load_pretrained
 from mamegpt.publish import export_pretrained, export_weights
+from mamegpt.sampling import Sampling
+from mamegpt.sources import card_licenses
 from mamegpt.stories import stories
 from mamegpt.text import normalise
 from mamegpt.tokenizer import Tokenizer
@@ -196,13 +199,15 @@ def test_the_card_states_the_facts(little: Little) -> None:
     for fact in (f"| {n_parameters:,} |", "| 2 / 32 / 4 |", "| 32 トークン |", "SentencePiece bpe、1,000 語彙"):
         assert fact in card
     assert "学習した文章 |" not in card and "書いた文の例" not in card  # weights alone do not tell
-    assert (
-        f"*A small Japanese language model, pretrained from scratch with mamegpt: {n_parameters:,} parameters" in card
-    )
+    assert f"*A Japanese language model, exported with mamegpt: {n_parameters:,} parameters" in card
+    assert "事前学習" not in card  # nor how the weights were trained
+    assert "\nlicense: unknown\n" in card and "学習に使った文章のライセンスは記録されていません" in card
+    assert "pache" not in card.replace("`modeling_custom_gpt.py` は Apache License 2.0 です。", "")
     quality = Quality(4.5, 1.5, 3.25, 1234, 2000, 6000)
-    config = TrainConfig(data="本.txt", batch_size=4, context_length=32, init_from="前")
+    config = TrainConfig(data="/home/mame/ひみつ/本.txt@0.5", batch_size=4, context_length=32, init_from="/home/前")
     facts = Facts(config=config, step=12, elapsed_s=1234.5, n_documents=7, n_characters=8900, quality=quality,
-                  losses=[9.5, 7.25, 6.125], samples=[("昔々、", "豆が\nいました。")])  # fmt: skip
+                  losses=[9.5, 7.25, 6.125], samples=[("昔々、", "豆が\nいました。")],
+                  sampling=Sampling(temperature=0.7, top_p=0.9, seed=3))  # fmt: skip
     whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", facts)
     for fact in (
         "| 学習した文章 | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
@@ -212,8 +217,16 @@ def test_the_card_states_the_facts(little: Little) -> None:
         "training text, start, training, recipe, time, training loss, validation",
     ):  # fmt: skip
         assert fact in whole
-    assert "ほかのモデルから学習を続けた" in whole and "apache" not in whole.split("# 豆")[0]
-    assert "ゼロから事前学習した" in card and "\nlicense: apache-2.0\n" in card
+    assert "生成例(temperature 0.7、top-p 0.9、シード 3 から)" in whole
+    assert "ひみつ" not in whole and "home" not in whole
+    assert "ほかのモデルから学習を続けた" in whole and "license: unknown" in whole.split("# 豆")[0]
+    scratch = dataclasses.replace(facts, config=dataclasses.replace(config, init_from=""), licenses=["cc-by-sa-4.0"])
+    whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", scratch)
+    assert "ゼロから事前学習した" in whole and "\nlicense: cc-by-sa-4.0\n" in whole
+    assert "学習に使った文章のライセンス: cc-by-sa-4.0。" in whole
+    both = dataclasses.replace(scratch, licenses=["cc-by-sa-4.0", "mit"])
+    whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", both)
+    assert "\nlicense:\n- cc-by-sa-4.0\n- mit\n" in whole
     assert "{" not in whole.replace("{name}", "")
 
 
@@ -288,13 +301,63 @@ def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Littl
 def test_the_example_on_the_card_writes_what_we_write(seen: dict[str, Any], made: Made) -> None:
     assert seen["untrusted_ids"] == seen["text_ids"][:3]
     loaded = load_pretrained(str(made.exported))
-    expected = "昔々、" + generate(loaded.model, loaded.tokenizer, "昔々、", 16)
-    assert seen["card"].removesuffix("\n").removesuffix("</s>") == expected
+    assert loaded.has_start
+    expected = "昔々、" + generate(loaded.model, loaded.tokenizer, "昔々、", 16, at_start=True)
+    assert seen["card"].removesuffix("\n") == expected
 
 
 def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], made: Made) -> None:
     loaded = load_pretrained(str(made.exported))
     assert seen["pipeline"] == generate(loaded.model, loaded.tokenizer, TEXTS[0], 4) != ""
+
+
+def test_a_step_of_fine_tuning_teaches_the_end_of_a_text(made: Made) -> None:
+    """As TRL trains: the end token is appended as a string, and activations are computed again."""
+    tokenizer = AutoTokenizer.from_pretrained(made.exported)
+    texts = [text + tokenizer.eos_token for text in ("豆の木だ。", "昔々、豆が")]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    assert ids[:, -1].tolist() == [2, 2]
+    cls = modeling_custom_gpt.CustomGPTForCausalLM if made.layout.remote_code else AutoModelForCausalLM
+    model = cls.from_pretrained(made.exported, dtype=torch.float32).train()
+    for dropout in (module for module in model.modules() if isinstance(module, torch.nn.Dropout)):
+        dropout.p = 0.0
+    labels = ids.masked_fill(mask == 0, -100)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(ids, attention_mask=mask, labels=labels).loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    plain = gradients()
+    model.gradient_checkpointing_enable()
+    for again, before in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(again, before)
+
+    def end() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(ids, attention_mask=mask).logits[:, -2].log_softmax(-1)[:, 2]
+
+    before = end()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert (end() > before).all()
+
+
+def test_the_license_is_given_or_read_from_a_card_beside_the_text(little: Little, tmp_path: Path) -> None:
+    data = tmp_path / "本"
+    data.mkdir()
+    (data / "a.txt").write_text("豆。\n", encoding="utf-8")
+    where = f"{data / 'a.txt'}@0.5, {data}"
+    assert card_licenses(where) == []
+    (data / "README.md").write_text("---\nlicense: cc-by-sa-4.0\n---\n# 本\n", encoding="utf-8")
+    assert card_licenses(where) == ["cc-by-sa-4.0"]
+    assert card_licenses(f"{where},{little.text}") == card_licenses("owner/name") == []
+    (data / "README.md").write_text("# 本\n", encoding="utf-8")
+    assert card_licenses(where) == []
+    (data / "README.md").write_text("---\nlicense: 'mit\\n- x'\n---\n", encoding="utf-8")
+    assert card_licenses(where) == []
+    with pytest.raises(ConfigError, match=r"--data-license must be an identifier of the Hub"):
+        export_pretrained(str(little.run), tmp_path / "out", data_license="CC BY-SA")
 
 
 def test_past_the_context_the_model_says_so() -> None:

@@ -92,7 +92,7 @@ def other_tokenizer(path: Path, **changed: Any) -> Tokenizer:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for _, text in stories(seed=2, n=60) for line in text.split("\n")),
-        model_writer=written, vocab_size=900, byte_fallback=True, minloglevel=2, **changed,
+        model_writer=written, **({"vocab_size": 900, "byte_fallback": True, "minloglevel": 2} | changed),
     )  # fmt: skip
     path.write_bytes(written.getvalue())
     return Tokenizer.load(path)
@@ -111,7 +111,16 @@ def test_tokenizers_that_gguf_can_hold_and_those_it_cannot(little: Little, tmp_p
     unigram = other_tokenizer(tmp_path / "unigram.model", model_type="unigram", **own)
     with pytest.raises(ExportError, match=r"unigram.model is a unigram model; .* with bpe only"):
         export_here(tmp_path / "bad", random_model(sizes), sizes, unigram, targets=["gguf"])
+    bare = other_tokenizer(tmp_path / "bare.model", model_type="bpe", **own | {"byte_fallback": False})
+    with pytest.raises(ExportError, match=r"bare.model has no byte pieces, .* llama.cpp fails .* byte fallback"):
+        export_here(tmp_path / "bad", random_model(sizes), sizes, bare, targets=["gguf"])
     assert not (tmp_path / "bad").exists()
+    endless = other_tokenizer(tmp_path / "endless.model", model_type="bpe", bos_id=-1, eos_id=-1, **own)
+    model = random_model(sizes)
+    with torch.no_grad():
+        model.final_norm.bias.fill_(1.0)
+        model.out_head.weight[2] += 50.0  # a piece, not the end, which it is if nothing is said
+    export_here(tmp_path / "endless", model, sizes, endless, targets=["gguf"])
 
 
 def test_without_the_extra_it_says_what_to_install(

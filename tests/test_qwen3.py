@@ -433,7 +433,7 @@ def test_config_says_what_both_transformers_need() -> None:
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_act": "silu",
         "rms_norm_eps": 1e-6, "rope_theta": 5e5,
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "attention_bias": False,
-        "attention_dropout": 0.0, "use_sliding_window": False, "tie_word_embeddings": False,
+        "attention_dropout": 0.0, "use_sliding_window": False, "max_window_layers": 3, "tie_word_embeddings": False,
     }  # fmt: skip
 
 

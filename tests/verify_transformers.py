@@ -99,13 +99,16 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     found["logits_again"] = reloaded(ids).logits
 
     tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
-    found["text_ids"] = [tokenizer(text)["input_ids"] for text in cases["texts"]]
+    plain = {"split_special_tokens": True}  # "</s>" in these texts is text
+    found["text_ids"] = [tokenizer(text, **plain)["input_ids"] for text in cases["texts"]]
     found["decoded"] = [tokenizer.decode(row) for row in found["text_ids"]]
     found["special_ids"] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     found["padding_side"] = tokenizer.padding_side
 
     # Without trust transformers 5 asks a question; nobody answers, and the tokenizer, which has no code, loads.
-    found["untrusted_ids"] = [AutoTokenizer.from_pretrained(folder)(text)["input_ids"] for text in cases["texts"][:3]]
+    found["untrusted_ids"] = [
+        AutoTokenizer.from_pretrained(folder)(text, **plain)["input_ids"] for text in cases["texts"][:3]
+    ]
 
     card = (Path(folder) / "README.md").read_text(encoding="utf-8")
     os.chdir(Path(folder).parent)  # the card names the model as the Hub does

@@ -180,6 +180,7 @@ def export(
     push: str = "",
     dry_run: bool = False,
     spm_file: str = "",
+    data_license: str = "",
     overwrite: bool = False,
     json: bool = False,
     given: Given = frozenset(),
@@ -195,6 +196,8 @@ def export(
         push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
         dry_run: With --push: show what would go up, and upload nothing.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
+        data_license: License of the training text for the model card, an identifier of the Hub such as cc-by-sa-4.0
+            (default: what the data card beside that text names, or unknown).
         overwrite: Replace a folder of that name when the new one is complete.
         json: Print one line of JSON instead of tables.
     """
@@ -214,7 +217,14 @@ def export(
     refuse_idle(given, [(is_run(model), ("spm_file",), "with a run")])
     with answering(json) as answer:
         report = export_pretrained(
-            model, out, to, gguf_type=gguf_type, spm_file=spm_file, name=push, overwrite=overwrite
+            model,
+            out,
+            to,
+            gguf_type=gguf_type,
+            spm_file=spm_file,
+            name=push,
+            data_license=data_license,
+            overwrite=overwrite,
         )
         answer(
             dataclasses.asdict(report),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.console import sparkline
 from mamegpt.corpus.origin import Origin
 from mamegpt.evaluate import Quality
+from mamegpt.hub import is_hub_name
 from mamegpt.layouts import LAYOUTS
 from mamegpt.messages import visible
+from mamegpt.sampling import Sampling
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["Facts", "model_card"]
@@ -20,7 +23,7 @@ _CARD = """\
 ---
 language:
 - ja
-{licence_tag}{library}pipeline_tag: text-generation
+{license_tag}{library}pipeline_tag: text-generation
 tags:
 - mamegpt
 - {tag}
@@ -28,9 +31,9 @@ tags:
 
 # {name}
 
-豆GPT (mamegpt) で{made}、小さな日本語の言語モデルです。
+豆GPT (mamegpt) で{made}日本語の言語モデルです。
 
-*A small Japanese language model, {english_made} with mamegpt: {english}. It continues Japanese text and does not follow
+*A Japanese language model, {english_made} with mamegpt: {english}. It continues Japanese text and does not follow
 instructions; what it writes may be wrong. The rows of the table below: architecture, parameters, layers / width /
 heads, context length, tokenizer{english_rows}.*
 
@@ -50,12 +53,12 @@ heads, context length, tokenizer{english_rows}.*
 {rows}{samples}
 ## 限界
 
-小さなモデルです。文は日本語らしくても、内容は事実とは限りません。学習した文章の偏りを受け継ぎ、文章の一部をそのまま
+文は日本語らしくても、内容は事実とは限りません。学習した文章の偏りを受け継ぎ、文章の一部をそのまま
 書き出すことがあります。
 
 ## ライセンス
 
-{own_licence}学習に使った文章のライセンスにも従ってください。
+{license_text}
 
 ## 引用
 
@@ -68,11 +71,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{name}"{trust})
 tokenizer = AutoTokenizer.from_pretrained("{name}"{trust})
-inputs = tokenizer("昔々、", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0]))
+inputs = tokenizer({begin}"昔々、", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens={n_new_tokens})[0], skip_special_tokens=True))
 ```
 
-{loading}"""
+{start}{loading}"""
+
+_START = """\
+文章の書き出しは `tokenizer.bos_token` のあとに置きます(学習では、どの文章も前の文章の終わりに続いていました)。
+文章の途中なら付けません。ほかの人が書いた文章は `tokenizer(文章, split_special_tokens=True)` で渡すと、文中の `</s>`
+などの文字列がただの文字として読まれます。
+
+"""
 
 _REMOTE_CODE = """\
 `trust_remote_code=True` は、このフォルダーの `modeling_custom_gpt.py` を実行するという意味です。
@@ -91,10 +101,16 @@ import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = "{file}"
 server = xllamacpp.Server(params)
-answer = server.handle_completions({{"prompt": "昔々、", "max_tokens": {n_new_tokens}, "temperature": 0.0}})
+answer = server.handle_completions({{"prompt": "{begin}昔々、", "max_tokens": {n_new_tokens}, "temperature": 0.0}})
 print(answer["choices"][0]["text"])
-```"""
+```
 
+llama.cpp は文章を正規化しません。プロンプトは NFC(Python では `unicodedata.normalize("NFC", 文章)`)にし、改行を LF に
+そろえて渡してください。{start}"""
+
+_GGUF_START = """
+文章の書き出しは `{piece}` のあとに置きます(学習では、どの文章も前の文章の終わりのトークンのあとにありました)。
+文章の途中なら付けません。"""
 
 _WIKI40B = """
 
@@ -107,7 +123,8 @@ class Facts:
     """What is known of a model's training; what is not known is left out of the card.
 
     ``origins`` are the steps that made the text; ``elapsed_s`` is wall-clock time, ``losses`` has one of each step;
-    ``evaluation`` has rows as `rows` gives them; ``samples`` are pairs of a prompt and its greedy continuation.
+    ``evaluation`` has rows as `rows` gives them; ``samples`` are pairs of a prompt and its continuation, drawn as
+    ``sampling`` says; ``licenses`` are those of the training text, as identifiers of the Hub.
     """
 
     config: TrainConfig | None = None
@@ -121,16 +138,18 @@ class Facts:
     quality: Quality | None = None
     evaluation: Sequence[tuple[str, str, str]] = ()
     samples: Sequence[tuple[str, str]] = ()
+    sampling: Sampling = Sampling()  # noqa: RUF009  (frozen)
+    licenses: Sequence[str] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(what it is in Japanese, in English, its value in Markdown) for each that is known."""
         found = []
         if config := self.config:
             documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
-            found.append(("学習した文章", "training text", f"{config.data}{documents}"))
+            found.append(("学習した文章", "training text", f"{_names(config.data)}{documents}"))
             found += [("文章の選び方", "its selection", _selection(origin)) for origin in self.origins]
             if config.init_from:
-                found.append(("出発点", "start", config.init_from))
+                found.append(("出発点", "start", _public(config.init_from)))
             tokens = self.step * config.batch_size * config.context_length
             found.append(("学習", "training", f"{self.step:,} ステップ、{tokens:,} トークン"))
             found.append(
@@ -159,10 +178,11 @@ class Facts:
 
 def _selection(origin: Origin) -> str:
     """One step that a corpus was made with, and what it left out."""
-    settings = "、".join(f"{name} {value}" for name, value in origin.settings.items())
+    shown = {name: Path(value).name if _is_here(Path(value)) else value for name, value in origin.settings.items()}
+    settings = "、".join(f"{name} {value}" for name, value in shown.items())
     dropped = "、".join(f"{reason} {count:,}" for reason, count in origin.dropped.items() if count)
     told = (
-        f"{origin.command}({settings}): {origin.source} の {origin.read:,} 文書から {origin.kept:,} 文書。"
+        f"{origin.command}({settings}): {_names(origin.source)} の {origin.read:,} 文書から {origin.kept:,} 文書。"
         f"除いたもの: {dropped or 'なし'}"
     )
     return told
@@ -176,6 +196,38 @@ def _prose(text: str) -> str:
 def _code(text: str) -> str:
     """A name within a string of an example of code, or between backticks."""
     return visible(" ".join(text.split())).replace("`", "'").replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _names(source: str) -> str:
+    """What a list of sources is called in public: names on the Hub, and the last parts of paths, without weights."""
+    parts = [part.strip() for part in source.split(",")]
+    return "、".join(_public(part.rpartition("@")[0] or part) for part in parts)
+
+
+def _public(value: str) -> str:
+    """Return a setting's value, of a path the last part only: how folders are called concerns nobody else."""
+    is_path = "/" in value and (_is_here(Path(value)) or not is_hub_name(value))
+    return Path(value).name if is_path else value
+
+
+def _is_here(path: Path) -> bool:
+    """Say whether there is such a file or folder here; a value may be too long for a path."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _license(facts: Facts) -> tuple[str, str]:
+    """The ``license`` of the front matter, and what the card says of licenses: what is known, and no more."""
+    tag = "".join(f"\n- {it}" for it in facts.licenses) if len(facts.licenses) > 1 else "".join(facts.licenses)
+    text = f"学習に使った文章のライセンス: {'、'.join(facts.licenses)}。" if tag else (
+        "学習に使った文章のライセンスは記録されていません。公開する前に確かめ、このカードに書いてください。"
+    )  # fmt: skip
+    if facts.config and facts.config.init_from:
+        text += "もとのモデルのライセンスにも従ってください。"
+        tag = ""  # that of another model is not ours to state
+    return f"license: {tag or 'unknown'}\n".replace(": \n", ":\n"), text
 
 
 def model_card(
@@ -193,26 +245,40 @@ def model_card(
     layout = LAYOUTS[model_type]
     rows = facts.rows()
     n_new_tokens = max(1, min(50, sizes.context_length // 2))  # prompt and answer must fit into the context
+    begin = "" if tokenizer.start_id is None else tokenizer.piece(tokenizer.start_id)
     if gguf_file:
-        usage = _GGUF.format(file=_code(gguf_file), n_new_tokens=n_new_tokens)
+        usage = _GGUF.format(
+            file=_code(gguf_file), n_new_tokens=n_new_tokens, begin=_code(begin),
+            start=_GGUF_START.format(piece=_code(begin)) if begin else "",
+        )  # fmt: skip
     else:
         usage = _TRANSFORMERS.format(
             name=_code(name),
             trust=", trust_remote_code=True" if layout.remote_code else "",
             n_new_tokens=n_new_tokens,
+            start=_START if begin else "",
+            begin="tokenizer.bos_token + " if begin else "",
             loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=_code(name)),
         )
     start = facts.config.init_from if facts.config else ""
     samples = "".join(f"\n- **{_prose(prompt)}**{_prose(text)}" for prompt, text in facts.samples)
+    sampling = facts.sampling
+    how = f"temperature {sampling.temperature:g}、top-p {sampling.top_p:g}、シード {sampling.seed} から"
+    license_tag, license_text = _license(facts)
+    made, english_made = "書き出した", "exported"  # how it was trained is not known
+    if facts.config:
+        made, english_made = "ゼロから事前学習した、", "pretrained from scratch"
+    if start:
+        made, english_made = "ほかのモデルから学習を続けた、", "trained on from another model"
     return _CARD.format(
         name=_prose(name),
         tag="gguf" if gguf_file else model_type,
         library="" if gguf_file else "library_name: transformers\n",
         usage=usage,
-        made="ほかのモデルから学習を続けた" if start else "ゼロから事前学習した",
-        english_made="trained on from another model" if start else "pretrained from scratch",
-        licence_tag="" if start else "license: apache-2.0\n",  # that of another model is not ours to state
-        own_licence="もとのモデルのライセンスと、" if start else "モデルの重みは Apache License 2.0 です。",
+        made=made,
+        english_made=english_made,
+        license_tag=license_tag,
+        license_text=license_text,
         english=f"{n_parameters:,} parameters, a context of {sizes.context_length} tokens",
         english_rows="".join(f", {english}" for _, english, _ in rows),
         structure=layout.structure(sizes),
@@ -228,5 +294,5 @@ def model_card(
         normalizer=settings.normalizer,
         byte_fallback="あり" if settings.byte_fallback else "なし",
         rows="".join(f"| {japanese} | {value} |\n" for japanese, _, value in rows),
-        samples=f"\n## 書いた文の例(貪欲法、そのまま)\n{samples}\n" if samples else "",
+        samples=f"\n## 生成例({how})\n{samples}\n" if samples else "",
     )

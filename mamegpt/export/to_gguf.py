@@ -79,6 +79,11 @@ def refuse_impossible(tokenizer: Tokenizer) -> None:
             f"{tokenizer.path} is a {tokenizer.settings.model_type} model; of SentencePiece's kinds llama.cpp cuts "
             "text equally with bpe only, so there can be no GGUF of it"
         )
+    if not tokenizer.settings.byte_fallback:
+        raise ExportError(
+            f"{tokenizer.path} has no byte pieces; without them llama.cpp fails at a character that has no piece; "
+            "train a tokenizer with byte fallback, as mamegpt tokenizer does, or export with --to hf"
+        )
 
 
 def write_gguf(
@@ -139,10 +144,9 @@ def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
     file.add_token_scores([piece.score for piece in pieces])
     file.add_token_types([_PIECE_TYPES[piece.kind] for piece in pieces])
     file.add_unk_token_id(tokenizer.unk_id)
-    if tokenizer.start_id is not None:
-        file.add_bos_token_id(tokenizer.start_id)
-    if tokenizer.eos_id is not None:
-        file.add_eos_token_id(tokenizer.eos_id)
+    # Left out, they are 1 and 2 for llama.cpp, which would end texts there. <unk> never occurs beside byte pieces.
+    file.add_bos_token_id(tokenizer.unk_id if tokenizer.start_id is None else tokenizer.start_id)
+    file.add_eos_token_id(tokenizer.unk_id if tokenizer.eos_id is None else tokenizer.eos_id)
     if tokenizer.pad_id is not None:
         file.add_pad_token_id(tokenizer.pad_id)
     file.add_add_bos_token(False)

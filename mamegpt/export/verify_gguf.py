@@ -37,7 +37,9 @@ def main(file: str, cases_file: str, found_name: str) -> None:
 
     found: dict[str, Any] = {"log_probabilities": [], "uncached": []}
     for beginning in cases["beginnings"]:
-        answer = ask("/completion", prompt=beginning, n_predict=1, n_probs=cases["vocab_size"], **GREEDY)
+        # Of a token that ends the text the server gives no probabilities; so it may choose any but that.
+        body = {"prompt": beginning, "n_predict": 1, "n_probs": cases["vocab_size"], "ignore_eos": True}
+        answer = ask("/completion", **body, **GREEDY)
         log_probabilities = [0.0] * cases["vocab_size"]
         for entry in answer["completion_probabilities"][0]["top_logprobs"]:
             log_probabilities[entry["id"]] = entry["logprob"]

@@ -14,6 +14,7 @@ C embedding width, H heads, D = C / H, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -119,9 +120,12 @@ class Block(nn.Module):
 class GPTModel(nn.Module):
     """Token ids in, logits out. It never sees targets and never computes a loss."""
 
+    _gradient_checkpointing_func: Callable[..., Tensor]
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.context_length = sizes.context_length
+        self.gradient_checkpointing = False  # transformers sets it, and _gradient_checkpointing_func with it
         self.tok_emb = nn.Embedding(sizes.vocab_size, sizes.emb_dim)
         self.pos_emb = nn.Embedding(sizes.context_length, sizes.emb_dim)
         self.drop_emb = nn.Dropout(sizes.drop_rate)
@@ -163,7 +167,10 @@ class GPTModel(nn.Module):
                 positions = torch.arange(past, S, device=x.device)
         x = self.drop_emb(x + self.pos_emb(positions))
         for block in self.trf_blocks:
-            x = block(x, mask, cache)
+            if self.gradient_checkpointing and self.training and cache is None:
+                x = self._gradient_checkpointing_func(block, x, mask, cache)
+            else:
+                x = block(x, mask, cache)
         return self.final_norm(x)
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
@@ -216,6 +223,7 @@ class CustomGPTForCausalLM(PreTrainedModel, GenerationMixin):
     _no_split_modules = ["Block"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: CustomGPTConfig) -> None:
         super().__init__(config)
