@@ -176,8 +176,9 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
     # Never in the ids of a text: control pieces, and <unk> where there are none and bytes stand for what is unknown.
     controls = (token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "control")
     separator = next(controls, cases.tokenizer.unk_id)
+    shown = next(token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "normal")
     asked = {
-        "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
+        "shown": shown, "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
         "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context,
         "texts": [normalise(text) for text in cases.texts],
         "decode": cases.text_ids[:N_DECODED], "separator": separator,

@@ -7,7 +7,8 @@ import mamegpt. llama.cpp's own server answers, at a free port of the loopback i
 
 ``CASES.json`` holds ``prompts``, rows of token ids; ``n_new``, how many tokens each is to be continued by;
 ``beginnings``, rows whose next token's log-probabilities are asked for, all ``vocab_size`` of them; ``n_context``;
-``texts`` to cut into ids; ``decode``, ids to make text of; and ``separator``, an id that is in no text.
+``shown``, an id whose piece is whole characters; ``texts`` to cut into ids; ``decode``, ids to make text of; and
+``separator``, an id that is in no text.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ def main(file: str, cases_file: str, found_name: str) -> None:
 
     found: dict[str, Any] = {"log_probabilities": [], "uncached": []}
     for beginning in cases["beginnings"]:
-        # Of a token that ends the text the server gives no probabilities; so it may choose any but that.
-        body = {"prompt": beginning, "n_predict": 1, "n_probs": cases["vocab_size"], "ignore_eos": True}
-        answer = ask("/completion", **body, **GREEDY)
+        # The server shows no probabilities beside the end of a text or a part of a character, so it is made to choose
+        # another token; the probabilities that it shows are the model's own.
+        body = {"prompt": beginning, "n_predict": 1, "n_probs": cases["vocab_size"]}
+        answer = ask("/completion", **body, logit_bias=[[cases["shown"], 1e6]], **GREEDY)
         log_probabilities = [0.0] * cases["vocab_size"]
         for entry in answer["completion_probabilities"][0]["top_logprobs"]:
             log_probabilities[entry["id"]] = entry["logprob"]
