@@ -215,7 +215,7 @@ def clean(
     started = time.perf_counter()
     steps = chosen_steps(without, only, against)
     _check_names(write_dropped, report)
-    sources = find_files(data, split)
+    sources = find_files(data, split, schema)
     places = (out, write_dropped, report)
     check_outputs(places, [*(file.path for file in sources), *against], overwrite=overwrite)
     refuse_other_note(out)

@@ -76,7 +76,7 @@ class CleanTasks:
         Raises `ConfigError` or `OutputError` for what cannot be done, `DataError` if there is no such corpus.
         """
         chosen_steps(self.without, self.only, self.against)
-        files = find_files(self.data, self.split)
+        files = find_files(self.data, self.split, self.schema)
         if self.format not in FORMATS:
             raise ConfigError(f"format {self.format!r} is not known; give one of {', '.join(FORMATS)}")
         if not 1 <= self.n_tasks <= len(files):

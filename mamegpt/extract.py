@@ -118,7 +118,7 @@ def extract(
 
     out, start_s = Path(out), time.perf_counter()
     topic = Topic((topic,)) if isinstance(topic, str) else topic
-    files = find_files(dataset, split)
+    files = find_files(dataset, split, schema)
     check_outputs([out], (file.path for file in files), overwrite=overwrite)
     refuse_other_note(out)
     if any(file.weight != 1 for file in files):
@@ -161,7 +161,7 @@ def extract(
 
 def preview(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
     """Yield what is read and how, then the first ``n`` hits of a topic, with their documents and surroundings."""
-    files = find_files(dataset, split)
+    files = find_files(dataset, split, schema)
     yield _what(files, schema)
     hits = (
         f"{file.name}#{number} 【{title}】 {context}"

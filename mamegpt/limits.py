@@ -76,7 +76,7 @@ def _groups(controller: str) -> Iterator[Path]:
         _, controllers, path = membership.split(":", 2)
         for mount in mounts:
             left, _, right = mount.partition(" - ")
-            (root, point), (kind, options) = left.split()[3:5], right.split()[:3:2]
+            (root, point), (kind, options) = left.split(" ")[3:5], right.split(" ")[:3:2]
             in_second = not controllers and kind == "cgroup2"
             if in_second or (kind == "cgroup" and controller in {*controllers.split(",")} & {*options.split(",")}):
                 top = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), point))

@@ -237,7 +237,8 @@ def _without_padding(
 def _names(name: str) -> list[str]:
     """Patterns of a file of weights, and of its parts."""
     stem, suffix = name.rsplit(".", 1)
-    return [name, f"{stem}-*-of-*.{suffix}"]
+    number = "[0-9]" * 5
+    return [name, f"{stem}-{number}-of-{number}.{suffix}"]
 
 
 def _weight_files(where: str) -> list[Path]:

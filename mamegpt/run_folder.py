@@ -220,7 +220,7 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
                 tokenizer,
                 val_fraction=config.val_fraction,
                 source=config.data,
-                origins=read_origins(file.path for file in find_files(config.data, config.split)),
+                origins=read_origins(file.path for file in find_files(config.data, config.split, config.schema)),
                 check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
             )
         train = meta.splits["train"]

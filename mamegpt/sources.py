@@ -99,7 +99,7 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
     cannot serve it. Raises while reading: `DataError` naming the file and the place in it, and at the end if
     there was no document at all.
     """
-    return _documents(find_files(source, split), schema, source)
+    return _documents(find_files(source, split, schema), schema, source)
 
 
 def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[str]:
@@ -132,7 +132,7 @@ def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[
             warnings.warn(f"{file.name}: what is no text was left out ({reasons})", MamegptWarning, stacklevel=2)
 
 
-def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
+def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS) -> list[SourceFile]:
     """Return the files of one split of ``source``, in the order they are read.
 
     ``source`` is a file or folder of parquet, jsonl, txt or xml, the last three also with .gz, .bz2 or .zst; a pattern
@@ -146,22 +146,23 @@ def find_files(source: str | Path, split: str = "train") -> list[SourceFile]:
     Raises `DataError` if there is no such source, split or known format, and `HubError` if the Hub cannot serve it.
     """
     if isinstance(source, Path) or is_here(source):
-        return _files_of_one(source, split)
+        return _files_of_one(source, split, schema)
     found = []
     for part in (parts := source.split(",")):
         name, weight = _weighted(part.strip())
         prefix = f"{name}:" if len(parts) > 1 else ""
-        found += [SourceFile(file.path, prefix + file.name, weight) for file in _files_of_one(name, split)]
+        found += [SourceFile(file.path, prefix + file.name, weight) for file in _files_of_one(name, split, schema)]
     return found
 
 
-def find_splits(folder: Path) -> dict[str, list[Path]]:
+def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
     """Return the text files of ``folder`` by split, each list sorted.
 
     The first of these that finds anything decides: the ``configs`` in the front matter of a README.md (a
     data set card; the default configuration, or the only one); names of splits (``train.parquet``,
     ``train-*.parquet``, ``train/*.parquet``, all of them also under ``data/``, and ``name-00000-of-00002``
-    for a split of any name), if all files have such a name but those of parquet in which no column can be the text;
+    for a split of any name), if all files have such a name but those of parquet in which no column can be the text by
+    ``schema``, and README, LICENSE and NOTICE;
     all text files, also in subfolders and behind links, as ``train``. Hidden files never count. A `MamegptWarning` says
     which files were passed over, and why.
     Raises `DataError` if there is no file in a known format, if a split is there in two formats, or if the
@@ -181,21 +182,22 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     unnamed = splits.pop("", [])
     if not splits:
         return {"train": files}
-    if empty := [file for file in unnamed if not has_text(file)]:
+    notes = [file for file in unnamed if _is_note(file)]
+    if empty := [file for file in unnamed if not has_text(file, schema)]:
         _pass_over(folder, empty, "no column of theirs can be the text")
-    if len(empty) < len(unnamed):
-        named, other = next(iter(splits.values()))[0], next(file for file in unnamed if file not in empty)
+    if texts := [file for file in unnamed if file not in notes and file not in empty]:
+        named, other = next(iter(splits.values()))[0], texts[0]
         warnings.warn(
             f"{folder}: {named.name} is read as part of 'train', not as a split, since {other.name} is named for none",
             MamegptWarning,
             stacklevel=2,
         )
-        return {"train": [file for file in files if file not in empty]}
+        return {"train": [file for file in files if file not in notes and file not in empty]}
     _refuse_mixed_formats(splits)
     return splits
 
 
-def download(dataset: str, cache_dir: Path | None = None) -> Downloaded:
+def download(dataset: str, cache_dir: Path | None = None, schema: Schema = GUESS) -> Downloaded:
     """Fetch the text files of a Hub data set into the cache, or find them there, also without a network.
 
     ``dataset`` is ``owner/name``; ``cache_dir`` is by default the one of huggingface_hub (``HF_HUB_CACHE``).
@@ -205,7 +207,7 @@ def download(dataset: str, cache_dir: Path | None = None) -> Downloaded:
     """
     folder = _snapshot(dataset, "main", cache_dir)
     if _text_files(folder):
-        splits = find_splits(folder)
+        splits = find_splits(folder, schema)
     else:
         try:
             converted = _snapshot(dataset, _CONVERTED, cache_dir)
@@ -287,7 +289,7 @@ def card_licenses(source: str) -> list[str]:
     return found
 
 
-def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:
+def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[SourceFile]:
     """The files of a source that is one file, folder, pattern or Hub data set."""
     path = Path(source)
     if not is_here(str(source)):
@@ -298,12 +300,12 @@ def _files_of_one(source: str | Path, split: str) -> list[SourceFile]:
             raise DataError(f"{source} is empty; give a file that holds text")
         return _files_of(path.parent, {name: [path] for name in splits}, split, source)
     elif path.is_dir():
-        return _files_of(path, find_splits(path), split, source)
+        return _files_of(path, find_splits(path, schema), split, source)
     if _PATTERN & set(str(source)):
         return _files_of_pattern(str(source), split)
     if not isinstance(source, str) or not is_hub_name(source) or format_of(path) in FORMATS:
         raise DataError(f"no such file or folder, and not a Hub name (owner/name): {str(source)!r}; check the spelling")
-    data = download(source)
+    data = download(source, schema=schema)
     return _files_of(data.folder, {name: list(info.files) for name, info in data.splits.items()}, split, source)
 
 

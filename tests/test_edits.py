@@ -121,6 +121,14 @@ def test_aozora():
     assert n["aozora"] == 12
 
 
+def test_a_work_after_the_colophon_of_another_stays():
+    end = "このファイルは、インターネットの図書館、青空文庫（http://www.aozora.gr.jp/）で作られました。入力は、皆さんです。"
+    two = f"{AOZORA}{end}\n\n次の話\nまめ次郎\n\n豆《まめ》をまく。\n"
+    assert edit(two, ["aozora", "white-space"])[0].endswith("。\n倅と※。\n\n次の話\nまめ次郎\n\n豆をまく。")
+    both = two + AOZORA.partition("\n\n\n")[2] + end
+    assert edit(both, ["aozora", "white-space"])[0] == edit(two, ["aozora", "white-space"])[0]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -34,7 +34,7 @@ def linux(tmp_path: Path, memberships: str, mounts: list[tuple[str, str, str, st
     proc = tmp_path / "proc"
     proc.mkdir()
     (proc / "cgroup").write_text(memberships, encoding="utf-8")
-    lines = ["22 1 0:21 / /proc rw,nosuid - proc proc rw"]
+    lines = ["22 1 0:21 / /proc rw,nosuid - proc proc rw", "23 1 0:22 / /x rw - tmpfs  rw"]  # the second of no source
     for root, point, kind, options in mounts:
         spelled = str(tmp_path / point).replace(" ", r"\040")
         lines.append(f"30 23 0:26 {root} {spelled} rw,nosuid shared:4 - {kind} {kind} rw,{options}")

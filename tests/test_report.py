@@ -262,7 +262,7 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     other = tmp_path / "other"
     shutil.copytree(little.run, other)
     (other / "machine.json").write_text(json.dumps({"processor": "a <fast> one"}), encoding="utf-8")
-    share, text = {"share": 0.5, "n": 372}, {"validation": {"bits_per_character": 5.0}}
+    share, text = {"share": 0.5, "n": 372}, {"validation": read_run(other).quality | {"bits_per_character": 5.0}}
     baseline = {"text": text, "pairs": {"total": share}, "cloze": None}
     model = baseline | {"origin": "run/checkpoints/step-00000012", "recited": 0.0123}
     scores = {"models": [model], "baseline": baseline, "heldout_recited": 0.001}
@@ -271,6 +271,13 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     assert f"<th>processor</th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
     assert "an n-gram model (5.000)" in html and html.count("as uncertain as a choice among") == 2
     assert "<th>processes</th><td>1</td><td>–</td>" in html
+    text["validation"]["n_characters"] -= 1
+    (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
+    assert (found := read_run(other).verdict) and found.kind == "alone", "of a sample, the validation of all"
+    text["validation"]["of_another_version"] = 1
+    (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"evaluation.json is damaged .* run: mamegpt eval"):
+        assert read_run(other).verdict
     assert [read_run(run).evaluation for run in (little.run, other)] == [
         {}, {"evaluated": "step-00000012", "bits-per-character": "5.000 (5.000)", "minimal-pairs": "50.0% (50.0%)",
              "recited": "1.23%", "recited-by-chance": "0.10%"},

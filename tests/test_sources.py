@@ -100,6 +100,28 @@ def test_file_names_are_splits_only_if_all_are(tmp_path, odd):
         assert sorted(texts(tmp_path)) == ["犬0", "犬1", "犬2", "猫"]
 
 
+@pytest.mark.parametrize("note", ["README.txt", "LICENSE.txt", "NOTICE.txt"])
+def test_files_about_the_texts_do_not_make_a_split_part_of_the_training_text(tmp_path, note):
+    for name in ("train.txt", "test.txt", note):
+        one_text(tmp_path, name, name)
+    assert (texts(tmp_path), texts(tmp_path, "test")) == (["train.txt"], ["test.txt"])
+
+
+def test_a_table_is_passed_over_only_if_it_has_not_the_column_that_was_named(tmp_path):
+    for name in ("train", "extra"):
+        parquet(tmp_path / f"{name}.parquet", body=[name], url=["甲"])
+    with pytest.warns(MamegptWarning, match="read as part of 'train'"):
+        found = list(read_texts(tmp_path, schema=Schema(text_column="body")))
+    assert sorted(found) == ["extra", "train"]
+
+
+def test_titles_that_only_late_rows_have_are_read_from_a_compressed_file_too(tmp_path):
+    rows = [*({"text": f"犬{i}"} for i in range(150)), {"title": "猫", "text": "ねこ。"}]
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    assert list(read_texts(tmp_path / "a.jsonl.gz"))[-1] == "【猫】\nねこ。"
+
+
 def test_what_is_passed_over_is_said_with_the_reason(tmp_path, mame):
     for name in ("a.pdf", "b/c.docx", "README.md", "a.txt.origin.json", ".hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -186,7 +186,7 @@ def tokenizer(
     from mamegpt.sources import find_files, read_texts
     from mamegpt.tokenizer import output_paths, train_tokenizer
 
-    check_outputs(output_paths(out), (file.path for file in find_files(data, split)), overwrite=overwrite)
+    check_outputs(output_paths(out), (file.path for file in find_files(data, split, schema)), overwrite=overwrite)
     with answering(json) as answer:
         with busy("training a tokenizer") as show:
             report = train_tokenizer(

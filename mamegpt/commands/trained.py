@@ -60,7 +60,7 @@ def evaluate(
     ])  # fmt: skip
     if out:
         texts = [*((name, split) for name in data), *([(train_data, train_split)] if train_data else [])]
-        check_outputs([out], [*model, *(path for text in texts for path in text_files(*text))])
+        check_outputs([out], [*model, *(path for text in texts for path in text_files(*text, schema))])
     with answering(json, is_product=out is None) as answer:
         found = evaluate_models(
             model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,

@@ -148,7 +148,8 @@ _NOTE = r"［＃[^［］\n]*］"
 _RUBY = re.compile(r"(?<=\S)《[^《》\n]*》")
 _KANA_RUBY = re.compile(r"(?<=[々〆一-鿿𠀀-𳍿])《[ぁ-ゖー]+》")
 _LEGEND = re.compile(r"^-{20,}\n【テキスト中に現れる記号について】\n(?:.*\n)*?-{20,}$\n?", re.M)
-_COLOPHON = re.compile(r"^底本：.*\n(?=(?:.*\n)*?入力：)[\s\S]*\Z", re.M)
+# Its last line is the same in nearly all works; another work may follow in the file.
+_COLOPHON = re.compile(r"^底本：.*\n(?=(?:.*\n)*?入力：)(?:[\s\S]*?^このファイルは、.*青空文庫.*\n?|[\s\S]*\Z)", re.M)
 _BASE = re.compile(r"｜([^｜《》「」『』。\n]{1,40})(?=《[^《》\n]+》)")
 _GAIJI = re.compile(r"※［＃[^［］\n]*?(?:U\+([0-9A-Fa-f]{4,5})|([12])-(\d{1,2})-(\d{1,2}))(?:、[^［］\n]*)?］")
 _NOTES: list[_Edit] = [

@@ -90,13 +90,13 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
     yield Batch(len(records) + n_dropped, records, {NO_TEXT: n_dropped} if n_dropped else {})
 
 
-def has_text(path: Path) -> bool:
+def has_text(path: Path, schema: Schema) -> bool:
     """Whether a file may hold text; a parquet file does not if none of its columns, or several, can be the text."""
     if format_of(path) != ".parquet":
         return True
     with open_parquet(path) as file:
         try:
-            return bool(_parquet_columns(file.schema_arrow, GUESS, path))
+            return bool(_parquet_columns(file.schema_arrow, schema, path))
         except DataError:
             return False
 
@@ -278,7 +278,7 @@ def _read_jsonl(path: Path, schema: Schema) -> Iterator[tuple[str, str] | None]:
     columns = _json_columns(path, schema)
     if columns is None:
         return
-    text, title = columns
+    text, title = columns[0], schema.title_column or "title"  # few rows may have one, none of them in the sample
     for where, record in _json_records(path, schema.encoding):
         value, heading = record.get(text), record.get(title)
         if isinstance(value, str) or (value is None and text in record):

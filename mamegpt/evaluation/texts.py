@@ -108,9 +108,9 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
     return found[split]
 
 
-def text_files(data: str, split: str) -> list[Path]:
+def text_files(data: str, split: str, schema: Schema = GUESS) -> list[Path]:
     """Return what `named_texts` reads: the files of a text, or the folder of token shards. Raises what it raises."""
-    return [Path(data)] if is_shards(data) else [file.path for file in find_files(data, split)]
+    return [Path(data)] if is_shards(data) else [file.path for file in find_files(data, split, schema)]
 
 
 def run_texts(run: Path, tokenizer: Tokenizer) -> dict[str, Texts]:

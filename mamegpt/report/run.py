@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
@@ -34,6 +34,8 @@ PROMPT_TOKENS = 10
 N_READ_TOKENS = 20_000
 SAMPLE_TOKENS = 60
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,16 @@ class Run:
 
         Raises `CheckpointError` if the file is damaged.
         """
+        return self._read_evaluation(
+            lambda found: _scores(found["models"][0], found["baseline"], found["heldout_recited"]), {}
+        )
+
+    def _read_evaluation(self, read: Callable[[dict[str, Any]], T], nothing: T) -> T:
+        """Return what ``read`` makes of the evaluation; ``nothing`` if there was none."""
         path = self.folder / EVALUATION_FILE
         found = _read_object(path)
         try:
-            return _scores(found["models"][0], found["baseline"], found["heldout_recited"]) if found else {}
+            return read(found) if found else nothing
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({error}); delete it, or run: {command('eval', '--model', self.folder)}"
@@ -78,14 +86,18 @@ class Run:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the newest validation's bits per character mean; None if there was none. Raises as `evaluation`."""
+        """What the newest validation's bits per character mean; None if there was none. Raises as `evaluation`.
+
+        They are compared with an n-gram model's of as much of the same text only.
+        """
         if not self.quality:
             return None
-        texts = (
-            _read_object(self.folder / EVALUATION_FILE).get("baseline", {}).get("text", {}) if self.evaluation else {}
+        own = Quality(**self.validations[-1]["quality"])
+        found = self._read_evaluation(
+            lambda found: [Quality(**quality) for quality in found["baseline"]["text"].values()], list[Quality]()
         )
-        baseline = next((quality["bits_per_character"] for quality in texts.values()), None)
-        return verdict(self.quality["bits_per_character"], baseline)
+        baseline = next((quality.bits_per_character for quality in found if quality.of == own.of), None)
+        return verdict(own.bits_per_character, baseline)
 
     @property
     def name(self) -> str:
