@@ -28,7 +28,7 @@ UNTITLED = "無題"  # what Japanese calls a work without a title
 
 GUARD = "\u2581"
 """What stands before a line of an article, or a title, that would be read as something else (`format_article`)."""
-_MAY_NEED_GUARD = ("\n\n【", "\r", "\ufeff", GUARD)  # one expression for all takes far longer
+_MAY_NEED_GUARD = ("【", "\r", "\ufeff", GUARD)  # one expression for all takes far longer
 
 _LINE_END = re.compile("\r\n?|\n")
 REPLACED = (("\0", ""), ("\r\n", "\n"), ("\r", "\n"), ("\u2581", "_"))
