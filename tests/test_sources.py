@@ -19,7 +19,7 @@ from mamegpt.corpus.readers import describe, read_file
 from mamegpt.corpus.schema import Schema
 from mamegpt.corpus.topic import Topic
 from mamegpt.corpus.writers import write_documents
-from mamegpt.errors import DataError, MamegptWarning
+from mamegpt.errors import ConfigError, DataError, MamegptWarning
 from mamegpt.extract import extract
 from mamegpt.shards import is_shards
 from mamegpt.sources import Document, find_files, find_splits, read_documents, read_texts
@@ -818,6 +818,16 @@ def test_a_dump_in_another_encoding_than_it_declares_is_an_error(tmp_path, encod
     path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?><mediawiki>犬</mediawiki>'.encode())
     with pytest.raises(DataError, match="is in an encoding that cannot be read"):
         texts(path)
+    path.write_bytes(path.read_bytes().replace(encoding.encode(), b"rot13"))
+    with pytest.raises(ConfigError, match="--encoding rot13 is no encoding of text"):
+        texts(path)
+
+
+def test_a_byte_order_mark_says_more_than_a_declaration(tmp_path):
+    path = tmp_path / "a.xml"
+    xml = f'<?xml version="1.0" encoding="Shift_JIS"?><mediawiki>{page("犬", "犬がいる。")}</mediawiki>'
+    path.write_text(xml, encoding="utf-8-sig")
+    assert texts(path) == ["犬がいる。"]
 
 
 @pytest.mark.parametrize("filler", [b"\xe7\x8a\xac", b"<a/>"])

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from mamegpt.corpus.edits import BLOCK_TAGS
+from mamegpt.corpus.lines import decoder_of
 from mamegpt.errors import ConfigError
 
 __all__ = ["pages"]
@@ -102,10 +103,12 @@ def _events(file: IO[bytes], encoding: str) -> Iterator[tuple[str, Element]]:
     parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
     block, n_bytes = file.read(BLOCK_BYTES), 0
     declared = DECLARED.match(block)
-    if encoding == "utf-8" and declared:
+    if encoding == "utf-8" and block.startswith(codecs.BOM_UTF8):
+        encoding = "utf-8-sig"  # whatever is declared
+    elif encoding == "utf-8" and declared:
         encoding = declared[1].decode()
     # expat knows no encoding of several bytes but these; text that it is given, it takes as text.
-    decoder = None if codecs.lookup(encoding).name in OF_EXPAT else codecs.getincrementaldecoder(encoding)()
+    decoder = None if codecs.lookup(encoding).name in OF_EXPAT else decoder_of(encoding)
     while block:
         n_bytes += len(block)
         parser.feed(decoder.decode(block) if decoder else block)
