@@ -214,10 +214,13 @@ def remove_folder(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes left in ``folder`` that were killed while they wrote there.
 
-    Only a folder with our name and our mark in it is removed, and only if no process holds it.
+    Only a folder with our name and our mark in it is removed, and only if no process holds it. Before its mark is
+    written, and after it is removed, such a folder is empty but for the lock.
     """
     for scratch in folder.glob(f"{SCRATCH}*"):
-        if (scratch / MARK).is_file() and not scratch.is_symlink():
+        if scratch.is_symlink() or not scratch.is_dir():
+            continue
+        if (scratch / MARK).is_file() or {path.name for path in scratch.iterdir()} <= {LOCK}:
             with suppress(OSError, NotImplementedError):  # another process is at work there, or that cannot be known
                 with FileLock(scratch / LOCK, timeout=0):
                     pass

@@ -26,6 +26,8 @@ from mamegpt.corpus.stepwise import stepwise
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.extract import extract
 from mamegpt.files import (
+    MARK,
+    SCRATCH,
     atomic_directory,
     atomic_write,
     make_scratch,
@@ -87,6 +89,15 @@ def test_a_leftover_in_use_stays_until_its_process_is_gone(tmp_path: Path) -> No
     (left := make_scratch(tmp_path, 5)).joinpath("model").mkdir()
     remove_leftovers(tmp_path)
     assert not left.exists() and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("written", [[], [".lock"], [".lock", MARK]])
+def test_a_leftover_of_a_process_killed_before_its_first_file_is_removed(written: list[str], tmp_path: Path) -> None:
+    (left := tmp_path / f"{SCRATCH}a").mkdir()
+    for name in written:
+        (left / name).touch()
+    remove_leftovers(tmp_path)
+    assert not left.exists()
 
 
 def test_a_link_named_like_a_leftover_stays(tmp_path: Path) -> None:
