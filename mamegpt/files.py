@@ -58,11 +58,13 @@ def free_name(path: Path) -> Path:
 
 def neighbor(path: Path, prefix: str, suffix: str) -> Path:
     """The file beside ``path`` whose name has a prefix and a suffix more; cut, with a hash, if that is too long."""
-    name = os.fsencode(path.name)
+    name, whole = path.name, os.fsencode(path.name)
     room = LONGEST_NAME - len(os.fsencode(prefix + suffix))
-    if len(name) > room:
-        name = name[: room - 17] + b"-" + hashlib.sha256(name).hexdigest()[:16].encode()
-    return path.with_name(prefix + os.fsdecode(name) + suffix)
+    if len(whole) > room:
+        while len(os.fsencode(name)) > room - 17:
+            name = name[:-1]  # no half characters, which not every file system takes
+        name += "-" + hashlib.sha256(whole).hexdigest()[:16]
+    return path.with_name(prefix + name + suffix)
 
 
 def make_folder(path: Path) -> list[Path]:

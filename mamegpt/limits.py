@@ -68,8 +68,9 @@ def _groups(controller: str) -> Iterator[Path]:
     There is one hierarchy (version 2) or one a controller (version 1). A container sees a part of it: what is mounted.
     """
     try:
-        memberships = (PROC / "cgroup").read_text(encoding="utf-8").splitlines()
-        mounts = (PROC / "mountinfo").read_text(encoding="utf-8").splitlines()
+        memberships, mounts = (
+            list(filter(None, os.fsdecode((PROC / name).read_bytes()).split("\n"))) for name in ("cgroup", "mountinfo")
+        )
     except OSError:
         return  # no Linux
     for membership in memberships:

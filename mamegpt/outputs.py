@@ -14,7 +14,7 @@ from mamegpt.files import DESKTOP_FILES, refuse_existing, refuse_unwritable, sha
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, RUN_FILES, TOKENS
 from mamegpt.text import shown
 
-__all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_unreadable"]
+__all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_parent", "refuse_unreadable"]
 
 CARD = "README.md"
 _MARK = re.compile(
@@ -80,15 +80,20 @@ def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: boo
         return
     if not out.is_dir():
         raise OutputError(f"{out} is no folder; choose another name")
-    for path in [Path(), *filter(None, map(_here, inputs))]:
-        if any(folder.samefile(out) for folder in _with_parents(path)):
-            what = "the current folder" if path == Path() else str(path)
-            raise OutputError(f"{out} is not replaced, since {what} lies in it; choose another name")
+    refuse_parent(out, [Path(), *inputs])
     if found := _foreign(out):
         raise OutputError(
             f"{out} is not replaced, since {found} is not as an export wrote it; choose another name, or move the "
             "folder away"
         )
+
+
+def refuse_parent(out: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise `OutputError` if one of the ``inputs`` is the folder ``out``, or lies in it; links are seen through."""
+    for path in (path for source in inputs if source and (path := _here(source))):
+        if any(folder.samefile(out) for folder in _with_parents(path)):
+            what = "the current folder" if path == Path() else str(path)
+            raise OutputError(f"{out} is not replaced, since {what} lies in it; choose another name")
 
 
 def export_mark(folder: Path, card: str, targets: Collection[str] = ()) -> str:

@@ -140,4 +140,5 @@ class Pace:
     def _estimate(self, step: int, elapsed_s: float, seconds_per_step: float) -> None:
         left_s = self.begin_s + self.budget_s - self.reserve_s - elapsed_s
         n_more = max(0, round(left_s / seconds_per_step))
-        self.n_steps = distributed.from_main(max(1, step + n_more), self.world)
+        # One at least, so that a run that goes on comes to its last step, which validates and finishes it.
+        self.n_steps = distributed.from_main(max(self.first_step + 1, step + n_more), self.world)

@@ -25,7 +25,7 @@ from mamegpt.machine import arithmetic
 from mamegpt.metrics import read_metrics
 from mamegpt.models import ARCHITECTURES
 from mamegpt.optim import OPTIMIZERS
-from mamegpt.outputs import refuse_unreadable
+from mamegpt.outputs import refuse_parent, refuse_unreadable
 from mamegpt.pace import measured
 from mamegpt.run_files import (
     CHECKPOINTS,
@@ -75,7 +75,7 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
         yield run
         return
     if not resume:
-        _refuse_taken(run)  # without a trace, as a rule; what counts is the same question under the lock
+        _refuse_taken(run, config)  # without a trace, as a rule; what counts is the same question under the lock
     made = make_folder(run)
     try:
         with held(run / LOCK), gone_if_empty(made):
@@ -84,7 +84,7 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
                 if settings.fingerprint() != config.settled(settings).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
             else:
-                _refuse_taken(run)
+                _refuse_taken(run, config)
                 _empty(run)
                 if distributed.job():
                     with atomic_write(run / JOB_FILE) as file:
@@ -120,11 +120,11 @@ def as_begun(run: Path, world: World) -> Iterator[None]:
         if not isinstance(begun, dict):
             raise ValueError("it is no JSON object")
         then = {name: begun[name] for name in now if name in begun}  # runs of before 2026-11-30 lack some
-        if not 1 <= then.get("threads", 1) <= MAX_THREADS:
-            raise ValueError(f"{then['threads']} threads")
+        n_begun = then.pop("threads", n_threads)
+        if type(n_begun) is not int or not 1 <= n_begun <= MAX_THREADS:
+            raise ValueError(f"{n_begun} threads")
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({first_line(error)}); remove it to resume without it") from None
-    n_begun = then.pop("threads", n_threads)
     other = [name for name in then if then[name] != now[name]]
     if world.is_main and other:
         was, is_ = (", ".join(f"{name} {facts[name]}" for name in other) for facts in (then, now))
@@ -138,15 +138,19 @@ def as_begun(run: Path, world: World) -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def _refuse_taken(run: Path) -> None:
+def _refuse_taken(run: Path, config: TrainConfig) -> None:
     """Raise `OutputError` unless a new run may have this folder.
 
-    It may if nothing is there but hidden files of others, or only what a run left that never came to a checkpoint.
+    It may if nothing is there but hidden files of others, or only what a run left that never came to a checkpoint, and
+    the new one reads nothing of that.
     """
     refuse_unreadable(run)
     if run.is_dir():
         names = {path.name for path in run.iterdir() if not path.name.startswith(".") or path.name == JOB_FILE}
-        if not names or (names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run)):
+        if not names:
+            return
+        if names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run):
+            refuse_parent(run, [config.data, config.val_data, config.tokenizer, config.init_from])
             return
     if run.exists():
         again = command("train", "--resume", run)

@@ -312,11 +312,16 @@ def _is_over(config: TrainConfig, first: State, extensions: Sequence[Extension])
 def _extensions(
     run: Path, config: TrainConfig, first: State, more_steps: int, more_minutes: float, world: World
 ) -> list[Extension]:
-    """How the run was extended, with what is asked for now. Raises `ConfigError` if it is not finished yet."""
+    """How the run was extended, with what is asked for now. Raises `ConfigError` if it cannot be."""
     found = read_extensions(run)
     distributed.barrier()  # all have read it
     if not (more_steps or more_minutes):
         return found
+    if more_minutes and config.sharding == "full":
+        raise ConfigError(
+            f"{run} has --sharding full, with which --more-minutes cannot be had: it wants the whole model in one "
+            "process; say --more-steps"
+        )
     if _is_over(config, first, found):
         found.append(Extension(first.step, first.elapsed_s, more_steps, more_minutes))
         if world.is_main:

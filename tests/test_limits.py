@@ -33,18 +33,19 @@ def linux(tmp_path: Path, memberships: str, mounts: list[tuple[str, str, str, st
     """Write what Linux would show: groups of this process, mounts (root, point, kind, options), files by path."""
     proc = tmp_path / "proc"
     proc.mkdir()
-    (proc / "cgroup").write_text(memberships, encoding="utf-8")
+    (proc / "cgroup").write_bytes(os.fsencode(memberships))
     lines = ["22 1 0:21 / /proc rw,nosuid - proc proc rw", "23 1 0:22 / /x rw - tmpfs  rw"]  # the second of no source
     for root, point, kind, options in mounts:
         spelled = str(tmp_path / point).replace(" ", r"\040")
         lines.append(f"30 23 0:26 {root} {spelled} rw,nosuid shared:4 - {kind} {kind} rw,{options}")
-    (proc / "mountinfo").write_text("\n".join(lines), encoding="utf-8")
+    (proc / "mountinfo").write_bytes(os.fsencode("\n".join(lines)))
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 
+SJIS = os.fsdecode("犬".encode("cp932"))
 SECOND = [("/", "cg", "cgroup2", "nsdelegate")]
 FIRST = [("/", "cg/cpu", "cgroup", "cpu,cpuacct"), ("/", "cg/memory", "cgroup", "memory")]
 
@@ -60,6 +61,10 @@ FIRST = [("/", "cg/cpu", "cgroup", "cpu,cpuacct"), ("/", "cg/memory", "cgroup", 
         ("0::/\n", [("/", "a b", "cgroup2", "x")], {"a b/cpu.max": "300000 100000\n"}, 3, 3),
         ("0::/a/b\n", SECOND, {"cg/a/b/cpu.max": "max 100000", "cg/a/cpu.max": "200000 100000"}, 2, 2),
         ("0::/a/b\n", SECOND, {"cg/a/b/cpu.max": "300000 100000", "cg/a/cpu.max": "800000 100000"}, 3, 3),
+        # Names that are not UTF-8 or hold white space.
+        ("0::/\n", [("/", SJIS, "tmpfs", "x"), ("/", "豆\u2028木", "tmpfs", "x"), *SECOND],
+         {"cg/cpu.max": "200000 100000"}, 2, 2),
+        (f"1:name=x:/{SJIS}\n0::/\n", SECOND, {"cg/cpu.max": "200000 100000"}, 2, 2),
         # A container that sees its own group as the root of what is mounted, or is in a group outside of it.
         ("0::/docker/x\n", [("/docker/x", "cg", "cgroup2", "x")], {"cg/cpu.max": "500000 100000"}, 5, 5),
         ("0::/../../other\n", SECOND, {"cg/cpu.max": "600000 100000"}, 6, 6),

@@ -22,6 +22,7 @@ from training_helpers import TINY, environment, tiny
 
 from mamegpt import checkpoint, files, run_folder
 from mamegpt.clean import clean
+from mamegpt.config import TrainConfig
 from mamegpt.corpus.stepwise import stepwise
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.extract import extract
@@ -261,7 +262,10 @@ def test_no_output_is_named_twice(tmp_path: Path) -> None:
     check_outputs([tmp_path / "a.txt", tmp_path / "b.txt"])
 
 
-RUN_NAMES = ["config.json", "metrics.jsonl", "tokens/meta.json", "tokens/new.txt", "checkpoints/x", "evaluation.json"]
+RUN_NAMES = [
+    "config.json", "metrics.jsonl", "tokens/meta.json", "tokens/new.txt", "checkpoints/x", "evaluation.json",
+    "extensions.json",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RUN_NAMES)
@@ -399,8 +403,8 @@ def test_a_run_that_ended_meanwhile_is_not_touched(
     run = tmp_path / "run"
     look = run_folder._refuse_taken
 
-    def late(folder: Path) -> None:
-        look(folder)
+    def late(folder: Path, config: TrainConfig) -> None:
+        look(folder, config)
         monkeypatch.setattr(run_folder, "_refuse_taken", look)
         train(tiny(little.text, little.spm, run), watchers=())  # another process, that looked before and is done
         late.before = content(run)  # type: ignore[attr-defined]
@@ -448,6 +452,24 @@ def test_the_folder_of_a_run_without_a_checkpoint_is_used_again(little: Little, 
     train(tiny(little.text, little.spm, tmp_path / "straight", seed=1), watchers=())
     step = "checkpoints/step-00000012/model.safetensors"
     assert (run / step).read_bytes() == (tmp_path / "straight" / step).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tokens", "tokenizer.model", "checkpoints/step-00000000"])
+def test_one_that_the_new_run_reads_is_not_used_again(little: Little, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    init_from = str(little.run) if "step" in name else ""
+    started = dataclasses.replace(TrainConfig.load(little.run / "config.json"), out=str(run), init_from=init_from)
+
+    def fails(_started: object) -> object:
+        raise MemoryError("as on a small machine")
+
+    with pytest.raises(MemoryError):
+        train(started, watchers=(fails,))  # type: ignore[arg-type]
+    before = content(run)
+    setting = {"tokens": "data", "tokenizer.model": "tokenizer"}.get(name, "init_from")
+    with pytest.raises(OutputError, match=f"{name} lies in it; choose another name"):
+        train(dataclasses.replace(started, **{setting: str(run / name)}), watchers=())
+    assert content(run) == before
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "tokens/notes.txt", "evaluation.json"])
@@ -559,6 +581,8 @@ def test_neighbors_of_short_names_have_them_and_of_long_ones_differ(tmp_path: Pa
     assert neighbor(tmp_path / "a.txt", ".", ".unfinished").name == ".a.txt.unfinished"
     ends = {neighbor(tmp_path / ("a" * 254 + end), "", ".origin.json").name for end in "bc"}
     assert len(ends) == 2 and {len(name) for name in ends} == {255}
+    for n in (82, 83, 84):  # no half characters, which macOS and Windows do not take
+        neighbor(tmp_path / ("豆" * n + "xx"), ".", ".unfinished").name.encode()
 
 
 # Names that are not UTF-8

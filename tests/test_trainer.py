@@ -355,7 +355,7 @@ def test_what_else_decides_the_last_bits_is_named_if_it_is_other_now(
     path.write_text(json.dumps(earlier), encoding="utf-8")
     resumed(run)
     assert "warning" not in capsys.readouterr().out
-    for damaged in ('{"threads": "2"}', '{"threads": 0}', "[]", "{"):
+    for damaged in ('{"threads": "2"}', '{"threads": 0}', '{"threads": 1.5}', "[]", "{"):
         path.write_text(damaged, encoding="utf-8")
         assert "machine.json is damaged" in refused(CheckpointError, run)
 
@@ -402,6 +402,29 @@ def test_only_a_finished_run_is_extended(run: Path) -> None:
     extended(run, more_steps=3)
     (run / "extensions.json").write_text('[{"from_step": 12, "from_s": 1, "steps": 0}]', encoding="utf-8")
     assert "extensions.json is damaged" in refused(CheckpointError, run)
+
+
+def test_an_extension_or_a_rest_without_time_for_a_step_takes_one(
+    run: Path, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extended(run, more_minutes=1e-6)
+    assert extended(run, more_steps=2).step == 15
+    timed = dataclasses.replace(
+        config, out=str(tmp_path / "timed"), max_steps=TrainConfig.max_steps, minutes=0.01, save_every_steps=1,
+        keep_checkpoints=99,
+    )  # fmt: skip
+    step = train(timed).step
+    shutil.rmtree(tmp_path / "timed" / "checkpoints" / f"step-{step:08d}")  # as after a stop just before the end
+    monkeypatch.setattr("mamegpt.pace.seconds_per_step", lambda *_: [1e9])
+    step = train(timed, resume=True).step
+    assert extended(tmp_path / "timed", more_steps=2).step == step + 2
+
+
+def test_minutes_are_not_added_to_a_model_that_no_process_holds_whole(config: TrainConfig, tmp_path: Path) -> None:
+    train(shared := dataclasses.replace(config, out=str(tmp_path / "run"), sharding="full", max_steps=3))
+    with pytest.raises(ConfigError, match="with which --more-minutes cannot be had"):
+        train(shared, resume=True, more_minutes=0.01)
+    assert train(shared, resume=True, more_steps=1).step == 4
 
 
 def test_a_run_of_minutes_is_finished_when_it_says_so_and_extended_by_minutes(
@@ -752,7 +775,7 @@ class Failing(io.StringIO):
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-@pytest.mark.parametrize("n_writes", [0, 12])
+@pytest.mark.parametrize("n_writes", [0, 6])
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
 def test_output_that_cannot_be_written_stops_no_training(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
