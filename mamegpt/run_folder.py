@@ -166,7 +166,8 @@ def _had_no_checkpoint(run: Path) -> bool:
         return False
     names = {path.name for path in (run / CHECKPOINTS).glob("[!.]*")} - {START}
     tokens_are_ours = is_shards(run / TOKENS) or not (run / TOKENS).exists()
-    return not names and tokens_are_ours and (run / LOCK).is_file() and last < config.save_every_steps
+    first_save = min(config.save_every_steps, config.max_steps)
+    return not names and tokens_are_ours and (run / LOCK).is_file() and last < first_save
 
 
 def _empty(run: Path) -> None:

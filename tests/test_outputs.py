@@ -486,6 +486,16 @@ def test_with_a_file_of_another_it_is_not(little: Little, tmp_path: Path, name: 
     assert content(run) == before
 
 
+def test_a_finished_run_of_which_somebody_removed_the_checkpoints_is_not(little: Little, tmp_path: Path) -> None:
+    config = tiny(little.text, little.spm, tmp_path / "run", max_steps=2, save_every_steps=250)
+    train(config, watchers=())
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = content(tmp_path / "run")
+    with pytest.raises(OutputError, match="already exists"):
+        train(config, watchers=())
+    assert content(tmp_path / "run") == before
+
+
 def test_settings_alone_are_no_run_of_ours(little: Little, tmp_path: Path) -> None:
     shutil.copy(little.run / "config.json", tmp_path / "config.json")  # kept by somebody, so there is no lock
     with pytest.raises(OutputError, match="already exists"):
