@@ -247,14 +247,21 @@ def _write(
 def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
     for old in checkpoints(folder)[:-keep]:
         with hardening("to remove a folder", old, *IN_USE):
-            if old != proven and {file.name for file in old.iterdir()} <= OWN_FILES | DESKTOP_FILES:
+            if old != proven and _is_only_ours(old):
                 remove_folder(old)  # one that somebody put a file into is kept
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove checkpoints; each is hidden first, so that what has its name is complete."""
+    """Remove checkpoints; one that somebody put a file into is renamed to ``kept-...`` instead."""
     for path in paths:
-        remove_folder(path)
+        if _is_only_ours(path):
+            remove_folder(path)
+        else:
+            path.replace(free_name(path.with_name(f"kept-{path.name}")))
+
+
+def _is_only_ours(path: Path) -> bool:
+    return {file.name for file in path.iterdir()} <= OWN_FILES | DESKTOP_FILES
 
 
 def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:

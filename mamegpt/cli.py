@@ -67,7 +67,12 @@ def _defaults(given: Mapping[str, str]) -> TrainConfig:
     if size not in SIZES or recipe not in RECIPES:
         return preset()
     width = given.get("emb_dim", "")
-    return preset(size, recipe, emb_dim=int(width) if width.isdecimal() else 0, optimizer=given.get("optimizer", ""))
+    return preset(
+        size,
+        recipe,
+        emb_dim=int(width) if width.isdecimal() and len(width) < 10 else 0,
+        optimizer=given.get("optimizer", ""),
+    )
 
 
 def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None) -> None:

@@ -89,16 +89,16 @@ def gone_if_empty(folders: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def held(lock: Path) -> Iterator[None]:
+def held(lock: Path) -> Iterator[bool]:
     """Hold a lock file against all other processes. Raises `Timeout` at once if another process has it.
 
-    Where the file system has no locks, this is said once and the block runs without.
+    Where the file system has no locks, this is said once, and the block runs without: it is given False.
     """
     file_lock = FileLock(lock, timeout=0)
     with hardening("a lock", lock):
         file_lock.acquire()
     try:
-        yield
+        yield file_lock.is_locked
     finally:
         file_lock.release()
 

@@ -70,6 +70,8 @@ class Extension:
     from_s: float
     steps: int = 0
     minutes: float = 0.0
+    job: str = ""
+    """What ``torchrun`` calls the command that asked for it."""
 
 
 def read_extensions(run: Path) -> list[Extension]:

@@ -78,13 +78,13 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
         _refuse_taken(run, config)  # without a trace, as a rule; what counts is the same question under the lock
     made = make_folder(run)
     try:
-        with held(run / LOCK), gone_if_empty(made):
+        with held(run / LOCK) as is_held, gone_if_empty(made):
             if resume:
                 settings = TrainConfig.load(run / CONFIG_FILE)
                 if settings.fingerprint() != config.settled(settings).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
             else:
-                _refuse_taken(run, config)
+                _refuse_taken(run, config, may_be_used_again=is_held)
                 _empty(run)
                 if distributed.job():
                     with atomic_write(run / JOB_FILE) as file:
@@ -138,18 +138,18 @@ def as_begun(run: Path, world: World) -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def _refuse_taken(run: Path, config: TrainConfig) -> None:
+def _refuse_taken(run: Path, config: TrainConfig, may_be_used_again: bool = True) -> None:
     """Raise `OutputError` unless a new run may have this folder.
 
     It may if nothing is there but hidden files of others, or only what a run left that never came to a checkpoint, and
-    the new one reads nothing of that.
+    the new one reads nothing of that (and, without a lock, not even that: another process may be at work there).
     """
     refuse_unreadable(run)
     if run.is_dir():
         names = {path.name for path in run.iterdir() if not path.name.startswith(".") or path.name == JOB_FILE}
         if not names:
             return
-        if names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run):
+        if may_be_used_again and names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run):
             refuse_parent(run, [config.data, config.val_data, config.tokenizer, config.init_from])
             return
     if run.exists():

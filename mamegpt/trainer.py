@@ -315,7 +315,8 @@ def _extensions(
     """How the run was extended, with what is asked for now. Raises `ConfigError` if it cannot be."""
     found = read_extensions(run)
     distributed.barrier()  # all have read it
-    if not (more_steps or more_minutes):
+    is_recorded = bool(found) and found[-1].job == distributed.job()
+    if not (more_steps or more_minutes) or (distributed.started_again() and is_recorded):
         return found
     if more_minutes and config.sharding == "full":
         raise ConfigError(
@@ -323,7 +324,7 @@ def _extensions(
             "process; say --more-steps"
         )
     if _is_over(config, first, found):
-        found.append(Extension(first.step, first.elapsed_s, more_steps, more_minutes))
+        found.append(Extension(first.step, first.elapsed_s, more_steps, more_minutes, distributed.job()))
         if world.is_main:
             extend(run, found[-1])
     elif not distributed.started_again():

@@ -117,6 +117,42 @@ def test_a_checkpoint_that_somebody_put_a_file_into_is_kept(tmp_path: Path) -> N
     assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["1", "3", "4"]
 
 
+def test_a_checkpoint_to_be_removed_that_somebody_put_a_file_into_is_renamed(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (tmp_path / f"step-0000000{step}").mkdir()
+        (tmp_path / f"step-0000000{step}" / "state.json").touch()
+    (tmp_path / "step-00000002" / "notes.txt").write_text("the best", encoding="utf-8")
+    checkpoint.remove(checkpoint.checkpoints(tmp_path))
+    assert (tmp_path / "kept-step-00000002" / "notes.txt").read_text(encoding="utf-8") == "the best"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept-step-00000002"]
+
+
+def test_a_file_that_somebody_put_into_unfinished_work_stays(tmp_path: Path) -> None:
+    with stepwise(tmp_path / "out", 1) as work:
+        work.open("text").write(b"ours")
+        work.step(1)
+        (theirs := work.folder / "notes.txt").write_text("mine", encoding="utf-8")
+    assert [path.name for path in theirs.parent.iterdir()] == ["notes.txt"]
+
+
+def test_without_locks_a_folder_with_a_run_in_it_is_not_used_again(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(little.text, little.spm, tmp_path / "run", max_steps=2)
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "config.json", config.to_dict())  # what another process has just begun
+    (tmp_path / "run" / ".lock").touch()
+
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.FileLock, "acquire", no_locks)
+    with pytest.raises(OutputError, match="already exists"), pytest.warns(MamegptWarning, match="a lock"):
+        monkeypatch.setattr(files, "_warned", set())
+        train(config, watchers=())
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
 def test_a_folder_of_another_with_the_name_of_unfinished_work_stays(corpus: Path, tmp_path: Path) -> None:
     (theirs := tmp_path / ".out.txt.unfinished").mkdir()
     for name in ("text", "notes"):

@@ -392,6 +392,16 @@ def test_a_finished_run_is_extended_and_an_interrupted_extension_ends_bitwise_th
     assert "12 + 8, 20 + 3" in page
 
 
+def test_what_torchrun_starts_again_is_not_extended_twice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    for n_restarts in (0, 1):  # a process died after the last checkpoint of the extension
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(n_restarts))
+        assert extended(run, more_steps=3).step == 15
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert extended(run, more_steps=3).step == 18
+
+
 def test_only_a_finished_run_is_extended(run: Path) -> None:
     forget_after(run, 9)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "metrics.jsonl"}

@@ -29,12 +29,15 @@ class Stepwise:
         self._settings = json.loads(json.dumps(settings))
         self._files: dict[str, IO[bytes]] = {}
         self._lengths: dict[str, int] = {}
+        self.names = {STATE, MARK}
+        """The files that this work, or unfinished work before it, made in the folder."""
         self.state: Any = None
         """What the last step was told to remember; None before the first."""
         try:
             saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
+        self.names |= saved["lengths"].keys()
         if saved["settings"] == self._settings and all(
             (folder / name).is_file() and (folder / name).stat().st_size >= n for name, n in saved["lengths"].items()
         ):
@@ -46,6 +49,7 @@ class Stepwise:
         file.truncate(self._lengths.get(name, 0))
         file.seek(0, os.SEEK_END)  # an appending file goes on telling its old end
         self._files[name] = file
+        self.names.add(name)
         return file
 
     def step(self, state: Any) -> None:
@@ -105,8 +109,8 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
                 finally:
                     if over:
                         (folder / STATE).unlink(missing_ok=True)  # first, since it speaks of the others
-                        for path in set(folder.iterdir()) - {lock}:
-                            path.unlink()
+                        for name in work.names:
+                            (folder / name).unlink(missing_ok=True)
     except Timeout as error:
         raise OutputError(f"{out} is being written by another process; wait for it, or choose another name") from error
     finally:
