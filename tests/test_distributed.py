@@ -134,7 +134,9 @@ def test_four_processes_with_shares_have_the_losses_of_one(config: TrainConfig, 
     mine, its = checkpoint.read_model(newest), checkpoint.read_model(Path(config.out) / "checkpoints" / newest.name)
     assert mine.keys() == its.keys()
     for name, tensor in mine.items():
-        torch.testing.assert_close(tensor, its[name], rtol=1e-3, atol=1e-5)
+        # By its norm: AdamW divides a gradient by its size, so single elements of a gradient that is hardly more than
+        # rounding differ as far as the processor's sums do.
+        assert (tensor - its[name]).norm() < 2e-5 * its[name].norm(), name
 
 
 @pytest.mark.slow
