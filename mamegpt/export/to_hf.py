@@ -162,14 +162,13 @@ def written_gates(
         ids = prompt_ids(tokenizer, prompt)
         own = list(stream_ids(cases.model, ids, min(PIPELINE_TOKENS, cases.n_new)))
         new = row[len(ids) :] if row[: len(ids)] == ids else []
-        name = "pipeline" if prompt else "empty prompt"
-        gate = greedy_gate(name, cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
+        gate = greedy_gate("pipeline", cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
         expected = whole_text(tokenizer, row)
         same = expected is None or text == expected
         # A tokenizer with a normalization table may cut a prompt in another way than here; that is stated above.
         only_stated = bool(prompt) and not tokenizer.settings.is_lossless
         passed = only_stated or (gate.passed and same)
-        gates.append(Gate(name, passed, f"{gate.found}; wrote {text!r}"))
+        gates.append(Gate("pipeline" if prompt else "empty prompt", passed, f"{gate.found}; wrote {text!r}"))
     return gates
 
 
