@@ -258,7 +258,9 @@ def test_a_resumed_budget_is_what_was_left(monkeypatch: pytest.MonkeyPatch) -> N
     assert run_pace.n_steps == 12
     run_pace.update(10, 105.0)
     assert run_pace.n_steps == 11
-    assert pace_of(2, monkeypatch, 10.0, first_step=13).n_steps == 13  # and nothing if nothing was
+    assert pace_of(2, monkeypatch, 10.0, first_step=13).n_steps == 14  # one if nothing was, to finish the run
+    over = pace.Pace(TrainConfig(minutes=2, precision="fp32"), 100, 13, 130.0, ALONE, is_over=True)
+    assert over.n_steps == 13
 
 
 def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_clock(

@@ -100,7 +100,7 @@ def test_one_tokenizer_in_two_formats_measures_the_same(stories_model: Path, tmp
     shutil.copy(stories_model, tmp_path)
     other = open_tokenizer(str(tmp_path))
     assert isinstance(other, JsonTokenizer)
-    texts = [*TEXTS, *filter(lambda text: "▁" not in text, NASTY)]
+    texts = [*TEXTS, *(normalise(text) for text in NASTY if "</s>" not in text)]  # that is a token in an export
     assert fit(other, texts) == fit(tokenizer, texts)
     assert longest_pieces(other) == longest_pieces(tokenizer) and odd_pieces(other) == odd_pieces(tokenizer)
     assert all(split_word(other, word) == split_word(tokenizer, word) for word in WORDS)
