@@ -29,7 +29,8 @@ N_STORIES = 20_000
 STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
 STORY_NGRAM_BITS = 0.86
 """Bits per character of a 3-gram model of the same tokens on stories that it has not seen (seed 0)."""
-STORY_PROMPTS = ("【ふしぎな手紙】", "ある春の朝、", "月見町は、")
+STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
+"""Beginnings of texts, which all have a title."""
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
@@ -81,8 +82,8 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     loaded = load_pretrained(str(result.out))
     for i, prompt in enumerate(prompts):
         sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
-        text = generate(loaded.model, loaded.tokenizer, prompt, 80, sampling, at_start=loaded.has_start)
-        say(f"[{prompt}]{text}", "")
+        written = generate(loaded.model, loaded.tokenizer, prompt, 80, sampling, at_start=loaded.has_start)
+        say(f"[{prompt}]{written}", "")
 
     say("5/5  export")
     exported = export_pretrained(str(result.out), out / "hf")
@@ -108,7 +109,11 @@ def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tupl
     if data and keyword:
         report = extract(data, "train", keyword, out / "corpus.txt", schema=schema)
         say(report.table())
-        return str(report.out), GUESS, (f"【{keyword}】", f"{keyword}は、", f"{keyword}の")
+        return (
+            str(report.out),
+            GUESS,
+            (f"【{keyword}】\n{keyword}は、", f"【{keyword}】\n{keyword}の", f"【{keyword}】"),
+        )
     if data:
         say(f"{data}, as it is")
         return data, schema, ("日本の", "これは、", "昔、")

@@ -77,6 +77,7 @@ def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
     assert "more training would help" in done.stdout and "mamegpt demo --seconds 4" in done.stdout
     for made in ("demo/stories.txt", "demo/tokenizer.model", "demo/run/checkpoints", "demo/hf/model.safetensors"):
         assert (tmp_path / made).exists(), made
+    assert re.search(r"^  text +demo/stories\.txt$", done.stdout, re.MULTILINE), done.stdout
     next_command = next(line for line in done.stdout.splitlines() if line.startswith("next: mamegpt "))
     again = run_mamegpt(*shlex.split(next_command)[2:], "--max-new-tokens", "5", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
