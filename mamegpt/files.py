@@ -22,9 +22,9 @@ from mamegpt.errors import MamegptWarning, OutputError, first_line
 
 __all__ = [
     "DESKTOP_FILES", "IN_USE", "LOCK", "MARK", "SCRATCH", "atomic_directory", "atomic_write", "destination",
-    "free_name", "gone_if_empty", "hardening", "held", "is_lfs_pointer", "is_stream", "make_folder", "make_scratch",
-    "neighbor", "refuse_existing", "refuse_unwritable", "remove_folder", "remove_leftovers", "sha256_file",
-    "sync", "sync_file", "write_json", "write_mark",
+    "free_name", "gone_if_empty", "hardening", "held", "is_here", "is_lfs_pointer", "is_stream", "make_folder",
+    "make_scratch", "neighbor", "refuse_existing", "refuse_unwritable", "remove_folder", "remove_leftovers",
+    "sha256_file", "sync", "sync_file", "write_json", "write_mark",
 ]  # fmt: skip
 
 LOCK = ".lock"
@@ -48,6 +48,14 @@ _UNSUPPORTED = {
 IN_USE = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)
 """How they answer when a file is to go that another program has open (Windows, NFS)."""
 _warned: set[str] = set()
+
+
+def is_here(name: str | Path) -> bool:
+    """Say whether there is such a file or folder; a list of sources, or a value, may be too long for a name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def free_name(path: Path) -> Path:

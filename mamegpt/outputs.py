@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mamegpt.errors import OutputError
-from mamegpt.files import DESKTOP_FILES, refuse_existing, refuse_unwritable, sha256_file
+from mamegpt.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, RUN_FILES, TOKENS
 from mamegpt.text import shown
 
@@ -42,7 +42,7 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] =
     ``inputs``, or what is read of a folder among them (links and upper case are seen through); one that is named twice.
     Of inputs that are not here, such as names on the Hub, nothing is said.
     """
-    read = [path for source in inputs if (path := _here(source))]
+    read = [Path(source) for source in inputs if is_here(source)]
     seen: set[tuple[str, str]] = set()
     for output in outputs:
         if output is None:
@@ -90,7 +90,7 @@ def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: boo
 
 def refuse_parent(out: Path, inputs: Iterable[str | Path]) -> None:
     """Raise `OutputError` if one of the ``inputs`` is the folder ``out``, or lies in it; links are seen through."""
-    for path in (path for source in inputs if source and (path := _here(source))):
+    for path in (Path(source) for source in inputs if source and is_here(source)):
         if any(folder.samefile(out) for folder in _with_parents(path)):
             what = "the current folder" if path == Path() else str(path)
             raise OutputError(f"{out} is not replaced, since {what} lies in it; choose another name")
@@ -168,14 +168,6 @@ def _is_same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return os.path.realpath(path) == os.path.realpath(other)
-
-
-def _here(source: str | Path) -> Path | None:
-    """A source as a path, if there is such a file or folder; a list of sources may be too long for a name."""
-    try:
-        return path if (path := Path(source)).exists() else None
-    except (OSError, ValueError):
-        return None
 
 
 def _with_parents(path: Path) -> Iterator[Path]:

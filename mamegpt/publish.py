@@ -17,7 +17,7 @@ from mamegpt.evaluation.card import card_rows
 from mamegpt.export import ExportReport, Target, all_targets, export_model
 from mamegpt.export.model_card import Facts
 from mamegpt.export.to_gguf import GgufType
-from mamegpt.files import sha256_file
+from mamegpt.files import is_here, sha256_file
 from mamegpt.hub import upload
 from mamegpt.layouts import sizes_of
 from mamegpt.messages import translated
@@ -28,7 +28,7 @@ from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_w
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
 from mamegpt.sampling import Sampling
 from mamegpt.shards import is_shards, open_shards
-from mamegpt.sources import LICENSE, card_licenses, is_here, read_texts
+from mamegpt.sources import LICENSE, card_licenses, read_texts
 from mamegpt.tokenizer import Tokenizer
 
 __all__ = ["export_pretrained", "export_weights", "push"]

@@ -17,6 +17,7 @@ from mamegpt.corpus.origin import SUFFIX as ORIGIN_SUFFIX
 from mamegpt.corpus.readers import FORMATS, format_of, has_text, read_file
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
+from mamegpt.files import is_here
 from mamegpt.hub import card_metadata, is_hub_name, snapshot
 from mamegpt.messages import translated
 from mamegpt.text import normalise, one_line, shown
@@ -29,7 +30,6 @@ __all__ = [
     "download",
     "find_files",
     "find_splits",
-    "is_here",
     "read_documents",
     "read_files",
     "read_texts",
@@ -257,14 +257,6 @@ def _weighted(part: str) -> tuple[str, float]:
     if not 0 < weight <= MAX_WEIGHT:
         raise DataError(f"{part!r}: {number!r} is no weight; give a number above 0, at most {MAX_WEIGHT}, after the @")
     return name, weight
-
-
-def is_here(name: str) -> bool:
-    """Whether there is such a file or folder; a list of sources may be too long for a name."""
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):
-        return False
 
 
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")

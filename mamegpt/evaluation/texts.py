@@ -13,9 +13,10 @@ import numpy.typing as npt
 from mamegpt.config import TrainConfig
 from mamegpt.corpus.schema import GUESS, Schema
 from mamegpt.errors import DataError
+from mamegpt.files import is_here
 from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
 from mamegpt.shards import Split, is_shards, open_shards
-from mamegpt.sources import find_files, is_here, read_texts
+from mamegpt.sources import find_files, read_texts
 from mamegpt.subsample import subsample
 from mamegpt.tokenizer import Tokenizer
 

@@ -11,6 +11,7 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.console import sparkline
 from mamegpt.corpus.origin import Origin
 from mamegpt.evaluate import Quality
+from mamegpt.files import is_here
 from mamegpt.hub import is_hub_name
 from mamegpt.layouts import LAYOUTS
 from mamegpt.messages import visible
@@ -178,7 +179,7 @@ class Facts:
 
 def _selection(origin: Origin) -> str:
     """One step that a corpus was made with, and what it left out."""
-    shown = {name: Path(value).name if _is_here(Path(value)) else value for name, value in origin.settings.items()}
+    shown = {name: Path(value).name if is_here(value) else value for name, value in origin.settings.items()}
     settings = "、".join(f"{name} {value}" for name, value in shown.items())
     dropped = "、".join(f"{reason} {count:,}" for reason, count in origin.dropped.items() if count)
     told = (
@@ -206,16 +207,8 @@ def _names(source: str) -> str:
 
 def _public(value: str) -> str:
     """Return a setting's value, of a path the last part only: how folders are called concerns nobody else."""
-    is_path = "/" in value and (_is_here(Path(value)) or not is_hub_name(value))
+    is_path = "/" in value and (is_here(value) or not is_hub_name(value))
     return Path(value).name if is_path else value
-
-
-def _is_here(path: Path) -> bool:
-    """Say whether there is such a file or folder here; a value may be too long for a path."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def _license(facts: Facts) -> tuple[str, str]:
