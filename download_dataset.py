@@ -5,8 +5,8 @@ python download_dataset.py
 
 from pathlib import Path
 
-from mamegpt.cli import run
-from mamegpt.commands.text import download
+from mamegpt.cli.commands.data import download
+from mamegpt.cli.main import run
 
 
 def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:

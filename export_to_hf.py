@@ -7,8 +7,8 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 
 from pathlib import Path
 
-from mamegpt.cli import run
-from mamegpt.console import say
+from mamegpt.cli.main import run
+from mamegpt.system.console import say
 
 
 def main(
@@ -43,7 +43,7 @@ def main(
         fast: Recorded in config.json; there is one backbone, the book's fast one.
         overwrite: Replace a folder of that name when the new one is complete.
     """
-    from mamegpt.publish import export_weights
+    from mamegpt.export.publish import export_weights
 
     report = export_weights(
         weights,

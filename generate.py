@@ -5,8 +5,8 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 
 from typing import Literal
 
-from mamegpt.cli import run
-from mamegpt.console import say, write_stream
+from mamegpt.cli.main import run
+from mamegpt.system.console import say, write_stream
 
 
 def main(
@@ -28,8 +28,8 @@ def main(
         trust_remote_code: Let transformers run Python code from the repository, if the model is not in the layout
             of export_to_hf.py; a model that is needs no such trust.
     """
-    from mamegpt.distributed import pick_device
-    from mamegpt.generation import stream
+    from mamegpt.distributed.processes import pick_device
+    from mamegpt.generation.stream import stream
     from mamegpt.pretrained import load_pretrained
 
     chosen = pick_device(device or "auto")

@@ -5,9 +5,9 @@ python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ãƒ•ã
 
 from pathlib import Path
 
-from mamegpt.cli import run
-from mamegpt.console import say
-from mamegpt.extract import extract
+from mamegpt.cli.main import run
+from mamegpt.data.extract.extract import extract
+from mamegpt.system.console import say
 
 
 def main(

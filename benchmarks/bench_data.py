@@ -34,7 +34,7 @@ from typing import Any
 
 import psutil
 
-from mamegpt.files import atomic_directory, write_json
+from mamegpt.system.files import atomic_directory, write_json
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja" / "train.parquet"

@@ -10,7 +10,7 @@ and as many new ones as fit into the context:
 * ``transformers``: ``generate`` with its cache, on the exported folder;
 * ``llama.cpp f32`` and ``f16``: the exported GGUF file, run by xllamacpp, attention and cache as is fastest here;
   the time is what the server says of the new tokens alone, without the prompt and without HTTP;
-* ``mamegpt``: `mamegpt.generation.stream_ids`, all of it, with the prompt and the preparation of the weights.
+* ``mamegpt``: `mamegpt.generation.stream.stream_ids`, all of it, with the prompt and the preparation of the weights.
 
 **Alternating.** A machine that other people use changes its speed by the second. So mamegpt runs before and after each
 of the others, and what counts is the ratio of a time to the mean of its two neighbours: the median of the rounds, with
@@ -38,13 +38,13 @@ import torch
 
 from benchmarks.without_bf16 import add_option, imitate, is_imitated, results_file
 from mamegpt.config import ModelConfig
-from mamegpt.export.to_gguf import GgufType, write_gguf
-from mamegpt.export.to_hf import write_hf
-from mamegpt.generation import stream_ids
-from mamegpt.layouts import LAYOUTS
-from mamegpt.machine import has_bf16
-from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.export.gguf import GgufType, write_gguf
+from mamegpt.export.hf import write_hf
+from mamegpt.generation.stream import stream_ids
+from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.system.hardware import has_bf16
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "xllamacpp", "gguf", "numpy")

@@ -14,7 +14,7 @@
 3. Both are timed in alternation, as in `bench_train`. The time of a curve is its steps times the median step; what
    comes before the first step (imports, compilation) is given besides. Validation is not counted, for either.
 
-Bits per character are those of the whole validation split, by `mamegpt.evaluate` for both. The points of the
+Bits per character are those of the whole validation split, by `mamegpt.training.validation` for both. The points of the
 reference's curve before the last are of a sample of ``--val-tokens`` tokens. One seed each, unless --seeds says more.
 """
 
@@ -34,7 +34,7 @@ from benchmarks import bench_train as bench
 from benchmarks.chart import curve_chart
 from benchmarks.task import Task
 from mamegpt.config import Precision, TrainConfig
-from mamegpt.files import write_json
+from mamegpt.system.files import write_json
 
 CURVE = "reference_curve.json"
 SCHEDULES = (40, 60, 80, 100, 120, 160, 240)
@@ -49,7 +49,7 @@ def same_but_faster(task: Task, precision: Precision) -> Steps:
     import torch
 
     from benchmarks import reference
-    from mamegpt.step import SummedLoss
+    from mamegpt.training.forward import SummedLoss
 
     torch.manual_seed(task.seed)
     model: Any = reference.GPT(task).train()
@@ -72,9 +72,9 @@ def curve(
     """Go through ``steps``; yields the points at each validation, on a sample of the split's tokens (0: on all)."""
     import torch
 
-    from mamegpt.distributed import World
-    from mamegpt.evaluate import evaluate
-    from mamegpt.shards import open_shards
+    from mamegpt.data.shards import open_shards
+    from mamegpt.distributed.processes import World
+    from mamegpt.training.validation import evaluate
 
     val = open_shards(task.shards)[1]["val"]
     points: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def curve(
 def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """The reference's curve and the beginning of its plain one; from the file if it was made of the same things."""
     from benchmarks import reference
-    from mamegpt.shards import open_shards
+    from mamegpt.data.shards import open_shards
 
     path = args.out.parent / CURVE
     made_of = {
@@ -128,7 +128,7 @@ def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dic
 def schedule(task: Task, settings: dict[str, Any], n_steps: int, seed: int, folder: Path) -> dict[str, Any]:
     """Train mamegpt for a whole schedule; how good it is at its end."""
     from benchmarks.contestants import mamegpt_config
-    from mamegpt.trainer import train
+    from mamegpt.training.trainer import train
 
     task = dataclasses.replace(task, seed=seed)
     config = mamegpt_config(task, folder, **{**settings, "max_steps": n_steps, "log_every_steps": 10})

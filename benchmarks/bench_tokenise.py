@@ -26,10 +26,10 @@ import tokenizers
 from sentencepiece import SentencePieceProcessor
 
 from benchmarks.task import DATA, load
-from mamegpt.shards import WindowOrder, open_shards, write_shards
-from mamegpt.sources import read_texts
-from mamegpt.tokenizer import Tokenizer
-from mamegpt.tokenizer_hf import fast_tokenizer_json
+from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.sources import read_texts
+from mamegpt.tokenizer.hf import fast_tokenizer_json
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CORES = os.cpu_count() or 1
 OURS = f"mamegpt, {CORES} threads"

@@ -20,8 +20,8 @@ from typing import Any
 
 import sentencepiece
 
-from mamegpt.sources import read_documents
-from mamegpt.tokenizer.training import TRAINER_SETTINGS
+from mamegpt.data.sources import read_documents
+from mamegpt.tokenizer.trainer import TRAINER_SETTINGS
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "wiki_ja"
 SENTENCE = re.compile("[^。！？]*[。！？]+[」』）]*|[^。！？]+")

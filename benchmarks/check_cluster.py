@@ -1,4 +1,4 @@
-"""The step-time model of `mamegpt.cluster` against published runs, and runs of one, two and four processes here.
+"""The step-time model of `cluster_cost` against published runs, and runs of one, two and four processes here.
 
 python -m benchmarks.check_cluster            published runs
 python -m benchmarks.check_cluster --measure  also runs here, some minutes; writes benchmarks/results/cluster.json
@@ -19,8 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mamegpt.cluster import CLUSTERS, Cluster, Shape, estimate
-from mamegpt.console import columns
+from mamegpt.planning.cluster_cost import CLUSTERS, Cluster, Shape, estimate
+from mamegpt.system.console import columns
 
 RESULT = Path(__file__).parent / "results" / "cluster.json"
 
@@ -130,8 +130,8 @@ def step_seconds(n: int, folder: Path) -> float:
 
 def measure() -> list[dict[str, float]]:
     """Steps of 1, 2 and 4 processes, beside what the model makes of the first and of the bandwidth between two."""
-    from mamegpt.stories import stories
-    from mamegpt.tokenizer import train_tokenizer
+    from mamegpt.data.stories import stories
+    from mamegpt.tokenizer.tokenizer import train_tokenizer
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -4,7 +4,7 @@
     python -m benchmarks.contestants NAME TASK_JSON OUT
 
 The second trains for ever and adds a line to ``OUT/metrics.jsonl`` after each step, with ``step``, ``loss`` and
-``elapsed_s``, as `mamegpt.trainer.train` does by itself. Nothing else is asked of a contestant: the benchmark stops
+``elapsed_s``, as `train` does by itself. Nothing else is asked of a contestant: the benchmark stops
 and continues the process from outside (SIGSTOP, SIGCONT) and reads that file.
 
 mamegpt's own recipe has two heads, of 64, where the others have four of 32: as many parameters and operations.
@@ -73,8 +73,8 @@ def train_reference(task: Task, out: Path) -> None:
 
 
 def train_mamegpt(task: Task, out: Path, **settings: Any) -> None:
-    """`mamegpt.trainer.train` as a user calls it, with one line of log a step and nothing saved or validated."""
-    from mamegpt.trainer import train
+    """`train` as a user calls it, with one line of log a step and nothing saved or validated."""
+    from mamegpt.training.trainer import train
 
     train(mamegpt_config(task, out, **settings))
 

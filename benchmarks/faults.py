@@ -42,14 +42,15 @@ from typing import Any
 
 import torch
 
-from mamegpt import checkpoint, trainer
 from mamegpt.config import TrainConfig
+from mamegpt.data.stories import stories
 from mamegpt.errors import MamegptError
-from mamegpt.files import write_json
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE
-from mamegpt.stories import stories
-from mamegpt.text import format_article
-from mamegpt.tokenizer import train_tokenizer
+from mamegpt.run import checkpoint
+from mamegpt.system.files import write_json
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE
+from mamegpt.text.normalize import format_article
+from mamegpt.tokenizer.tokenizer import train_tokenizer
+from mamegpt.training import trainer
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 REFUSED, CRASHED, KILLED = 2, 3, -signal.SIGKILL

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.without_bf16 import is_imitated
-from mamegpt.machine import has_bf16
+from mamegpt.system.hardware import has_bf16
 
 SIZE = 2048
 COPY_BYTES = 256 << 20

@@ -23,10 +23,10 @@ from benchmarks.contestants import mamegpt_config
 from benchmarks.limits import limits
 from benchmarks.task import DATA, Task, load
 from mamegpt.config import Precision
-from mamegpt.loss import chunk_tokens
-from mamegpt.models import build_model
-from mamegpt.optim import build_optimizer
-from mamegpt.step import SummedLoss, micro_batch
+from mamegpt.models.loss import chunk_tokens
+from mamegpt.models.registry import build_model
+from mamegpt.training.forward import SummedLoss, micro_batch
+from mamegpt.training.optim import build_optimizer
 
 KINDS = {
     "matrix products": (

@@ -55,7 +55,7 @@ class GPT(nn.Module):
         self.out_head = nn.Linear(task.emb_dim, task.vocab_size, bias=False)
 
     def hidden(self, ids: Tensor) -> Tensor:
-        """(B, T) -> (B, T, C); by this name, so that `mamegpt.evaluate` can judge the model."""
+        """(B, T) -> (B, T, C); by this name, so that `mamegpt.training.validation` can judge the model."""
         x = self.drop(self.tok_emb(ids) + self.pos_emb(torch.arange(ids.shape[1])))
         return self.final_norm(self.blocks(x))  # type: ignore[no-any-return]
 

@@ -3,8 +3,8 @@
     python -m benchmarks.scaling_runs [--size 5m ...] [--steps 80 ...] [--seed 42] [--held-out]
 
 Whole schedules of the default recipe on the text of `benchmarks.task` (../shared/data/wiki_ja, else the stories), one
-for each size and number of steps; a line is added to ``mamegpt/scaling_runs.json`` for each. What is there already
-is not trained again.
+for each size and number of steps; a line is added to ``mamegpt/planning/scaling_runs.json`` for each. What is there
+already is not trained again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.task import DATA, ROOT, Task, load
-from mamegpt.files import write_json
+from mamegpt.planning.scaling_law import RUNS_FILE, Run
 from mamegpt.presets import SIZES, Size, preset
-from mamegpt.scaling import RUNS_FILE, Run
-from mamegpt.trainer import train
+from mamegpt.system.files import write_json
+from mamegpt.training.trainer import train
 
 RUNS = ROOT / "mamegpt" / RUNS_FILE
 

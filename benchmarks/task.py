@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.sources import find_splits, read_texts
+from mamegpt.data.stories import stories
 from mamegpt.errors import MamegptError
-from mamegpt.shards import WindowOrder, open_shards, write_shards
-from mamegpt.sources import find_splits, read_texts
-from mamegpt.stories import stories
-from mamegpt.text import format_article
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.text.normalize import format_article
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja"
@@ -75,7 +75,7 @@ class Task:
         return 6 * weights + 6 * self.n_layers * self.context_length * self.emb_dim
 
     def batches(self) -> Iterator[Batch]:
-        """Inputs and targets (batch_size, context_length) of step 0, 1, ...: exactly those of `mamegpt.trainer`."""
+        """Inputs and targets (batch_size, context_length) of step 0, 1, ...: exactly those of `trainer`."""
         tokens = open_shards(self.shards)[1]["train"].tokens
         order = WindowOrder(len(tokens), self.context_length, self.batch_size, self.seed)
         step = 0

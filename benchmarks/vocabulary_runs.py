@@ -5,8 +5,8 @@
 Each run is a whole schedule of the default recipe that takes the same processor time whatever the vocabulary: what a
 step costs is measured first (processor seconds, which other programs on the machine change little), and the steps
 follow. All are judged in bits per character of the same held-out text. A line is added to
-``mamegpt/vocabulary_runs.json`` for each, from which `mamegpt tokenizer-report` advises; what is there already is not
-trained again.
+``mamegpt/tokenizer/vocabulary_runs.json`` for each, from which `mamegpt tokenizer-report` advises; what is
+there already is not trained again.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from unittest import mock
 import torch
 
 from benchmarks.task import DATA, ROOT, SCRATCH
+from mamegpt.data.shards import write_shards
+from mamegpt.data.sources import read_texts
 from mamegpt.errors import TokenizerError
-from mamegpt.files import write_json
 from mamegpt.presets import SIZES, Size, preset
-from mamegpt.shards import write_shards
-from mamegpt.sources import read_texts
-from mamegpt.step import seconds_per_step
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.trainer import TrainResult, train
+from mamegpt.system.files import write_json
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.training.forward import seconds_per_step
+from mamegpt.training.trainer import TrainResult, train
 
 RUNS = ROOT / "mamegpt" / "vocabulary_runs.json"
 HELD_OUT_CHARACTERS = 120_000
@@ -65,7 +65,7 @@ def up_to(texts: Iterable[str], n_characters: int) -> Iterator[str]:
 
 def processor_seconds(size: Size, vocab_size: int) -> float:
     """What a step costs, measured as `mamegpt plan` does but by the processor's time."""
-    with mock.patch("mamegpt.step._now", lambda _: time.process_time()):
+    with mock.patch("mamegpt.training.forward._now", lambda _: time.process_time()):
         return seconds_per_step(preset(size), vocab_size, torch.device("cpu"), [("bf16", False)])[0]
 
 

@@ -11,7 +11,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from mamegpt.presets import preset
-from mamegpt.trainer import train
+from mamegpt.training.trainer import train
 
 
 def worker(settings: dict[str, Any]) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from mamegpt.config import ModelConfig
-from mamegpt.models import build_model
-from mamegpt.shards import WindowOrder, open_shards, write_shards
-from mamegpt.sources import read_documents, read_texts
-from mamegpt.stories import stories
-from mamegpt.text import fold, format_article, matches, normalise
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.sources import read_documents, read_texts
+from mamegpt.data.stories import stories
+from mamegpt.models.registry import build_model
+from mamegpt.text.normalize import fold, format_article, matches, normalise
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ROW = "_START_ARTICLE_\n月見町_START_PARAGRAPH_\nある春の朝、ﾌﾐはﾕｷｵに豆をわたした。_NEWLINE_ユキオはわらった。"
 

@@ -46,17 +46,17 @@ def targets(folder: Path) -> dict[str, Target]:
     """All targets by name; ``folder`` is an empty one to work in."""
     import torch
 
-    from mamegpt import checkpoint
     from mamegpt.config import ModelConfig, TrainConfig
-    from mamegpt.corpus.origin import Origin, read_origins, write_origins
+    from mamegpt.data.provenance import Origin, read_origins, write_origins
+    from mamegpt.data.shards import open_shards, write_shards
+    from mamegpt.data.stories import stories
     from mamegpt.export.model_card import Facts
-    from mamegpt.layouts import LAYOUTS
-    from mamegpt.models import build_model, stored_tensors
-    from mamegpt.optim import build_optimizer
-    from mamegpt.shards import open_shards, write_shards
-    from mamegpt.stories import stories
-    from mamegpt.text import format_article
-    from mamegpt.tokenizer import Tokenizer, train_tokenizer
+    from mamegpt.models.hf_format import LAYOUTS
+    from mamegpt.models.registry import build_model, stored_tensors
+    from mamegpt.run import checkpoint
+    from mamegpt.text.normalize import format_article
+    from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
+    from mamegpt.training.optim import build_optimizer
 
     texts = [format_article(*story) for story in stories(seed=1, n=40)]
     spm = train_tokenizer(texts, folder / "little", vocab_size=VOCAB_SIZE).path
@@ -255,7 +255,7 @@ def _pth_seeds(folder: Path) -> list[bytes]:
 
 
 def _tokenizer_json(tokenizer: Any) -> bytes:
-    from mamegpt.tokenizer_hf import fast_tokenizer_json
+    from mamegpt.tokenizer.hf import fast_tokenizer_json
 
     return fast_tokenizer_json(tokenizer).encode()
 
@@ -264,49 +264,49 @@ def _tokenizer_json(tokenizer: Any) -> bytes:
 
 
 def _strings(data: bytes) -> None:
-    from mamegpt import text
-    from mamegpt.corpus.edits import EDITS, edit
-    from mamegpt.corpus.folding import Searchable, fold_fast
+    from mamegpt.data.clean.edits import EDITS, edit
+    from mamegpt.text import normalize
+    from mamegpt.text.folding import Searchable, fold_fast
 
     try:
         raw = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raw = data.decode("utf-8", "replace")
     for form in ("nfc", "nfkc", "none"):
-        once = text.normalise(raw, form)
-        assert text.normalise(once, form) == once
+        once = normalize.normalise(raw, form)
+        assert normalize.normalise(once, form) == once
         once.encode()
-    title, body = text.parse_wiki40b(raw)
+    title, body = normalize.parse_wiki40b(raw)
     assert not any(marker in body for marker in ("_START_ARTICLE_", "_START_PARAGRAPH_"))
-    list(text.parse_articles(text.format_article(title, body).split("\n")))
+    list(normalize.parse_articles(normalize.format_article(title, body).split("\n")))
     Searchable(raw).key()
-    assert fold_fast(raw) == text.fold(raw)
+    assert fold_fast(raw) == normalize.fold(raw)
     edit(raw, EDITS)
 
 
 def _documents(path: Path) -> None:
-    from mamegpt.sources import read_documents
+    from mamegpt.data.sources import read_documents
 
     for document in read_documents(path):
         assert isinstance(document.title, str) and document.text
 
 
 def _splits(path: Path) -> None:
-    from mamegpt.sources import find_splits
+    from mamegpt.data.sources import find_splits
 
     for files in find_splits(path.parent).values():
         assert files == [path.parent / "a.txt"]  # no card leads out of its folder
 
 
 def _test_items(path: Path) -> None:
-    from mamegpt.clean import read_items
+    from mamegpt.data.clean.clean import read_items
 
     for item in read_items([path]):
         assert isinstance(item, str)
 
 
 def _windows(opened: tuple[Any, dict[str, Any]]) -> None:
-    from mamegpt.shards import WindowOrder
+    from mamegpt.data.shards import WindowOrder
 
     meta, splits = opened
     meta.fingerprint()
@@ -318,10 +318,10 @@ def _windows(opened: tuple[Any, dict[str, Any]]) -> None:
 
 
 def _metrics(run: Path) -> None:
-    from mamegpt.metrics import Metrics
     from mamegpt.playground.catalog import bits_per_character, entries
     from mamegpt.report.page import page
     from mamegpt.report.run import read_run
+    from mamegpt.run.metrics import Metrics
 
     Metrics(run, 2, write=False)
     bits_per_character(entries([str(run)]))
@@ -336,7 +336,7 @@ def _weights(path: Path) -> None:
 
 def _use(folder: Path) -> None:
     """Load a model and let it write."""
-    from mamegpt.generation import generate
+    from mamegpt.generation.stream import generate
     from mamegpt.pretrained import load_pretrained
 
     loaded = load_pretrained(str(folder))
@@ -344,8 +344,8 @@ def _use(folder: Path) -> None:
 
 
 def _tokenizer(data: bytes, path: Path) -> None:
-    from mamegpt.tokenizer import Tokenizer
-    from mamegpt.tokenizer_hf import fast_tokenizer_json
+    from mamegpt.tokenizer.hf import fast_tokenizer_json
+    from mamegpt.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(data, path)
     assert len(tokenizer.pieces) == tokenizer.vocab_size
@@ -356,7 +356,7 @@ def _tokenizer(data: bytes, path: Path) -> None:
 
 
 def _json_tokenizer(path: Path) -> None:
-    from mamegpt.tokenizer_report import JsonTokenizer
+    from mamegpt.tokenizer.report import JsonTokenizer
 
     tokenizer = JsonTokenizer(path)
     for ids in tokenizer.encode_batch(["ﾏﾒ 豆😀\n"]):

@@ -19,7 +19,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # imports may turn the exception of Ctrl-C into any other
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
-    from mamegpt.cli import main as command_line
+    from mamegpt.cli.main import main as command_line
 
     try:
         signal.signal(signal.SIGINT, before)

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_type_hints
 
-from mamegpt.corpus.schema import GUESS, Schema
+from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError
-from mamegpt.text import parse_json
+from mamegpt.text.normalize import parse_json
 
 __all__ = ["ABSENT", "Logger", "ModelConfig", "Precision", "TrainConfig"]
 
@@ -132,7 +132,7 @@ class TrainConfig:
     """Share of documents held out for validation when there is no --val-data (0: validate on nothing)."""
 
     architecture: str = "qwen3"
-    """Kind of model, a name in the registry mamegpt.models.ARCHITECTURES."""
+    """Kind of model, a name in the registry mamegpt.models.registry.ARCHITECTURES."""
     context_length: int = 256
     """Tokens a model sees at once."""
     emb_dim: int = 128
@@ -166,7 +166,7 @@ class TrainConfig:
     """Windows drawn before the text is shuffled anew and a mean loss is reported (0: the whole text once)."""
 
     optimizer: str = "muon"
-    """Optimizer, a name in the registry mamegpt.optim.OPTIMIZERS."""
+    """Optimizer, a name in the registry mamegpt.training.optim.OPTIMIZERS."""
     lr: float = 3e-2
     """Peak learning rate of AdamW (with muon: of head and vectors)."""
     emb_lr: float = 0.25

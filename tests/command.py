@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mamegpt.cli import main
+from mamegpt.cli.main import main
 
 Mame = Callable[..., tuple[int | str | None, str, str]]
 

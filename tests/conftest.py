@@ -16,9 +16,9 @@ from command import mame  # noqa: F401
 from hub_server import hub, wiki  # noqa: F401
 from little import little  # noqa: F401
 
-from mamegpt.stories import stories
-from mamegpt.text import format_article
-from mamegpt.tokenizer import train_tokenizer
+from mamegpt.data.stories import stories
+from mamegpt.text.normalize import format_article
+from mamegpt.tokenizer.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -304,7 +304,7 @@ def wiki(hub: HubServer) -> HubServer:
     import pyarrow
     import pyarrow.parquet
 
-    from mamegpt.stories import stories
+    from mamegpt.data.stories import stories
 
     data = hub.root / "datasets" / "fujiki" / "wiki40b_ja" / "data"
     data.mkdir(parents=True)

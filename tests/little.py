@@ -13,9 +13,9 @@ import pytest
 
 if TYPE_CHECKING:  # tests of other things need not wait for torch and transformers
     from mamegpt.config import ModelConfig
-    from mamegpt.export import ExportReport
-    from mamegpt.models import LanguageModel
-    from mamegpt.tokenizer import Tokenizer
+    from mamegpt.export.export import ExportReport
+    from mamegpt.models.registry import LanguageModel
+    from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["ROOT", "Little", "export_here", "little", "random_model", "run_mamegpt", "run_script", "sizes_for"]
 
@@ -42,16 +42,16 @@ class Little:
 def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     import torch
 
-    from mamegpt import checkpoint
     from mamegpt.config import TrainConfig
-    from mamegpt.export import gates
-    from mamegpt.publish import export_weights
-    from mamegpt.stories import stories
-    from mamegpt.text import format_article
-    from mamegpt.tokenizer import Tokenizer, train_tokenizer
-    from mamegpt.trainer import train
+    from mamegpt.data.stories import stories
+    from mamegpt.export import checks
+    from mamegpt.export.publish import export_weights
+    from mamegpt.run import checkpoint
+    from mamegpt.text.normalize import format_article
+    from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
+    from mamegpt.training.trainer import train
 
-    gates.N_SENTENCES = 500  # 20,000 take a second or two in every export
+    checks.N_SENTENCES = 500  # 20,000 take a second or two in every export
     folder = tmp_path_factory.mktemp("little")
     text = folder / "stories.txt"
     texts = [format_article(title, story) for title, story in stories(seed=1, n=120)]
@@ -85,7 +85,7 @@ def random_model(sizes: ModelConfig, seed: int = 0, architecture: str = "custom-
     """A model whose greedy text does not repeat one token: sharper attention than a fresh model has."""
     import torch
 
-    from mamegpt.models import build_model
+    from mamegpt.models.registry import build_model
 
     torch.manual_seed(seed)
     model = build_model(architecture, sizes)
@@ -100,7 +100,7 @@ def export_here(
     **options: Any,
 ) -> ExportReport:  # fmt: skip
     """Export a model that was never in a file."""
-    from mamegpt.export import export_model
+    from mamegpt.export.export import export_model
     from mamegpt.pretrained import Pretrained
 
     return export_model(out, Pretrained(model, tokenizer, sizes, architecture, "a model in memory"), **options)

@@ -22,16 +22,16 @@ SPEAKERS = {
 LISTS = {"found", "refused", "problems", "PHENOMENA", "ODDITIES"}
 """Names of what ends in a message: lists of problems, what a gate found, kinds that are labels of rows."""
 LABELLED = {
-    "commands/text",
-    "commands/training",
-    "demo",
-    "machine",
-    "corpus/data_report",
-    "tokenizer_report",
-    "evaluation/__init__",
+    "cli/commands/data",
+    "cli/commands/training",
+    "cli/demo",
+    "system/hardware",
+    "data/clean/counts",
+    "tokenizer/report",
+    "evaluation/evaluate",
 }
 """Modules in which a pair in a list that begins with a string is a row of a table."""
-FOREIGN = {"stories", "export/model_card"}
+FOREIGN = {"data/stories", "export/model_card"}
 """Modules in which ``say`` is what people in stories do, or which write in two languages themselves."""
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from little import Little, random_model, sizes_for
 
-from mamegpt.batched import continue_ids, generate_many, read_prompts
 from mamegpt.errors import ConfigError, DataError
-from mamegpt.generation import Sampling, generate, stream_ids
-from mamegpt.models import ARCHITECTURES, LanguageModel
+from mamegpt.generation.batch import continue_ids, generate_many, read_prompts
+from mamegpt.generation.stream import Sampling, generate, stream_ids
+from mamegpt.models.registry import ARCHITECTURES, LanguageModel
 
 CONTEXT = 24
 LENGTHS = [3, 1, 7, CONTEXT - 1, 7, 2 * CONTEXT, 30]
@@ -50,7 +50,7 @@ def test_no_prompts_no_texts(model: LanguageModel) -> None:
 
 
 def test_texts_in_their_order_across_batches(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mamegpt.batched.BATCH", 3)
+    monkeypatch.setattr("mamegpt.generation.batch.BATCH", 3)
     model = random_model(sizes_for(little.tokenizer, context_length=CONTEXT)).double()
     prompts = ["昔々、", "", "豆", "町の人は", "昔々、", "花子", "村"]
     sampling = Sampling(temperature=1.0, seed=7, stop=["。"])

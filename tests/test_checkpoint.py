@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
-from mamegpt import checkpoint
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.distributed import World
+from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, OutputError
-from mamegpt.files import remove_leftovers
-from mamegpt.models import LanguageModel, build_model
-from mamegpt.optim import OPTIMIZERS, build_optimizer
+from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.run import checkpoint
+from mamegpt.system.files import remove_leftovers
+from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 
 ALONE = World(0, 1, torch.device("cpu"))
 SIZES = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=2, n_heads=2, qkv_bias=True)

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.clean import STEPS, Cleaner, clean, read_items
-from mamegpt.corpus.data_report import MAX_TOP, DataReport
-from mamegpt.corpus.dedup import Contamination, Folded
-from mamegpt.corpus.edits import EDITS
-from mamegpt.corpus.filters import FILTERS
+from mamegpt.data.clean.clean import STEPS, Cleaner, clean, read_items
+from mamegpt.data.clean.counts import MAX_TOP, DataReport
+from mamegpt.data.clean.dedup import Contamination, Folded
+from mamegpt.data.clean.edits import EDITS
+from mamegpt.data.clean.filters import FILTERS
+from mamegpt.data.sources import Document, read_documents
+from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.sources import Document, read_documents
-from mamegpt.stories import stories
 
 STORIES = [text for _, text in stories(seed=3, n=12)]
 LINE = "この文は三十字をこえていて、ほかの文書にも同じものがあるので、二度目からは取り除かれます。"
@@ -257,7 +257,7 @@ def test_whatever_goes_wrong_what_was_there_stays(corpus, tmp_path):
 
 
 def test_large_parquet_is_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("mamegpt.corpus.writers.GROUP_CHARACTERS", 600)
+    monkeypatch.setattr("mamegpt.data.writers.GROUP_CHARACTERS", 600)
     rows = [{"title": str(i), "text": story} for i, story in enumerate(STORIES)]
     out = tmp_path / "out.parquet"
     clean(write_rows(tmp_path / "in.jsonl", rows), out, only=["white-space"])

@@ -18,13 +18,13 @@ from little import ROOT, run_script
 from test_readme import commands
 
 from examples.clean_cluster import main
-from mamegpt import cli
-from mamegpt.clean import CleanReport, clean
-from mamegpt.clean_tasks import CleanTasks
-from mamegpt.corpus.origin import read_origins
+from mamegpt.cli import main as command_line
+from mamegpt.data.clean.clean import CleanReport, clean
+from mamegpt.data.clean.tasks import CleanTasks
+from mamegpt.data.provenance import read_origins
+from mamegpt.data.sources import read_documents
+from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.sources import read_documents
-from mamegpt.stories import stories
 
 STORIES = [text for _, text in stories(seed=5, n=30)]
 LINE = "この文は三十字をこえていて、ほかの文書にも同じものがあるので、二度目からは取り除かれます。"
@@ -273,6 +273,6 @@ def test_the_pages_commands_of_the_example_parse() -> None:
     for words in commands("docs/web-scale.md"):
         if (rest := words[words.index("python") :] if "python" in words else [])[1:2] == ["examples/clean_cluster.py"]:
             with pytest.raises(SystemExit) as end:
-                cli.run(note, rest[2:])
+                command_line.run(note, rest[2:])
             assert end.value.code == 0, words
     assert ran == ["local", "slurm", "ray", "slurm"]

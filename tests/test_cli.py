@@ -22,13 +22,15 @@ from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt, run_script
 
 import mamegpt
-from mamegpt import cli, config, sampling
-from mamegpt.cli import run
-from mamegpt.commands import COMMANDS
+from mamegpt import config
+from mamegpt.cli import main
+from mamegpt.cli.argument_errors import what_is_wrong
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.main import run
 from mamegpt.config import TrainConfig
-from mamegpt.console import sparkline, table
 from mamegpt.errors import ConfigError, OutputError
-from mamegpt.misread import what_is_wrong
+from mamegpt.generation import settings
+from mamegpt.system.console import sparkline, table
 
 NAMES = [
     "demo", "download", "extract", "clean", "tokenizer", "tokenizer-report", "plan", "train", "eval", "generate",
@@ -83,7 +85,7 @@ def test_help_of_a_command_names_every_option(mame: Mame, name: str) -> None:
             )
 
 
-@pytest.mark.parametrize(("name", "cls"), [("train", config.TrainConfig), ("generate", sampling.Sampling)])
+@pytest.mark.parametrize(("name", "cls"), [("train", config.TrainConfig), ("generate", settings.Sampling)])
 def test_every_setting_has_a_sentence_and_it_is_the_help(mame: Mame, name: str, cls: type) -> None:
     found = sentences(cls)
     assert set(found) == {field.name for field in dataclasses.fields(cls)}
@@ -174,11 +176,11 @@ def test_help_ends_however_narrow_the_terminal_is(
 ) -> None:
     monkeypatch.setenv("MAMEGPT_LANG", language)
     printed = []
-    for width in (str(cli.NARROWEST), columns):
+    for width in (str(main.NARROWEST), columns):
         monkeypatch.setenv("COLUMNS", width)
         capsys.readouterr()
         with pytest.raises(SystemExit):
-            cli.main(["plan", "--help"])
+            main.main(["plan", "--help"])
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
 
@@ -261,7 +263,7 @@ def test_ctrl_c_is_quiet_from_the_first_import_on(tmp_path: Path) -> None:
         sys.meta_path.insert(0, Pressed())
         from mamegpt.__main__ import main
         main()"""
-    for name in ("mamegpt.cli", "tyro", "mamegpt.presets"):
+    for name in ("mamegpt.cli.main", "tyro", "mamegpt.presets"):
         command = [sys.executable, "-c", script, name]
         done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
         assert (done.returncode, done.stderr) == (130, b""), name
@@ -388,7 +390,7 @@ def test_generate_goes_on_with_every_line_of_a_file(mame: Mame, little: Little, 
 
 
 def test_generate_reads_a_prompt_as_a_beginning_by_default(mame: Mame, little: Little, tmp_path: Path) -> None:
-    from mamegpt.generation import generate
+    from mamegpt.generation.stream import generate
     from mamegpt.pretrained import load_pretrained
 
     loaded = load_pretrained(str(little.run))
@@ -453,13 +455,13 @@ def test_commands_and_functions_have_the_same_names() -> None:
     assert {name: command.__name__ for name, command in COMMANDS.items() if name != command.__name__} == {
         "eval": "evaluate", "tokenizer-report": "tokenizer_report",
     }  # fmt: skip
-    assert cli.__all__ == ["main", "run"]
+    assert main.__all__ == ["main", "run"]
 
 
 def test_threads_do_not_wait_for_ever_unless_asked_to(mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     mame("doctor")
-    assert os.environ["GOMP_SPINCOUNT"] == cli.SPIN_COUNT
+    assert os.environ["GOMP_SPINCOUNT"] == main.SPIN_COUNT
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     mame("doctor")
     assert os.environ["GOMP_SPINCOUNT"] == "7"
@@ -514,6 +516,6 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
 
 def test_a_mistake_in_a_command_leads_to_the_help_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["extract", "--keywrod", "京都"])
+        main.main(["extract", "--keywrod", "京都"])
     assert ended.value.code == 2
     assert "mamegpt extract --help" in capsys.readouterr().err

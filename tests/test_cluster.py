@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from little import ROOT
 
 from benchmarks.check_cluster import RUNS, error, table
-from mamegpt.cluster import CLUSTERS, MODELS, SHARDINGS, Cluster, Shape, best, estimate, plan_cluster
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
+from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, SHARDINGS, Cluster, Shape, best, estimate, plan_cluster
 
 SHAPE = Shape(4, 128, 344, 1000, 256, batch_tokens=1 << 20)
 PLAIN = Cluster(1e12, 0.5, 1e12, 1e12, 4, 1e9, 1e8, 1e9, 2.0, latency_s=1e-9)
@@ -26,7 +26,7 @@ PLAIN = Cluster(1e12, 0.5, 1e12, 1e12, 4, 1e9, 1e8, 1e9, 2.0, latency_s=1e-9)
 
 def test_parameters_and_arithmetic_are_those_of_the_model() -> None:
     from mamegpt.config import ModelConfig
-    from mamegpt.models import build_model
+    from mamegpt.models.registry import build_model
 
     sizes = ModelConfig(vocab_size=1000, context_length=256, emb_dim=128, n_layers=4, n_heads=2, ffn_dim=344)
     matrices = [p for p in build_model("qwen3", sizes).parameters() if p.ndim == 2]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mamegpt.cli import main
-from mamegpt.commands import COMMANDS
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.main import main
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mamegpt.corpus.dedup import (
+from mamegpt.data.clean.dedup import (
     BLOCK,
     N_BANDS,
     OVERLAP,
@@ -17,9 +17,9 @@ from mamegpt.corpus.dedup import (
     NearDuplicates,
     RepeatedLines,
 )
-from mamegpt.corpus.folding import Searchable
-from mamegpt.stories import stories
-from mamegpt.text import normalise
+from mamegpt.data.stories import stories
+from mamegpt.text.folding import Searchable
+from mamegpt.text.normalize import normalise
 
 STORIES = [text for _, text in stories(seed=7, n=60)]
 LINE = "三十字をこえる一行は、ほかの文書にもう一度出てきたら、くり返しとして取り除かれます。"

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from training_helpers import as_options, final_weights, finish, losses, records, start, tiny
 
-from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
-from mamegpt.distributed import World, any_process, join, pick_device, sum_over_processes
+from mamegpt.distributed.processes import World, any_process, join, pick_device, sum_over_processes
 from mamegpt.errors import ConfigError, OutputError
-from mamegpt.trainer import train
+from mamegpt.run import checkpoint
+from mamegpt.training.trainer import train
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this PyTorch has no torch.distributed")
 

@@ -16,8 +16,8 @@ from little import ROOT, run_mamegpt, run_script
 from test_readme import commands
 
 from examples.walk import table, walk
-from mamegpt import cli
-from mamegpt.commands import COMMANDS
+from mamegpt.cli import main
+from mamegpt.cli.commands.registry import COMMANDS
 
 PAGES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
 SMALLER = {
@@ -49,12 +49,12 @@ def test_every_command_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
         return note
 
-    monkeypatch.setattr(cli, "COMMANDS", {name: parsed(name) for name in COMMANDS})
-    monkeypatch.setattr(cli, "train", parsed("train"))
+    monkeypatch.setattr(main, "COMMANDS", {name: parsed(name) for name in COMMANDS})
+    monkeypatch.setattr(main, "train", parsed("train"))
     wanted = [words for words in commands(page) if words[0] == "mamegpt"]
     for words in wanted:
         with pytest.raises(SystemExit) as end:
-            cli.main(words[1:])
+            main.main(words[1:])
         assert end.value.code == 0, words
     assert ran == [words[1] for words in wanted]
 
@@ -126,7 +126,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "mamegpt.trainer.train" in (tmp_path / "site" / "reference.html").read_text(encoding="utf-8")
+    assert "mamegpt.training.trainer.train" in (tmp_path / "site" / "reference.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from mamegpt.config import ModelConfig
-from mamegpt.dropout import FastDropout, use_fast_dropout
-from mamegpt.models import ARCHITECTURES, build_model
-from mamegpt.step import SummedLoss
+from mamegpt.models.dropout import FastDropout, use_fast_dropout
+from mamegpt.models.registry import ARCHITECTURES, build_model
+from mamegpt.training.forward import SummedLoss
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -70,7 +70,7 @@ def test_every_dropout_layer_is_replaced_and_the_state_dict_is_not(architecture:
 
 
 def test_attention_weights_are_dropped_and_scaled() -> None:
-    from mamegpt.models.modeling_custom_gpt import Attention
+    from mamegpt.models.custom_gpt.modeling_custom_gpt import Attention
 
     torch.manual_seed(0)
     sizes = ModelConfig(vocab_size=50, context_length=8, emb_dim=16, n_layers=1, n_heads=2, drop_rate=0.5)

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mamegpt.corpus.edits import (
-    EDITS,
-    drop_boilerplate,
-    drop_markup,
-    edit,
-    mask_personal_data,
-    tidy_space,
-)
-from mamegpt.text import normalise
+from mamegpt.data.clean.edits import EDITS, drop_boilerplate, drop_markup, edit, mask_personal_data, tidy_space
+from mamegpt.text.normalize import normalise
 
 PIECES = st.sampled_from(
     [

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from mamegpt.config import ModelConfig
-from mamegpt.distributed import World
+from mamegpt.data.stories import stories
+from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
-from mamegpt.evaluate import Quality, evaluate
-from mamegpt.models import LanguageModel, build_model
-from mamegpt.stories import stories
-from mamegpt.subsample import subsample
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.text.subsample import subsample
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.validation import Quality, evaluate
 
 ALONE = World(0, 1, torch.device("cpu"))
 CONTEXT = 16

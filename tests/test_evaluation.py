@@ -19,32 +19,33 @@ from little import ROOT, Little
 from safetensors.torch import load_file, save_file
 from training_helpers import tiny
 
-from mamegpt import publish
-from mamegpt.cli import main
-from mamegpt.corpus.characters import count_classes
-from mamegpt.distributed import World
+from mamegpt.cli.main import main
+from mamegpt.data.shards import _held_out, open_shards, write_shards
+from mamegpt.data.sources import read_texts
+from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
-from mamegpt.evaluate import evaluate, verdict
-from mamegpt.evaluation import Evaluation, evaluate_models, memorisation, ngram
-from mamegpt.evaluation.card import card_rows
+from mamegpt.evaluation import memorisation, ngram
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
+from mamegpt.evaluation.evaluate import Evaluation, evaluate_models
 from mamegpt.evaluation.memorisation import continuations, occurring
 from mamegpt.evaluation.minimal_pairs import PHENOMENA, minimal_pairs, read_pairs
 from mamegpt.evaluation.ngram import KneserNey, NgramScorer
+from mamegpt.evaluation.proportion import Share
 from mamegpt.evaluation.scorer import log_likelihoods, open_model, stream_of, text_quality
-from mamegpt.evaluation.share import Share
 from mamegpt.evaluation.texts import Document, Sample, Texts, named_texts, run_texts
+from mamegpt.export import publish
+from mamegpt.export.evaluation_card import card_rows
+from mamegpt.export.hf import write_hf
 from mamegpt.export.model_card import model_card
-from mamegpt.export.to_hf import write_hf
-from mamegpt.generation import Sampling, generate
-from mamegpt.layouts import LAYOUTS
+from mamegpt.generation.stream import Sampling, generate
+from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.pretrained import load_pretrained
 from mamegpt.report.run import read_run
-from mamegpt.shards import _held_out, open_shards, write_shards
-from mamegpt.sources import read_texts
-from mamegpt.text import normalise
-from mamegpt.tokenizer import Tokenizer
-from mamegpt.trainer import train
+from mamegpt.text.characters import count_classes
+from mamegpt.text.normalize import normalise
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.trainer import train
+from mamegpt.training.validation import evaluate, verdict
 
 CPU = torch.device("cpu")
 TEXTS = ["豆の木", "昔々、あるところに、小さな豆がありました。" * 3, "𠮷野家と👨‍👩‍👧", ""]

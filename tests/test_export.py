@@ -23,25 +23,25 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mamegpt.config import TrainConfig
+from mamegpt.data.sources import card_licenses
+from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError, MamegptError, ModelError, OutputError
-from mamegpt.evaluate import Quality
-from mamegpt.export import ExportReport
-from mamegpt.export import to_hf as export_module
-from mamegpt.export.gates import NASTY_TEXTS, Gate
+from mamegpt.export import hf as export_module
+from mamegpt.export.checks import NASTY_TEXTS, Gate
+from mamegpt.export.export import ExportReport
+from mamegpt.export.hf import MODEL_CODE
 from mamegpt.export.model_card import Facts, model_card
-from mamegpt.export.to_hf import MODEL_CODE
-from mamegpt.files import sha256_file
-from mamegpt.generation import generate, stream_ids
-from mamegpt.layouts import LAYOUTS, Layout
-from mamegpt.models import modeling_custom_gpt
+from mamegpt.export.publish import export_pretrained, export_weights
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import generate, stream_ids
+from mamegpt.models.custom_gpt import modeling_custom_gpt
+from mamegpt.models.hf_format import LAYOUTS, Layout
 from mamegpt.pretrained import load_pretrained
-from mamegpt.publish import export_pretrained, export_weights
-from mamegpt.sampling import Sampling
-from mamegpt.sources import card_licenses
-from mamegpt.stories import stories
-from mamegpt.text import normalise
-from mamegpt.tokenizer import Tokenizer
-from mamegpt.trainer import train
+from mamegpt.system.files import sha256_file
+from mamegpt.text.normalize import normalise
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.trainer import train
+from mamegpt.training.validation import Quality
 
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
 CHANGED: dict[str, dict[str, Any]] = {

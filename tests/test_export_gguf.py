@@ -13,11 +13,12 @@ import torch
 from little import Little, export_here, random_model, sizes_for
 
 from mamegpt.config import ModelConfig
+from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError
-from mamegpt.export import ExportReport, to_gguf
-from mamegpt.models import LanguageModel
-from mamegpt.stories import stories
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.export import gguf as export_gguf
+from mamegpt.export.export import ExportReport
+from mamegpt.models.registry import LanguageModel
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
@@ -69,7 +70,7 @@ def test_a_file_that_computes_otherwise_never_gets_its_name(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, sizes = model_of(little, "custom-gpt")
-    monkeypatch.setattr(to_gguf, "LAYER_NORM_EPS", 0.5)
+    monkeypatch.setattr(export_gguf, "LAYER_NORM_EPS", 0.5)
     with pytest.raises(ExportError, match=r"as gguf, loaded again, logits: .* apart.*greedy: ") as error:
         export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
     assert "\n" not in str(error.value)
@@ -80,7 +81,7 @@ def test_a_file_that_computes_otherwise_never_gets_its_name(
 
 def test_whatever_is_no_gguf_is_one_line(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = model_of(little, "custom-gpt")
-    monkeypatch.setattr(to_gguf, "_name", lambda _architecture, name: name)
+    monkeypatch.setattr(export_gguf, "_name", lambda _architecture, name: name)
     with pytest.raises(ExportError, match=r"out-f32.gguf does not load in a clean process: \S+") as error:
         export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
     assert "\n" not in str(error.value)
@@ -126,7 +127,7 @@ def test_tokenizers_that_gguf_can_hold_and_those_it_cannot(little: Little, tmp_p
 def test_without_the_extra_it_says_what_to_install(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_gguf, "find_spec", lambda name: None if name == "xllamacpp" else object())
+    monkeypatch.setattr(export_gguf, "find_spec", lambda name: None if name == "xllamacpp" else object())
     with pytest.raises(ConfigError, match=r"--to gguf needs xllamacpp, not installed; pip install xllamacpp"):
         export_here(tmp_path / "out", random_model(little.sizes), little.sizes, little.tokenizer, targets=["gguf"])
     assert list(tmp_path.iterdir()) == []
@@ -135,4 +136,4 @@ def test_without_the_extra_it_says_what_to_install(
 def test_tolerances_are_what_the_documentation_says() -> None:
     text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
     stated = dict(re.findall(r"^\| (f32|f16|bf16|q8_0) \| ([\d.e-]+) \|", text, re.MULTILINE))
-    assert {kind: float(value) for kind, value in stated.items()} == to_gguf.TOLERANCE
+    assert {kind: float(value) for kind, value in stated.items()} == export_gguf.TOLERANCE

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.corpus.stepwise import Stepwise, stepwise
-from mamegpt.corpus.topic import Topic
+from mamegpt.data.extract.extract import extract, preview
+from mamegpt.data.extract.resumable import Stepwise, stepwise
+from mamegpt.data.extract.topic import Topic
+from mamegpt.data.sources import read_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.extract import extract, preview
-from mamegpt.sources import read_documents
-from mamegpt.text import fold, parse_wiki40b
+from mamegpt.text.normalize import fold, parse_wiki40b
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -365,14 +365,14 @@ def test_many_small_files_wait_for_the_disk_once_a_second_at_most(tmp_path, monk
     for i in range(50):
         (tmp_path / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
     steps = []
-    monkeypatch.setattr("mamegpt.extract.Stepwise.step", lambda self, state: steps.append(state))
-    monkeypatch.setattr("mamegpt.extract.STEP_EVERY_S", 3600)
+    monkeypatch.setattr("mamegpt.data.extract.extract.Stepwise.step", lambda self, state: steps.append(state))
+    monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 3600)
     assert extract(str(tmp_path), "train", "京都", tmp_path / "out" / "a.txt").kept == 50
     assert steps == []
 
 
 def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("mamegpt.extract.STEP_EVERY_S", 0)
+    monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 0)
     folder, read = tmp_path / "corpus", []
     folder.mkdir()
     for i in range(3):
@@ -469,7 +469,7 @@ def test_a_weight_is_refused(corpus, tmp_path):
 
 
 def test_a_set_of_keys_is_a_set():
-    from mamegpt.corpus.keyset import KeySet
+    from mamegpt.data.extract.hash_set import KeySet
 
     dice = random.Random(0)
     numbers = [dice.getrandbits(64) >> dice.choice([0, 56]) or 1 for _ in range(5000)]

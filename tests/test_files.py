@@ -11,7 +11,7 @@ import pytest
 from training_helpers import start
 
 from mamegpt.errors import OutputError
-from mamegpt.files import atomic_directory, atomic_write, refuse_existing, sha256_file, write_json
+from mamegpt.system.files import atomic_directory, atomic_write, refuse_existing, sha256_file, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -127,7 +127,7 @@ def test_what_appears_has_the_permissions_any_new_file_has(tmp_path: Path) -> No
 KILLED = """
 import time
 from pathlib import Path
-from mamegpt.files import atomic_directory, atomic_write
+from mamegpt.system.files import atomic_directory, atomic_write
 with atomic_write(Path("a.txt")) as file, atomic_directory(Path("out")) as folder:
     (folder / "b.txt").write_text("half")
     file.write("half")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mamegpt.corpus.characters import CLASSES, count_classes, ngram_hashes
-from mamegpt.corpus.filters import FILTERS
-from mamegpt.stories import stories
+from mamegpt.data.clean.filters import FILTERS
+from mamegpt.data.stories import stories
+from mamegpt.text.characters import CLASSES, count_classes, ngram_hashes
 
 PROSE = "".join(text for _, text in stories(seed=5, n=3))
 BAD = {

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.corpus.folding import REGULAR, SHORT, Searchable, fold_fast, parts, unusual
-from mamegpt.corpus.prefilter import needles, rows_with_any
-from mamegpt.text import fold, normalise, parse_wiki40b
+from mamegpt.data.readers.prefilter import needles, rows_with_any
+from mamegpt.text.folding import REGULAR, SHORT, Searchable, fold_fast, parts, unusual
+from mamegpt.text.normalize import fold, normalise, parse_wiki40b
 
 NASTY = (
     "かがカガゕ゙゚゛゜ﾞﾟｶｷﾊﾌｧﾐｺﾝファミコン㋫㌔㌖ヿ京都都豈﨑神神⼀一①Ⅳ㈱㍻…‥℃½ﬁﬃßſKÅåÅééİıςΣσάΐᾳͅΰ가각각한"

@@ -15,16 +15,16 @@ from little import Little, random_model, sizes_for
 from tokenizers import Tokenizer as Fast
 from transformers import PreTrainedTokenizerFast, pipeline
 
-from mamegpt.export import gates
-from mamegpt.export.gates import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates, whole_text
-from mamegpt.export.to_hf import written_gates, written_prompts
+from mamegpt.data.stories import stories
+from mamegpt.export import checks
+from mamegpt.export.checks import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates, whole_text
+from mamegpt.export.hf import written_gates, written_prompts
+from mamegpt.export.prompts import PROMPTS
 from mamegpt.export.verify_hf import written
-from mamegpt.generation import prompt_ids, stream_ids
-from mamegpt.models.modeling_custom_gpt import CustomGPTConfig, CustomGPTForCausalLM
-from mamegpt.prompts import PROMPTS
-from mamegpt.stories import stories
-from mamegpt.tokenizer import Tokenizer
-from mamegpt.tokenizer_hf import fast_tokenizer_json, tokenizer_config
+from mamegpt.generation.stream import prompt_ids, stream_ids
+from mamegpt.models.custom_gpt.modeling_custom_gpt import CustomGPTConfig, CustomGPTForCausalLM
+from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_prompts_are_fifty_different_beginnings() -> None:
 
 
 def test_what_is_asked_fits_the_model_and_the_text(cases: Cases) -> None:
-    assert cases.texts == [*gates.NASTY_TEXTS, "一つ。", "二つ！", "\n", "三つ"]
+    assert cases.texts == [*checks.NASTY_TEXTS, "一つ。", "二つ！", "\n", "三つ"]
     assert {len(row) for row in cases.prompts} == {8} and {len(row) for row in cases.greedy} == {12}
     assert cases.logits.shape == (2, 24, 1000)
     torch.testing.assert_close(last_logits(cases.model, cases.rows[1]), cases.logits[1, -1])
@@ -116,7 +116,7 @@ def test_no_random_model_is_refused(
         draw = random.Random(seed)
         tokenizer = tokenizers_there[seed % len(tokenizers_there)]
         texts = ["".join(draw.choices(ALPHABET, k=draw.randint(1, 12))) for _ in range(20)]
-        monkeypatch.setattr(gates, "PROMPTS", [text for text in texts if prompt_ids(tokenizer, text)][:2])
+        monkeypatch.setattr(checks, "PROMPTS", [text for text in texts if prompt_ids(tokenizer, text)][:2])
         sizes = sizes_for(tokenizer, context_length=8, emb_dim=8, n_layers=1, n_heads=1)
         cases = make_cases(random_model(sizes, seed), tokenizer, texts, "here")
         config = CustomGPTConfig(**{name: getattr(sizes, name) for name in ("context_length", "emb_dim", "n_layers")},

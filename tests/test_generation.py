@@ -22,10 +22,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mamegpt import one_token
-from mamegpt.batched import continue_ids, generate_many
+from mamegpt.data.shards import open_shards
 from mamegpt.errors import ConfigError, ModelError
-from mamegpt.generation import (
+from mamegpt.generation import fast_decode
+from mamegpt.generation.batch import continue_ids, generate_many
+from mamegpt.generation.fast_decode import STEPS, Head, OneToken, has_step
+from mamegpt.generation.stream import (
     Continuation,
     KVCache,
     Sampling,
@@ -42,10 +44,8 @@ from mamegpt.generation import (
     stream_ids,
     stream_tokens,
 )
-from mamegpt.models import ARCHITECTURES, LanguageModel
-from mamegpt.one_token import STEPS, Head, OneToken, has_step
-from mamegpt.shards import open_shards
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.models.registry import ARCHITECTURES, LanguageModel
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CONTEXT = 24
 WARM = Sampling(temperature=1.0, seed=3)
@@ -237,7 +237,7 @@ def test_what_a_step_does_not_know_takes_the_long_way(little: Little, monkeypatc
     plain = variant("custom-gpt", little)
     assert has_step(plain)
     assert not has_step(plain.double())
-    monkeypatch.setattr(one_token, "LARGEST", 1000)
+    monkeypatch.setattr(fast_decode, "LARGEST", 1000)
     assert not has_step(plain.float())
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from little import Little
 from test_initial import folder_of
 
-from mamegpt.cli import _defaults
-from mamegpt.commands import COMMANDS
-from mamegpt.given import typed
-from mamegpt.misread import _options
+from mamegpt.cli.argument_errors import _options
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.given import typed
+from mamegpt.cli.main import _defaults
+from mamegpt.data.shards import write_shards
 from mamegpt.presets import preset
-from mamegpt.shards import write_shards
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 FEW = ["--max-steps", "1", "--batch-size", "2", "--precision", "fp32", "--device", "cpu", "--compile", "false"]
 WORDS = st.text(st.characters(codec="utf-8"), max_size=5).filter(lambda word: not word.startswith("-"))

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mamegpt.errors import ModelError
-from mamegpt.layouts import LAYOUTS, native_layout
-from mamegpt.models import stored_tensors
+from mamegpt.models.hf_format import LAYOUTS, native_layout
+from mamegpt.models.registry import stored_tensors
 from mamegpt.pretrained import load_pretrained
 
 IDS = torch.tensor([[5, 800, 31, 7, 4, 9, 11, 999, 2, 44]])

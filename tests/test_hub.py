@@ -17,9 +17,9 @@ from hub_server import HubServer
 from little import ROOT, Little
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from mamegpt.generation import generate
-from mamegpt.hub import is_hub_name
+from mamegpt.generation.stream import generate
 from mamegpt.pretrained import load_pretrained
+from mamegpt.system.hub import is_hub_name
 
 PROMPT = "昔々、"
 CALLS = """

@@ -11,18 +11,18 @@ from little import Little, random_model, sizes_for
 from safetensors.torch import load_file
 from training_helpers import TINY, tiny
 
-from mamegpt import checkpoint
-from mamegpt.cli import main
+from mamegpt.cli.main import main
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, MamegptError, ModelError
-from mamegpt.export.to_hf import write_hf
-from mamegpt.initial import with_shape_of_start
-from mamegpt.layouts import LAYOUTS
-from mamegpt.models import build_model
+from mamegpt.export.hf import write_hf
+from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.models.registry import build_model
 from mamegpt.presets import preset
 from mamegpt.pretrained import load_pretrained
-from mamegpt.tokenizer import train_tokenizer
-from mamegpt.trainer import train
+from mamegpt.run import checkpoint
+from mamegpt.tokenizer.tokenizer import train_tokenizer
+from mamegpt.training.init_from import with_shape_of_start
+from mamegpt.training.trainer import train
 
 FEW = {name: TINY[name] for name in ("batch_size", "log_every_steps", "val_fraction", "precision", "compile", "device")}
 

@@ -11,8 +11,8 @@ import pytest
 from command import Mame
 from little import ROOT
 
-from mamegpt import limits
-from mamegpt.limits import default_threads, memory, usable_cores
+from mamegpt.system import limits
+from mamegpt.system.limits import default_threads, memory, usable_cores
 
 HOST = psutil.virtual_memory()
 MIB = 1 << 20
@@ -137,7 +137,7 @@ def test_a_command_starts_no_more_threads_and_says_what_there_is(
     linux(tmp_path, "0::/\n", SECOND, {"cg/cpu.max": "300000 100000", "cg/memory.max": str(1 << 30)})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back as it was
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("mamegpt.machine._hub", lambda: "")
+    monkeypatch.setattr("mamegpt.system.hardware._hub", lambda: "")
     out = " ".join(mame("doctor")[1].split())
     assert "3 threads usable" in out and "memory 1.0 GiB, 1.0 GiB free" in out
     assert os.environ["OMP_NUM_THREADS"] == "3"

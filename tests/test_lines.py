@@ -16,15 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from little import Little
 
-from mamegpt.batched import read_prompts
-from mamegpt.commands import COMMANDS
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.help import sentences
 from mamegpt.config import TrainConfig
-from mamegpt.corpus import lines as module
-from mamegpt.corpus.lines import lines
-from mamegpt.corpus.schema import GUESS, SETTINGS, Schema
+from mamegpt.data.readers import lines as module
+from mamegpt.data.readers.lines import lines
+from mamegpt.data.schema import GUESS, SETTINGS, Schema
+from mamegpt.data.sources import read_documents
 from mamegpt.errors import ConfigError, DataError
-from mamegpt.help_texts import sentences
-from mamegpt.sources import read_documents
+from mamegpt.generation.batch import read_prompts
 
 NOT_ENDS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
 """What str.splitlines takes for ends of lines, and we do not."""

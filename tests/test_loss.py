@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mamegpt import loss as loss_module
-from mamegpt.loss import linear_cross_entropy
+from mamegpt.models import loss as loss_module
+from mamegpt.models.loss import linear_cross_entropy
 
 
 def plain(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -19,19 +19,19 @@ from little import ROOT, Little, run_mamegpt
 from message_templates import printed
 
 import mamegpt
-from mamegpt import console, messages
-from mamegpt.cli import WAY, main
-from mamegpt.cluster import CLUSTERS, MODELS, ClusterPlan, best
-from mamegpt.commands import COMMANDS
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.help import FILLER, WORDS, command_texts, sentences
+from mamegpt.cli.main import WAY, main
 from mamegpt.config import TrainConfig
-from mamegpt.console import duration, n_cells
-from mamegpt.corpus.schema import Schema
-from mamegpt.export.gates import Gate, logits_gate
-from mamegpt.help_texts import FILLER, WORDS, command_texts, sentences
-from mamegpt.messages import is_japanese, translated
-from mamegpt.sampling import Sampling
+from mamegpt.data.schema import Schema
+from mamegpt.export.checks import Gate, logits_gate
+from mamegpt.generation.settings import Sampling
+from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
+from mamegpt.system import console, messages
+from mamegpt.system.console import duration, n_cells
+from mamegpt.system.messages import is_japanese, translated
 
-SECTIONS = json.loads((ROOT / "mamegpt/locale/ja.json").read_text(encoding="utf-8"))
+SECTIONS = json.loads((ROOT / "mamegpt/system/locale/ja.json").read_text(encoding="utf-8"))
 CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
 IN_CLI = {
     "{}: {}; check the space and permissions there, or choose another place", "out of memory",

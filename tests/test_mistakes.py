@@ -18,9 +18,9 @@ from little import ROOT, Little, run_script
 from test_pretrained import Bomb
 from test_scripts import entry
 
-from mamegpt.cli import main, run
-from mamegpt.stories import stories
-from mamegpt.tokenizer import train_tokenizer
+from mamegpt.cli.main import main, run
+from mamegpt.data.stories import stories
+from mamegpt.tokenizer.tokenizer import train_tokenizer
 
 Home = Callable[..., tuple[int | str | None, str, str]]
 
@@ -287,7 +287,7 @@ def test_a_script_in_a_process_of_its_own_says_no_more_than_that_line(home: Path
 
 
 def _tokens(model: Path, text: str) -> list[int]:
-    from mamegpt.tokenizer import Tokenizer
+    from mamegpt.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(model)
     return [*tokenizer.encode(text), 2]

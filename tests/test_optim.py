@@ -11,9 +11,9 @@ from torch import nn
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import ConfigError
-from mamegpt.models import LanguageModel, build_model
-from mamegpt.muon import Muon
-from mamegpt.optim import FINAL_LR_FACTOR, OPTIMIZERS, Joint, build_optimizer, lr_factor
+from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.training.muon import Muon
+from mamegpt.training.optim import FINAL_LR_FACTOR, OPTIMIZERS, Joint, build_optimizer, lr_factor
 
 CONFIG = TrainConfig(optimizer="adamw", lr=0.02, weight_decay=0.3, beta2=0.9)
 FRACTIONS = st.floats(0, 1, allow_nan=False)
@@ -186,7 +186,7 @@ def test_matrices_in_a_batch_are_updated_as_each_alone(
     product_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=product_dtype))
-    monkeypatch.setattr("mamegpt.muon.BATCH_BYTES", 1)
+    monkeypatch.setattr("mamegpt.training.muon.BATCH_BYTES", 1)
     alone = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=product_dtype))
     assert all(map(torch.equal, together, alone))
 

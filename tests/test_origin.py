@@ -9,18 +9,18 @@ import pytest
 import torch
 from little import Little
 
-from mamegpt.clean import clean
 from mamegpt.config import TrainConfig
-from mamegpt.corpus.origin import read_origins
-from mamegpt.corpus.topic import Topic
-from mamegpt.distributed import World
+from mamegpt.data.clean.clean import clean
+from mamegpt.data.extract.extract import extract
+from mamegpt.data.extract.topic import Topic
+from mamegpt.data.provenance import read_origins
+from mamegpt.data.shards import open_shards
+from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
 from mamegpt.export.model_card import Facts
-from mamegpt.extract import extract
-from mamegpt.run_folder import run_tokens
-from mamegpt.shards import open_shards
-from mamegpt.text import format_article
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.text.normalize import format_article
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.setup import run_tokens
 
 STORY = "昔々、小さな町に大きな豆の木がありました。子どもたちは毎日その下で遊び、豆がなるのを待っていました。"
 

@@ -20,13 +20,16 @@ from command import Mame
 from little import Little
 from training_helpers import TINY, environment, tiny
 
-from mamegpt import checkpoint, files, run_folder
-from mamegpt.clean import clean
+from mamegpt.cli.original import train_original
 from mamegpt.config import TrainConfig
-from mamegpt.corpus.stepwise import stepwise
+from mamegpt.data.clean.clean import clean
+from mamegpt.data.extract.extract import extract
+from mamegpt.data.extract.resumable import stepwise
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
-from mamegpt.extract import extract
-from mamegpt.files import (
+from mamegpt.export.publish import export_pretrained
+from mamegpt.run import checkpoint
+from mamegpt.system import files
+from mamegpt.system.files import (
     MARK,
     SCRATCH,
     atomic_directory,
@@ -37,11 +40,10 @@ from mamegpt.files import (
     remove_leftovers,
     write_json,
 )
-from mamegpt.original import train_original
-from mamegpt.outputs import check_folder, check_outputs, export_mark
-from mamegpt.publish import export_pretrained
-from mamegpt.tokenizer import train_tokenizer
-from mamegpt.trainer import train
+from mamegpt.system.outputs import check_folder, check_outputs, export_mark
+from mamegpt.tokenizer.tokenizer import train_tokenizer
+from mamegpt.training import setup
+from mamegpt.training.trainer import train
 
 TEXT = "【犬】\n犬がいる。\n\n【猫】\n猫と犬がいる。\n\n"
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
@@ -437,15 +439,15 @@ def test_a_run_that_ended_meanwhile_is_not_touched(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    look = run_folder._refuse_taken
+    look = setup._refuse_taken
 
     def late(folder: Path, config: TrainConfig) -> None:
         look(folder, config)
-        monkeypatch.setattr(run_folder, "_refuse_taken", look)
+        monkeypatch.setattr(setup, "_refuse_taken", look)
         train(tiny(little.text, little.spm, run), watchers=())  # another process, that looked before and is done
         late.before = content(run)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(run_folder, "_refuse_taken", late)
+    monkeypatch.setattr(setup, "_refuse_taken", late)
     with pytest.raises(OutputError, match="already exists"):
         train(tiny(little.text, little.spm, run, seed=7), watchers=())
     assert content(run) == late.before  # type: ignore[attr-defined]

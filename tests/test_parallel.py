@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from mamegpt.corpus.parallel import in_order
+from mamegpt.data.readers.parallel import in_order
 
 
 def test_what_several_threads_give_comes_in_order_and_bounded():

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mamegpt.corpus.parquet_pages import can_read, read_pages
-from mamegpt.corpus.prefilter import rows_with_any
-from mamegpt.corpus.readers import read_file
-from mamegpt.corpus.schema import Schema
+from mamegpt.data.readers.parquet_pages import can_read, read_pages
+from mamegpt.data.readers.prefilter import rows_with_any
+from mamegpt.data.readers.read import read_file
+from mamegpt.data.schema import Schema
 from mamegpt.errors import DataError
 
 NEEDLES = [b"\0", "京都".encode(), b"\x03\0"]
@@ -61,7 +61,7 @@ def test_rows_and_hits_are_those_of_arrow(tmp_path, compression, version, dictio
 
 
 def test_one_value_long_headers_and_a_needle_like_a_length(tmp_path, monkeypatch):
-    monkeypatch.setattr("mamegpt.corpus.parquet_pages.HEADER_BYTES", 2)
+    monkeypatch.setattr("mamegpt.data.readers.parquet_pages.HEADER_BYTES", 2)
     pq.write_table(pa.table({"text": ["京都"] * 9}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet", ["京都".encode()])[1] == [True] * 9
     # the needle stands over the end of the first value and the length of the second
@@ -177,7 +177,7 @@ def test_a_file_is_filtered_as_by_the_naive_search(tmp_path_factory, drawn, code
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         if by_arrow:
-            patch.setattr("mamegpt.corpus.readers.can_read", lambda chunk, column: False)
+            patch.setattr("mamegpt.data.readers.read.can_read", lambda chunk, column: False)
         read = [number for batch in read_file(path, Schema(), [needles]) for number, _, _ in batch.records]
     both = zip(naive(needles, titles), naive(needles, texts), strict=True)
     assert read == [number for number, found in enumerate(both) if any(found)]

@@ -8,15 +8,16 @@ import pytest
 import torch
 from little import Little, run_mamegpt
 
-from mamegpt import checkpoint, scaling
-from mamegpt import plan as plan_module
+from mamegpt.data.shards import open_shards
 from mamegpt.errors import ConfigError, DataError
-from mamegpt.models import build_model
-from mamegpt.optim import OPTIMIZERS, build_optimizer
-from mamegpt.plan import Corpus, Cost, Plan, make_plan, measure, measure_corpus, operations
+from mamegpt.models.registry import build_model
+from mamegpt.planning import plan as plan_module
+from mamegpt.planning import scaling_law
+from mamegpt.planning.plan import Corpus, Cost, Plan, make_plan, measure, measure_corpus, operations
 from mamegpt.presets import SIZES, preset
-from mamegpt.shards import open_shards
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.run import checkpoint
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 
 COSTS = (
     Cost("1m", 1_200_000, 40_000.0, 700_000_000, measured=True),
@@ -68,7 +69,7 @@ def test_sizes_that_do_not_fit_into_the_time_are_reckoned_from_the_last_that_did
 
 
 def test_the_best_size_is_that_of_the_lowest_expected_bits() -> None:
-    law, _ = scaling.expected_quality()
+    law, _ = scaling_law.expected_quality()
     expected = {cost.size: law(cost.n_parameters, cost.tokens_per_s * 600) for cost in COSTS}
     assert PLAN.best.size == min(expected, key=expected.__getitem__)
     assert PLAN.best.size != "125m"  # 240,000 tokens are nothing for it

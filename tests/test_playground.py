@@ -23,15 +23,15 @@ import torch
 from little import ROOT, Little
 from playground_server import serving
 
-from mamegpt import checkpoint
-from mamegpt.cli import main
+from mamegpt.cli.main import main
 from mamegpt.errors import ConfigError, ModelError
-from mamegpt.generation import Sampling, generate, stream_tokens
+from mamegpt.generation.stream import Sampling, generate, stream_tokens
 from mamegpt.playground import catalog
 from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_order
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
 from mamegpt.pretrained import load_pretrained
+from mamegpt.run import checkpoint
 
 STATIC = ROOT / "mamegpt" / "playground" / "static"
 PROMPT = "昔々、"
@@ -538,7 +538,7 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mamegpt.playground import play
+    from mamegpt.playground.play import play
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "mamegpt.playground.server")

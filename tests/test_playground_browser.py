@@ -13,10 +13,10 @@ import pytest
 from little import Little
 from playground_server import serving
 
-from mamegpt.generation import Sampling, Token, generate
+from mamegpt.generation.stream import Sampling, Token, generate
 from mamegpt.pretrained import load_pretrained
-from mamegpt.report import report
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.report.write import report
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -16,7 +16,7 @@ import pytest
 from little import ROOT, Little
 from playground_server import serving
 
-from mamegpt.generation import Token
+from mamegpt.generation.stream import Token
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 HALF = {

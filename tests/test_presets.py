@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from training_helpers import finish
 
 from mamegpt.config import ABSENT, TrainConfig
-from mamegpt.models import ARCHITECTURES, build_model
+from mamegpt.models.registry import ARCHITECTURES, build_model
 from mamegpt.presets import RECIPES, SIZES, Size, preset
 
 MILLIONS = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "125m": 125}

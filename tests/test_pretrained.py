@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, TokenizerError
-from mamegpt.generation import generate
-from mamegpt.layouts import sizes_of
+from mamegpt.export.publish import export_pretrained, export_weights
+from mamegpt.generation.stream import generate
+from mamegpt.models.hf_format import sizes_of
 from mamegpt.pretrained import load_pretrained, read_weights
-from mamegpt.publish import export_pretrained, export_weights
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 BOMB = 'raise SystemExit("ran remote code")\n'
 PROMPT = "昔々、"

@@ -11,8 +11,8 @@ import pytest
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt
 
-from mamegpt.cli import main
-from mamegpt.files import sha256_file
+from mamegpt.cli.main import main
+from mamegpt.system.files import sha256_file
 
 SCRIPT = """
 import sys

@@ -18,16 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
-from mamegpt import checkpoint, layouts
 from mamegpt.config import ABSENT, ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
 from mamegpt.export.model_card import Facts, model_card
-from mamegpt.generation import KVCache
-from mamegpt.layouts import LAYOUTS
-from mamegpt.models import ARCHITECTURES, LanguageModel, build_model, qwen3
-from mamegpt.optim import build_optimizer
+from mamegpt.export.publish import export_pretrained, export_weights
+from mamegpt.generation.stream import KVCache
+from mamegpt.models import hf_format
+from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.models.qwen3 import modeling_qwen3
+from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.pretrained import load_pretrained
-from mamegpt.publish import export_pretrained, export_weights
+from mamegpt.run import checkpoint
+from mamegpt.training.optim import build_optimizer
 
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
 SIZES = ModelConfig(vocab_size=61, context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0)
@@ -165,7 +167,7 @@ def test_fresh_matrices_have_the_spread_of_their_width() -> None:
     state = build_model("qwen3", sizes(emb_dim=256, n_layers=1, ffn_dim=512)).state_dict()
     for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"):
         assert state[f"model.layers.0.{name}.weight"].std() == pytest.approx(1 / 16, rel=0.05)
-    assert state["model.embed_tokens.weight"].std() == pytest.approx(qwen3.EMBEDDING_STD, rel=0.05)
+    assert state["model.embed_tokens.weight"].std() == pytest.approx(modeling_qwen3.EMBEDDING_STD, rel=0.05)
     for name, tensor in state.items():
         if "norm" in name:
             assert (tensor == 1).all()
@@ -516,7 +518,7 @@ def test_a_native_folder_that_behaves_differently_never_gets_its_name(
         wrong = {"rope_type": "default", "rope_theta": 5.0}
         return good.config(config, fast) | {"rope_theta": 5.0, "rope_parameters": wrong}
 
-    monkeypatch.setitem(layouts.LAYOUTS, "qwen3", dataclasses.replace(good, config=other_positions))
+    monkeypatch.setitem(hf_format.LAYOUTS, "qwen3", dataclasses.replace(good, config=other_positions))
     tiny = sizes_for(little.tokenizer)
     model = random_model(tiny, architecture="qwen3")
     with pytest.raises(ExportError, match=r"logits: .* apart at most .*greedy: \d+ of 50 prompts"):

@@ -11,7 +11,7 @@ import pytest
 from little import ROOT
 from training_helpers import environment, losses, tiny
 
-from mamegpt.trainer import train
+from mamegpt.training.trainer import train
 
 SCRIPT = """
 import json, sys

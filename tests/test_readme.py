@@ -38,7 +38,7 @@ def test_every_linked_file_and_every_make_target_exists(name: str) -> None:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    from mamegpt.commands import COMMANDS
+    from mamegpt.cli.commands.registry import COMMANDS
 
     for name in READMES:
         text = (ROOT / name).read_text(encoding="utf-8")

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from little import ROOT, Little
 
-from mamegpt.cli import main
+from mamegpt.cli.main import main
 from mamegpt.errors import CheckpointError, OutputError
-from mamegpt.generation import generate
-from mamegpt.metrics import Metrics, read_metrics
+from mamegpt.generation.stream import generate
 from mamegpt.pretrained import load_pretrained
-from mamegpt.report import report
 from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
 from mamegpt.report.page import page
 from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, read_run, samples
+from mamegpt.report.write import report
+from mamegpt.run.metrics import Metrics, read_metrics
 
 STATIC = ROOT / "mamegpt" / "report" / "static"
 VOID = {"meta", "input", "link", "br", "img"}

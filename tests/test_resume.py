@@ -11,9 +11,9 @@ import pytest
 import torch
 from training_helpers import ROOT, as_options, final_weights, losses, records, start, tiny
 
+from mamegpt.cli.original import train_original
 from mamegpt.config import TrainConfig
-from mamegpt.original import train_original
-from mamegpt.trainer import train
+from mamegpt.training.trainer import train
 
 ORIGINAL = {
     "context_length": 16,

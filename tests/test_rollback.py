@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mamegpt.rollback import bad_loss, is_proven, is_sound, weights_not_finite
+from mamegpt.training.loss_spikes import bad_loss, is_proven, is_sound, weights_not_finite
 
 
 def noisy(n: int, middle: float = 3.0, spread: float = 0.05) -> list[float]:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from mamegpt.planning.scaling_law import Law, Run, expected_quality, fit, own_runs, useful_tokens
 from mamegpt.presets import SIZES
-from mamegpt.scaling import Law, Run, expected_quality, fit, own_runs, useful_tokens
 
 LAW = Law(e=1.5, a=12.0, alpha=0.2, b=300.0, beta=0.4)
 GRID = [(n, d) for n in (1e6, 5e6, 15e6) for d in (3e5, 1e6, 4e6)]

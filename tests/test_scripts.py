@@ -20,9 +20,9 @@ import torch
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt, run_script
 
-from mamegpt.cli import run
-from mamegpt.original import train_original
-from mamegpt.stories import stories
+from mamegpt.cli.main import run
+from mamegpt.cli.original import train_original
+from mamegpt.data.stories import stories
 
 REQUIRED = inspect.Parameter.empty
 CONTRACT: dict[str, dict[str, Any]] = {

@@ -11,9 +11,9 @@ import pytest
 from hub_server import HubServer
 from little import ROOT, run_mamegpt
 
-from mamegpt.cli import main
-from mamegpt.console import answering, deliver, say, write_stream
-from mamegpt.messages import visible
+from mamegpt.cli.main import main
+from mamegpt.system.console import answering, deliver, say, write_stream
+from mamegpt.system.messages import visible
 
 TOKEN = "hf_aTokenThatNobodyMaySee"
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt import shards
+from mamegpt.data import shards
+from mamegpt.data.shards import Meta, Split, WindowOrder, open_shards, permute, write_shards
+from mamegpt.data.sources import read_texts
+from mamegpt.data.stories import stories
 from mamegpt.errors import DataError, OutputError, TokenizerError
-from mamegpt.shards import Meta, Split, WindowOrder, open_shards, permute, write_shards
-from mamegpt.sources import read_texts
-from mamegpt.stories import stories
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 NASTY = ["", "  空白 \n\n\t", "か\u3099", "👨‍👩‍👧‍👦と🇯🇵", "\u3000𠮷野家", "<s></s><unk>", "豆" * 3000, "\x01\u2028"]
 

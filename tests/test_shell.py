@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from little import ROOT, Little
 
-from mamegpt import shell
-from mamegpt.plan import Cost
-from mamegpt.shell import command, next_step, next_text
+from mamegpt.planning.plan import Cost
+from mamegpt.system import shell
+from mamegpt.system.shell import command, next_step, next_text
 
 WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8), max_size=5)
 COSTS = [Cost("1m", 1_000_000, 5_000.0, 1 << 20, measured=True)]
@@ -95,7 +95,7 @@ def test_commands_end_with_lines_that_can_be_typed(
     code, out, _ = mame("tokenizer", "--data", text.name, "--out", "t k", "--vocab-size", 1000)
     plan = shlex.split(out.splitlines()[-1].removeprefix("next: "))
     assert code == 0 and plan == ["mamegpt", "plan", "--data", text.name, "--tokenizer", "t k.model"]
-    monkeypatch.setattr("mamegpt.plan.measure", lambda vocab_size, device, seconds: ("fp32", COSTS))
+    monkeypatch.setattr("mamegpt.planning.plan.measure", lambda vocab_size, device, seconds: ("fp32", COSTS))
     code, out, err = mame(*plan[1:], "--minutes", 3)
     assert code == 0, err
     train = shlex.split(out.splitlines()[-1].removeprefix("next: "))

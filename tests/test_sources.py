@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import HubServer
 
-from mamegpt.corpus.readers import describe, read_file
-from mamegpt.corpus.schema import Schema
-from mamegpt.corpus.topic import Topic
-from mamegpt.corpus.writers import write_documents
+from mamegpt.data.extract.extract import extract
+from mamegpt.data.extract.topic import Topic
+from mamegpt.data.readers.read import describe, read_file
+from mamegpt.data.schema import Schema
+from mamegpt.data.shards import is_shards
+from mamegpt.data.sources import Document, find_files, find_splits, read_documents, read_texts
+from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, MamegptWarning
-from mamegpt.extract import extract
-from mamegpt.shards import is_shards
-from mamegpt.sources import Document, find_files, find_splits, read_documents, read_texts
-from mamegpt.text import format_article
+from mamegpt.text.normalize import format_article
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -301,8 +301,8 @@ def test_a_string_that_is_referred_to_very_often_is_refused_before_it_is_unpacke
     often = pa.table({"text": pa.array(["犬" * 1000] * 300).dictionary_encode()})
     pq.write_table(often, tmp_path / "b.parquet")
     assert len(texts(tmp_path / "b.parquet")) == 300
-    monkeypatch.setattr("mamegpt.corpus.readers.MAX_BATCH_BYTES", 9000)
-    monkeypatch.setattr("mamegpt.corpus.readers.MAX_UNPACKING", 1 << 30)
+    monkeypatch.setattr("mamegpt.data.readers.read.MAX_BATCH_BYTES", 9000)
+    monkeypatch.setattr("mamegpt.data.readers.read.MAX_UNPACKING", 1 << 30)
     assert {len(batch.records) for batch in read_file(tmp_path / "b.parquet", Schema())} == {2}
 
 
@@ -391,13 +391,13 @@ def test_which_column_is_the_text_is_asked_if_several_may_be(tmp_path, rows):
 
 def test_a_line_of_very_many_values_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
-    monkeypatch.setattr("mamegpt.corpus.readers.MAX_LINE_VALUES", 1000)
+    monkeypatch.setattr("mamegpt.data.readers.read.MAX_LINE_VALUES", 1000)
     path.write_text('{"text": "犬", "a": [' + "[]," * 1000 + "[]]}", encoding="utf-8")
-    monkeypatch.setattr("mamegpt.corpus.readers.parse_json", None)
+    monkeypatch.setattr("mamegpt.data.readers.read.parse_json", None)
     with pytest.raises(DataError, match=r"line 1: not JSON \(it holds more than 1,000 values\)"):
         texts(path)
     monkeypatch.undo()
-    monkeypatch.setattr("mamegpt.corpus.readers.MAX_LINE_VALUES", 10)
+    monkeypatch.setattr("mamegpt.data.readers.read.MAX_LINE_VALUES", 10)
     rows_of(path, {"text": '犬,[{"\\' * 100})
     assert texts(path) == ['犬,[{"\\' * 100]
 
@@ -502,7 +502,7 @@ CLIENT = """
 import json, sys
 from pathlib import Path
 from mamegpt.errors import HubError, MamegptError
-from mamegpt.shards import is_shards
+from mamegpt.data.shards import is_shards
 from mamegpt.sources import download, read_documents
 
 def attempt(source, split):
@@ -832,7 +832,7 @@ def test_a_byte_order_mark_says_more_than_a_declaration(tmp_path):
 
 @pytest.mark.parametrize("filler", [b"\xe7\x8a\xac", b"<a/>"])
 def test_a_page_without_end_is_refused_before_it_is_all_in_memory(tmp_path, monkeypatch, filler):
-    monkeypatch.setattr("mamegpt.corpus.wiki_dump.MAX_PAGE_BYTES", 1 << 18)
+    monkeypatch.setattr("mamegpt.data.readers.mediawiki.MAX_PAGE_BYTES", 1 << 18)
     path = tmp_path / "a.xml.gz"
     path.write_bytes(gzip.compress(b"<mediawiki><page><text>" + filler * ((20 << 20) // len(filler)), 1))
     tracemalloc.start()
@@ -873,6 +873,6 @@ def test_nul_and_empty_files_and_long_lines_pass(tmp_path, monkeypatch):
     parquet(tmp_path / "c.parquet", [])
     (tmp_path / "d.txt").write_text("京\0都" * 100_000, encoding="utf-8")
     assert list(read_texts(tmp_path)) == ["京都" * 100_000]
-    monkeypatch.setattr("mamegpt.corpus.lines.MAX_LINE_CHARACTERS", 1000)
+    monkeypatch.setattr("mamegpt.data.readers.lines.MAX_LINE_CHARACTERS", 1000)
     with pytest.raises(DataError, match=r"d\.txt, line 1 is longer than"):
         list(read_texts(tmp_path))

@@ -12,10 +12,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mamegpt.config import ModelConfig
-from mamegpt.distributed import World
-from mamegpt.models import ARCHITECTURES, LanguageModel, build_model, initialise_again
-from mamegpt.spread import ByShares, birthplace, spread
-from mamegpt.step import SummedLoss
+from mamegpt.distributed.processes import World
+from mamegpt.distributed.sharding import ByShares, birthplace, spread
+from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model, initialise_again
+from mamegpt.training.forward import SummedLoss
 
 SIZES = ModelConfig(vocab_size=101, context_length=8, emb_dim=16, n_layers=3, n_heads=2, drop_rate=0.1)
 VARIANTS = [(name, False) for name in sorted(ARCHITECTURES)] + [("qwen3", True)]

@@ -14,15 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from training_helpers import final_weights, finish, tiny
 
-from mamegpt import pace
 from mamegpt.config import ModelConfig, Precision, TrainConfig
-from mamegpt.distributed import World
-from mamegpt.machine import has_bf16, has_compiler
-from mamegpt.models import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.optim import OPTIMIZERS, build_optimizer, lr_factor
-from mamegpt.run_files import CONFIG_FILE
-from mamegpt.step import Kind, SummedLoss, micro_batch, recompute_blocks, seconds_per_step
-from mamegpt.trainer import train
+from mamegpt.distributed.processes import World
+from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.system.hardware import has_bf16, has_compiler
+from mamegpt.system.run_files import CONFIG_FILE
+from mamegpt.training import autotune
+from mamegpt.training.forward import Kind, SummedLoss, micro_batch, recompute_blocks, seconds_per_step
+from mamegpt.training.optim import OPTIMIZERS, build_optimizer, lr_factor
+from mamegpt.training.trainer import train
 
 ALONE = World(0, 1, torch.device("cpu"))
 SIZES = ModelConfig(vocab_size=300, context_length=32, emb_dim=64, n_layers=2, n_heads=2, drop_rate=0.0)
@@ -150,14 +150,14 @@ def test_what_is_faster_is_measured_once_and_kept(
     in_hardware: bool, seconds: list[float], expected: str, stories_txt: Path, stories_model: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(pace, "has_bf16", lambda device: in_hardware)
-    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: seconds)
+    monkeypatch.setattr(autotune, "has_bf16", lambda device: in_hardware)
+    monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: seconds)
     config = tiny(stories_txt, stories_model, tmp_path / "run", precision="auto", max_steps=3)
     train(config)
     written = json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8"))
     assert written["precision"] == expected
-    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: pytest.fail("measured again"))
-    monkeypatch.setattr(pace, "has_bf16", lambda device: not in_hardware)
+    monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(autotune, "has_bf16", lambda device: not in_hardware)
     assert train(config, resume=True).step == 3  # "auto" agrees with what was chosen
     assert json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8")) == written
 
@@ -183,10 +183,10 @@ def test_only_long_runs_are_compiled_and_only_for_a_gain(
 ) -> None:  # fmt: skip
     """And nothing is measured where nothing is left to decide."""
     answers = iter(measurements)
-    monkeypatch.setattr(pace, "has_compiler", lambda device: compiler)
-    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: next(answers))
+    monkeypatch.setattr(autotune, "has_compiler", lambda device: compiler)
+    monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: next(answers))
     config = TrainConfig(**{"precision": "fp32", **changes})
-    assert pace.measured(config, 100, ALONE).compile == expected
+    assert autotune.measured(config, 100, ALONE).compile == expected
     assert not list(answers)
 
 
@@ -200,9 +200,9 @@ def test_a_compiler_that_fails_is_said_once_and_done_without(
             raise BackendCompilerFailed("inductor", RuntimeError("no Python.h"), None)
         return [10.0]
 
-    monkeypatch.setattr(pace, "has_compiler", lambda device: True)
-    monkeypatch.setattr(pace, "seconds_per_step", measure)
-    assert pace.measured(TrainConfig(precision="fp32"), 100, ALONE).compile == "false"
+    monkeypatch.setattr(autotune, "has_compiler", lambda device: True)
+    monkeypatch.setattr(autotune, "seconds_per_step", measure)
+    assert autotune.measured(TrainConfig(precision="fp32"), 100, ALONE).compile == "false"
     assert capsys.readouterr().out.count("warning: torch.compile does not work here") == 1
 
 
@@ -225,10 +225,10 @@ def test_a_compiled_run_is_that_of_eager_code_and_goes_on_bitwise(
     assert final_weights(compiled.out, 12) == final
 
 
-def pace_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> pace.Pace:
+def pace_of(minutes: float, monkeypatch: pytest.MonkeyPatch, measured: float, first_step: int = 0) -> autotune.Pace:
     config = TrainConfig(minutes=minutes, precision="fp32")
-    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [measured])
-    return pace.Pace(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
+    monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: [measured])
+    return autotune.Pace(config, 100, first_step, elapsed_s=10.0 * first_step, world=ALONE)
 
 
 def test_a_budget_is_spent_whatever_the_measurement_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,16 +259,16 @@ def test_a_resumed_budget_is_what_was_left(monkeypatch: pytest.MonkeyPatch) -> N
     run_pace.update(10, 105.0)
     assert run_pace.n_steps == 11
     assert pace_of(2, monkeypatch, 10.0, first_step=13).n_steps == 14  # one if nothing was, to finish the run
-    over = pace.Pace(TrainConfig(minutes=2, precision="fp32"), 100, 13, 130.0, ALONE, is_over=True)
+    over = autotune.Pace(TrainConfig(minutes=2, precision="fp32"), 100, 13, 130.0, ALONE, is_over=True)
     assert over.n_steps == 13
 
 
 def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [1.0])
+    monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: [1.0])
     config = TrainConfig(minutes=2, precision="fp32")
-    run_pace = pace.Pace(config, 100, 0, 20.0, ALONE, reserve_s=10.0)  # tokenizing took 20 s
+    run_pace = autotune.Pace(config, 100, 0, 20.0, ALONE, reserve_s=10.0)  # tokenizing took 20 s
     assert run_pace.n_steps == 90
     step, elapsed = 0, 20.0
     while step < run_pace.n_steps:
@@ -276,27 +276,27 @@ def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_cl
         run_pace.update(step, elapsed)
         assert run_pace.seconds_left(step, elapsed, 1.0) == pytest.approx(120 - elapsed)
     assert elapsed + 10 == pytest.approx(120, abs=4)
-    assert pace.Pace(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE).seconds_left(3, 1e9, 2.0) == 8.0
+    assert autotune.Pace(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE).seconds_left(3, 1e9, 2.0) == 8.0
 
 
 def test_an_extension_has_a_schedule_of_its_own_and_the_steps_before_keep_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = TrainConfig(max_steps=50, warmup_fraction=0.2, cooldown_fraction=0.4)
-    added = [pace.Extension(50, 1.0, steps=20), pace.Extension(70, 2.0, steps=10)]
-    whole = pace.Pace(config, 100, 0, 0.0, ALONE, added)
+    added = [autotune.Extension(50, 1.0, steps=20), autotune.Extension(70, 2.0, steps=10)]
+    whole = autotune.Pace(config, 100, 0, 0.0, ALONE, added)
     assert whole.n_steps == 80
     factors = [whole.lr_factor(step) for step in range(80)]
     expected = [lr_factor(step, n, 0.2, 0.4) for n in (50, 20, 10) for step in range(n)]
     assert factors == expected
-    monkeypatch.setattr(pace, "seconds_per_step", lambda *arguments: [1.0])
-    timed = pace.Pace(config, 100, 70, 100.0, ALONE, [added[0], pace.Extension(70, 100.0, minutes=1)])
+    monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: [1.0])
+    timed = autotune.Pace(config, 100, 70, 100.0, ALONE, [added[0], autotune.Extension(70, 100.0, minutes=1)])
     assert timed.n_steps == 130 and timed.seconds_left(80, 110.0, 1.0) == 50.0
     assert [timed.lr_factor(step) for step in range(70)] == expected[:70]
 
 
 def test_without_minutes_the_steps_are_those_asked_for() -> None:
-    run_pace = pace.Pace(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE)
+    run_pace = autotune.Pace(TrainConfig(max_steps=7), 100, 0, 0.0, ALONE)
     run_pace.update(3, 1e9)
     assert run_pace.n_steps == 7
 

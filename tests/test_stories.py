@@ -9,9 +9,9 @@ import unicodedata
 
 import pytest
 
-from mamegpt import stories as world
+from mamegpt.data import stories as world
+from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError
-from mamegpt.stories import stories
 
 N = 5000
 DIGITS = {digit: value for value, digit in enumerate("〇一二三四五六七八九")}

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mamegpt.subsample import subsample
+from mamegpt.text.subsample import subsample
 
 
 def plain_subsample(sizes: list[int], limit: int, seed: int) -> list[int]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mamegpt.text import (
+from mamegpt.text.normalize import (
     UNTITLED,
     fold,
     format_article,

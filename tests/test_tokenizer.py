@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mamegpt.errors import ConfigError, OutputError, TokenizerError
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.tokenizer.training import MAX_LINE_BYTES, cut_line
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.tokenizer.trainer import MAX_LINE_BYTES, cut_line
 
 NAMES = ["太郎", "花子", "健太", "美咲", "おじいさん", "となりの猫", "リサ", "ジョン"]
 PLACES = ["川", "森", "駅前の広場", "古い神社", "学校", "海辺", "図書館", "山の上"]

@@ -16,10 +16,10 @@ from test_tokenizer import NASTY, story_lines, train_directly
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mamegpt.errors import TokenizerError
-from mamegpt.generation import prompt_ids
-from mamegpt.text import normalise
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.tokenizer_hf import agreement, fast_tokenizer_json, tokenizer_config
+from mamegpt.generation.stream import prompt_ids
+from mamegpt.text.normalize import normalise
+from mamegpt.tokenizer.hf import agreement, fast_tokenizer_json, tokenizer_config
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 WIKI = Path(__file__).parents[2] / "shared" / "data" / "wiki_ja"
 SENTENCES = [*story_lines(100, seed=3), "\n".join(story_lines(30, seed=4))]

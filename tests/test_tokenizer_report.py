@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from mamegpt.console import n_cells
+from mamegpt.data.sources import read_documents
+from mamegpt.data.stories import stories
 from mamegpt.errors import TokenizerError
-from mamegpt.sources import read_documents
-from mamegpt.stories import stories
-from mamegpt.subsample import subsample
-from mamegpt.text import format_article, normalise
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.tokenizer_hf import fast_tokenizer_json
-from mamegpt.tokenizer_report import (
+from mamegpt.system.console import n_cells
+from mamegpt.text.normalize import format_article, normalise
+from mamegpt.text.subsample import subsample
+from mamegpt.tokenizer.hf import fast_tokenizer_json
+from mamegpt.tokenizer.report import (
     WORDS,
     JsonTokenizer,
     fit,
@@ -25,7 +24,8 @@ from mamegpt.tokenizer_report import (
     report,
     split_word,
 )
-from mamegpt.vocabulary import advice
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.tokenizer.vocab_size import advice
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 TEXTS = [text for _, text in stories(seed=9, n=30)]

@@ -23,24 +23,26 @@ import torch
 from filelock import FileLock
 from training_helpers import as_options, final_weights, losses, records, start, tiny
 
-from mamegpt import checkpoint, run_files, trainer
-from mamegpt.cli import main
+from mamegpt.cli.main import main
 from mamegpt.config import TrainConfig
-from mamegpt.distributed import World
+from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.sources import read_texts
+from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
-from mamegpt.evaluate import evaluate
-from mamegpt.files import make_scratch
-from mamegpt.metrics import read_metrics
-from mamegpt.models import build_model
-from mamegpt.optim import OPTIMIZERS, lr_factor
-from mamegpt.report import report as write_report
-from mamegpt.shards import WindowOrder, open_shards, write_shards
-from mamegpt.sources import read_texts
-from mamegpt.step import SummedLoss
-from mamegpt.terminal import json_lines
-from mamegpt.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.trainer import train
-from mamegpt.watch import Event, Listener, Started
+from mamegpt.models.registry import build_model
+from mamegpt.report.write import report as write_report
+from mamegpt.run import checkpoint
+from mamegpt.run.metrics import read_metrics
+from mamegpt.system import run_files
+from mamegpt.system.files import make_scratch
+from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from mamegpt.training import trainer
+from mamegpt.training.events import Event, Listener, Started
+from mamegpt.training.forward import SummedLoss
+from mamegpt.training.optim import OPTIMIZERS, lr_factor
+from mamegpt.training.progress import json_lines
+from mamegpt.training.trainer import train
+from mamegpt.training.validation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +427,7 @@ def test_an_extension_or_a_rest_without_time_for_a_step_takes_one(
     )  # fmt: skip
     step = train(timed).step
     shutil.rmtree(tmp_path / "timed" / "checkpoints" / f"step-{step:08d}")  # as after a stop just before the end
-    monkeypatch.setattr("mamegpt.pace.seconds_per_step", lambda *_: [1e9])
+    monkeypatch.setattr("mamegpt.training.autotune.seconds_per_step", lambda *_: [1e9])
     step = train(timed, resume=True).step
     assert extended(tmp_path / "timed", more_steps=2).step == step + 2
 

@@ -1,6 +1,6 @@
 """The advice on the size of a vocabulary is what the runs say."""
 
-from mamegpt.vocabulary import advice, best_vocab_sizes, vocabulary_runs
+from mamegpt.tokenizer.vocab_size import advice, best_vocab_sizes, vocabulary_runs
 
 
 def test_the_best_is_the_lowest_of_its_row() -> None:

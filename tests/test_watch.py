@@ -16,16 +16,16 @@ import pytest
 import sentencepiece
 from training_helpers import final_weights, records, tiny
 
-from mamegpt import console
-from mamegpt.cli import main
-from mamegpt.commands import COMMANDS
-from mamegpt.console import answering, busy, counted
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.main import main
 from mamegpt.errors import ConfigError
-from mamegpt.loggers import logger
 from mamegpt.report.live import live_report
-from mamegpt.terminal import _View, json_lines, terminal
-from mamegpt.trainer import train
-from mamegpt.watch import Listener, Started
+from mamegpt.system import console
+from mamegpt.system.console import answering, busy, counted
+from mamegpt.training.events import Listener, Started
+from mamegpt.training.loggers import logger
+from mamegpt.training.progress import _View, json_lines, terminal
+from mamegpt.training.trainer import train
 
 Train = Callable[..., Path]
 

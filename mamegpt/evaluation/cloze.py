@@ -13,8 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mamegpt.evaluation.proportion import Share
 from mamegpt.evaluation.scorer import Scorer, log_likelihoods
-from mamegpt.evaluation.share import Share
 
 __all__ = ["Gap", "cloze", "make_gaps"]
 

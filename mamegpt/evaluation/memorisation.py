@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mamegpt.corpus.characters import ngram_hashes
 from mamegpt.evaluation.scorer import Writer
-from mamegpt.subsample import subsample
+from mamegpt.text.characters import ngram_hashes
+from mamegpt.text.subsample import subsample
 
 __all__ = ["continuations", "occurring"]
 

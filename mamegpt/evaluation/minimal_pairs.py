@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mamegpt.evaluation.proportion import Share
 from mamegpt.evaluation.scorer import Scorer, log_likelihoods
-from mamegpt.evaluation.share import Share
 
 __all__ = ["PHENOMENA", "Pair", "PairScores", "minimal_pairs", "read_pairs"]
 

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mamegpt.batched import generate_many
 from mamegpt.errors import ModelError, first_line, is_out_of_memory
-from mamegpt.evaluate import Quality
 from mamegpt.evaluation.texts import Sample
+from mamegpt.generation.batch import generate_many
+from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load_pretrained, memory_of
-from mamegpt.sampling import Sampling
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.validation import Quality
 
 __all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
 

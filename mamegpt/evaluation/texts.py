@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mamegpt.config import TrainConfig
-from mamegpt.corpus.schema import GUESS, Schema
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.data.shards import Split, is_shards, open_shards
+from mamegpt.data.sources import find_files, read_texts
 from mamegpt.errors import DataError
-from mamegpt.files import is_here
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
-from mamegpt.shards import Split, is_shards, open_shards
-from mamegpt.sources import find_files, read_texts
-from mamegpt.subsample import subsample
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.system.files import is_here
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
+from mamegpt.text.subsample import subsample
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Document", "Sample", "Texts", "is_run", "named_texts", "run_texts", "text_files"]
 

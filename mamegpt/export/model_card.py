@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.console import sparkline
-from mamegpt.corpus.origin import Origin
-from mamegpt.evaluate import Quality
-from mamegpt.files import is_here
-from mamegpt.hub import is_hub_name
-from mamegpt.layouts import LAYOUTS
-from mamegpt.messages import visible
-from mamegpt.sampling import Sampling
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.data.provenance import Origin
+from mamegpt.generation.settings import Sampling
+from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.system.console import sparkline
+from mamegpt.system.files import is_here
+from mamegpt.system.hub import is_hub_name
+from mamegpt.system.messages import visible
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.validation import Quality
 
 __all__ = ["Facts", "model_card"]
 

@@ -1,7 +1,7 @@
 """OpenAI's completions, as far as they make sense here: requests read strictly, answers and chunks written.
 
 Format: OpenAI's API reference, "Completions" (``POST /v1/completions``). Beyond it a request may hold ``top_k``,
-``min_p`` and ``repetition_penalty``, as `mamegpt.sampling.Sampling` explains them, up to ten ``logprobs``, and
+``min_p`` and ``repetition_penalty``, as `Sampling` explains them, up to ten ``logprobs``, and
 ``at_start``: whether the prompts begin a text (without it: if the model was trained with such beginnings).
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamegpt.errors import ConfigError
-from mamegpt.generation import Sampling, prompt_ids
+from mamegpt.generation.stream import Sampling, prompt_ids
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
-from mamegpt.text import shown
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.text.normalize import shown
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
 

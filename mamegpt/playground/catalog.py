@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mamegpt import checkpoint
 from mamegpt.errors import CheckpointError, ModelError
-from mamegpt.hub import is_hub_name
-from mamegpt.metrics import read_metrics
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE
-from mamegpt.text import shown
+from mamegpt.run import checkpoint
+from mamegpt.run.metrics import read_metrics
+from mamegpt.system.hub import is_hub_name
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
+from mamegpt.text.normalize import shown
 
 __all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
 

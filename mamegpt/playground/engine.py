@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mamegpt.errors import MamegptError, ModelError
-from mamegpt.generation import Sampling, Token, stream_tokens
+from mamegpt.generation.stream import Sampling, Token, stream_tokens
 from mamegpt.playground.catalog import Entry, entries, listed
 from mamegpt.pretrained import Pretrained, load_pretrained
 

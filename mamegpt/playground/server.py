@@ -26,13 +26,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mamegpt.console import say
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.playground.api import error, merge, read_order, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
-from mamegpt.text import parse_json
+from mamegpt.system.console import say
+from mamegpt.text.normalize import parse_json
 
 __all__ = ["Server", "build_app", "serve"]
 
@@ -191,7 +191,7 @@ def _page(request: Request) -> Response:
     name = request.path_params.get("name", "index.html")
     if name not in PAGE_FILES:
         return JSONResponse(error(f"nothing at /{name}", "not_found"), 404)
-    body = resources.files("mamegpt.playground").joinpath("static", name).read_bytes()
+    body = resources.files("mamegpt.playground.play").joinpath("static", name).read_bytes()
     return Response(body, media_type=PAGE_FILES[name])
 
 

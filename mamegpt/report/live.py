@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from mamegpt.files import atomic_write
 from mamegpt.report.page import page
 from mamegpt.report.run import read_run
-from mamegpt.run_files import REPORT_FILE
-from mamegpt.watch import Event, Listener, Started
+from mamegpt.system.files import atomic_write
+from mamegpt.system.run_files import REPORT_FILE
+from mamegpt.training.events import Event, Listener, Started
 
 __all__ = ["live_report"]
 

@@ -10,18 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mamegpt import checkpoint
 from mamegpt.config import TrainConfig
+from mamegpt.data.shards import Meta, Split, is_shards, open_shards
 from mamegpt.errors import CheckpointError
-from mamegpt.evaluate import Quality, Verdict, verdict
-from mamegpt.generation import Sampling, generate
-from mamegpt.metrics import read_metrics
-from mamegpt.pace import Extension, read_extensions
+from mamegpt.generation.stream import Sampling, generate
 from mamegpt.pretrained import load_pretrained
-from mamegpt.run_files import CHECKPOINTS, CONFIG_FILE, EVALUATION_FILE, MACHINE_FILE, METRICS_FILE, TOKENIZER_FILE
-from mamegpt.shards import Meta, Split, is_shards, open_shards
-from mamegpt.shell import command
-from mamegpt.tokenizer import Tokenizer
+from mamegpt.run import checkpoint
+from mamegpt.run.metrics import read_metrics
+from mamegpt.system.run_files import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    MACHINE_FILE,
+    METRICS_FILE,
+    TOKENIZER_FILE,
+)
+from mamegpt.system.shell import command
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.autotune import Extension, read_extensions
+from mamegpt.training.validation import Quality, Verdict, verdict
 
 __all__ = ["AXES", "Run", "Sample", "read_run", "samples"]
 

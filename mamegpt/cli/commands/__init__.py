@@ -1,0 +1,1 @@
+"""The commands: a function each, whose docstring and parameters are its help and options."""

@@ -1,0 +1,262 @@
+"""Commands of text: fetch it, cut a topic out of it, clean it, make a tokenizer of it and measure that."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.data.clean.steps import Normalisation, Step
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.errors import ConfigError, OutputError
+from mamegpt.system.console import answering, busy, counted, output_must_succeed, say, table
+from mamegpt.system.messages import translated
+from mamegpt.system.shell import next_step
+
+__all__ = ["clean", "download", "extract", "tokenizer", "tokenizer_report"]
+
+
+def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, json: bool = False) -> None:
+    """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
+
+    Args:
+        dataset: Data set on the Hub, owner/name.
+        cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.data.sources import download as fetch
+
+    with answering(json) as answer:
+        got = fetch(dataset, cache_dir)
+        rows = []
+        for name, split in got.splits.items():
+            count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
+            rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
+        answer(
+            dataclasses.asdict(got),
+            f"{got.name} lies in {got.folder}",
+            table(rows),
+            next_step("extract", "--dataset", dataset, "--keyword", "ファミコン", "--out", "topic.txt"),
+        )
+
+
+def extract(
+    keyword: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    dataset: str = "fujiki/wiki40b_ja",
+    split: str = "train",
+    out: Path = Path("output_with_titles.txt"),
+    match: Literal["any", "all"] = "any",
+    exclude: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    regex: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    title_only: bool = False,
+    min_hits: int = 1,
+    window: int | None = None,
+    preview: int = 0,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    json: bool = False,
+    given: Given = frozenset(),
+) -> None:
+    """Write the articles that mention a keyword into one file, each as 【title】 and its text.
+
+    Args:
+        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン). Repeatable.
+        dataset: Data set on the Hub, or local: file, folder or 'pattern*' (parquet, jsonl, txt, xml; .gz .bz2 .zst).
+        split: Split of the data set.
+        out: File to write, text or .jsonl or .parquet; one that is there is replaced when the new one is complete.
+        match: Whether any or all of the keywords and expressions must occur.
+        exclude: Word that must not occur; width and case do not matter. Repeatable.
+        regex: Python regular expression; it sees the text as it is written, width and case matter. Repeatable.
+        title_only: Look at titles only.
+        min_hits: Least number of hits in a document, of all keywords and expressions together.
+        window: Keep only the paragraphs with a hit and this many before and after; all if the title has one.
+        preview: Show this many hits, and write nothing.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.data.extract.extract import extract as cut
+    from mamegpt.data.extract.extract import preview as hits
+    from mamegpt.data.extract.topic import Topic
+    from mamegpt.data.writers import FORMATS
+
+    topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
+    if out.suffix.lower() not in ("", *FORMATS):
+        raise OutputError(f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS)}")
+    if preview < 0:
+        raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
+    refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
+    if preview:
+        with output_must_succeed():
+            for line in hits(dataset, split, topic, preview, schema):
+                say(line)
+        return
+
+    with answering(json) as answer:
+        with busy("reading") as show:
+            report = cut(
+                dataset, split, topic, out, schema=schema, on_start=say, on_progress=lambda read, kept: show(read)
+            )
+        answer(dataclasses.asdict(report), report.table(), next_step("tokenizer", "--data", out, "--out", "jp_tok"))
+
+
+def clean(
+    data: str,
+    out: Path,
+    split: str = "train",
+    normalisation: Normalisation = "nfc",
+    without: tuple[Step, ...] = (),
+    only: tuple[Step, ...] = (),
+    against: tuple[Path, ...] = (),
+    write_dropped: Path | None = None,
+    report: Path | None = None,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Clean a corpus: edits, rules, personal data, duplicates, test items; all steps in a fixed order and counted.
+
+    Args:
+        data: Documents: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        out: File to write: .jsonl, .parquet or .txt.
+        split: Split of the data.
+        normalisation: Unicode normalisation: nfc, nfkc (unifies widths too), or none.
+        without: Steps to leave out.
+        only: The only steps to take.
+        against: Files of test items (validation text, benchmarks; jsonl, parquet, txt): documents that share 50
+            letters and digits in a row with one are dropped.
+        write_dropped: File for the dropped documents, with the reason (.jsonl).
+        report: Page with counts, charts and samples (.html or .md).
+        overwrite: Replace files of these names when the new ones are complete.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.data.clean.clean import clean as run_steps
+
+    with answering(json) as answer:
+        with busy("cleaning") as show:
+            done = run_steps(
+                data,
+                out,
+                split=split,
+                normalisation=normalisation,
+                without=without,
+                only=only,
+                against=against,
+                write_dropped=write_dropped,
+                report=report,
+                schema=schema,
+                overwrite=overwrite,
+                on_progress=show,
+            )
+        answer(
+            dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
+            table(_aligned(done.rows())),
+            f"wrote {done.out} in {done.elapsed_s:.1f} s",
+            next_step("tokenizer", "--data", out, "--out", "jp_tok"),
+        )
+
+
+def tokenizer(
+    data: str,
+    out: Path,
+    split: str = "train",
+    vocab_size: int = 16000,
+    model_type: Literal["bpe", "unigram"] = "bpe",
+    character_coverage: float = 0.9995,
+    max_characters: int = 10_000_000,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Train a SentencePiece tokenizer that loses nothing; rare characters are spelt in bytes.
+
+    Args:
+        data: Text to learn from: file, folder, 'pattern*' or Hub data set; several with commas, weights as in a@0.5.
+        out: Name of the files to write, OUT.model and OUT.vocab.
+        split: Split of the data.
+        vocab_size: Number of pieces.
+        model_type: bpe gives the same ids in every program that loads it; unigram is SentencePiece's classic.
+        character_coverage: Share of the text's characters that get a piece of their own.
+        max_characters: Learn from a sample of this many characters (0: from all).
+        overwrite: Replace files of that name.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.data.sources import find_files, read_texts
+    from mamegpt.system.outputs import check_outputs
+    from mamegpt.tokenizer.tokenizer import output_paths, train_tokenizer
+
+    check_outputs(output_paths(out), (file.path for file in find_files(data, split, schema)), overwrite=overwrite)
+    with answering(json) as answer:
+        with busy("training a tokenizer") as show:
+            report = train_tokenizer(
+                counted(read_texts(data, split, schema), show),
+                out,
+                vocab_size=vocab_size,
+                model_type=model_type,
+                character_coverage=character_coverage,
+                max_characters=max_characters or None,
+                overwrite=overwrite,
+            )
+        reading = [*(["--split", split] if split != "train" else []), *schema.options()]
+        rows = [
+            ("characters per token", f"{report.characters_per_token:.3f}"),
+            ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
+            ("long lines split", f"{report.n_lines_split:,}"),
+        ]
+        answer(
+            dataclasses.asdict(report),
+            f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
+            f"in {report.elapsed_s:.1f} s",
+            table(rows),
+            next_step("plan", "--data", data, *reading, "--tokenizer", report.path),
+        )
+
+
+def tokenizer_report(
+    model: str,
+    data: str,
+    split: str = "validation",
+    compare: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
+    max_characters: int = 1_000_000,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    json: bool = False,
+) -> None:
+    """What a tokenizer does to a text it was not trained on, alone or beside others.
+
+    Args:
+        model: SentencePiece model, tokenizer.json, or a folder or Hub repository with one.
+        data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        split: Split of the data.
+        compare: Other tokenizers, given as the first one.
+        words: Words to show the splits of (default: ten that tell much).
+        max_characters: Compare on a sample of documents of at most this many characters (0: all).
+        json: Print one line of JSON instead of tables.
+    """
+    from mamegpt.data.sources import read_texts
+    from mamegpt.tokenizer.report import report
+    from mamegpt.tokenizer.vocab_size import best_vocab_sizes
+
+    with answering(json, is_product=True) as answer:
+        with busy("measuring"):
+            found = report(
+                [model, *compare], read_texts(data, split, schema), words=words, max_characters=max_characters or None
+            )
+        facts = dataclasses.asdict(found)
+        facts["best_vocab_sizes"] = best_vocab_sizes()
+        del facts["text"]
+        answer(
+            facts,
+            found.text,
+            next_step("plan", "--data", data, *schema.options(), "--tokenizer", model),
+        )
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Rows whose values begin with numbers: these to the right, what follows in the user's language."""
+    lengths = [len(value.split()[0]) for _, value in rows]
+    return [
+        (name, " " * (max(lengths) - length) + translated(value, part=True))
+        for (name, value), length in zip(rows, lengths, strict=True)
+    ]

@@ -1,0 +1,241 @@
+"""Commands of a trained model: how good it is, what it writes, what happened in its training, and its way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.data.schema import GUESS, SETTINGS, Schema
+from mamegpt.errors import ConfigError
+from mamegpt.generation.settings import Sampling
+from mamegpt.system.console import answering, deliver, is_terminal, say, write_stream
+from mamegpt.system.shell import next_step, next_text
+
+__all__ = ["evaluate", "export", "generate", "play", "report"]
+
+
+def evaluate(
+    model: tyro.conf.UseAppendAction[tuple[str, ...]],
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    split: str = "validation",
+    train_data: str = "",
+    train_split: str = "train",
+    max_characters: int = 1_000_000,
+    out: Path | None = None,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    json: bool = False,
+    given: Given = frozenset(),
+) -> None:
+    """How good models are: bits per character, minimal pairs, cloze, what they recite; beside an n-gram model.
+
+    Args:
+        model: Run, exported folder, or repository on the Hub (any causal model of transformers).
+        data: Held-out text: file, folder, Hub data set or token shards (default: the run's validation).
+        split: Split of the data (train or val for token shards).
+        train_data: Text the models learned from (default: the run's), for what they recite and the n-gram model.
+        train_split: Split of that text.
+        max_characters: Measure a sample of documents of at most this many characters of each held-out text (0: all).
+        out: JSON file to write all numbers into; a run keeps its own in its folder.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.evaluation.evaluate import evaluate_models
+    from mamegpt.evaluation.texts import is_run, text_files
+    from mamegpt.system.files import write_json
+    from mamegpt.system.outputs import check_outputs
+
+    refuse_idle(given, [
+        (all(map(is_run, model)), ("spm_file",), "with a run"),
+        (not data, ("split",), "without --data"),
+        (not train_data, ("train_split",), "without --train-data"),
+        (not data and not train_data, SETTINGS, "without --data and --train-data"),
+    ])  # fmt: skip
+    if out:
+        texts = [*((name, split) for name in data), *([(train_data, train_split)] if train_data else [])]
+        check_outputs([out], [*model, *(path for text in texts for path in text_files(*text, schema))])
+    with answering(json, is_product=out is None) as answer:
+        found = evaluate_models(
+            model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
+            schema=schema, spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
+        )  # fmt: skip
+        found.keep()
+        if out:
+            write_json(out, found.to_dict())
+        answer(found.to_dict(), found.table(), next_text(model[0]))
+
+
+def generate(
+    model: str,
+    prompt: str | None = None,
+    prompts: Path | None = None,
+    encoding: str = "utf-8",
+    max_new_tokens: int = 100,
+    samples: int = 1,
+    at_start: bool | None = None,
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008  (frozen)
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    trust_remote_code: bool = False,
+    given: Given = frozenset(),
+) -> None:
+    """Go on with a text, streaming; greedy unless a temperature is given.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        prompt: Text to go on with; empty starts a new one.
+        prompts: Instead, a file with a prompt a line, all gone on with together; prints JSON, a line a text.
+        encoding: Encoding of that file, such as cp932, euc-jp or utf-16.
+        max_new_tokens: Longest continuation, in tokens.
+        samples: Continuations to write; all but greedy ones differ.
+        at_start: Read each prompt as the beginning of a text, after the end-of-text token as in training; False: as
+            the middle of one (default: True if the model was trained with such beginnings).
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+        trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
+    """
+    from mamegpt.distributed.processes import pick_device
+    from mamegpt.evaluation.texts import is_run
+    from mamegpt.generation.batch import generate_many, read_prompts
+    from mamegpt.generation.stream import stream
+    from mamegpt.pretrained import load_pretrained
+
+    if samples < 1:
+        raise ConfigError(f"--samples must be at least 1, not {samples}")
+    if (prompt is None) == (prompts is None):
+        raise ConfigError("give one of --prompt and --prompts")
+    sampling.validate()
+    refuse_idle(given, [
+        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), "with --temperature 0"),
+        (is_run(model), ("spm_file",), "with a run"),
+        (prompts is None, ("encoding",), "without --prompts"),
+    ])  # fmt: skip
+    lines = [] if prompts is None else [line for line in read_prompts(prompts, encoding) for _ in range(samples)]
+    loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
+    how: dict[str, bool] = {
+        "at_start": loaded.has_start if at_start is None else at_start, "use_cache": loaded.use_cache
+    }  # fmt: skip
+    if prompt is None:
+        texts = generate_many(loaded.model, loaded.tokenizer, lines, max_new_tokens, sampling, **how)
+        for line, text in zip(lines, texts, strict=True):
+            deliver(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
+        return
+    for i in range(samples):
+        chosen = sampling.of_text(i)
+        write_stream(prompt, stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, **how))
+        if i + 1 < samples:
+            deliver("---")
+
+
+def play(
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = (),
+    host: str = "127.0.0.1",
+    port: int = 8765,
+) -> None:
+    """Write with models on a local page, which also answers the clients of OpenAI's completions (http://HOST:PORT/v1).
+
+    Args:
+        models: Runs, exported folders, folders of these, or Hub repositories (default: what runs/ and demo/ hold).
+        host: Address to listen at; only this machine reaches the default.
+        port: Port to listen at (0: any that is free).
+    """
+    from mamegpt.playground.play import play as serve
+
+    serve(models, host, port)
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    out: Path = Path("report.html"),
+) -> None:
+    """Show what happened in one or several runs, as one HTML file: curves, results, samples, text, settings.
+
+    Args:
+        runs: Folders of runs, finished or not.
+        out: HTML file to write; one that is there is replaced when the new one is complete.
+    """
+    from mamegpt.report.write import report as write
+
+    if not runs:
+        raise ConfigError("name at least one run, such as: mamegpt report runs/first")
+    write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
+    say(
+        f"{out}: open it with any browser",
+        next_step("export", "--model", runs[-1], "--out", f"{runs[-1].name}-hf"),
+    )
+
+
+def export(
+    model: str,
+    out: Path,
+    to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
+    push: str = "",
+    dry_run: bool = False,
+    spm_file: str = "",
+    data_license: str = "",
+    overwrite: bool = False,
+    json: bool = False,
+    given: Given = frozenset(),
+) -> None:
+    """Write what transformers or llama.cpp load, and compare it with the model before saying it is done.
+
+    Args:
+        model: A run, an exported folder, or a repository on the Hub.
+        out: Folder to write.
+        to: hf (a folder for transformers), hf-native (one without code of ours, also of the book's model), gguf (a
+            file for llama.cpp), or all of them.
+        gguf_type: Number format of a GGUF file's matrices.
+        push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
+        dry_run: With --push: show what would go up, and upload nothing.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        data_license: License of the training text for the model card, an identifier of the Hub such as cc-by-sa-4.0
+            (default: what the data card beside that text names, or unknown).
+        overwrite: Replace a folder of that name when the new one is complete.
+        json: Print one line of JSON instead of tables.
+    """
+    from mamegpt.evaluation.texts import is_run
+    from mamegpt.export.publish import export_pretrained
+    from mamegpt.export.publish import push as upload
+    from mamegpt.system.hub import is_hub_name
+
+    if "gguf_type" in given and to not in ("gguf", "all"):
+        raise ConfigError(f"--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out")
+    if dry_run and not push:
+        raise ConfigError("--dry-run shows what --push would upload; say --push owner/name as well")
+    if push and not is_hub_name(push):
+        raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
+    if push and to == "all":
+        raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
+    refuse_idle(given, [(is_run(model), ("spm_file",), "with a run")])
+    with answering(json) as answer:
+        report = export_pretrained(
+            model,
+            out,
+            to,
+            gguf_type=gguf_type,
+            spm_file=spm_file,
+            name=push,
+            data_license=data_license,
+            overwrite=overwrite,
+        )
+        answer(
+            dataclasses.asdict(report),
+            f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
+        )
+        if push:
+            say(upload(report.out, push, dry_run=dry_run))
+        if dry_run:
+            say("nothing was sent; to send it: hf auth login, then the same command, --overwrite instead of --dry-run")
+        elif to == "gguf":
+            say(f"next: see docs/serving.md for what runs {report.out}")
+        else:
+            made = report.out / "hf" if to == "all" else report.out
+            say(next_text(made))

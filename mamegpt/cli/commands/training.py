@@ -1,0 +1,238 @@
+"""Commands of training: all of it at once, what the machine can do, what it will cost, and the training itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mamegpt import __version__
+from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.config import ABSENT, Logger, TrainConfig
+from mamegpt.data.schema import GUESS, SETTINGS, Schema
+from mamegpt.errors import ConfigError
+from mamegpt.presets import Recipe, Size, preset
+from mamegpt.system.console import INTERRUPTED, answering, busy, sparkline, table
+from mamegpt.system.messages import translated
+from mamegpt.system.run_files import CONFIG_FILE, REPORT_FILE
+from mamegpt.system.shell import command, next_text
+
+__all__ = ["demo", "doctor", "plan", "train"]
+
+
+def demo(
+    data: str = "",
+    keyword: str = "",
+    out: Path = Path("demo"),
+    seconds: float = 60.0,
+    vocab_size: int = 0,
+    seed: int = 42,
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    given: Given = frozenset(),
+) -> int:
+    """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
+
+    Args:
+        data: Text to learn (file, folder or Hub data set); if empty, the built-in stories 豆物語.
+        keyword: With --data: learn only documents with this word.
+        out: Folder for everything that is made; a number is added if it exists.
+        seconds: Seconds of training.
+        vocab_size: Pieces of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
+        seed: Fixes everything random.
+    """
+    from mamegpt.cli.demo import demo as show
+
+    refuse_idle(given, [(not data, SETTINGS, "without --data")])
+    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed, schema=schema)
+
+
+def doctor(json: bool = False) -> None:
+    """What this machine can do, and what mamegpt would choose on it.
+
+    Args:
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.system.hardware import facts
+
+    with answering(json, is_product=True) as answer:
+        found = facts(Path())
+        answer(
+            {"mamegpt": __version__, **dict(found)},
+            f"mamegpt {__version__}",
+            table([(name, translated(value, part=True)) for name, value in found]),
+            f"next: {command('demo')}, or {command('plan', '--minutes', 10)}",
+        )
+
+
+def plan(
+    minutes: float = 10.0,
+    data: str = "",
+    split: str = "train",
+    tokenizer: str = "",
+    vocab_size: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    cluster: str = "",
+    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    json: bool = False,
+    given: Given = frozenset(),
+) -> None:
+    """What training will cost and be worth on this machine: it is measured for some seconds, nothing is trained.
+
+    Args:
+        minutes: Time there is for training.
+        data: Text to learn (as for train), to see how long it takes and how often it will be read.
+        split: Split of the data.
+        tokenizer: SentencePiece model for that text; without one, 1.66 characters a token are assumed.
+        vocab_size: Pieces of the tokenizer, if there is none yet (0: 16,000).
+        device: Where to compute; auto takes CUDA if there is one, else the CPU.
+        cluster: Instead, reckon for 8 to 1,024 devices: a100, h100, h200, or a TOML file that describes a cluster.
+        json: Print one line of JSON instead of a table.
+    """
+    if cluster:
+        from mamegpt.planning.cluster_cost import plan_cluster
+
+        if given - {"cluster", "json"}:
+            raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
+        planned = plan_cluster(cluster)
+        with answering(json, is_product=True) as answer:
+            answer(planned.to_dict(), planned.table())
+        return
+    from mamegpt.data.shards import is_shards
+    from mamegpt.planning.plan import make_plan
+
+    refuse_idle(given, [
+        (not data, ("split", *SETTINGS), "without --data"),
+        (bool(data) and is_shards(data), ("split", *SETTINGS), "with token shards as --data"),
+    ])  # fmt: skip
+    with answering(json, is_product=True) as answer:
+        with busy("measuring"):
+            made = make_plan(
+                minutes=minutes, data=data, split=split, tokenizer=tokenizer,
+                vocab_size=vocab_size, device=device, schema=schema,
+            )  # fmt: skip
+        options = [*(["--split", split] if split != "train" else []), *schema.options()]
+        training = ["--device", device] if device != "auto" else []
+        answer(made.to_dict(), made.table(), made.next_step(data, tokenizer, options, training))
+
+
+WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}
+"""What ``train --resume`` takes beside the run: how to go on and what to show, no setting of the run."""
+
+
+def train(
+    config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = preset(),  # noqa: B008  (frozen)
+    size: Size = "5m",
+    recipe: Recipe = "mame",
+    resume: Path | None = None,
+    resume_intact: bool = False,
+    more_steps: int = 0,
+    more_minutes: float = 0.0,
+    log: tuple[Logger, ...] = (),
+    report: bool = False,
+    json: bool = False,
+    given: Given = frozenset(),
+) -> int:
+    """Train a model on text, or go on with a run that was stopped.
+
+    Such as: mamegpt train --data wiki.parquet --tokenizer jp.model --out runs/first --size 15m --minutes 60
+
+    Such as: mamegpt train --resume runs/first
+
+    Args:
+        size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
+        recipe: mame, or seed for the model and the training of the original training.py.
+        resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
+        resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
+        more_steps: With --resume, of a finished run: train it for so many steps more; the learning rate rises and falls
+            once more.
+        more_minutes: As --more-steps, for so many minutes.
+        log: Write the figures also for these loggers (in the run's folder; trackio has a place of its own).
+        report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
+        json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
+    """
+    if recipe == "seed" and "size" in given:
+        raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
+    if "resume_intact" in given and resume is None:
+        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+    if more := given & {"more_steps", "more_minutes"}:
+        if resume is None:
+            raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
+        if len(more) > 1:
+            raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
+        if "more_steps" in more and more_steps < 1:
+            raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
+        if "more_minutes" in more and not 0 < more_minutes < math.inf:
+            raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
+    from mamegpt.report.live import live_report
+    from mamegpt.report.write import report as write_report
+    from mamegpt.training.loggers import logger
+    from mamegpt.training.progress import json_lines, terminal
+    from mamegpt.training.trainer import train as fit
+
+    if resume is not None:
+        if given - WITH_RESUME:
+            raise ConfigError(
+                "--resume takes every setting but --on-bad-loss from the run; leave the others out; to train a "
+                "finished run for longer: --more-steps or --more-minutes; with other data or settings: --init-from"
+            )
+        settings = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
+        on_bad_loss = config.on_bad_loss if "on_bad_loss" in given else settings.on_bad_loss
+        config = dataclasses.replace(settings, on_bad_loss=on_bad_loss)
+    elif config.init_from:
+        from mamegpt.training.init_from import with_shape_of_start
+
+        if "size" in given:
+            raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
+        config = with_shape_of_start(config, given, recipe)
+    if resume is None:
+        refuse_idle(given, _idle(config))
+    with answering(json) as answer:
+        watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
+        result = fit(
+            config, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
+            watchers=watchers,
+        )  # fmt: skip
+        if not result.is_main:
+            return INTERRUPTED if result.interrupted else 0
+        facts = {
+            "event": "interrupted" if result.interrupted else "done", "run": str(result.out), "step": result.step,
+            "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
+        }  # fmt: skip
+        if result.interrupted:
+            answer(facts, f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
+            return INTERRUPTED
+        if report:
+            write_report([result.out], result.out / REPORT_FILE)
+        answer(
+            facts,
+            *([f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}"] if result.losses else []),
+            f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
+            next_text(result.out),
+        )
+    return 0
+
+
+def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
+    """Return, as `refuse_idle` takes them, the settings of a training that others make do nothing."""
+    from mamegpt.data.shards import is_shards, open_shards
+
+    in_shards = bool(config.data) and is_shards(config.data)
+    validates = (
+        "val" in open_shards(Path(config.data), verify=False)[1]
+        if in_shards
+        else bool(config.val_data) or config.val_fraction > 0
+    )
+    return [
+        (in_shards, ("split", "val_data", "val_split", "val_fraction", *SETTINGS), "with token shards as --data"),
+        (not in_shards and not config.val_data, ("val_split",), "without --val-data"),
+        (not in_shards and bool(config.val_data), ("val_fraction",), "with --val-data"),
+        (not validates, ("eval_every_steps", "val_tokens"), "without validation text"),
+        (config.minutes > 0, ("max_steps",), "with --minutes"),
+        (config.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {config.optimizer}"),
+        (config.optimizer == "muon" and config.tie_embeddings, ("emb_lr",), "with tied embeddings"),
+        (True, ABSENT.get(config.architecture, ()), f"with --architecture {config.architecture}"),
+    ]

@@ -1,0 +1,126 @@
+"""The whole way in a minute or two: text, tokenizer, training, samples, a folder that transformers loads."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mamegpt.config import TrainConfig
+from mamegpt.data.extract.extract import extract
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.data.sources import read_texts
+from mamegpt.data.stories import stories
+from mamegpt.errors import ConfigError
+from mamegpt.export.publish import export_pretrained
+from mamegpt.generation.stream import Sampling, generate
+from mamegpt.pretrained import load_pretrained
+from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, table
+from mamegpt.system.files import atomic_write, free_name, gone_if_empty, make_folder
+from mamegpt.system.messages import translated
+from mamegpt.system.shell import command, next_text
+from mamegpt.text.normalize import format_article
+from mamegpt.tokenizer.tokenizer import train_tokenizer
+from mamegpt.training.trainer import train
+from mamegpt.training.validation import verdict
+
+__all__ = ["demo"]
+
+N_STORIES = 20_000
+STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
+STORY_NGRAM_BITS = 0.86
+"""Bits per character of a 3-gram model of the same tokens on stories that it has not seen (seed 0)."""
+STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
+"""Beginnings of texts, which all have a title."""
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+
+
+def demo(
+    *, data: str, keyword: str, out: Path, seconds: float, vocab_size: int, seed: int, schema: Schema = GUESS
+) -> int:
+    """Make everything in a new folder and say what each step made; returns an exit code.
+
+    Without ``data`` the text is 豆物語 and nothing needs a network. ``seconds`` is the time given to training.
+    Raises what the steps raise.
+    """
+    if keyword and not data:
+        raise ConfigError("--keyword needs --data to look for it in, such as --data fujiki/wiki40b_ja")
+    if not seconds > 0:
+        raise ConfigError(f"--seconds must be above 0, not {seconds:g}")
+    out = free_name(out)  # a demo never overwrites another
+    with gone_if_empty(make_folder(out)):
+        return _demo(out, data, keyword, seconds, vocab_size, seed, schema)
+
+
+def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int, schema: Schema) -> int:
+    """All steps of `demo`, in a new folder."""
+    say("1/5  text")
+    text, schema, prompts = _text(out, data, keyword, seed, schema)
+
+    say("", "2/5  tokenizer")
+    vocab_size = vocab_size or (TEXT_VOCAB_SIZE if data else STORY_VOCAB_SIZE)
+    with busy("training a tokenizer") as show:
+        report = train_tokenizer(
+            counted(read_texts(text, schema=schema), show), out / "tokenizer", vocab_size=vocab_size
+        )
+    say(
+        f"{report.path}: {report.vocab_size:,} pieces in {report.elapsed_s:.1f} s, "
+        f"{report.characters_per_token:.2f} characters per token"
+    )
+
+    say("", "3/5  training")
+    config = TrainConfig(
+        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
+        eval_every_steps=200, minutes=seconds / 60, **dataclasses.asdict(schema),
+    )  # fmt: skip
+    result = train(config)
+    if result.interrupted:
+        say(f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
+        return INTERRUPTED
+    say(f"loss {sparkline(result.losses)} {result.losses[0]:.2f} -> {result.losses[-1]:.2f}")
+
+    say("", "4/5  what it writes")
+    loaded = load_pretrained(str(result.out))
+    for i, prompt in enumerate(prompts):
+        sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
+        written = generate(loaded.model, loaded.tokenizer, prompt, 80, sampling, at_start=loaded.has_start)
+        say(f"[{prompt}]{written}", "")
+
+    say("5/5  export")
+    exported = export_pretrained(str(result.out), out / "hf")
+    run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
+    bits = result.quality and result.quality.bits_per_character
+    quality = translated("not validated" if bits is None else f"{bits:.3f} bits per character", part=True)
+    model = translated(f"{exported.out} (loads in transformers)", part=True)
+    made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", model)]
+    say("", "made:", table(made), "")
+    if result.quality:
+        judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)
+        say(str(judged))
+        if judged.kind == "worse":
+            again = command("demo", "--seconds", f"{4 * seconds:g}")
+            say(f"{result.step:,} steps were too few: the texts above make little sense; give it more time: {again}")
+        say("")
+    say(next_text(exported.out, prompts[-1]))
+    return 0
+
+
+def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tuple[str, Schema, tuple[str, ...]]:
+    """Return where the text lies, how it is read, and prompts that suit it."""
+    if data and keyword:
+        report = extract(data, "train", keyword, out / "corpus.txt", schema=schema)
+        say(report.table())
+        return (
+            str(report.out),
+            GUESS,
+            (f"【{keyword}】\n{keyword}は、", f"【{keyword}】\n{keyword}の", f"【{keyword}】"),
+        )
+    if data:
+        say(f"{data}, as it is")
+        return data, schema, ("日本の", "これは、", "昔、")
+    path = out / "stories.txt"
+    n_characters = 0
+    with atomic_write(path) as file:
+        for title, text in stories(seed, N_STORIES):
+            n_characters += file.write(format_article(title, text))
+    say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
+    return str(path), GUESS, STORY_PROMPTS

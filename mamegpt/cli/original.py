@@ -1,0 +1,52 @@
+"""The original recipe, as it was: one text file, a constant learning rate, no validation, a ``.pth`` at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mamegpt.errors import DataError
+from mamegpt.presets import preset
+from mamegpt.run import checkpoint
+from mamegpt.system.console import INTERRUPTED, say, sparkline
+from mamegpt.system.files import atomic_write, sha256_file
+from mamegpt.system.outputs import check_outputs
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.trainer import train
+
+__all__ = ["train_original"]
+
+
+def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settings: Any) -> int:
+    """Train as ``training.py`` always did and write a plain state dict; returns an exit code.
+
+    ``settings`` are fields of `TrainConfig`. The run lies in ``runs/`` beside the weights, under a name that holds
+    a hash of all settings and both files: the same call goes on with the same run, another call starts another.
+    Raises what `train` raises.
+    """
+    if not train_txt.is_file():
+        raise DataError(f"no text file {train_txt}; make one with make_dataset.py")
+    check_outputs([out_weights], [train_txt, spm_model])
+    say(f"Vocab size: {Tokenizer.load(spm_model).vocab_size}")
+    recipe = dataclasses.replace(
+        preset(recipe="seed"), data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0,
+        log_every_steps=50, **settings,
+    )  # fmt: skip
+    contents = "".join(sha256_file(path) for path in (train_txt, spm_model))
+    name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]
+    run = out_weights.parent / "runs" / f"{out_weights.stem}-{name}"
+    result = train(dataclasses.replace(recipe, out=str(run)), resume=(run / CONFIG_FILE).is_file())
+    if result.interrupted:
+        say(f"saved at step {result.step} in {run}; the same command goes on from there")
+        return INTERRUPTED
+    path = checkpoint.latest(run / CHECKPOINTS)
+    assert path is not None, "a finished run has a checkpoint"
+    with atomic_write(out_weights, "wb") as file:
+        torch.save(checkpoint.read_model(path), file)
+    say(f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}", f"[OK] Saved weights -> {out_weights}")
+    return 0

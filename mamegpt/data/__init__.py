@@ -1,0 +1,1 @@
+"""Text as documents: read, extracted, cleaned and written, and as token shards."""

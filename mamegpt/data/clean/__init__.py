@@ -1,0 +1,1 @@
+"""Documents edited, filtered and deduplicated."""

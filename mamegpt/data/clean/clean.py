@@ -1,0 +1,343 @@
+"""Clean a corpus: a stream of documents through named steps, each counted, and every dropped one with its reason."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mamegpt.data.clean.counts import DataReport
+from mamegpt.data.clean.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
+from mamegpt.data.clean.edits import EDITS, edit
+from mamegpt.data.clean.filters import FILTERS
+from mamegpt.data.clean.page import html_page, markdown_page
+from mamegpt.data.clean.steps import STEPS, Normalisation, Step
+from mamegpt.data.provenance import Origin, forget_origins, refuse_other_note, write_origins
+from mamegpt.data.readers.read import format_of, json_lines, open_parquet
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.data.sources import Document, find_files, read_documents, read_files
+from mamegpt.data.writers import write_documents
+from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.system.console import counted
+from mamegpt.system.files import atomic_write
+from mamegpt.system.messages import translated
+from mamegpt.system.outputs import check_outputs
+from mamegpt.text.normalize import normalise, parse_wiki40b
+
+__all__ = [
+    "STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",
+    "clean", "count", "finished", "read_items",
+]  # fmt: skip
+
+EMPTY = "empty"
+"""The one reason that cannot be switched off: a document of which the edits leave nothing."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A text, the rule that drops it ("" if none does), and a passage that it shares with a test item ("" if none)."""
+
+    text: Folded
+    fault: str
+    passage: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A document after all that depends on nothing but itself; ``edits`` as in `Cleaned`."""
+
+    id: str
+    title: str
+    edits: Counter[str]
+    version: Version
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of a document: its title and text now, or the reason why it is dropped and what tells more.
+
+    ``detail`` is the id of the document it is a copy of, or the passage it shares with a test item. ``edits`` has
+    the number of places by edit, ``repeated_lines`` what that step took out.
+    """
+
+    document: Document
+    reason: str
+    detail: str
+    edits: Counter[str]
+    repeated_lines: list[str]
+
+
+class Cleaner:
+    """Cleans one document after the other and remembers the kept ones. To clean its output again changes nothing."""
+
+    def __init__(
+        self,
+        steps: Collection[Step] = STEPS,
+        normalisation: Normalisation = "nfc",
+        against: Contamination | None = None,
+    ) -> None:
+        """Take these ``steps``, always in the order of `STEPS`; "contamination" only with something ``against``."""
+        self._form = normalisation
+        self._edits = [name for name in EDITS if name in steps]
+        self._filters = {name: test for name, test in FILTERS.items() if name in steps}
+        self._against = against if "contamination" in steps else None
+        self._memories: dict[str, Duplicates | NearDuplicates | None] = {}  # none for what `prepare` has found
+        if "duplicates" in steps:
+            self._memories["duplicates"] = Duplicates()
+        if self._against:
+            self._memories["contamination"] = None
+        if "near-duplicates" in steps:
+            self._memories["near-duplicates"] = NearDuplicates()
+        self._lines = RepeatedLines() if "repeated-lines" in steps else None
+        self.reasons = [EMPTY, *self._filters, *self._memories]
+        """All reasons for which this one may drop a document."""
+        self.edits = ["normalisation", *self._edits, *(["repeated-lines"] if self._lines else [])]
+        """All edits that it may count."""
+
+    def __call__(self, document: Document) -> Cleaned:
+        """Clean one document."""
+        return self.decide(self.prepare(document))
+
+    def prepare(self, document: Document) -> Prepared:
+        """All that depends on nothing but the document, so that many processes can do it, in any order."""
+        title = " ".join(normalise(document.title, self._form).split())
+        text, edits = edit(document.text, self._edits, self._form)
+        return Prepared(document.id, title, edits, self._version(text))
+
+    def decide(self, document: Prepared, shares: Collection[str] = STEPS) -> Cleaned:
+        """What becomes of a document after those that were decided on before it.
+
+        Of the steps that compare documents, only those in ``shares`` look at the text and remember it. To give fewer
+        than all is right where no other text, before or after it, shares a number of `Folded.keys` with it.
+        """
+        versions, edits, repeated = [(document.version, shares)], Counter(document.edits), list[str]()
+        reason, detail = self._judge(*versions[0])
+        if self._lines and "repeated-lines" in shares and not reason:
+            shorter, repeated = self._lines.drop(document.version.text)
+            if repeated:
+                edits["repeated-lines"] = len(repeated)
+                text, _ = edit(shorter, self._edits, self._form)
+                versions.append((self._version(text), STEPS))
+                reason, detail = self._judge(*versions[-1])
+        if not reason:
+            for version, steps in versions:  # with its repeated lines and without: a later one may be like either
+                self._remember(document.id, version.text, steps)
+        new = Document(document.id, document.title, versions[-1][0].text.text)
+        return Cleaned(new, reason, detail, edits, repeated)
+
+    def _version(self, text: str) -> Version:
+        """A text, and what the rules and the test items say of it."""
+        folded, fault = Folded(text), ""
+        if not text.strip():
+            fault = EMPTY
+        else:
+            fault = next((name for name, is_bad in self._filters.items() if is_bad(text)), "")
+        passage = self._against.find(folded) if self._against and not fault else ""
+        return Version(folded, fault, passage)
+
+    def _judge(self, version: Version, shares: Collection[str]) -> tuple[str, str]:
+        """The first reason to drop a text, and what tells more; two times "" to keep it."""
+        if version.fault:
+            return version.fault, ""
+        for name, memory in self._memories.items():
+            found = version.passage if name == "contamination" else ""
+            if memory and name in shares:
+                found = memory.find(version.text)
+            if found:
+                return name, found
+        return "", ""
+
+    def _remember(self, id: str, text: Folded, shares: Collection[str]) -> None:
+        """Keep what later documents are compared with."""
+        for name, memory in self._memories.items():
+            if memory and name in shares:
+                memory.add(id, text)
+        if self._lines and "repeated-lines" in shares:
+            self._lines.add(text)
+
+
+@dataclass(frozen=True)
+class CleanReport:
+    """What `clean` did: all counts in ``data``, and how many test items were and were not looked for."""
+
+    data: DataReport
+    out: Path
+    elapsed_s: float
+    n_items: int = 0
+    n_items_too_short: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The counts as a table of two columns."""
+        rows = self.data.rows()
+        if self.n_items or self.n_items_too_short:
+            rows.append(("test items", f"{self.n_items:,} looked for, {self.n_items_too_short:,} too short"))
+        return rows
+
+    def origin(self) -> Origin:
+        """The same in short, for the note beside ``out``."""
+        n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
+        return Origin(
+            "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
+        )
+
+
+def clean(
+    data: str,
+    out: Path,
+    *,
+    split: str = "train",
+    normalisation: Normalisation = "nfc",
+    without: Collection[Step] = (),
+    only: Collection[Step] = (),
+    against: Collection[Path] = (),
+    write_dropped: Path | None = None,
+    report: Path | None = None,
+    schema: Schema = GUESS,
+    overwrite: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> CleanReport:
+    """Clean the documents of ``data`` (as in `read_documents`) and write the kept ones to ``out``, in their order.
+
+    ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` leaves steps out, ``only``
+    leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
+    dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
+    with samples. ``on_progress`` hears how many documents were read. The same input gives the same files. They appear
+    when everything is done, ``out`` last; how it came about is noted in a file beside it (`corpus.origin`).
+
+    Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
+    to, `DataError` if the corpus cannot be read or nothing of it is kept.
+    """
+    started = time.perf_counter()
+    steps = chosen_steps(without, only, against)
+    _check_names(write_dropped, report)
+    sources = find_files(data, split, schema)
+    places = (out, write_dropped, report)
+    check_outputs(places, [*(file.path for file in sources), *against], overwrite=overwrite)
+    refuse_other_note(out)
+    items = Contamination(read_items(against, schema)) if "contamination" in steps else None
+    cleaner = Cleaner(steps, normalisation, items)
+    counts = DataReport(cleaner.reasons, cleaner.edits)
+    with ExitStack() as files:
+        keep = files.enter_context(write_documents(out))
+        drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
+        for document in counted(read_files(sources, schema), on_progress):
+            cleaned = cleaner(document)
+            count(counts, document, cleaned)
+            if not cleaned.reason:
+                keep(asdict(cleaned.document))
+            elif drop:
+                original = {key: normalise(getattr(document, key), "none") for key in ("id", "title", "text")}
+                drop(original | {"reason": cleaned.reason, "detail": cleaned.detail})
+        done = finished(counts, data, split, normalisation, steps, items, out, started)
+        if report:
+            page = html_page if report.suffix.lower() == ".html" else markdown_page
+            files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
+        forget_origins(out)
+    write_origins(out, done.origin(), (file.path for file in sources))
+    return done
+
+
+def finished(
+    counts: DataReport,
+    data: str,
+    split: str,
+    normalisation: Normalisation,
+    steps: Sequence[Step],
+    items: Contamination | None,
+    out: Path,
+    started: float,
+) -> CleanReport:
+    """The report of a corpus that was cleaned since ``started`` (`time.perf_counter`). Raises `DataError` if nothing
+    of it is kept.
+    """
+    if not counts.before.n_documents:
+        raise DataError(f"{data} ({split}) holds no document at all; give one that does")
+    if not counts.after.n_documents:
+        reasons = ", ".join(f"{n:,} {translated(reason, part=True)}" for reason, n in counts.dropped.items() if n)
+        raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
+    return CleanReport(
+        counts,
+        out,
+        time.perf_counter() - started,
+        n_items=items.n_items if items else 0,
+        n_items_too_short=items.n_too_short if items else 0,
+        settings={"data": f"{data} ({split})", "steps": ", ".join([f"normalisation {normalisation}", *steps])},
+    )
+
+
+def read_items(files: Iterable[Path], schema: Schema = GUESS) -> Iterator[str]:
+    """Yield the test items of files: the documents of a txt; of jsonl and parquet every string, however deep.
+
+    So a benchmark's questions, choices and answers are an item each. Titles are none: other articles mention
+    them. Raises `DataError` for a file that is not there or cannot be read.
+    """
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
+        if format_of(path) == ".jsonl":
+            values: Iterable[Any] = (value for _, value in json_lines(path, schema.encoding))
+        elif format_of(path) == ".parquet":
+            values = _parquet_rows(path)
+        else:
+            yield from (document.text for document in read_documents(path, schema=schema))
+            continue
+        for value in values:
+            yield from (parse_wiki40b(string)[1] for string in _strings(value))
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(256):
+            yield from batch.to_pylist()
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in a JSON value but those called "title"."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+    elif isinstance(value, dict):
+        yield from _strings([part for key, part in value.items() if key != "title"])
+
+
+def count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
+    """Enter one document, as read and as cleaned, into the report."""
+    if not cleaned.reason:
+        counts.keep(document.id, cleaned.document.title, document.text, cleaned.document.text, cleaned.edits)
+        for line in cleaned.repeated_lines:
+            counts.repeat(line)
+        return
+    counts.drop(cleaned.reason, document.id, cleaned.document.title, document.text, cleaned.detail)
+    if cleaned.reason in ("duplicates", "near-duplicates"):
+        counts.repeat(cleaned.document.text)
+
+
+def chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[Path]) -> tuple[Step, ...]:
+    """The steps to take, in their order. Raises `ConfigError` for options that contradict each other."""
+    if without and only:
+        raise ConfigError("--without and --only contradict each other; give one of them")
+    if unknown := [name for name in [*without, *only] if name not in STEPS]:
+        raise ConfigError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+    chosen = [name for name in STEPS if (name in only if only else name not in without)]
+    if against and "contamination" not in chosen:
+        raise ConfigError("--against is for the step contamination, which is left out; leave out one or the other")
+    if not against:
+        if "contamination" in only:
+            raise ConfigError("--only contamination needs --against, the files to look for")
+        chosen = [name for name in chosen if name != "contamination"]
+    return tuple(chosen)
+
+
+def _check_names(write_dropped: Path | None, report: Path | None) -> None:
+    """Raise `OutputError` before any work is done for a name that does not fit what is written."""
+    if write_dropped and write_dropped.suffix.lower() != ".jsonl":
+        raise OutputError(f"{write_dropped}: dropped documents are written as .jsonl; name it so")
+    if report and report.suffix.lower() not in (".html", ".md"):
+        raise OutputError(f"{report}: a report is .html or .md; name it so")

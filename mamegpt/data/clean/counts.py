@@ -1,0 +1,151 @@
+"""What a corpus holds and what cleaning did to it: counted while it streams by, shown as a table, HTML or Markdown."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from operator import itemgetter
+from typing import Any
+
+from mamegpt.text.characters import CLASSES, count_classes
+
+__all__ = ["Corpus", "DataReport", "Sample"]
+
+N_SAMPLES = 4
+"""Documents shown for each reason to drop one; of kept ones twice as many."""
+
+SAMPLE_CHARACTERS = 300
+MAX_TOP = 20_000
+"""Different repeated texts that are kept; whenever there are twice as many, the rarest are forgotten, so that counts of
+corpora with more may be low, and differ from those of the same corpus in parts."""
+
+
+@dataclass
+class Corpus:
+    """Sizes of a stream of texts. ``lengths[k]`` is the number of those of 2^k to 2^(k+1) - 1 characters."""
+
+    n_documents: int = 0
+    n_characters: int = 0
+    n_bytes: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(CLASSES, 0)))
+
+    def add(self, text: str) -> None:
+        """Count one document."""
+        self.n_documents += 1
+        self.n_characters += len(text)
+        self.n_bytes += len(text.encode("utf-8", "surrogatepass"))
+        self.lengths[max(0, len(text).bit_length() - 1)] += 1
+        self.classes.update(count_classes(text))
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Count another stream too: its `vars`, which may have been JSON."""
+        self.n_documents += other["n_documents"]
+        self.n_characters += other["n_characters"]
+        self.n_bytes += other["n_bytes"]
+        self.lengths.update({int(k): n for k, n in other["lengths"].items()})
+        self.classes.update(other["classes"])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The beginning of a document, and of a dropped one why: a copy of what, a passage of which test item."""
+
+    title: str
+    text: str
+    detail: str = ""
+
+
+class DataReport:
+    """Collects, document by document; memory does not grow with the corpus."""
+
+    def __init__(self, reasons: list[str], edits: list[str]) -> None:
+        """``reasons`` to drop a document and names of ``edits``, in the order they are shown in."""
+        self.before, self.after = Corpus(), Corpus()
+        self.dropped = dict.fromkeys(reasons, 0)
+        self.edited_documents = dict.fromkeys(edits, 0)
+        self.edited_places = dict.fromkeys(edits, 0)
+        self.repeated: Counter[str] = Counter()
+        self._drawn: dict[str, list[tuple[int, Sample]]] = {name: [] for name in ["", *reasons]}  # "" for kept ones
+
+    @property
+    def samples(self) -> dict[str, list[Sample]]:
+        """Some dropped documents by reason, and some kept ones by ""."""
+        return {name: [sample for _, sample in drawn] for name, drawn in self._drawn.items()}
+
+    def keep(self, id: str, title: str, before: str, after: str, edits: Counter[str]) -> None:
+        """Count a document that stays, and the places where it was edited."""
+        self.before.add(before)
+        self.after.add(after)
+        for name, n in edits.items():
+            self.edited_documents[name] += n > 0
+            self.edited_places[name] += n
+        self._sample("", _lot(id), Sample(title, _beginning(after)))
+
+    def drop(self, reason: str, id: str, title: str, before: str, detail: str = "") -> None:
+        """Count a document that goes."""
+        self.before.add(before)
+        self.dropped[reason] += 1
+        self._sample(reason, _lot(id), Sample(title, _beginning(before), detail))
+
+    def repeat(self, text: str) -> None:
+        """Count one more copy of a document or line."""
+        self._repeat({_beginning(text, 80): 1})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that was counted, for JSON and `merge`."""
+        drawn = {name: [(lot, *astuple(sample)) for lot, sample in some] for name, some in self._drawn.items()}
+        return {
+            "before": vars(self.before), "after": vars(self.after), "dropped": self.dropped,
+            "edited_documents": self.edited_documents, "edited_places": self.edited_places, "repeated": self.repeated,
+            "drawn": drawn,
+        }  # fmt: skip
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Count what another report with the same reasons and edits has counted, of other documents (`to_dict`)."""
+        self.before.merge(other["before"])
+        self.after.merge(other["after"])
+        for name in ("dropped", "edited_documents", "edited_places"):
+            mine = getattr(self, name)
+            for key, n in other[name].items():
+                mine[key] += n
+        self._repeat(other["repeated"])
+        for name, drawn in other["drawn"].items():
+            for lot, *sample in drawn:
+                self._sample(name, lot, Sample(*sample))
+
+    def _repeat(self, counts: Mapping[str, int]) -> None:
+        self.repeated.update(counts)
+        if len(self.repeated) > 2 * MAX_TOP:
+            self.repeated = Counter(dict(self.repeated.most_common(MAX_TOP)))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The counts as a table of two columns."""
+        rows = [("read", f"{self.before.n_documents:,}"), ("kept", f"{self.after.n_documents:,}")]
+        rows += [(f"dropped, {reason}", f"{n:,}") for reason, n in self.dropped.items()]
+        rows += [
+            (f"edited, {name}", f"{n:,} documents, {self.edited_places[name]:,} places")
+            for name, n in self.edited_documents.items()
+        ]
+        before, after = self.before, self.after
+        rows.append(("characters", f"{before.n_characters:,} -> {after.n_characters:,}"))
+        rows.append(("bytes", f"{before.n_bytes:,} -> {after.n_bytes:,}"))
+        return rows
+
+    def _sample(self, name: str, lot: int, sample: Sample) -> None:
+        """Keep those with the smallest lots: each as likely as the others, and the same in whatever parts they come."""
+        drawn = self._drawn[name]
+        insort(drawn, (lot, sample), key=itemgetter(0))
+        del drawn[N_SAMPLES if name else 2 * N_SAMPLES :]
+
+
+def _lot(id: str) -> int:
+    """The number that a document draws."""
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _beginning(text: str, n: int = SAMPLE_CHARACTERS) -> str:
+    return text[:n] + "…" * (len(text) > n)

@@ -1,0 +1,227 @@
+"""What a document may share with another one: copies, near-copies, lines, and passages of texts kept for testing.
+
+All of these remember what was kept, in memory. A kept document costs about 0.2 kB for exact duplicates, 2.5 kB for
+near-duplicates, and 0.1 kB for each of its lines of MIN_LINE_CHARACTERS and more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from mamegpt.text.characters import MULTIPLIER, mixed, ngram_hashes
+from mamegpt.text.normalize import fold
+
+__all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
+
+Compared = Literal["duplicates", "near-duplicates", "repeated-lines"]
+COMPARED: tuple[Compared, ...] = get_args(Compared)
+"""The steps that compare documents with each other."""
+
+MIN_LINE_CHARACTERS = 30
+"""Shorter lines (headings, 「はい」, table cells) may be the same in many documents."""
+
+SHINGLE = 5
+"""Characters in a row that near-duplicates are compared by, white space, width and case aside."""
+
+SIMILARITY = 0.8
+"""Near-duplicates share this much of their different shingles (Jaccard). At 0.75 two short articles about
+different persons, written after one pattern, are already taken for one."""
+
+N_HASHES, N_BANDS = 128, 16
+"""A pair of Jaccard similarity s is found with probability 1 - (1 - s^8)^16: 0.95 at 0.8, 0.99 at 0.85, 0.9999 at 0.9
+(Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); then it is estimated from all
+128 hashes, to about 0.035, and compared with SIMILARITY."""
+
+OVERLAP = 50
+"""A shared passage of this many letters and digits is contamination: about 13 words of two characters and their
+particles, as with the 13 words of Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C. In Latin
+letters it is only about eight words, so a long English name can be enough."""
+
+BLOCK = 16
+"""Test items are looked up by blocks of this length, one after the other: every passage of 2 * BLOCK - 1 holds one."""
+
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+
+
+class Folded:
+    """A text without differences of width and case (`fold`), in the forms that texts are compared in."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def _folded(self) -> str:
+        return fold(self.text)
+
+    @cached_property
+    def bare(self) -> str:
+        """Without white space."""
+        return "".join(self._folded.split())
+
+    @cached_property
+    def alphanumeric(self) -> str:
+        """Letters and digits only."""
+        return _NOT_ALPHANUMERIC.sub("", self._folded)
+
+    @cached_property
+    def key(self) -> bytes:
+        """16 bytes that tell texts apart."""
+        return _digest(self.bare)
+
+    @cached_property
+    def line_keys(self) -> list[bytes]:
+        """16 bytes for each line, none for one of less than MIN_LINE_CHARACTERS characters."""
+        lines = ("".join(line.split()) for line in self._folded.split("\n"))
+        return [_digest(line) if len(line) >= MIN_LINE_CHARACTERS else b"" for line in lines]
+
+    @cached_property
+    def sketch(self) -> Any:
+        """The MinHash of its shingles: N_HASHES numbers of 32 bits."""
+        from rensa import RMinHash
+
+        sketch = RMinHash(N_HASHES, 42)
+        shingles = ngram_hashes(self.bare, min(SHINGLE, len(self.bare)))
+        sketch.update(shingles.view("S8").tolist())
+        return sketch
+
+    def keys(self, step: Compared) -> Any:
+        """Numbers of 64 bits, (any,) uint64: of the text; of each band of its sketch; or of each long line.
+
+        What `Duplicates`, `NearDuplicates` and `RepeatedLines` find in another text shares a number with it, or in a
+        line that is there twice, with itself. The reverse need not be true.
+        """
+        import numpy as np
+
+        if step == "duplicates":
+            return np.frombuffer(self.key, "<u8")[:1]
+        if step == "repeated-lines":
+            return np.frombuffer(b"".join(self.line_keys), "<u8")[::2]  # none of short ones
+        bands = np.array(self.sketch.digest(), np.uint64).reshape(N_BANDS, N_HASHES // N_BANDS)
+        return mixed(bands @ _powers() + np.arange(N_BANDS, dtype=np.uint64))
+
+
+class Duplicates:
+    """Texts that differ in width, case and white space only."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, str] = {}
+
+    def find(self, text: Folded) -> str:
+        """The id of the document that has this text; "" if there is none."""
+        return self._kept.get(text.key, "")
+
+    def add(self, id: str, text: Folded) -> None:
+        """Remember a text under the id of its document."""
+        self._kept.setdefault(text.key, id)
+
+
+class NearDuplicates:
+    """Texts that share SIMILARITY of their shingles, by MinHash and locality-sensitive hashing (rensa)."""
+
+    def __init__(self) -> None:
+        from rensa import RMinHashDeduplicator
+
+        self._kept = RMinHashDeduplicator(SIMILARITY, N_HASHES, True, N_BANDS)
+        self._ids: list[str] = []
+
+    def find(self, text: Folded) -> str:
+        """The id of the first document that is similar; "" if there is none."""
+        found = self._kept.get_duplicates(text.sketch)
+        return self._ids[min(map(int, found))] if found else ""
+
+    def add(self, id: str, text: Folded) -> None:
+        """Remember a text under the id of its document."""
+        self._kept.add(str(len(self._ids)), text.sketch)
+        self._ids.append(id)
+
+
+class RepeatedLines:
+    """Lines of MIN_LINE_CHARACTERS and more that were there before, in the same or a kept document."""
+
+    def __init__(self) -> None:
+        self._kept: set[bytes] = set()
+
+    def drop(self, text: Folded) -> tuple[str, list[str]]:
+        """The text without its repeated lines, and these."""
+        seen, kept, repeated = set[bytes](), list[str](), list[str]()
+        for line, key in zip(text.text.split("\n"), text.line_keys, strict=True):
+            if key and (key in self._kept or key in seen):
+                repeated.append(line)
+            else:
+                kept.append(line)
+                seen.add(key)
+        return "\n".join(kept), repeated
+
+    def add(self, text: Folded) -> None:
+        """Remember the lines of a document that is kept."""
+        self._kept.update(filter(None, text.line_keys))
+
+
+class Contamination:
+    """Passages of texts that a model is to be tested on.
+
+    A document is contaminated if it shares OVERLAP letters and digits in a row with an item, width, case,
+    white space and punctuation aside, or holds a shorter item whole. Items of less than BLOCK letters and digits
+    (「はい」, 京都市) stand in too many texts and are not looked for; ``n_items`` and ``n_too_short`` count both.
+    """
+
+    def __init__(self, items: Iterable[str]) -> None:
+        import numpy as np
+
+        self._items: list[str] = []
+        self._blocks: dict[str, list[tuple[int, int]]] = {}  # block -> (item, where in it)
+        self.n_too_short = 0
+        for item in dict.fromkeys(Folded(item).alphanumeric for item in items):
+            if len(item) < BLOCK:
+                self.n_too_short += 1
+                continue
+            for start in range(0, len(item) - BLOCK + 1, BLOCK):
+                self._blocks.setdefault(item[start : start + BLOCK], []).append((len(self._items), start))
+            self._items.append(item)
+        self._hashes = np.sort(ngram_hashes("".join(self._blocks), BLOCK)[::BLOCK])
+
+    @property
+    def n_items(self) -> int:
+        """Different items that are looked for."""
+        return len(self._items)
+
+    def find(self, text: Folded) -> str:
+        """The first passage that a text shares with an item, letters and digits only; "" if there is none."""
+        import numpy as np
+
+        found = text.alphanumeric
+        hashes = ngram_hashes(found, BLOCK)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        for at in np.flatnonzero(self._hashes[places] == hashes).tolist() if self._items else ():
+            for number, start in self._blocks.get(found[at : at + BLOCK], ()):
+                item = self._items[number]
+                passage = _common_passage(found, at, item, start)
+                if len(passage) >= min(OVERLAP, len(item)):
+                    return passage
+        return ""
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _powers() -> Any:
+    """Factors of the numbers in a band, (N_HASHES // N_BANDS,) uint64: a polynomial, as in `ngram_hashes`."""
+    import numpy as np
+
+    return np.cumprod(np.full(N_HASHES // N_BANDS, MULTIPLIER, np.uint64))
+
+
+def _common_passage(a: str, at: int, b: str, start: int) -> str:
+    """The longest passage round ``a[at]`` and ``b[start]`` that both share."""
+    before = 0
+    while before < min(at, start) and a[at - before - 1] == b[start - before - 1]:
+        before += 1
+    length = 0
+    while at + length < len(a) and start + length < len(b) and a[at + length] == b[start + length]:
+        length += 1
+    return a[at - before : at + length]

@@ -1,0 +1,1 @@
+"""Documents about a topic, cut out of a corpus."""

@@ -1,0 +1,270 @@
+"""Cut a topic out of a corpus: the documents that mention a keyword, cleaned, once each, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sys
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mamegpt import __version__
+from mamegpt.data.extract.hash_set import KeySet
+from mamegpt.data.extract.resumable import Stepwise, stepwise
+from mamegpt.data.extract.topic import Topic, Verdict
+from mamegpt.data.provenance import Origin, forget_origins, refuse_other_note, write_origins
+from mamegpt.data.readers.read import Batch, describe, read_file
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.data.sources import SourceFile, find_files
+from mamegpt.data.writers import write_documents
+from mamegpt.errors import ConfigError, DataError, OutputError, first_line
+from mamegpt.system.console import n_cells, pad
+from mamegpt.system.files import destination
+from mamegpt.system.messages import translated
+from mamegpt.system.outputs import check_outputs
+from mamegpt.text.folding import Searchable
+from mamegpt.text.normalize import format_article, normalise
+
+__all__ = ["ExtractReport", "extract", "preview"]
+
+PROGRESS_EVERY_DOCUMENTS = 1000
+STEP_EVERY_S = 1.0
+"""Seconds of work that a kill may cost; to note a step waits for the disk, which of many small files took longest."""
+
+
+@dataclass(slots=True)
+class ExtractReport:
+    """What `extract` did: documents read, kept and dropped (by reason), and the size of what it wrote.
+
+    ``hits`` are those in the documents as read that were kept, and ``documents`` how many of these have some, both by
+    pattern. ``n_holes`` counts the sentences of all documents read in which an unknown template of a dump stood.
+    ``resumed`` is how many files an earlier, interrupted run had done.
+    """
+
+    out: Path
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: {"empty": 0, "no keyword": 0, "duplicate": 0})
+    hits: dict[str, int] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+    n_characters: int = 0
+    n_bytes: int = 0
+    n_holes: int = 0
+    resumed: int = 0
+    elapsed_s: float = 0.0
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count documents left out."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def table(self) -> str:
+        """Return the report as aligned lines of plain text."""
+        counts = {"read": self.read, "kept": self.kept}
+        counts |= {f"dropped, {reason}": count for reason, count in self.dropped.items()}
+        counts |= {f"hits, {pattern}": count for pattern, count in self.hits.items()}
+        if self.n_holes:
+            counts["sentences with a hole"] = self.n_holes
+        counts |= {"characters": self.n_characters, "bytes": self.n_bytes}
+        names = {name: translated(name) for name in counts}
+        label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
+        in_documents = {
+            f"hits, {pattern}": " " + translated(f"in {count:,} documents", part=True)
+            for pattern, count in self.documents.items()
+        }
+        lines = [
+            f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}"
+            for name, count in counts.items()
+        ]
+        went_on = f", going on after {self.resumed:,} files of an earlier run" if self.resumed else ""
+        return "\n".join([*lines, f"wrote {self.out} in {self.elapsed_s:.1f} s{went_on}"])
+
+
+def extract(
+    dataset: str,
+    split: str,
+    topic: str | Topic,
+    out: Path,
+    overwrite: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+    schema: Schema = GUESS,
+    on_start: Callable[[str], None] | None = None,
+) -> ExtractReport:
+    """Write the documents of ``dataset`` that are of a topic to ``out``.
+
+    ``dataset`` and ``split`` are as in `find_files`, but without weights. Titles and texts are brought to NFC
+    (`normalise`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
+    title and text without regard to width and case (`fold`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left out
+    has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
+    but for width, case and white space; told by 64 bits of a hash, `KeySet`'s 12 to 24 bytes of memory a document).
+
+    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
+    text in `format_article`'s format.
+
+    ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
+    again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
+    ``overwrite=False`` an existing ``out`` is refused. After a file of ``dataset``, if a second has passed
+    since the last time, what was done is noted in a hidden folder beside ``out``, and the same call goes on there. How
+    ``out`` came about is noted in a file beside it (`corpus.origin`). ``on_start`` is called with a line on what is
+    read and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
+
+    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
+    the corpus cannot be read or nothing in it matches.
+    """
+    import stringzilla  # whose hash is in the keys that an interrupted run has written
+
+    out, start_s = Path(out), time.perf_counter()
+    topic = Topic((topic,)) if isinstance(topic, str) else topic
+    files = find_files(dataset, split, schema)
+    check_outputs([out], (file.path for file in files), overwrite=overwrite)
+    refuse_other_note(out)
+    if any(file.weight != 1 for file in files):
+        raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
+    if on_start:
+        on_start(_what(files, schema))
+    try:
+        settings = [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]
+        with destination(out) as place, stepwise(place, settings) as work:
+            report = _run(files, topic, schema, out, work, on_progress)
+            if not report.kept:
+                work.forget()
+                if not report.read:
+                    raise DataError(f"{dataset} ({split}) holds no document at all; give one that does")
+                reasons = ", ".join(
+                    f"{translated(reason, part=True)} {count:,}" for reason, count in report.dropped.items() if count
+                )
+                raise DataError(
+                    f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
+                    f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
+                    f"try a shorter one, or ask for less ({out} was not touched)"
+                )
+            forget_origins(out)
+            if out.suffix.lower() == ".parquet":
+                with (work.folder / "text").open(encoding="utf-8") as lines, write_documents(place) as write:
+                    for line in lines:
+                        write(json.loads(line))
+            else:
+                work.take("text", place)
+            report.n_bytes = place.stat().st_size
+        origin = Origin("extract", f"{dataset} ({split})", topic.settings(), report.read, report.kept, report.dropped)
+        write_origins(out, origin, (file.path for file in files))
+    except OSError as error:
+        if isinstance(error, OutputError | BrokenPipeError):
+            raise
+        raise OutputError(f"{out} cannot be written ({first_line(error)}); choose another place") from error
+    report.elapsed_s = time.perf_counter() - start_s
+    return report
+
+
+def preview(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
+    """Yield what is read and how, then the first ``n`` hits of a topic, with their documents and surroundings."""
+    files = find_files(dataset, split, schema)
+    yield _what(files, schema)
+    hits = (
+        f"{file.name}#{number} 【{title}】 {context}"
+        for file in files
+        for _, judged in _judged(file, topic, schema)
+        for number, title, verdict in judged
+        if not verdict.reason
+        for context in topic.contexts(title, verdict.text)
+    )
+    yield from itertools.islice(hits, n)
+
+
+def _run(
+    files: list[SourceFile],
+    topic: Topic,
+    schema: Schema,
+    out: Path,
+    work: Stepwise,
+    on_progress: Callable[[int, int], None] | None,
+) -> ExtractReport:
+    """Write what is kept of all files that an earlier run has not done."""
+    patterns = topic.patterns
+    nothing = dict.fromkeys(patterns, 0)
+    report = ExtractReport(out, hits=dict(nothing), documents=dict(nothing))
+    inputs = hashlib.sha256()  # of all that the output depends on up to now
+    if work.state is not None:
+        for file in files[: work.state["report"]["resumed"]]:
+            inputs.update(_identity(file))
+        if inputs.hexdigest() == work.state["inputs"]:
+            report = ExtractReport(**work.state["report"] | {"out": out})
+        else:
+            inputs = hashlib.sha256()
+            work.forget()
+    text, keys, noted_s = work.open("text"), work.open("keys"), time.perf_counter()
+    seen = KeySet(_numbers(work.folder / "keys"))
+    as_json = out.suffix.lower() in (".jsonl", ".parquet")
+    for done, file in enumerate(files[report.resumed :], report.resumed + 1):
+        inputs.update(_identity(file))
+        for batch, judged in _judged(file, topic, schema):
+            written = list[str]()
+            before, report.read = report.read, report.read + batch.n_read
+            report.n_holes += batch.n_holes
+            report.drop("no keyword", batch.n_read - len(judged) - sum(batch.dropped.values()))
+            for reason, count in batch.dropped.items():
+                report.drop(reason, count)
+            for number, title, verdict in judged:
+                if verdict.reason:
+                    report.drop(verdict.reason)
+                    continue
+                if not seen.add(verdict.key):
+                    report.drop("duplicate")
+                    continue
+                keys.write(verdict.key.to_bytes(8, "little"))
+                article = format_article(title, verdict.text)
+                record = {"id": f"{file.name}#{number}", "title": title, "text": verdict.text}
+                written.append(json.dumps(record, ensure_ascii=False) + "\n" if as_json else article)
+                _count(report, patterns, verdict, len(article))
+            text.write("".join(written).encode())
+            if on_progress and report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
+                on_progress(report.read, report.kept)
+        if done < len(files) and time.perf_counter() - noted_s >= STEP_EVERY_S:
+            work.step({"inputs": inputs.hexdigest(), "report": asdict(report) | {"out": "", "resumed": done}})
+            noted_s = time.perf_counter()
+    text.flush()  # it is read again if it becomes parquet
+    if on_progress:
+        on_progress(report.read, report.kept)
+    return report
+
+
+def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Batch, list[tuple[int, str, Verdict]]]]:
+    """Yield each batch of a file, with the verdict on each of its documents."""
+    for batch in read_file(file.path, schema, topic.needles()):
+        judged = []
+        for number, title, text in batch.records:
+            title = normalise(title)
+            judged.append((number, title, topic.judge(title, Searchable(text))))
+        yield batch, judged
+
+
+def _count(report: ExtractReport, patterns: Sequence[str], verdict: Verdict, n_characters: int) -> None:
+    """Add a kept document."""
+    report.kept += 1
+    report.n_characters += n_characters
+    for pattern, hits in zip(patterns, verdict.hits, strict=True):
+        report.hits[pattern] += hits
+        report.documents[pattern] += hits > 0
+
+
+def _identity(file: SourceFile) -> bytes:
+    """What changes if a file is another one."""
+    stat = file.path.stat()
+    return repr((file.name, str(file.path), stat.st_size, stat.st_mtime_ns)).encode("utf-8", "surrogateescape")
+
+
+def _what(files: list[SourceFile], schema: Schema) -> str:
+    """How many files are read, and what is taken for the text of the first."""
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"reading {files[0].name}{more}: {describe(files[0].path, schema)}"
+
+
+def _numbers(path: Path) -> array[int]:
+    """The 64-bit numbers in a file."""
+    numbers = array("Q", path.read_bytes())
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

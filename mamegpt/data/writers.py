@@ -1,0 +1,88 @@
+"""Documents into a file: jsonl, parquet or txt, whole or not at all. What is written here `read_documents` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mamegpt.errors import OutputError
+from mamegpt.system.files import atomic_write
+from mamegpt.text.normalize import format_article
+
+__all__ = ["COLUMNS", "FORMATS", "write_documents", "write_rows"]
+
+FORMATS = (".jsonl", ".parquet", ".txt")
+COLUMNS = ("id", "title", "text")
+"""What a parquet file of documents has, if there is no document to say."""
+
+GROUP_CHARACTERS = 4_000_000  # or bytes, of a row group of parquet, which is held in memory until it is written
+
+
+def _length(value: Any) -> int:
+    """Characters or bytes of a string, or of those in a list; 0 of anything else."""
+    if isinstance(value, list):
+        return sum(map(_length, value))
+    return len(value) if isinstance(value, str | bytes) else 0
+
+
+@contextmanager
+def write_documents(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
+    """Yield a function that writes one document; ``path`` appears when the block ends without an error.
+
+    A document has the keys ``title`` and ``text``, and may have others, the same in all. jsonl and parquet keep
+    them all, as strings; txt is `format_article`'s format. Raises `OutputError` for another suffix.
+    """
+    if path.suffix.lower() == ".parquet":
+        with write_rows(path) as write:
+            yield write
+    elif path.suffix.lower() in FORMATS:
+        with atomic_write(path) as file:
+            if path.suffix.lower() == ".txt":
+                yield lambda document: file.write(format_article(document["title"], document["text"]))
+            else:
+                yield lambda document: file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        raise OutputError(f"{path}: cannot write the format {path.suffix!r}; name it one of {', '.join(FORMATS)}")
+
+
+@contextmanager
+def write_rows(path: Path, schema: Any = None) -> Iterator[Callable[[dict[str, Any]], object]]:
+    """Yield a function that writes one row of a parquet file; ``path`` appears when the block ends without an error.
+
+    Without a ``schema`` (Arrow's) all columns are strings, and named as the first row's.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    rows: list[dict[str, Any]] = []
+    writer: pyarrow.parquet.ParquetWriter | None = None
+    n_held = 0  # characters and bytes
+
+    def flush() -> None:
+        nonlocal writer, n_held
+        if writer is None:
+            names = rows[0] if rows else COLUMNS
+            columns = schema or pyarrow.schema([(name, pyarrow.string()) for name in names])
+            writer = pyarrow.parquet.ParquetWriter(file, columns, compression="zstd")
+        if rows:
+            writer.write_table(pyarrow.Table.from_pylist(rows, writer.schema))
+        rows.clear()
+        n_held = 0
+
+    def write(row: dict[str, Any]) -> None:
+        nonlocal n_held
+        rows.append(row)
+        n_held += sum(_length(value) for value in row.values())
+        if n_held >= GROUP_CHARACTERS:
+            flush()
+
+    with atomic_write(path, "wb") as file:
+        try:
+            yield write
+            flush()
+        finally:
+            if writer is not None:
+                writer.close()

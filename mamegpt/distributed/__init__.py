@@ -1,0 +1,1 @@
+"""Several processes: communication and sharded weights."""

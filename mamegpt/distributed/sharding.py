@@ -1,0 +1,153 @@
+"""One model on several processes: a whole copy in each (DDP), or a share of every weight in each (FSDP2).
+
+With shares, the weights of a block are gathered just before its forward and its backward pass and dropped after each;
+gradients are summed and scattered in every micro-batch. Both are PyTorch's own; so are the parts of a checkpoint that
+every process writes for itself (torch.distributed.checkpoint, as safetensors). What the optimizers add: AdamW nothing,
+Muon one way to a matrix's owner and back (see `mamegpt.training.sharded_muon`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mamegpt.distributed.processes import World
+from mamegpt.models.registry import blocks
+
+__all__ = ["ByShares", "birthplace", "empty_parts", "no_sync", "own_copy", "read_parts", "spread", "whole",
+           "whole_tensor", "write_parts"]  # fmt: skip
+
+
+def birthplace(sharding: str, world: World) -> torch.device:
+    """Where a model is to be built: without memory ("meta") if each process is to hold its share only."""
+    return torch.device("meta" if sharding == "full" and world.size > 1 else "cpu")
+
+
+def spread(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
+    """A loss of ``model`` that is computed on all processes; its gradients are means over them.
+
+    With full sharding the model's parameters become shares of themselves, so build the optimizer afterwards; those of
+    a model on the meta device get memory here, and hold anything until they are filled (see `ByShares`).
+    """
+    if world.size == 1:
+        return summed_loss
+    if sharding == "none":
+        return DistributedDataParallel(summed_loss)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh)
+    shared = cast(nn.Module, fully_shard(summed_loss, mesh=mesh))
+    if any(p.is_meta for p in model.parameters()):
+        shared.to_empty(device=world.device)
+    return shared
+
+
+class ByShares(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, a tensor that is shared out is filled as the whole would be: drawn, or copied from a whole one.
+
+    One whole tensor at a time is in memory, and its random numbers are those of a process that is alone.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What PyTorch asks of every operation in here."""
+        tensor, rest = (args[0], args[1:]) if args else (None, ())
+        fills = func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.copy_.default)
+        if not (fills and isinstance(tensor, DTensor)) or (rest and isinstance(rest[0], DTensor)):
+            return func(*args, **(kwargs or {}))
+        whole = func(torch.empty(tensor.shape, dtype=tensor.dtype), *rest, **(kwargs or {}))
+        whole = whole.to(tensor.device)
+        return tensor.copy_(distribute_tensor(whole, tensor.device_mesh, tensor.placements, src_data_rank=None))
+
+
+def no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
+    """Gradients of all but the last micro-batch stay in their process, where each has room for all of them."""
+    if more_follow and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def whole(summed_loss: nn.Module) -> Iterator[None]:
+    """Gather what lies outside the blocks (embedding, last norm, head), so that the model can be called by itself."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(summed_loss, FSDPModule):
+        yield
+        return
+    summed_loss.unshard()
+    try:
+        yield
+    finally:
+        summed_loss.reshard()
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that is shared out, gathered in every process; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which training does not change; of tensors that are shared out, of the shares here."""
+    from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+    plainly = StagingOptions(False, False, False, False)
+    return cast(dict[str, Tensor], DefaultStager(plainly).stage(dict(tensors)))
+
+
+def write_parts(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
+    """Write tensors, every process its share, into a folder. All processes call it together, and talk in ``group``."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    with _alone_is_fine():
+        save(
+            dict(tensors),
+            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            process_group=group,
+            no_dist=not dist.is_initialized(),
+        )
+
+
+def read_parts(folder: Path, into: Mapping[str, Tensor]) -> None:
+    """Fill tensors, or the shares of them that are here, from parts written by any number of processes."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    with _alone_is_fine():
+        load(
+            dict(into),
+            storage_reader=HuggingFaceStorageReader(str(folder)),
+            no_dist=not dist.is_initialized(),
+        )
+
+
+def empty_parts(folder: Path) -> dict[str, Tensor]:
+    """Room for each whole tensor whose parts are in a folder."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    return {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in found.items()
+            if isinstance(one, TensorStorageMetadata)}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _alone_is_fine() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield

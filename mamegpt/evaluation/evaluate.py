@@ -1,0 +1,209 @@
+"""How good models are, measured in ways that mean something for small ones, side by side with an n-gram model.
+
+Everything is asked in characters, so that any two models can be compared, whatever their tokenizers: bits per character
+and byte of held-out text, minimal pairs, cloze; and how much of what a model writes is copied from its training text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mamegpt import __version__
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.distributed.processes import pick_device
+from mamegpt.errors import ConfigError
+from mamegpt.evaluation.cloze import Gap, cloze, make_gaps
+from mamegpt.evaluation.memorisation import continuations, occurring
+from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
+from mamegpt.evaluation.ngram import NgramScorer
+from mamegpt.evaluation.proportion import Share
+from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
+from mamegpt.evaluation.texts import Sample, is_run, named_texts, run_texts
+from mamegpt.system.console import columns
+from mamegpt.system.files import write_json
+from mamegpt.system.messages import translated
+from mamegpt.system.run_files import EVALUATION_FILE
+from mamegpt.training.validation import Quality, verdict
+
+__all__ = ["Evaluation", "Result", "evaluate_models"]
+
+ORDER = 3
+"""Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
+MAX_TRAINED_ON = 0.05
+"""Share of held-out documents that may be in the training text unmarked: short ones are there twice by chance."""
+NGRAM_CHARACTERS = 30_000_000
+"""Training text the n-gram model learns from, a sample of at most that much: it takes some 50 bytes a character."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was found of one model. ``text`` is by held-out text; what could not be measured is None.
+
+    ``model`` is as it was named, ``origin`` what was loaded (of a run, the folder of its checkpoint).
+    ``recited`` is the share of the 20-character strings in what it writes that occur in the training text.
+    """
+
+    name: str
+    model: str = ""
+    origin: str = ""
+    text: dict[str, Quality]
+    pairs: PairScores
+    cloze: Share | None
+    recited: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of models and of the n-gram ``baseline``; ``heldout_recited`` is `Result.recited` of held-out text.
+
+    ``heldout_trained_on`` is the share of held-out documents that are documents of the training text.
+    ``run`` is the run whose own texts these are; empty if they were named.
+    """
+
+    models: list[Result]
+    baseline: Result | None = None
+    heldout_recited: float | None = None
+    run: str = ""
+    heldout_trained_on: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        return {"mamegpt": __version__, **asdict(self)}
+
+    def keep(self) -> None:
+        """Write `EVALUATION_FILE` into the run: its own result, and what it is to be compared with."""
+        if self.run:
+            own = [result for result in self.models if result.model == self.run]
+            write_json(Path(self.run) / EVALUATION_FILE, replace(self, models=own).to_dict())
+
+    def table(self) -> str:
+        """One table, a column a model, and how to read it."""
+        results = [*self.models, *([self.baseline] if self.baseline else [])]
+        rows: list[tuple[str, list[str]]] = []
+        for text in results[0].text:
+            of = f", {text}" if len(results[0].text) > 1 else ""
+            rows.append((f"bits per character{of}", [f"{r.text[text].bits_per_character:.4f}" for r in results]))
+            rows.append((f"bits per byte{of}", [f"{r.text[text].bits_per_byte:.4f}" for r in results]))
+        rows.append(("minimal pairs", [str(r.pairs.total) for r in results]))
+        for name in results[0].pairs.by_phenomenon:
+            rows.append((f"  {translated(name, part=True)}", [str(r.pairs.by_phenomenon[name]) for r in results]))
+        rows.append(("minimal pairs, per character", [str(r.pairs.per_character) for r in results]))
+        if results[0].cloze:
+            rows.append(("cloze", [str(r.cloze) for r in results]))
+        if self.baseline:
+            rows.append(("recited", [_percent(r.recited) for r in results]))
+            itself = translated("held-out text itself", part=True)
+            rows.append((f"  {itself}", [_percent(self.heldout_recited)] * len(results)))
+        notes = [translated("±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze")]
+        if self.baseline:
+            notes.append(translated("recited: strings of 20 characters it writes that occur in the training text"))
+        for text in list(results[0].text)[:1]:
+            baseline = self.baseline.text[text].bits_per_character if self.baseline else None
+            for r in self.models:
+                line = translated(str(verdict(r.text[text].bits_per_character, baseline)))
+                notes.append(f"{r.name}: {line}" if len(self.models) > 1 else line)
+        if self.heldout_trained_on > MAX_TRAINED_ON:
+            notes.append(
+                translated(
+                    f"warning: {self.heldout_trained_on:.0%} of the held-out documents are in the training text, so "
+                    "these figures are not of held-out text; give other text to --data"
+                )
+            )
+        lines = [(translated(name, part=True), *cells) for name, cells in rows]
+        return "\n".join([columns(("", *(r.name for r in results)), lines), *notes])
+
+
+def evaluate_models(
+    models: Sequence[str],
+    data: Sequence[str] = (),
+    split: str = "validation",
+    *,
+    train_data: str = "",
+    train_split: str = "train",
+    max_characters: int = 1_000_000,
+    schema: Schema = GUESS,
+    spm_file: str = "",
+    device: str = "auto",
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Measure all that can be from what is given; ``models`` are as `open_model` takes them.
+
+    Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation text of the
+    first run among the models; of each, a sample of documents with at most ``max_characters`` (0: all). The training
+    text is ``train_data``, else that run's. Without held-out text only minimal pairs are left; without training text
+    there is no baseline, and nothing is recited. ``on_stage`` is told what comes next.
+
+    Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
+    """
+    if not models:
+        raise ConfigError("name at least one model, such as: mamegpt eval --model runs/first")
+    if len(set(models)) < len(models):
+        raise ConfigError("a model is named twice; name each once")
+    if max_characters < 0:
+        raise ConfigError(f"--max-characters must not be negative, not {max_characters}")
+    chosen = pick_device(device)
+    opened = [open_model(where, spm_file=spm_file, device=chosen) for where in models]
+    tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
+    run, run_model = next(((where, m) for where, m in zip(models, opened, strict=True) if is_run(where)), ("", None))
+    known = run_texts(Path(run), run_model.tokenizer) if run_model and run_model.tokenizer else {}
+    texts = {"validation": known["val"]} if "val" in known else {}
+    if data:
+        texts = {name: named_texts(it, split, tokenizer, schema) for name, it in zip(_short(data), data, strict=True)}
+    held_out = {name: text.sample(max_characters or None) for name, text in texts.items()}
+    main = next((sample.texts for sample in held_out.values()), [])
+    training = named_texts(train_data, train_split, tokenizer, schema) if train_data else known.get("train")
+    gaps = make_gaps(main)
+
+    results: list[Result] = []
+    written = {"": main}
+    for where, name, model in zip(models, _short(models), opened, strict=True):
+        on_stage(f"{name}: texts, minimal pairs, cloze ...")
+        result = _likelihoods(name, model, held_out, gaps)
+        results.append(replace(result, model=where, origin=model.origin))
+        if training:
+            on_stage(f"{name} writes ...")
+            written[name] = continuations(model, main)
+    if training is None:
+        return Evaluation(results)
+    on_stage("training text, and an n-gram model of it ...")
+    trained_on = set[str]()
+    shares = occurring(written, _noting(training, set(main), trained_on))
+    like = run_model or opened[0]
+    baseline = NgramScorer(like, stream_of(like, training.sample(NGRAM_CHARACTERS)), ORDER)
+    return Evaluation(
+        [replace(result, recited=shares[result.name]) for result in results],
+        _likelihoods(f"{ORDER}-gram", baseline, held_out, gaps),
+        shares[""],
+        "" if data or train_data else run,
+        sum(text in trained_on for text in main) / max(1, len(main)),
+    )
+
+
+def _noting(documents: Iterable[str], wanted: set[str], seen: set[str]) -> Iterator[str]:
+    """Yield documents, and add those that are ``wanted`` to ``seen``."""
+    for document in documents:
+        if document in wanted:
+            seen.add(document)
+        yield document
+
+
+def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, Sample], gaps: Sequence[Gap]) -> Result:
+    return Result(
+        name=name,
+        text={of: text_quality(scorer, sample) for of, sample in held_out.items()},
+        pairs=minimal_pairs(scorer),
+        cloze=cloze(scorer, gaps),
+    )
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Last parts of paths, if these still differ."""
+    last = [Path(name).name or name for name in names]
+    return last if len(set(last)) == len(names) else list(names)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

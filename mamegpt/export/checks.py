@@ -1,0 +1,234 @@
+"""What every exported model has to pass: the questions, the training model's own answers, and the comparison.
+
+A gate compares what a clean process found in the exported files with what the model in memory says. Its outcome is a
+line of a table; one that fails ends the export.
+
+**Texts.** A text goes in whole, and its ids are those of `prompt_ids`, the definition. Ids come out; they are compared
+as ids, and as text only where they are whole characters: of a character that is cut off, programs make different text.
+
+**Ties.** Two programs add numbers up in different orders, so their logits differ by rounding, and a greedy choice
+between two logits that are closer than that may fall either way. A continuation may therefore leave the model's own
+only at such a place; what comes after it is another text and is not compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mamegpt.data.stories import stories
+from mamegpt.export.prompts import PROMPTS
+from mamegpt.generation.stream import prompt_ids, stream_ids
+from mamegpt.models.registry import LanguageModel
+from mamegpt.system.messages import translated
+from mamegpt.text.normalize import normalise
+from mamegpt.tokenizer.tokenizer import Tokenizer
+
+__all__ = [
+    "NASTY_TEXTS",
+    "Cases",
+    "Gate",
+    "greedy_gate",
+    "last_logits",
+    "logits_gate",
+    "make_cases",
+    "text_gates",
+    "text_prompt",
+    "until_end",
+    "whole_text",
+]
+
+PROMPT_TOKENS, NEW_TOKENS = 8, 64
+N_ROWS, ROW_TOKENS = 2, 256
+N_SENTENCES = 20_000
+
+NASTY_TEXTS = (
+    "ﾌｧﾐｺﾝは1983年7月15日に発売された。",  # half-width kana, digits
+    "か\u3099き\u3099く\u3099、が、ﾃﾞｰﾀ",  # kana with combining marks
+    "大嘗宮の儀、𠮷野家、髙島屋",  # rare kanji, which need byte pieces
+    "👨‍👩‍👧と🍣を食べた😀",  # joined emoji
+    "一行目\n二行目\n\n\t四行目  空白が二つ　全角空白",
+    "</s>と<unk>と<0xE3>はただの文字",
+    "二つ  の 空白   と\r\n行\rの終わり\0、▁と",  # what `normalise` replaces
+    "ＡＢＣ１２３ ～ Hello, world! naïve café",
+    " 先頭と末尾の空白 ",
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One line of the table: what was compared, whether it may pass, and what was found."""
+
+    name: str
+    passed: bool
+    found: str
+
+    def row(self) -> tuple[str, str]:
+        """Name and outcome, this in the user's language."""
+        outcome = translated("ok" if self.passed else "FAILED", part=True)
+        return self.name, f"{outcome}  {translated(self.found, part=True)}"
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What an exported model is asked, and what the model it was made from says.
+
+    ``prompts`` are rows of ids of one length; ``greedy`` their continuations, past the end of a text too; ``rows`` are
+    longer, and ``logits`` (rows, T, V) the model's of them. ``texts``, as a person has them, are to give ``text_ids``;
+    ``source`` names where they are from.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    prompts: list[list[int]]
+    greedy: list[list[int]]
+    rows: list[list[int]]
+    logits: Tensor
+    texts: list[str]
+    text_ids: list[list[int]]
+    source: str
+
+    @property
+    def n_new(self) -> int:
+        """Tokens in each continuation."""
+        return len(self.greedy[0])
+
+    @property
+    def scale(self) -> float:
+        """The largest logit, or 1 if all are smaller: rounding grows with it."""
+        return max(1.0, self.logits.abs().max().item())
+
+
+def make_cases(
+    model: LanguageModel, tokenizer: Tokenizer, texts: Iterable[str] | None = None, source: str = ""
+) -> Cases:
+    """Ask the model itself. ``texts`` are the user's own, from ``source``; without any, 豆物語 takes their place.
+
+    Prompts and rows become as short as the model's context asks.
+    """
+    if texts is None:
+        texts, source = (text for _, text in stories(seed=7, n=N_SENTENCES)), "豆物語"
+    sentences = list(itertools.islice(_sentences(texts), N_SENTENCES))
+    texts = [*NASTY_TEXTS, *sentences]
+    text_ids = tokenizer.encode_batch([normalise(text) for text in texts])
+    n_context = model.context_length
+    n_new = max(1, min(NEW_TOKENS, n_context // 2))
+    encoded = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
+    n_prompt = max(1, min(PROMPT_TOKENS, n_context - n_new, *map(len, encoded)))
+    prompts = [ids[:n_prompt] for ids in encoded]
+    stream = [token for ids in [*text_ids[len(NASTY_TEXTS) :], *encoded] for token in ids]
+    n_row = min(ROW_TOKENS, n_context, len(stream) // N_ROWS)
+    rows = [stream[i * n_row : (i + 1) * n_row] for i in range(N_ROWS)]
+    device = model.out_head.weight.device
+    with torch.inference_mode():
+        logits: Tensor = model.out_head(model.hidden(torch.tensor(rows, device=device))).float().cpu()
+    greedy = [list(stream_ids(model, prompt, n_new)) for prompt in prompts]
+    return Cases(model, tokenizer, prompts, greedy, rows, logits, texts, text_ids, source)
+
+
+def _sentences(texts: Iterable[str]) -> Iterable[str]:
+    """Texts cut after each full stop and line feed."""
+    return (part for text in texts for part in re.split(r"(?<=[。！？\n])", text) if part)
+
+
+def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
+    """Logits (V,) of what comes after ``ids``, in one pass over all of them."""
+    with torch.inference_mode():
+        row = torch.tensor([ids], device=model.out_head.weight.device)
+        logits: Tensor = model.out_head(model.hidden(row)[:, -1])[0].float().cpu()
+    return logits
+
+
+def logits_gate(difference: float, tolerance: float, what: str) -> Gate:
+    """Whether the largest difference of logits is within what rounding explains."""
+    return Gate("logits", difference <= tolerance, f"{difference:.1e} apart at most ({tolerance:.1e} allowed), {what}")
+
+
+def until_end(ids: list[int], eos_id: int | None) -> list[int]:
+    """The ids up to the first ``eos_id``, it included: where programs end that end a text."""
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+
+
+def whole_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
+    """The text of ids; None if a character in it lacks some of its bytes."""
+    try:
+        b"".join(map(tokenizer.token_bytes, ids)).decode()
+    except UnicodeDecodeError:
+        return None
+    return tokenizer.decode(ids)
+
+
+def text_prompt(cases: Cases) -> str | None:
+    """Return a prompt that fits the model: the longest beginning of the first prompt whose text has the same ids.
+
+    It holds no name of a special token, which a pipeline reads as that token. None if there is no such beginning.
+    """
+    tokenizer = cases.tokenizer
+    names = [piece.text for piece in tokenizer.pieces if piece.kind in ("control", "unknown")]
+    for n in range(len(cases.prompts[0]), 0, -1):
+        ids = cases.prompts[0][:n]
+        text = whole_text(tokenizer, ids)
+        if text and prompt_ids(tokenizer, text) == ids and not any(name in text for name in names):
+            return text
+    return None
+
+
+def greedy_gate(
+    name: str,
+    cases: Cases,
+    own_ids: list[list[int]],
+    found_ids: list[list[int]],
+    tolerance: float,
+    prompts: list[list[int]] | None = None,
+) -> Gate:
+    """Say whether two sets of greedy continuations of ``prompts`` (by default those of ``cases``) are equal.
+
+    They may part at a tie of logits closer than twice ``tolerance``.
+    """
+    n_equal, ties, worst = 0, 0, 0.0
+    for prompt, own, other in zip(prompts or cases.prompts, own_ids, found_ids, strict=True):
+        at = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other)))
+        if at == len(own) == len(other):
+            n_equal += 1
+            continue
+        gap = float("inf")
+        if at < min(len(own), len(other)):
+            logits = last_logits(cases.model, prompt + own[:at])
+            gap = (logits[own[at]] - logits[other[at]]).abs().item()
+        worst = max(worst, gap)
+        ties += gap <= 2 * tolerance
+    n = len(found_ids)
+    n_new = max(map(len, own_ids))
+    found = f"{n_equal} of {n} prompts go on with the same {n_new} tokens"
+    if n_equal < n:
+        found = f"{found}, {ties} part at a tie; logits {worst:.1e} apart there at most ({2 * tolerance:.1e} allowed)"
+    return Gate(name, n_equal + ties == n, found)
+
+
+def text_gates(cases: Cases, found_ids: list[list[int]], decoded: list[str], must_agree: bool) -> list[Gate]:
+    """Say whether texts give the ids of `prompt_ids`, and come back from them.
+
+    ``decoded`` may hold the first texts only. Without ``must_agree`` the outcome is only stated: of a tokenizer with a
+    normalisation table no file of another program is exactly equal.
+    """
+    same = [a == b for a, b in zip(found_ids, cases.text_ids, strict=True)]
+    own = [cases.tokenizer.decode(ids) for ids in cases.text_ids[: len(decoded)]]
+    whole = [a == b for a, b in zip(decoded, own, strict=True)]
+
+    def gate(name: str, equal: list[bool], what: str) -> Gate:
+        n = len(equal)
+        share = f"{sum(equal) / n:.1%}"
+        found = f"{sum(equal):,} of {n:,} texts {what} ({share}; {cases.source} and {len(NASTY_TEXTS)} odd ones)"
+        if not all(equal):
+            found = f"{found}, not {cases.texts[equal.index(False)][:30]!r}"
+        return Gate(name, all(equal) or not must_agree, found)
+
+    return [
+        gate("tokenizer", same, "give the ids that they have here"),
+        gate("round trip", whole, "come back from their ids"),
+    ]

@@ -1,0 +1,126 @@
+"""A model, written in every form that is asked for, and proved before it gets its name.
+
+All is written under a hidden name, loaded again by processes that know nothing of this package, compared with the
+model it came from (`gates`), and only then the folder appears. One gate that fails, and there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError
+
+from mamegpt.errors import ExportError, ModelError, OutputError, first_line
+from mamegpt.export.checks import Gate, make_cases
+from mamegpt.export.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
+from mamegpt.export.hf import check_hf, write_hf
+from mamegpt.export.model_card import Facts, model_card
+from mamegpt.models.hf_format import LAYOUTS, native_layout
+from mamegpt.pretrained import Pretrained
+from mamegpt.system.console import busy, say, table
+from mamegpt.system.files import atomic_directory
+from mamegpt.system.messages import translated
+from mamegpt.system.outputs import CARD, check_folder, export_mark
+from mamegpt.text.normalize import shown
+
+__all__ = ["ExportReport", "Target", "all_targets", "export_model"]
+
+Target = Literal["hf", "hf-native", "gguf"]
+"""``hf``: the folder of the original scripts' format, or of transformers' own where it has the architecture;
+``hf-native``: one that needs no code of ours in any case; ``gguf``: one file for llama.cpp."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote, and the gates it passed, by target."""
+
+    out: Path
+    files: list[str]
+    gates: dict[Target, list[Gate]]
+    elapsed_s: float
+
+
+def all_targets(architecture: str) -> tuple[Target, ...]:
+    """Every target that differs from the others; where ``hf`` needs no code, it is native already."""
+    return ("hf", "hf-native", "gguf") if LAYOUTS[architecture].remote_code else ("hf", "gguf")
+
+
+def export_model(
+    out: Path,
+    loaded: Pretrained,
+    targets: Sequence[Target] = ("hf",),
+    *,
+    gguf_type: GgufType = "f32",
+    name: str = "",
+    facts: Facts = Facts(),  # noqa: B008  (frozen)
+    texts: Iterable[str] | None = None,
+    source: str = "",
+    spm_vocab: Path | None = None,
+    fast: bool = True,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write the folder ``out``, or a folder in it for each of several ``targets``; print the gates of each.
+
+    ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on ``texts``,
+    named ``source`` (none: 豆物語).
+    ``spm_vocab`` and ``fast`` are as in `write_hf`.
+
+    Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model
+    and tokenizer do not belong together, or the model is none of ours; `ConfigError` if a package is missing;
+    `ExportError` if a gate fails. Then no folder is left, and one that was there stays.
+    """
+    if loaded.sizes is None:
+        raise ModelError(f"{loaded.origin} is a {loaded.architecture} model; only {', '.join(LAYOUTS)} can be exported")
+    if loaded.tokenizer.vocab_size != loaded.sizes.vocab_size:
+        raise ModelError(
+            f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} pieces, but the model "
+            f"{loaded.sizes.vocab_size}; give the tokenizer it was trained with"
+        )
+    if "gguf" in targets:
+        refuse_impossible(loaded.tokenizer)
+    begin = time.perf_counter()
+    n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    model = loaded.model.eval()
+    gates: dict[Target, list[Gate]] = {}
+    with atomic_directory(out, overwrite=overwrite) as whole:
+        with busy("asking the model itself"):
+            cases = make_cases(model, loaded.tokenizer, texts, source)
+        for target in targets:
+            folder = whole if len(targets) == 1 else whole / target
+            card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")
+            folder.mkdir(exist_ok=True)
+            native = target != "hf"  # of a GGUF only the card asks
+            model_type = native_layout(loaded.architecture) if native else loaded.architecture
+            file = folder / f"{out.name}-{gguf_type}.gguf" if target == "gguf" else None
+            try:
+                if file:
+                    write_gguf(file, model, loaded.sizes, loaded.tokenizer, loaded.architecture, gguf_type)
+                else:
+                    write_hf(
+                        folder, model, loaded.sizes, loaded.tokenizer, LAYOUTS[model_type], spm_vocab=spm_vocab,
+                        fast=fast,
+                    )  # fmt: skip
+                card = model_card(
+                    card_name, loaded.sizes, n_parameters, loaded.tokenizer, model_type, facts,
+                    gguf_file=file.name if file else "",
+                )  # fmt: skip
+                card = shown(card)  # the name of a file in it may be none
+                card += export_mark(folder, card, targets)
+                (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
+            except (OSError, SafetensorError) as error:
+                raise OutputError(
+                    f"{out} cannot be written ({first_line(error)}); free space or choose another place"
+                ) from error
+            with busy(f"loading {target} again and comparing"):
+                found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
+            gates[target] = found
+            say(target, table([gate.row() for gate in found]))
+            if failed := [f"{gate.name}: {translated(gate.found, part=True)}" for gate in found if not gate.passed]:
+                raise ExportError(f"{out} was not written: as {target}, loaded again, {'; '.join(failed)}")
+        files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
+        check_folder(out, overwrite=overwrite)  # again: it is long since
+    return ExportReport(out, files, gates, time.perf_counter() - begin)

@@ -1,0 +1,201 @@
+"""A model and its tokenizer as one GGUF file, the format of llama.cpp and of all that is built on it.
+
+Layout of the file: the ``gguf`` package's documentation; names of tensors and settings: llama.cpp's own, for its
+architectures ``gpt2`` and ``qwen3``. The tokenizer goes in as llama.cpp's ``llama`` kind, which merges pieces by score
+as SentencePiece's BPE does, and spells what has no piece in bytes. It normalises nothing: a text has to be given as
+`mamegpt.text.normalize.normalise` leaves it (NFC, LF at the ends of lines).
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mamegpt.config import ModelConfig
+from mamegpt.errors import ConfigError, ExportError
+from mamegpt.export.checks import (
+    NASTY_TEXTS,
+    Cases,
+    Gate,
+    greedy_gate,
+    last_logits,
+    logits_gate,
+    text_gates,
+    until_end,
+)  # fmt: skip
+from mamegpt.export.hf import run_stranger
+from mamegpt.models.hf_format import LAYER_NORM_EPS
+from mamegpt.models.qwen3.modeling_qwen3 import own_sizes
+from mamegpt.models.registry import LanguageModel, stored_tensors
+from mamegpt.text.normalize import normalise
+from mamegpt.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
+
+GgufType = Literal["f32", "f16", "bf16", "q8_0"]
+
+STRANGER = Path(__file__).with_name("verify_gguf.py")
+TOLERANCE: dict[GgufType, float] = {"f32": 1e-3, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
+"""Largest difference of log-probabilities, beside the largest logit, that the number format explains; of f32, that
+llama.cpp's GELU does, a table in float16."""
+N_DECODED = len(NASTY_TEXTS) + 1000
+N_LOGITS = 6
+Q8_BLOCK = 32
+
+_NAMES = {
+    "custom-gpt": {
+        "tok_emb": "token_embd", "pos_emb": "position_embd", "final_norm": "output_norm", "out_head": "output",
+        "norm1": "attn_norm", "norm2": "ffn_norm", "att.qkv": "attn_qkv", "att.proj": "attn_output",
+        "ff.layers.0": "ffn_up", "ff.layers.2": "ffn_down",
+    },
+    "qwen3": {
+        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+        "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    },
+}  # fmt: skip
+"""Our names of modules, and llama.cpp's; those of layer 2 begin with ``trf_blocks.2.`` or ``model.layers.2.``, and
+``blk.2.``."""
+
+_PIECE_TYPES = {"normal": 1, "unknown": 2, "control": 3, "user_defined": 4, "unused": 5, "byte": 6}
+
+
+def refuse_impossible(tokenizer: Tokenizer) -> None:
+    """Raise `ConfigError` if the packages of the extra ``export`` are not installed, `ExportError` for a tokenizer that
+    llama.cpp has no like of; both before anything is computed.
+    """
+    if missing := [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]:
+        raise ConfigError(f"--to gguf needs {' and '.join(missing)}, not installed; pip install {' '.join(missing)}")
+    if tokenizer.settings.model_type != "bpe":
+        raise ExportError(
+            f"{tokenizer.path} is a {tokenizer.settings.model_type} model; of SentencePiece's kinds llama.cpp cuts "
+            "text equally with bpe only, so there can be no GGUF of it"
+        )
+    if not tokenizer.settings.byte_fallback:
+        raise ExportError(
+            f"{tokenizer.path} has no byte pieces; without them llama.cpp fails at a character that has no piece; "
+            "train a tokenizer with byte fallback, as mamegpt tokenizer does, or export with --to hf"
+        )
+
+
+def write_gguf(
+    path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, architecture: str, kind: GgufType
+) -> None:
+    """Write weights and tokenizer; matrices in the number format ``kind``, vectors and positions in float32
+    (with q8_0, matrices whose rows are no multiple of 32 wide in f16).
+    """
+    import gguf
+
+    weights = {name: tensor.numpy() for name, tensor in stored_tensors(model).items()}
+    file = gguf.GGUFWriter(path, {"custom-gpt": "gpt2"}.get(architecture, architecture))
+    file.add_context_length(sizes.context_length)
+    file.add_embedding_length(sizes.emb_dim)
+    file.add_block_count(sizes.n_layers)
+    file.add_head_count(sizes.n_heads)
+    if architecture == "custom-gpt":
+        file.add_head_count_kv(sizes.n_heads)
+        file.add_feed_forward_length(4 * sizes.emb_dim)
+        file.add_layer_norm_eps(LAYER_NORM_EPS)
+        for layer in range(sizes.n_layers):  # llama.cpp knows no GPT-2 without them
+            weights.setdefault(f"trf_blocks.{layer}.att.qkv.bias", np.zeros(3 * sizes.emb_dim, np.float32))
+    else:
+        n_kv_heads, head_dim, ffn_dim = own_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
+        file.add_head_count_kv(n_kv_heads)
+        file.add_feed_forward_length(ffn_dim)
+        file.add_layer_norm_rms_eps(sizes.norm_eps)
+        file.add_rope_freq_base(sizes.rope_theta)
+        file.add_rope_dimension_count(head_dim)
+        file.add_key_length(head_dim)
+        file.add_value_length(head_dim)
+    file.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES[kind]))
+    _add_tokenizer(file, tokenizer)
+    for name, tensor in weights.items():
+        stored = gguf.GGMLQuantizationType[_kind_of(name, tensor, kind).upper()]
+        file.add_tensor(_name(architecture, name), gguf.quantize(tensor, stored), raw_dtype=stored)
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+
+
+_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+
+
+def _kind_of(name: str, tensor: NDArray[np.float32], kind: GgufType) -> GgufType:
+    """The number format of one tensor; q8_0 has blocks of 32, and rows of another length become f16."""
+    if tensor.ndim == 1 or name == "pos_emb.weight":
+        return "f32"
+    return "f16" if kind == "q8_0" and tensor.shape[1] % Q8_BLOCK else kind
+
+
+def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
+    """The pieces, their scores and kinds; nothing is put before or after a text."""
+    pieces, settings = tokenizer.pieces, tokenizer.settings
+    file.add_tokenizer_model("llama")
+    file.add_token_list([piece.text for piece in pieces])
+    file.add_token_scores([piece.score for piece in pieces])
+    file.add_token_types([_PIECE_TYPES[piece.kind] for piece in pieces])
+    file.add_unk_token_id(tokenizer.unk_id)
+    # Left out, they are 1 and 2 for llama.cpp, which would end texts there. <unk> never occurs beside byte pieces.
+    file.add_bos_token_id(tokenizer.unk_id if tokenizer.start_id is None else tokenizer.start_id)
+    file.add_eos_token_id(tokenizer.unk_id if tokenizer.eos_id is None else tokenizer.eos_id)
+    if tokenizer.pad_id is not None:
+        file.add_pad_token_id(tokenizer.pad_id)
+    file.add_add_bos_token(False)
+    file.add_add_eos_token(False)
+    file.add_add_space_prefix(settings.add_dummy_prefix)
+    file.add_remove_extra_whitespaces(settings.remove_extra_whitespaces)
+
+
+def _name(architecture: str, name: str) -> str:
+    """llama.cpp's name of one of our tensors."""
+    module, _, kind = name.rpartition(".")
+    layer = re.match(r"(?:trf_blocks|model\.layers)\.(\d+)\.", module)
+    if not layer:
+        return f"{_NAMES[architecture][module]}.{kind}"
+    return f"blk.{layer[1]}.{_NAMES[architecture][module[layer.end() :]]}.{kind}"
+
+
+def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
+    """Compare what llama.cpp, in a clean process, makes of the file with what the model and the tokenizer say.
+
+    Log-probabilities are compared, for llama.cpp gives out no logits; all of them, after texts of several lengths.
+    Raises `ExportError` if the file does not load at all.
+    """
+    eos_id, n_context = cases.tokenizer.eos_id, cases.model.context_length
+    row = cases.rows[0]
+    lengths = sorted({max(1, (len(row) - 1) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
+    # Never in the ids of a text: control pieces, and <unk> where there are none and bytes stand for what is unknown.
+    controls = (token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "control")
+    separator = next(controls, cases.tokenizer.unk_id)
+    shown = next(token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "normal")
+    asked = {
+        "shown": shown, "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
+        "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context,
+        "texts": [normalise(text) for text in cases.texts],
+        "decode": cases.text_ids[:N_DECODED], "separator": separator,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        found = run_stranger(STRANGER, path, asked, Path(scratch))
+    own = np.stack([last_logits(cases.model, row[:n]).log_softmax(-1).numpy() for n in lengths])
+    apart = float(np.abs(own - np.asarray(found["log_probabilities"], dtype=np.float64)).max())  # NaN stays NaN
+    tolerance = TOLERANCE[kind] * cases.scale
+    # llama.cpp ends where the text does.
+    until = [until_end(row, eos_id) for row in cases.greedy]
+    # SentencePiece drops the space that a dummy prefix puts before a text; llama.cpp's server leaves that to the user.
+    prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
+    decoded = [text.removeprefix(prefix) for text in found["decoded"]]
+    return [
+        logits_gate(apart, tolerance, f"log-probabilities of {len(lengths)} x {cases.tokenizer.vocab_size:,} ids"),
+        greedy_gate("greedy", cases, until, found["greedy"], tolerance),
+        greedy_gate("no cache", cases, found["greedy"], found["uncached"], tolerance),
+        *text_gates(cases, found["text_ids"], decoded, must_agree=True),
+    ]

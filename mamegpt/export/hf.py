@@ -1,0 +1,195 @@
+"""A model as a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and what a stranger makes of it.
+
+The weights are a copy, for our names are the exported names, but for the book's GPT as ``gpt2``, whose names and
+orders transformers has chosen. An architecture that transformers does not have brings its model file along: this
+package's own, byte for byte. In what else folders differ stands in `layouts`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from mamegpt.config import ModelConfig
+from mamegpt.errors import ExportError
+from mamegpt.export.checks import (
+    Cases,
+    Gate,
+    greedy_gate,
+    logits_gate,
+    text_gates,
+    text_prompt,
+    until_end,
+    whole_text,
+)  # fmt: skip
+from mamegpt.generation.stream import prompt_ids, stream_ids
+from mamegpt.models.hf_format import Layout
+from mamegpt.models.registry import LanguageModel, stored_tensors
+from mamegpt.system.files import write_json
+from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
+from mamegpt.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["check_hf", "run_stranger", "write_hf", "written_gates", "written_prompts"]
+
+# Paths, not modules: an import of either would be one of transformers, two seconds before anything is said.
+MODEL_CODE = Path(__file__).parents[1] / "models" / "custom_gpt" / "modeling_custom_gpt.py"
+STRANGER = Path(__file__).with_name("verify_hf.py")
+PIPELINE_TOKENS = 8
+TOLERANCE = 1e-4
+"""Largest difference of logits, beside the largest logit, that is rounding, not error: kernels differ."""
+
+
+def write_hf(
+    folder: Path,
+    model: LanguageModel,
+    sizes: ModelConfig,
+    tokenizer: Tokenizer,
+    layout: Layout,
+    *,
+    spm_vocab: Path | None = None,
+    fast: bool = True,
+) -> None:
+    """Write weights, settings and tokenizer into the empty ``folder``.
+
+    ``spm_vocab`` is copied beside the SentencePiece model (written from it if not given); ``fast`` is kept in
+    config.json, if it is the original format's.
+    """
+    _write_weights(folder, model, layout)
+    write_json(folder / "config.json", _config(sizes, tokenizer, layout, fast))
+    write_json(folder / "generation_config.json", _special_ids(tokenizer))
+    if layout.remote_code:
+        (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
+    _write_tokenizer(folder, tokenizer, sizes.context_length, spm_vocab)
+
+
+def _write_weights(folder: Path, model: LanguageModel, layout: Layout) -> None:
+    """The tensors for those who load safely, and the same tensors again where the original format has them."""
+    weights = layout.to_file(stored_tensors(model))
+    for name in layout.weight_files:
+        if name.endswith(".safetensors"):
+            save_file(weights, folder / name, metadata={"format": "pt"})
+        else:
+            with (folder / name).open("wb") as file:  # given a path, torch would report a full disk obscurely
+                torch.save(weights, file)
+
+
+def _config(sizes: ModelConfig, tokenizer: Tokenizer, layout: Layout, fast: bool) -> dict[str, Any]:
+    return {
+        **layout.config(sizes, fast),
+        "dtype": "float32",  # transformers 5 would otherwise take whatever the weights have
+        "use_cache": True,
+        **_special_ids(tokenizer),
+    }
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """The ids under transformers' names, null where the tokenizer has none: GPT-2's own defaults are other ids."""
+    return {"bos_token_id": tokenizer.start_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, spm_vocab: Path | None) -> None:
+    """Hugging Face's files, and SentencePiece's beside them under their own names."""
+    (folder / "tokenizer.json").write_text(fast_tokenizer_json(tokenizer), encoding="utf-8", newline="\n")
+    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, context_length))
+    (folder / tokenizer.path.name).write_bytes(tokenizer.path.read_bytes())
+    if spm_vocab is not None:
+        (folder / spm_vocab.name).write_bytes(spm_vocab.read_bytes())
+    else:
+        lines = (f"{piece.text}\t{piece.score:g}\n" for piece in tokenizer.pieces)
+        (folder / tokenizer.path.with_suffix(".vocab").name).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Gate]:
+    """Compare what a clean process makes of the folder with what the model and the tokenizer say.
+
+    Raises `ExportError` if the folder does not load at all.
+    """
+    tokenizer = cases.tokenizer
+    asked_prompts = written_prompts(cases)
+    asked = {
+        "prompts": cases.prompts, "n_new": cases.n_new, "rows": cases.rows, "texts": cases.texts,
+        "written": asked_prompts, "n_written": min(PIPELINE_TOKENS, cases.n_new), "weight_files": layout.weight_files,
+        "trust_remote_code": layout.remote_code,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        found = run_stranger(STRANGER, folder, asked, Path(scratch))
+        logits = torch.load(Path(scratch) / "found.pt", weights_only=True)
+    tolerance = TOLERANCE * cases.scale
+    odd_keys = [f"{name}: {key}" for name, keys in found["odd_keys"].items() for key in keys]
+    apart = torch.stack([(found_logits - cases.logits).abs().max() for found_logits in logits.values()]).max().item()
+    names = ", ".join(layout.weight_files)
+
+    def close(name: str, what: str) -> Gate:
+        apart = found[f"{name}_difference"]
+        return Gate(name, apart <= tolerance, f"{what}: {apart:.1e} apart at most ({tolerance:.1e} allowed)")
+
+    return [
+        Gate("weights", not odd_keys, f"missing or left over: {', '.join(odd_keys[:3]) or 'none'}, in {names}"),
+        logits_gate(apart, tolerance, f"{len(cases.rows)} x {len(cases.rows[0])} positions, from {names}"),
+        greedy_gate("greedy", cases, cases.greedy, found["greedy"], tolerance),
+        greedy_gate("no cache", cases, found["greedy"], found["uncached"], tolerance),
+        close("cache", "logits with and without cache"),
+        close("padding", "logits of a left-padded row and of the row alone"),
+        close("loss", "the loss of labels and its definition"),
+        *text_gates(cases, found["text_ids"], found["decoded"], tokenizer.settings.is_lossless),
+        *written_gates(cases, asked_prompts, found["written_ids"], found["written"], tolerance),
+    ]
+
+
+def written_prompts(cases: Cases) -> list[str]:
+    """Texts that the pipeline continues: the empty one, if texts have a start, and one that fits the model."""
+    prompts = [] if cases.tokenizer.start_id is None else [""]
+    prompt = text_prompt(cases)
+    return prompts if prompt is None else [*prompts, prompt]
+
+
+def written_gates(
+    cases: Cases, prompts: Sequence[str], found_ids: Sequence[list[int]], texts: Sequence[str], tolerance: float
+) -> list[Gate]:
+    """Say whether a pipeline continues each prompt as ``generate`` does: text in, ids and text out."""
+    tokenizer = cases.tokenizer
+    gates = []
+    for prompt, row, text in zip(prompts, found_ids, texts, strict=True):
+        ids = prompt_ids(tokenizer, prompt)
+        own = list(stream_ids(cases.model, ids, min(PIPELINE_TOKENS, cases.n_new)))
+        new = row[len(ids) :] if row[: len(ids)] == ids else []
+        gate = greedy_gate("pipeline", cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
+        expected = whole_text(tokenizer, row)
+        same = expected is None or text == expected
+        # A tokenizer with a normalization table may cut a prompt in another way than here; that is stated above.
+        only_stated = bool(prompt) and not tokenizer.settings.is_lossless
+        passed = only_stated or (gate.passed and same)
+        gates.append(Gate("pipeline" if prompt else "empty prompt", passed, f"{gate.found}; wrote {text!r}"))
+    return gates
+
+
+def run_stranger(script: Path, model: Path, asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """Run a script on an exported model, away from this package, the network, and earlier copies of remote code.
+
+    It is given the model's path, a file with ``asked``, and a name for what it finds: ``found`` in ``scratch``.
+    Raises `ExportError` with the last line of what it said, if it fails.
+    """
+    (scratch / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    environment = os.environ | {
+        "HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "modules"), "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    arguments = [str(script), str(model.resolve()), str(scratch / "asked.json"), str(scratch / "found")]
+    command = [sys.executable, "-X", "utf8", "-P", *arguments]
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=scratch,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+        raise ExportError(f"{model.name} does not load in a clean process: {last}")
+    found: dict[str, Any] = json.loads((scratch / "found.json").read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,152 @@
+"""From whatever holds a model to exported folders: a run, a weights file, another folder, a repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from mamegpt.config import TrainConfig
+from mamegpt.data.shards import is_shards, open_shards
+from mamegpt.data.sources import LICENSE, card_licenses, read_texts
+from mamegpt.errors import ConfigError, ModelError
+from mamegpt.export.evaluation_card import card_rows
+from mamegpt.export.export import ExportReport, Target, all_targets, export_model
+from mamegpt.export.gguf import GgufType
+from mamegpt.export.model_card import Facts
+from mamegpt.generation.batch import generate_many
+from mamegpt.generation.settings import Sampling
+from mamegpt.models.hf_format import sizes_of
+from mamegpt.models.registry import build_model
+from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
+from mamegpt.run import checkpoint
+from mamegpt.run.metrics import Metrics
+from mamegpt.system.console import table
+from mamegpt.system.files import is_here, sha256_file
+from mamegpt.system.hub import upload
+from mamegpt.system.messages import translated
+from mamegpt.system.outputs import check_folder
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
+from mamegpt.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["export_pretrained", "export_weights", "push"]
+
+COMMIT_MESSAGE = "Upload model (mamegpt export)"
+SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+
+
+def export_pretrained(
+    model: str,
+    out: Path,
+    to: Target | Literal["all"] = "hf",
+    *,
+    gguf_type: GgufType = "f32",
+    spm_file: str = "",
+    name: str = "",
+    data_license: str = "",
+    overwrite: bool = False,
+) -> ExportReport:
+    """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
+
+    ``to`` names the target; with "all", each lies in a folder of its name in ``out``. Of a run the tokenizers are
+    compared on its own text, if that still lies here. ``name`` is what the model card calls the model (by default as
+    the folder is called). ``data_license`` is the license of the training text, an identifier of the Hub (by default
+    what the data card beside that text names).
+
+    Raises what `load_pretrained` and `export_model` raise, and `DataError` if that text cannot be read.
+    """
+    if data_license and not LICENSE.fullmatch(data_license):
+        raise ConfigError(
+            f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "
+            "see the Hub's list of licenses"
+        )
+    check_folder(out, [model], overwrite=overwrite)
+    loaded = load_pretrained(model, spm_file=spm_file)
+    targets = all_targets(loaded.architecture) if to == "all" else (to,)
+    known: dict[str, Any] = {}
+    run = Path(model)
+    if (run / CHECKPOINTS).is_dir():
+        config = TrainConfig.load(run / CONFIG_FILE)
+        known["facts"] = dataclasses.replace(_facts(run, config, loaded), licenses=card_licenses(config.data))
+        if is_here(config.data) and not is_shards(config.data):
+            known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
+    if data_license:
+        known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])
+    return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
+
+
+def push(out: Path, repository: str, *, dry_run: bool) -> str:
+    """Upload an exported folder, or only say what would go up: every file with its size and hash, and the card.
+
+    Returns the lines to print. Raises `HubError` if it cannot be uploaded.
+    """
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    listed = table(
+        [(path.relative_to(out).as_posix(), f"{path.stat().st_size:>12,} bytes  {sha256_file(path)}") for path in files]
+    )
+    if dry_run:
+        card = (out / "README.md").read_text(encoding="utf-8")
+        what = translated(f"would go to {repository}, as one commit {COMMIT_MESSAGE!r}:")
+        return f"{what}\n{listed}\n\nREADME.md:\n\n{card}"
+    uploaded = translated(f"uploaded to {upload(out, repository, COMMIT_MESSAGE)}")
+    return f"{listed}\n{uploaded}"
+
+
+def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
+    """What a run says of itself, and what its model writes."""
+    state = checkpoint.read_state(Path(loaded.origin))
+    metrics = Metrics(run, state.step, write=False)
+    shards = next((path for path in (run / TOKENS, Path(config.data)) if is_shards(path)), None)
+    meta = open_shards(shards, loaded.tokenizer)[0] if shards else None
+    machine_file = run / MACHINE_FILE  # older runs have none
+    machine = json.loads(machine_file.read_text(encoding="utf-8"))["machine"] if machine_file.is_file() else ""
+    new_tokens = min(60, max(1, config.context_length // 2))
+    return Facts(
+        config=config,
+        step=state.step,
+        elapsed_s=state.elapsed_s,
+        n_documents=meta.splits["train"].n_documents if meta else 0,
+        n_characters=meta.splits["train"].n_characters if meta else 0,
+        origins=meta.origins if meta else (),
+        machine=machine,
+        losses=metrics.losses,
+        quality=metrics.quality,
+        evaluation=card_rows(run, Path(loaded.origin)),
+        sampling=SAMPLING,
+        samples=list(zip(SAMPLE_PROMPTS, _samples(loaded, new_tokens), strict=True)),
+    )
+
+
+def _samples(loaded: Pretrained, n_new: int) -> Iterator[str]:
+    """Continue the beginnings of texts as the card shows them."""
+    return generate_many(loaded.model, loaded.tokenizer, SAMPLE_PROMPTS, n_new, SAMPLING, at_start=loaded.has_start)
+
+
+def export_weights(
+    weights: Path,
+    spm_model: Path,
+    out: Path,
+    *,
+    spm_vocab: Path | None = None,
+    fast: bool = True,
+    overwrite: bool = False,
+    **sizes: Any,
+) -> ExportReport:
+    """Export a weights file of the book's layout with its tokenizer into the folder ``out``.
+
+    ``sizes`` are fields of `ModelConfig`; those that are None are read from the weights. Raises `ModelError` if one
+    contradicts the weights, or what `read_weights` and `export_model` raise.
+    """
+    check_folder(out, [weights, spm_model, *([spm_vocab] if spm_vocab else [])], overwrite=overwrite)
+    if spm_vocab is not None and not spm_vocab.is_file():
+        raise ModelError(f"no vocabulary file {spm_vocab}; leave --spm-vocab out and it is written from the model")
+    tensors = read_weights(weights)
+    implied = sizes_of(tensors, str(weights), **sizes)
+    tokenizer = Tokenizer.load(spm_model)
+    model = build_model("custom-gpt", implied)
+    load_weights(model, tensors, str(weights))
+    loaded = Pretrained(model, tokenizer, implied, "custom-gpt", str(weights))
+    return export_model(out, loaded, spm_vocab=spm_vocab, fast=fast, overwrite=overwrite)

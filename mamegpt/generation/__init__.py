@@ -1,0 +1,1 @@
+"""Text from a model: settings, samplers, cache, stream and batch."""

@@ -1,0 +1,360 @@
+"""Text from a model: key/value cache, samplers as small pure functions, streaming that never cuts a character.
+
+What a model sees is the last ``context_length`` tokens. While they fit, each new token costs one position, for
+keys and values of the earlier ones are kept. Past that the window moves on by one token a step, every position
+changes, and each step runs the whole window: slower, but exactly what the model was trained on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mamegpt.errors import ConfigError
+from mamegpt.generation.fast_decode import Head, OneToken, has_step, one_thread
+from mamegpt.generation.settings import Sampling, check_finite
+from mamegpt.models.registry import LanguageModel
+from mamegpt.text.normalize import normalise
+from mamegpt.tokenizer.tokenizer import Tokenizer, check_characters
+
+__all__ = [
+    "Continuation", "KVCache", "Sampling", "Token", "checked", "choose", "generate", "prompt_ids", "stream",
+    "stream_ids", "stream_tokens",
+]  # fmt: skip
+
+
+class Token(NamedTuple):
+    """One step of a text, as `stream_tokens` makes it.
+
+    The last step is no token and has no id: it brings the text that was held back, and says why the text ended.
+    """
+
+    text: str
+    """What can be shown now: nothing while a character, or what may become a stop string, is incomplete."""
+    offset: int
+    """Characters of the continuation before this token."""
+    id: int | None = None
+    logprob: float | None = None
+    """Natural logarithm of the model's own probability, before temperature, penalty and cuts."""
+    alternatives: Sequence[tuple[int, float]] = ()
+    """The most likely ids and their ``logprob``, best first."""
+    finish: Literal["stop", "length"] | None = None
+    """Of the last step: a stop string or the end of the text came, or there were enough tokens."""
+
+
+class Continuation:
+    """The text of new ids as they come: without half characters, and up to the first stop string.
+
+    The text ends as soon as a stop string is complete, and before the longest of those that end there. So it does not
+    depend on how the text is cut into tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> None:
+        """Begin after the ids of a prompt."""
+        self._decoder = tokenizer.stream()
+        for token in ids:
+            self._decoder.push(token)
+        self._stops = stops
+        self._held = ""  # text that may be the beginning of a stop string
+        self.n_characters = 0
+        """Characters of the continuation so far, those held back included."""
+        self.stopped = False
+        """Whether a stop string came."""
+
+    def push(self, token: int) -> str:
+        """Take an id and return the text that can be shown now."""
+        return self._release(self._decoder.push(token))
+
+    def end(self) -> str:
+        """Return the text that was held back, as no more ids come."""
+        ready = self._release(self._decoder.flush())
+        return ready + self._held
+
+    def _release(self, new: str) -> str:
+        if self.stopped:
+            return ""
+        self.n_characters += len(new)
+        held = self._held + new
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return held[: min(found)[1]]
+        n_wait = max((n for stop in self._stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        ready = held[: len(held) - n_wait]
+        self._held = held[len(ready) :]
+        return ready
+
+
+class KVCache:
+    """Keys and values of up to ``capacity`` tokens, allocated once; the methods are those of transformers' caches."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lengths: dict[int, int] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append (B, H, T, D) keys and values to a layer and return all it holds, (B, H, S, D), without a copy."""
+        if layer_idx not in self._layers:
+            B, H, _, D = key_states.shape
+            self._layers[layer_idx] = (
+                key_states.new_empty(B, H, self.capacity, D),
+                value_states.new_empty(B, H, self.capacity, D),
+            )
+        past = self._lengths.get(layer_idx, 0)
+        S = past + key_states.shape[2]
+        keys, values = self._layers[layer_idx]
+        keys[:, :, past:S] = key_states
+        values[:, :, past:S] = value_states
+        self._lengths[layer_idx] = S
+        return keys[:, :, :S], values[:, :, :S]
+
+    def get_seq_length(self) -> int:
+        """How many tokens are held."""
+        return self._lengths.get(0, 0)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget all sequences but these, which become 0, 1, ... of a smaller batch."""
+        chosen = list(rows)
+        self._layers = {layer: (keys[chosen], values[chosen]) for layer, (keys, values) in self._layers.items()}
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make ids in ``seen`` less likely: positive logits (V,) are divided, negative multiplied.
+
+    Keskar et al. 2019 ("CTRL"), section 4.1, with the sign as transformers has it.
+    """
+    chosen = logits[seen]
+    return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """All but the ``k`` largest logits (V,) become -inf (Fan et al. 2018)."""
+    smallest = logits.topk(min(k, logits.numel())).values[-1]
+    return logits.masked_fill(logits < smallest, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest logits (V,), at least one, whose probabilities reach ``p`` (Holtzman et al. 2020, eq. 2)."""
+    ordered, order = logits.softmax(-1).sort(descending=True)
+    before = ordered.cumsum(-1) - ordered  # probability of everything more likely
+    return logits.index_fill(0, order[1:][before[1:] >= p], -torch.inf)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep logits (V,) at least ``p`` times as likely as the largest (Nguyen et al. 2024, eq. 2)."""
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
+
+
+def choose(logits: Tensor, seen: Sequence[int] | Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """Return the next id, from logits (V,) and the ids so far (N,).
+
+    Raises `ModelError` if a logit is NaN or infinite.
+    """
+    check_finite(logits.max().item())
+    if sampling.repetition_penalty != 1:
+        seen = torch.as_tensor(seen, device=logits.device)
+        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return int(logits.numpy(force=True).argmax())  # a tenth of the time of torch's
+    return int(torch.multinomial(probabilities(logits, sampling), 1, generator=generator))
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Turn logits (V,) into the probabilities (V,) to sample with; the temperature is above 0."""
+    logits = logits / sampling.temperature
+    if sampling.top_k:
+        logits = keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = keep_top_p(logits, sampling.top_p)
+    if sampling.min_p > 0:
+        logits = keep_min_p(logits, sampling.min_p)
+    return logits.softmax(-1)
+
+
+def stream_ids(
+    model: LanguageModel,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    eos_id: int | None = None,
+    *,
+    use_cache: bool = True,
+) -> Iterator[int]:
+    """Yield new ids one at a time, until ``eos_id`` (not yielded) or ``max_new_tokens``.
+
+    ``ids`` holds at least one id. The model is switched to evaluation mode.
+    """
+    steps = _steps(model, ids, max_new_tokens, sampling or Sampling(), eos_id, use_cache, with_logits=False)
+    return (next_id for next_id, _ in steps)
+
+
+@torch.inference_mode()
+def _steps(
+    model: LanguageModel,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    eos_id: int | None,
+    use_cache: bool,
+    with_logits: bool,
+) -> Iterator[tuple[int, Tensor | None]]:
+    """Each new id, and the logits (V,) it was chosen from; without ``with_logits`` they may be left out."""
+    model.eval()
+    generator = torch.Generator(model.out_head.weight.device).manual_seed(sampling.seed)
+    is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
+    head = Head(model.out_head.weight) if use_cache and has_step(model) else None
+    all_ids = list(ids)
+    for state in itertools.islice(_last_states(model, all_ids, use_cache, head is not None), max_new_tokens):
+        logits = None
+        if head is not None and is_plain:
+            next_id = head.most_likely(state)
+        else:
+            logits = (model.out_head(state) if head is None else head.logits(state)).float()
+            with one_thread():
+                next_id = choose(logits, all_ids, sampling, generator)
+        if next_id == eos_id:
+            return
+        yield next_id, logits
+        all_ids.append(next_id)
+
+
+def _last_states(model: LanguageModel, ids: list[int], use_cache: bool, by_step: bool) -> Iterator[Tensor]:
+    """Hidden states (C,) of the last of ``ids``, to which the caller appends one before it asks for another."""
+    device, context_length = model.out_head.weight.device, model.context_length
+
+    def read(some: list[int], *cache: object) -> Tensor:
+        return model.hidden(torch.tensor([some], device=device), *cache)[0, -1]
+
+    if by_step and len(ids) <= context_length:
+        sequence = OneToken(model)
+        yield sequence.prompt(ids)
+        while len(ids) <= context_length:
+            yield sequence.hidden(ids[-1])
+    elif use_cache and len(ids) <= context_length:
+        cache = KVCache(context_length)
+        yield read(ids, cache)
+        while len(ids) <= context_length:
+            yield read(ids[-1:], cache)
+    while True:
+        yield read(ids[-context_length:])
+
+
+def stream(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    at_start: bool = False,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """Yield the continuation of ``prompt`` in pieces that never hold half a character.
+
+    ``at_start`` says that the prompt is the beginning of a text; see `prompt_ids`. Raises `ConfigError`, before
+    anything is computed, for impossible settings, and as `prompt_ids` does.
+    """
+    tokens = stream_tokens(model, tokenizer, prompt, max_new_tokens, sampling, at_start=at_start, use_cache=use_cache)
+    return (token.text for token in tokens if token.text)
+
+
+def stream_tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    at_start: bool = False,
+    n_alternatives: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Token]:
+    """As `stream`, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what else was."""
+    sampling = checked(sampling, max_new_tokens)
+    ids = prompt_ids(tokenizer, prompt, at_start=at_start)
+    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, n_alternatives, use_cache)
+
+
+def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:
+    """How to sample, greedily if nothing is said. Raises `ConfigError` for impossible settings."""
+    sampling = sampling or Sampling()
+    sampling.validate()
+    if max_new_tokens < 1:
+        raise ConfigError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+    return sampling
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str, *, at_start: bool = False) -> list[int]:
+    """Return what a model reads first: the ids of ``prompt``, normalised as training text is.
+
+    ``at_start`` says that the prompt is the beginning of a text (`Pretrained.has_start`: whether the model was trained
+    on texts with a start). It then follows `Tokenizer.start_id`, as each text did in training. An empty prompt is
+    always a beginning. Raises `ConfigError` for a beginning if the tokenizer has no end-of-text token, and
+    `TokenizerError` for half a surrogate pair.
+    """
+    check_characters(prompt)  # normalising would put U+FFFD there without a word
+    ids = tokenizer.encode(normalise(prompt))
+    if ids and not at_start:
+        return ids
+    if tokenizer.start_id is None:
+        if ids:
+            raise ConfigError("--at-start True needs an end-of-text token, and this tokenizer has none; leave it out")
+        raise ConfigError("--prompt is empty, and this tokenizer has no end-of-text token to start from")
+    return [tokenizer.start_id, *ids]
+
+
+def _tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    n_alternatives: int | None,
+    use_cache: bool,
+) -> Iterator[Token]:
+    """The generator behind `stream_tokens`, which has looked at its arguments."""
+    text = Continuation(tokenizer, ids, sampling.stop)
+    n_tokens = 0
+    scored = n_alternatives is not None
+    for new_id, logits in _steps(model, ids, max_new_tokens, sampling, tokenizer.eos_id, use_cache, scored):
+        offset = text.n_characters
+        ready = text.push(new_id)
+        n_tokens += 1
+        if n_alternatives is None or logits is None:
+            yield Token(ready, offset, new_id)
+        else:
+            yield Token(ready, offset, new_id, *_likely(logits, new_id, n_alternatives))
+        if text.stopped:
+            break
+    offset = text.n_characters
+    rest = text.end()
+    is_end = text.stopped or n_tokens < max_new_tokens
+    yield Token(rest, offset, finish="stop" if is_end else "length")
+
+
+def _likely(logits: Tensor, chosen: int, k: int) -> tuple[float, list[tuple[int, float]]]:
+    """From logits (V,): the log-probability of the id ``chosen``, and the ``k`` most likely ids with theirs."""
+    with torch.inference_mode(), one_thread():
+        logprobs = logits.log_softmax(-1)
+        best = logprobs.topk(min(k, logits.numel()))
+        return logprobs[chosen].item(), list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    at_start: bool = False,
+    use_cache: bool = True,
+) -> str:
+    """The continuation of ``prompt``, whole; see `stream`."""
+    return "".join(stream(model, tokenizer, prompt, max_new_tokens, sampling, at_start=at_start, use_cache=use_cache))

@@ -1,0 +1,304 @@
+"""What a training will take on a cluster: a model of one step, in arithmetic, memory traffic and messages.
+
+A step of n devices takes the time of its arithmetic, of the optimizer's pass over memory, and of the messages that
+arithmetic does not hide:
+
+    arithmetic  tokens a device * FLOPs a token / (peak * share of the peak that one device reaches)
+    optimizer   bytes a parameter it reads and writes * parameters a device holds / memory bandwidth
+    messages    bytes a device sends / bandwidth + hops * latency, by the way weights are held (`SHARDINGS`)
+
+FLOPs a token are 6 for each parameter that multiplies (the input embedding is looked up) and 12 L C T for attention
+(Chowdhery et al. 2022, "PaLM", appendix B). Activations take 34 bytes for each token, layer and unit of width, 2 if
+they are computed again (Korthikanti et al. 2022, eq. 2 and section 5, with attention that holds no scores). How far
+it is off, on figures it was not fitted to: docs/scale.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mamegpt.errors import ConfigError, first_line
+from mamegpt.system.console import columns, duration, headings
+from mamegpt.system.messages import translated
+
+__all__ = ["CLUSTERS", "MODELS", "Cluster", "ClusterPlan", "Estimate", "Shape", "best", "estimate", "plan_cluster"]
+
+Sharding = Literal["none", "full"]
+SHARDINGS: tuple[Sharding, ...] = ("none", "full")
+"""What ``train --sharding`` has: every device holds all weights, or all devices together hold them once."""
+
+STATE_BYTES = 16
+"""A parameter, its gradient and AdamW's two moments, in float32."""
+WEIGHT_BYTES = 4
+"""A parameter as `mamegpt.distributed.sharding` gathers it: in float32, also where products are taken in bfloat16."""
+SAVED_BYTES = 12
+"""Of a parameter in a checkpoint: itself and two moments."""
+OPTIMIZER_TRAFFIC = 28
+"""Bytes of a parameter that AdamW's step reads (four numbers) and writes (three)."""
+ACTIVATION_BYTES, RECOMPUTED_BYTES = 34, 2
+COLLECTIVE_SHARE = 0.8
+"""Of a link's bandwidth, what collectives reach with messages of some megabytes."""
+NARROW = 372
+"""A model so wide reaches half of a device's sustained share. From nanochat's 41 % at 768 and 46 % at 1,152."""
+JITTER = 0.006
+"""By how much each doubling of the nodes lengthens a step: 2.3 % from 1 node to 16 in torchtitan's runs."""
+RESERVED = 0.9
+"""Of a device's memory, what a training may fill."""
+TOKENS_PER_PARAMETER = 20
+"""Hoffmann et al. 2022 ("Chinchilla"), table 3, rounded as usual."""
+DEVICES = (8, 64, 256, 1024)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Devices in nodes. Rates are of one device and in one direction, per second; the price is of a device's hour."""
+
+    peak_flops: float
+    """Of dense bfloat16 products."""
+    sustained: float
+    """Share of the peak that one device alone reaches with a very wide model."""
+    memory_bytes: float
+    memory_bandwidth: float
+    devices_per_node: int
+    link_bandwidth: float
+    """Between devices of one node, bytes."""
+    network_bandwidth: float
+    """Between nodes, bytes for each device."""
+    storage_bandwidth: float
+    """Bytes that a node writes to the storage of checkpoints."""
+    price: float
+    """US dollars."""
+    latency_s: float = 10e-6
+    """Of one hop of a collective."""
+
+
+CLUSTERS: dict[str, Cluster] = {
+    "a100": Cluster(312e12, 0.59, 80e9, 2.0e12, 8, 300e9, 25e9, 2e9, 1.8),
+    "h100": Cluster(989e12, 0.43, 80e9, 3.35e12, 8, 450e9, 50e9, 2e9, 2.5),
+    "h200": Cluster(989e12, 0.665, 141e9, 4.8e12, 8, 450e9, 50e9, 2e9, 3.5),
+}
+"""Data-sheet figures of the SXM boards and of NVLink; 200 and 400 Gb/s networks. ``sustained`` is what a published run
+reached (docs/scale.md); storage and prices (on demand, 2026) differ from place to place: describe your own."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that time and memory depend on; ``kv_dim`` is the width of all keys (0: the whole)."""
+
+    n_layers: int
+    emb_dim: int
+    ffn_dim: int
+    vocab_size: int = 32_000
+    context_length: int = 2048
+    kv_dim: int = 0
+    batch_tokens: int = 1 << 19
+    """Of a step, over all devices."""
+
+    @property
+    def block_parameters(self) -> int:
+        """Of one layer: four matrices of attention and three of a gated feed-forward network."""
+        attention = 2 * self.emb_dim * self.emb_dim + 2 * self.emb_dim * (self.kv_dim or self.emb_dim)
+        return attention + 3 * self.emb_dim * self.ffn_dim
+
+    @property
+    def n_parameters(self) -> int:
+        """With the input embedding and an output head of its own; vectors are left out."""
+        return self.n_layers * self.block_parameters + 2 * self.vocab_size * self.emb_dim
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of a forward and a backward pass."""
+        products = self.n_parameters - self.vocab_size * self.emb_dim
+        return 6 * products + 12 * self.n_layers * self.emb_dim * self.context_length
+
+
+MODELS: dict[str, Shape] = {
+    "125M": Shape(12, 768, 2048, batch_tokens=1 << 19),
+    "350M": Shape(24, 1024, 2736, batch_tokens=1 << 19),
+    "760M": Shape(24, 1536, 4096, batch_tokens=1 << 19),
+    "1.3B": Shape(24, 2048, 5456, batch_tokens=1 << 20),
+    "2.7B": Shape(32, 2560, 6832, batch_tokens=1 << 20),
+    "7B": Shape(32, 4096, 11008, batch_tokens=1 << 21),
+}
+"""Depths, widths and batches of Brown et al. 2020 ("GPT-3"), table 2.1; gated networks of 8/3 the width; 7B is
+Llama 2's (Touvron et al. 2023)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One step of one model on ``devices``; ``efficiency`` is the share of what as many lone devices would do."""
+
+    devices: int
+    sharding: Sharding
+    recomputes: bool
+    batch_tokens: int
+    step_s: float
+    hidden_s: float
+    """Messages that arithmetic hides."""
+    exposed_s: float
+    """Messages that it does not hide."""
+    tokens_per_s: float
+    efficiency: float
+    memory_bytes: float
+    """Of one device."""
+    checkpoint_s: float
+
+
+def estimate(
+    shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *, recomputes: bool = False,
+    weight_bytes: int = WEIGHT_BYTES,
+) -> Estimate:  # fmt: skip
+    """Estimate one optimizer step of ``shape.batch_tokens``, at least a window for each device.
+
+    A pass takes as many windows as memory holds (`RESERVED`), at least one. Shares of weights, of ``weight_bytes`` a
+    parameter, and gradients are sent in every pass, as `sharding` does it, gradients of whole copies once a step.
+    """
+    batch = max(shape.batch_tokens, devices * shape.context_length)
+    tokens = batch / devices
+    nodes = math.ceil(devices / cluster.devices_per_node)
+    inside = min(devices, cluster.devices_per_node)
+    held_by = {"none": 1, "full": devices}[sharding]  # devices that share one copy
+    n = shape.n_parameters
+
+    rate = cluster.peak_flops * cluster.sustained * shape.emb_dim / (shape.emb_dim + NARROW)
+    arithmetic = tokens * shape.flops_per_token / rate
+    wanted = arithmetic
+    if recomputes:
+        arithmetic *= 4 / 3
+    optimizer = OPTIMIZER_TRAFFIC * n / held_by / cluster.memory_bandwidth
+
+    window = shape.context_length * shape.emb_dim
+    activations = window * (ACTIVATION_BYTES + RECOMPUTED_BYTES * shape.n_layers if recomputes else
+                            ACTIVATION_BYTES * shape.n_layers)  # fmt: skip
+    gathered = 0 if sharding == "none" else 2 * 4 * shape.block_parameters  # two layers are whole at a time
+    held = STATE_BYTES * n / held_by + (2 * n if sharding == "none" else gathered)
+    windows = tokens / shape.context_length
+    at_once = min(windows, max(1.0, (RESERVED * cluster.memory_bytes - held) // activations))
+    passes = 1 if sharding == "none" else math.ceil(windows / at_once)
+
+    # All devices of a node send at once, so a ring over nodes is as wide as all their network cards together.
+    inner = COLLECTIVE_SHARE * cluster.link_bandwidth
+    outer = COLLECTIVE_SHARE * min(cluster.link_bandwidth, cluster.network_bandwidth * inside)
+    everywhere = inner if nodes == 1 else outer
+    hop = cluster.latency_s * math.log2(max(2, devices))
+    if sharding == "none":  # gradients in float32: an all-reduce, 2 (n - 1) / n of them
+        messages = 8 * n * (devices - 1) / devices / everywhere + shape.n_layers * hop
+    else:  # in each pass weights twice, gradients in float32 once
+        messages = (2 * weight_bytes + 4) * n * (devices - 1) / devices / everywhere + 3 * shape.n_layers * hop
+    messages *= passes
+    # Gradients are hidden by the backward pass, but for the last layer's; weights also by the forward pass.
+    cover = arithmetic * (2 / 3 if sharding == "none" else 1) * (1 - 1 / shape.n_layers)
+    hidden = min(messages, cover)
+    step_s = (arithmetic + optimizer + messages - hidden) * (1 + JITTER * math.log2(nodes))
+
+    alone = wanted + OPTIMIZER_TRAFFIC * n / cluster.memory_bandwidth  # one device, if its memory sufficed
+    writers = nodes if sharding == "full" else 1  # nodes that write a part each
+    return Estimate(
+        devices, sharding, recomputes, batch, step_s, hidden, messages - hidden, batch / step_s,
+        min(1.0, alone / step_s), held + at_once * activations, SAVED_BYTES * n / writers / cluster.storage_bandwidth,
+    )  # fmt: skip
+
+
+def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
+    """The fastest way that fits into memory; the plainest of those that are within a hundredth. None if none fits."""
+    ways = [
+        estimate(shape, cluster, devices, sharding, recomputes=recomputes)
+        for recomputes in (False, True)
+        for sharding in SHARDINGS
+    ]
+    fitting = [way for way in ways if way.memory_bytes <= RESERVED * cluster.memory_bytes]
+    if not fitting:
+        return None
+    fastest = min(way.step_s for way in fitting)
+    return next(way for way in fitting if way.step_s <= 1.01 * fastest)
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """The table: for each model, the best way on each number of devices."""
+
+    name: str
+    cluster: Cluster
+    rows: tuple[tuple[str, Estimate | None, int], ...]
+    """Model, estimate, devices."""
+
+    def table(self) -> str:
+        """As a person reads it."""
+        header = headings(
+            "model", "devices", "weights held", "batch", "tokens/s", "efficiency", "memory", "checkpoint",
+            f"{TOKENS_PER_PARAMETER} tokens a parameter", "cost",
+        )  # fmt: skip
+        lines = []
+        for model, way, devices in self.rows:
+            if way is None:
+                lines.append((model, f"{devices:,}", translated("do not fit", part=True), *[""] * 7))
+                continue
+            n_tokens = TOKENS_PER_PARAMETER * MODELS[model].n_parameters
+            seconds = n_tokens / way.tokens_per_s
+            lines.append((
+                model, f"{devices:,}", _held(way),
+                f"{way.batch_tokens / 1e6:.1f}M", f"{way.tokens_per_s:,.0f}",
+                f"{way.efficiency:.0%}", f"{way.memory_bytes / 1e9:.0f} GB", duration(way.checkpoint_s),
+                duration(seconds), f"${seconds / 3600 * devices * self.cluster.price:,.0f}",
+            ))  # fmt: skip
+        one = self.cluster
+        about = translated(
+            f"reckoned for {self.name}, nothing was run: devices of {one.peak_flops / 1e12:,.0f} TFLOP/s and "
+            f"{one.memory_bytes / 1e9:,.0f} GB, {one.devices_per_node} in a node, ${one.price:.2f} an hour each"
+        )
+        return f"{about}\n{columns(header, lines)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For machines: every figure, in seconds, bytes and tokens."""
+        return {
+            "cluster": {"name": self.name, **dataclasses.asdict(self.cluster)},
+            "models": {name: dataclasses.asdict(shape) | {"n_parameters": shape.n_parameters}
+                       for name, shape in MODELS.items()},
+            "rows": [{"model": model, "devices": devices, "fits": way is not None,
+                      **(dataclasses.asdict(way) if way else {})} for model, way, devices in self.rows],
+        }  # fmt: skip
+
+
+def plan_cluster(described: str) -> ClusterPlan:
+    """For a cluster of `CLUSTERS`, or one described in a TOML file with the fields of `Cluster`.
+
+    Raises `ConfigError` if it is neither, or a field is missing, unknown or not a positive number.
+    """
+    cluster = CLUSTERS.get(described) or _read(Path(described))
+    rows = [(model, best(shape, cluster, n), n) for model, shape in MODELS.items() for n in DEVICES]
+    return ClusterPlan(described, cluster, tuple(rows))
+
+
+def _held(way: Estimate) -> str:
+    """Who holds the weights, and whether activations are computed again."""
+    held = dict(zip(SHARDINGS, headings("by each", "by all together"), strict=True))[way.sharding]
+    return translated(f"{held}, recomputes", part=True) if way.recomputes else held
+
+
+def _read(path: Path) -> Cluster:
+    known = {field.name for field in dataclasses.fields(Cluster)}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        names = ", ".join(CLUSTERS)
+        raise ConfigError(
+            f"--cluster {path} is none of {names} and no file that can be read: {first_line(error)}"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--cluster {path} is not TOML: {error}") from None
+    needed = {field.name for field in dataclasses.fields(Cluster) if field.default is dataclasses.MISSING}
+    if wrong := sorted((values.keys() - known) | (needed - values.keys())):
+        raise ConfigError(
+            f"--cluster {path}: unknown or missing: {', '.join(wrong)}; it needs {', '.join(sorted(needed))}"
+        )
+    for name, value in values.items():
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ConfigError(f"--cluster {path}: {name} must be a positive number, not {value!r}")
+    if type(values["devices_per_node"]) is not int:
+        raise ConfigError(f"--cluster {path}: devices_per_node must be a whole number")
+    return Cluster(**values)

@@ -1,0 +1,290 @@
+"""What a training would cost and be worth on this machine, before any: speed, memory, time, quality."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from mamegpt.config import Precision, TrainConfig
+from mamegpt.data.schema import GUESS, Schema
+from mamegpt.data.shards import is_shards, open_shards
+from mamegpt.data.sources import read_texts
+from mamegpt.distributed.processes import pick_device
+from mamegpt.errors import ConfigError, DataError
+from mamegpt.models.registry import LanguageModel, blocks, build_model
+from mamegpt.planning import scaling_law
+from mamegpt.presets import SIZES, Size, preset
+from mamegpt.system.console import columns, duration, headings
+from mamegpt.system.hardware import has_bf16, peak_memory
+from mamegpt.system.limits import memory
+from mamegpt.system.messages import translated
+from mamegpt.system.shell import command
+from mamegpt.text.subsample import subsample
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.forward import micro_batch, seconds_per_step
+
+__all__ = ["CHARACTERS_PER_TOKEN", "Corpus", "Cost", "Plan", "make_plan"]
+
+CHARACTERS_PER_TOKEN = 1.66
+"""Of Japanese Wikipedia with 16,000 pieces (docs/log.md): what is assumed where there is no tokenizer yet."""
+
+SAMPLE_CHARACTERS = 1_000_000
+
+PARAMETER_BYTES = 16
+"""Weight, gradient and the optimizer's two averages, in float32."""
+
+ACTIVATION_BYTES = 113
+"""Kept for the backward pass, for each token of a forward pass, layer and unit of width. Measured from 1m to 30m: with
+`PARAMETER_BYTES` it gives the peak memory from one size to the next to 2 % (docs/log.md)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one size costs here. What was not ``measured`` is reckoned from the largest size that was."""
+
+    size: Size
+    n_parameters: int
+    tokens_per_s: float
+    memory_bytes: int
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text to be trained on. ``n_tokens`` is exact for token shards, else from a sample."""
+
+    n_characters: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The costs of all sizes, and what can be expected of each in the minutes there are."""
+
+    device: str
+    precision: Precision
+    costs: tuple[Cost, ...]
+    minutes: float
+    corpus: Corpus | None
+    measuring_s: float
+    free_memory_bytes: int
+
+    def n_tokens(self, cost: Cost) -> int:
+        """Tokens that a size is trained on in the minutes of the plan."""
+        return int(cost.tokens_per_s * self.minutes * 60)
+
+    def corpus_s(self, cost: Cost) -> float:
+        """Seconds for the whole corpus once. There must be one."""
+        assert self.corpus is not None
+        return self.corpus.n_tokens / cost.tokens_per_s
+
+    def bits_per_character(self, cost: Cost) -> float:
+        """Expected on Japanese Wikipedia; a corpus that is read more than once counts for less than it is long."""
+        law, _ = scaling_law.expected_quality()
+        n_tokens: float = self.n_tokens(cost)
+        if self.corpus is not None:
+            n_tokens = scaling_law.useful_tokens(n_tokens, self.corpus.n_tokens)
+        return law(cost.n_parameters, n_tokens)
+
+    @property
+    def best(self) -> Cost:
+        """The size that will be the best after these minutes, of those that fit into the free memory."""
+        fitting = [cost for cost in self.costs if cost.memory_bytes <= self.free_memory_bytes]
+        return min(fitting or self.costs[:1], key=self.bits_per_character)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        rows = [
+            {**asdict(cost), "n_tokens": self.n_tokens(cost), "bits_per_character": self.bits_per_character(cost)}
+            | ({"corpus_s": self.corpus_s(cost)} if self.corpus else {})
+            for cost in self.costs
+        ]
+        return {**asdict(self), "costs": rows, "best": self.best.size}
+
+    def table(self) -> str:
+        """The plan as a person reads it."""
+        law_error = scaling_law.expected_quality()[1]
+        header = headings("size", "parameters", "tokens/s", "memory", f"{self.minutes:g} min: tokens", "bits/character")
+        if self.corpus:
+            header += headings("text once")
+        rows = []
+        for cost in self.costs:
+            about = "" if cost.measured else "~"
+            rows.append([
+                cost.size, f"{cost.n_parameters:,}", f"{about}{_rounded(cost.tokens_per_s):,}",
+                f"{about}{cost.memory_bytes / 1e9:.1f} GB", f"{self.n_tokens(cost) / 1e6:.1f} M",
+                f"{self.bits_per_character(cost):.2f}",
+            ])  # fmt: skip
+            if self.corpus:
+                rows[-1].append(duration(self.corpus_s(cost)))
+        where = f"{self.device}, {self.precision}"
+        if self.device == "cpu":
+            where += ", " + translated(f"{torch.get_num_threads()} threads", part=True)
+        lines = [
+            translated(
+                f"on {where}: {self.free_memory_bytes / 1e9:.1f} GB of memory free; "
+                f"measured in {self.measuring_s:.0f} s (~ is reckoned from the largest size measured)"
+            ),
+            columns(header, rows),
+        ]
+        if self.corpus:
+            epochs = self.n_tokens(self.best) / self.corpus.n_tokens
+            lines.append(
+                translated(
+                    f"the text: {self.corpus.n_characters:,} characters, about {_rounded(self.corpus.n_tokens):,} "
+                    f"tokens; {self.best.size} will read it {epochs:.1f} times"
+                )
+            )
+        runs = scaling_law.own_runs()
+        n_fitted, longest = sum(not run.held_out for run in runs), max(run.n_tokens for run in runs) / 1e6
+        lines += [
+            translated(
+                f"best for {self.minutes:g} minutes: {self.best.size}, about {self.bits_per_character(self.best):.2f} "
+                "bits per character"
+            ),
+            translated(
+                f"(from {n_fitted} runs of our own on Wikipedia; {law_error:.2f} off on average on "
+                f"{len(runs) - n_fitted} others, of up to {longest:.1f} M tokens; a guess past that, and other text "
+                "has another level)"
+            ),
+        ]
+        return "\n".join(lines)
+
+    def next_step(self, data: str, tokenizer: str, reading: Sequence[str] = (), training: Sequence[str] = ()) -> str:
+        """Return the line that says how to train the best size, after a tokenizer if there is none.
+
+        ``reading`` are further options of how to read ``data``, ``training`` those of ``train`` alone.
+        """
+        text = ["--data", data or "corpus.txt", *reading]
+        train = command(
+            "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
+            "--size", self.best.size, "--minutes", f"{self.minutes:g}", *training,
+        )  # fmt: skip
+        return (
+            f"next: {train}" if tokenizer else f"next: {command('tokenizer', *text, '--out', 'jp_tok')}, then {train}"
+        )
+
+
+def make_plan(
+    *, minutes: float, data: str = "", split: str = "train", tokenizer: str = "", vocab_size: int = 0,
+    device: str = "auto", schema: Schema = GUESS, seconds: float = 20.0,
+) -> Plan:  # fmt: skip
+    """Measure this machine for about ``seconds`` and reckon.
+
+    The vocabulary is the tokenizer's, if one is given, else ``vocab_size`` (0: 16,000). Raises `ConfigError` for
+    numbers that cannot be, and what reading the data or the tokenizer raises.
+    """
+    if not minutes > 0:
+        raise ConfigError(f"--minutes must be above 0, not {minutes:g}")
+    if tokenizer and vocab_size:
+        raise ConfigError("--tokenizer brings its own --vocab-size; leave one of them out")
+    if vocab_size < 0:
+        raise ConfigError(f"--vocab-size must be at least 1, not {vocab_size}")
+    loaded = Tokenizer.load(Path(tokenizer)) if tokenizer else None
+    corpus = measure_corpus(data, split, loaded, schema) if data else None
+    chosen = pick_device(device)
+    free = memory().available
+    begin = time.perf_counter()
+    precision, costs = measure(loaded.vocab_size if loaded else vocab_size or 16_000, chosen, seconds)
+    elapsed_s = time.perf_counter() - begin
+    return Plan(str(chosen), precision, tuple(costs), minutes, corpus, elapsed_s, free)
+
+
+def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Corpus:
+    """Count a text's characters and tokens, those by a tokenizer on a `subsample` of its documents."""
+    if is_shards(data):
+        train = open_shards(Path(data))[0].splits["train"]
+        return Corpus(train.n_characters, train.n_tokens)
+    n_characters = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal n_characters
+        for text in read_texts(data, split, schema):
+            n_characters += len(text)
+            yield text
+
+    sample = subsample(counted(), SAMPLE_CHARACTERS, len)
+    if not n_characters:
+        raise DataError(f"{data} holds no text")
+    per_token = CHARACTERS_PER_TOKEN
+    if tokenizer:
+        n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # and the ends of the texts
+        per_token = sum(map(len, sample)) / n_tokens
+    return Corpus(n_characters, round(n_characters / per_token))
+
+
+def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Precision, list[Cost]]:
+    """Time the sizes, smallest first, while they fit into ``seconds``; reckon the others from their operations.
+
+    The process's peak memory rises with the sizes, so that each finds its own. The number format is measured once.
+    """
+    formats: Sequence[Precision] = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
+    precision: Precision | None = None
+    costs: list[Cost] = []
+    flops_per_s = probe_s_per_flop = 0.0
+    other_bytes = 0
+    begin = time.perf_counter()
+    for size in SIZES:
+        config = preset(size)
+        n_parameters, flops = operations(config, vocab_size)
+        copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # of a GPU's, the host holds it
+        held_bytes = state_bytes(config, n_parameters, device) + copy_bytes
+        start = time.perf_counter()
+        if costs and start - begin + probe_s_per_flop * flops > seconds:
+            costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
+            continue
+        if precision is None:
+            times = seconds_per_step(config, vocab_size, device, [(kind, False) for kind in formats])
+            precision, step_s = min(zip(formats, times, strict=True), key=lambda pair: pair[1])
+        else:
+            step_s = seconds_per_step(config, vocab_size, device, [(precision, False)])[0]
+        tokens_per_s = config.batch_size * config.context_length / step_s
+        costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device) + copy_bytes, measured=True))
+        flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops
+        other_bytes = costs[-1].memory_bytes - held_bytes
+    return cast(Precision, precision), costs
+
+
+def state_bytes(config: TrainConfig, n_parameters: int, device: torch.device) -> int:
+    """Memory that grows with the model: parameters with their gradients and averages, and activations."""
+    tokens = micro_batch(config, config.batch_size, device) * config.context_length
+    return PARAMETER_BYTES * n_parameters + ACTIVATION_BYTES * tokens * config.n_layers * config.emb_dim
+
+
+def saved_bytes(config: TrainConfig, vocab_size: int) -> int:
+    """Of a checkpoint, and of the copy that a thread writes it from while training goes on.
+
+    Each weight and its two averages in float32; what Muon learns has one.
+    """
+    model = _without_memory(config, vocab_size)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    n_muon = sum(p.numel() for p in blocks(model).parameters() if p.ndim == 2) if config.optimizer == "muon" else 0
+    return 12 * n_parameters - 4 * n_muon
+
+
+def _without_memory(config: TrainConfig, vocab_size: int) -> LanguageModel:
+    with torch.device("meta"):
+        return build_model(config.architecture, config.model(vocab_size))
+
+
+def _rounded(number: float) -> int:
+    """A number to three digits: more were not measured."""
+    return int(float(f"{number:.3g}"))
+
+
+def operations(config: TrainConfig, vocab_size: int) -> tuple[int, int]:
+    """Parameters of a model, and the floating-point operations of one token's forward and backward pass.
+
+    Six for each weight of a matrix product (all matrices but the embedding table), and 6 T C a layer for attention's
+    two products with a causal mask.
+    """
+    model = _without_memory(config, vocab_size)
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    table = 0 if config.tie_embeddings else vocab_size * config.emb_dim
+    attention = 6 * config.n_layers * config.context_length * config.emb_dim
+    return sum(p.numel() for p in model.parameters()), 6 * (matrices - table) + attention

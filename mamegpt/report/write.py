@@ -1,0 +1,32 @@
+"""What happened in one or several runs, as one HTML file that opens anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from mamegpt.errors import OutputError
+from mamegpt.report.page import page
+from mamegpt.report.run import read_run, samples
+from mamegpt.system.files import atomic_write
+from mamegpt.system.outputs import check_outputs
+
+__all__ = ["report"]
+
+
+def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], None] = lambda _: None) -> None:
+    """Write the report of some runs; a file of that name is replaced when the new one is complete.
+
+    The prompts of the samples are from the first run's text; ``on_checkpoint`` hears of each checkpoint that begins
+    to write. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
+    is a folder or not called ``.html``.
+    """
+    check_outputs([out])
+    if out.suffix.lower() != ".html":
+        raise OutputError(f"{out}: a report is .html; name it so")
+    runs = [read_run(folder) for folder in folders]
+    prompts = runs[0].openings
+    written = [sample for run in runs for sample in samples(run, prompts, on_checkpoint)]
+    with atomic_write(out) as file:
+        file.write(page(runs, written if prompts else [], datetime.now()))

@@ -1,0 +1,465 @@
+"""Checkpoints: folders that appear whole or not at all, and know what they were trained on.
+
+    checkpoints/step-00000250/
+        model.safetensors        the model's state dict, under its own keys, a tied weight once
+        optimizer.safetensors    the optimizer's tensors, as "<parameter name>|<state name>"
+        state.json               step, seconds, hashes: of both files, of tokens, tokenizer and metrics, of itself
+
+A run with full sharding has ``model/`` and ``optimizer/`` instead, each with one safetensors file a process, which any
+number of processes can read (see `spread`).
+
+No random state is stored, for none is carried over: every step seeds its own (see `trainer`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.api import CheckpointException
+
+from mamegpt.distributed import processes
+from mamegpt.distributed.processes import World
+from mamegpt.distributed.sharding import empty_parts, own_copy, read_parts, write_parts
+from mamegpt.errors import CheckpointError, OutputError, first_line
+from mamegpt.models.registry import own_tensors, stored_tensors
+from mamegpt.system.files import (
+    DESKTOP_FILES,
+    IN_USE,
+    SCRATCH,
+    atomic_directory,
+    free_name,
+    hardening,
+    make_scratch,
+    remove_folder,
+    sha256_file,
+    write_json,
+)
+from mamegpt.text.normalize import parse_json
+from mamegpt.training.optim import Optimizer
+
+__all__ = [
+    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "refuse_other",
+    "remove", "save", "set_damaged_aside", "verify",
+]  # fmt: skip
+
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+MODEL_PARTS, OPTIMIZER_PARTS = "model", "optimizer"
+STATE_FILE = "state.json"
+OWN_FILES = {MODEL_FILE, OPTIMIZER_FILE, MODEL_PARTS, OPTIMIZER_PARTS, STATE_FILE}
+MAKE_ROOM = "those before it are intact: make room, then --resume"
+GO_ON = "with --resume-intact a run goes on from its newest intact checkpoint"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint is of. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256.
+
+    ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with, ``metrics`` is the
+    hash of the lines it had written. ``skipped`` batches of text are passed over before the next step; ``rollbacks``
+    ways back ended at this very checkpoint (see `loss_spikes`). ``finished`` tells the last one of a run or
+    of an extension, which ``--minutes`` does not.
+    """
+
+    step: int
+    elapsed_s: float
+    settings: str
+    tokens: str
+    tokenizer: str
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: str = ""
+    skipped: int = 0
+    rollbacks: int = 0
+    finished: bool = False
+
+
+class Saver:
+    """Writes the checkpoints of a run in a thread: training waits only while its tensors are copied.
+
+    One is written at a time. A write that failed is raised by the next call, and at the latest by `wait`; of one that
+    is complete ``on_saved(step, path)`` is told then, in the caller's thread of the main process. All processes have
+    one and call it at the same steps: only the main process's writes, but with ``parts`` all write what they hold, and
+    their threads speak with each other in a group of their own.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int, parts: bool, world: World, on_saved: Callable[[int, Path], None] | None = None
+    ) -> None:
+        self.folder, self.keep, self.parts, self.world, self.on_saved = folder, keep, parts, world, on_saved
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._group = processes.group_for_a_thread(world) if parts else None
+        self._pending: tuple[int, Future[Path]] | None = None
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        state: State,
+        is_proven: Callable[[int], bool] = lambda step: False,
+    ) -> float:
+        """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included.
+
+        Of the older ones, the newest whose step ``is_proven`` to be good is kept, however many newer ones there are.
+        """
+        begin = time.perf_counter()
+        self.wait()
+        proven = next((path for path in reversed(checkpoints(self.folder)) if is_proven(_step(path))), None)
+        if self.parts:
+            parts = {name: own_copy(tensors) for name, tensors in _parts(model, optimizer).items()}
+            done = self._thread.submit(
+                _write_parts, self.folder, parts, state, self.keep, proven, self.world.is_main, self._group
+            )
+        elif self.world.is_main:
+            model_tensors, optimizer_tensors = (
+                {name: tensor.clone() for name, tensor in tensors.items()}
+                for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
+            )
+            done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep, proven)
+        else:
+            return 0.0
+        self._pending = state.step, done
+        return time.perf_counter() - begin
+
+    def poll(self) -> None:
+        """As `wait`, if there is nothing to wait for; with parts, in any process."""
+        if self._pending is None:
+            return
+        writing = not self._pending[1].done()
+        if not (processes.any_process(writing, self.world.device) if self.parts else writing):
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was begun is on the disk, or raise what kept it from there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            step, done = pending
+            path = done.result()
+            if self.on_saved and self.world.is_main:
+                self.on_saved(step, path)
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._thread.shutdown()  # what was begun is finished, whatever else went wrong
+        if error is None:
+            self.wait()
+
+
+def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int) -> Path:
+    """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
+
+    ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
+    every checkpoint there was is as it was.
+    """
+    return _write(folder, stored_tensors(model), _optimizer_tensors(model, optimizer), state, keep)
+
+
+def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+    parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
+    return {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
+
+
+def _write_parts(
+    folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, proven: Path | None,
+    is_main: bool, group: ProcessGroup | None,
+) -> Path:  # fmt: skip
+    path = folder / f"step-{state.step:08d}"
+    staging = _shared_folder(path, is_main, group)
+    try:
+        for name, tensors in parts.items():
+            write_parts(staging / name, tensors, group)
+    except CheckpointException as error:
+        if is_main:
+            shutil.rmtree(staging, ignore_errors=True)
+        reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
+        raise OutputError(f"{path} cannot be written ({first_line(reason)}); {MAKE_ROOM}") from None
+    is_complete = not is_main
+    try:
+        if is_main:
+            with atomic_directory(path, overwrite=True) as partial:
+                for name in parts:
+                    (staging / name).rename(partial / name)
+                names = sorted(file.relative_to(partial).as_posix() for file in partial.glob("*/*"))
+                files = {name: sha256_file(partial / name) for name in names}
+                _write_state(partial, dataclasses.replace(state, files=files))
+            shutil.rmtree(staging)
+            _rotate(folder, keep, proven)
+            is_complete = True
+    finally:
+        failed = processes.any_process(not is_complete, torch.device("cpu"), group)
+    if failed:
+        raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
+    return path
+
+
+def _shared_folder(path: Path, is_main: bool, group: ProcessGroup | None) -> Path:
+    """Make a hidden folder beside a checkpoint for what all processes write; its name is the same in all of them.
+
+    Raises `OutputError` in all of them if the main process cannot make it.
+    """
+    number, failed = secrets.randbits(62) + 1 if is_main else 0, None
+    if is_main:
+        try:
+            make_scratch(path.parent, number)
+        except OSError as error:
+            number, failed = 0, error
+    number = int(processes.sum_over_processes(torch.tensor(number), group).item())
+    if failed:
+        raise OutputError(f"{path} cannot be written ({first_line(failed)}); {MAKE_ROOM}") from None
+    if not number:
+        raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
+    return path.parent / f"{SCRATCH}{number:x}"
+
+
+def _write(
+    folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int,
+    proven: Path | None = None,
+) -> Path:  # fmt: skip
+    path = folder / f"step-{state.step:08d}"
+    with atomic_directory(path, overwrite=True) as partial:
+        try:
+            save_file(dict(model), partial / MODEL_FILE)
+            save_file(dict(optimizer), partial / OPTIMIZER_FILE)
+        except SafetensorError as error:
+            raise OutputError(f"{path} cannot be written ({first_line(error)}); {MAKE_ROOM}") from None
+        files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
+        _write_state(partial, dataclasses.replace(state, files=files))
+    _rotate(folder, keep, proven)
+    return path
+
+
+def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
+    for old in checkpoints(folder)[:-keep]:
+        with hardening("to remove a folder", old, *IN_USE):
+            if old != proven and _is_only_ours(old):
+                remove_folder(old)  # one that somebody put a file into is kept
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove checkpoints; one that somebody put a file into is renamed to ``kept-...`` instead."""
+    for path in paths:
+        if _is_only_ours(path):
+            remove_folder(path)
+        else:
+            path.replace(free_name(path.with_name(f"kept-{path.name}")))
+
+
+def _is_only_ours(path: Path) -> bool:
+    return {file.name for file in path.iterdir()} <= OWN_FILES | DESKTOP_FILES
+
+
+def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
+    """Put a checkpoint's tensors into a model and its optimizer, after comparing hashes.
+
+    Raises `CheckpointError` if a file is missing or damaged, or does not fit the model.
+    """
+    state = verify(path)
+    if _is_parts(state):
+        _load_parts(path, model, optimizer)
+        return state
+    try:
+        model.load_state_dict(load_file(path / MODEL_FILE))
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {first_line(error)}") from None
+    try:
+        _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
+    except (ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {first_line(error)}") from None
+    return state
+
+
+def verify(path: Path) -> State:
+    """A checkpoint's state, after comparing every hash. Raises `CheckpointError` if a file is missing or damaged."""
+    state = read_state(path)
+    for name, expected in state.files.items():
+        if not (path / name).is_file() or sha256_file(path / name) != expected:
+            raise CheckpointError(
+                f"{path / name} is missing or damaged: its hash is not the one in {STATE_FILE}; {GO_ON}"
+            )
+    return state
+
+
+def read_state(path: Path) -> State:
+    """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read or is damaged."""
+    try:
+        content = parse_json((path / STATE_FILE).read_text(encoding="utf-8"))
+        digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
+        state = State(**content)
+        facts = (state.settings, state.tokens, state.tokenizer, state.metrics)
+        if (
+            any(type(number) is not int for number in (state.step, state.skipped, state.rollbacks))
+            or type(state.finished) is not bool
+            or type(state.elapsed_s) not in (int, float)
+            or not all(isinstance(fact, str) for fact in facts)
+            or not isinstance(state.files, dict)
+            or not (set(state.files) == {MODEL_FILE, OPTIMIZER_FILE} or _is_parts(state))
+        ):
+            raise ValueError("it does not hold the state of a run")
+        if digest not in (None, _digest(content)):
+            raise ValueError("it is not what its hash says")
+        return state
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({first_line(error)}); {GO_ON}") from None
+
+
+def pass_over(path: Path, n_batches: int, elapsed_s: float) -> None:
+    """Let a run that goes on from this checkpoint pass over the next ``n_batches``; so long it has taken by now."""
+    state = read_state(path)
+    _write_state(
+        path,
+        dataclasses.replace(
+            state, skipped=state.skipped + n_batches, rollbacks=state.rollbacks + 1, elapsed_s=elapsed_s
+        ),
+    )
+
+
+def set_damaged_aside(folder: Path) -> list[str]:
+    """Rename checkpoints newer than the newest intact one to ``damaged-...``; returns what was wrong with each.
+
+    Raises `CheckpointError` if none is intact; then nothing is renamed.
+    """
+    wrong: dict[Path, str] = {}
+    for path in reversed(checkpoints(folder)):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            wrong[path] = str(error).partition(";")[0]
+        else:
+            for damaged in wrong:
+                damaged.replace(free_name(folder / f"damaged-{damaged.name}"))
+            return list(wrong.values())
+    if wrong:
+        raise CheckpointError(f"no checkpoint under {folder} is intact: {'; '.join(wrong.values())}")
+    return []
+
+
+def read_model(path: Path) -> dict[str, Tensor]:
+    """The model tensors of a checkpoint, compared with their hash. Raises `CheckpointError` if damaged."""
+    state = read_state(path)
+    if _is_parts(state):
+        verify(path)
+        tensors = empty_parts(path / MODEL_PARTS)
+        read_parts(path / MODEL_PARTS, tensors)
+        return tensors
+    file = path / MODEL_FILE
+    try:
+        if sha256_file(file) != state.files[MODEL_FILE]:
+            raise CheckpointError(f"{file} is damaged: its hash is not the one in {STATE_FILE}")
+        return load_file(file)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{file} cannot be read: {first_line(error)}") from None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints under a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("step-*") if path.name[5:].isdecimal() and path.is_dir())
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint under a folder."""
+    return next(reversed(checkpoints(folder)), None)
+
+
+def refuse_other(folder: Path, **now: str) -> None:
+    """Raise `CheckpointError` if the newest checkpoint that can be read has other ``settings``, ``tokens`` or
+    ``tokenizer`` (fingerprints) than the run has now; before anything is changed.
+    """
+    for path in reversed(checkpoints(folder)):
+        with contextlib.suppress(CheckpointError):
+            state = read_state(path)
+            other = next((what for what, fingerprint in now.items() if getattr(state, what) != fingerprint), "")
+            break
+    else:
+        return
+    if other:
+        raise CheckpointError(f"{path} was made with other {other} than the run has now; nothing was changed")
+
+
+def _is_parts(state: State) -> bool:
+    """Whether a checkpoint is one of parts: model/... and, after the first step, optimizer/..."""
+    folders = {name.partition("/")[0] for name in state.files}
+    return MODEL_PARTS in folders and folders <= {MODEL_PARTS, OPTIMIZER_PARTS}
+
+
+def _load_parts(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
+    tensors = own_tensors(model)
+    found = empty_parts(path / MODEL_PARTS)
+    if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
+        raise CheckpointError(f"{path / MODEL_PARTS} does not fit this model: other names or sizes")
+    read_parts(path / MODEL_PARTS, tensors)
+    if not (path / OPTIMIZER_PARTS).is_dir():
+        return
+    parameters = dict(model.named_parameters())
+    states = empty_parts(path / OPTIMIZER_PARTS)
+    for label, value in states.items():
+        parameter = parameters[label.rsplit("|", 1)[0]].detach()
+        if value.shape == parameter.shape:
+            states[label] = torch.empty_like(parameter, dtype=value.dtype)  # shared out as the parameter is
+    read_parts(path / OPTIMIZER_PARTS, states)
+    _restore_optimizer(model, optimizer, states)
+
+
+def _write_state(path: Path, state: State) -> None:
+    """Write ``state.json`` with a hash of its own content."""
+    content = asdict(state)
+    write_json(path / STATE_FILE, {**content, "sha256": _digest(content)})
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state under the names of its parameters, so that no pickle is needed."""
+    states = optimizer.state
+    return {
+        f"{name}|{key}": value.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in states.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
+
+    Raises `ValueError` for a tensor that belongs to no parameter, or has neither its shape nor a single value.
+    """
+    named = dict(model.named_parameters())
+    names = {parameter: name for name, parameter in named.items()}
+    states: dict[str, dict[str, Tensor]] = {}
+    for label, value in tensors.items():
+        name, _, key = label.rpartition("|")
+        if name not in named or value.shape not in (named[name].shape, ()):
+            raise ValueError(f"{label!r} of shape {tuple(value.shape)} belongs to no parameter")
+        states.setdefault(name, {})[key] = value
+    for part in getattr(optimizer, "parts", [optimizer]):
+        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+        part.load_state_dict(
+            {
+                "state": {i: states[names[p]] for i, p in enumerate(parameters) if names[p] in states},
+                "param_groups": part.state_dict()["param_groups"],
+            }
+        )

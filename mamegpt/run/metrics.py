@@ -1,0 +1,153 @@
+"""What a run wrote down while it trained: ``metrics.jsonl``, one line a step and one line a validation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mamegpt.distributed.processes import sum_over_processes
+from mamegpt.errors import CheckpointError
+from mamegpt.system.files import atomic_write, sync_file
+from mamegpt.system.run_files import METRICS_FILE
+from mamegpt.text.normalize import parse_json
+from mamegpt.training.validation import Quality
+
+__all__ = ["Metrics", "read_metrics"]
+
+STEP_FIELDS = {"step", "loss", "lr", "tokens", "elapsed_s"}
+MAY_BE_INFINITE = {"loss", "grad_norm"}
+"""Of a run that fails."""
+QUALITY_FIELDS = {field.name for field in fields(Quality)}
+LATER_FIELDS = {"of_n_characters", "dtype", "step"}
+"""Those of `Quality` that records of older versions lack."""
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of a run, in order; none if nothing was written yet.
+
+    Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
+    ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of
+    `Quality`. After the last step there are two validations: on the sample of those before it, and on
+    the whole text. The first step after a checkpoint also has ``save_blocked_s``, seconds it waited for the copy of the
+    weights. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for a line that a run
+    would never write.
+    """
+    path = run / METRICS_FILE
+    records = []
+    if path.is_file():
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                record = parse_json(line)
+            except ValueError:
+                continue
+            if not _is_record(record):
+                raise CheckpointError(f"{path}, line {number} is no record of a run; remove that line")
+            records.append(record)
+    return records
+
+
+def _is_record(value: Any) -> bool:
+    """Whether what is drawn and counted of it is there and a number."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        return False
+    if "quality" in value:
+        quality = value["quality"]
+        if not isinstance(quality, dict) or quality.keys() | LATER_FIELDS != QUALITY_FIELDS:
+            return False
+        if not all(_is_finite(value) for name, value in quality.items() if name != "dtype"):
+            return False
+        if not isinstance(quality.get("dtype", ""), str):
+            return False
+    if "loss" in value:
+        numbers = [
+            number for name, number in value.items() if not (name in MAY_BE_INFINITE and isinstance(number, float))
+        ]
+        return value.keys() >= STEP_FIELDS and all(map(_is_finite, numbers)) and value["elapsed_s"] > 0
+    return True
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number to compute with; only the loss of a run that failed may be none."""
+    return type(value) in (int, float) and -1e18 < value < 1e18
+
+
+class Metrics:
+    """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
+
+    Losses are read back from the device only at `flush`, so that no step waits for it here. Raises `CheckpointError` if
+    the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them.
+    """
+
+    def __init__(self, run: Path, first_step: int, write: bool, digest: str = "") -> None:
+        self.path, self.write = run / METRICS_FILE, write
+        self.losses: list[float] = []
+        self.quality: Quality | None = None
+        self.save_blocked_s: float | None = None
+        self._unread: list[tuple[int, float, Tensor, Tensor]] = []
+        records = [record for record in read_metrics(run) if record["step"] <= first_step]
+        self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
+        if digest and self.path.exists() and self._hash.hexdigest() != digest:
+            raise CheckpointError(
+                f"{self.path} is damaged: it is not what the checkpoint of step {first_step} has the hash of; "
+                "remove it to go on without what it told"
+            )
+        self.losses = [record["loss"] for record in records if "loss" in record]
+        for record in records:
+            if "quality" in record:
+                self.quality = Quality(**{"step": record["step"], **record["quality"]})
+        if write and self.path.exists():
+            with atomic_write(self.path) as file:
+                file.writelines(_json_line(record) for record in records)
+
+    def sync(self) -> str:
+        """Make what was written durable; the hash of all of it, for the checkpoint that follows."""
+        if self.path.exists():
+            sync_file(self.path)
+        return self._hash.hexdigest()
+
+    @property
+    def n_unread(self) -> int:
+        """Steps since the last `flush`."""
+        return len(self._unread)
+
+    def step(self, step: int, loss: Tensor, lr: float, grad_norm: Tensor) -> None:
+        """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` that of all."""
+        self._unread.append((step, lr, loss, grad_norm))
+
+    def flush(self, targets_per_step: int, elapsed_s: float) -> list[dict[str, Any]]:
+        """Add the losses up over all processes, write a line for each step, and return these records."""
+        steps, rates, shares, norms = zip(*self._unread, strict=True)
+        losses = sum_over_processes(torch.stack(shares)).tolist()
+        records = [
+            {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": step * targets_per_step,
+             "elapsed_s": elapsed_s}
+            for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
+        ]  # fmt: skip
+        if self.save_blocked_s is not None:
+            records[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
+        self._append(records)
+        self.losses += losses
+        self._unread.clear()
+        return records
+
+    def validation(self, quality: Quality) -> None:
+        """Write what a validation found after ``quality.step`` steps."""
+        self._append([{"step": quality.step, "quality": asdict(quality)}])
+
+    def _append(self, records: Iterable[dict[str, Any]]) -> None:
+        if self.write:
+            lines = "".join(map(_json_line, records))
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(lines)
+            self._hash.update(lines.encode())
+
+
+def _json_line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"

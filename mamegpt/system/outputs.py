@@ -1,0 +1,176 @@
+"""What a command may write to: nothing that it reads, no file of a run, no folder but what an earlier export wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from mamegpt.errors import OutputError
+from mamegpt.system.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, RUN_FILES, TOKENS
+from mamegpt.text.normalize import shown
+
+__all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_parent", "refuse_unreadable"]
+
+CARD = "README.md"
+_MARK = re.compile(
+    r"<!-- files as mamegpt export wrote them(?: in (?P<parts>[a-z, -]+))?: (?P<digest>[0-9a-f]{64}) -->\n\Z"
+)
+_TAG = "\ntags:\n- mamegpt\n"
+"""What the card of an export has in its front matter, also of those without a mark, of before December 2026."""
+_UNMARKED = re.compile(
+    r"README\.md|(config|generation_config|tokenizer|tokenizer_config)\.json|model\.safetensors|pytorch_model\.bin|"
+    r"modeling_custom_gpt\.py|[^/]+\.(model|vocab|gguf)"
+)
+"""Files of an export without a mark."""
+_READ = re.compile(
+    r"(.*config|tokenizer.*|vocab|special_tokens_map|added_tokens|.*\.index|meta|state|machine)\.json|merges\.txt|"
+    r".*\.(safetensors|bin|pth|pt|model|vocab|gguf|py|jinja|jsonl)"
+)
+"""Files that are read of the folder of a model or of token shards; others that lie there may be written anew."""
+_UNMARKED_PARTS = ("", "gguf, hf", "gguf, hf, hf-native")
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] = (), *, overwrite: bool = True) -> None:
+    """Raise `OutputError` if one of the files to write should not be written; those that are None are none.
+
+    That is: a folder, a socket or a disk; a file that is there, without ``overwrite``; a file of a run; one of the
+    ``inputs``, or what is read of a folder among them (links and upper case are seen through); one that is named twice.
+    Of inputs that are not here, such as names on the Hub, nothing is said.
+    """
+    read = [Path(source) for source in inputs if is_here(source)]
+    seen: set[tuple[str, str]] = set()
+    for output in outputs:
+        if output is None:
+            continue
+        refuse_unwritable(output)
+        if not overwrite and output.is_file():
+            refuse_existing(output)
+        _refuse_run_file(output)
+        if any(_holds(path, output) for path in read):
+            raise OutputError(f"{output} is also read; give another name")
+        place = Path(os.path.realpath(output))
+        key = str(place.parent), unicodedata.normalize("NFC", place.name).casefold()
+        if key in seen:
+            raise OutputError(f"{output} is named twice; give another name")
+        seen.add(key)
+
+
+def refuse_unreadable(out: Path) -> None:
+    """Raise `OutputError` for a folder whose weights safetensors, which takes UTF-8 names only, could not read."""
+    if shown(out) != str(out):
+        raise OutputError(f"{out} is not UTF-8, and weights in such a folder cannot be read; choose another name")
+
+
+def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False) -> None:
+    """Raise `OutputError` if an exported folder should not be written to ``out``.
+
+    That is: if something is there, without ``overwrite``; and with it, all but an empty folder or what an earlier
+    export wrote there, unchanged and with nothing beside it. Never the current folder or one with an input in it.
+    """
+    refuse_unreadable(out)
+    if not overwrite:
+        refuse_existing(out)
+    _refuse_run_file(out)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out} is no folder; choose another name")
+    refuse_parent(out, [Path(), *inputs])
+    if found := _foreign(out):
+        raise OutputError(
+            f"{out} is not replaced, since {found} is not as an export wrote it; choose another name, or move the "
+            "folder away"
+        )
+
+
+def refuse_parent(out: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise `OutputError` if one of the ``inputs`` is the folder ``out``, or lies in it; links are seen through."""
+    for path in (Path(source) for source in inputs if source and is_here(source)):
+        if any(folder.samefile(out) for folder in _with_parents(path)):
+            what = "the current folder" if path == Path() else str(path)
+            raise OutputError(f"{out} is not replaced, since {what} lies in it; choose another name")
+
+
+def export_mark(folder: Path, card: str, targets: Collection[str] = ()) -> str:
+    """Return the line for the end of an exported folder's card, by which `check_folder` knows its files as they are.
+
+    Of several ``targets`` that are written together each has such a folder, and their names are in its mark.
+    """
+    parts = f" in {', '.join(sorted(targets))}" if len(targets) > 1 else ""
+    return f"<!-- files as mamegpt export wrote them{parts}: {_digest(folder, card)} -->\n"
+
+
+def _foreign(out: Path) -> str:
+    """The first place in a folder at which something is not as an export wrote it; "" if there is none."""
+    if (out / CARD).is_file():
+        return _foreign_in(out, "")
+    folders = sorted(path for path in out.iterdir() if path.name not in DESKTOP_FILES)
+    parts = ", ".join(path.name for path in folders)
+    return next(filter(None, (_foreign_in(folder, parts) for folder in folders)), "")
+
+
+def _foreign_in(folder: Path, parts: str) -> str:
+    """As `_foreign`, of the folder of one target; ``parts`` names all that lie beside each other."""
+    if folder.is_symlink() or not (folder / CARD).is_file():
+        return str(folder)
+    card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    if mark := _MARK.search(card):
+        is_as_written = mark["digest"] == _digest(folder, card[: mark.start()]) and (mark["parts"] or "") == parts
+        return "" if is_as_written else str(folder)
+    if _TAG not in card or parts not in _UNMARKED_PARTS:
+        return str(folder / CARD)
+    return next((str(folder / name) for name in _files(folder) if not _UNMARKED.fullmatch(name)), "")
+
+
+def _digest(folder: Path, card: str) -> str:
+    """SHA-256 over the names and contents of all files in a folder but its card, and over the text of that."""
+    paths = {name: folder / name for name in _files(folder) if name != CARD}
+    lines = [f"{name} {sha256_file(path) if path.is_file() else ''}" for name, path in paths.items()]
+    return hashlib.sha256("\n".join([*lines, card]).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[str]:
+    """The names of all that is in a folder, relative to it, but folders with files and what desktops leave."""
+    paths = (path for path in folder.rglob("*") if path.name not in DESKTOP_FILES)
+    return sorted(
+        shown(path.relative_to(folder).as_posix())
+        for path in paths
+        if not path.is_dir() or path.is_symlink() or not any(path.iterdir())
+    )
+
+
+def _refuse_run_file(output: Path) -> None:
+    """Raise `OutputError` for what only training writes."""
+    place = Path(os.path.realpath(output))
+    for path in _with_parents(place):
+        run = path.parent
+        made_there = (run / name for name in (CHECKPOINTS, METRICS_FILE, TOKENS))
+        is_run = (run / CONFIG_FILE).is_file() and any(made.exists() for made in made_there)
+        if is_run and path != run and any(_is_same(path, run / name) for name in RUN_FILES):
+            raise OutputError(f"{output} belongs to the run {run}; choose another name")
+
+
+def _holds(read: Path, output: Path) -> bool:
+    """Whether an output is a file that is read, or lies as one in a folder that is read."""
+    if read.is_dir():
+        of_a_model = (path for path in read.rglob("*") if _READ.fullmatch(path.name) and path.is_file())
+        return output.exists() and any(_is_same(output, path) for path in of_a_model)
+    return _is_same(output, read)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two names are of one file, that is there or would be."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _with_parents(path: Path) -> Iterator[Path]:
+    place = Path(os.path.realpath(path))
+    yield place
+    yield from place.parents

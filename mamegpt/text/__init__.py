@@ -1,0 +1,1 @@
+"""Pure functions on strings: normalization, matching, articles, character classes."""

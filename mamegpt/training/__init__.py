@@ -1,0 +1,1 @@
+"""Training: set-up, loop, optimizer, validation and events."""

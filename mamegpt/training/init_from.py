@@ -1,0 +1,60 @@
+"""Training that goes on from a model instead of random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+
+from mamegpt.config import TrainConfig, flag
+from mamegpt.errors import ConfigError, ModelError
+from mamegpt.models.registry import LanguageModel
+from mamegpt.presets import Recipe, peak_lr
+from mamegpt.pretrained import Pretrained, load_pretrained, load_weights
+from mamegpt.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["start_from", "with_shape_of_start"]
+
+SHAPE = ("context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "rope_theta",
+         "tie_embeddings")  # fmt: skip
+
+
+def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:
+    """Return ``config`` with tokenizer, architecture and sizes of the model ``config.init_from``.
+
+    Settings that were ``given`` must not contradict the model. The learning rate follows its width unless it was given.
+
+    Raises `ConfigError` for contradictions, `ModelError` for a model that cannot be trained here, and what
+    `load_pretrained` raises.
+    """
+    loaded = _load(config.init_from)
+    assert loaded.sizes is not None
+    found = {"architecture": loaded.architecture} | {name: getattr(loaded.sizes, name) for name in SHAPE}
+    asked = {name: getattr(config, name) for name in found if name in given}
+    wrong = [f"{flag(name)} {value}: it has {found[name]}" for name, value in asked.items() if value != found[name]]
+    if config.tokenizer and Tokenizer.load(Path(config.tokenizer)).fingerprint != loaded.tokenizer.fingerprint:
+        wrong.append(f"--tokenizer {config.tokenizer}: it has another")
+    if wrong:
+        raise ConfigError(f"--init-from {config.init_from} brings its own shape and tokenizer; {'; '.join(wrong)}")
+    if "lr" not in given and recipe == "mame":
+        found["lr"] = peak_lr(loaded.sizes.emb_dim, config.optimizer)
+    tokenizer = config.tokenizer or str(loaded.tokenizer.path)
+    return dataclasses.replace(config, tokenizer=tokenizer, **found)
+
+
+def start_from(model: LanguageModel, where: str) -> None:
+    """Fill a fresh model with the weights of another. Raises `ModelError` if they do not fit."""
+    load_weights(model, _load(where).model.state_dict(), where)
+
+
+def _load(where: str) -> Pretrained:
+    loaded = load_pretrained(where)
+    sizes = loaded.sizes
+    if sizes is None:
+        raise ModelError(f"{where} is a {loaded.architecture} model, not ours; it cannot be trained here")
+    if sizes.head_dim not in (0, sizes.emb_dim // sizes.n_heads) or sizes.norm_eps != type(sizes).norm_eps:
+        raise ModelError(
+            f"{where} has heads {sizes.head_dim} wide and norm_eps {sizes.norm_eps:g}; only models of "
+            f"{sizes.emb_dim // sizes.n_heads} and {type(sizes).norm_eps:g} can be trained here"
+        )
+    return loaded

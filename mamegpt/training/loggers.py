@@ -1,0 +1,91 @@
+"""The figures of a training, also for TensorBoard, trackio or Weights & Biases: a watcher each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mamegpt.config import Logger
+from mamegpt.errors import ConfigError
+from mamegpt.training.events import Event, Listener, Started, Stepped, Validated, Watcher
+
+__all__ = ["logger"]
+
+PROJECT = "mamegpt"
+
+Write = Callable[[Mapping[str, float], int], None]
+"""Takes figures by name, and the step they are of."""
+
+
+def logger(name: Logger) -> Watcher:
+    """The watcher that writes every step and validation to a logger; the library of the same name does the rest.
+
+    TensorBoard's files lie in ``tensorboard`` in the run, wandb's in ``wandb`` there (offline unless WANDB_MODE says
+    otherwise), trackio's where TRACKIO_DIR says. Raises `ConfigError` if the library is not installed.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(f"--log {name} needs a package that is not installed; pip install {name}")
+    open_ = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}[name]
+
+    @contextmanager
+    def watcher(started: Started) -> Iterator[Listener]:
+        with open_(started) as write:
+            yield lambda event: _send(event, write)
+
+    return watcher
+
+
+def _send(event: Event, write: Write) -> None:
+    if isinstance(event, Stepped):
+        for record in event.records:
+            write({f"train/{name}": record[name] for name in ("loss", "lr", "grad_norm", "tokens")}, record["step"])
+        write({"speed/tokens_per_s": event.tokens_per_s, "speed/memory_bytes": event.memory_bytes}, record["step"])
+    elif isinstance(event, Validated):
+        curve, quality = "result" if event.is_result else "validation", event.quality
+        write(
+            {
+                f"{curve}/loss": quality.loss,
+                f"{curve}/bits_per_byte": quality.bits_per_byte,
+                f"{curve}/bits_per_character": quality.bits_per_character,
+            },
+            event.step,
+        )
+
+
+@contextmanager
+def _tensorboard(started: Started) -> Iterator[Write]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    # What an interrupted run wrote past its last checkpoint comes again: TensorBoard is to forget it.
+    with SummaryWriter(str(started.run / "tensorboard"), purge_step=started.step + 1) as writer:
+
+        def write(figures: Mapping[str, float], step: int) -> None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, step)
+
+        yield write
+
+
+@contextmanager
+def _trackio(started: Started) -> Iterator[Write]:
+    import trackio
+
+    trackio.init(project=PROJECT, name=started.run.name, resume="allow", config=started.config.to_dict())
+    try:
+        yield lambda figures, step: trackio.log(dict(figures), step=step)
+    finally:
+        trackio.finish()
+
+
+@contextmanager
+def _wandb(started: Started) -> Iterator[Write]:
+    import wandb
+
+    mode: Any = os.environ.get("WANDB_MODE", "offline")
+    with wandb.init(
+        project=PROJECT, name=started.run.name, dir=started.run, config=started.config.to_dict(), mode=mode
+    ) as run:
+        yield lambda figures, step: run.log(dict(figures), step=step)

@@ -1,0 +1,129 @@
+"""What a bad loss is, what is said about it, and the way back to before it.
+
+A loss is bad if it is not a finite number, or if it is the fifth in a row that stands more than `SPIKE_NATS` and more
+than `SPIKE_SPREADS` spreads above the median of the hundred losses before those five. One hard batch is no spike, and
+none is seen in the first hundred steps.
+
+The way back is that of PaLM (Chowdhery et al. 2022, section 5.1): go on from the newest sound checkpoint and pass over
+the batches since then. How many were passed over is written into that checkpoint, so going on from it later sees the
+same. A checkpoint is sound if the losses after it were good (`is_sound`): one saved inside a spike is bad, and that is
+known only some steps later.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from mamegpt.distributed import processes
+from mamegpt.distributed.processes import World
+from mamegpt.errors import TrainingError
+from mamegpt.models.registry import not_finite
+from mamegpt.run import checkpoint
+
+__all__ = ["RolledBack", "bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
+
+N_HIGH = 5
+N_BEFORE = 100
+SPIKE_NATS = 1.0
+SPIKE_SPREADS = 10.0
+SPREAD = 1.4826
+"""A median of distances to the median, times this, is the standard deviation of a normal distribution."""
+MAX_ROLLBACKS = 3
+"""Ways back to one checkpoint; after these the text is not what is wrong."""
+
+
+class RolledBack(Exception):
+    """The newest checkpoint says what to pass over; the run is to resume from it."""
+
+
+def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | None:
+    """What is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step).
+
+    ``n_untold`` steps came before them.
+    """
+    for i in range(len(losses) - n_new, len(losses)):
+        if not math.isfinite(losses[i]):
+            before = next((f"; the last number was {x:.4f}" for x in reversed(losses[:i]) if math.isfinite(x)), "")
+            return f"the loss is {losses[i]} at step {n_untold + i + 1}{before}"
+        begin = max(0, i + 1 - N_HIGH)
+        middle, limit = _limit(losses, begin, min(losses[begin : i + 1]))
+        if min(losses[begin : i + 1]) > limit:
+            return (
+                f"the loss is {losses[i]:.4f} at step {n_untold + i + 1}, the {N_HIGH}th in a row far above "
+                f"{middle:.4f}, the median of the {N_BEFORE} before"
+            )
+    return None
+
+
+def _limit(losses: Sequence[float], i: int, x: float) -> tuple[float, float]:
+    """The median of the `N_BEFORE` losses before ``losses[i]``, and the limit above which ``x`` is far above it."""
+    before_it = losses[max(0, i - N_BEFORE) : i]
+    if len(before_it) < N_BEFORE or x <= min(before_it) + SPIKE_NATS:
+        return math.nan, math.inf
+    middle = statistics.median(before_it)
+    spread = SPREAD * statistics.median(abs(x - middle) for x in before_it)
+    return middle, middle + max(SPIKE_NATS, SPIKE_SPREADS * spread)
+
+
+def is_sound(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
+    """Whether the weights after ``step`` were good, by the losses after it: the next is a number, no near one is high.
+
+    ``losses`` are nats per token, one a step, after ``n_untold`` steps.
+    """
+    i = step - n_untold
+    after = losses[i : i + N_HIGH] if i >= 0 else []
+    highest = max((x for x in after if not math.isnan(x)), default=math.nan)
+    return bool(after) and math.isfinite(after[0]) and not highest > _limit(losses, i, highest)[1]
+
+
+def is_proven(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
+    """Whether a checkpoint is sound for good: so many losses came after it that a spike would have been seen."""
+    return len(losses) + n_untold >= step + N_HIGH and is_sound(step, losses, n_untold)
+
+
+def weights_not_finite(model: nn.Module, step: int) -> str | None:
+    """Whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
+    names = not_finite((name, _here(weight)) for name, weight in model.named_parameters())
+    if not processes.any_process(bool(names), next(model.parameters()).device):
+        return None
+    return f"weights are not finite after step {step}" + (f", {names[0]} first" if names else "")
+
+
+def _here(weight: Tensor) -> Tensor:
+    """The share of a weight that is in this process."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def roll_back(
+    folder: Path, losses: Sequence[float], step: int, n_seen: int, elapsed_s: float, why: str, world: World
+) -> str:
+    """Make the newest sound checkpoint under ``folder`` the newest; let it pass over all ``n_seen`` batches until now.
+
+    ``losses`` are those of the last steps until ``step``. Newer checkpoints are removed. Returns what was done. Raises
+    `TrainingError` if there is no sound checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
+    """
+    processes.barrier()  # the main process may have been writing one
+    states = {path: checkpoint.read_state(path) for path in reversed(checkpoint.checkpoints(folder))}
+    # One that was gone back to was sound then; what came after it since is why it is gone back to again.
+    sound = (p for p, s in states.items() if s.rollbacks or is_sound(s.step, losses, step - len(losses)))
+    path = next(sound, None)
+    if path is None:
+        raise TrainingError(f"{why}; there is no checkpoint to go back to: train again with a lower --lr")
+    state = states[path]
+    if state.rollbacks == MAX_ROLLBACKS:
+        raise TrainingError(
+            f"{why}; {path} was gone back to {MAX_ROLLBACKS} times, each time with other text, so the text is not the "
+            "reason: train again with a lower --lr"
+        )
+    processes.barrier()  # all have read them
+    if world.is_main:
+        checkpoint.remove(newer for newer, of in states.items() if of.step > state.step)
+        checkpoint.pass_over(path, n_seen - state.step - state.skipped, elapsed_s)
+    processes.barrier()
+    return f"{why}; going back to step {state.step} and passing over {n_seen - state.step - state.skipped} batches"

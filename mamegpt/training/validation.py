@@ -1,0 +1,153 @@
+"""How good a model is: loss, and bits per byte and per character of the text itself.
+
+Nats per token depend on the tokenizer; bits per byte and per character do not, so they compare any two models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mamegpt.distributed.processes import World, sum_over_processes
+from mamegpt.errors import DataError
+from mamegpt.models.loss import linear_cross_entropy
+from mamegpt.models.registry import LanguageModel
+from mamegpt.text.subsample import subsample
+
+__all__ = ["Quality", "Verdict", "evaluate", "verdict"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length.
+
+    ``of_n_characters`` are those of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is the one of
+    matrix products; ``step`` is how many steps the model was trained, where a training measures it. Records of older
+    versions have none of the three.
+    """
+
+    loss: float
+    bits_per_byte: float
+    bits_per_character: float
+    n_tokens: int
+    n_characters: int
+    n_bytes: int
+    of_n_characters: int = 0
+    dtype: str = ""
+    step: int | None = None
+
+    @property
+    def of(self) -> str:
+        """How much of which text was measured, and in which dtype; only figures of which this is equal are compared."""
+        all_ = self.of_n_characters
+        whole = f" of {all_:,}" if all_ > self.n_characters else ""
+        return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
+
+
+class Verdict(NamedTuple):
+    """What bits per character mean; ``choices`` is 2 to their power. As a string, a line for the terminal."""
+
+    kind: Literal["alone", "better", "worse"]
+    bits: float
+    choices: float
+    baseline: float
+
+    def __str__(self) -> str:
+        found = [f"{self.bits:.3f} bits per character: as uncertain as a choice among {self.choices:.1f} characters"]
+        if self.kind == "better":
+            found.append(f"better than the n-gram model's {self.baseline:.3f} bits")
+        if self.kind == "worse":
+            found.append(f"no better than the n-gram model's {self.baseline:.3f} bits: more training would help")
+        return "; ".join(found)
+
+
+def verdict(bits: float, baseline: float | None = None) -> Verdict:
+    """Judge bits per character by the bits of an n-gram model of the same text (None: not known).
+
+    A model that is no better has learned how often words follow one another, and nothing else.
+    """
+    kind: Literal["alone", "better", "worse"] = "alone"
+    if baseline is not None:
+        kind = "better" if bits < baseline else "worse"
+    return Verdict(kind, bits, 2 ** min(bits, 64), baseline or 0.0)
+
+
+def evaluate(
+    model: LanguageModel,
+    tokens: npt.NDArray[Any],
+    *,
+    n_characters: int,
+    n_bytes: int,
+    start_id: int | None,
+    context_length: int,
+    world: World,
+    max_tokens: int = 0,
+    batch_size: int = 32,
+    product_dtype: torch.dtype | None = None,
+    step: int | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> Quality:
+    """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
+
+    The first token is predicted after ``start_id``; without one it is not counted.
+    ``max_tokens`` measures a `subsample` of the windows (0: all). ``n_characters`` and ``n_bytes`` are those of the
+    text that the tokens were made from, some of which a tokenizer may have lost; a sample has its share of them.
+    Processes share the windows. Matrix products are taken in ``product_dtype`` (default: that of the weights). Raises
+    `DataError` for fewer than two tokens.
+    ``on_progress`` is called with the share that is done.
+    """
+    lead = [] if start_id is None else [start_id]
+    n_targets = len(tokens) + len(lead) - 1
+    if n_targets < 1:
+        raise DataError("there is nothing to evaluate: the text holds less than two tokens")
+
+    def n_targets_of(window: int) -> int:
+        return min(context_length, n_targets - window * context_length)
+
+    def tokens_of(window: int) -> npt.NDArray[np.int64]:
+        """The inputs of a window and one token more: it begins with the last target of the window before."""
+        begin = window * context_length - len(lead)
+        part = tokens[max(0, begin) : begin + context_length + 1].astype(np.int64)
+        return part if begin >= 0 else np.concatenate((lead, part))
+
+    windows = subsample(range(math.ceil(n_targets / context_length)), max_tokens or None, n_targets_of)
+    full = [window for window in windows if n_targets_of(window) == context_length]
+    batches = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
+    if len(full) < len(windows):  # a last window, shorter than the others
+        batches.append(windows[-1:])
+    device = world.device
+    total = 0.0  # a number of Python's, as not every device has double precision
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
+        for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
+            some = torch.from_numpy(np.stack([tokens_of(window) for window in batches[min(i, len(batches) - 1)]]))
+            with torch.autocast(device.type, product_dtype, enabled=product_dtype is not None):
+                hidden = model.hidden(some[:, :-1].to(device))
+            nats = linear_cross_entropy(hidden, model.out_head.weight, some[:, 1:].to(device), product_dtype)
+            total += nats.item() if i < len(batches) else 0.0
+            on_progress(min(1.0, (i + world.size) / len(batches)))
+    model.train(was_training)
+    all_nats = total
+    if world.size > 1:
+        all_nats = sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item()
+    n_measured = sum(map(n_targets_of, windows))
+    share, bits = n_measured / n_targets, all_nats / math.log(2)
+    return Quality(
+        loss=all_nats / n_measured,
+        bits_per_byte=bits / (share * n_bytes),
+        bits_per_character=bits / (share * n_characters),
+        n_tokens=n_measured,
+        n_characters=round(share * n_characters),
+        n_bytes=round(share * n_bytes),
+        of_n_characters=n_characters,
+        dtype=str(product_dtype or model.out_head.weight.dtype).removeprefix("torch."),
+        step=step,
+    )
