@@ -1,8 +1,9 @@
-"""The import layers, held against the code; and that what is light stays light."""
+"""The packages, their order of import, held against the code; and that what is light stays light."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import os
 import subprocess
@@ -16,143 +17,24 @@ from little import ROOT
 from mamegpt.cli.commands.registry import COMMANDS
 
 PACKAGE = ROOT / "mamegpt"
-# A module may import only from lower layers (rows further up). Within a row nothing imports anything.
-LAYERS: dict[str, set[str]] = {
-    "nothing of ours": {
-        "",
-        "text.characters",
-        "data.clean.steps",
-        "data.extract.hash_set",
-        "data.readers.parallel",
-        "data.readers.parquet_pages",
-        "data.schema",
-        "models.dropout",
-        "errors",
-        "evaluation.proportion",
-        "export.verify_gguf",
-        "export.verify_hf",
-        "system.limits",
-        "models.loss",
-        "system.messages",
-        "models.custom_gpt.modeling_custom_gpt",
-        "models.qwen3.modeling_qwen3",
-        "training.muon",
-        "playground.connection",
-        "export.prompts",
-        "report.chart",
-        "system.run_files",
-        "planning.scaling_law",
-        "system.shell",
-        "text.subsample",
-        "text.normalize",
-        "tokenizer.sentencepiece_file",
-    },
-    "words and files": {
-        "config",
-        "system.console",
-        "data.clean.counts",
-        "data.clean.dedup",
-        "data.clean.edits",
-        "data.clean.filters",
-        "text.folding",
-        "data.readers.lines",
-        "distributed.processes",
-        "export.evaluation_card",
-        "system.files",
-        "cli.given",
-        "system.hub",
-        "system.hardware",
-        "generation.settings",
-        "training.sharded_muon",
-        "data.stories",
-        "tokenizer.trainer",
-    },
-    "one job each": {
-        "planning.cluster_cost",
-        "data.clean.page",
-        "data.provenance",
-        "data.readers.prefilter",
-        "data.extract.resumable",
-        "data.readers.mediawiki",
-        "data.writers",
-        "cli.help",
-        "models.hf_format",
-        "cli.argument_errors",
-        "models.registry",
-        "generation.fast_decode",
-        "system.outputs",
-        "presets",
-        "tokenizer.tokenizer",
-        "tokenizer.vocab_size",
-    },
-    "two of them together": {
-        "data.readers.read",
-        "data.extract.topic",
-        "training.validation",
-        "generation.stream",
-        "training.optim",
-        "data.shards",
-        "distributed.sharding",
-        "tokenizer.hf",
-        "tokenizer.report",
-    },
-    "larger parts": {
-        "generation.batch",
-        "run.checkpoint",
-        "export.checks",
-        "export.model_card",
-        "run.metrics",
-        "data.sources",
-        "training.forward",
-        "training.events",
-    },
-    "whole tasks": {
-        "data.clean.clean",
-        "evaluation.texts",
-        "export.hf",
-        "data.extract.extract",
-        "training.loggers",
-        "training.autotune",
-        "planning.plan",
-        "playground.catalog",
-        "pretrained",
-        "training.loss_spikes",
-        "training.progress",
-    },
-    "with a model in hand": {
-        "data.clean.tasks",
-        "cli.commands.data",
-        "evaluation.scorer",
-        "export.gguf",
-        "training.init_from",
-        "playground.engine",
-        "report.run",
-        "training.setup",
-    },
-    "what a command does": {
-        "evaluation.cloze",
-        "evaluation.memorisation",
-        "evaluation.minimal_pairs",
-        "evaluation.ngram",
-        "export.export",
-        "playground.api",
-        "report.page",
-        "training.trainer",
-    },
-    "what stands on a run": {
-        "evaluation.evaluate",
-        "cli.original",
-        "playground.server",
-        "export.publish",
-        "report.write",
-        "report.live",
-    },
-    "nearly all of it": {"cli.demo", "playground.play"},
-    "one command each": {"cli.commands.models", "cli.commands.training"},
-    "all of it": {"cli.commands.registry"},
-    "the command line": {"cli.main"},
-    "its door": {"__main__"},
-}
+ROWS = [
+    {"", "errors"},
+    {"text"},
+    {"system"},
+    {"tokenizer"},
+    {"data"},
+    {"config"},
+    {"presets", "models"},
+    {"generation", "distributed"},
+    {"run"},
+    {"pretrained"},
+    {"training", "playground"},
+    {"evaluation"},
+    {"export", "report", "planning"},
+    {"cli"},
+    {"__main__"},
+]
+"""The packages and modules of the root, in import layers: each imports only from rows further up."""
 HEAVY = {"torch", "transformers", "numpy", "sentencepiece", "tokenizers", "pyarrow", "huggingface_hub", "safetensors"}
 
 
@@ -187,8 +69,9 @@ def our_imports(name: str) -> set[str]:
     return found
 
 
-def layer_of(name: str) -> int:
-    (number,) = (i for i, row in enumerate(LAYERS.values()) if name in row)
+def row_of(module: str) -> int:
+    """The row of the package, or of the root's module, that a module belongs to."""
+    (number,) = (i for i, row in enumerate(ROWS) if module.partition(".")[0] in row)
     return number
 
 
@@ -204,20 +87,28 @@ def run_alone(script: str) -> str:
     return done.stdout
 
 
-def test_every_module_has_its_place_and_no_place_is_empty() -> None:
-    placed = [name for row in LAYERS.values() for name in row]
-    assert sorted(placed) == sorted(MODULES)
+def test_every_package_has_its_row_and_no_row_names_another() -> None:
+    assert sorted(name for row in ROWS for name in row) == sorted({name.partition(".")[0] for name in MODULES})
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_lower_layers(name: str) -> None:
-    assert {other for other in our_imports(name) if layer_of(other) >= layer_of(name)} == set()
+def test_a_module_imports_only_from_its_own_package_and_higher_rows(name: str) -> None:
+    own = name.partition(".")[0]
+    others = {other for other in our_imports(name) if other.partition(".")[0] != own}
+    assert {other for other in others if row_of(other) >= row_of(name)} == set()
 
 
-def test_the_layers_are_as_low_as_they_can_be() -> None:
-    for row in list(LAYERS.values())[1:]:
-        for name in row:
-            assert max(map(layer_of, our_imports(name)), default=-1) == layer_of(name) - 1, name
+def test_no_module_imports_itself_through_others() -> None:
+    graphlib.TopologicalSorter({name: our_imports(name) for name in MODULES}).prepare()  # raises CycleError
+
+
+def test_packages_hold_nothing_in_their_init_files() -> None:
+    for path in PACKAGE.rglob("*/__init__.py"):
+        assert [type(node) for node in ast.parse(path.read_text(encoding="utf-8")).body] == [ast.Expr], path
+
+
+def test_the_root_holds_eight_files_at_most() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
 @pytest.mark.parametrize("name", MODULES)

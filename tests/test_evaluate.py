@@ -14,9 +14,10 @@ from mamegpt.data.stories import stories
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
 from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.run.metrics import Quality
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.validation import Quality, evaluate
+from mamegpt.training.validation import evaluate
 
 ALONE = World(0, 1, torch.device("cpu"))
 CONTEXT = 16

@@ -37,11 +37,11 @@ from mamegpt.generation.stream import generate, stream_ids
 from mamegpt.models.custom_gpt import modeling_custom_gpt
 from mamegpt.models.hf_format import LAYOUTS, Layout
 from mamegpt.pretrained import load_pretrained
+from mamegpt.run.metrics import Quality
 from mamegpt.system.files import sha256_file
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
-from mamegpt.training.validation import Quality
 
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
 CHANGED: dict[str, dict[str, Any]] = {

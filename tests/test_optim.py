@@ -13,7 +13,7 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.models.registry import LanguageModel, build_model
 from mamegpt.training.muon import Muon
-from mamegpt.training.optim import FINAL_LR_FACTOR, OPTIMIZERS, Joint, build_optimizer, lr_factor
+from mamegpt.training.optim import FINAL_LR_FACTOR, OPTIMIZERS, ChainedOptimizer, build_optimizer, lr_factor
 
 CONFIG = TrainConfig(optimizer="adamw", lr=0.02, weight_decay=0.3, beta2=0.9)
 FRACTIONS = st.floats(0, 1, allow_nan=False)
@@ -194,7 +194,7 @@ def test_matrices_in_a_batch_are_updated_as_each_alone(
 @pytest.mark.parametrize(("precision", "expected"), [("auto", 32), ("fp32", 32), ("bf16", 16)])
 def test_muon_multiplies_in_the_type_of_the_run(precision: str, expected: int) -> None:
     optimizer = build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="muon", precision=precision))
-    assert isinstance(optimizer, Joint) and isinstance(optimizer.parts[0], Muon)
+    assert isinstance(optimizer, ChainedOptimizer) and isinstance(optimizer.parts[0], Muon)
     assert torch.finfo(optimizer.parts[0].product_dtype).bits == expected
 
 

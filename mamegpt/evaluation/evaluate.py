@@ -22,11 +22,12 @@ from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Share
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
 from mamegpt.evaluation.texts import Sample, is_run, named_texts, run_texts
+from mamegpt.run.metrics import Quality
 from mamegpt.system.console import columns
 from mamegpt.system.files import write_json
 from mamegpt.system.messages import translated
 from mamegpt.system.run_files import EVALUATION_FILE
-from mamegpt.training.validation import Quality, verdict
+from mamegpt.training.validation import verdict
 
 __all__ = ["Evaluation", "Result", "evaluate_models"]
 

@@ -22,8 +22,8 @@ from mamegpt.evaluation.texts import Sample
 from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load_pretrained, memory_of
+from mamegpt.run.metrics import Quality
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.validation import Quality
 
 __all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
 

@@ -11,12 +11,12 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.data.provenance import Origin
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.run.metrics import Quality
 from mamegpt.system.console import sparkline
 from mamegpt.system.files import is_here
 from mamegpt.system.hub import is_hub_name
 from mamegpt.system.messages import visible
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.validation import Quality
 
 __all__ = ["Facts", "model_card"]
 

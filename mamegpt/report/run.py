@@ -16,7 +16,7 @@ from mamegpt.errors import CheckpointError
 from mamegpt.generation.stream import Sampling, generate
 from mamegpt.pretrained import load_pretrained
 from mamegpt.run import checkpoint
-from mamegpt.run.metrics import read_metrics
+from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.system.run_files import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -28,7 +28,7 @@ from mamegpt.system.run_files import (
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Extension, read_extensions
-from mamegpt.training.validation import Quality, Verdict, verdict
+from mamegpt.training.validation import Verdict, verdict
 
 __all__ = ["AXES", "Run", "Sample", "read_run", "samples"]
 

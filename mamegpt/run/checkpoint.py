@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -50,7 +51,6 @@ from mamegpt.system.files import (
     write_json,
 )
 from mamegpt.text.normalize import parse_json
-from mamegpt.training.optim import Optimizer
 
 __all__ = [
     "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "refuse_other",
@@ -64,6 +64,20 @@ STATE_FILE = "state.json"
 OWN_FILES = {MODEL_FILE, OPTIMIZER_FILE, MODEL_PARTS, OPTIMIZER_PARTS, STATE_FILE}
 MAKE_ROOM = "those before it are intact: make room, then --resume"
 GO_ON = "with --resume-intact a run goes on from its newest intact checkpoint"
+
+
+class SavedOptimizer(Protocol):
+    """The part of `torch.optim.Optimizer` that a checkpoint needs."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def state(self) -> Mapping[Tensor, Any]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class Saver:
     def save(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: SavedOptimizer,
         state: State,
         is_proven: Callable[[int], bool] = lambda step: False,
     ) -> float:
@@ -161,7 +175,7 @@ class Saver:
             self.wait()
 
 
-def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, keep: int) -> Path:
+def save(folder: Path, model: nn.Module, optimizer: SavedOptimizer, state: State, *, keep: int) -> Path:
     """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
 
     ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
@@ -170,7 +184,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer, state: State, *, 
     return _write(folder, stored_tensors(model), _optimizer_tensors(model, optimizer), state, keep)
 
 
-def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+def _parts(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, dict[str, Tensor]]:
     parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
     return {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
 
@@ -264,7 +278,7 @@ def _is_only_ours(path: Path) -> bool:
     return {file.name for file in path.iterdir()} <= OWN_FILES | DESKTOP_FILES
 
 
-def load(path: Path, model: nn.Module, optimizer: Optimizer) -> State:
+def load(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> State:
     """Put a checkpoint's tensors into a model and its optimizer, after comparing hashes.
 
     Raises `CheckpointError` if a file is missing or damaged, or does not fit the model.
@@ -403,7 +417,7 @@ def _is_parts(state: State) -> bool:
     return MODEL_PARTS in folders and folders <= {MODEL_PARTS, OPTIMIZER_PARTS}
 
 
-def _load_parts(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
+def _load_parts(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> None:
     """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
     tensors = own_tensors(model)
     found = empty_parts(path / MODEL_PARTS)
@@ -432,7 +446,7 @@ def _digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, Tensor]:
     """The optimizer's state under the names of its parameters, so that no pickle is needed."""
     states = optimizer.state
     return {
@@ -442,7 +456,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tens
     }
 
 
-def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore_optimizer(model: nn.Module, optimizer: SavedOptimizer, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
 
     Raises `ValueError` for a tensor that belongs to no parameter, or has neither its shape nor a single value.
@@ -455,11 +469,10 @@ def _restore_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[
         if name not in named or value.shape not in (named[name].shape, ()):
             raise ValueError(f"{label!r} of shape {tuple(value.shape)} belongs to no parameter")
         states.setdefault(name, {})[key] = value
-    for part in getattr(optimizer, "parts", [optimizer]):
-        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
-        part.load_state_dict(
-            {
-                "state": {i: states[names[p]] for i, p in enumerate(parameters) if names[p] in states},
-                "param_groups": part.state_dict()["param_groups"],
-            }
-        )
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.load_state_dict(
+        {
+            "state": {i: states[names[p]] for i, p in enumerate(parameters) if names[p] in states},
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,36 @@ from mamegpt.errors import CheckpointError
 from mamegpt.system.files import atomic_write, sync_file
 from mamegpt.system.run_files import METRICS_FILE
 from mamegpt.text.normalize import parse_json
-from mamegpt.training.validation import Quality
 
-__all__ = ["Metrics", "read_metrics"]
+__all__ = ["Metrics", "Quality", "read_metrics"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length.
+
+    ``of_n_characters`` are those of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is the one of
+    matrix products; ``step`` is how many steps the model was trained, where a training measures it. Records of older
+    versions have none of the three.
+    """
+
+    loss: float
+    bits_per_byte: float
+    bits_per_character: float
+    n_tokens: int
+    n_characters: int
+    n_bytes: int
+    of_n_characters: int = 0
+    dtype: str = ""
+    step: int | None = None
+
+    @property
+    def of(self) -> str:
+        """How much of which text was measured, and in which dtype; only figures of which this is equal are compared."""
+        all_ = self.of_n_characters
+        whole = f" of {all_:,}" if all_ > self.n_characters else ""
+        return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
+
 
 STEP_FIELDS = {"step", "loss", "lr", "tokens", "elapsed_s"}
 MAY_BE_INFINITE = {"loss", "grad_norm"}
@@ -33,11 +60,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The records of a run, in order; none if nothing was written yet.
 
     Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
-    ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of
-    `Quality`. After the last step there are two validations: on the sample of those before it, and on
-    the whole text. The first step after a checkpoint also has ``save_blocked_s``, seconds it waited for the copy of the
-    weights. Half a line, which a killed process leaves, is passed over. Raises `CheckpointError` for a line that a run
-    would never write.
+    ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of `Quality`. After the
+    last step there are two validations: on the sample of those before it, and on the whole text. The first step after
+    a checkpoint also has ``save_blocked_s``, seconds it waited for the copy of the weights. Half a line, which a
+    killed process leaves, is passed over. Raises `CheckpointError` for a line that a run would never write.
     """
     path = run / METRICS_FILE
     records = []

@@ -16,9 +16,9 @@ from typing import Any
 from mamegpt.config import TrainConfig
 from mamegpt.errors import first_line
 from mamegpt.models.registry import LanguageModel
+from mamegpt.run.metrics import Quality
 from mamegpt.system.console import say
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.validation import Quality
 
 __all__ = [
     "EpochEnded",

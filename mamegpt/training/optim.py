@@ -19,7 +19,7 @@ from mamegpt.models.registry import LanguageModel, token_embedding
 from mamegpt.training.muon import Muon
 from mamegpt.training.sharded_muon import SharedMuon
 
-__all__ = ["OPTIMIZERS", "Joint", "Optimizer", "build_optimizer", "lr_factor"]
+__all__ = ["OPTIMIZERS", "ChainedOptimizer", "Optimizer", "build_optimizer", "lr_factor"]
 
 FINAL_LR_FACTOR = 0.01
 """Where the cool-down ends, as a share of the peak."""
@@ -76,10 +76,10 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     for part in parts:
         for group in part.param_groups:
             group["peak_lr"] = group["lr"]
-    return Joint(parts)
+    return ChainedOptimizer(parts)
 
 
-class Joint:
+class ChainedOptimizer:
     """Several optimizers, each with parameters of its own, as one."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -95,6 +95,32 @@ class Joint:
         """The state of all parts, by parameter."""
         return {parameter: state for part in self.parts for parameter, state in part.state.items()}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state dicts of all parts as one; parameters are numbered through."""
+        states: dict[int, Any] = {}
+        groups: list[dict[str, Any]] = []
+        for part in self.parts:
+            first = sum(len(group["params"]) for group in groups)
+            own = part.state_dict()
+            states |= {first + i: state for i, state in own["state"].items()}
+            groups += [{**group, "params": [first + i for i in group["params"]]} for group in own["param_groups"]]
+        return {"state": states, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned: each part takes its own groups and parameters."""
+        states, groups = state_dict["state"], iter(state_dict["param_groups"])
+        first = 0
+        for part in self.parts:
+            own = [next(groups) for _ in part.param_groups]
+            n = sum(len(group["params"]) for group in own)
+            part.load_state_dict(
+                {
+                    "state": {i: states[first + i] for i in range(n) if first + i in states},
+                    "param_groups": [{**group, "params": [i - first for i in group["params"]]} for group in own],
+                }
+            )
+            first += n
+
     def step(self) -> None:
         """One step of each part."""
         for part in self.parts:
@@ -106,7 +132,7 @@ class Joint:
             part.zero_grad(set_to_none)
 
 
-Optimizer = torch.optim.Optimizer | Joint
+Optimizer = torch.optim.Optimizer | ChainedOptimizer
 
 OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig], Optimizer]] = {
     "adamw": adamw,

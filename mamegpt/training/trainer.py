@@ -37,7 +37,7 @@ from mamegpt.errors import ConfigError, TrainingError
 from mamegpt.models.registry import LanguageModel, build_model, initialise_again
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
-from mamegpt.run.metrics import Metrics
+from mamegpt.run.metrics import Metrics, Quality
 from mamegpt.system.console import output_may_fail, say
 from mamegpt.system.files import write_json
 from mamegpt.system.hardware import arithmetic, hardware, peak_memory, summary
@@ -59,7 +59,7 @@ from mamegpt.training.setup import (
     run_tokens,
     settled,
 )
-from mamegpt.training.validation import Quality, evaluate
+from mamegpt.training.validation import evaluate
 
 __all__ = ["TrainResult", "train"]
 

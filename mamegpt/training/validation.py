@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,36 +17,10 @@ from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.models.registry import LanguageModel
+from mamegpt.run.metrics import Quality
 from mamegpt.text.subsample import subsample
 
-__all__ = ["Quality", "Verdict", "evaluate", "verdict"]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length.
-
-    ``of_n_characters`` are those of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is the one of
-    matrix products; ``step`` is how many steps the model was trained, where a training measures it. Records of older
-    versions have none of the three.
-    """
-
-    loss: float
-    bits_per_byte: float
-    bits_per_character: float
-    n_tokens: int
-    n_characters: int
-    n_bytes: int
-    of_n_characters: int = 0
-    dtype: str = ""
-    step: int | None = None
-
-    @property
-    def of(self) -> str:
-        """How much of which text was measured, and in which dtype; only figures of which this is equal are compared."""
-        all_ = self.of_n_characters
-        whole = f" of {all_:,}" if all_ > self.n_characters else ""
-        return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
+__all__ = ["Verdict", "evaluate", "verdict"]
 
 
 class Verdict(NamedTuple):
