@@ -193,3 +193,8 @@ def test_scripts_import_nothing_of_ours_but_what_they_show() -> None:
     for path in ROOT.glob("*.py"):
         assert {full.split(".")[0] for full in imports(path)} <= {"mamegpt", "pathlib", "typing"}, path.name
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 80, path.name  # one screen
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not any(full.startswith("test_") for full in imports(path)), path

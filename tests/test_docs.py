@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 from little import ROOT, run_mamegpt, run_script
-from test_readme import commands
+from readme import commands
 
 from examples.walk import table, walk
 from mamegpt.cli import main

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from bomb import Bomb
 from little import Little, run_script
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -342,16 +342,6 @@ def test_sizes_are_read_from_the_weights(little: Little, weights: dict[str, Tens
     assert sizes_of(weights, "w", n_heads=8, emb_dim=32, drop_rate=0.2).n_heads == 8
     biased = weights | {"trf_blocks.0.att.qkv.bias": torch.zeros(96)}
     assert sizes_of(biased, "w").qkv_bias
-
-
-class Bomb:
-    """Pickled, it makes a file when it is opened."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.marker),)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])

@@ -8,19 +8,9 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt, run_script
+from readme import commands
 
 READMES = ("README.md", "README.en.md")
-
-
-def blocks(name: str) -> list[str]:
-    """The shell blocks of a README."""
-    return re.findall(r"```bash\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
-
-
-def commands(name: str) -> list[list[str]]:
-    """Every command line in the shell blocks, as words; continued lines are joined, comments dropped."""
-    text = "\n".join(blocks(name)).replace("\\\n", " ")
-    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
 
 
 def test_both_readmes_give_the_same_commands() -> None:

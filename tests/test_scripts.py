@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import json
 import os
@@ -18,7 +17,8 @@ import pyarrow.parquet
 import pytest
 import torch
 from hub_server import HubServer
-from little import ROOT, Little, run_mamegpt, run_script
+from little import Little, run_mamegpt, run_script
+from scripts import entry
 
 from mamegpt.cli.main import run
 from mamegpt.cli.original import train_original
@@ -93,16 +93,6 @@ def words(script: str, **changed: object) -> list[str]:
     for name, value in changed.items():
         found[found.index("--" + name.replace("_", "-")) + 1] = str(value)
     return found
-
-
-def entry(script: str) -> Callable[..., Any]:
-    """The function a script runs."""
-    spec = importlib.util.spec_from_file_location(script.removesuffix(".py"), ROOT / script)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function: Callable[..., Any] = module.main
-    return function
 
 
 def parse(script: str, arguments: list[str]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from bomb import Bomb
 from little import ROOT, Little, run_script
-from test_pretrained import Bomb
-from test_scripts import entry
+from scripts import entry
 
 from mamegpt.cli.main import main, run
 from mamegpt.data.stories import stories

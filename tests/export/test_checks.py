@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sentencepiece
 import torch
-from little import Little, random_model, sizes_for
+from little import ROOT, Little, random_model, sizes_for
 from tokenizers import Tokenizer as Fast
 from transformers import PreTrainedTokenizerFast, pipeline
 
@@ -102,7 +102,7 @@ def some_tokenizers(folder: Path, little: Little) -> list[Tokenizer]:
         )  # fmt: skip
         (folder / f"{i}.model").write_bytes(written.getvalue())
         found.append(Tokenizer.load(folder / f"{i}.model"))
-    shared = Path(__file__).parents[2] / "shared" / "bugs" / "spaces.model"
+    shared = ROOT.parent / "shared" / "bugs" / "spaces.model"
     return [*found, Tokenizer.load(shared)] if shared.exists() else found
 
 

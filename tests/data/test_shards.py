@@ -14,6 +14,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from little import ROOT
 
 from mamegpt.data import shards
 from mamegpt.data.shards import Meta, Split, WindowOrder, open_shards, permute, write_shards
@@ -445,7 +446,7 @@ def test_a_large_file_is_not_loaded(tmp_path: Path, tokenizer: Tokenizer) -> Non
 
 
 def test_real_text_comes_back(tmp_path: Path) -> None:
-    data = Path(__file__).resolve().parents[2] / "shared" / "data" / "wikinews_ja"
+    data = ROOT.parent / "shared" / "data" / "wikinews_ja"
     if not data.is_dir():
         pytest.skip("the real data is not here")
     texts = [text for text, _ in zip(read_texts(data), range(200), strict=False)]

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from little import ROOT
+
 from mamegpt.config import TrainConfig
 from mamegpt.presets import preset
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY: dict[str, Any] = {
     "context_length": 16,
     "emb_dim": 16,

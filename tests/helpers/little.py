@@ -17,9 +17,19 @@ if TYPE_CHECKING:  # tests of other things need not wait for torch and transform
     from mamegpt.models.registry import LanguageModel
     from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["ROOT", "Little", "export_here", "little", "random_model", "run_mamegpt", "run_script", "sizes_for"]
+__all__ = [
+    "ROOT",
+    "Little",
+    "export_here",
+    "folder_of",
+    "little",
+    "random_model",
+    "run_mamegpt",
+    "run_script",
+    "sizes_for",
+]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VOCAB_SIZE = 1000
 CONTEXT_LENGTH = 32
 
@@ -123,3 +133,15 @@ def _run(command: list[str], cwd: Path, env: dict[str, str] | None) -> subproces
     return subprocess.run(
         [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=240
     )
+
+
+def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> Path:
+    """A folder as the exporter writes it, of a model with random weights."""
+    from mamegpt.export.hf import write_hf
+    from mamegpt.models.hf_format import LAYOUTS
+
+    sizes = sizes_for(little.tokenizer, **changed)
+    out.mkdir()
+    model = random_model(sizes, architecture=LAYOUTS[model_type].architecture)
+    write_hf(out, model, sizes, little.tokenizer, LAYOUTS[model_type])
+    return out

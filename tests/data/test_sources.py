@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import HubServer
+from little import ROOT
 
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.extract.topic import Topic
@@ -25,7 +26,6 @@ from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, MamegptWarning
 from mamegpt.text.normalize import format_article
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 ROWS = [("京枡", "枡の様式。\n概要"), ("", "題のない文。"), ("ファミコン", "ﾌｧﾐｺﾝは1983年。")]
 

@@ -18,7 +18,7 @@ import pytest
 import sentencepiece
 import torch
 import torch.nn.functional as F
-from little import Little, export_here, random_model, sizes_for
+from little import ROOT, Little, export_here, random_model, sizes_for
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -102,7 +102,7 @@ def seen(
     cases = {"ids": ids.tolist(), "n_new_tokens": N_NEW, "texts": TEXTS, "scratch": str(scratch),
              "trust_remote_code": made.layout.remote_code}  # fmt: skip
     (scratch / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    script = Path(__file__).with_name("verify_transformers.py")
+    script = ROOT / "tests" / "helpers" / "verify_transformers.py"
     done = subprocess.run(
         [python, "-X", "utf8", str(script), str(made.exported), str(scratch / "cases.json"), str(scratch / "f.pt")],
         env=os.environ | {"HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "m"), "HF_HUB_OFFLINE": "1"},

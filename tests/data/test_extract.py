@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from little import ROOT
 
 from mamegpt.data.extract.extract import extract, preview
 from mamegpt.data.extract.resumable import Stepwise, stepwise
@@ -20,7 +21,6 @@ from mamegpt.data.sources import read_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.text.normalize import fold, parse_wiki40b
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 ROWS = [
     {"title": "ファミコン", "text": "家庭用ゲーム機。"},

@@ -9,8 +9,7 @@ import pytest
 from command import Mame
 from hypothesis import given as forall
 from hypothesis import strategies as st
-from little import Little
-from test_initial import folder_of
+from little import Little, folder_of
 
 from mamegpt.cli.argument_errors import _options
 from mamegpt.cli.commands.registry import COMMANDS

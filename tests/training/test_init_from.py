@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from little import Little, random_model, sizes_for
+from little import Little, folder_of
 from safetensors.torch import load_file
 from training_helpers import TINY, tiny
 
 from mamegpt.cli.main import main
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, MamegptError, ModelError
-from mamegpt.export.hf import write_hf
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import build_model
 from mamegpt.presets import preset
@@ -25,15 +24,6 @@ from mamegpt.training.init_from import with_shape_of_start
 from mamegpt.training.trainer import train
 
 FEW = {name: TINY[name] for name in ("batch_size", "log_every_steps", "val_fraction", "precision", "compile", "device")}
-
-
-def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> Path:
-    """A folder as the exporter writes it, of a model with random weights."""
-    sizes = sizes_for(little.tokenizer, **changed)
-    out.mkdir()
-    model = random_model(sizes, architecture=LAYOUTS[model_type].architecture)
-    write_hf(out, model, sizes, little.tokenizer, LAYOUTS[model_type])
-    return out
 
 
 def settings(little: Little, start: Path, out: Path, **changed: object) -> TrainConfig:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sentencepiece
 import torch
-from little import Little, export_here, random_model, sizes_for
+from little import ROOT, Little, export_here, random_model, sizes_for
 
 from mamegpt.config import ModelConfig
 from mamegpt.data.stories import stories
@@ -134,6 +134,6 @@ def test_without_the_extra_it_says_what_to_install(
 
 
 def test_tolerances_are_what_the_documentation_says() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     stated = dict(re.findall(r"^\| (f32|f16|bf16|q8_0) \| ([\d.e-]+) \|", text, re.MULTILINE))
     assert {kind: float(value) for kind, value in stated.items()} == export_gguf.TOLERANCE

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+from little import ROOT
 
 from mamegpt.data.sources import read_documents
 from mamegpt.data.stories import stories
@@ -27,7 +28,7 @@ from mamegpt.tokenizer.report import (
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.tokenizer.vocab_size import advice
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+DATA = ROOT.parent / "shared" / "data"
 TEXTS = [text for _, text in stories(seed=9, n=30)]
 NASTY = [
     *WORDS,

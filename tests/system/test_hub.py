@@ -26,7 +26,7 @@ CALLS = """
 import contextlib, io, json, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from test_scripts import entry
+from scripts import entry
 from mamegpt.cli import main, run
 
 answers = []

@@ -12,7 +12,8 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from test_tokenizer import NASTY, story_lines, train_directly
+from little import ROOT
+from tokenizer_texts import NASTY, story_lines, train_directly
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mamegpt.errors import TokenizerError
@@ -21,7 +22,7 @@ from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.hf import agreement, fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
-WIKI = Path(__file__).parents[2] / "shared" / "data" / "wiki_ja"
+WIKI = ROOT.parent / "shared" / "data" / "wiki_ja"
 SENTENCES = [*story_lines(100, seed=3), "\n".join(story_lines(30, seed=4))]
 KANA = ["ﾃﾞｰﾀとﾊﾟﾝ", unicodedata.normalize("NFD", "がぎぐげござじずパピプペポヴ"), "う\u3099ヷ"]
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import ROOT, run_script
-from test_readme import commands
+from readme import commands
 
 from examples.clean_cluster import main
 from mamegpt.cli import main as command_line
