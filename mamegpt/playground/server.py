@@ -191,7 +191,7 @@ def _page(request: Request) -> Response:
     name = request.path_params.get("name", "index.html")
     if name not in PAGE_FILES:
         return JSONResponse(error(f"nothing at /{name}", "not_found"), 404)
-    body = resources.files("mamegpt.playground.play").joinpath("static", name).read_bytes()
+    body = resources.files("mamegpt.playground").joinpath("static", name).read_bytes()
     return Response(body, media_type=PAGE_FILES[name])
 
 

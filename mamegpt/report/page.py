@@ -193,4 +193,4 @@ def _text(text: str) -> str:
 
 
 def _static(name: str) -> str:
-    return resources.files("mamegpt.report.write").joinpath("static", name).read_text(encoding="utf-8")
+    return resources.files("mamegpt.report").joinpath("static", name).read_text(encoding="utf-8")
