@@ -48,7 +48,7 @@ from mamegpt.errors import MamegptError
 from mamegpt.run import checkpoint
 from mamegpt.system.files import write_json
 from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training import trainer
 

@@ -25,7 +25,7 @@ from mamegpt.data.shards import WindowOrder, open_shards, write_shards
 from mamegpt.data.sources import find_splits, read_texts
 from mamegpt.data.stories import stories
 from mamegpt.errors import MamegptError
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]

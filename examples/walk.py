@@ -11,7 +11,9 @@ from mamegpt.data.shards import WindowOrder, open_shards, write_shards
 from mamegpt.data.sources import read_documents, read_texts
 from mamegpt.data.stories import stories
 from mamegpt.models.registry import build_model
-from mamegpt.text.normalize import fold, format_article, matches, normalise
+from mamegpt.text.articles import format_article
+from mamegpt.text.folding import fold, matches
+from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ROW = "_START_ARTICLE_\n月見町_START_PARAGRAPH_\nある春の朝、ﾌﾐはﾕｷｵに豆をわたした。_NEWLINE_ユキオはわらった。"

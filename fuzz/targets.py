@@ -54,7 +54,7 @@ def targets(folder: Path) -> dict[str, Target]:
     from mamegpt.models.hf_format import LAYOUTS
     from mamegpt.models.registry import build_model, stored_tensors
     from mamegpt.run import checkpoint
-    from mamegpt.text.normalize import format_article
+    from mamegpt.text.articles import format_article
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
     from mamegpt.training.optim import build_optimizer
 
@@ -265,22 +265,23 @@ def _tokenizer_json(tokenizer: Any) -> bytes:
 
 def _strings(data: bytes) -> None:
     from mamegpt.data.clean.edits import EDITS, edit
-    from mamegpt.text import normalize
-    from mamegpt.text.folding import Searchable, fold_fast
+    from mamegpt.text.articles import format_article, parse_articles, parse_wiki40b
+    from mamegpt.text.folding import Searchable, fold, fold_fast
+    from mamegpt.text.normalize import normalise
 
     try:
         raw = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raw = data.decode("utf-8", "replace")
     for form in ("nfc", "nfkc", "none"):
-        once = normalize.normalise(raw, form)
-        assert normalize.normalise(once, form) == once
+        once = normalise(raw, form)
+        assert normalise(once, form) == once
         once.encode()
-    title, body = normalize.parse_wiki40b(raw)
+    title, body = parse_wiki40b(raw)
     assert not any(marker in body for marker in ("_START_ARTICLE_", "_START_PARAGRAPH_"))
-    list(normalize.parse_articles(normalize.format_article(title, body).split("\n")))
+    list(parse_articles(format_article(title, body).split("\n")))
     Searchable(raw).key()
-    assert fold_fast(raw) == normalize.fold(raw)
+    assert fold_fast(raw) == fold(raw)
     edit(raw, EDITS)
 
 

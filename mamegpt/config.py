@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError
-from mamegpt.text.normalize import parse_json
+from mamegpt.system.files import parse_json
 
 __all__ = ["ABSENT", "Logger", "ModelConfig", "Precision", "TrainConfig"]
 

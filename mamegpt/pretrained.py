@@ -23,11 +23,10 @@ from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_me
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import LanguageModel, build_model, not_finite, own_tensors, token_embedding
 from mamegpt.run import checkpoint
-from mamegpt.system.files import is_lfs_pointer
+from mamegpt.system.files import is_lfs_pointer, parse_json
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.system.shell import command
-from mamegpt.text.normalize import parse_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Pretrained", "check_memory", "is_foreign", "load_pretrained", "load_weights", "memory_of", "read_weights"]

@@ -17,7 +17,7 @@ from hub_server import hub, wiki  # noqa: F401
 from little import little  # noqa: F401
 
 from mamegpt.data.stories import stories
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 
 

@@ -18,7 +18,7 @@ from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, t
 from mamegpt.system.files import atomic_write, free_name, gone_if_empty, make_folder
 from mamegpt.system.messages import translated
 from mamegpt.system.shell import command, next_text
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.trainer import train
 from mamegpt.training.validation import verdict

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mamegpt.errors import DataError, OutputError
-from mamegpt.system.files import is_stream, neighbor, write_json
-from mamegpt.text.normalize import parse_json
+from mamegpt.system.files import is_stream, neighbor, parse_json, write_json
 
 __all__ = ["Origin", "forget_origins", "read_origins", "refuse_other_note", "write_origins"]
 

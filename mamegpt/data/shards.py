@@ -24,9 +24,8 @@ import numpy.typing as npt
 
 from mamegpt.data.provenance import Origin
 from mamegpt.errors import DataError
-from mamegpt.system.files import atomic_directory, sha256_file, write_json
+from mamegpt.system.files import atomic_directory, parse_json, sha256_file, write_json
 from mamegpt.system.limits import usable_cores
-from mamegpt.text.normalize import parse_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Meta", "Split", "WindowOrder", "is_shards", "open_shards", "write_shards"]

@@ -17,10 +17,11 @@ from mamegpt.data.readers.lines import COMPRESSIONS
 from mamegpt.data.readers.read import FORMATS, format_of, has_text, read_file
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
-from mamegpt.system.files import is_here
+from mamegpt.system.files import is_here, shown
 from mamegpt.system.hub import card_metadata, is_hub_name, snapshot
 from mamegpt.system.messages import translated
-from mamegpt.text.normalize import normalise, one_line, shown
+from mamegpt.text.articles import one_line
+from mamegpt.text.normalize import normalise
 
 __all__ = [
     "Document",

@@ -10,7 +10,7 @@ from typing import Any
 
 from mamegpt.errors import OutputError
 from mamegpt.system.files import atomic_write
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 
 __all__ = ["COLUMNS", "FORMATS", "write_documents", "write_rows"]
 

@@ -22,10 +22,9 @@ from mamegpt.export.model_card import Facts, model_card
 from mamegpt.models.hf_format import LAYOUTS, native_layout
 from mamegpt.pretrained import Pretrained
 from mamegpt.system.console import busy, say, table
-from mamegpt.system.files import atomic_directory
+from mamegpt.system.files import atomic_directory, shown
 from mamegpt.system.messages import translated
 from mamegpt.system.outputs import CARD, check_folder, export_mark
-from mamegpt.text.normalize import shown
 
 __all__ = ["ExportReport", "Target", "all_targets", "export_model"]
 

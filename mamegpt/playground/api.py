@@ -14,7 +14,7 @@ from typing import Any
 from mamegpt.errors import ConfigError
 from mamegpt.generation.stream import Sampling, prompt_ids
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
-from mamegpt.text.normalize import shown
+from mamegpt.system.files import shown
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]

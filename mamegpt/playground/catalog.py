@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import read_metrics
+from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
 from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
-from mamegpt.text.normalize import shown
 
 __all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
 

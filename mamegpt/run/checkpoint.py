@@ -46,11 +46,11 @@ from mamegpt.system.files import (
     free_name,
     hardening,
     make_scratch,
+    parse_json,
     remove_folder,
     sha256_file,
     write_json,
 )
-from mamegpt.text.normalize import parse_json
 
 __all__ = [
     "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "refuse_other",

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from mamegpt.distributed.processes import sum_over_processes
 from mamegpt.errors import CheckpointError
-from mamegpt.system.files import atomic_write, sync_file
+from mamegpt.system.files import atomic_write, parse_json, sync_file
 from mamegpt.system.run_files import METRICS_FILE
-from mamegpt.text.normalize import parse_json
 
 __all__ = ["Metrics", "Quality", "read_metrics"]
 

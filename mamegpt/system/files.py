@@ -21,11 +21,36 @@ from filelock import FileLock
 from mamegpt.errors import MamegptWarning, OutputError, first_line
 
 __all__ = [
-    "DESKTOP_FILES", "IN_USE", "LOCK", "MARK", "SCRATCH", "atomic_directory", "atomic_write", "destination",
-    "free_name", "gone_if_empty", "hardening", "held", "is_here", "is_lfs_pointer", "is_stream", "make_folder",
-    "make_scratch", "neighbor", "refuse_existing", "refuse_unwritable", "remove_folder", "remove_leftovers",
-    "sha256_file", "sync", "sync_file", "write_json", "write_mark",
-]  # fmt: skip
+    "DESKTOP_FILES",
+    "IN_USE",
+    "LOCK",
+    "MARK",
+    "SCRATCH",
+    "atomic_directory",
+    "atomic_write",
+    "destination",
+    "free_name",
+    "gone_if_empty",
+    "hardening",
+    "held",
+    "is_here",
+    "is_lfs_pointer",
+    "is_stream",
+    "make_folder",
+    "make_scratch",
+    "neighbor",
+    "parse_json",
+    "refuse_existing",
+    "refuse_unwritable",
+    "remove_folder",
+    "remove_leftovers",
+    "sha256_file",
+    "shown",
+    "sync",
+    "sync_file",
+    "write_json",
+    "write_mark",
+]
 
 LOCK = ".lock"
 """The file by which a process holds a folder."""
@@ -56,6 +81,15 @@ def is_here(name: str | Path) -> bool:
         return Path(name).exists()
     except (OSError, ValueError):
         return False
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """Return a file's name as it can be written anywhere: a byte that is not UTF-8 (old archives) as ``\\udc8c``.
+
+    Python holds such bytes as lone surrogates (PEP 383), which no UTF-8 text can; JSON escapes them the same way. A
+    name stays as it is until it is printed or written into a text.
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def free_name(path: Path) -> Path:
@@ -249,6 +283,14 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON text. Raises `ValueError` for all that is none, also for text nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mamegpt.errors import OutputError
-from mamegpt.system.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file
+from mamegpt.system.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file, shown
 from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, RUN_FILES, TOKENS
-from mamegpt.text.normalize import shown
 
 __all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_parent", "refuse_unreadable"]
 

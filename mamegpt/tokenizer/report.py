@@ -16,10 +16,10 @@ from typing import Protocol
 
 from mamegpt.errors import TokenizerError, first_line
 from mamegpt.system.console import columns, headings, n_cells, pad
+from mamegpt.system.files import parse_json
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.messages import translated
 from mamegpt.text.characters import count_classes
-from mamegpt.text.normalize import parse_json
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import advice

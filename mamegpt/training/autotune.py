@@ -15,10 +15,9 @@ from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, first_line
 from mamegpt.system.console import say
-from mamegpt.system.files import write_json
+from mamegpt.system.files import parse_json, write_json
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.system.run_files import EXTENSIONS_FILE
-from mamegpt.text.normalize import parse_json
 from mamegpt.training.forward import seconds_per_step
 from mamegpt.training.optim import lr_factor
 

@@ -25,7 +25,16 @@ from mamegpt.models.registry import ARCHITECTURES
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import read_metrics
 from mamegpt.system.console import busy, counted, say
-from mamegpt.system.files import LOCK, atomic_write, gone_if_empty, held, make_folder, remove_leftovers, write_json
+from mamegpt.system.files import (
+    LOCK,
+    atomic_write,
+    gone_if_empty,
+    held,
+    make_folder,
+    parse_json,
+    remove_leftovers,
+    write_json,
+)
 from mamegpt.system.hardware import arithmetic
 from mamegpt.system.outputs import refuse_parent, refuse_unreadable
 from mamegpt.system.run_files import (
@@ -39,7 +48,6 @@ from mamegpt.system.run_files import (
     TOKENS,
 )
 from mamegpt.system.shell import command
-from mamegpt.text.normalize import parse_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import measured
 from mamegpt.training.optim import OPTIMIZERS

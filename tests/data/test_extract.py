@@ -19,7 +19,8 @@ from mamegpt.data.extract.resumable import Stepwise, stepwise
 from mamegpt.data.extract.topic import Topic
 from mamegpt.data.sources import read_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.text.normalize import fold, parse_wiki40b
+from mamegpt.text.articles import parse_wiki40b
+from mamegpt.text.folding import fold
 
 DATA = ROOT.parent / "shared" / "data"
 ROWS = [

@@ -18,7 +18,7 @@ from mamegpt.data.shards import open_shards
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
 from mamegpt.export.model_card import Facts
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.setup import run_tokens
 

@@ -24,7 +24,7 @@ from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import Document, find_files, find_splits, read_documents, read_texts
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, MamegptWarning
-from mamegpt.text.normalize import format_article
+from mamegpt.text.articles import format_article
 
 DATA = ROOT.parent / "shared" / "data"
 ROWS = [("京枡", "枡の様式。\n概要"), ("", "題のない文。"), ("ファミコン", "ﾌｧﾐｺﾝは1983年。")]

@@ -57,7 +57,7 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     from mamegpt.export import checks
     from mamegpt.export.publish import export_weights
     from mamegpt.run import checkpoint
-    from mamegpt.text.normalize import format_article
+    from mamegpt.text.articles import format_article
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
     from mamegpt.training.trainer import train
 

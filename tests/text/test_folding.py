@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mamegpt.data.readers.prefilter import needles, rows_with_any
-from mamegpt.text.folding import REGULAR, SHORT, Searchable, fold_fast, parts, unusual
-from mamegpt.text.normalize import fold, normalise, parse_wiki40b
+from mamegpt.text.articles import parse_wiki40b
+from mamegpt.text.folding import REGULAR, SHORT, Searchable, fold, fold_fast, matches, parts, unusual
+from mamegpt.text.normalize import normalise
 
 NASTY = (
     "かがカガゕ゙゚゛゜ﾞﾟｶｷﾊﾌｧﾐｺﾝファミコン㋫㌔㌖ヿ京都都豈﨑神神⼀一①Ⅳ㈱㍻…‥℃½ﬁﬃßſKÅåÅééİıςΣσάΐᾳͅΰ가각각한"
@@ -27,6 +28,29 @@ valid = texts.map(lambda text: text.encode("utf-8", "replace").decode("utf-8"))
 
 def code_points() -> list[str]:
     return [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "found"),
+    [
+        ("ﾌｧﾐｺﾝ", "家庭用のファミコンは", True),
+        ("ファミコン", "ﾌｧﾐｺﾝは1983年", True),
+        ("ガンダム", "ｶﾞﾝﾀﾞﾑ", True),
+        ("wii", "任天堂のＷｉｉ", True),
+        ("STRASSE", "Straße", True),
+        ("がく", "か\u3099く", True),
+        ("ファミコン", "ファミリーコンピュータ", False),
+        ("はは", "ハハ", False),
+    ],
+)
+def test_keyword_matches_whatever_the_width_and_case(keyword, text, found):
+    assert matches(text, fold(keyword)) is found
+
+
+@given(texts)
+def test_fold_is_idempotent_and_blind_to_width(text):
+    assert fold(fold(text)) == fold(text)
+    assert fold(unicodedata.normalize("NFKC", text)) == fold(text)
 
 
 def test_every_code_point_folds_alike_and_the_regular_ones_are_plain() -> None:

@@ -12,7 +12,8 @@ from mamegpt.data.sources import read_documents
 from mamegpt.data.stories import stories
 from mamegpt.errors import TokenizerError
 from mamegpt.system.console import n_cells
-from mamegpt.text.normalize import format_article, normalise
+from mamegpt.text.articles import format_article
+from mamegpt.text.normalize import normalise
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.hf import fast_tokenizer_json
 from mamegpt.tokenizer.report import (

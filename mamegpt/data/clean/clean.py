@@ -26,7 +26,8 @@ from mamegpt.system.console import counted
 from mamegpt.system.files import atomic_write
 from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_outputs
-from mamegpt.text.normalize import normalise, parse_wiki40b
+from mamegpt.text.articles import parse_wiki40b
+from mamegpt.text.normalize import normalise
 
 __all__ = [
     "STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",

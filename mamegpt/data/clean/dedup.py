@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from mamegpt.text.characters import MULTIPLIER, mixed, ngram_hashes
-from mamegpt.text.normalize import fold
+from mamegpt.text.folding import fold
 
 __all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
 

@@ -26,8 +26,9 @@ from mamegpt.system.console import n_cells, pad
 from mamegpt.system.files import destination
 from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_outputs
+from mamegpt.text.articles import format_article
 from mamegpt.text.folding import Searchable
-from mamegpt.text.normalize import format_article, normalise
+from mamegpt.text.normalize import normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]
 

@@ -12,8 +12,7 @@ from typing import IO, Any
 from filelock import Timeout
 
 from mamegpt.errors import OutputError
-from mamegpt.system.files import MARK, held, neighbor, sync, write_json, write_mark
-from mamegpt.text.normalize import shown
+from mamegpt.system.files import MARK, held, neighbor, shown, sync, write_json, write_mark
 
 __all__ = ["Stepwise", "stepwise"]
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 from mamegpt.data.readers.prefilter import needles
 from mamegpt.errors import ConfigError
-from mamegpt.text.folding import Searchable, fold_fast
-from mamegpt.text.normalize import fold, shown
+from mamegpt.system.files import shown
+from mamegpt.text.folding import Searchable, fold, fold_fast
 
 __all__ = ["Topic", "Verdict"]
 

@@ -34,7 +34,7 @@ EVERYDAY = (("\u2000", "\u203f"), ("\u3000", "\u30ff"), ("\uff00", "\uff7f"))
 def needles(folded_keyword: str) -> list[bytes] | None:
     """Byte strings of which at least one is in the UTF-8 of each text with the keyword; None if there are none such.
 
-    ``folded_keyword`` is as `mamegpt.text.normalize.fold` returns it.
+    ``folded_keyword`` is as `mamegpt.text.folding.fold` returns it.
     """
     anchor = _anchor(folded_keyword)
     if not anchor:

@@ -19,8 +19,9 @@ from mamegpt.data.readers.parallel import in_order
 from mamegpt.data.readers.parquet_pages import DAMAGES, can_read, dictionary_size, read_pages
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, first_line
+from mamegpt.system.files import parse_json
 from mamegpt.system.limits import usable_cores
-from mamegpt.text.normalize import is_heading, parse_articles, parse_json, parse_wiki40b
+from mamegpt.text.articles import is_heading, parse_articles, parse_wiki40b
 
 __all__ = ["FORMATS", "Batch", "describe", "format_of", "has_text", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
