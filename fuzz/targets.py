@@ -266,7 +266,7 @@ def _tokenizer_json(tokenizer: Any) -> bytes:
 def _strings(data: bytes) -> None:
     from mamegpt.data.clean.edits import EDITS, edit
     from mamegpt.text.articles import format_article, parse_articles, parse_wiki40b
-    from mamegpt.text.folding import Searchable, fold, fold_fast
+    from mamegpt.text.folding import FoldedText, fold, fold_fast
     from mamegpt.text.normalize import normalise
 
     try:
@@ -280,7 +280,7 @@ def _strings(data: bytes) -> None:
     title, body = parse_wiki40b(raw)
     assert not any(marker in body for marker in ("_START_ARTICLE_", "_START_PARAGRAPH_"))
     list(parse_articles(format_article(title, body).split("\n")))
-    Searchable(raw).key()
+    FoldedText(raw).key()
     assert fold_fast(raw) == fold(raw)
     edit(raw, EDITS)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["REGULAR", "Searchable", "fold", "fold_fast", "matches", "parts", "unusual"]
+__all__ = ["REGULAR", "FoldedText", "fold", "fold_fast", "matches", "parts", "unusual"]
 
 REGULAR = (
     range(0x3400, 0xA640), range(0xAC00, 0xF900), range(0x12000, 0x16100), range(0x17000, 0x1B000),
@@ -55,7 +55,7 @@ def matches(text: str, folded_keyword: str) -> bool:
     return folded_keyword in fold(text)
 
 
-class Searchable:
+class FoldedText:
     """A text as `normalise` leaves it (``text``), with what `fold` makes of it in UTF-16, to count in and to compare.
 
     For nearly all texts one look-up in a table shows that `normalise` leaves them alone, and folds them.
@@ -76,18 +76,20 @@ class Searchable:
         needle = folded_keyword.encode("utf-16-le", "surrogatepass")
         n, at = 0, self._folded.find(needle)
         while at >= 0:
-            odd = at % 2  # from the middle of one unit to the middle of another
-            n += not odd
-            at = self._folded.find(needle, at + (1 if odd else len(needle)))
+            if at % 2:  # between two units, so it is no hit
+                at = self._folded.find(needle, at + 1)
+            else:
+                n += 1
+                at = self._folded.find(needle, at + len(needle))
         return n
 
     def key(self) -> int:
         """64 bits of a hash, equal for texts that differ in width, case and white space only."""
-        from stringzilla import hash
+        import stringzilla
 
         if self._units is None:
-            return int(hash("".join(fold(self.text).split()).encode("utf-16-le")))
-        return int(hash(self._units[self._units > ord(" ")].data.cast("B")))
+            return int(stringzilla.hash("".join(fold(self.text).split()).encode("utf-16-le")))
+        return int(stringzilla.hash(self._units[self._units > ord(" ")].data.cast("B")))
 
 
 def fold_fast(text: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mamegpt.data.clean.clean import STEPS, Cleaner, clean, read_items
 from mamegpt.data.clean.counts import MAX_TOP, DataReport
-from mamegpt.data.clean.dedup import Contamination, Folded
+from mamegpt.data.clean.dedup import Contamination, TextSignature
 from mamegpt.data.clean.edits import EDITS
 from mamegpt.data.clean.filters import FILTERS
 from mamegpt.data.sources import Document, read_documents
@@ -85,7 +85,7 @@ def test_every_document_is_kept_or_dropped_for_one_counted_reason(corpus, items,
     assert {row["reason"]: row["detail"] for row in thrown if row["detail"]} == {
         "duplicates": "corpus.jsonl#0",
         "near-duplicates": "corpus.jsonl#0",
-        "contamination": Folded(STORIES[3]).alphanumeric,
+        "contamination": TextSignature(STORIES[3]).alphanumeric,
     }
     assert all(row["text"] in [original["text"] for original in ROWS] for row in thrown)
     assert report.rows()[:3] == [("read", "11"), ("kept", "3"), ("dropped, empty", "1")]

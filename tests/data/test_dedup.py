@@ -13,12 +13,12 @@ from mamegpt.data.clean.dedup import (
     SHINGLE,
     Contamination,
     Duplicates,
-    Folded,
     NearDuplicates,
     RepeatedLines,
+    TextSignature,
 )
 from mamegpt.data.stories import stories
-from mamegpt.text.folding import Searchable
+from mamegpt.text.folding import FoldedText
 from mamegpt.text.normalize import normalise
 
 STORIES = [text for _, text in stories(seed=7, n=60)]
@@ -28,21 +28,22 @@ LINE = "三十字をこえる一行は、ほかの文書にもう一度出てき
 @given(st.lists(st.sampled_from("がﾞか゛ｶﾞ ｶ　AａÅ…㍿\n\x85\x01"), max_size=3).map("".join), st.text(max_size=2))
 def test_the_same_texts_are_duplicates_in_extract(text, other):
     for a, b in ((text, other), (text, normalise(text, "nfkc")), (text, f"\u2028{text} ")):
-        equal = Folded(normalise(a)).key == Folded(normalise(b)).key
-        assert equal == (Searchable(a).key() == Searchable(b).key())
+        equal = TextSignature(normalise(a)).key == TextSignature(normalise(b)).key
+        assert equal == (FoldedText(a).key() == FoldedText(b).key())
 
 
 def test_duplicates_whatever_the_width_and_space():
     kept = Duplicates()
-    kept.add("a#1", Folded("ファミコンは 楽しい。"))
-    kept.add("a#2", Folded("ファミコンは楽しい。"))
-    assert kept.find(Folded("ﾌｧﾐｺﾝは\n楽しい。")) == "a#1"
-    assert kept.find(Folded("ファミコンは楽しいよ。")) == ""
+    kept.add("a#1", TextSignature("ファミコンは 楽しい。"))
+    kept.add("a#2", TextSignature("ファミコンは楽しい。"))
+    assert kept.find(TextSignature("ﾌｧﾐｺﾝは\n楽しい。")) == "a#1"
+    assert kept.find(TextSignature("ファミコンは楽しいよ。")) == ""
 
 
 def jaccard(a: str, b: str) -> float:
     x, y = (
-        {text[i : i + SHINGLE] for i in range(len(text) - SHINGLE + 1)} for text in (Folded(a).bare, Folded(b).bare)
+        {text[i : i + SHINGLE] for i in range(len(text) - SHINGLE + 1)}
+        for text in (TextSignature(a).bare, TextSignature(b).bare)
     )
     return len(x & y) / len(x | y)
 
@@ -57,25 +58,25 @@ def changed(text: str, n: int, seed: int) -> str:
 def test_near_duplicates_are_those_of_the_plain_definition():
     text = "\n".join(STORIES[:3])
     kept = NearDuplicates()
-    kept.add("x", Folded(text))
+    kept.add("x", TextSignature(text))
     for seed in range(20):
         near, far = changed(text, len(text) // 100, seed), changed(text, len(text) // 10, seed)
-        assert jaccard(text, near) > 0.88 and kept.find(Folded(near)) == "x"
-        assert jaccard(text, far) < 0.6 and kept.find(Folded(far)) == ""
+        assert jaccard(text, near) > 0.88 and kept.find(TextSignature(near)) == "x"
+        assert jaccard(text, far) < 0.6 and kept.find(TextSignature(far)) == ""
     for i, story in enumerate(STORIES[3:]):
-        assert kept.find(Folded(story)) == ""
-        kept.add(str(i), Folded(story))
-    assert kept.find(Folded(STORIES[10])) == "7"
-    assert kept.find(Folded("短い")) == kept.find(Folded("")) == ""
+        assert kept.find(TextSignature(story)) == ""
+        kept.add(str(i), TextSignature(story))
+    assert kept.find(TextSignature(STORIES[10])) == "7"
+    assert kept.find(TextSignature("短い")) == kept.find(TextSignature("")) == ""
 
 
 def test_repeated_lines():
     lines = RepeatedLines()
     first = f"見出し\n{LINE}\n見出し\n{LINE} \n終わり。"
-    assert lines.drop(Folded(first)) == ("見出し\n" + LINE + "\n見出し\n終わり。", [LINE + " "])
-    assert lines.drop(Folded(LINE)) == (LINE, [])  # nothing is kept yet
-    lines.add(Folded(first))
-    assert lines.drop(Folded(f"見出し\n{LINE.replace('、', '､')}\n新しい。")) == (
+    assert lines.drop(TextSignature(first)) == ("見出し\n" + LINE + "\n見出し\n終わり。", [LINE + " "])
+    assert lines.drop(TextSignature(LINE)) == (LINE, [])  # nothing is kept yet
+    lines.add(TextSignature(first))
+    assert lines.drop(TextSignature(f"見出し\n{LINE.replace('、', '､')}\n新しい。")) == (
         "見出し\n新しい。",
         [LINE.replace("、", "､")],
     )
@@ -83,7 +84,7 @@ def test_repeated_lines():
 
 def shares(text: str, item: str) -> bool:
     """The rule as it is written."""
-    a, b = Folded(text).alphanumeric, Folded(item).alphanumeric
+    a, b = TextSignature(text).alphanumeric, TextSignature(item).alphanumeric
     length = min(OVERLAP, len(b))
     return len(b) >= BLOCK and any(b[i : i + length] in a for i in range(len(b) - length + 1))
 
@@ -96,34 +97,34 @@ def shares(text: str, item: str) -> bool:
 )
 def test_contamination_is_the_rule_as_it_is_written(item, start, length, around):
     text = around + item[start : start + length] + around
-    found = Contamination([item]).find(Folded(text))
+    found = Contamination([item]).find(TextSignature(text))
     assert bool(found) == shares(text, item)
-    assert found in Folded(text).alphanumeric and found in Folded(item).alphanumeric
+    assert found in TextSignature(text).alphanumeric and found in TextSignature(item).alphanumeric
 
 
 @pytest.mark.parametrize("cut", range(0, 40, 3))
 def test_a_passage_is_found_wherever_it_begins(cut):
-    item, other = Folded(STORIES[0]).alphanumeric, STORIES[1]
+    item, other = TextSignature(STORIES[0]).alphanumeric, STORIES[1]
     test = Contamination([STORIES[0], "短い答え", "短い答え。", "ウィキペディアは誰でも編集できるフリー百科事典です"])
     assert (test.n_items, test.n_too_short) == (2, 1)
-    assert item[cut : cut + OVERLAP] in test.find(Folded(other + item[cut : cut + OVERLAP] + other))
-    assert test.find(Folded(other + item[cut : cut + 30] + other)) == ""
-    assert test.find(Folded("（ウィキペディアは、誰でも編集できる\nフリー百科事典です。）")) != ""
+    assert item[cut : cut + OVERLAP] in test.find(TextSignature(other + item[cut : cut + OVERLAP] + other))
+    assert test.find(TextSignature(other + item[cut : cut + 30] + other)) == ""
+    assert test.find(TextSignature("（ウィキペディアは、誰でも編集できる\nフリー百科事典です。）")) != ""
 
 
 def test_nothing_to_look_for_finds_nothing():
-    assert Contamination(["はい"]).find(Folded("はい" * 40)) == ""
+    assert Contamination(["はい"]).find(TextSignature("はい" * 40)) == ""
 
 
 def test_near_duplicates_share_a_key_of_a_band():
     rng, found = random.Random(3), 0
     text = "\n".join(STORIES[:4])
-    keys = set(Folded(text).keys("near-duplicates").tolist())
+    keys = set(TextSignature(text).keys("near-duplicates").tolist())
     assert len(keys) == N_BANDS
     kept = NearDuplicates()
-    kept.add("x", Folded(text))
+    kept.add("x", TextSignature(text))
     for seed in range(300):
-        other = Folded(changed(text, rng.randint(len(text) // 60, len(text) // 25), seed))
+        other = TextSignature(changed(text, rng.randint(len(text) // 60, len(text) // 25), seed))
         shares = not keys.isdisjoint(other.keys("near-duplicates").tolist())
         assert shares or not kept.find(other)
         found += bool(kept.find(other))
@@ -131,7 +132,7 @@ def test_near_duplicates_share_a_key_of_a_band():
 
 
 def test_copies_and_lines_share_their_keys():
-    one, other = Folded(f"{STORIES[0]}\n{LINE}\n短い行。"), Folded(f"{STORIES[1]}\n短い行。\n{LINE}")
+    one, other = TextSignature(f"{STORIES[0]}\n{LINE}\n短い行。"), TextSignature(f"{STORIES[1]}\n短い行。\n{LINE}")
     assert set(one.keys("repeated-lines")) & set(other.keys("repeated-lines"))
     assert len(one.keys("repeated-lines")) == sum(map(bool, one.line_keys))
-    assert one.keys("duplicates") == Folded(one.text + " ").keys("duplicates") != other.keys("duplicates")
+    assert one.keys("duplicates") == TextSignature(one.text + " ").keys("duplicates") != other.keys("duplicates")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mamegpt.data.readers.prefilter import needles, rows_with_any
 from mamegpt.text.articles import parse_wiki40b
-from mamegpt.text.folding import REGULAR, SHORT, Searchable, fold, fold_fast, matches, parts, unusual
+from mamegpt.text.folding import REGULAR, SHORT, FoldedText, fold, fold_fast, matches, parts, unusual
 from mamegpt.text.normalize import normalise
 
 NASTY = (
@@ -62,14 +62,14 @@ def test_every_code_point_folds_alike_and_the_regular_ones_are_plain() -> None:
     filled = "京" * SHORT
     for character in unusual():
         assert fold_fast(character + filled) == fold(character + filled)
-        assert Searchable(f"京{character}都").text == normalise(f"京{character}都")
+        assert FoldedText(f"京{character}都").text == normalise(f"京{character}都")
 
 
 def test_what_is_white_space_for_the_key() -> None:
-    key = Searchable("京都").key()
-    spaces = {c for c in code_points() if (c.isspace() or c in unusual()) and Searchable(f"京{c}都").key() == key}
+    key = FoldedText("京都").key()
+    spaces = {c for c in code_points() if (c.isspace() or c in unusual()) and FoldedText(f"京{c}都").key() == key}
     assert spaces == {c for c in code_points() if normalise(c).isspace()} | {"\0"}
-    assert all(Searchable(f"京{chr(code)}都").key() != key for code in (*range(1, 9), *range(0x0E, 0x1C), 0x7F))
+    assert all(FoldedText(f"京{chr(code)}都").key() != key for code in (*range(1, 9), *range(0x0E, 0x1C), 0x7F))
 
 
 @settings(max_examples=300, deadline=None)
@@ -77,19 +77,19 @@ def test_what_is_white_space_for_the_key() -> None:
 def test_what_is_searchable_is_normalised_and_counted_and_compared_as_if_it_were_folded(
     text: str, other: str, data: st.DataObject
 ) -> None:
-    document, folded = Searchable(text), fold(normalise(text))
+    document, folded = FoldedText(text), fold(normalise(text))
     assert document.text == normalise(text)
     start = data.draw(st.integers(0, len(folded)))
     keyword = folded[start : start + 3] or "京"
     assert document.count(keyword) == folded.count(keyword)
-    same = Searchable(f" {text}\u3000".replace("A", "Ａ"))
+    same = FoldedText(f" {text}\u3000".replace("A", "Ａ"))
     assert document.key() == same.key()
     bare, other_bare = ("".join(each.split()) for each in (folded, fold(normalise(other))))
-    assert (document.key() == Searchable(other).key()) == (bare == other_bare)
+    assert (document.key() == FoldedText(other).key()) == (bare == other_bare)
 
 
 def test_a_keyword_is_not_found_between_two_code_points() -> None:
-    assert Searchable("ƻ乎丁").count("丁") == 1  # BB 01 4E 4E 01 4E in UTF-16
+    assert FoldedText("ƻ乎丁").count("丁") == 1  # BB 01 4E 4E 01 4E in UTF-16
 
 
 def test_no_regular_code_point_joins_the_one_before_it() -> None:

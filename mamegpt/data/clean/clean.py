@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mamegpt.data.clean.counts import DataReport
-from mamegpt.data.clean.dedup import Contamination, Duplicates, Folded, NearDuplicates, RepeatedLines
+from mamegpt.data.clean.dedup import Contamination, Duplicates, NearDuplicates, RepeatedLines, TextSignature
 from mamegpt.data.clean.edits import EDITS, edit
 from mamegpt.data.clean.filters import FILTERS
 from mamegpt.data.clean.page import html_page, markdown_page
@@ -42,7 +42,7 @@ EMPTY = "empty"
 class Version:
     """A text, the rule that drops it ("" if none does), and a passage that it shares with a test item ("" if none)."""
 
-    text: Folded
+    text: TextSignature
     fault: str
     passage: str
 
@@ -113,7 +113,7 @@ class Cleaner:
         """What becomes of a document after those that were decided on before it.
 
         Of the steps that compare documents, only those in ``shares`` look at the text and remember it. To give fewer
-        than all is right where no other text, before or after it, shares a number of `Folded.keys` with it.
+        than all is right where no other text, before or after it, shares a number of `TextSignature.keys` with it.
         """
         versions, edits, repeated = [(document.version, shares)], Counter(document.edits), list[str]()
         reason, detail = self._judge(*versions[0])
@@ -132,13 +132,13 @@ class Cleaner:
 
     def _version(self, text: str) -> Version:
         """A text, and what the rules and the test items say of it."""
-        folded, fault = Folded(text), ""
+        signature, fault = TextSignature(text), ""
         if not text.strip():
             fault = EMPTY
         else:
             fault = next((name for name, is_bad in self._filters.items() if is_bad(text)), "")
-        passage = self._against.find(folded) if self._against and not fault else ""
-        return Version(folded, fault, passage)
+        passage = self._against.find(signature) if self._against and not fault else ""
+        return Version(signature, fault, passage)
 
     def _judge(self, version: Version, shares: Collection[str]) -> tuple[str, str]:
         """The first reason to drop a text, and what tells more; two times "" to keep it."""
@@ -152,7 +152,7 @@ class Cleaner:
                 return name, found
         return "", ""
 
-    def _remember(self, id: str, text: Folded, shares: Collection[str]) -> None:
+    def _remember(self, id: str, text: TextSignature, shares: Collection[str]) -> None:
         """Keep what later documents are compared with."""
         for name, memory in self._memories.items():
             if memory and name in shares:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from mamegpt.text.characters import MULTIPLIER, mixed, ngram_hashes
 from mamegpt.text.folding import fold
 
-__all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "Folded", "NearDuplicates", "RepeatedLines"]
+__all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "NearDuplicates", "RepeatedLines", "TextSignature"]
 
 Compared = Literal["duplicates", "near-duplicates", "repeated-lines"]
 COMPARED: tuple[Compared, ...] = get_args(Compared)
@@ -47,8 +47,8 @@ BLOCK = 16
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 
 
-class Folded:
-    """A text without differences of width and case (`fold`), in the forms that texts are compared in."""
+class TextSignature:
+    """A text (``text``), folded and hashed in each of the forms that texts are compared in."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -110,11 +110,11 @@ class Duplicates:
     def __init__(self) -> None:
         self._kept: dict[bytes, str] = {}
 
-    def find(self, text: Folded) -> str:
+    def find(self, text: TextSignature) -> str:
         """The id of the document that has this text; "" if there is none."""
         return self._kept.get(text.key, "")
 
-    def add(self, id: str, text: Folded) -> None:
+    def add(self, id: str, text: TextSignature) -> None:
         """Remember a text under the id of its document."""
         self._kept.setdefault(text.key, id)
 
@@ -128,12 +128,12 @@ class NearDuplicates:
         self._kept = RMinHashDeduplicator(SIMILARITY, N_HASHES, True, N_BANDS)
         self._ids: list[str] = []
 
-    def find(self, text: Folded) -> str:
+    def find(self, text: TextSignature) -> str:
         """The id of the first document that is similar; "" if there is none."""
         found = self._kept.get_duplicates(text.sketch)
         return self._ids[min(map(int, found))] if found else ""
 
-    def add(self, id: str, text: Folded) -> None:
+    def add(self, id: str, text: TextSignature) -> None:
         """Remember a text under the id of its document."""
         self._kept.add(str(len(self._ids)), text.sketch)
         self._ids.append(id)
@@ -145,7 +145,7 @@ class RepeatedLines:
     def __init__(self) -> None:
         self._kept: set[bytes] = set()
 
-    def drop(self, text: Folded) -> tuple[str, list[str]]:
+    def drop(self, text: TextSignature) -> tuple[str, list[str]]:
         """The text without its repeated lines, and these."""
         seen, kept, repeated = set[bytes](), list[str](), list[str]()
         for line, key in zip(text.text.split("\n"), text.line_keys, strict=True):
@@ -156,7 +156,7 @@ class RepeatedLines:
                 seen.add(key)
         return "\n".join(kept), repeated
 
-    def add(self, text: Folded) -> None:
+    def add(self, text: TextSignature) -> None:
         """Remember the lines of a document that is kept."""
         self._kept.update(filter(None, text.line_keys))
 
@@ -175,7 +175,7 @@ class Contamination:
         self._items: list[str] = []
         self._blocks: dict[str, list[tuple[int, int]]] = {}  # block -> (item, where in it)
         self.n_too_short = 0
-        for item in dict.fromkeys(Folded(item).alphanumeric for item in items):
+        for item in dict.fromkeys(TextSignature(item).alphanumeric for item in items):
             if len(item) < BLOCK:
                 self.n_too_short += 1
                 continue
@@ -189,7 +189,7 @@ class Contamination:
         """Different items that are looked for."""
         return len(self._items)
 
-    def find(self, text: Folded) -> str:
+    def find(self, text: TextSignature) -> str:
         """The first passage that a text shares with an item, letters and digits only; "" if there is none."""
         import numpy as np
 

@@ -1,6 +1,7 @@
 """`clean` as tasks for many processes or machines: the same steps, the same documents, the same report.
 
-    prepare    a task for some files: edits, rules, test items; 64-bit keys of all that may be shared (`Folded.keys`)
+    prepare    a task for some files: edits, rules, test items; 64-bit keys (`TextSignature.keys`) of all that may be
+               shared
     share      a task for a range of keys: which of them stand in more than one place
     decide     one task: the documents that hold such keys, each after all before it
     write      a task for some files: what is kept, and what was counted
@@ -41,7 +42,7 @@ from mamegpt.data.clean.clean import (
     read_items,
 )
 from mamegpt.data.clean.counts import DataReport
-from mamegpt.data.clean.dedup import COMPARED, Compared, Contamination, Folded
+from mamegpt.data.clean.dedup import COMPARED, Compared, Contamination, TextSignature
 from mamegpt.data.clean.page import html_page
 from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.provenance import write_origins
@@ -172,8 +173,8 @@ class CleanTasks:
                     row |= {"edits": json.dumps(cleaned.edits), "text": cleaned.document.text}
                     write(row | {"repeated_lines": cleaned.repeated_lines})
                     if cleaned.repeated_lines and cleaned.document.text.strip():
-                        folded = Folded(cleaned.document.text)
-                        new += (np.setdiff1d(folded.keys(step), old[step]) for step in self._compared)
+                        signature = TextSignature(cleaned.document.text)
+                        new += (np.setdiff1d(signature.keys(step), old[step]) for step in self._compared)
         return np.concatenate(new)
 
     def _sharing(self, rank: int, shared: Any) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
@@ -322,7 +323,7 @@ def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, An
 
 
 def _prepared(row: dict[str, Any]) -> Prepared:
-    version = Version(Folded(row["text"]), row["fault"], row["passage"])
+    version = Version(TextSignature(row["text"]), row["fault"], row["passage"])
     return Prepared(row["id"], row["title"], Counter(json.loads(row["edits"])), version)
 
 

@@ -27,7 +27,7 @@ from mamegpt.system.files import destination
 from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import format_article
-from mamegpt.text.folding import Searchable
+from mamegpt.text.folding import FoldedText
 from mamegpt.text.normalize import normalise
 
 __all__ = ["ExtractReport", "extract", "preview"]
@@ -238,7 +238,7 @@ def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Ba
         judged = []
         for number, title, text in batch.records:
             title = normalise(title)
-            judged.append((number, title, topic.judge(title, Searchable(text))))
+            judged.append((number, title, topic.judge(title, FoldedText(text))))
         yield batch, judged
 
 

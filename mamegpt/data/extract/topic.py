@@ -13,7 +13,7 @@ from typing import Literal
 from mamegpt.data.readers.prefilter import needles
 from mamegpt.errors import ConfigError
 from mamegpt.system.files import shown
-from mamegpt.text.folding import Searchable, fold, fold_fast
+from mamegpt.text.folding import FoldedText, fold, fold_fast
 
 __all__ = ["Topic", "Verdict"]
 
@@ -24,7 +24,7 @@ CONTEXT_CHARACTERS = 24
 class Verdict:
     """``reason`` is "" if the document is kept; then ``hits`` are counted by pattern, and ``text`` is what to keep.
 
-    ``key`` is equal for texts that differ in width, case and white space only (`Searchable.key`).
+    ``key`` is equal for texts that differ in width, case and white space only (`FoldedText.key`).
     """
 
     reason: str
@@ -91,7 +91,7 @@ class Topic:
             return known
         return [sorted({needle for group in known for needle in group})] if len(known) == len(self.patterns) else []
 
-    def judge(self, title: str, document: Searchable) -> Verdict:
+    def judge(self, title: str, document: FoldedText) -> Verdict:
         """Say whether a document is of this topic, and what of it is to be kept; ``title`` is normalised."""
         text = document.text.strip("\n")
         folded_title = fold_fast(title)
@@ -109,7 +109,7 @@ class Topic:
         if not text.strip():
             return Verdict("empty")
         if self.window is not None and not any(in_title):
-            document = Searchable(text := self._window(text))
+            document = FoldedText(text := self._window(text))
         return Verdict("", hits, text, document.key())
 
     def contexts(self, title: str, text: str) -> Iterator[str]:
