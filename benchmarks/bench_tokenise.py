@@ -26,8 +26,9 @@ import tokenizers
 from sentencepiece import SentencePieceProcessor
 
 from benchmarks.task import DATA, load
-from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import read_texts
+from mamegpt.data.window_order import WindowOrder
 from mamegpt.tokenizer.hf import fast_tokenizer_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 

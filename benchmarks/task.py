@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import find_splits, read_texts
 from mamegpt.data.stories import stories
+from mamegpt.data.window_order import WindowOrder
 from mamegpt.errors import MamegptError
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer

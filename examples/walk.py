@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from mamegpt.config import ModelConfig
-from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import read_documents, read_texts
 from mamegpt.data.stories import stories
+from mamegpt.data.window_order import WindowOrder
 from mamegpt.models.registry import build_model
 from mamegpt.text.articles import format_article
 from mamegpt.text.folding import fold, matches

@@ -307,7 +307,7 @@ def _test_items(path: Path) -> None:
 
 
 def _windows(opened: tuple[Any, dict[str, Any]]) -> None:
-    from mamegpt.data.shards import WindowOrder
+    from mamegpt.data.window_order import WindowOrder
 
     meta, splits = opened
     meta.fingerprint()

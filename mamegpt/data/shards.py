@@ -1,12 +1,8 @@
-"""Token files on disk, memory-mapped, and which windows of them a step sees.
+"""Token files on disk, memory-mapped.
 
 A folder of token shards holds one file of little-endian integers a split (``train.bin``, ``val.bin``; uint16, or
 uint32 for more than 65,536 pieces) and ``meta.json`` with counts, hashes and the tokenizer they were made with.
 Every document is followed by the tokenizer's end-of-text id, if it has one.
-
-Data order is a pure function of (seed, step): the windows of an epoch are a keyed permutation of the text, cut at
-a fresh offset each epoch. Nothing is stored, so a resumed run needs only its step, and the number of processes
-does not change which windows a step sees.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from mamegpt.system.files import atomic_directory, parse_json, sha256_file, writ
 from mamegpt.system.limits import usable_cores
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Meta", "Split", "WindowOrder", "is_shards", "open_shards", "write_shards"]
+__all__ = ["Meta", "Split", "is_shards", "open_shards", "write_shards"]
 
 FORMAT = "mamegpt-tokens-1"
 META_FILE = "meta.json"
@@ -110,10 +106,11 @@ def write_shards(
                 for text in texts:
                     side = splits[held_out if _held_out(text, val_fraction) else name]
                     side.add(text)
-                    if side.is_full() and side.flush() and on_progress:
-                        on_progress(
-                            sum(s.n_documents for s in splits.values()), sum(s.n_tokens for s in splits.values())
-                        )
+                    if side.is_full():
+                        side.flush()
+                        if on_progress:
+                            n_documents = sum(split.n_documents for split in splits.values())
+                            on_progress(n_documents, sum(split.n_tokens for split in splits.values()))
             finished = {name: split.finish() for name, split in splits.items()}
         finally:
             threads.shutdown(cancel_futures=True)
@@ -128,9 +125,15 @@ def write_shards(
             if not finished[name].n_characters:
                 raise DataError(f"{source or 'the corpus'} holds no text for the split {name!r}")
         meta = Meta(
-            FORMAT, dtype, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.fingerprint, source,
-            {name: split for name, split in finished.items() if split.n_characters}, list(origins),
-        )  # fmt: skip
+            format=FORMAT,
+            dtype=dtype,
+            vocab_size=tokenizer.vocab_size,
+            eos_id=tokenizer.eos_id,
+            tokenizer_sha256=tokenizer.fingerprint,
+            source=source,
+            splits={name: split for name, split in finished.items() if split.n_characters},
+            origins=list(origins),
+        )
         check(meta)
         write_json(folder / META_FILE, asdict(meta))
     return meta
@@ -199,109 +202,13 @@ def _check(meta: Meta) -> None:
         raise ValueError("it has no usable splits")
     counts = {"vocab_size": meta.vocab_size}
     for name, split in meta.splits.items():
-        counts |= {f"{field} of {name}": value for field, value in asdict(split).items() if field != "sha256"}
+        counts |= {f"{key} of {name}": value for key, value in asdict(split).items() if key != "sha256"}
     if wrong := [name for name, value in counts.items() if type(value) is not int or not 0 < value < 1 << 63]:
         raise ValueError(f"{wrong[0]} is no count")
     if meta.eos_id is not None and (type(meta.eos_id) is not int or not 0 <= meta.eos_id < meta.vocab_size):
         raise ValueError("eos_id is no id")
     if not all(isinstance(text, str) for text in (meta.tokenizer_sha256, meta.source)):
         raise ValueError("tokenizer_sha256 or source is no text")
-
-
-@dataclass(frozen=True)
-class WindowOrder:
-    """Which windows of ``n_tokens`` tokens each step trains on; a pure function of ``seed`` and the step.
-
-    A window is ``context_length`` inputs and the same number of targets, one further on. In one epoch all windows
-    from a random offset on are seen once, in random order, or ``samples_per_epoch`` of them. The offset is such that up
-    to two windows' tokens, at both ends together, are left out: others in each epoch.
-
-    Raises `DataError` if the text is shorter than one window.
-    """
-
-    n_tokens: int
-    context_length: int
-    batch_size: int
-    seed: int
-    samples_per_epoch: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_tokens < self.context_length + 1:
-            raise DataError(
-                f"the text has {self.n_tokens} tokens, but one window needs {self.context_length + 1} "
-                "(--context-length and one more); give more text or a shorter --context-length"
-            )
-
-    @property
-    def epoch_size(self) -> int:
-        """Windows in an epoch."""
-        # One window is left out where the offset may push it over the end, so that all epochs are of one size.
-        windows = max(1, (self.n_tokens - 1) // self.context_length - 1)
-        return min(windows, self.samples_per_epoch) if self.samples_per_epoch else windows
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps it takes to see an epoch's windows, rounded up."""
-        return -(-self.epoch_size // self.batch_size)
-
-    def epochs(self, step: int) -> int:
-        """Epochs that are complete after ``step`` steps."""
-        return step * self.batch_size // self.epoch_size
-
-    def starts(self, step: int) -> npt.NDArray[np.int64]:
-        """Positions of the first token of each window of a step, (batch_size,)."""
-        sample = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epoch, index = np.divmod(sample, self.epoch_size)
-        windows = max(1, (self.n_tokens - 1) // self.context_length - 1)
-        starts = np.empty(self.batch_size, dtype=np.int64)
-        for e in np.unique(epoch):
-            key = _key(self.seed, int(e))
-            slack = self.n_tokens - 1 - windows * self.context_length
-            offset = int(key[0] % np.uint64(slack + 1))
-            here = epoch == e
-            starts[here] = offset + permute(index[here], windows, key) * self.context_length
-        return starts
-
-    def batch(
-        self, tokens: npt.NDArray[Any], step: int, rank: int = 0, world: int = 1
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Inputs and targets of one process, each (batch_size / world, context_length) int64."""
-        share = self.batch_size // world
-        starts = self.starts(step)[rank * share : (rank + 1) * share]
-        windows = np.stack([tokens[s : s + self.context_length + 1] for s in starts]).astype(np.int64)
-        return windows[:, :-1], windows[:, 1:]
-
-
-def permute(index: npt.NDArray[np.int64], n: int, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Where a keyed random permutation of ``range(n)`` sends each ``index``, in constant memory.
-
-    A four-round Feistel network (Luby and Rackoff 1988) permutes the next even power of two; values that land
-    at ``n`` or beyond are sent through it again until they fall inside (cycle walking, Black and Rogaway 2002).
-    """
-    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
-    out = np.asarray(index, dtype=np.uint64).copy()
-    outside = np.ones(out.shape, dtype=bool)
-    while outside.any():
-        left, right = out[outside] >> half, out[outside] & mask
-        for k in key:
-            left, right = right, left ^ (_mix(right ^ k) & mask)
-        out[outside] = (left << half) | right
-        outside = out >= n
-    return out.astype(np.int64)
-
-
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Scatter the bits of 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _key(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
-    """Four round keys for an epoch."""
-    digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=32).digest()
-    return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
 
 def _held_out(text: str, fraction: float) -> bool:
@@ -330,11 +237,8 @@ class _SplitWriter:
     def is_full(self) -> bool:
         return self.n_pending >= CHUNK_CHARACTERS
 
-    def flush(self, n_ahead: int | None = None) -> bool:
-        """Hand over what is pending, and write all but the last ``n_ahead`` batches.
-
-        Returns True, for use in a condition.
-        """
+    def flush(self, n_ahead: int | None = None) -> None:
+        """Hand over what is pending, and write all but the last ``n_ahead`` batches."""
         self.batches.append(self.threads.submit(self._tokenized, self.pending))
         self.n_documents += len(self.pending)
         self.n_characters += self.n_pending
@@ -345,7 +249,6 @@ class _SplitWriter:
             self.hash.update(data)
             self.n_tokens += n_tokens
             self.n_bytes += n_bytes
-        return True
 
     def _tokenized(self, texts: list[str]) -> tuple[bytes, int, int]:
         """The file's bytes for a batch, its tokens and its bytes of UTF-8. Runs in a thread."""

@@ -29,7 +29,8 @@ import torch
 from torch import nn
 
 from mamegpt.config import TrainConfig
-from mamegpt.data.shards import Split, WindowOrder
+from mamegpt.data.shards import Split
+from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import ByShares, birthplace, no_sync, spread, whole, whole_tensor

@@ -25,8 +25,9 @@ from training_helpers import as_options, final_weights, losses, records, start, 
 
 from mamegpt.cli.main import main
 from mamegpt.config import TrainConfig
-from mamegpt.data.shards import WindowOrder, open_shards, write_shards
+from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import read_texts
+from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
 from mamegpt.models.registry import build_model
@@ -250,7 +251,7 @@ def test_a_step_follows_the_gradient_of_the_mean_loss(config: TrainConfig, tmp_p
     model = build_model(changed.architecture, changed.model(tokenizer.vocab_size))
     _, splits = open_shards(tmp_path / "run" / "tokens")
     tokens = splits["train"].tokens
-    order = trainer.WindowOrder(len(tokens), config.context_length, config.batch_size, config.seed)
+    order = WindowOrder(len(tokens), config.context_length, config.batch_size, config.seed)
     x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in order.batch(tokens, 0))
     loss = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
     assert result.losses == pytest.approx([loss.item()], rel=1e-5)

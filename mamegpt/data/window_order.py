@@ -1,0 +1,114 @@
+"""Which windows of the tokens a training step sees: a pure function of (seed, step).
+
+The windows of an epoch are a keyed permutation of the text, cut at a fresh offset each epoch. Nothing is stored, so a
+resumed run needs only its step, and the number of processes does not change which windows a step sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mamegpt.errors import DataError
+
+__all__ = ["WindowOrder", "feistel_key", "permute"]
+
+
+@dataclass(frozen=True)
+class WindowOrder:
+    """Which windows of ``n_tokens`` tokens each step trains on; a pure function of ``seed`` and the step.
+
+    A window is ``context_length`` inputs and the same number of targets, one further on. In one epoch all windows
+    from a random offset on are seen once, in random order, or ``samples_per_epoch`` of them. The offset is such that up
+    to two windows' tokens, at both ends together, are left out: others in each epoch.
+
+    Raises `DataError` if the text is shorter than one window.
+    """
+
+    n_tokens: int
+    context_length: int
+    batch_size: int
+    seed: int
+    samples_per_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_tokens < self.context_length + 1:
+            raise DataError(
+                f"the text has {self.n_tokens} tokens, but one window needs {self.context_length + 1} "
+                "(--context-length and one more); give more text or a shorter --context-length"
+            )
+
+    @property
+    def epoch_size(self) -> int:
+        """Windows in an epoch."""
+        # One window is left out where the offset may push it over the end, so that all epochs are of one size.
+        windows = max(1, (self.n_tokens - 1) // self.context_length - 1)
+        return min(windows, self.samples_per_epoch) if self.samples_per_epoch else windows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps it takes to see an epoch's windows, rounded up."""
+        return -(-self.epoch_size // self.batch_size)
+
+    def epochs(self, step: int) -> int:
+        """Epochs that are complete after ``step`` steps."""
+        return step * self.batch_size // self.epoch_size
+
+    def starts(self, step: int) -> npt.NDArray[np.int64]:
+        """Positions of the first token of each window of a step, (batch_size,)."""
+        sample = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epoch, index = np.divmod(sample, self.epoch_size)
+        windows = max(1, (self.n_tokens - 1) // self.context_length - 1)
+        starts = np.empty(self.batch_size, dtype=np.int64)
+        for e in np.unique(epoch):
+            key = feistel_key(self.seed, int(e))
+            slack = self.n_tokens - 1 - windows * self.context_length
+            offset = int(key[0] % np.uint64(slack + 1))
+            here = epoch == e
+            starts[here] = offset + permute(index[here], windows, key) * self.context_length
+        return starts
+
+    def batch(
+        self, tokens: npt.NDArray[Any], step: int, rank: int = 0, world: int = 1
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Inputs and targets of one process, each (batch_size / world, context_length) int64."""
+        share = self.batch_size // world
+        starts = self.starts(step)[rank * share : (rank + 1) * share]
+        windows = np.stack([tokens[s : s + self.context_length + 1] for s in starts]).astype(np.int64)
+        return windows[:, :-1], windows[:, 1:]
+
+
+def permute(index: npt.NDArray[np.int64], n: int, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Where a keyed random permutation of ``range(n)`` sends each ``index``, in constant memory.
+
+    A four-round Feistel network (Luby and Rackoff 1988) permutes the next even power of two; values that land
+    at ``n`` or beyond are sent through it again until they fall inside (cycle walking, Black and Rogaway 2002).
+    """
+    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    out = np.asarray(index, dtype=np.uint64).copy()
+    outside = np.ones(out.shape, dtype=bool)
+    while outside.any():
+        left, right = out[outside] >> half, out[outside] & mask
+        for k in key:
+            left, right = right, left ^ (_mix(right ^ k) & mask)
+        out[outside] = (left << half) | right
+        outside = out >= n
+    return out.astype(np.int64)
+
+
+def feistel_key(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+    """Return the four round keys of an epoch, (4,), for `permute`."""
+    digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=32).digest()
+    return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scatter the bits of 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
