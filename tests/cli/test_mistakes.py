@@ -298,7 +298,7 @@ def _tokens(model: Path, text: str) -> list[int]:
 FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
-from mamegpt.cli import main
+from mamegpt.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails with an error, as on a full disk
 for limit in sys.argv[2].split(","):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))

@@ -331,7 +331,7 @@ def test_work_that_was_killed_goes_on_after_its_last_file(tmp_path):
     extract(str(folder), "train", "京都", tmp_path / "whole.parquet")
     script = """
 import os, signal, sys
-from mamegpt import extract
+from mamegpt.data.extract import extract
 def read_file(path, *rest, read=extract.read_file):
     print(path.name, flush=True)
     if path.name == sys.argv[4]:

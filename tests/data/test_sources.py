@@ -503,7 +503,7 @@ import json, sys
 from pathlib import Path
 from mamegpt.errors import HubError, MamegptError
 from mamegpt.data.shards import is_shards
-from mamegpt.sources import download, read_documents
+from mamegpt.data.sources import download, read_documents
 
 def attempt(source, split):
     try:

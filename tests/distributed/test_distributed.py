@@ -172,9 +172,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
-from mamegpt.distributed import join
-from mamegpt.muon import Muon
-from mamegpt.shared_muon import SharedMuon
+from mamegpt.distributed.processes import join
+from mamegpt.training.muon import Muon
+from mamegpt.training.sharded_muon import SharedMuon
 
 SHAPES = [(16, 16), (48, 16), (16, 48), (17, 5), (2, 8)]  # some rows or matrices are left for nobody
 
@@ -208,8 +208,8 @@ def test_muon_of_shares_is_muon_of_wholes_bit_for_bit(tmp_path: Path, n: int) ->
 
 ONE_BAD_STEP = """
 import math
-from mamegpt.cli import main
-from mamegpt.step import SummedLoss
+from mamegpt.cli.main import main
+from mamegpt.training.forward import SummedLoss
 plain, n_calls = SummedLoss.forward, 0
 def forward(self, ids, targets):
     global n_calls

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from mamegpt.errors import MamegptError
 from mamegpt.pretrained import load_pretrained
-from mamegpt.publish import push
+from mamegpt.export.publish import push
 try:
     print(push(Path(sys.argv[1]), "mame/little", dry_run=sys.argv[2] == "dry"))
     if sys.argv[2] == "wet":

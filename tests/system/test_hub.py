@@ -25,9 +25,9 @@ PROMPT = "昔々、"
 CALLS = """
 import contextlib, io, json, sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/helpers"]
 from scripts import entry
-from mamegpt.cli import main, run
+from mamegpt.cli.main import main, run
 
 answers = []
 for words in json.loads(sys.argv[2]):
