@@ -43,7 +43,7 @@ def main(
         fast: Recorded in config.json; there is one backbone, the book's fast one.
         overwrite: Replace a folder of that name when the new one is complete.
     """
-    from mamegpt.export.publish import export_weights
+    from mamegpt.exporting.publish import export_weights
 
     report = export_weights(
         weights,

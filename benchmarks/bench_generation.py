@@ -38,8 +38,8 @@ import torch
 
 from benchmarks.without_bf16 import add_option, imitate, is_imitated, results_file
 from mamegpt.config import ModelConfig
-from mamegpt.export.gguf import GgufType, write_gguf
-from mamegpt.export.hf import write_hf
+from mamegpt.exporting.gguf import GgufType, write_gguf
+from mamegpt.exporting.hf import write_hf
 from mamegpt.generation.stream import stream_ids
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model

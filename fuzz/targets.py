@@ -50,7 +50,7 @@ def targets(folder: Path) -> dict[str, Target]:
     from mamegpt.data.provenance import Origin, read_origins, write_origins
     from mamegpt.data.shards import open_shards, write_shards
     from mamegpt.data.stories import stories
-    from mamegpt.export.model_card import Facts
+    from mamegpt.exporting.model_card import Facts
     from mamegpt.models.hf_format import LAYOUTS
     from mamegpt.models.registry import build_model, stored_tensors
     from mamegpt.run import checkpoint

@@ -30,7 +30,7 @@ ROWS = [
     {"pretrained"},
     {"training", "playground"},
     {"evaluation"},
-    {"export", "report", "planning"},
+    {"exporting", "report", "planning"},
     {"cli"},
     {"__main__"},
 ]
@@ -122,8 +122,8 @@ def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
         "__main__",
         "errors",
         "models.custom_gpt.modeling_custom_gpt",
-        "export.verify_hf",
-        "export.verify_gguf",
+        "exporting.verify_hf",
+        "exporting.verify_gguf",
     ):
         return  # all of it is public, or none
     public = ast.literal_eval(targets["__all__"])
@@ -145,8 +145,8 @@ def _isort(name: str) -> tuple[int, str]:
     ("name", "packages"),
     [
         ("models.custom_gpt.modeling_custom_gpt", {"torch", "transformers"}),
-        ("export.verify_hf", {"torch", "transformers"}),
-        ("export.verify_gguf", {"xllamacpp"}),
+        ("exporting.verify_hf", {"torch", "transformers"}),
+        ("exporting.verify_gguf", {"xllamacpp"}),
     ],
 )
 def test_what_runs_without_the_package_imports_public_packages_only(name: str, packages: set[str]) -> None:
@@ -177,7 +177,7 @@ print(json.dumps(found))
 def test_to_train_qwen3_nobody_waits_for_transformers() -> None:
     script = """
 import sys
-import mamegpt.training.trainer, mamegpt.pretrained, mamegpt.export.hf
+import mamegpt.training.trainer, mamegpt.pretrained, mamegpt.exporting.hf
 from mamegpt.config import ModelConfig
 from mamegpt.models.registry import build_model
 build_model("qwen3", ModelConfig(vocab_size=9, emb_dim=8))

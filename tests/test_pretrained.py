@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, TokenizerError
-from mamegpt.export.publish import export_pretrained, export_weights
+from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.stream import generate
 from mamegpt.models.hf_format import sizes_of
 from mamegpt.pretrained import load_pretrained, read_weights

@@ -11,7 +11,7 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import read_texts
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError
-from mamegpt.export.publish import export_pretrained
+from mamegpt.exporting.publish import export_pretrained
 from mamegpt.generation.stream import Sampling, generate
 from mamegpt.pretrained import load_pretrained
 from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, table

@@ -17,7 +17,7 @@ from mamegpt.data.provenance import read_origins
 from mamegpt.data.shards import open_shards
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
-from mamegpt.export.model_card import Facts
+from mamegpt.exporting.model_card import Facts
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.setup import run_tokens

@@ -33,10 +33,10 @@ from mamegpt.evaluation.ngram import KneserNey, NgramScorer
 from mamegpt.evaluation.proportion import Share
 from mamegpt.evaluation.scorer import log_likelihoods, open_model, stream_of, text_quality
 from mamegpt.evaluation.texts import Document, Sample, Texts, named_texts, run_texts
-from mamegpt.export import publish
-from mamegpt.export.evaluation_card import card_rows
-from mamegpt.export.hf import write_hf
-from mamegpt.export.model_card import model_card
+from mamegpt.exporting import publish
+from mamegpt.exporting.evaluation_card import card_rows
+from mamegpt.exporting.hf import write_hf
+from mamegpt.exporting.model_card import model_card
 from mamegpt.generation.stream import Sampling, generate
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.pretrained import load_pretrained

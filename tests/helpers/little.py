@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:  # tests of other things need not wait for torch and transformers
     from mamegpt.config import ModelConfig
-    from mamegpt.export.export import ExportReport
+    from mamegpt.exporting.export import ExportReport
     from mamegpt.models.registry import LanguageModel
     from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -54,8 +54,8 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
 
     from mamegpt.config import TrainConfig
     from mamegpt.data.stories import stories
-    from mamegpt.export import checks
-    from mamegpt.export.publish import export_weights
+    from mamegpt.exporting import checks
+    from mamegpt.exporting.publish import export_weights
     from mamegpt.run import checkpoint
     from mamegpt.text.articles import format_article
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
@@ -110,7 +110,7 @@ def export_here(
     **options: Any,
 ) -> ExportReport:  # fmt: skip
     """Export a model that was never in a file."""
-    from mamegpt.export.export import export_model
+    from mamegpt.exporting.export import export_model
     from mamegpt.pretrained import Pretrained
 
     return export_model(out, Pretrained(model, tokenizer, sizes, architecture, "a model in memory"), **options)
@@ -137,7 +137,7 @@ def _run(command: list[str], cwd: Path, env: dict[str, str] | None) -> subproces
 
 def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> Path:
     """A folder as the exporter writes it, of a model with random weights."""
-    from mamegpt.export.hf import write_hf
+    from mamegpt.exporting.hf import write_hf
     from mamegpt.models.hf_format import LAYOUTS
 
     sizes = sizes_for(little.tokenizer, **changed)

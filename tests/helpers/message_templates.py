@@ -31,7 +31,7 @@ LABELLED = {
     "evaluation/evaluate",
 }
 """Modules in which a pair in a list that begins with a string is a row of a table."""
-FOREIGN = {"data/stories", "export/model_card"}
+FOREIGN = {"data/stories", "exporting/model_card"}
 """Modules in which ``say`` is what people in stories do, or which write in two languages themselves."""
 
 

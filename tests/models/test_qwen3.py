@@ -20,8 +20,8 @@ from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from mamegpt.config import ABSENT, ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
-from mamegpt.export.model_card import Facts, model_card
-from mamegpt.export.publish import export_pretrained, export_weights
+from mamegpt.exporting.model_card import Facts, model_card
+from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.stream import KVCache
 from mamegpt.models import hf_format
 from mamegpt.models.hf_format import LAYOUTS

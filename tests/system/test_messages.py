@@ -24,7 +24,7 @@ from mamegpt.cli.help import FILLER, WORDS, command_texts, sentences
 from mamegpt.cli.main import WAY, main
 from mamegpt.config import TrainConfig
 from mamegpt.data.schema import Schema
-from mamegpt.export.checks import Gate, logits_gate
+from mamegpt.exporting.checks import Gate, logits_gate
 from mamegpt.generation.settings import Sampling
 from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
 from mamegpt.system import console, messages

@@ -26,7 +26,7 @@ from mamegpt.data.clean.clean import clean
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.extract.resumable import stepwise
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
-from mamegpt.export.publish import export_pretrained
+from mamegpt.exporting.publish import export_pretrained
 from mamegpt.run import checkpoint
 from mamegpt.system import files
 from mamegpt.system.files import (

@@ -202,8 +202,8 @@ def export(
         json: Print one line of JSON instead of tables.
     """
     from mamegpt.evaluation.texts import is_run
-    from mamegpt.export.publish import export_pretrained
-    from mamegpt.export.publish import push as upload
+    from mamegpt.exporting.publish import export_pretrained
+    from mamegpt.exporting.publish import push as upload
     from mamegpt.system.hub import is_hub_name
 
     if "gguf_type" in given and to not in ("gguf", "all"):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mamegpt.data.stories import stories
-from mamegpt.export.prompts import PROMPTS
+from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.models.registry import LanguageModel
 from mamegpt.system.messages import translated

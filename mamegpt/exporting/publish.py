@@ -12,10 +12,10 @@ from mamegpt.config import TrainConfig
 from mamegpt.data.shards import is_shards, open_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
-from mamegpt.export.evaluation_card import card_rows
-from mamegpt.export.export import ExportReport, Target, all_targets, export_model
-from mamegpt.export.gguf import GgufType
-from mamegpt.export.model_card import Facts
+from mamegpt.exporting.evaluation_card import card_rows
+from mamegpt.exporting.export import ExportReport, Target, all_targets, export_model
+from mamegpt.exporting.gguf import GgufType
+from mamegpt.exporting.model_card import Facts
 from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.hf_format import sizes_of

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ExportError
-from mamegpt.export.checks import (
+from mamegpt.exporting.checks import (
     Cases,
     Gate,
     greedy_gate,

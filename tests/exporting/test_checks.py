@@ -16,11 +16,11 @@ from tokenizers import Tokenizer as Fast
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from mamegpt.data.stories import stories
-from mamegpt.export import checks
-from mamegpt.export.checks import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates, whole_text
-from mamegpt.export.hf import written_gates, written_prompts
-from mamegpt.export.prompts import PROMPTS
-from mamegpt.export.verify_hf import written
+from mamegpt.exporting import checks
+from mamegpt.exporting.checks import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates, whole_text
+from mamegpt.exporting.hf import written_gates, written_prompts
+from mamegpt.exporting.prompts import PROMPTS
+from mamegpt.exporting.verify_hf import written
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.models.custom_gpt.modeling_custom_gpt import CustomGPTConfig, CustomGPTForCausalLM
 from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config

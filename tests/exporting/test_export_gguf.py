@@ -15,8 +15,8 @@ from little import ROOT, Little, export_here, random_model, sizes_for
 from mamegpt.config import ModelConfig
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError
-from mamegpt.export import gguf as export_gguf
-from mamegpt.export.export import ExportReport
+from mamegpt.exporting import gguf as export_gguf
+from mamegpt.exporting.export import ExportReport
 from mamegpt.models.registry import LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 

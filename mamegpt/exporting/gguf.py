@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError, ExportError
-from mamegpt.export.checks import (
+from mamegpt.exporting.checks import (
     NASTY_TEXTS,
     Cases,
     Gate,
@@ -29,7 +29,7 @@ from mamegpt.export.checks import (
     text_gates,
     until_end,
 )  # fmt: skip
-from mamegpt.export.hf import run_stranger
+from mamegpt.exporting.hf import run_stranger
 from mamegpt.models.hf_format import LAYER_NORM_EPS
 from mamegpt.models.qwen3.modeling_qwen3 import own_sizes
 from mamegpt.models.registry import LanguageModel, stored_tensors

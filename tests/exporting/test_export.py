@@ -26,12 +26,12 @@ from mamegpt.config import TrainConfig
 from mamegpt.data.sources import card_licenses
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError, MamegptError, ModelError, OutputError
-from mamegpt.export import hf as export_module
-from mamegpt.export.checks import NASTY_TEXTS, Gate
-from mamegpt.export.export import ExportReport
-from mamegpt.export.hf import MODEL_CODE
-from mamegpt.export.model_card import Facts, model_card
-from mamegpt.export.publish import export_pretrained, export_weights
+from mamegpt.exporting import hf as export_module
+from mamegpt.exporting.checks import NASTY_TEXTS, Gate
+from mamegpt.exporting.export import ExportReport
+from mamegpt.exporting.hf import MODEL_CODE
+from mamegpt.exporting.model_card import Facts, model_card
+from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
 from mamegpt.models.custom_gpt import modeling_custom_gpt

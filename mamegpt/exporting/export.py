@@ -15,10 +15,10 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from mamegpt.errors import ExportError, ModelError, OutputError, first_line
-from mamegpt.export.checks import Gate, make_cases
-from mamegpt.export.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
-from mamegpt.export.hf import check_hf, write_hf
-from mamegpt.export.model_card import Facts, model_card
+from mamegpt.exporting.checks import Gate, make_cases
+from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
+from mamegpt.exporting.hf import check_hf, write_hf
+from mamegpt.exporting.model_card import Facts, model_card
 from mamegpt.models.hf_format import LAYOUTS, native_layout
 from mamegpt.pretrained import Pretrained
 from mamegpt.system.console import busy, say, table
