@@ -30,11 +30,11 @@ def main(
     """
     from mamegpt.distributed.processes import pick_device
     from mamegpt.generation.stream import stream
-    from mamegpt.pretrained import load_pretrained
+    from mamegpt.pretrained import load
 
     chosen = pick_device(device or "auto")
     say(f"Using device: {chosen}")
-    loaded = load_pretrained(repo_id, spm_file=spm_file, device=chosen, trust_remote_code=trust_remote_code)
+    loaded = load(repo_id, spm_file=spm_file, device=chosen, trust_remote_code=trust_remote_code)
     pieces = stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, use_cache=loaded.use_cache)
     say("", "=== Generation ===")
     write_stream(prompt, pieces)

@@ -337,11 +337,9 @@ def _weights(path: Path) -> None:
 
 def _use(folder: Path) -> None:
     """Load a model and let it write."""
-    from mamegpt.generation.stream import generate
-    from mamegpt.pretrained import load_pretrained
+    from mamegpt.pretrained import load
 
-    loaded = load_pretrained(str(folder))
-    generate(loaded.model, loaded.tokenizer, "豆", 2)
+    load(folder).generate("豆", max_new_tokens=2, at_start=False)
 
 
 def _tokenizer(data: bytes, path: Path) -> None:

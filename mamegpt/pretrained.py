@@ -10,16 +10,21 @@ import dataclasses
 import pickle
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Unpack, cast
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
+from mamegpt.generation.batch import generate_many
+from mamegpt.generation.settings import Sampling, SamplingOptions
+from mamegpt.generation.stream import Token, prompt_ids, stream_tokens
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import LanguageModel, build_model, not_finite, own_tensors, token_embedding
 from mamegpt.run import checkpoint
@@ -29,7 +34,7 @@ from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOK
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Pretrained", "check_memory", "is_foreign", "load_pretrained", "load_weights", "memory_of", "read_weights"]
+__all__ = ["Pretrained", "check_memory", "is_foreign", "load", "load_weights", "memory_of", "read_weights"]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights, each alone or in parts (model-00001-of-00002.safetensors); the first that is there counts."""
@@ -43,33 +48,133 @@ MAX_PADDING = 1023
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model ready to use. ``use_cache`` is false for foreign models, whose code may ignore a cache in silence.
-
-    ``has_start`` says that each text followed `Tokenizer.start_id` in training: a run's did, and those of an exported
-    folder that declares it, with ``bos_token_id`` equal to ``eos_token_id``.
-    """
+    """A model and its tokenizer, ready to write: what `load` returns."""
 
     model: LanguageModel
+    """The network, a `torch.nn.Module` in evaluation mode: ``model(ids)`` turns ids (B, T) into logits (B, T, V)."""
     tokenizer: Tokenizer
     sizes: ModelConfig | None
+    """None for a model of another architecture, which transformers runs."""
     architecture: str
     origin: str
+    """What was loaded; of a run, the folder of its checkpoint."""
     use_cache: bool = True
+    """False for models run by transformers, whose code may ignore a cache."""
     has_start: bool = False
+    """Whether each text followed `Tokenizer.start_id` in training: those of a run did, and those of an exported folder
+    that declares it, with ``bos_token_id`` equal to ``eos_token_id``."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.out_head.weight.device
+
+    def prompt_ids(self, prompt: str, *, at_start: bool | None = None) -> list[int]:
+        """Return the ids that the model reads for ``prompt``, normalized as training text is; see `generate`."""
+        return prompt_ids(self.tokenizer, prompt, at_start=self.has_start if at_start is None else at_start)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 100,
+        at_start: bool | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> str:
+        """Return the continuation of ``prompt``, without the prompt, of at most ``max_new_tokens`` tokens.
+
+        ``options`` are fields of `Sampling` (``temperature=0.7``) and change ``sampling``, which is greedy by default.
+        Equal arguments give equal text; another ``seed`` gives another sample. ``at_start`` says that the prompt is the
+        beginning of a text (default: `has_start`); an empty prompt always is one.
+
+        Raises `ConfigError` for impossible settings, `TokenizerError` for half a surrogate pair in the prompt, and
+        `ModelError` if the model computes NaN or infinity.
+        """
+        return "".join(
+            self.stream(prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=sampling, **options)
+        )
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 100,
+        at_start: bool | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[str]:
+        """Yield the continuation of ``prompt`` in pieces that never hold half a character; otherwise as `generate`."""
+        tokens = self.stream_tokens(
+            prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=sampling, **options
+        )
+        return (token.text for token in tokens if token.text)
+
+    def stream_tokens(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 100,
+        n_alternatives: int | None = None,
+        at_start: bool | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[Token]:
+        """Yield each `Token` of the continuation of ``prompt``; otherwise as `generate`.
+
+        With ``n_alternatives`` (0 and more) a token has its log-probability and so many of the most likely tokens.
+        """
+        return stream_tokens(
+            self.model,
+            self.tokenizer,
+            prompt,
+            max_new_tokens,
+            dataclasses.replace(sampling, **options),
+            at_start=self.has_start if at_start is None else at_start,
+            n_alternatives=n_alternatives,
+            use_cache=self.use_cache,
+        )
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 100,
+        at_start: bool | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[str]:
+        """Yield the continuation of each of ``prompts``, in their order; otherwise as `generate`.
+
+        Several are computed together, which is faster. The i-th prompt, counted from 0, uses ``seed + i``.
+        """
+        return generate_many(
+            self.model,
+            self.tokenizer,
+            prompts,
+            max_new_tokens,
+            dataclasses.replace(sampling, **options),
+            at_start=self.has_start if at_start is None else at_start,
+            use_cache=self.use_cache,
+        )
 
 
-def load_pretrained(
-    where: str, *, spm_file: str = "", device: str | torch.device = "cpu", trust_remote_code: bool = False
+def load(
+    model: str | Path, *, device: str | torch.device = "auto", spm_file: str = "", trust_remote_code: bool = False
 ) -> Pretrained:
-    """Load a run's folder (its newest checkpoint), one checkpoint, an exported folder, or a Hub repository.
+    """Load a run's folder (its newest checkpoint), one checkpoint, an exported folder, or a repository on the Hub.
 
-    The model is in evaluation mode.
+    ``device`` is a device of PyTorch, or "cpu", "cuda", "mps" or "auto" (CUDA if there is one, else the CPU).
     ``spm_file`` names the SentencePiece model inside a folder or repository; empty: the only one there is.
+    ``trust_remote_code`` lets transformers run Python code from a repository that is not in a format known here.
 
     Raises `ModelError` if there is no such model, or if loading it would run its own code and
-    ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged.
+    ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged;
+    `ConfigError` if there is no such device.
     """
-    folder = Path(where)
+    if isinstance(device, str):
+        device = pick_device(device)
+    folder, where = Path(model), str(model)
     if (folder / CHECKPOINTS).is_dir() or (folder / METRICS_FILE).is_file():
         found = _load_run(folder, checkpoint.latest(folder / CHECKPOINTS))
     elif folder.parent.name == CHECKPOINTS and folder.is_dir():
@@ -83,7 +188,7 @@ def load_pretrained(
 def is_foreign(where: str) -> bool:
     """Whether this is a model that only transformers can load: of another kind, or without a SentencePiece model.
 
-    Raises what `load_pretrained` raises if there is no such folder or repository.
+    Raises what `load` raises if there is no such folder or repository.
     """
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         return False  # a checkpoint, or nothing at all

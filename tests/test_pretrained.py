@@ -21,7 +21,7 @@ from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, 
 from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.stream import generate
 from mamegpt.models.hf_format import sizes_of
-from mamegpt.pretrained import load_pretrained, read_weights
+from mamegpt.pretrained import load, read_weights
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 BOMB = 'raise SystemExit("ran remote code")\n'
@@ -63,7 +63,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def expected_text(little: Little) -> str:
-    run = load_pretrained(str(little.run))
+    run = load(little.run)
     return generate(run.model, run.tokenizer, PROMPT, 8)
 
 
@@ -74,7 +74,7 @@ def test_run_export_and_original_folder_hold_the_same_model(
     little: Little, original: Path, weights: dict[str, Tensor]
 ) -> None:
     for where in (little.run, little.exported, original):
-        loaded = load_pretrained(str(where))
+        loaded = load(where)
         assert same(dict(loaded.model.state_dict()), weights)
         assert not loaded.model.training
         assert loaded.use_cache
@@ -104,10 +104,10 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
     shutil.copytree(original, folder)
     shutil.copy(folder / "jp_tok_wiki.model", folder / "a.model")
     with pytest.raises(ModelError, match=r"which SentencePiece model.*--spm-file from: a.model, jp_tok_wiki.model"):
-        load_pretrained(str(folder))
-    assert load_pretrained(str(folder), spm_file="a.model").tokenizer.path.name == "a.model"
+        load(folder)
+    assert load(str(folder), spm_file="a.model").tokenizer.path.name == "a.model"
     with pytest.raises(ModelError, match=r"has no b.model; choose with --spm-file from: a.model"):
-        load_pretrained(str(folder), spm_file="b.model")
+        load(str(folder), spm_file="b.model")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_folders_that_cannot_be_used(
     shutil.copytree(original, folder)
     change(folder)
     with pytest.raises(error, match=message) as caught:
-        load_pretrained(str(folder))
+        load(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_weights_are_read_whole_and_in_parts(little: Little, tmp_path: Path, kin
             (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
     (folder / "model-0-of-x.safetensors").touch()  # no part, whatever it is
     (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "config.json").read_bytes())  # a BOM
-    model = load_pretrained(str(folder)).model
+    model = load(folder, device="cpu").model
     (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[3:])
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = torch.tensor([[5, 6, 7, 400, 999]])
@@ -198,7 +198,7 @@ def test_weights_are_read_whole_and_in_parts(little: Little, tmp_path: Path, kin
         gone = sorted(path for path in folder.iterdir() if "-of-" in path.name)[-1]
         gone.unlink()
         with pytest.raises(ModelError, match=f"has no {gone.name}, a part of its weights"):
-            load_pretrained(str(folder))
+            load(folder)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen3", "tied"])
@@ -206,7 +206,7 @@ def test_rows_beyond_the_pieces_are_never_produced(little: Little, tmp_path: Pat
     import transformers
 
     folder = _as_transformers_saves(tmp_path / "m", little, kind, n_more=24)
-    loaded = load_pretrained(str(folder))
+    loaded = load(folder)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = torch.tensor([[5, 6, 7, 400, 999]])
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_rows_beyond_the_pieces_are_never_produced(little: Little, tmp_path: Pat
     wrong = _as_transformers_saves(tmp_path / "wrong", little, kind, n_more=-1)
     for folder in (wrong, _as_transformers_saves(tmp_path / "far", little, kind, n_more=1000)):
         with pytest.raises(ModelError, match="not the tokenizer the model was trained with"):
-            load_pretrained(str(folder))
+            load(folder)
 
 
 def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: P
 
     def said(where: Path) -> str:
         with pytest.raises(MamegptError) as caught:
-            load_pretrained(str(where))
+            load(where)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -271,7 +271,7 @@ def test_sizes_out_of_proportion_to_the_weights_take_no_memory(
     built = []
     monkeypatch.setattr("mamegpt.pretrained.load_weights", lambda *_: built.append(1))
     with pytest.raises(ModelError, match=r"would take 17\.\d GB of memory|does not fit the model"):
-        load_pretrained(str(folder))
+        load(folder)
     assert not built
 
 
@@ -293,15 +293,15 @@ def test_a_run_without_checkpoint_and_names_of_nothing(
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         shutil.rmtree(path)
     with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
-        load_pretrained(str(tmp_path / "run"))
+        load(str(tmp_path / "run"))
     (tmp_path / "run" / "checkpoints").rmdir()  # before the first one is saved
     with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
-        load_pretrained(str(tmp_path / "run"))
+        load(str(tmp_path / "run"))
     with pytest.raises(ModelError, match="neither a folder nor a Hub name"):
-        load_pretrained(str(tmp_path / "none"))
+        load(str(tmp_path / "none"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="mame/none is no file or folder here"):
-        load_pretrained("mame/none")
+        load("mame/none")
 
 
 # ---------------------------------------------------------------- weights files
@@ -321,7 +321,7 @@ def test_weights_with_nan_or_infinity_are_refused_by_every_loader(
     folder = shutil.copytree(little.exported, tmp_path / "folder")
     save_file({f"backbone.{key}": tensor for key, tensor in bad.items()}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=said):
-        load_pretrained(str(folder))
+        load(folder)
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])

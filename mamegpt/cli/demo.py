@@ -12,8 +12,8 @@ from mamegpt.data.sources import read_texts
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError
 from mamegpt.exporting.publish import export_pretrained
-from mamegpt.generation.stream import Sampling, generate
-from mamegpt.pretrained import load_pretrained
+from mamegpt.generation.settings import Sampling
+from mamegpt.pretrained import load
 from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, table
 from mamegpt.system.files import atomic_write, free_name, gone_if_empty, make_folder
 from mamegpt.system.messages import translated
@@ -79,19 +79,18 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say(f"loss {sparkline(result.losses)} {result.losses[0]:.2f} -> {result.losses[-1]:.2f}")
 
     say("", "4/5  what it writes")
-    loaded = load_pretrained(str(result.out))
+    model = load(result.out, device="cpu")
     for i, prompt in enumerate(prompts):
         sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
-        written = generate(loaded.model, loaded.tokenizer, prompt, 80, sampling, at_start=loaded.has_start)
-        say(f"[{prompt}]{written}", "")
+        say(f"[{prompt}]{model.generate(prompt, max_new_tokens=80, sampling=sampling)}", "")
 
     say("5/5  export")
     exported = export_pretrained(str(result.out), out / "hf")
     run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
     bits = result.quality and result.quality.bits_per_character
     quality = translated("not validated" if bits is None else f"{bits:.3f} bits per character", part=True)
-    model = translated(f"{exported.out} (loads in transformers)", part=True)
-    made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", model)]
+    folder = translated(f"{exported.out} (loads in transformers)", part=True)
+    made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", folder)]
     say("", "made:", table(made), "")
     if result.quality:
         judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)

@@ -21,7 +21,7 @@ from mamegpt.errors import ModelError, first_line, is_out_of_memory
 from mamegpt.evaluation.texts import Sample
 from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling
-from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load_pretrained, memory_of
+from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load, memory_of
 from mamegpt.run.metrics import Quality
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -136,7 +136,7 @@ def open_model(where: str, *, spm_file: str = "", device: torch.device) -> Write
     """
     if is_foreign(where):
         return _Foreign(where, device)
-    return _Own(load_pretrained(where, spm_file=spm_file, device=device))
+    return _Own(load(where, spm_file=spm_file, device=device))
 
 
 class _Own:

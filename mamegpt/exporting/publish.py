@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +15,10 @@ from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.export import ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf import GgufType
 from mamegpt.exporting.model_card import Facts
-from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.hf_format import sizes_of
 from mamegpt.models.registry import build_model
-from mamegpt.pretrained import Pretrained, load_pretrained, load_weights, read_weights
+from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Metrics
 from mamegpt.system.console import table
@@ -56,7 +54,7 @@ def export_pretrained(
     the folder is called). ``data_license`` is the license of the training text, an identifier of the Hub (by default
     what the data card beside that text names).
 
-    Raises what `load_pretrained` and `export_model` raise, and `DataError` if that text cannot be read.
+    Raises what `load` and `export_model` raise, and `DataError` if that text cannot be read.
     """
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
@@ -64,7 +62,7 @@ def export_pretrained(
             "see the Hub's list of licenses"
         )
     check_folder(out, [model], overwrite=overwrite)
-    loaded = load_pretrained(model, spm_file=spm_file)
+    loaded = load(model, spm_file=spm_file)
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}
     run = Path(model)
@@ -116,13 +114,14 @@ def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
         quality=metrics.quality,
         evaluation=card_rows(run, Path(loaded.origin)),
         sampling=SAMPLING,
-        samples=list(zip(SAMPLE_PROMPTS, _samples(loaded, new_tokens), strict=True)),
+        samples=list(
+            zip(
+                SAMPLE_PROMPTS,
+                loaded.generate_many(SAMPLE_PROMPTS, max_new_tokens=new_tokens, sampling=SAMPLING),
+                strict=True,
+            )
+        ),
     )
-
-
-def _samples(loaded: Pretrained, n_new: int) -> Iterator[str]:
-    """Continue the beginnings of texts as the card shows them."""
-    return generate_many(loaded.model, loaded.tokenizer, SAMPLE_PROMPTS, n_new, SAMPLING, at_start=loaded.has_start)
 
 
 def export_weights(

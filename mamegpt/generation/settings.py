@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from mamegpt.errors import ConfigError, ModelError
 
-__all__ = ["Sampling", "check_finite"]
-
+__all__ = ["Sampling", "SamplingOptions", "check_finite"]
 
 LEAST, MOST = 1e-3, 1e6
 """Bounds of temperature and repetition penalty: logits up to 1e29, divided and multiplied by them, fit float32."""
@@ -61,6 +61,18 @@ class Sampling:
             found.append("--stop must not be empty")
         if found:
             raise ConfigError("; ".join(found))
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling` as keyword arguments."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+    stop: list[str]
 
 
 def check_finite(largest: float) -> None:

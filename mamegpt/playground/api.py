@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamegpt.errors import ConfigError
-from mamegpt.generation.stream import Sampling, prompt_ids
+from mamegpt.generation.stream import Sampling
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
 from mamegpt.system.files import shown
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -91,8 +91,7 @@ def merge(batch: Sequence[Made], scored: bool) -> list[dict[str, Any]]:
 def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
     """Count tokens read, each prompt once whatever ``n`` is, and tokens written; ``made`` are all steps."""
     loaded = made[0].loaded
-    at_start = order.is_at_start(loaded)
-    n_read = sum(len(prompt_ids(loaded.tokenizer, prompt, at_start=at_start)) for prompt in order.prompts)
+    n_read = sum(len(loaded.prompt_ids(prompt, at_start=order.at_start)) for prompt in order.prompts)
     n_written = sum(step.token.id is not None for step in made)
     return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mamegpt.errors import MamegptError, ModelError
-from mamegpt.generation.stream import Sampling, Token, stream_tokens
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import Token
 from mamegpt.playground.catalog import Entry, entries, listed
-from mamegpt.pretrained import Pretrained, load_pretrained
+from mamegpt.pretrained import Pretrained, load
 
 __all__ = ["MAX_TEXTS", "MAX_WAITING", "Engine", "Failed", "Job", "Made", "Order", "Queued"]
 
@@ -47,10 +48,6 @@ class Order:
     n_alternatives: int | None = None
     at_start: bool | None = None
     """Whether the prompts begin a text; None: if the model was trained with such beginnings."""
-
-    def is_at_start(self, loaded: Pretrained) -> bool:
-        """Whether the prompts begin a text for a model."""
-        return loaded.has_start if self.at_start is None else self.at_start
 
     @property
     def n_texts(self) -> int:
@@ -141,7 +138,7 @@ class Engine:
     def open(self) -> Entry:
         """Load each model that was named, or else the best, and return the one that an empty name means.
 
-        Raises what `catalog.entries` and `load_pretrained` raise.
+        Raises what `catalog.entries` and `load` raise.
         """
         for name in self.models:
             self._load(entries([name])[0])
@@ -258,15 +255,18 @@ class Engine:
 
     @staticmethod
     def _tokens(loaded: Pretrained, order: Order, prompt: str, sampling: Sampling) -> Iterator[Token]:
-        return stream_tokens(
-            loaded.model, loaded.tokenizer, prompt, order.max_tokens, sampling,
-            at_start=order.is_at_start(loaded), n_alternatives=order.n_alternatives, use_cache=loaded.use_cache,
-        )  # fmt: skip
+        return loaded.stream_tokens(
+            prompt,
+            max_new_tokens=order.max_tokens,
+            n_alternatives=order.n_alternatives,
+            at_start=order.at_start,
+            sampling=sampling,
+        )
 
     def _load(self, entry: Entry) -> Pretrained:
         """The model of an entry, from memory if it is still the same."""
         if entry not in self._loaded:
-            self._loaded[entry] = load_pretrained(entry.path)
+            self._loaded[entry] = load(entry.path, device="cpu")
         self._loaded.move_to_end(entry)
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)

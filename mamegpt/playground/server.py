@@ -63,7 +63,7 @@ HEADERS = {
 def serve(models: Sequence[str], host: str, port: int) -> None:
     """Serve the models of `catalog.entries` at http://host:port/ until Ctrl-C; port 0 takes a free one.
 
-    Raises `ConfigError` if the address cannot be had, and what `catalog.entries` and `load_pretrained` raise: the
+    Raises `ConfigError` if the address cannot be had, and what `catalog.entries` and `load` raise: the
     models that are named, and the one the page opens with, are loaded first.
     """
     where = _address(host, port)

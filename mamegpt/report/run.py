@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from mamegpt.config import TrainConfig
 from mamegpt.data.shards import Meta, Split, is_shards, open_shards
 from mamegpt.errors import CheckpointError
-from mamegpt.generation.stream import Sampling, generate
-from mamegpt.pretrained import load_pretrained
+from mamegpt.generation.settings import Sampling
+from mamegpt.pretrained import load
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.system.run_files import (
@@ -192,11 +192,8 @@ def samples(run: Run, prompts: Sequence[str], on_checkpoint: Callable[[Path], No
     found = []
     for path in chosen:
         on_checkpoint(path)
-        loaded = load_pretrained(str(path))
-        texts = [
-            generate(loaded.model, loaded.tokenizer, prompt, SAMPLE_TOKENS, SAMPLING, at_start=loaded.has_start)
-            for prompt in prompts
-        ]
+        loaded = load(path, device="cpu")
+        texts = [loaded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING) for prompt in prompts]
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         found.append(Sample(run.name, int(path.name.removeprefix("step-")), n_parameters, texts))
     return found

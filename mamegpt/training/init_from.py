@@ -10,7 +10,7 @@ from mamegpt.config import TrainConfig, flag
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.models.registry import LanguageModel
 from mamegpt.presets import Recipe, peak_lr
-from mamegpt.pretrained import Pretrained, load_pretrained, load_weights
+from mamegpt.pretrained import Pretrained, load, load_weights
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["start_from", "with_shape_of_start"]
@@ -25,7 +25,7 @@ def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Rec
     Settings that were ``given`` must not contradict the model. The learning rate follows its width unless it was given.
 
     Raises `ConfigError` for contradictions, `ModelError` for a model that cannot be trained here, and what
-    `load_pretrained` raises.
+    `load` raises.
     """
     loaded = _load(config.init_from)
     assert loaded.sizes is not None
@@ -48,7 +48,7 @@ def start_from(model: LanguageModel, where: str) -> None:
 
 
 def _load(where: str) -> Pretrained:
-    loaded = load_pretrained(where)
+    loaded = load(where, device="cpu")
     sizes = loaded.sizes
     if sizes is None:
         raise ModelError(f"{where} is a {loaded.architecture} model, not ours; it cannot be trained here")

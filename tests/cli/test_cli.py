@@ -391,9 +391,9 @@ def test_generate_goes_on_with_every_line_of_a_file(mame: Mame, little: Little, 
 
 def test_generate_reads_a_prompt_as_a_beginning_by_default(mame: Mame, little: Little, tmp_path: Path) -> None:
     from mamegpt.generation.stream import generate
-    from mamegpt.pretrained import load_pretrained
+    from mamegpt.pretrained import load
 
-    loaded = load_pretrained(str(little.run))
+    loaded = load(little.run)
     (tmp_path / "prompts.txt").write_text("昔々、\n", encoding="utf-8")
     words = ["generate", "--model", little.run, "--max-new-tokens", 12]
     written = set()

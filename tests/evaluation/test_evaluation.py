@@ -39,7 +39,7 @@ from mamegpt.exporting.hf import write_hf
 from mamegpt.exporting.model_card import model_card
 from mamegpt.generation.stream import Sampling, generate
 from mamegpt.models.hf_format import LAYOUTS
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.report.run import read_run
 from mamegpt.text.characters import count_classes
 from mamegpt.text.normalize import normalise
@@ -66,7 +66,7 @@ def run(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def foreign(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same weights as transformers' GPT-2, with a tokenizer that only transformers reads."""
     folder = tmp_path_factory.mktemp("foreign")
-    model = load_pretrained(str(little.run)).model
+    model = load(little.run, device="cpu").model
     write_hf(folder, model, little.sizes, little.tokenizer, LAYOUTS["gpt2"])
     next(folder.glob("*.model")).unlink()
     return folder
@@ -155,7 +155,7 @@ def test_a_share_and_its_standard_error() -> None:
 
 def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
     scorer = open_model(str(little.run), device=CPU)
-    model, context = load_pretrained(str(little.run)).model, little.sizes.context_length
+    model, context = load(little.run, device="cpu").model, little.sizes.context_length
     for text, got in zip(TEXTS, log_likelihoods(scorer, TEXTS), strict=True):
         ids = [little.tokenizer.eos_id, *little.tokenizer.encode(text)]
         expected = 0.0
@@ -168,7 +168,7 @@ def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
 
 
 def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
-    scorer, model = open_model(str(little.run), device=CPU), load_pretrained(str(little.run)).model
+    scorer, model = open_model(str(little.run), device=CPU), load(little.run, device="cpu").model
     sample = sample_of(TEXTS)
     expected = evaluate(
         model, stream_of(scorer, sample), n_characters=sample.n_characters, n_bytes=sample.n_bytes,
@@ -231,7 +231,7 @@ def test_training_and_eval_divide_the_same_bits_by_the_characters_of_the_text(
     _, splits = open_shards(tmp_path / "run" / "tokens", tokenizer)
     held_out = [text for text in read_texts(tmp_path / "text.jsonl") if _held_out(text, 0.15)]
     nats, ids = 0.0, [tokenizer.eos_id, *splits["val"].tokens.tolist()]
-    network = load_pretrained(str(tmp_path / "run")).model
+    network = load(str(tmp_path / "run"), device="cpu").model
     for t in range(1, len(ids)):
         begin = (t - 1) // config.context_length * config.context_length
         with torch.no_grad():
@@ -490,7 +490,7 @@ def test_what_is_recited_is_what_a_plain_search_finds() -> None:
 
 def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memorisation, "N_TOKENS", 5)
-    loaded = load_pretrained(str(little.run))
+    loaded = load(little.run)
     alone = [
         generate(loaded.model, loaded.tokenizer, text[:40], 5, Sampling(temperature=1, seed=seed), at_start=True)
         for seed, text in enumerate([TEXTS[0], TEXTS[0], TEXTS[1]])

@@ -36,7 +36,7 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
 from mamegpt.models.custom_gpt import modeling_custom_gpt
 from mamegpt.models.hf_format import LAYOUTS, Layout
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.run.metrics import Quality
 from mamegpt.system.files import sha256_file
 from mamegpt.text.normalize import normalise
@@ -118,7 +118,7 @@ def seen(
 def logits(made: Made, ids: torch.Tensor) -> torch.Tensor:
     """What the run itself says, by our own code."""
     with torch.inference_mode():
-        found: torch.Tensor = load_pretrained(str(made.run)).model(ids)
+        found: torch.Tensor = load(made.run, device="cpu").model(ids)
     return found.clone()
 
 
@@ -261,7 +261,7 @@ def test_logits_are_those_of_the_run(seen: dict[str, Any], logits: torch.Tensor)
 
 
 def test_generate_is_ours_with_and_without_cache(seen: dict[str, Any], made: Made, ids: torch.Tensor) -> None:
-    model = load_pretrained(str(made.exported)).model
+    model = load(made.exported, device="cpu").model
     expected = [[*row, *stream_ids(model, row, N_NEW)] for row in ids.tolist()]
     assert seen["cached"].tolist() == expected
     assert seen["uncached"].tolist() == expected
@@ -300,14 +300,14 @@ def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Littl
 
 def test_the_example_on_the_card_writes_what_we_write(seen: dict[str, Any], made: Made) -> None:
     assert seen["untrusted_ids"] == seen["text_ids"][:3]
-    loaded = load_pretrained(str(made.exported))
+    loaded = load(made.exported)
     assert loaded.has_start
     expected = "昔々、" + generate(loaded.model, loaded.tokenizer, "昔々、", 16, at_start=True)
     assert seen["card"].removesuffix("\n") == expected
 
 
 def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], made: Made) -> None:
-    loaded = load_pretrained(str(made.exported))
+    loaded = load(made.exported)
     assert seen["pipeline"] == generate(loaded.model, loaded.tokenizer, TEXTS[0], 4) != ""
 
 
@@ -473,7 +473,7 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     report = export_here(tmp_path / "out", random_model(sizes), sizes, tokenizer, fast=False)
     found = re.match(r"(\d+) of (\d+) texts give the ids that they have here", gate_of(report, "tokenizer").found)
     assert found and 0.9 < int(found[1]) / int(found[2]) <= 1
-    assert load_pretrained(str(tmp_path / "out")).sizes == sizes
+    assert load(str(tmp_path / "out")).sizes == sizes
     assert json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))["fast"] is False
 
 

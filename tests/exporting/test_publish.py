@@ -18,12 +18,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from mamegpt.errors import MamegptError
-from mamegpt.pretrained import load_pretrained
-from mamegpt.export.publish import push
+from mamegpt.exporting.publish import push
+from mamegpt.pretrained import load
 try:
     print(push(Path(sys.argv[1]), "mame/little", dry_run=sys.argv[2] == "dry"))
     if sys.argv[2] == "wet":
-        print("back:", sum(p.numel() for p in load_pretrained("mame/little").model.parameters()))
+        print("back:", sum(p.numel() for p in load("mame/little", device="cpu").model.parameters()))
 except MamegptError as error:
     print("error:", error)
 """
@@ -62,9 +62,9 @@ def test_what_was_shown_goes_up_and_comes_back(hub: HubServer, little: Little, t
 
 
 def _parameters(little: Little):  # type: ignore[no-untyped-def]
-    from mamegpt.pretrained import load_pretrained
+    from mamegpt.pretrained import load
 
-    return load_pretrained(str(little.exported)).model.parameters()
+    return load(little.exported, device="cpu").model.parameters()
 
 
 @pytest.mark.parametrize(

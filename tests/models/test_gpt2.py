@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mamegpt.errors import ModelError
 from mamegpt.models.hf_format import LAYOUTS, native_layout
 from mamegpt.models.registry import stored_tensors
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 
 IDS = torch.tensor([[5, 800, 31, 7, 4, 9, 11, 999, 2, 44]])
 
@@ -42,7 +42,7 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "resid_pdrop": 0.0}])
 def test_a_foreign_folder_is_our_model(little: Little, tmp_path: Path, changes: dict[str, Any]) -> None:
     folder = foreign_folder(little, tmp_path / "foreign", **changes)
-    loaded = load_pretrained(str(folder))
+    loaded = load(folder)
     assert loaded.architecture == "custom-gpt" and loaded.sizes is not None and loaded.sizes.qkv_bias
     assert loaded.sizes.drop_rate == changes.get("resid_pdrop", 0.1)
     with torch.inference_mode():
@@ -52,15 +52,15 @@ def test_a_foreign_folder_is_our_model(little: Little, tmp_path: Path, changes: 
 
 def test_names_without_a_prefix_and_masks_of_old_files(little: Little, tmp_path: Path) -> None:
     folder = foreign_folder(little, tmp_path / "foreign")
-    before = load_pretrained(str(folder)).model.state_dict()
+    before = load(folder, device="cpu").model.state_dict()
     weights = {name.removeprefix("transformer."): t for name, t in load_file(folder / "model.safetensors").items()}
     weights |= {"h.0.attn.bias": torch.ones(1, 1, 24, 24), "h.0.attn.masked_bias": torch.tensor(-1e4)}
     save_file(weights, folder / "model.safetensors")
-    after = load_pretrained(str(folder)).model.state_dict()
+    after = load(folder, device="cpu").model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     save_file(weights | {"h.0.attn.extra": torch.ones(3)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"does not fit the model: .*h.0.attn.extra"):
-        load_pretrained(str(folder))
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_is_not_implemented_is_refused(
     folder = foreign_folder(little, tmp_path / "foreign")
     edit(folder, **changes)
     with pytest.raises(ModelError, match=message) as caught:
-        load_pretrained(str(folder))
+        load(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_a_head_of_its_own_in_a_folder_that_says_it_is_tied(little: Little, tmp_
     folder = foreign_folder(little, tmp_path / "foreign", tie_word_embeddings=False)
     edit(folder, tie_word_embeddings=True)
     with pytest.raises(ModelError, match="tie_word_embeddings is not false, but the head is not the embedding"):
-        load_pretrained(str(folder))
+        load(folder)
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])

@@ -27,7 +27,7 @@ from mamegpt.models import hf_format
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.qwen3 import modeling_qwen3
 from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.run import checkpoint
 from mamegpt.training.optim import build_optimizer
 
@@ -335,7 +335,7 @@ def test_a_folder_of_transformers_loads_by_our_own_class(
     reference = Qwen3ForCausalLM.from_pretrained(folder).eval()
     if words == "of transformers 4":
         edit(folder, rope_parameters="-", rope_theta=77, rope_scaling=None, dtype="-", torch_dtype="float32")
-    found = load_pretrained(str(folder))
+    found = load(folder)
     assert found.architecture == "qwen3" and found.use_cache
     assert found.sizes is not None and found.sizes.rope_theta == 77.0
     ids = random_ids()
@@ -347,7 +347,7 @@ def test_weights_in_bfloat16_become_float32(foreign: Path) -> None:
     weights = {name: tensor.bfloat16() for name, tensor in load_file(foreign / "model.safetensors").items()}
     save_file(weights, foreign / "model.safetensors", metadata={"format": "pt"})
     edit(foreign, dtype="bfloat16")
-    for name, parameter in load_pretrained(str(foreign)).model.named_parameters():
+    for name, parameter in load(foreign, device="cpu").model.named_parameters():
         assert parameter.dtype == torch.float32
         assert torch.equal(parameter, weights[name].float())
 
@@ -379,7 +379,7 @@ def test_weights_in_bfloat16_become_float32(foreign: Path) -> None:
 def test_what_is_not_implemented_is_refused(foreign: Path, changes: dict[str, Any], message: str) -> None:
     edit(foreign, **changes)
     with pytest.raises(ModelError, match=rf"config\.json holds no qwen3 model known here: .*{message}") as caught:
-        load_pretrained(str(foreign))
+        load(foreign)
     assert "\n" not in str(caught.value)
 
 
@@ -395,7 +395,7 @@ def test_what_is_not_implemented_is_refused(foreign: Path, changes: dict[str, An
 )
 def test_what_means_nothing_else_is_accepted(foreign: Path, changes: dict[str, Any]) -> None:
     edit(foreign, **changes)
-    assert load_pretrained(str(foreign)).sizes is not None
+    assert load(foreign).sizes is not None
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_a_config_that_contradicts_the_weights(
 ) -> None:
     edit(foreign, **changes)
     with pytest.raises(error, match=message) as caught:
-        load_pretrained(str(foreign))
+        load(foreign)
     assert "\n" not in str(caught.value)
 
 
@@ -478,7 +478,7 @@ def test_a_native_folder_holds_no_code_and_no_pickle(native: Path) -> None:
 
 
 def test_a_native_folder_loads_in_both_directions(native: Path) -> None:
-    ours = load_pretrained(str(native)).model
+    ours = load(native, device="cpu").model
     reference, info = Qwen3ForCausalLM.from_pretrained(native, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.inference_mode():
@@ -505,7 +505,7 @@ print(json.dumps([transformers.__version__, model(torch.tensor(json.loads(sys.ar
     version, logits = json.loads(done.stdout.splitlines()[-1])
     assert version.startswith("4.")
     with torch.inference_mode():
-        ours = load_pretrained(str(native)).model(random_ids())
+        ours = load(native, device="cpu").model(random_ids())
     torch.testing.assert_close(torch.tensor(logits), ours, atol=2e-5, rtol=1e-5)
 
 

@@ -30,7 +30,7 @@ from mamegpt.playground import catalog
 from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_order
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.run import checkpoint
 
 STATIC = ROOT / "mamegpt" / "playground" / "static"
@@ -104,7 +104,7 @@ def test_runs_checkpoints_and_exported_folders_are_found(models: Path, little: L
     (models / "run/checkpoints/step-old").rmdir()
     for name in found:
         assert entries([name])[0].name == name
-        loaded = load_pretrained(name)
+        loaded = load(name)
         assert generate(loaded.model, loaded.tokenizer, PROMPT, 5, at_start=True) == expected(little, 5)
 
 
@@ -148,7 +148,7 @@ def test_each_model_is_listed_once_and_the_best_first(models: Path, little: Litt
 
 
 def expected(little: Little, n: int, sampling: Sampling | None = None) -> str:
-    run = load_pretrained(str(little.run))
+    run = load(little.run)
     return generate(run.model, run.tokenizer, PROMPT, n, sampling, at_start=True)
 
 
@@ -183,7 +183,7 @@ def test_several_texts_are_those_of_their_seeds(client: openai.OpenAI, little: L
     texts = client.completions.create(
         model="", prompt=[PROMPT, "豆"], n=2, max_tokens=9, temperature=1, seed=5, stop=["無い"]
     ).choices
-    run = load_pretrained(str(little.run))
+    run = load(little.run)
     assert [choice.text for choice in texts] == [
         generate(run.model, run.tokenizer, prompt, 9, Sampling(temperature=1, seed=seed), at_start=True)
         for prompt, seed in ((PROMPT, 5), (PROMPT, 6), ("豆", 7), ("豆", 8))
@@ -209,7 +209,7 @@ def test_a_prompt_is_counted_once_and_an_empty_one_is_the_token_that_starts_a_te
 
 
 def test_a_prompt_begins_a_text_unless_it_is_said_not_to(port: int, little: Little) -> None:
-    run = load_pretrained(str(little.run))
+    run = load(little.run)
     texts = {at_start: generate(run.model, run.tokenizer, PROMPT, 20, at_start=at_start) for at_start in (True, False)}
     assert texts[True] != texts[False]
     for asked, used in ((None, True), (True, True), (False, False)):
@@ -230,7 +230,7 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         found = [json.loads(line[6:])["choices"][0]["logprobs"] for line in lines if line.startswith("data: {")]
     else:
         found = [ask(port, body)[1]["choices"][0]["logprobs"]]
-    run = load_pretrained(str(little.run))
+    run = load(little.run)
     steps = stream_tokens(
         run.model, run.tokenizer, PROMPT, 12, Sampling(temperature=2, seed=1), at_start=True, n_alternatives=3
     )
@@ -319,7 +319,7 @@ def test_a_bug_ends_one_request_and_shows_in_the_terminal(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mamegpt.playground.engine.stream_tokens", broken)
+        patch.setattr("mamegpt.pretrained.stream_tokens", broken)
         status, answer = ask(port, {"prompt": "豆"})
     assert (status, answer["error"]["type"]) == (500, "server_error")
     assert "RuntimeError: a bug" in capfd.readouterr().err

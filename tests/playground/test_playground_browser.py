@@ -14,7 +14,7 @@ from little import Little
 from playground_server import serving
 
 from mamegpt.generation.stream import Sampling, Token, generate
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.report.write import report
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -156,7 +156,7 @@ def written(text: str) -> Callable[..., Iterator[Token]]:
 def test_every_character_shows_whole_and_with_its_own_probability(
     page: Page, address: str, little: Little, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mamegpt.playground.engine.stream_tokens", written(BEYOND))
+    monkeypatch.setattr("mamegpt.pretrained.stream_tokens", written(BEYOND))
     page.choose("#n", 0)
     page.one("#heat").click()
     page.write("😀の")
@@ -220,7 +220,7 @@ def test_compare_two_models_and_come_back_to_it(page: Page, address: str) -> Non
 def test_texts_of_two_models_stand_next_to_each_other_in_view(
     page: Page, address: str, width: int, height: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mamegpt.playground.engine.stream_tokens", written("豆の木の話。" * 20))
+    monkeypatch.setattr("mamegpt.pretrained.stream_tokens", written("豆の木の話。" * 20))
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     page.choose("#other", 2)
@@ -244,7 +244,7 @@ def test_bars_are_scaled_to_the_likeliest_token_and_in_its_order(
         yield Token("豆", 0, a, math.log(0.06), [(a, math.log(0.06)), (b, math.log(0.03))])
         yield Token("", 1, finish="stop")
 
-    monkeypatch.setattr("mamegpt.playground.engine.stream_tokens", tokens)
+    monkeypatch.setattr("mamegpt.pretrained.stream_tokens", tokens)
     page.choose("#n", 0)
     page.one("#heat").click()
     page.write("豆")
@@ -259,7 +259,7 @@ def test_a_prompt_that_begins_no_text_is_sent_so(page: Page, address: str, littl
     page.one("summary").click()
     page.run("document.getElementById('temperature').value = 0")
     page.run("document.getElementById('max_tokens').value = 20")
-    run = load_pretrained(str(little.run))
+    run = load(little.run)
     found = []
     for at_start in (True, False):
         page.write("豆の")

@@ -103,7 +103,7 @@ def test_who_does_not_read_the_answer_frees_the_place(little: Little, monkeypatc
     monkeypatch.setattr("mamegpt.playground.connection.WAIT_S", 0.2)
     with serving([str(little.run)]) as port:
         with monkeypatch.context() as patch:
-            patch.setattr("mamegpt.playground.engine.stream_tokens", endless)
+            patch.setattr("mamegpt.pretrained.stream_tokens", endless)
             deaf = connect(port, request(n=8, stream=True))
             read(deaf, b"data: ")
         assert b"usage" in read(connect(port, request()), b"usage")  # it had to wait for the place

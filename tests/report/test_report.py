@@ -20,7 +20,7 @@ from little import ROOT, Little
 from mamegpt.cli.main import main
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.generation.stream import generate
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
 from mamegpt.report.page import page
 from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, read_run, samples
@@ -160,7 +160,7 @@ def test_samples_are_what_generate_writes_after_unseen_openings(little: Little) 
     assert all(opening in text and opening.startswith("【") for opening in run.openings)
     heard: list[Path] = []
     (sample,) = samples(run, run.openings[:1], heard.append)
-    loaded = load_pretrained(str(little.run))
+    loaded = load(little.run)
     assert sample.texts == [
         generate(loaded.model, loaded.tokenizer, run.openings[0], SAMPLE_TOKENS, SAMPLING, at_start=True)
     ]

@@ -18,7 +18,7 @@ from little import ROOT, Little
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mamegpt.generation.stream import generate
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.system.hub import is_hub_name
 
 PROMPT = "昔々、"
@@ -98,7 +98,7 @@ def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, t
         p.name: p.read_bytes() for p in little.exported.iterdir()
     }
     found: dict[str, Any] = torch.load(tmp_path / "found.pt", weights_only=True)
-    ours = load_pretrained(str(little.exported))
+    ours = load(little.exported)
     assert found["ids"].tolist() == [ours.tokenizer.encode(PROMPT)]
     with torch.inference_mode():
         assert torch.allclose(found["logits"], ours.model(found["ids"]), atol=1e-5)

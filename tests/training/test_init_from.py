@@ -17,7 +17,7 @@ from mamegpt.errors import ConfigError, MamegptError, ModelError
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import build_model
 from mamegpt.presets import preset
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 from mamegpt.run import checkpoint
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.init_from import with_shape_of_start
@@ -39,9 +39,9 @@ def test_it_begins_with_the_weights_of_any_folder(little: Little, tmp_path: Path
     assert config.lr == pytest.approx(2 * TrainConfig.lr)  # a quarter as wide
     train(config)
     begun = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")
-    given = load_pretrained(str(start)).model.state_dict()
+    given = load(start, device="cpu").model.state_dict()
     assert begun.keys() == given.keys() and all(torch.equal(begun[name], given[name]) for name in begun)
-    ended = load_pretrained(str(tmp_path / "run")).model.state_dict()
+    ended = load(str(tmp_path / "run"), device="cpu").model.state_dict()
     assert not any(torch.equal(ended[name], given[name]) for name in given if name.endswith("norm.weight"))
 
 
@@ -54,10 +54,10 @@ def test_from_a_run_and_resumed_it_ends_as_if_never_stopped(little: Little, tmp_
     shutil.rmtree(checkpoint.latest(tmp_path / "b" / "checkpoints") or "")  # killed after its first steps
     shutil.rmtree(start)  # what it began with is in the run
     train(stopped, resume=True)
-    a, b = (load_pretrained(str(run)).model.state_dict() for run in (straight, tmp_path / "b"))
+    a, b = (load(run, device="cpu").model.state_dict() for run in (straight, tmp_path / "b"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(
-        torch.equal(a[name], tensor) for name, tensor in load_pretrained(str(little.run)).model.state_dict().items()
+        torch.equal(a[name], tensor) for name, tensor in load(little.run, device="cpu").model.state_dict().items()
     )
 
 
@@ -110,5 +110,5 @@ def test_the_command_line(little: Little, tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0
-    sizes = load_pretrained(str(tmp_path / "run")).sizes
+    sizes = load(str(tmp_path / "run")).sizes
     assert sizes is not None and build_model("custom-gpt", sizes).context_length == 24

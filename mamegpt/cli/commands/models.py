@@ -101,11 +101,9 @@ def generate(
         device: Where to compute.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
     """
-    from mamegpt.distributed.processes import pick_device
     from mamegpt.evaluation.texts import is_run
-    from mamegpt.generation.batch import generate_many, read_prompts
-    from mamegpt.generation.stream import stream
-    from mamegpt.pretrained import load_pretrained
+    from mamegpt.generation.batch import read_prompts
+    from mamegpt.pretrained import load
 
     if samples < 1:
         raise ConfigError(f"--samples must be at least 1, not {samples}")
@@ -118,18 +116,15 @@ def generate(
         (prompts is None, ("encoding",), "without --prompts"),
     ])  # fmt: skip
     lines = [] if prompts is None else [line for line in read_prompts(prompts, encoding) for _ in range(samples)]
-    loaded = load_pretrained(model, spm_file=spm_file, device=pick_device(device), trust_remote_code=trust_remote_code)
-    how: dict[str, bool] = {
-        "at_start": loaded.has_start if at_start is None else at_start, "use_cache": loaded.use_cache
-    }  # fmt: skip
+    loaded = load(model, device=device, spm_file=spm_file, trust_remote_code=trust_remote_code)
     if prompt is None:
-        texts = generate_many(loaded.model, loaded.tokenizer, lines, max_new_tokens, sampling, **how)
+        texts = loaded.generate_many(lines, max_new_tokens=max_new_tokens, at_start=at_start, sampling=sampling)
         for line, text in zip(lines, texts, strict=True):
             deliver(json_format.dumps({"prompt": line, "text": text}, ensure_ascii=False))
         return
     for i in range(samples):
-        chosen = sampling.of_text(i)
-        write_stream(prompt, stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, chosen, **how))
+        one = sampling.of_text(i)
+        write_stream(prompt, loaded.stream(prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=one))
         if i + 1 < samples:
             deliver("---")
 
