@@ -729,12 +729,12 @@ def test_ctrl_c_in_the_middle_of_a_printed_line_is_a_request_too(monkeypatch: py
             self.written += bytes(data)
             return len(data)
 
-    raw = Interrupted()
+    raw, others = Interrupted(), set(threading.enumerate())
     with monkeypatch.context() as patch, trainer._stop_on_signal() as stop:
         patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
         print("a line", flush=True)
         assert stop.asked
-        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        for thread in set(threading.enumerate()) - others:
             thread.join(10)
     assert raw.written == b"a line\n\nstopping after this step (once more to stop at once)\n"
 
@@ -770,6 +770,9 @@ def test_a_terminal_that_is_closed_is_a_request_however_often_it_is_said() -> No
 # Output that cannot be written.
 
 
+WRITE_ERRORS = [errno.EPIPE, errno.ENOSPC, errno.EIO]
+
+
 class Failing(io.StringIO):
     """Output that takes some writes and then none."""
 
@@ -789,7 +792,7 @@ class Failing(io.StringIO):
 
 @pytest.mark.parametrize("is_terminal", [False, True])
 @pytest.mark.parametrize("n_writes", [0, 6])
-@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", WRITE_ERRORS)
 def test_output_that_cannot_be_written_stops_no_training(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     number: int, n_writes: int, is_terminal: bool,
@@ -804,10 +807,15 @@ def test_output_that_cannot_be_written_stops_no_training(
     assert final_weights(tmp_path / "run", 12) == final_weights(Path(config.out), 12)
     said = f"warning: standard output cannot be written ({os.strerror(number)}); continuing without it\n"
     assert capsys.readouterr().err == said
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", Failing(number, 0, False))
-        patch.setattr(sys, "stdout", Failing(number, 0, False))
-        assert train(dataclasses.replace(config, out=str(tmp_path / "other"))).step == 12
+
+
+@pytest.mark.parametrize("number", WRITE_ERRORS)
+def test_neither_do_output_and_errors_that_cannot_be_written(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Failing(number, 0, False))
+    monkeypatch.setattr(sys, "stdout", Failing(number, 0, False))
+    assert train(dataclasses.replace(config, out=str(tmp_path / "run"))).step == 12
 
 
 def test_a_watcher_that_cannot_write_ends_alone(
