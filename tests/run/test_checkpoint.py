@@ -258,7 +258,7 @@ def test_parts_that_the_main_process_cannot_complete_leave_no_checkpoint(
     assert checkpoint.latest(tmp_path) is None
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(checkpoint.distributed, "any_process", lambda *_: True)  # what the others hear of it
+    monkeypatch.setattr(checkpoint.processes, "any_process", lambda *_: True)  # what the others hear of it
     with pytest.raises(OutputError, match="cannot be written by the main process"):
         save_parts(tmp_path, *fresh(0), checkpoint.State(3, 1.5, "a", "b", "c"), keep=1, rank=1)
 
