@@ -5,8 +5,8 @@ python download_dataset.py
 
 from pathlib import Path
 
-from mamegpt.cli.commands.data import download
-from mamegpt.cli.main import run
+from mamegpt.cli.commands.data import download_command
+from mamegpt.cli.main import run_command_line
 
 
 def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
@@ -16,8 +16,8 @@ def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> N
         dataset: Data set on the Hub, owner/name.
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
     """
-    download(dataset, cache_dir)
+    download_command(dataset, cache_dir)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command_line(main)

@@ -7,7 +7,7 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 
 from pathlib import Path
 
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 from mamegpt.system.console import say
 
 
@@ -64,4 +64,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command_line(main)

@@ -5,7 +5,7 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 
 from typing import Literal
 
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 from mamegpt.system.console import say, write_stream
 
 
@@ -41,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command_line(main)

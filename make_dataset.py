@@ -5,7 +5,7 @@ python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ãƒ•ã
 
 from pathlib import Path
 
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 from mamegpt.data.extract.extract import extract
 from mamegpt.system.console import say
 
@@ -29,4 +29,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command_line(main)

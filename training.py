@@ -10,7 +10,7 @@ Stop it whenever you like: the same command goes on where it stopped. `mamegpt t
 from pathlib import Path
 from typing import Literal
 
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 
 
 def main(
@@ -74,4 +74,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command_line(main)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 from mamegpt.data.clean.steps import Step
 from mamegpt.data.clean.tasks import CleanTasks
 from mamegpt.errors import ConfigError
@@ -72,4 +72,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command_line(main)

@@ -50,7 +50,7 @@ def test_every_command_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> Non
         return note
 
     monkeypatch.setattr(main, "COMMANDS", {name: parsed(name) for name in COMMANDS})
-    monkeypatch.setattr(main, "train", parsed("train"))
+    monkeypatch.setattr(main, "train_command", parsed("train"))
     wanted = [words for words in commands(page) if words[0] == "mamegpt"]
     for words in wanted:
         with pytest.raises(SystemExit) as end:

@@ -20,7 +20,7 @@ from hub_server import HubServer
 from little import Little, run_mamegpt, run_script
 from scripts import entry
 
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 from mamegpt.cli.original import train_original
 from mamegpt.data.stories import stories
 
@@ -105,7 +105,7 @@ def parse(script: str, arguments: list[str]) -> dict[str, Any]:
         found.update(inspect.signature(function).bind(*args, **kwargs).arguments)
 
     with pytest.raises(SystemExit) as end:
-        run(note, arguments)
+        run_command_line(note, arguments)
     assert end.value.code == 0
     return found
 
@@ -182,7 +182,7 @@ def test_switches_stand_alone_or_before_true_or_false(switch: list[str], expecte
 
 def test_a_switch_takes_nothing_but_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        run(entry("export_to_hf.py"), ["--weights", "w", "--spm_model", "s", "--fast", "maybe"])
+        run_command_line(entry("export_to_hf.py"), ["--weights", "w", "--spm_model", "s", "--fast", "maybe"])
     assert end.value.code == 2
     assert "maybe" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from mamegpt import __version__
 from mamegpt.cli.commands.registry import COMMANDS, PARSING
-from mamegpt.cli.commands.training import train
+from mamegpt.cli.commands.training import train_command
 from mamegpt.cli.given import is_option, typed
 from mamegpt.cli.help import add_rule, in_japanese, in_user_language
 from mamegpt.config import TrainConfig
@@ -31,7 +31,7 @@ from mamegpt.system.console import INTERRUPTED, output_may_fail, output_must_suc
 from mamegpt.system.limits import default_threads
 from mamegpt.system.messages import is_japanese, put, translated
 
-__all__ = ["main", "run"]
+__all__ = ["main", "run_command_line"]
 
 SPIN_COUNT = "3000"
 """Turns a thread of GNU OpenMP waits for its siblings before it sleeps. By default it waits so long that another busy
@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments in (["--version"], ["-V"]):
         say(f"mamegpt {__version__}")
         return
-    run({**COMMANDS, "train": functools.partial(train, config=_defaults(typed(arguments)))}, arguments or ["--help"])
+    run_command_line(
+        {**COMMANDS, "train": functools.partial(train_command, config=_defaults(typed(arguments)))},
+        arguments or ["--help"],
+    )
 
 
 def _defaults(given: Mapping[str, str]) -> TrainConfig:
@@ -68,7 +71,9 @@ def _defaults(given: Mapping[str, str]) -> TrainConfig:
     )
 
 
-def run(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None) -> None:
+def run_command_line(
+    command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None
+) -> None:
     """Parse a command line into a call, make it, and exit: 0, what it returns, or 2 with one line of why not.
 
     ``command`` is one function, or several by name. Options may be spelt with dashes or underscores; a switch may

@@ -29,7 +29,7 @@ from mamegpt.system.outputs import check_folder
 from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["export_pretrained", "export_weights", "push"]
+__all__ = ["export_pretrained", "export_weights", "upload_folder"]
 
 COMMIT_MESSAGE = "Upload model (mamegpt export)"
 SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
@@ -76,7 +76,7 @@ def export_pretrained(
     return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
 
 
-def push(out: Path, repository: str, *, dry_run: bool) -> str:
+def upload_folder(out: Path, repository: str, *, dry_run: bool) -> str:
     """Upload an exported folder, or only say what would go up: every file with its size and hash, and the card.
 
     Returns the lines to print. Raises `HubError` if it cannot be uploaded.

@@ -12,10 +12,10 @@ from mamegpt.report.run import read_run, samples
 from mamegpt.system.files import atomic_write
 from mamegpt.system.outputs import check_outputs
 
-__all__ = ["report"]
+__all__ = ["write_report"]
 
 
-def report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], None] = lambda _: None) -> None:
+def write_report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], None] = lambda _: None) -> None:
     """Write the report of some runs; a file of that name is replaced when the new one is complete.
 
     The prompts of the samples are from the first run's text; ``on_checkpoint`` hears of each checkpoint that begins

@@ -26,7 +26,7 @@ from mamegpt import config
 from mamegpt.cli import main
 from mamegpt.cli.argument_errors import what_is_wrong
 from mamegpt.cli.commands.registry import COMMANDS
-from mamegpt.cli.main import run
+from mamegpt.cli.main import run_command_line
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.generation import settings
@@ -216,7 +216,7 @@ def test_how_an_error_ends(error: BaseException, code: int, line: str, capsys: p
         raise error
 
     with pytest.raises(SystemExit) as end:
-        run(command, [])
+        run_command_line(command, [])
     assert end.value.code == code
     assert capsys.readouterr().err == line
 
@@ -247,7 +247,7 @@ def test_out_of_memory_anywhere_is_one_line_that_says_what_to_lower(
     said = "error: out of memory" + (f", {size} more were needed; " if size else "; ")
     for words, advice in ([], ADVICE), (["--resume", "run"], "close other programs, or use a smaller model\n"):
         with pytest.raises(SystemExit) as end:
-            run(command, words)
+            run_command_line(command, words)
         assert (end.value.code, capsys.readouterr().err) == (2, said + advice)
 
 
@@ -274,7 +274,7 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        run(command, [])
+        run_command_line(command, [])
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (130, 130), ("text", 0)])
@@ -283,7 +283,7 @@ def test_what_a_command_returns_is_the_exit_code(returned: object, code: int) ->
         return returned
 
     with pytest.raises(SystemExit) as end:
-        run(command, [])
+        run_command_line(command, [])
     assert end.value.code == code
 
 

@@ -18,7 +18,7 @@ from bomb import Bomb
 from little import ROOT, Little, run_script
 from scripts import entry
 
-from mamegpt.cli.main import main, run
+from mamegpt.cli.main import main, run_command_line
 from mamegpt.data.stories import stories
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 
@@ -54,7 +54,7 @@ def call(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int 
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         if arguments[0].endswith(".py"):
-            run(entry(arguments[0]), arguments[1:])
+            run_command_line(entry(arguments[0]), arguments[1:])
         else:
             main(arguments)
     return end.value.code, capsys.readouterr().err

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import ROOT
 
-from mamegpt.data.extract.extract import extract, preview
+from mamegpt.data.extract.extract import extract, preview_hits
 from mamegpt.data.extract.resumable import Stepwise, stepwise
 from mamegpt.data.extract.topic import Topic
 from mamegpt.data.sources import read_documents
@@ -241,14 +241,14 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     source = tmp_path / "rows.jsonl"
     rows = [*GAMES, {"title": "", "text": "あ" * 40 + "か\u3099っこうと㌔とキロ"}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    what, *lines = preview(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3)
+    what, *lines = preview_hits(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3)
     assert what == "reading rows.jsonl: text under 'text', title under 'title'"
     assert lines == [
         "rows.jsonl#0 【任天堂】 >>ﾌｧﾐｺﾝ<<とＷｉｉ。",
         "rows.jsonl#0 【任天堂】 花>>札<<。",
         "rows.jsonl#0 【任天堂】 >>ファミコン<<の後。",
     ]
-    _, *lines = preview(str(source), "train", Topic(("がっこう", "キロ")), 9)
+    _, *lines = preview_hits(str(source), "train", Topic(("がっこう", "キロ")), 9)
     assert [line.partition("】 ")[2] for line in lines] == [
         "…" + "あ" * 24 + ">>がっこう<<と㌔とキロ",
         "…" + "あ" * 19 + "がっこうと>>㌔<<とキロ",

@@ -18,10 +18,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from mamegpt.errors import MamegptError
-from mamegpt.exporting.publish import push
+from mamegpt.exporting.publish import upload_folder
 from mamegpt.pretrained import load
 try:
-    print(push(Path(sys.argv[1]), "mame/little", dry_run=sys.argv[2] == "dry"))
+    print(upload_folder(Path(sys.argv[1]), "mame/little", dry_run=sys.argv[2] == "dry"))
     if sys.argv[2] == "wet":
         print("back:", sum(p.numel() for p in load("mame/little", device="cpu").model.parameters()))
 except MamegptError as error:

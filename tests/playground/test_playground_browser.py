@@ -15,7 +15,7 @@ from playground_server import serving
 
 from mamegpt.generation.stream import Sampling, Token, generate
 from mamegpt.pretrained import load
-from mamegpt.report.write import report
+from mamegpt.report.write import write_report
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -348,7 +348,7 @@ def test_a_server_that_is_gone_is_told(page: Page, little: Little) -> None:
 
 
 def test_the_report_opens_alone_and_switches(page: Page, little: Little, tmp_path: Path) -> None:
-    report([little.run], tmp_path / "report.html")
+    write_report([little.run], tmp_path / "report.html")
     page.driver.get((tmp_path / "report.html").as_uri())
 
     def visible() -> set[str]:

@@ -24,7 +24,7 @@ from mamegpt.pretrained import load
 from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
 from mamegpt.report.page import page
 from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, read_run, samples
-from mamegpt.report.write import report
+from mamegpt.report.write import write_report
 from mamegpt.run.metrics import Metrics, read_metrics
 
 STATIC = ROOT / "mamegpt" / "report" / "static"
@@ -184,7 +184,7 @@ def test_a_run_without_its_tokens_is_told_without_them(little: Little, tmp_path:
     shutil.rmtree(run / "tokens")
     found = read_run(run)
     assert (found.meta, found.openings, found.bits("step")) == (None, [], [])
-    report([run], tmp_path / "report.html")
+    write_report([run], tmp_path / "report.html")
     assert "書いたもの" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -195,7 +195,7 @@ def test_a_run_without_its_tokens_is_told_without_them(little: Little, tmp_path:
 def written(little: Little, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(little.run, folder / "<b>&")
-    report([folder / "<b>&", little.run], folder / "report.html")
+    write_report([folder / "<b>&", little.run], folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -303,9 +303,9 @@ def test_mistakes_are_one_line_and_change_nothing(
     shutil.copytree(little.run, run)
     (run / "metrics.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(CheckpointError, match="has no step"):
-        report([run], out)
+        write_report([run], out)
     with pytest.raises(OutputError, match="is a folder"):
-        report([little.run], tmp_path)
+        write_report([little.run], tmp_path)
     for words in (["report", str(tmp_path / "nothing"), "--out", str(out)], ["report", "--out", str(out)]):
         with pytest.raises(SystemExit) as end:
             main(words)

@@ -27,14 +27,14 @@ import contextlib, io, json, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/helpers"]
 from scripts import entry
-from mamegpt.cli.main import main, run
+from mamegpt.cli.main import main, run_command_line
 
 answers = []
 for words in json.loads(sys.argv[2]):
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            run(entry(words[0]), words[1:]) if words[0].endswith(".py") else main(words)
+            run_command_line(entry(words[0]), words[1:]) if words[0].endswith(".py") else main(words)
         except SystemExit as end:
             code = end.code
     answers.append([code, out.getvalue(), err.getvalue()])

@@ -31,7 +31,7 @@ from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, MamegptError, OutputError, TrainingError
 from mamegpt.models.registry import build_model
-from mamegpt.report.write import report as write_report
+from mamegpt.report.write import write_report
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import read_metrics
 from mamegpt.system import run_files

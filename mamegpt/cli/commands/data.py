@@ -17,10 +17,10 @@ from mamegpt.system.console import answering, busy, counted, output_must_succeed
 from mamegpt.system.messages import translated
 from mamegpt.system.shell import next_step
 
-__all__ = ["clean", "download", "extract", "tokenizer", "tokenizer_report"]
+__all__ = ["clean_command", "download_command", "extract_command", "tokenizer_command", "tokenizer_report_command"]
 
 
-def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, json: bool = False) -> None:
+def download_command(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, json: bool = False) -> None:
     """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
 
     Args:
@@ -28,10 +28,10 @@ def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, 
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.data.sources import download as fetch
+    from mamegpt.data.sources import download
 
     with answering(json) as answer:
-        got = fetch(dataset, cache_dir)
+        got = download(dataset, cache_dir)
         rows = []
         for name, split in got.splits.items():
             count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
@@ -44,7 +44,7 @@ def download(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, 
         )
 
 
-def extract(
+def extract_command(
     keyword: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     dataset: str = "fujiki/wiki40b_ja",
     split: str = "train",
@@ -76,8 +76,7 @@ def extract(
         preview: Show this many hits, and write nothing.
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.data.extract.extract import extract as cut
-    from mamegpt.data.extract.extract import preview as hits
+    from mamegpt.data.extract.extract import extract, preview_hits
     from mamegpt.data.extract.topic import Topic
     from mamegpt.data.writers import FORMATS
 
@@ -89,19 +88,19 @@ def extract(
     refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
     if preview:
         with output_must_succeed():
-            for line in hits(dataset, split, topic, preview, schema):
+            for line in preview_hits(dataset, split, topic, preview, schema):
                 say(line)
         return
 
     with answering(json) as answer:
         with busy("reading") as show:
-            report = cut(
+            report = extract(
                 dataset, split, topic, out, schema=schema, on_start=say, on_progress=lambda read, kept: show(read)
             )
         answer(dataclasses.asdict(report), report.table(), next_step("tokenizer", "--data", out, "--out", "jp_tok"))
 
 
-def clean(
+def clean_command(
     data: str,
     out: Path,
     split: str = "train",
@@ -131,11 +130,11 @@ def clean(
         overwrite: Replace files of these names when the new ones are complete.
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.data.clean.clean import clean as run_steps
+    from mamegpt.data.clean.clean import clean
 
     with answering(json) as answer:
         with busy("cleaning") as show:
-            done = run_steps(
+            done = clean(
                 data,
                 out,
                 split=split,
@@ -157,7 +156,7 @@ def clean(
         )
 
 
-def tokenizer(
+def tokenizer_command(
     data: str,
     out: Path,
     split: str = "train",
@@ -213,7 +212,7 @@ def tokenizer(
         )
 
 
-def tokenizer_report(
+def tokenizer_report_command(
     model: str,
     data: str,
     split: str = "validation",

@@ -16,10 +16,10 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.system.console import answering, deliver, is_terminal, say, write_stream
 from mamegpt.system.shell import next_step, next_text
 
-__all__ = ["evaluate", "export", "generate", "play", "report"]
+__all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "report_command"]
 
 
-def evaluate(
+def evaluate_command(
     model: tyro.conf.UseAppendAction[tuple[str, ...]],
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     split: str = "validation",
@@ -72,7 +72,7 @@ def evaluate(
         answer(found.to_dict(), found.table(), next_text(model[0]))
 
 
-def generate(
+def generate_command(
     model: str,
     prompt: str | None = None,
     prompts: Path | None = None,
@@ -129,7 +129,7 @@ def generate(
             deliver("---")
 
 
-def play(
+def play_command(
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = (),
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -141,12 +141,12 @@ def play(
         host: Address to listen at; only this machine reaches the default.
         port: Port to listen at (0: any that is free).
     """
-    from mamegpt.playground.play import play as serve
+    from mamegpt.playground.play import play
 
-    serve(models, host, port)
+    play(models, host, port)
 
 
-def report(
+def report_command(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
     out: Path = Path("report.html"),
 ) -> None:
@@ -156,18 +156,18 @@ def report(
         runs: Folders of runs, finished or not.
         out: HTML file to write; one that is there is replaced when the new one is complete.
     """
-    from mamegpt.report.write import report as write
+    from mamegpt.report.write import write_report
 
     if not runs:
         raise ConfigError("name at least one run, such as: mamegpt report runs/first")
-    write(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
+    write_report(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
     say(
         f"{out}: open it with any browser",
         next_step("export", "--model", runs[-1], "--out", f"{runs[-1].name}-hf"),
     )
 
 
-def export(
+def export_command(
     model: str,
     out: Path,
     to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
@@ -197,8 +197,7 @@ def export(
         json: Print one line of JSON instead of tables.
     """
     from mamegpt.evaluation.texts import is_run
-    from mamegpt.exporting.publish import export_pretrained
-    from mamegpt.exporting.publish import push as upload
+    from mamegpt.exporting.publish import export_pretrained, upload_folder
     from mamegpt.system.hub import is_hub_name
 
     if "gguf_type" in given and to not in ("gguf", "all"):
@@ -226,7 +225,7 @@ def export(
             f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
         )
         if push:
-            say(upload(report.out, push, dry_run=dry_run))
+            say(upload_folder(report.out, push, dry_run=dry_run))
         if dry_run:
             say("nothing was sent; to send it: hf auth login, then the same command, --overwrite instead of --dry-run")
         elif to == "gguf":

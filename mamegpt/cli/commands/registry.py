@@ -10,15 +10,21 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from mamegpt.cli.commands.data import clean, download, extract, tokenizer, tokenizer_report
-from mamegpt.cli.commands.models import evaluate, export, generate, play, report
-from mamegpt.cli.commands.training import demo, doctor, plan, train
+from mamegpt.cli.commands.data import (
+    clean_command,
+    download_command,
+    extract_command,
+    tokenizer_command,
+    tokenizer_report_command,
+)
+from mamegpt.cli.commands.models import evaluate_command, export_command, generate_command, play_command, report_command
+from mamegpt.cli.commands.training import demo_command, doctor_command, plan_command, train_command
 from mamegpt.system.console import output_must_succeed
 
 __all__ = ["COMMANDS", "PARSING"]
 
 
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]) -> None:
+def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]) -> None:
     """Print a script with which a shell completes commands and options; save it where the shell looks for such.
 
     Args:
@@ -35,19 +41,19 @@ PARSING = (tyro.conf.FlagConversionOff,)
 """How tyro reads every command line: a switch may be followed by True or False."""
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    "demo": demo,
-    "download": download,
-    "extract": extract,
-    "clean": clean,
-    "tokenizer": tokenizer,
-    "tokenizer-report": tokenizer_report,
-    "plan": plan,
-    "train": train,
-    "eval": evaluate,
-    "generate": generate,
-    "play": play,
-    "report": report,
-    "export": export,
-    "doctor": doctor,
-    "completion": completion,
+    "demo": demo_command,
+    "download": download_command,
+    "extract": extract_command,
+    "clean": clean_command,
+    "tokenizer": tokenizer_command,
+    "tokenizer-report": tokenizer_report_command,
+    "plan": plan_command,
+    "train": train_command,
+    "eval": evaluate_command,
+    "generate": generate_command,
+    "play": play_command,
+    "report": report_command,
+    "export": export_command,
+    "doctor": doctor_command,
+    "completion": completion_command,
 }

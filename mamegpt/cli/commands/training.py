@@ -21,10 +21,10 @@ from mamegpt.system.messages import translated
 from mamegpt.system.run_files import CONFIG_FILE, REPORT_FILE
 from mamegpt.system.shell import command, next_text
 
-__all__ = ["demo", "doctor", "plan", "train"]
+__all__ = ["demo_command", "doctor_command", "plan_command", "train_command"]
 
 
-def demo(
+def demo_command(
     data: str = "",
     keyword: str = "",
     out: Path = Path("demo"),
@@ -44,13 +44,13 @@ def demo(
         vocab_size: Pieces of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
         seed: Fixes everything random.
     """
-    from mamegpt.cli.demo import demo as show
+    from mamegpt.cli.demo import demo
 
     refuse_idle(given, [(not data, SETTINGS, "without --data")])
-    return show(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed, schema=schema)
+    return demo(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed, schema=schema)
 
 
-def doctor(json: bool = False) -> None:
+def doctor_command(json: bool = False) -> None:
     """What this machine can do, and what mamegpt would choose on it.
 
     Args:
@@ -68,7 +68,7 @@ def doctor(json: bool = False) -> None:
         )
 
 
-def plan(
+def plan_command(
     minutes: float = 10.0,
     data: str = "",
     split: str = "train",
@@ -123,7 +123,7 @@ WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_
 """What ``train --resume`` takes beside the run: how to go on and what to show, no setting of the run."""
 
 
-def train(
+def train_command(
     config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = preset(),  # noqa: B008  (frozen)
     size: Size = "5m",
     recipe: Recipe = "mame",
@@ -168,10 +168,10 @@ def train(
         if "more_minutes" in more and not 0 < more_minutes < math.inf:
             raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
     from mamegpt.report.live import live_report
-    from mamegpt.report.write import report as write_report
+    from mamegpt.report.write import write_report
     from mamegpt.training.loggers import logger
     from mamegpt.training.progress import json_lines, terminal
-    from mamegpt.training.trainer import train as fit
+    from mamegpt.training.trainer import train
 
     if resume is not None:
         if given - WITH_RESUME:
@@ -192,7 +192,7 @@ def train(
         refuse_idle(given, _idle(config))
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
-        result = fit(
+        result = train(
             config, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
             watchers=watchers,
         )  # fmt: skip

@@ -30,7 +30,7 @@ from mamegpt.text.articles import format_article
 from mamegpt.text.folding import FoldedText
 from mamegpt.text.normalize import normalise
 
-__all__ = ["ExtractReport", "extract", "preview"]
+__all__ = ["ExtractReport", "extract", "preview_hits"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
 STEP_EVERY_S = 1.0
@@ -160,7 +160,7 @@ def extract(
     return report
 
 
-def preview(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
+def preview_hits(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
     """Yield what is read and how, then the first ``n`` hits of a topic, with their documents and surroundings."""
     files = find_files(dataset, split, schema)
     yield _what(files, schema)
