@@ -452,10 +452,11 @@ def test_sparkline(values: list[float], width: int, line: str) -> None:
 
 
 def test_commands_and_functions_have_the_same_names() -> None:
-    assert {name: command.__name__ for name, command in COMMANDS.items() if name != command.__name__} == {
+    named = {name: command.__name__.removesuffix("_command") for name, command in COMMANDS.items()}
+    assert {name: function for name, function in named.items() if name != function} == {
         "eval": "evaluate", "tokenizer-report": "tokenizer_report",
     }  # fmt: skip
-    assert main.__all__ == ["main", "run"]
+    assert main.__all__ == ["main", "run_command_line"]
 
 
 def test_threads_do_not_wait_for_ever_unless_asked_to(mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:
