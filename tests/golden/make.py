@@ -49,11 +49,12 @@ INTERRUPTED_AT = 12
 EXPORTS = {"mame": "--to all --gguf-type f16", "seed": "--to all"}
 IDS = [[2, 300, 310, 320, 330, 340], [3, 100, 2, 350, 360, 479]]
 GENERATED = {
-    "greedy": "--max-new-tokens 20 --prompt 犬は",
-    "sampled": (
-        "--max-new-tokens 20 --prompt 【 --temperature 0.8 --top-p 0.9 --top-k 50 --min-p 0.01 "
-        "--repetition-penalty 1.1 --seed 3"
-    ),
+    "greedy": "--prompt 犬は",
+    "penalty": "--prompt 犬は --repetition-penalty 1.3",
+    "top-p": "--prompt 【 --temperature 1.2 --top-p 0.8 --seed 3 --samples 3",
+    "top-k": "--prompt 【 --temperature 1.2 --top-k 20 --seed 3",
+    "min-p": "--prompt 【 --temperature 1.2 --min-p 0.05 --seed 3",
+    "middle": "--prompt 犬は --at-start false",
 }
 ORIGINAL = (
     "--train-txt topic.txt --spm-model jp_tok.model --out-weights original.pth --context-length 32 --emb-dim 8 "
@@ -109,7 +110,7 @@ def runs() -> None:
 
 
 def evaluated() -> None:
-    """Measure the runs as they were left, and write text with one of them."""
+    """Measure the runs as they were left, write text with one of them, and write a report."""
     for name in RUNS:
         run([*MAMEGPT, "eval", "--model", name])
     generated = {name: run([*MAMEGPT, "generate", "--model", "mame", *how.split()]) for name, how in GENERATED.items()}
