@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from training_helpers import finish
+from command import Mame
 
 from mamegpt.config import ABSENT, TrainConfig
 from mamegpt.models.registry import ARCHITECTURES, build_model
@@ -61,12 +61,12 @@ def test_a_recipe_names_settings_there_are(recipe: str) -> None:
     assert set(RECIPES[recipe]) <= names  # type: ignore[index]
 
 
-def test_options_go_before_the_preset(tmp_path: Path) -> None:
-    printed = finish("-m", "mamegpt", "train", "--help", "--size", "15m")
-    assert "(default: 256)" in printed.split("--emb-dim")[1].split("--n-layers")[0]
-    error = finish("-m", "mamegpt", "train", "--size", "15m", "--n-heads", "5", "--data", "x", "--tokenizer", "x",
-                   "--out", str(tmp_path / "run"), code=2)  # fmt: skip
-    assert "--emb-dim 256" in error and "--n-heads 5" in error
+def test_options_go_before_the_preset(mame: Mame, tmp_path: Path) -> None:
+    code, printed, _ = mame("train", "--help", "--size", "15m")
+    assert code == 0 and "(default: 256)" in printed.split("--emb-dim")[1].split("--n-layers")[0]
+    code, _, error = mame("train", "--size", "15m", "--n-heads", 5, "--data", "x", "--tokenizer", "x",
+                          "--out", tmp_path / "run")  # fmt: skip
+    assert code == 2 and "--emb-dim 256" in error and "--n-heads 5" in error
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,6 @@ def test_options_go_before_the_preset(tmp_path: Path) -> None:
         (["--size"], "--size"),
     ],
 )
-def test_what_cannot_be_is_said(arguments: list[str], said: str) -> None:
-    assert said in finish("-m", "mamegpt", "train", *arguments, code=2)
+def test_what_cannot_be_is_said(mame: Mame, arguments: list[str], said: str) -> None:
+    code, _, error = mame("train", *arguments)
+    assert code == 2 and said in error

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from bomb import Bomb
-from little import Little, run_script
+from little import N_SENTENCES, Little, run_script
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -94,7 +94,7 @@ def test_generate_py_writes_from_the_original_folder_without_running_its_code(
 
 
 def test_the_original_folder_can_be_exported_anew(original: Path, tmp_path: Path, weights: dict[str, Tensor]) -> None:
-    export_pretrained(str(original), tmp_path / "new")
+    export_pretrained(str(original), tmp_path / "new", n_sentences=N_SENTENCES)
     assert same(read_weights(tmp_path / "new" / "model.safetensors"), weights)
     assert BOMB not in (tmp_path / "new" / "modeling_custom_gpt.py").read_text(encoding="utf-8")
 

@@ -31,6 +31,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
     "NASTY_TEXTS",
+    "N_SENTENCES",
     "Cases",
     "Gate",
     "greedy_gate",
@@ -105,15 +106,19 @@ class Cases:
 
 
 def make_cases(
-    model: LanguageModel, tokenizer: Tokenizer, texts: Iterable[str] | None = None, source: str = ""
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Iterable[str] | None = None,
+    source: str = "",
+    n_sentences: int = N_SENTENCES,
 ) -> Cases:
     """Ask the model itself. ``texts`` are the user's own, from ``source``; without any, 豆物語 takes their place.
 
-    Prompts and rows become as short as the model's context asks.
+    The cases hold their first ``n_sentences``. Prompts and rows become as short as the model's context asks.
     """
     if texts is None:
-        texts, source = (text for _, text in stories(seed=7, n=N_SENTENCES)), "豆物語"
-    sentences = list(itertools.islice(_sentences(texts), N_SENTENCES))
+        texts, source = (text for _, text in stories(seed=7, n=n_sentences)), "豆物語"
+    sentences = list(itertools.islice(_sentences(texts), n_sentences))
     texts = [*NASTY_TEXTS, *sentences]
     text_ids = tokenizer.encode_batch([normalise(text) for text in texts])
     n_context = model.context_length

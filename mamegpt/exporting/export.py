@@ -15,7 +15,7 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from mamegpt.errors import ExportError, ModelError, OutputError, first_line
-from mamegpt.exporting.checks import Gate, make_cases
+from mamegpt.exporting.checks import N_SENTENCES, Gate, make_cases
 from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
@@ -58,14 +58,15 @@ def export_model(
     facts: Facts = Facts(),  # noqa: B008  (frozen)
     texts: Iterable[str] | None = None,
     source: str = "",
+    n_sentences: int = N_SENTENCES,
     spm_vocab: Path | None = None,
     fast: bool = True,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write the folder ``out``, or a folder in it for each of several ``targets``; print the gates of each.
 
-    ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on ``texts``,
-    named ``source`` (none: 豆物語).
+    ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
+    ``n_sentences`` of ``texts``, named ``source`` (none: 豆物語).
     ``spm_vocab`` and ``fast`` are as in `write_hf`.
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model
@@ -87,7 +88,7 @@ def export_model(
     gates: dict[Target, list[Gate]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
         with busy("asking the model itself"):
-            cases = make_cases(model, loaded.tokenizer, texts, source)
+            cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences)
         for target in targets:
             folder = whole if len(targets) == 1 else whole / target
             card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")

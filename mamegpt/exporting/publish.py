@@ -11,6 +11,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.data.shards import is_shards, open_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
+from mamegpt.exporting.checks import N_SENTENCES
 from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.export import ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf import GgufType
@@ -45,14 +46,15 @@ def export_pretrained(
     spm_file: str = "",
     name: str = "",
     data_license: str = "",
+    n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
 ) -> ExportReport:
     """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
 
     ``to`` names the target; with "all", each lies in a folder of its name in ``out``. Of a run the tokenizers are
-    compared on its own text, if that still lies here. ``name`` is what the model card calls the model (by default as
-    the folder is called). ``data_license`` is the license of the training text, an identifier of the Hub (by default
-    what the data card beside that text names).
+    compared on ``n_sentences`` of its own text, if that still lies here. ``name`` is what the model card calls the
+    model (by default as the folder is called). ``data_license`` is the license of the training text, an identifier of
+    the Hub (by default what the data card beside that text names).
 
     Raises what `load` and `export_model` raise, and `DataError` if that text cannot be read.
     """
@@ -73,7 +75,9 @@ def export_pretrained(
             known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
     if data_license:
         known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])
-    return export_model(out, loaded, targets, gguf_type=gguf_type, name=name, overwrite=overwrite, **known)
+    return export_model(
+        out, loaded, targets, gguf_type=gguf_type, name=name, n_sentences=n_sentences, overwrite=overwrite, **known
+    )
 
 
 def upload_folder(out: Path, repository: str, *, dry_run: bool) -> str:
@@ -131,6 +135,7 @@ def export_weights(
     *,
     spm_vocab: Path | None = None,
     fast: bool = True,
+    n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
     **sizes: Any,
 ) -> ExportReport:
@@ -148,4 +153,4 @@ def export_weights(
     model = build_model("custom-gpt", implied)
     load_weights(model, tensors, str(weights))
     loaded = Pretrained(model, tokenizer, implied, "custom-gpt", str(weights))
-    return export_model(out, loaded, spm_vocab=spm_vocab, fast=fast, overwrite=overwrite)
+    return export_model(out, loaded, spm_vocab=spm_vocab, fast=fast, n_sentences=n_sentences, overwrite=overwrite)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # tests of other things need not wait for torch and transform
     from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
+    "N_SENTENCES",
     "ROOT",
     "Little",
     "export_here",
@@ -32,6 +33,7 @@ __all__ = [
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB_SIZE = 1000
 CONTEXT_LENGTH = 32
+N_SENTENCES = 500  # 20,000 take a second or two in every export
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,12 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
 
     from mamegpt.config import TrainConfig
     from mamegpt.data.stories import stories
-    from mamegpt.exporting import checks
     from mamegpt.exporting.publish import export_weights
     from mamegpt.run import checkpoint
     from mamegpt.text.articles import format_article
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
     from mamegpt.training.trainer import train
 
-    checks.N_SENTENCES = 500  # 20,000 take a second or two in every export
     folder = tmp_path_factory.mktemp("little")
     text = folder / "stories.txt"
     texts = [format_article(title, story) for title, story in stories(seed=1, n=120)]
@@ -78,7 +78,7 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     assert newest is not None
     weights = folder / "model.pth"
     torch.save(checkpoint.read_model(newest), weights)
-    report = export_weights(weights, spm, folder / "exported")
+    report = export_weights(weights, spm, folder / "exported", n_sentences=N_SENTENCES)
     sizes = config.model(VOCAB_SIZE)
     return Little(text, spm, run, weights, report.out, report, Tokenizer.load(spm), sizes)
 
@@ -113,7 +113,8 @@ def export_here(
     from mamegpt.exporting.export import export_model
     from mamegpt.pretrained import Pretrained
 
-    return export_model(out, Pretrained(model, tokenizer, sizes, architecture, "a model in memory"), **options)
+    loaded = Pretrained(model, tokenizer, sizes, architecture, "a model in memory")
+    return export_model(out, loaded, n_sentences=N_SENTENCES, **options)
 
 
 def run_script(

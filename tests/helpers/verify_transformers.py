@@ -1,8 +1,8 @@
-"""What transformers, 4 or 5, makes of an exported folder: run by test_export.py in a process of its own.
+"""What transformers, 4 or 5, makes of exported folders: run by test_export.py in a process of its own.
 
-    python verify_transformers.py FOLDER CASES.json FOUND.pt
+    python verify_transformers.py FOLDER CASES.json FOUND.pt [FOLDER CASES.json FOUND.pt ...]
 
-``CASES.json`` holds ``ids`` (rows of one length), ``n_new_tokens``, ``texts``, ``scratch``, a folder to write in, and
+``CASES.json`` holds ``ids`` (rows of one length), ``n_new_tokens``, ``texts``, ``scratch``, a folder to make, and
 ``trust_remote_code``.
 ``FOUND.pt`` is a dict of tensors and plain values. Only public packages are imported here.
 """
@@ -124,4 +124,5 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for i in range(1, len(sys.argv), 3):
+        main(*sys.argv[i : i + 3])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from little import Little, export_here, random_model, sizes_for
+from little import N_SENTENCES, Little, export_here, random_model, sizes_for
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
@@ -456,7 +456,7 @@ def native(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = foreign_folder(little, tmp_path_factory.mktemp("qwen3") / "foreign", head_dim=10, norm_eps=0.01)
     weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    report = export_pretrained(str(folder), folder.parent / "native")
+    report = export_pretrained(str(folder), folder.parent / "native", n_sentences=N_SENTENCES)
     assert report.files == sorted(path.name for path in report.out.iterdir())
     assert next(gate.found for gate in report.gates["hf"] if gate.name == "logits").endswith("from model.safetensors")
     return report.out
