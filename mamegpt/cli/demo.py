@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from mamegpt.cli import render
 from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.schema import GUESS, Schema
@@ -107,7 +108,7 @@ def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tupl
     """Return where the text lies, how it is read, and prompts that suit it."""
     if data and keyword:
         report = extract(data, "train", keyword, out / "corpus.txt", schema=schema)
-        say(report.table())
+        say(render.extract_report(report))
         return (
             str(report.out),
             GUESS,

@@ -19,7 +19,6 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
 from mamegpt.system.files import is_here, shown
 from mamegpt.system.hub import card_metadata, is_hub_name, snapshot
-from mamegpt.system.messages import translated
 from mamegpt.text.articles import one_line
 from mamegpt.text.normalize import normalise
 
@@ -129,7 +128,7 @@ def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[
                     if text and (share == 1 or _place(f"{file.name}#{number}") < share):
                         yield Document(f"{file.name}#{number}", title, text)
         if dropped:
-            reasons = ", ".join(f"{translated(reason, part=True)} {count:,}" for reason, count in dropped.items())
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items())
             warnings.warn(f"{file.name}: what is no text was left out ({reasons})", MamegptWarning, stacklevel=2)
 
 

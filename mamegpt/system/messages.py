@@ -2,8 +2,9 @@
 
 Messages are written where they arise, as f-strings in English. ``locale/ja.json`` holds each of them as a template,
 with ``{}`` where something is filled in, and its translation, in which ``{0}``, ``{1}``, ... are these places in
-their order (``{0:t}`` if what stands there is translated too: such parts have a section of their own, for most are too
-short to be looked for everywhere). A finished message is matched with the templates only where it leaves the program.
+their order (``{0:t}`` if what stands there is translated too, ``{0:l}`` if it is a list of counts, "empty 2, short 1":
+such parts have a section of their own, for most are too short to be looked for everywhere). A finished message is
+matched with the templates only where it leaves the program.
 So nothing is looked up in English, and hardly another module knows of languages.
 """
 
@@ -64,6 +65,8 @@ class _Filled(str):
     """What fills a place of a template."""
 
     def __format__(self, how: str) -> str:
+        if how == "l":
+            return re.sub(r"[^\d,\s](?:[^\d,]*[^\d,\s])?", lambda found: translated(found[0], part=True), self)
         return translated(self, part=True) if how == "t" else str(self)
 
 

@@ -14,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import ROOT
 
+from mamegpt.cli import render
+from mamegpt.cli.render import extract_report
+from mamegpt.data.events import Counted, Reading
 from mamegpt.data.extract.extract import extract, preview_hits
 from mamegpt.data.extract.resumable import Stepwise, stepwise
 from mamegpt.data.extract.topic import Topic
+from mamegpt.data.readers.read import Layout
 from mamegpt.data.sources import read_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.text.articles import parse_wiki40b
@@ -47,21 +51,21 @@ def corpus(tmp_path) -> str:
 
 def test_what_is_kept_what_is_dropped_and_why(corpus, tmp_path):
     out = tmp_path / "new" / "topic.txt"
-    progress = []
-    report = extract(corpus, "train", "ﾌｧﾐｺﾝ", out, on_progress=lambda read, kept: progress.append((read, kept)))
+    events = []
+    report = extract(corpus, "train", "ﾌｧﾐｺﾝ", out, on_event=events.append)
     assert out.read_bytes().decode("utf-8") == EXPECTED
     assert (report.read, report.kept) == (6, 3)
     assert report.dropped == {"empty": 1, "no keyword": 1, "duplicate": 1}
     assert report.read == report.kept + sum(report.dropped.values())
     assert (report.n_characters, report.n_bytes) == (len(EXPECTED), out.stat().st_size)
     assert report.out == out
-    assert progress == [(6, 3)]
+    assert events == [Reading("corpus.jsonl", 1, Layout("key", "text", "title")), Counted(6, 3)]
 
 
 def test_the_table(corpus, tmp_path):
     report = extract(corpus, "train", "ファミコン", tmp_path / "topic.txt")
     report = replace(report, read=12345, out=Path("topic.txt"), elapsed_s=1.26)
-    assert report.table().splitlines() == [
+    assert extract_report(report).splitlines() == [
         "read                 12,345",
         "kept                      3",
         "dropped, empty            1",
@@ -96,9 +100,9 @@ def test_any_other_name_is_text_as_make_dataset_py_always_had_it(corpus, tmp_pat
 def test_progress_comes_every_thousand_documents(tmp_path):
     source = tmp_path / "many.jsonl"
     source.write_text("".join(f'{{"text": "京都{i}"}}\n' for i in range(2500)), encoding="utf-8")
-    progress = []
-    extract(str(source), "train", "京都", tmp_path / "out.txt", on_progress=lambda *now: progress.append(now))
-    assert progress == [(1000, 1000), (2000, 2000), (2500, 2500)]
+    events = []
+    extract(str(source), "train", "京都", tmp_path / "out.txt", on_event=events.append)
+    assert events[1:] == [Counted(1000, 1000), Counted(2000, 2000), Counted(2500, 2500)]
 
 
 def test_an_existing_file_is_replaced_unless_that_is_refused(corpus, tmp_path):
@@ -122,8 +126,9 @@ class Interrupted(Exception):
     """Stands for Ctrl-C."""
 
 
-def interrupt(read: int, kept: int) -> None:
-    raise Interrupted
+def interrupt(event: Reading | Counted) -> None:
+    if isinstance(event, Counted):
+        raise Interrupted
 
 
 def test_whatever_goes_wrong_the_old_file_stays_and_nothing_else_is_left(corpus, tmp_path):
@@ -138,7 +143,7 @@ def test_whatever_goes_wrong_the_old_file_stays_and_nothing_else_is_left(corpus,
     with pytest.raises(DataError, match="line 1001"):
         extract(str(damaged), "train", "京都", out)
     with pytest.raises(Interrupted):
-        extract(str(damaged), "train", "京都", out, on_progress=interrupt)
+        extract(str(damaged), "train", "京都", out, on_event=interrupt)
     with pytest.raises(DataError, match="no split 'test'"):
         extract(corpus, "test", "京都", out)
     assert out.read_text(encoding="utf-8") == "old"
@@ -241,15 +246,16 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     source = tmp_path / "rows.jsonl"
     rows = [*GAMES, {"title": "", "text": "あ" * 40 + "か\u3099っこうと㌔とキロ"}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    what, *lines = preview_hits(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3)
-    assert what == "reading rows.jsonl: text under 'text', title under 'title'"
-    assert lines == [
+    events = []
+    hits = preview_hits(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3, on_event=events.append)
+    assert list(map(render.hit, hits)) == [
         "rows.jsonl#0 【任天堂】 >>ﾌｧﾐｺﾝ<<とＷｉｉ。",
         "rows.jsonl#0 【任天堂】 花>>札<<。",
         "rows.jsonl#0 【任天堂】 >>ファミコン<<の後。",
     ]
-    _, *lines = preview_hits(str(source), "train", Topic(("がっこう", "キロ")), 9)
-    assert [line.partition("】 ")[2] for line in lines] == [
+    assert list(map(render.reading, events)) == ["reading rows.jsonl: text under 'text', title under 'title'"]
+    hits = preview_hits(str(source), "train", Topic(("がっこう", "キロ")), 9)
+    assert [hit.context for hit in hits] == [
         "…" + "あ" * 24 + ">>がっこう<<と㌔とキロ",
         "…" + "あ" * 19 + "がっこうと>>㌔<<とキロ",
         "…" + "あ" * 17 + "がっこうと㌔と>>キロ<<",
@@ -374,7 +380,7 @@ def test_many_small_files_wait_for_the_disk_once_a_second_at_most(tmp_path, monk
 
 def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkeypatch):
     monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 0)
-    folder, read = tmp_path / "corpus", []
+    folder, events = tmp_path / "corpus", []
     folder.mkdir()
     for i in range(3):
         (folder / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
@@ -382,15 +388,15 @@ def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkey
     with pytest.raises(DataError, match="not UTF-8"):
         extract(str(folder), "train", "京都", tmp_path / "out.txt")
     (folder / "2.txt").write_text("京都の二。", encoding="utf-8")
-    report = extract(str(folder), "train", "京都", tmp_path / "out.txt", on_start=read.append)
+    report = extract(str(folder), "train", "京都", tmp_path / "out.txt", on_event=events.append)
     assert (report.resumed, report.read, report.kept, report.n_bytes) == (
         2,
         3,
         3,
         (tmp_path / "out.txt").stat().st_size,
     )
-    assert "going on after 2 files" in report.table()
-    assert read == ["reading 0.txt and 2 more: plain text, cut at line ends"]
+    assert "going on after 2 files" in extract_report(report)
+    assert render.reading(events[0]) == "reading 0.txt and 2 more: plain text, cut at line ends"
     (folder / "2.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match="not UTF-8"):
         extract(str(folder), "train", "京都", tmp_path / "out.txt")
@@ -457,11 +463,13 @@ def test_of_a_full_disk_nothing_is_left(tmp_path):
 
 
 def test_two_at_the_same_output_are_refused(corpus, tmp_path):
-    def again(read, kept):
+    def again(event):
+        if isinstance(event, Reading):
+            return
         with pytest.raises(OutputError, match="being written by another process"):
             extract(corpus, "train", "京都", tmp_path / "topic.txt")
 
-    extract(corpus, "train", "ファミコン", tmp_path / "topic.txt", on_progress=again)
+    extract(corpus, "train", "ファミコン", tmp_path / "topic.txt", on_event=again)
 
 
 def test_a_weight_is_refused(corpus, tmp_path):

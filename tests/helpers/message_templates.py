@@ -26,7 +26,7 @@ LABELLED = {
     "cli/commands/training",
     "cli/demo",
     "system/hardware",
-    "data/clean/counts",
+    "data/clean/page",
     "tokenizer/report",
     "evaluation/evaluate",
 }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from mamegpt.cli import render
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.system.console import answering, busy, counted, output_must_succeed, say, table
-from mamegpt.system.messages import translated
 from mamegpt.system.shell import next_step
 
 __all__ = ["clean_command", "download_command", "extract_command", "tokenizer_command", "tokenizer_report_command"]
@@ -76,6 +75,7 @@ def extract_command(
         preview: Show this many hits, and write nothing.
         json: Print one line of JSON instead of a table.
     """
+    from mamegpt.data.events import Counted, Event, Reading
     from mamegpt.data.extract.extract import extract, preview_hits
     from mamegpt.data.extract.topic import Topic
     from mamegpt.data.writers import FORMATS
@@ -86,18 +86,28 @@ def extract_command(
     if preview < 0:
         raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
     refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
+
+    def on_event(event: Event) -> None:
+        match event:
+            case Reading():
+                say(render.reading(event))
+            case Counted():
+                show(event.n_read)
+
     if preview:
         with output_must_succeed():
-            for line in preview_hits(dataset, split, topic, preview, schema):
-                say(line)
+            for hit in preview_hits(dataset, split, topic, preview, schema, on_event):
+                say(render.hit(hit))
         return
 
     with answering(json) as answer:
         with busy("reading") as show:
-            report = extract(
-                dataset, split, topic, out, schema=schema, on_start=say, on_progress=lambda read, kept: show(read)
-            )
-        answer(dataclasses.asdict(report), report.table(), next_step("tokenizer", "--data", out, "--out", "jp_tok"))
+            report = extract(dataset, split, topic, out, schema=schema, on_event=on_event)
+        answer(
+            dataclasses.asdict(report),
+            render.extract_report(report),
+            next_step("tokenizer", "--data", out, "--out", "jp_tok"),
+        )
 
 
 def clean_command(
@@ -131,6 +141,7 @@ def clean_command(
         json: Print one line of JSON instead of a table.
     """
     from mamegpt.data.clean.clean import clean
+    from mamegpt.data.clean.page import count_rows
 
     with answering(json) as answer:
         with busy("cleaning") as show:
@@ -146,11 +157,11 @@ def clean_command(
                 report=report,
                 schema=schema,
                 overwrite=overwrite,
-                on_progress=show,
+                on_event=lambda event: show(event.n_read),
             )
         answer(
-            dict(done.rows()) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
-            table(_aligned(done.rows())),
+            dict(rows := count_rows(done)) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
+            render.count_table(rows),
             f"wrote {done.out} in {done.elapsed_s:.1f} s",
             next_step("tokenizer", "--data", out, "--out", "jp_tok"),
         )
@@ -250,12 +261,3 @@ def tokenizer_report_command(
             found.text,
             next_step("plan", "--data", data, *schema.options(), "--tokenizer", model),
         )
-
-
-def _aligned(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Rows whose values begin with numbers: these to the right, what follows in the user's language."""
-    lengths = [len(value.split()[0]) for _, value in rows]
-    return [
-        (name, " " * (max(lengths) - length) + translated(value, part=True))
-        for (name, value), length in zip(rows, lengths, strict=True)
-    ]

@@ -6,31 +6,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mamegpt.data.clean.counts import DataReport
+from mamegpt.data.clean.counts import CleanReport, DataReport
 from mamegpt.data.clean.dedup import Contamination, Duplicates, NearDuplicates, RepeatedLines, TextSignature
 from mamegpt.data.clean.edits import EDITS, edit
 from mamegpt.data.clean.filters import FILTERS
 from mamegpt.data.clean.page import html_page, markdown_page
 from mamegpt.data.clean.steps import STEPS, Normalisation, Step
-from mamegpt.data.provenance import Origin, forget_origins, refuse_other_note, write_origins
+from mamegpt.data.events import Counted
+from mamegpt.data.provenance import forget_origins, refuse_other_note, write_origins
 from mamegpt.data.readers.read import format_of, json_lines, open_parquet
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, find_files, read_documents, read_files
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.system.console import counted
 from mamegpt.system.files import atomic_write
-from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import parse_wiki40b
 from mamegpt.text.normalize import normalise
 
 __all__ = [
-    "STEPS", "CleanReport", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",
+    "STEPS", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",
     "clean", "count", "finished", "read_items",
 ]  # fmt: skip
 
@@ -161,32 +160,6 @@ class Cleaner:
             self._lines.add(text)
 
 
-@dataclass(frozen=True)
-class CleanReport:
-    """What `clean` did: all counts in ``data``, and how many test items were and were not looked for."""
-
-    data: DataReport
-    out: Path
-    elapsed_s: float
-    n_items: int = 0
-    n_items_too_short: int = 0
-    settings: dict[str, str] = field(default_factory=dict)
-
-    def rows(self) -> list[tuple[str, str]]:
-        """The counts as a table of two columns."""
-        rows = self.data.rows()
-        if self.n_items or self.n_items_too_short:
-            rows.append(("test items", f"{self.n_items:,} looked for, {self.n_items_too_short:,} too short"))
-        return rows
-
-    def origin(self) -> Origin:
-        """The same in short, for the note beside ``out``."""
-        n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
-        return Origin(
-            "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
-        )
-
-
 def clean(
     data: str,
     out: Path,
@@ -200,15 +173,15 @@ def clean(
     report: Path | None = None,
     schema: Schema = GUESS,
     overwrite: bool = False,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_event: Callable[[Counted], None] = lambda _: None,
 ) -> CleanReport:
     """Clean the documents of ``data`` (as in `read_documents`) and write the kept ones to ``out``, in their order.
 
     ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` leaves steps out, ``only``
     leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
     dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
-    with samples. ``on_progress`` hears how many documents were read. The same input gives the same files. They appear
-    when everything is done, ``out`` last; how it came about is noted in a file beside it (`corpus.origin`).
+    with samples. ``on_event`` is called with `Counted` every 100 documents. The same input gives the same files. They
+    appear when everything is done, ``out`` last; how it came about is noted in a file beside it (`data.provenance`).
 
     Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
     to, `DataError` if the corpus cannot be read or nothing of it is kept.
@@ -226,7 +199,9 @@ def clean(
     with ExitStack() as files:
         keep = files.enter_context(write_documents(out))
         drop = files.enter_context(write_documents(write_dropped)) if write_dropped else None
-        for document in counted(read_files(sources, schema), on_progress):
+        for n_read, document in enumerate(read_files(sources, schema)):
+            if n_read % 100 == 0:
+                on_event(Counted(n_read, counts.after.n_documents))
             cleaned = cleaner(document)
             count(counts, document, cleaned)
             if not cleaned.reason:
@@ -237,7 +212,7 @@ def clean(
         done = finished(counts, data, split, normalisation, steps, items, out, started)
         if report:
             page = html_page if report.suffix.lower() == ".html" else markdown_page
-            files.enter_context(atomic_write(report)).write(page(counts, done.rows(), done.settings))
+            files.enter_context(atomic_write(report)).write(page(done))
         forget_origins(out)
     write_origins(out, done.origin(), (file.path for file in sources))
     return done
@@ -259,7 +234,7 @@ def finished(
     if not counts.before.n_documents:
         raise DataError(f"{data} ({split}) holds no document at all; give one that does")
     if not counts.after.n_documents:
-        reasons = ", ".join(f"{n:,} {translated(reason, part=True)}" for reason, n in counts.dropped.items() if n)
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
         raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
     return CleanReport(
         counts,

@@ -1,4 +1,4 @@
-"""What a corpus holds and what cleaning did to it: counted while it streams by, shown as a table, HTML or Markdown."""
+"""What a corpus holds and what cleaning did to it: counted while it streams by."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
+from mamegpt.data.provenance import Origin
 from mamegpt.text.characters import CLASSES, count_classes
 
-__all__ = ["Corpus", "DataReport", "Sample"]
+__all__ = ["CleanReport", "Corpus", "DataReport", "Sample"]
 
 N_SAMPLES = 4
 """Documents shown for each reason to drop one; of kept ones twice as many."""
@@ -122,24 +124,30 @@ class DataReport:
         if len(self.repeated) > 2 * MAX_TOP:
             self.repeated = Counter(dict(self.repeated.most_common(MAX_TOP)))
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The counts as a table of two columns."""
-        rows = [("read", f"{self.before.n_documents:,}"), ("kept", f"{self.after.n_documents:,}")]
-        rows += [(f"dropped, {reason}", f"{n:,}") for reason, n in self.dropped.items()]
-        rows += [
-            (f"edited, {name}", f"{n:,} documents, {self.edited_places[name]:,} places")
-            for name, n in self.edited_documents.items()
-        ]
-        before, after = self.before, self.after
-        rows.append(("characters", f"{before.n_characters:,} -> {after.n_characters:,}"))
-        rows.append(("bytes", f"{before.n_bytes:,} -> {after.n_bytes:,}"))
-        return rows
-
     def _sample(self, name: str, lot: int, sample: Sample) -> None:
         """Keep those with the smallest lots: each as likely as the others, and the same in whatever parts they come."""
         drawn = self._drawn[name]
         insort(drawn, (lot, sample), key=itemgetter(0))
         del drawn[N_SAMPLES if name else 2 * N_SAMPLES :]
+
+
+@dataclass(frozen=True)
+class CleanReport:
+    """What `clean` did: all counts in ``data``, and how many test items were and were not looked for."""
+
+    data: DataReport
+    out: Path
+    elapsed_s: float
+    n_items: int = 0
+    n_items_too_short: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def origin(self) -> Origin:
+        """The same in short, for the note beside ``out``."""
+        n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
+        return Origin(
+            "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
+        )
 
 
 def _lot(id: str) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mamegpt.data.clean.counts import Corpus, DataReport, Sample
+from mamegpt.data.clean.counts import CleanReport, Corpus, DataReport, Sample
 from mamegpt.text.characters import CLASSES
 
-__all__ = ["html_page", "markdown_page"]
+__all__ = ["count_rows", "html_page", "markdown_page"]
 
 N_TOP = 12
 _JAPANESE = {
@@ -68,8 +68,25 @@ white-space:pre-wrap;overflow-wrap:anywhere}
 """
 
 
-def html_page(report: DataReport, rows: Sequence[tuple[str, str]], settings: dict[str, str]) -> str:
-    """The whole page. ``rows`` are the counts, as ``report.rows()`` gives them; all text of documents is escaped."""
+def count_rows(cleaned: CleanReport) -> list[tuple[str, str]]:
+    """Return the counts as a table of two columns."""
+    report, before, after = cleaned.data, cleaned.data.before, cleaned.data.after
+    rows = [("read", f"{before.n_documents:,}"), ("kept", f"{after.n_documents:,}")]
+    rows += [(f"dropped, {reason}", f"{n:,}") for reason, n in report.dropped.items()]
+    rows += [
+        (f"edited, {name}", f"{n:,} documents, {report.edited_places[name]:,} places")
+        for name, n in report.edited_documents.items()
+    ]
+    rows.append(("characters", f"{before.n_characters:,} -> {after.n_characters:,}"))
+    rows.append(("bytes", f"{before.n_bytes:,} -> {after.n_bytes:,}"))
+    if cleaned.n_items or cleaned.n_items_too_short:
+        rows.append(("test items", f"{cleaned.n_items:,} looked for, {cleaned.n_items_too_short:,} too short"))
+    return rows
+
+
+def html_page(cleaned: CleanReport) -> str:
+    """Return the whole page; all text of documents is escaped."""
+    report = cleaned.data
     legend = (
         f'<p><span class="key">{_both("前", "before")}</span><span class="key new">{_both("後", "after")}</span></p>'
     )
@@ -80,10 +97,10 @@ def html_page(report: DataReport, rows: Sequence[tuple[str, str]], settings: dic
         '<div class="switch"><label><input type="radio" name="lang" id="ja" checked> 日本語</label> ',
         '<label><input type="radio" name="lang" id="en"> English</label></div>',
         f"<h1>{_both('データの報告', 'Data report')}</h1>",
-        *(f'<p class="soft">{_label(name)}: {escape(value)}</p>' for name, value in settings.items()),
+        *(f'<p class="soft">{_label(name)}: {escape(value)}</p>' for name, value in cleaned.settings.items()),
         _heading("数", "Counts"),
         "<table>",
-        *(f"<tr><td>{_label(name)}</td><td>{_value(value)}</td></tr>" for name, value in rows),
+        *(f"<tr><td>{_label(name)}</td><td>{_value(value)}</td></tr>" for name, value in count_rows(cleaned)),
         "</table>",
         _heading("文書の長さ(文字数)", "Length of documents (characters)"),
         legend,
@@ -112,10 +129,11 @@ def html_page(report: DataReport, rows: Sequence[tuple[str, str]], settings: dic
     return "\n".join([*parts, "</body></html>", ""])
 
 
-def markdown_page(report: DataReport, rows: Sequence[tuple[str, str]], settings: dict[str, str]) -> str:
-    """The same as Markdown, in English; text of documents stands in quotations."""
+def markdown_page(cleaned: CleanReport) -> str:
+    """Return the same as Markdown, in English; text of documents stands in quotations."""
+    report, settings = cleaned.data, cleaned.settings
     parts = ["# Data report", *(f"{name}: {value}  " for name, value in settings.items()), "", "## Counts", ""]
-    parts += _markdown_table(("what", "count"), rows)
+    parts += _markdown_table(("what", "count"), count_rows(cleaned))
     parts += ["", "## Length of documents (characters)", ""]
     parts += _markdown_table(
         ("characters", "before", "after"), [(name, f"{a:,.0f}", f"{b:,.0f}") for name, a, b in _length_rows(report)]

@@ -33,7 +33,6 @@ from mamegpt import __version__
 from mamegpt.data.clean.clean import (
     Cleaned,
     Cleaner,
-    CleanReport,
     Prepared,
     Version,
     chosen_steps,
@@ -41,7 +40,7 @@ from mamegpt.data.clean.clean import (
     finished,
     read_items,
 )
-from mamegpt.data.clean.counts import DataReport
+from mamegpt.data.clean.counts import CleanReport, DataReport
 from mamegpt.data.clean.dedup import COMPARED, Compared, Contamination, TextSignature
 from mamegpt.data.clean.page import html_page
 from mamegpt.data.clean.steps import Normalisation, Step
@@ -229,7 +228,7 @@ class CleanTasks:
             counts.merge(json.loads(self._counted(rank).read_text(encoding="utf-8")))
         done = finished(counts, self.data, self.split, self.normalisation, self._steps, items, self.out, started)
         with atomic_write(self.out / "report.html") as file:
-            file.write(html_page(counts, done.rows(), done.settings))
+            file.write(html_page(done))
         sources = [file.path for rank in range(self.n_tasks) for file in self._files(rank)]
         for rank in range(self.n_tasks):
             write_origins(self._part(rank), done.origin(), sources)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mamegpt import __version__
+from mamegpt.data.events import Counted, Event, Reading
 from mamegpt.data.extract.hash_set import KeySet
 from mamegpt.data.extract.resumable import Stepwise, stepwise
 from mamegpt.data.extract.topic import Topic, Verdict
@@ -22,15 +23,13 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import SourceFile, find_files
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError, first_line
-from mamegpt.system.console import n_cells, pad
 from mamegpt.system.files import destination
-from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import format_article
 from mamegpt.text.folding import FoldedText
 from mamegpt.text.normalize import normalise
 
-__all__ = ["ExtractReport", "extract", "preview_hits"]
+__all__ = ["ExtractReport", "Hit", "extract", "preview_hits"]
 
 PROGRESS_EVERY_DOCUMENTS = 1000
 STEP_EVERY_S = 1.0
@@ -62,26 +61,14 @@ class ExtractReport:
         """Count documents left out."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
-    def table(self) -> str:
-        """Return the report as aligned lines of plain text."""
-        counts = {"read": self.read, "kept": self.kept}
-        counts |= {f"dropped, {reason}": count for reason, count in self.dropped.items()}
-        counts |= {f"hits, {pattern}": count for pattern, count in self.hits.items()}
-        if self.n_holes:
-            counts["sentences with a hole"] = self.n_holes
-        counts |= {"characters": self.n_characters, "bytes": self.n_bytes}
-        names = {name: translated(name) for name in counts}
-        label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
-        in_documents = {
-            f"hits, {pattern}": " " + translated(f"in {count:,} documents", part=True)
-            for pattern, count in self.documents.items()
-        }
-        lines = [
-            f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}"
-            for name, count in counts.items()
-        ]
-        went_on = f", going on after {self.resumed:,} files of an earlier run" if self.resumed else ""
-        return "\n".join([*lines, f"wrote {self.out} in {self.elapsed_s:.1f} s{went_on}"])
+
+@dataclass(frozen=True)
+class Hit:
+    """A hit in a document by its id, and what stands around it in its line, as `Topic.contexts` marks it."""
+
+    id: str
+    title: str
+    context: str
 
 
 def extract(
@@ -90,9 +77,8 @@ def extract(
     topic: str | Topic,
     out: Path,
     overwrite: bool = True,
-    on_progress: Callable[[int, int], None] | None = None,
     schema: Schema = GUESS,
-    on_start: Callable[[str], None] | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
 ) -> ExtractReport:
     """Write the documents of ``dataset`` that are of a topic to ``out``.
 
@@ -109,8 +95,8 @@ def extract(
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
     ``overwrite=False`` an existing ``out`` is refused. After a file of ``dataset``, if a second has passed
     since the last time, what was done is noted in a hidden folder beside ``out``, and the same call goes on there. How
-    ``out`` came about is noted in a file beside it (`corpus.origin`). ``on_start`` is called with a line on what is
-    read and how, ``on_progress(read, kept)`` every 1,000 documents or more, and at the end.
+    ``out`` came about is noted in a file beside it (`corpus.origin`). ``on_event`` is called with `Reading`,
+    then with `Counted` every 1,000 documents or more, and at the end.
 
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
     the corpus cannot be read or nothing in it matches.
@@ -124,19 +110,16 @@ def extract(
     refuse_other_note(out)
     if any(file.weight != 1 for file in files):
         raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
-    if on_start:
-        on_start(_what(files, schema))
+    on_event(_reading(files, schema))
     try:
         settings = [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]
         with destination(out) as place, stepwise(place, settings) as work:
-            report = _run(files, topic, schema, out, work, on_progress)
+            report = _run(files, topic, schema, out, work, on_event)
             if not report.kept:
                 work.forget()
                 if not report.read:
                     raise DataError(f"{dataset} ({split}) holds no document at all; give one that does")
-                reasons = ", ".join(
-                    f"{translated(reason, part=True)} {count:,}" for reason, count in report.dropped.items() if count
-                )
+                reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                 raise DataError(
                     f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
                     f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
@@ -160,12 +143,19 @@ def extract(
     return report
 
 
-def preview_hits(dataset: str, split: str, topic: Topic, n: int, schema: Schema = GUESS) -> Iterator[str]:
-    """Yield what is read and how, then the first ``n`` hits of a topic, with their documents and surroundings."""
+def preview_hits(
+    dataset: str,
+    split: str,
+    topic: Topic,
+    n: int,
+    schema: Schema = GUESS,
+    on_event: Callable[[Event], None] = lambda _: None,
+) -> Iterator[Hit]:
+    """Yield the first ``n`` hits of a topic; before them ``on_event`` is called with `Reading`."""
     files = find_files(dataset, split, schema)
-    yield _what(files, schema)
+    on_event(_reading(files, schema))
     hits = (
-        f"{file.name}#{number} 【{title}】 {context}"
+        Hit(f"{file.name}#{number}", title, context)
         for file in files
         for _, judged in _judged(file, topic, schema)
         for number, title, verdict in judged
@@ -181,7 +171,7 @@ def _run(
     schema: Schema,
     out: Path,
     work: Stepwise,
-    on_progress: Callable[[int, int], None] | None,
+    on_event: Callable[[Event], None],
 ) -> ExtractReport:
     """Write what is kept of all files that an earlier run has not done."""
     patterns = topic.patterns
@@ -221,14 +211,13 @@ def _run(
                 written.append(json.dumps(record, ensure_ascii=False) + "\n" if as_json else article)
                 _count(report, patterns, verdict, len(article))
             text.write("".join(written).encode())
-            if on_progress and report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
-                on_progress(report.read, report.kept)
+            if report.read // PROGRESS_EVERY_DOCUMENTS > before // PROGRESS_EVERY_DOCUMENTS:
+                on_event(Counted(report.read, report.kept))
         if done < len(files) and time.perf_counter() - noted_s >= STEP_EVERY_S:
             work.step({"inputs": inputs.hexdigest(), "report": asdict(report) | {"out": "", "resumed": done}})
             noted_s = time.perf_counter()
     text.flush()  # it is read again if it becomes parquet
-    if on_progress:
-        on_progress(report.read, report.kept)
+    on_event(Counted(report.read, report.kept))
     return report
 
 
@@ -257,10 +246,8 @@ def _identity(file: SourceFile) -> bytes:
     return repr((file.name, str(file.path), stat.st_size, stat.st_mtime_ns)).encode("utf-8", "surrogateescape")
 
 
-def _what(files: list[SourceFile], schema: Schema) -> str:
-    """How many files are read, and what is taken for the text of the first."""
-    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-    return f"reading {files[0].name}{more}: {describe(files[0].path, schema)}"
+def _reading(files: list[SourceFile], schema: Schema) -> Reading:
+    return Reading(files[0].name, len(files), describe(files[0].path, schema))
 
 
 def _numbers(path: Path) -> array[int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree.ElementTree import ParseError
 
 from mamegpt.data.readers.lines import COMPRESSIONS, DAMAGED, lines, open_file
@@ -23,7 +23,7 @@ from mamegpt.system.files import parse_json
 from mamegpt.system.limits import usable_cores
 from mamegpt.text.articles import is_heading, parse_articles, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "describe", "format_of", "has_text", "json_lines", "open_parquet",
+__all__ = ["FORMATS", "Batch", "Layout", "describe", "format_of", "has_text", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
@@ -102,24 +102,34 @@ def has_text(path: Path, schema: Schema) -> bool:
             return False
 
 
-def describe(path: Path, schema: Schema) -> str:
-    """What is taken for the text and the title of a file, in a few words."""
+@dataclass(frozen=True)
+class Layout:
+    """What is taken for the text and the title of a file.
+
+    ``kind`` is "column" (of parquet) or "key" (of JSON), ``text`` and ``title`` (if there is one) being its name; for
+    txt "article" (headed 【title】), "plain" (cut at line ends) or a `Schema.txt_layout`; "page" (of a dump); or "none"
+    if there is nothing to read.
+    """
+
+    kind: Literal["column", "key", "article", "plain", "file", "line", "block", "page", "none"]
+    text: str = ""
+    title: str = ""
+
+
+def describe(path: Path, schema: Schema) -> Layout:
+    """Return where a file has its text and its titles."""
     if format_of(path) == ".parquet":
         with open_parquet(path) as file:
             if file.metadata.num_rows:
-                text, *titles = _parquet_columns(file.schema_arrow, schema, path)
-                if titles:
-                    return f"text in column {text!r}, title in {titles[0]!r}"
-                return f"text in column {text!r}, no title column"
+                return Layout("column", *_parquet_columns(file.schema_arrow, schema, path))
     if format_of(path) == ".jsonl" and (found := _json_columns(path, schema)):
-        text, title = found
-        return f"text under {text!r}, title under {title!r}" if title else f"text under {text!r}, no title"
+        return Layout("key", *found)
     if format_of(path) == ".txt":
         if schema.txt_layout != "auto":
-            return f"one document a {schema.txt_layout}"
+            return Layout(schema.txt_layout)
         first = next((line for line in lines(path, schema.encoding) if line.strip()), "")
-        return "articles headed 【title】" if is_heading(first) else "plain text, cut at line ends"
-    return "pages of a dump" if format_of(path) == ".xml" else "no records"
+        return Layout("article" if is_heading(first) else "plain")
+    return Layout("page" if format_of(path) == ".xml" else "none")
 
 
 # parquet
