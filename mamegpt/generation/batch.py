@@ -14,8 +14,10 @@ import torch
 
 from mamegpt.data.readers.lines import lines
 from mamegpt.errors import DataError
+from mamegpt.generation.cache import KVCache
+from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
-from mamegpt.generation.stream import Continuation, KVCache, checked, choose, prompt_ids
+from mamegpt.generation.stream import Continuation, checked, prompt_ids
 from mamegpt.models.registry import LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 

@@ -1,4 +1,4 @@
-"""Text from a model: key/value cache, samplers as small pure functions, streaming that never cuts a character.
+"""Text from a model, token by token, in pieces that never cut a character.
 
 What a model sees is the last ``context_length`` tokens. While they fit, each new token costs one position, for
 keys and values of the earlier ones are kept. Past that the window moves on by one token a step, every position
@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from mamegpt.errors import ConfigError
+from mamegpt.generation.cache import KVCache
 from mamegpt.generation.fast_decode import Head, OneToken, has_step, one_thread
-from mamegpt.generation.settings import Sampling, check_finite
+from mamegpt.generation.samplers import choose
+from mamegpt.generation.settings import Sampling
 from mamegpt.models.registry import LanguageModel
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer, check_characters
 
-__all__ = [
-    "Continuation", "KVCache", "Sampling", "Token", "checked", "choose", "generate", "prompt_ids", "stream",
-    "stream_ids", "stream_tokens",
-]  # fmt: skip
+__all__ = ["Continuation", "Token", "checked", "generate", "prompt_ids", "stream", "stream_ids", "stream_tokens"]
 
 
 class Token(NamedTuple):
@@ -87,94 +86,6 @@ class Continuation:
         ready = held[: len(held) - n_wait]
         self._held = held[len(ready) :]
         return ready
-
-
-class KVCache:
-    """Keys and values of up to ``capacity`` tokens, allocated once; the methods are those of transformers' caches."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._lengths: dict[int, int] = {}
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, D) keys and values to a layer and return all it holds, (B, H, S, D), without a copy."""
-        if layer_idx not in self._layers:
-            B, H, _, D = key_states.shape
-            self._layers[layer_idx] = (
-                key_states.new_empty(B, H, self.capacity, D),
-                value_states.new_empty(B, H, self.capacity, D),
-            )
-        past = self._lengths.get(layer_idx, 0)
-        S = past + key_states.shape[2]
-        keys, values = self._layers[layer_idx]
-        keys[:, :, past:S] = key_states
-        values[:, :, past:S] = value_states
-        self._lengths[layer_idx] = S
-        return keys[:, :, :S], values[:, :, :S]
-
-    def get_seq_length(self) -> int:
-        """How many tokens are held."""
-        return self._lengths.get(0, 0)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Forget all sequences but these, which become 0, 1, ... of a smaller batch."""
-        chosen = list(rows)
-        self._layers = {layer: (keys[chosen], values[chosen]) for layer, (keys, values) in self._layers.items()}
-
-
-def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make ids in ``seen`` less likely: positive logits (V,) are divided, negative multiplied.
-
-    Keskar et al. 2019 ("CTRL"), section 4.1, with the sign as transformers has it.
-    """
-    chosen = logits[seen]
-    return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
-
-
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """All but the ``k`` largest logits (V,) become -inf (Fan et al. 2018)."""
-    smallest = logits.topk(min(k, logits.numel())).values[-1]
-    return logits.masked_fill(logits < smallest, -torch.inf)
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the fewest logits (V,), at least one, whose probabilities reach ``p`` (Holtzman et al. 2020, eq. 2)."""
-    ordered, order = logits.softmax(-1).sort(descending=True)
-    before = ordered.cumsum(-1) - ordered  # probability of everything more likely
-    return logits.index_fill(0, order[1:][before[1:] >= p], -torch.inf)
-
-
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keep logits (V,) at least ``p`` times as likely as the largest (Nguyen et al. 2024, eq. 2)."""
-    probabilities = logits.softmax(-1)
-    return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
-
-
-def choose(logits: Tensor, seen: Sequence[int] | Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Return the next id, from logits (V,) and the ids so far (N,).
-
-    Raises `ModelError` if a logit is NaN or infinite.
-    """
-    check_finite(logits.max().item())
-    if sampling.repetition_penalty != 1:
-        seen = torch.as_tensor(seen, device=logits.device)
-        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
-    if sampling.temperature == 0:
-        return int(logits.numpy(force=True).argmax())  # a tenth of the time of torch's
-    return int(torch.multinomial(probabilities(logits, sampling), 1, generator=generator))
-
-
-def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Turn logits (V,) into the probabilities (V,) to sample with; the temperature is above 0."""
-    logits = logits / sampling.temperature
-    if sampling.top_k:
-        logits = keep_top_k(logits, sampling.top_k)
-    if sampling.top_p < 1:
-        logits = keep_top_p(logits, sampling.top_p)
-    if sampling.min_p > 0:
-        logits = keep_min_p(logits, sampling.min_p)
-    return logits.softmax(-1)
 
 
 def stream_ids(

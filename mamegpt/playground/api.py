@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mamegpt.errors import ConfigError
-from mamegpt.generation.stream import Sampling
+from mamegpt.generation.settings import Sampling
 from mamegpt.playground.engine import MAX_TEXTS, Made, Order
 from mamegpt.system.files import shown
 from mamegpt.tokenizer.tokenizer import Tokenizer

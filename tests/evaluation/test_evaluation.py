@@ -37,7 +37,8 @@ from mamegpt.exporting import publish
 from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.hf import write_hf
 from mamegpt.exporting.model_card import model_card
-from mamegpt.generation.stream import Sampling, generate
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import generate
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.pretrained import load
 from mamegpt.report.run import read_run

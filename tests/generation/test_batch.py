@@ -11,7 +11,8 @@ from little import Little, random_model, sizes_for
 
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.batch import continue_ids, generate_many, read_prompts
-from mamegpt.generation.stream import Sampling, generate, stream_ids
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import generate, stream_ids
 from mamegpt.models.registry import ARCHITECTURES, LanguageModel
 
 CONTEXT = 24

@@ -26,24 +26,11 @@ from mamegpt.data.shards import open_shards
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import fast_decode
 from mamegpt.generation.batch import continue_ids, generate_many
+from mamegpt.generation.cache import KVCache
 from mamegpt.generation.fast_decode import STEPS, Head, OneToken, has_step
-from mamegpt.generation.stream import (
-    Continuation,
-    KVCache,
-    Sampling,
-    Token,
-    choose,
-    generate,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    penalise_repetition,
-    probabilities,
-    prompt_ids,
-    stream,
-    stream_ids,
-    stream_tokens,
-)
+from mamegpt.generation.samplers import choose, keep_min_p, keep_top_k, keep_top_p, penalise_repetition, probabilities
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import Continuation, Token, generate, prompt_ids, stream, stream_ids, stream_tokens
 from mamegpt.models.registry import ARCHITECTURES, LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 

@@ -22,7 +22,7 @@ from mamegpt.config import ABSENT, ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
 from mamegpt.exporting.model_card import Facts, model_card
 from mamegpt.exporting.publish import export_pretrained, export_weights
-from mamegpt.generation.stream import KVCache
+from mamegpt.generation.cache import KVCache
 from mamegpt.models import hf_format
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.qwen3 import modeling_qwen3

@@ -25,7 +25,8 @@ from playground_server import serving
 
 from mamegpt.cli.main import main
 from mamegpt.errors import ConfigError, ModelError
-from mamegpt.generation.stream import Sampling, generate, stream_tokens
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import generate, stream_tokens
 from mamegpt.playground import catalog
 from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_order
 from mamegpt.playground.catalog import bits_per_character, entries

@@ -13,7 +13,8 @@ import pytest
 from little import Little
 from playground_server import serving
 
-from mamegpt.generation.stream import Sampling, Token, generate
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import Token, generate
 from mamegpt.pretrained import load
 from mamegpt.report.write import write_report
 from mamegpt.tokenizer.tokenizer import Tokenizer
