@@ -47,7 +47,7 @@ def targets(folder: Path) -> dict[str, Target]:
     import torch
 
     from mamegpt.config import ModelConfig, TrainConfig
-    from mamegpt.data.provenance import Origin, read_origins, write_origins
+    from mamegpt.data.provenance import Provenance, read_provenance, write_provenance
     from mamegpt.data.shards import open_shards, write_shards
     from mamegpt.data.stories import stories
     from mamegpt.exporting.model_card import Facts
@@ -139,10 +139,11 @@ def targets(folder: Path) -> dict[str, Target]:
         found[name] = Target(in_file(name, _test_items), seeds)
 
     (folder / "made.txt").write_text("豆", encoding="utf-8")
-    write_origins(folder / "made.txt", Origin("extract", "a", {"keywords": "豆"}, 9, 1, {"duplicate": 8}), [])
+    write_provenance(folder / "made.txt", Provenance("extract", "a", {"keywords": "豆"}, 9, 1, {"duplicate": 8}), [])
     origin = (folder / "made.txt.origin.json").read_bytes()
     found["origin"] = Target(
-        in_file("made.txt.origin.json", lambda _: Facts(origins=read_origins([folder / "made.txt"])).rows()), [origin]
+        in_file("made.txt.origin.json", lambda _: Facts(origins=read_provenance([folder / "made.txt"])).rows()),
+        [origin],
     )
     shard_meta = (run / "tokens" / "meta.json").read_bytes()
     found["shards"] = Target(

@@ -14,13 +14,13 @@ from typing import Any
 from mamegpt.errors import DataError, OutputError
 from mamegpt.system.files import is_stream, neighbor, parse_json, write_json
 
-__all__ = ["Origin", "forget_origins", "read_origins", "refuse_other_note", "write_origins"]
+__all__ = ["Provenance", "forget_provenance", "read_provenance", "refuse_other_note", "write_provenance"]
 
 SUFFIX = ".origin.json"
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """One step: the ``command`` read ``source`` with ``settings`` and kept so many documents of those it read.
 
     ``dropped`` has the reasons for which documents were left out, and how many. Raises `ValueError` for values that
@@ -43,14 +43,14 @@ class Origin:
             raise ValueError("a text is none")
 
 
-def write_origins(out: Path, origin: Origin, sources: Iterable[Path]) -> None:
+def write_provenance(out: Path, last: Provenance, sources: Iterable[Path]) -> None:
     """Note beside ``out``, which is complete, its last step and before it those of the files it was made from.
 
     Of a pipe or a device nothing is noted.
     """
     if is_stream(out):
         return
-    steps = [*read_origins(sources), origin]
+    steps = [*read_provenance(sources), last]
     write_json(_beside(out), {"n_bytes": out.stat().st_size, "steps": [asdict(step) for step in steps]})
 
 
@@ -67,24 +67,24 @@ def refuse_other_note(out: Path) -> None:
             raise OutputError(f"{note} would be replaced, and is no note on the origin of a corpus; move it away")
 
 
-def forget_origins(out: Path) -> None:
+def forget_provenance(out: Path) -> None:
     """Remove the note beside ``out``, before a file with another origin takes that name."""
     _beside(out).unlink(missing_ok=True)
 
 
-def read_origins(files: Iterable[Path]) -> list[Origin]:
+def read_provenance(files: Iterable[Path]) -> list[Provenance]:
     """The steps that made these files, in order; of files without a note, or changed since, there are none.
 
     Raises `DataError` for a note that is damaged.
     """
-    found: list[Origin] = []
+    found: list[Provenance] = []
     for file in files:
         note = _beside(file)
         if not note.is_file():
             continue
         try:
             value: Any = parse_json(note.read_text(encoding="utf-8"))
-            steps = [Origin(**step) for step in value["steps"]]
+            steps = [Provenance(**step) for step in value["steps"]]
             is_of_file = value["n_bytes"] == file.stat().st_size
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{note} is damaged ({error}); remove it, and nothing is said of the origin") from None

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mamegpt.data.provenance import Origin
+from mamegpt.data.provenance import Provenance
 from mamegpt.errors import DataError
 from mamegpt.system.files import atomic_directory, parse_json, sha256_file, write_json
 from mamegpt.system.limits import usable_cores
@@ -56,7 +56,7 @@ class Meta:
     tokenizer_sha256: str
     source: str
     splits: dict[str, SplitMeta]
-    origins: list[Origin] = field(default_factory=list)
+    origins: list[Provenance] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with any token or with the tokenizer."""
@@ -81,7 +81,7 @@ def write_shards(
     *,
     val_fraction: float = 0.0,
     source: str = "",
-    origins: Iterable[Origin] = (),
+    origins: Iterable[Provenance] = (),
     check: Callable[[Meta], None] = lambda _: None,
     on_progress: Callable[[int, int], None] | None = None,
     n_threads: int | None = None,
@@ -163,7 +163,7 @@ def open_shards(
         raw["splits"] = {name: SplitMeta(**split) for name, split in raw["splits"].items()}
         if not isinstance(origins := raw.get("origins", []), list):
             raise ValueError("origins is no list")
-        raw["origins"] = [Origin(**origin) for origin in origins]
+        raw["origins"] = [Provenance(**origin) for origin in origins]
         meta = Meta(**raw)
         _check(meta)
         sizes = {name: split.n_tokens * np.dtype(meta.dtype).itemsize for name, split in meta.splits.items()}

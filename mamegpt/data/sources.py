@@ -90,7 +90,7 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
     What a source is: `find_files`. parquet and jsonl: the column or key ``text``, or the only one that holds strings,
     and ``title`` if there; Wiki-40B markers are understood. txt, in UTF-8: articles as `extract` writes them if the
     first line that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
-    characters (the last may be shorter). xml: a dump of a MediaWiki (`corpus.wiki_dump`). ``schema`` says otherwise.
+    characters (the last may be shorter). xml: a dump of a MediaWiki (`readers.mediawiki`). ``schema`` says otherwise.
 
     Of a source with a weight, documents are read as often as its whole part says, and about as large a share of them as
     its fraction says once more. A hash of their ids chooses these, so that no order in a file has a part in it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.data.provenance import Origin
+from mamegpt.data.provenance import Provenance
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.run.metrics import Quality
@@ -133,7 +133,7 @@ class Facts:
     elapsed_s: float = 0.0
     n_documents: int = 0
     n_characters: int = 0
-    origins: Sequence[Origin] = ()
+    origins: Sequence[Provenance] = ()
     machine: str = ""
     losses: Sequence[float] = ()
     quality: Quality | None = None
@@ -177,7 +177,7 @@ class Facts:
         return f"{quality.n_tokens:,} トークン{share}{dtype}{earlier}"
 
 
-def _selection(origin: Origin) -> str:
+def _selection(origin: Provenance) -> str:
     """One step that a corpus was made with, and what it left out."""
     shown = {name: Path(value).name if is_here(value) else value for name, value in origin.settings.items()}
     settings = "、".join(f"{name} {value}" for name, value in shown.items())

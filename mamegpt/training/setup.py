@@ -15,7 +15,7 @@ import torch
 from filelock import Timeout
 
 from mamegpt.config import Logger, TrainConfig
-from mamegpt.data.provenance import read_origins
+from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.data.sources import find_files, read_texts
 from mamegpt.distributed import processes
@@ -234,7 +234,7 @@ def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: Worl
                 tokenizer,
                 val_fraction=config.val_fraction,
                 source=config.data,
-                origins=read_origins(file.path for file in find_files(config.data, config.split, config.schema)),
+                origins=read_provenance(file.path for file in find_files(config.data, config.split, config.schema)),
                 check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
             )
         train = meta.splits["train"]

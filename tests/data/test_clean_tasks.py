@@ -23,7 +23,7 @@ from mamegpt.data.clean.clean import clean
 from mamegpt.data.clean.counts import CleanReport
 from mamegpt.data.clean.page import count_rows
 from mamegpt.data.clean.tasks import CleanTasks
-from mamegpt.data.provenance import read_origins
+from mamegpt.data.provenance import read_provenance
 from mamegpt.data.sources import read_documents
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, DataError, OutputError
@@ -107,7 +107,7 @@ def test_the_parts_are_what_one_process_writes(corpus: Path, items: Path, tmp_pa
     assert joined(out, ".jsonl") == alone.read_bytes()
     assert (out / "report.html").read_bytes() == page.read_bytes()
     assert count_rows(done) == count_rows(report)
-    assert read_origins(sorted(out.glob("train-*.jsonl"))) == read_origins([alone]) == [report.origin()]
+    assert read_provenance(sorted(out.glob("train-*.jsonl"))) == read_provenance([alone]) == [report.provenance()]
 
 
 @pytest.mark.parametrize("format", [".txt", ".parquet"])

@@ -18,7 +18,7 @@ from mamegpt.cli import render
 from mamegpt.cli.render import extract_report
 from mamegpt.data.events import Counted, Reading
 from mamegpt.data.extract.extract import extract, preview_hits
-from mamegpt.data.extract.resumable import Stepwise, stepwise
+from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
 from mamegpt.data.extract.topic import Topic
 from mamegpt.data.readers.read import Layout
 from mamegpt.data.sources import read_documents
@@ -372,7 +372,7 @@ def test_many_small_files_wait_for_the_disk_once_a_second_at_most(tmp_path, monk
     for i in range(50):
         (tmp_path / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
     steps = []
-    monkeypatch.setattr("mamegpt.data.extract.extract.Stepwise.step", lambda self, state: steps.append(state))
+    monkeypatch.setattr("mamegpt.data.extract.extract.ResumableWriter.step", lambda self, state: steps.append(state))
     monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 3600)
     assert extract(str(tmp_path), "train", "京都", tmp_path / "out" / "a.txt").kept == 50
     assert steps == []
@@ -410,17 +410,17 @@ def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkey
 
 def test_what_was_written_after_the_last_step_is_gone(tmp_path):
     for written, length in ((b"more than before", 3), (b"", 3)):
-        with pytest.raises(Interrupted), stepwise(tmp_path / "out", "same") as work:
+        with pytest.raises(Interrupted), resumable_writer(tmp_path / "out", "same") as work:
             file = work.open("text")
             if work.state is None:
                 file.write(b"abc")
             work.step(1)
             file.write(written)
             raise Interrupted
-        with pytest.raises(Interrupted), stepwise(tmp_path / "out", "same") as work:
+        with pytest.raises(Interrupted), resumable_writer(tmp_path / "out", "same") as work:
             assert work.open("text").tell() == length
             raise Interrupted
-    with stepwise(tmp_path / "out", "same") as work:
+    with resumable_writer(tmp_path / "out", "same") as work:
         work.open("text")
         work.take("text", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"abc"
@@ -428,18 +428,18 @@ def test_what_was_written_after_the_last_step_is_gone(tmp_path):
 
 
 def test_after_a_kill_at_the_very_end_all_is_done_again(tmp_path):
-    def unfinished() -> Stepwise:
-        work = Stepwise(tmp_path, "same")
+    def unfinished() -> ResumableWriter:
+        work = ResumableWriter(tmp_path, "same")
         work.open("text").write(b"abc")
         work.step(1)
         return work
 
     unfinished().take("text", tmp_path / "out")
-    assert Stepwise(tmp_path, "same").state is None
+    assert ResumableWriter(tmp_path, "same").state is None
     unfinished().close()
-    assert Stepwise(tmp_path, "same").state == 1
+    assert ResumableWriter(tmp_path, "same").state == 1
     (tmp_path / "text").write_bytes(b"ab")  # as no process of ours leaves it
-    assert Stepwise(tmp_path, "same").state is None
+    assert ResumableWriter(tmp_path, "same").state is None
 
 
 def test_a_corpus_without_documents_is_an_error(tmp_path):
@@ -455,7 +455,7 @@ def test_of_a_full_disk_nothing_is_left(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     first, second = Full(), Full()
-    with pytest.raises(OSError, match="No space left"), stepwise(tmp_path / "out", "same") as work:
+    with pytest.raises(OSError, match="No space left"), resumable_writer(tmp_path / "out", "same") as work:
         work.open("text").write(b"abc")
         work._files |= {"keys": first, "more": second}
     assert first.closed and second.closed
@@ -478,11 +478,11 @@ def test_a_weight_is_refused(corpus, tmp_path):
 
 
 def test_a_set_of_keys_is_a_set():
-    from mamegpt.data.extract.hash_set import KeySet
+    from mamegpt.data.extract.hash_set import HashSet64
 
     dice = random.Random(0)
     numbers = [dice.getrandbits(64) >> dice.choice([0, 56]) or 1 for _ in range(5000)]
-    seen, plain = KeySet(), set()
+    seen, plain = HashSet64(), set()
     for number in numbers:
         assert seen.add(number) == (number not in plain)
         plain.add(number)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from mamegpt.data.readers.parallel import in_order
+from mamegpt.data.readers.parallel import ordered_parallel
 
 
 def test_what_several_threads_give_comes_in_order_and_bounded():
@@ -16,12 +16,12 @@ def test_what_several_threads_give_comes_in_order_and_bounded():
             made[i] += 1
             yield i, j
 
-    results = in_order([partial(source, i) for i in range(5)], n_threads=2, ahead=3)
+    results = ordered_parallel([partial(source, i) for i in range(5)], n_threads=2, ahead=3)
     assert next(results) == (0, 0)
     time.sleep(0.2)
     assert made[2:] == [0, 0, 0] and made[0] <= 6 and made[1] <= 5  # what is in hand, in the queue, and refused
     assert [(0, 0), *results] == list(itertools.product(range(5), range(20)))
-    assert list(in_order([], 2, 2)) == []
+    assert list(ordered_parallel([], 2, 2)) == []
 
 
 def test_an_error_comes_in_its_place_and_leaving_early_ends_the_threads():
@@ -31,11 +31,11 @@ def test_an_error_comes_in_its_place_and_leaving_early_ends_the_threads():
         yield 1
         raise ValueError("here")
 
-    results = in_order([partial(iter, [0]), broken, itertools.count], n_threads=3, ahead=1)
+    results = ordered_parallel([partial(iter, [0]), broken, itertools.count], n_threads=3, ahead=1)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="here"):
         next(results)
-    endless = in_order([itertools.count, itertools.count], n_threads=2, ahead=1)
+    endless = ordered_parallel([itertools.count, itertools.count], n_threads=2, ahead=1)
     assert next(endless) == 0
     endless.close()
     for _ in range(100):

@@ -13,7 +13,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.data.clean.clean import clean
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.extract.topic import Topic
-from mamegpt.data.provenance import read_origins
+from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import open_shards
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
@@ -37,7 +37,7 @@ def cleaned(tmp_path: Path) -> Path:
 
 
 def test_each_step_is_told_in_the_tokens_and_on_the_card(cleaned: Path, little: Little, tmp_path: Path) -> None:
-    first, second = read_origins([cleaned])
+    first, second = read_provenance([cleaned])
     assert (first.command, first.read, first.kept) == ("extract", 4, 2)
     assert first.source == f"{tmp_path / 'all.txt'} (train)"
     assert first.settings == {"keywords": "豆", "exclude": "杉"}
@@ -62,17 +62,17 @@ def test_each_step_is_told_in_the_tokens_and_on_the_card(cleaned: Path, little: 
 
 def test_a_note_is_of_the_file_it_was_written_for(cleaned: Path, tmp_path: Path) -> None:
     cleaned.write_text(STORY, encoding="utf-8")
-    assert read_origins([cleaned]) == []
+    assert read_provenance([cleaned]) == []
     clean(str(cleaned), tmp_path / "again.txt", only=["repetitive"])
-    (only,) = read_origins([tmp_path / "again.txt"])
+    (only,) = read_provenance([tmp_path / "again.txt"])
     assert only.read == 1
-    assert read_origins([tmp_path / "nothing.txt", tmp_path / ("豆" * 84)]) == []  # so long a name takes no suffix
+    assert read_provenance([tmp_path / "nothing.txt", tmp_path / ("豆" * 84)]) == []  # so long a name takes no suffix
 
 
 def test_a_bar_in_a_keyword_is_no_new_column(tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text(format_article("豆", STORY), encoding="utf-8")
     extract(str(tmp_path / "all.txt"), "train", Topic(regex=("豆|\n杉",)), tmp_path / "topic.txt")
-    value = Facts(config=TrainConfig(data="a"), origins=read_origins([tmp_path / "topic.txt"])).rows()[1][2]
+    value = Facts(config=TrainConfig(data="a"), origins=read_provenance([tmp_path / "topic.txt"])).rows()[1][2]
     assert "regex 豆\\| 杉" in value
 
 
@@ -81,4 +81,4 @@ def test_a_damaged_note_is_said_in_one_line(cleaned: Path, damage: object) -> No
     note = cleaned.with_name("clean.txt.origin.json")
     note.write_text(damage if isinstance(damage, str) else json.dumps(damage), encoding="utf-8")
     with pytest.raises(DataError, match=r"clean\.txt\.origin\.json is damaged \(.*\); remove it"):
-        read_origins([cleaned])
+        read_provenance([cleaned])

@@ -24,7 +24,7 @@ from mamegpt.cli.original import train_original
 from mamegpt.config import TrainConfig
 from mamegpt.data.clean.clean import clean
 from mamegpt.data.extract.extract import extract
-from mamegpt.data.extract.resumable import stepwise
+from mamegpt.data.extract.resumable import resumable_writer
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.exporting.publish import export_pretrained
 from mamegpt.run import checkpoint
@@ -130,7 +130,7 @@ def test_a_checkpoint_to_be_removed_that_somebody_put_a_file_into_is_renamed(tmp
 
 
 def test_a_file_that_somebody_put_into_unfinished_work_stays(tmp_path: Path) -> None:
-    with stepwise(tmp_path / "out", 1) as work:
+    with resumable_writer(tmp_path / "out", 1) as work:
         work.open("text").write(b"ours")
         work.step(1)
         (theirs := work.folder / "notes.txt").write_text("mine", encoding="utf-8")
@@ -619,7 +619,7 @@ def test_long_names(corpus: Path, tmp_path: Path, length: int) -> None:
     write_json(name(".json"), [1])
     with atomic_directory(name("")) as folder:
         (folder / "a").touch()
-    with stepwise(name(".txt"), 1) as work:
+    with resumable_writer(name(".txt"), 1) as work:
         assert work.folder.is_dir()
     notes = [path for path in tmp_path.iterdir() if path.name.endswith(".origin.json")]
     assert len(notes) == 2 and all("extract" in note.read_text(encoding="utf-8") for note in notes)

@@ -17,7 +17,7 @@ from mamegpt.data.clean.filters import FILTERS
 from mamegpt.data.clean.page import html_page, markdown_page
 from mamegpt.data.clean.steps import STEPS, Normalisation, Step
 from mamegpt.data.events import Counted
-from mamegpt.data.provenance import forget_origins, refuse_other_note, write_origins
+from mamegpt.data.provenance import forget_provenance, refuse_other_note, write_provenance
 from mamegpt.data.readers.read import format_of, json_lines, open_parquet
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, find_files, read_documents, read_files
@@ -213,8 +213,8 @@ def clean(
         if report:
             page = html_page if report.suffix.lower() == ".html" else markdown_page
             files.enter_context(atomic_write(report)).write(page(done))
-        forget_origins(out)
-    write_origins(out, done.origin(), (file.path for file in sources))
+        forget_provenance(out)
+    write_provenance(out, done.provenance(), (file.path for file in sources))
     return done
 
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from mamegpt.data.provenance import Origin
+from mamegpt.data.provenance import Provenance
 from mamegpt.text.characters import CLASSES, count_classes
 
 __all__ = ["CleanReport", "Corpus", "DataReport", "Sample"]
@@ -142,10 +142,10 @@ class CleanReport:
     n_items_too_short: int = 0
     settings: dict[str, str] = field(default_factory=dict)
 
-    def origin(self) -> Origin:
+    def provenance(self) -> Provenance:
         """The same in short, for the note beside ``out``."""
         n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
-        return Origin(
+        return Provenance(
             "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
         )
 

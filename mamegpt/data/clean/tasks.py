@@ -44,7 +44,7 @@ from mamegpt.data.clean.counts import CleanReport, DataReport
 from mamegpt.data.clean.dedup import COMPARED, Compared, Contamination, TextSignature
 from mamegpt.data.clean.page import html_page
 from mamegpt.data.clean.steps import Normalisation, Step
-from mamegpt.data.provenance import write_origins
+from mamegpt.data.provenance import write_provenance
 from mamegpt.data.readers.read import open_parquet
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, SourceFile, find_files, read_files
@@ -231,7 +231,7 @@ class CleanTasks:
             file.write(html_page(done))
         sources = [file.path for rank in range(self.n_tasks) for file in self._files(rank)]
         for rank in range(self.n_tasks):
-            write_origins(self._part(rank), done.origin(), sources)
+            write_provenance(self._part(rank), done.provenance(), sources)
         for folder in (self._prepared(0).parent, self._keys(0).parent, self._decided(0).parent):
             shutil.rmtree(folder, ignore_errors=True)
         remove_leftovers(self.out)  # of tasks that were killed

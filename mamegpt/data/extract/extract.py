@@ -14,10 +14,10 @@ from pathlib import Path
 
 from mamegpt import __version__
 from mamegpt.data.events import Counted, Event, Reading
-from mamegpt.data.extract.hash_set import KeySet
-from mamegpt.data.extract.resumable import Stepwise, stepwise
+from mamegpt.data.extract.hash_set import HashSet64
+from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
 from mamegpt.data.extract.topic import Topic, Verdict
-from mamegpt.data.provenance import Origin, forget_origins, refuse_other_note, write_origins
+from mamegpt.data.provenance import Provenance, forget_provenance, refuse_other_note, write_provenance
 from mamegpt.data.readers.read import Batch, describe, read_file
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import SourceFile, find_files
@@ -86,7 +86,7 @@ def extract(
     (`normalise`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
     title and text without regard to width and case (`fold`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left out
     has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
-    but for width, case and white space; told by 64 bits of a hash, `KeySet`'s 12 to 24 bytes of memory a document).
+    but for width, case and white space; told by 64 bits of a hash, `HashSet64`'s 12 to 24 bytes of memory a document).
 
     The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
     text in `format_article`'s format.
@@ -95,7 +95,7 @@ def extract(
     again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
     ``overwrite=False`` an existing ``out`` is refused. After a file of ``dataset``, if a second has passed
     since the last time, what was done is noted in a hidden folder beside ``out``, and the same call goes on there. How
-    ``out`` came about is noted in a file beside it (`corpus.origin`). ``on_event`` is called with `Reading`,
+    ``out`` came about is noted in a file beside it (`data.provenance`). ``on_event`` is called with `Reading`,
     then with `Counted` every 1,000 documents or more, and at the end.
 
     Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
@@ -113,7 +113,7 @@ def extract(
     on_event(_reading(files, schema))
     try:
         settings = [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]
-        with destination(out) as place, stepwise(place, settings) as work:
+        with destination(out) as place, resumable_writer(place, settings) as work:
             report = _run(files, topic, schema, out, work, on_event)
             if not report.kept:
                 work.forget()
@@ -125,7 +125,7 @@ def extract(
                     f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
                     f"try a shorter one, or ask for less ({out} was not touched)"
                 )
-            forget_origins(out)
+            forget_provenance(out)
             if out.suffix.lower() == ".parquet":
                 with (work.folder / "text").open(encoding="utf-8") as lines, write_documents(place) as write:
                     for line in lines:
@@ -133,8 +133,9 @@ def extract(
             else:
                 work.take("text", place)
             report.n_bytes = place.stat().st_size
-        origin = Origin("extract", f"{dataset} ({split})", topic.settings(), report.read, report.kept, report.dropped)
-        write_origins(out, origin, (file.path for file in files))
+        source = f"{dataset} ({split})"
+        step = Provenance("extract", source, topic.settings(), report.read, report.kept, report.dropped)
+        write_provenance(out, step, (file.path for file in files))
     except OSError as error:
         if isinstance(error, OutputError | BrokenPipeError):
             raise
@@ -170,7 +171,7 @@ def _run(
     topic: Topic,
     schema: Schema,
     out: Path,
-    work: Stepwise,
+    work: ResumableWriter,
     on_event: Callable[[Event], None],
 ) -> ExtractReport:
     """Write what is kept of all files that an earlier run has not done."""
@@ -187,7 +188,7 @@ def _run(
             inputs = hashlib.sha256()
             work.forget()
     text, keys, noted_s = work.open("text"), work.open("keys"), time.perf_counter()
-    seen = KeySet(_numbers(work.folder / "keys"))
+    seen = HashSet64(_numbers(work.folder / "keys"))
     as_json = out.suffix.lower() in (".jsonl", ".parquet")
     for done, file in enumerate(files[report.resumed :], report.resumed + 1):
         inputs.update(_identity(file))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-__all__ = ["KeySet"]
+__all__ = ["HashSet64"]
 
 SLOTS = 1 << 10
 
 
-class KeySet:
+class HashSet64:
     """Keys seen so far, 8 bytes a slot; between a third and two thirds of the slots are taken, so 12 to 24 bytes a key.
 
     Open addressing with linear probing; the keys must be spread evenly already, as hashes are. While the table is

@@ -14,14 +14,14 @@ from filelock import Timeout
 from mamegpt.errors import OutputError
 from mamegpt.system.files import MARK, held, neighbor, shown, sync, write_json, write_mark
 
-__all__ = ["Stepwise", "stepwise"]
+__all__ = ["ResumableWriter", "resumable_writer"]
 
 STATE = "state.json"
 BUFFER_BYTES = 1 << 20
 
 
-class Stepwise:
-    """A hidden folder beside ``out`` with files to append to; see `stepwise`."""
+class ResumableWriter:
+    """A hidden folder beside ``out`` with files to append to; see `resumable_writer`."""
 
     def __init__(self, folder: Path, settings: Any) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Stepwise:
 
 
 @contextmanager
-def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
+def resumable_writer(out: Path, settings: Any) -> Iterator[ResumableWriter]:
     """Yield what stands beside ``out`` of unfinished work with the same ``settings`` (JSON), or a fresh start.
 
     The folder is gone when the block has ended well, or badly before any step was made. Raises `OutputError` if
@@ -97,7 +97,7 @@ def stepwise(out: Path, settings: Any) -> Iterator[Stepwise]:
     try:
         with held(lock):
             write_mark(folder, f"unfinished work of mamegpt on {shown(out.name)}")
-            work = Stepwise(folder, settings)
+            work = ResumableWriter(folder, settings)
             try:
                 yield work
                 over = True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Full, Queue
 from typing import TypeVar
 
-__all__ = ["in_order"]
+__all__ = ["ordered_parallel"]
 
 T = TypeVar("T")
 POLL_S = 0.1
@@ -21,7 +21,7 @@ class _End:
         self.error = error
 
 
-def in_order(sources: Sequence[Callable[[], Iterator[T]]], n_threads: int, ahead: int) -> Iterator[T]:
+def ordered_parallel(sources: Sequence[Callable[[], Iterator[T]]], n_threads: int, ahead: int) -> Iterator[T]:
     """Yield all of the first source, then all of the second, ...; ``n_threads`` of them are read at the same time.
 
     Each thread stays at most ``ahead`` items ahead. An error in a source is raised here, in its place. Leaving early

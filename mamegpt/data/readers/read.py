@@ -15,7 +15,7 @@ from xml.etree.ElementTree import ParseError
 
 from mamegpt.data.readers.lines import COMPRESSIONS, DAMAGED, lines, open_file
 from mamegpt.data.readers.mediawiki import MAX_PAGE_BYTES, pages
-from mamegpt.data.readers.parallel import in_order
+from mamegpt.data.readers.parallel import ordered_parallel
 from mamegpt.data.readers.parquet_pages import DAMAGES, can_read, dictionary_size, read_pages
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, first_line
@@ -164,7 +164,7 @@ def _read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]]
             functools.partial(read, group, start) for group, start in zip(range(len(groups)), starts, strict=False)
         ]
         if needles:
-            yield from in_order(readers, usable_cores(), BATCHES_AHEAD)
+            yield from ordered_parallel(readers, usable_cores(), BATCHES_AHEAD)
         else:
             yield from itertools.chain.from_iterable(reader() for reader in readers)
 
