@@ -46,8 +46,9 @@ from mamegpt.config import TrainConfig
 from mamegpt.data.stories import stories
 from mamegpt.errors import MamegptError
 from mamegpt.run import checkpoint
+from mamegpt.run.run import Run
 from mamegpt.system.files import write_json
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE
+from mamegpt.system.run_files import CONFIG_FILE, METRICS_FILE
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training import trainer
@@ -200,7 +201,7 @@ def kill_campaign(config: TrainConfig, straight: Path, n_kills: int, dice: Dice,
 def lost(run: Path, saved: int) -> list[str]:
     """What is wrong with the checkpoints of a run that has just been killed, after ``saved`` was reported saved."""
     try:
-        steps = [checkpoint.verify(path).step for path in checkpoint.checkpoints(run / CHECKPOINTS)]
+        steps = [checkpoint.verify(path).step for _, path in Run(run).checkpoints()]
     except MamegptError as error:
         return [f"damaged by a kill: {error}"]
     newest = max(steps, default=0)
@@ -209,11 +210,11 @@ def lost(run: Path, saved: int) -> list[str]:
 
 def same(run: Path, straight: Path) -> bool:
     """Whether two finished runs have the same bytes of weights and optimizer, and the same losses and validations."""
-    newest = [checkpoint.latest(folder / CHECKPOINTS) for folder in (run, straight)]
-    if None in newest or newest[0].name != newest[1].name:  # type: ignore[union-attr]
+    newest, expected = Run(run).latest(), Run(straight).latest()
+    if not newest or not expected or newest.step != expected.step:
         return False
     files = (checkpoint.MODEL_FILE, checkpoint.OPTIMIZER_FILE)
-    if any((newest[0] / name).read_bytes() != (newest[1] / name).read_bytes() for name in files):  # type: ignore[operator]
+    if any((newest.path / name).read_bytes() != (expected.path / name).read_bytes() for name in files):
         return False
     mine, its = told(run), told(straight)
     return len(mine) > 0 and mine == its[-len(mine) :]  # it begins later if the file was removed
@@ -233,10 +234,10 @@ def damage_campaign(half: Path, straight: Path, n_flips: int, dice: Dice, folder
     """Flip ``n_flips`` single bits in each file of a run that is half done, and remove each file once."""
     table: dict[str, dict[str, int]] = {}
     faults: list[str] = []
-    newest = checkpoint.latest(half / CHECKPOINTS)
+    newest = Run(half).latest()
     assert newest is not None
     files = [path for path in half.rglob("*") if path.is_file() and path.stat().st_size]  # the lock is empty
-    for path in sorted(path for path in files if path.parent in (half, half / "tokens", newest)):
+    for path in sorted(path for path in files if path.parent in (half, half / "tokens", newest.path)):
         name = str(path.relative_to(half))
         counts: collections.Counter[str] = collections.Counter()
         for i in range(n_flips + 1):
@@ -318,9 +319,9 @@ def disk_campaign(config: TrainConfig, straight: Path, n_disks: int, folder: Pat
             if life.code or not same(run, straight):
                 faults.append(f"disk {i} with room again: code {life.code}, {life.message or 'it ended otherwise'}")
             if i == n_disks - 1:
-                newest = checkpoint.latest(run / CHECKPOINTS)
+                newest = Run(run).latest()
                 assert newest is not None
-                shutil.rmtree(newest)
+                shutil.rmtree(newest.path)
                 remount("ro")
                 life = live(here)
                 if life.code != REFUSED or "Read-only" not in life.message:

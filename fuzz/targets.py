@@ -322,12 +322,12 @@ def _windows(opened: tuple[Any, dict[str, Any]]) -> None:
 def _metrics(run: Path) -> None:
     from mamegpt.playground.catalog import bits_per_character, entries
     from mamegpt.report.page import page
-    from mamegpt.report.run import read_run
-    from mamegpt.run.metrics import Metrics
+    from mamegpt.report.run import ReportRun
+    from mamegpt.training.metrics import Metrics
 
     Metrics(run, 2, write=False)
     bits_per_character(entries([str(run)]))
-    page([read_run(run)], [], datetime(2026, 1, 1))
+    page([ReportRun(run)], [], datetime(2026, 1, 1))
 
 
 def _weights(path: Path) -> None:

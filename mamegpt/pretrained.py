@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.config import ModelConfig
 from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
 from mamegpt.generation.batch import generate_many
@@ -28,9 +28,9 @@ from mamegpt.generation.stream import Token, prompt_ids, stream_tokens
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import LanguageModel, build_model, not_finite, own_tensors, token_embedding
 from mamegpt.run import checkpoint
+from mamegpt.run.run import Run
 from mamegpt.system.files import is_lfs_pointer, parse_json
 from mamegpt.system.hub import is_hub_name, snapshot
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, TOKENIZER_FILE
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -174,13 +174,13 @@ def load(
     """
     if isinstance(device, str):
         device = pick_device(device)
-    folder, where = Path(model), str(model)
-    if (folder / CHECKPOINTS).is_dir() or (folder / METRICS_FILE).is_file():
-        found = _load_run(folder, checkpoint.latest(folder / CHECKPOINTS))
-    elif folder.parent.name == CHECKPOINTS and folder.is_dir():
-        found = _load_run(folder.parent.parent, folder)
+    if run := Run.find(model):
+        newest = run.latest()
+        found = _load_run(run, newest.path if newest else None)
+    elif run := Run.of_checkpoint(model):
+        found = _load_run(run, Path(model))
     else:
-        found = _load_repository(where, spm_file, trust_remote_code)
+        found = _load_repository(str(model), spm_file, trust_remote_code)
     found.model.to(device).eval()
     return found
 
@@ -271,11 +271,12 @@ def _refuse_not_finite(model: nn.Module, origin: str) -> None:
         )
 
 
-def _load_run(run: Path, path: Path | None) -> Pretrained:
-    config = TrainConfig.load(run / CONFIG_FILE)
+def _load_run(run: Run, path: Path | None) -> Pretrained:
+    config = run.config
     if path is None:
-        raise CheckpointError(f"{run} has no checkpoint yet; go on with: {command('train', '--resume', run)}")
-    tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
+        again = command("train", "--resume", run.folder)
+        raise CheckpointError(f"{run.folder} has no checkpoint yet; go on with: {again}")
+    tokenizer = run.tokenizer
     sizes = config.model(tokenizer.vocab_size)
     model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))
     has_start = tokenizer.start_id is not None

@@ -12,10 +12,10 @@ import torch
 from mamegpt.errors import DataError
 from mamegpt.presets import preset
 from mamegpt.run import checkpoint
+from mamegpt.run.run import Run
 from mamegpt.system.console import INTERRUPTED, say, sparkline
 from mamegpt.system.files import atomic_write, sha256_file
 from mamegpt.system.outputs import check_outputs
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
 
@@ -39,14 +39,14 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
     )  # fmt: skip
     contents = "".join(sha256_file(path) for path in (train_txt, spm_model))
     name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]
-    run = out_weights.parent / "runs" / f"{out_weights.stem}-{name}"
-    result = train(dataclasses.replace(recipe, out=str(run)), resume=(run / CONFIG_FILE).is_file())
+    run = Run(out_weights.parent / "runs" / f"{out_weights.stem}-{name}")
+    result = train(dataclasses.replace(recipe, out=str(run.folder)), resume=run.is_begun)
     if result.interrupted:
-        say(f"saved at step {result.step} in {run}; the same command goes on from there")
+        say(f"saved at step {result.step} in {run.folder}; the same command goes on from there")
         return INTERRUPTED
-    path = checkpoint.latest(run / CHECKPOINTS)
-    assert path is not None, "a finished run has a checkpoint"
+    newest = run.latest()
+    assert newest is not None, "a finished run has a checkpoint"
     with atomic_write(out_weights, "wb") as file:
-        torch.save(checkpoint.read_model(path), file)
+        torch.save(checkpoint.read_model(newest.path), file)
     say(f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}", f"[OK] Saved weights -> {out_weights}")
     return 0

@@ -21,8 +21,9 @@ from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
 from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Share
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
-from mamegpt.evaluation.texts import Sample, is_run, named_texts, run_texts
+from mamegpt.evaluation.texts import Sample, named_texts, run_texts
 from mamegpt.run.metrics import Quality
+from mamegpt.run.run import Run
 from mamegpt.system.console import columns
 from mamegpt.system.files import write_json
 from mamegpt.system.messages import translated
@@ -148,8 +149,9 @@ def evaluate_models(
     chosen = pick_device(device)
     opened = [open_model(where, spm_file=spm_file, device=chosen) for where in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
-    run, run_model = next(((where, m) for where, m in zip(models, opened, strict=True) if is_run(where)), ("", None))
-    known = run_texts(Path(run), run_model.tokenizer) if run_model and run_model.tokenizer else {}
+    runs = [(where, run, model) for where, model in zip(models, opened, strict=True) if (run := Run.find(where))]
+    own, run, run_model = runs[0] if runs else ("", None, None)
+    known = run_texts(run) if run else {}
     texts = {"validation": known["val"]} if "val" in known else {}
     if data:
         texts = {name: named_texts(it, split, tokenizer, schema) for name, it in zip(_short(data), data, strict=True)}
@@ -178,7 +180,7 @@ def evaluate_models(
         [replace(result, recited=shares[result.name]) for result in results],
         _likelihoods(f"{ORDER}-gram", baseline, held_out, gaps),
         shares[""],
-        "" if data or train_data else run,
+        "" if data or train_data else own,
         sum(text in trained_on for text in main) / max(1, len(main)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mamegpt.config import TrainConfig
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.shards import Split, is_shards, open_shards
 from mamegpt.data.sources import find_files, read_texts
 from mamegpt.errors import DataError
-from mamegpt.system.files import is_here
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, TOKENS
+from mamegpt.run.run import Run
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Document", "Sample", "Texts", "is_run", "named_texts", "run_texts", "text_files"]
+__all__ = ["Document", "Sample", "Texts", "named_texts", "run_texts", "text_files"]
 
 
 class Document(NamedTuple):
@@ -89,11 +87,6 @@ def _lengths(document: Document) -> npt.NDArray[np.int64]:
     return np.array([len(document.text), len(document.text.encode())])
 
 
-def is_run(where: str) -> bool:
-    """Whether this is the folder of a run."""
-    return is_here(f"{where}/{CHECKPOINTS}")
-
-
 def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Texts:
     """One split of a text, or of a folder of token shards that were made with ``tokenizer``.
 
@@ -103,7 +96,7 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
         return Texts(lambda: map(Document, read_texts(data, split, schema)))
     if tokenizer is None:
         raise DataError(f"{data} holds the tokens of another tokenizer; give the text they were made of")
-    found = _tokenized(Path(data), tokenizer)
+    found = _tokenized(open_shards(Path(data), tokenizer)[1], tokenizer)
     if split not in found:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(found)}")
     return found[split]
@@ -114,19 +107,17 @@ def text_files(data: str, split: str, schema: Schema = GUESS) -> list[Path]:
     return [Path(data)] if is_shards(data) else [file.path for file in find_files(data, split, schema)]
 
 
-def run_texts(run: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
+def run_texts(run: Run) -> dict[str, Texts]:
     """By split (``train``, and ``val`` if it has one), the texts of a run, from its tokens; none if these are gone.
 
-    Raises what `open_shards` raises.
+    Raises what `Run.tokens` raises.
     """
-    places = (run / TOKENS, TrainConfig.load(run / CONFIG_FILE).data)
-    found = next((place for place in places if is_shards(place)), None)
-    return _tokenized(Path(found), tokenizer) if found else {}
+    found = run.tokens()
+    return _tokenized(found[1], run.tokenizer) if found else {}
 
 
-def _tokenized(folder: Path, tokenizer: Tokenizer) -> dict[str, Texts]:
-    """The documents of each split of token shards, put back together."""
-    _, splits = open_shards(folder, tokenizer)
+def _tokenized(splits: Mapping[str, Split], tokenizer: Tokenizer) -> dict[str, Texts]:
+    """Return the documents of each split of token shards, put back together."""
     return {
         name: Texts(_documents(split, tokenizer), split.meta.n_characters, split.meta.n_bytes, tokenizer.fingerprint)
         for name, split in splits.items()

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from mamegpt.errors import CheckpointError
-from mamegpt.system.run_files import EVALUATION_FILE
-from mamegpt.system.shell import command
+from mamegpt.run.run import Run
 
 __all__ = ["card_rows"]
 
 
-def card_rows(run: Path, checkpoint: Path) -> list[tuple[str, str, str]]:
+def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
     """(what it is in Japanese, in English, its value) for each figure, if the newest evaluation is of that checkpoint.
 
     Raises `CheckpointError` if the run's file is damaged.
     """
-    path = run / EVALUATION_FILE
-    if not path.is_file():
-        return []
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+
+    def read(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         (model,) = found["models"]
         return _rows(model, found) if Path(model["origin"]).name == checkpoint.name else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); delete it, or run: {command('eval', '--model', run)}"
-        ) from None
+
+    return run.read_evaluation(read, [])
 
 
 def _rows(model: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str, str]]:

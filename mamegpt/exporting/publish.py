@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from mamegpt.config import TrainConfig
-from mamegpt.data.shards import is_shards, open_shards
+from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.exporting.checks import N_SENTENCES
@@ -21,13 +19,12 @@ from mamegpt.models.hf_format import sizes_of
 from mamegpt.models.registry import build_model
 from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
-from mamegpt.run.metrics import Metrics
+from mamegpt.run.run import Run
 from mamegpt.system.console import table
 from mamegpt.system.files import is_here, sha256_file
 from mamegpt.system.hub import upload
 from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_folder
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, MACHINE_FILE, TOKENS
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["export_pretrained", "export_weights", "upload_folder"]
@@ -67,10 +64,9 @@ def export_pretrained(
     loaded = load(model, spm_file=spm_file)
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}
-    run = Path(model)
-    if (run / CHECKPOINTS).is_dir():
-        config = TrainConfig.load(run / CONFIG_FILE)
-        known["facts"] = dataclasses.replace(_facts(run, config, loaded), licenses=card_licenses(config.data))
+    if run := Run.find(model):
+        config = run.config
+        known["facts"] = dataclasses.replace(_facts(run, loaded), licenses=card_licenses(config.data))
         if is_here(config.data) and not is_shards(config.data):
             known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
     if data_license:
@@ -97,25 +93,23 @@ def upload_folder(out: Path, repository: str, *, dry_run: bool) -> str:
     return f"{listed}\n{uploaded}"
 
 
-def _facts(run: Path, config: TrainConfig, loaded: Pretrained) -> Facts:
+def _facts(run: Run, loaded: Pretrained) -> Facts:
     """What a run says of itself, and what its model writes."""
     state = checkpoint.read_state(Path(loaded.origin))
-    metrics = Metrics(run, state.step, write=False)
-    shards = next((path for path in (run / TOKENS, Path(config.data)) if is_shards(path)), None)
-    meta = open_shards(shards, loaded.tokenizer)[0] if shards else None
-    machine_file = run / MACHINE_FILE  # older runs have none
-    machine = json.loads(machine_file.read_text(encoding="utf-8"))["machine"] if machine_file.is_file() else ""
-    new_tokens = min(60, max(1, config.context_length // 2))
+    tokens = run.tokens()
+    meta = tokens[0] if tokens else None
+    validations = [quality for quality in run.validations if (quality.step or 0) <= state.step]
+    new_tokens = min(60, max(1, run.config.context_length // 2))
     return Facts(
-        config=config,
+        config=run.config,
         step=state.step,
         elapsed_s=state.elapsed_s,
         n_documents=meta.splits["train"].n_documents if meta else 0,
         n_characters=meta.splits["train"].n_characters if meta else 0,
         origins=meta.origins if meta else (),
-        machine=machine,
-        losses=metrics.losses,
-        quality=metrics.quality,
+        machine=str(run.machine.get("machine", "")),
+        losses=[record["loss"] for record in run.steps if record["step"] <= state.step],
+        quality=validations[-1] if validations else None,
         evaluation=card_rows(run, Path(loaded.origin)),
         sampling=SAMPLING,
         samples=list(

@@ -14,11 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mamegpt.errors import CheckpointError, ModelError
-from mamegpt.run import checkpoint
-from mamegpt.run.metrics import read_metrics
+from mamegpt.run.run import Checkpoint, Run
 from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
+from mamegpt.system.run_files import CONFIG_FILE
 
 __all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
 
@@ -115,9 +114,7 @@ def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
     by_step: dict[tuple[Path | None, int | None], float] = {}
     for run in {entry.run for entry in found if entry.run}:
         with suppress(CheckpointError):
-            for record in read_metrics(run):
-                if "quality" in record:
-                    by_step[run, record["step"]] = record["quality"]["bits_per_character"]
+            by_step |= {(run, one.step): one.bits_per_character for one in Run(run).validations}
     return {entry.name: by_step[entry.run, entry.step] for entry in found if (entry.run, entry.step) in by_step}
 
 
@@ -134,17 +131,18 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _of_folder(folder: Path) -> list[Entry]:
     """What can be loaded of a folder: a run (its newest checkpoint) and its earlier ones, a checkpoint, an export."""
-    if saved := checkpoint.checkpoints(folder / CHECKPOINTS):
+    if saved := Run(folder).checkpoints():
         newest, *earlier = reversed(saved)
-        return [_of_checkpoint(folder, newest), *(_of_checkpoint(path, path) for path in earlier)]
-    if folder.parent.name == CHECKPOINTS and folder in checkpoint.checkpoints(folder.parent):
-        return [_of_checkpoint(folder, folder)]
+        return [_of_checkpoint(folder, newest), *(_of_checkpoint(one.path, one) for one in earlier)]
+    run = Run.of_checkpoint(folder)
+    if run and (found := next((one for one in run.checkpoints() if one.path == folder), None)):
+        return [_of_checkpoint(folder, found)]
     for weights in (folder / "model.safetensors", folder / "pytorch_model.bin"):
         if weights.is_file() and (folder / CONFIG_FILE).is_file():
             return [Entry(shown(folder), str(folder), int(weights.stat().st_mtime))]
     return []
 
 
-def _of_checkpoint(name: Path, path: Path) -> Entry:
-    step = int(path.name.removeprefix("step-"))
+def _of_checkpoint(name: Path, found: Checkpoint) -> Entry:
+    step, path = found
     return Entry(shown(name), str(path), int(path.stat().st_mtime), step, path.parent.parent)

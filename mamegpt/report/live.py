@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mamegpt.report.page import page
-from mamegpt.report.run import read_run
+from mamegpt.report.run import ReportRun
 from mamegpt.system.files import atomic_write
 from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.training.events import Event, Listener, Started
@@ -44,4 +44,4 @@ def live_report(started: Started) -> Iterator[Listener]:
 
 def _write(run: Path, refresh_s: int = 0) -> None:
     with atomic_write(run / REPORT_FILE) as file:
-        file.write(page([read_run(run)], [], datetime.now(), refresh_s))
+        file.write(page([ReportRun(run)], [], datetime.now(), refresh_s))

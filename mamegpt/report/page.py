@@ -12,7 +12,7 @@ from typing import Any
 
 from mamegpt.config import flag
 from mamegpt.report.chart import Curve, Points, clock, line_chart, short, thin
-from mamegpt.report.run import AXES, Run, Sample
+from mamegpt.report.run import AXES, ReportRun, Sample
 
 __all__ = ["page"]
 
@@ -22,7 +22,7 @@ NONE = "–"
 Words = dict[str, dict[str, str]]
 
 
-def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime, refresh_s: int = 0) -> str:
+def page(runs: Sequence[ReportRun], samples: Sequence[Sample], now: datetime, refresh_s: int = 0) -> str:
     """The whole file. ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often."""
     write = _Writer(json.loads(_static("words.json")))
     parts = [
@@ -31,7 +31,7 @@ def page(runs: Sequence[Run], samples: Sequence[Sample], now: datetime, refresh_
         write.samples(runs, samples) if samples else "",
         write.values(runs, "data", [_facts(run) for run in runs], write.word),
         write.settings(runs),
-        write.values(runs, "evaluation", [run.evaluation for run in runs], write.word, "evaluation-help"),
+        write.values(runs, "evaluation", [run.scores for run in runs], write.word, "evaluation-help"),
         write.values(runs, "machine", [run.machine for run in runs], _text),
     ]
     return Template(_static("page.html")).substitute(
@@ -67,7 +67,7 @@ class _Writer:
         note = f'<p class="faint">{self.word(note)}</p>' if note else ""
         return f"<section><h2>{self.word(name)}</h2>{note}{body}</section>"
 
-    def charts(self, runs: Sequence[Run]) -> str:
+    def charts(self, runs: Sequence[ReportRun]) -> str:
         figures = (
             self._chart(runs, "loss", lambda run, axis: run.curve(axis, "loss"), "loss"),
             self._chart(runs, "bits", lambda run, axis: run.bits(axis), "bits_per_character"),
@@ -77,7 +77,9 @@ class _Writer:
         )
         return f'<div class="charts">{"".join(figures)}</div>'
 
-    def _chart(self, runs: Sequence[Run], name: str, line: Callable[[Run, str], Points], validated: str = "") -> str:
+    def _chart(
+        self, runs: Sequence[ReportRun], name: str, line: Callable[[ReportRun, str], Points], validated: str = ""
+    ) -> str:
         """A line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
         drawn = []
         for axis in AXES:
@@ -94,14 +96,14 @@ class _Writer:
         note = f"<p>{self.word(f'{name}-help')}</p>" if validated else ""
         return f"<figure><figcaption><h3>{self.word(name)}</h3>{note}</figcaption>{''.join(drawn)}</figure>"
 
-    def results(self, runs: Sequence[Run], samples: Sequence[Sample]) -> str:
+    def results(self, runs: Sequence[ReportRun], samples: Sequence[Sample]) -> str:
         sizes = {sample.run: f"{sample.n_parameters:,}" for sample in samples}
         columns = ("n-parameters", "steps", "n-tokens", "seconds", "tokens-per-s", "validation-loss", "bits-per-byte",
                    "bits-per-character")  # fmt: skip
         rows = []
         for i, run in enumerate(runs):
-            last = run.steps[-1]
-            quality = [run.quality.get(name) for name in ("loss", "bits_per_byte", "bits_per_character")]
+            last = run.timed_steps[-1]
+            quality = [getattr(run.quality, name, None) for name in ("loss", "bits_per_byte", "bits_per_character")]
             values = [
                 sizes.get(run.name, NONE), f"{last['step']:,}", f"{last['tokens']:,}", clock(last["elapsed_s"]),
                 f"{run.tokens_per_s:,.0f}", *(NONE if value is None else f"{value:.4f}" for value in quality),
@@ -115,7 +117,7 @@ class _Writer:
         )
         return self.section("results", table + notes)
 
-    def samples(self, runs: Sequence[Run], samples: Sequence[Sample]) -> str:
+    def samples(self, runs: Sequence[ReportRun], samples: Sequence[Sample]) -> str:
         colours = {run.name: i for i, run in enumerate(runs)}
         boxes = []
         for n, prompt in enumerate(runs[0].openings):
@@ -128,15 +130,15 @@ class _Writer:
         return self.section("samples", "".join(boxes), "samples-help")
 
     def values(
-        self, runs: Sequence[Run], name: str, found: Sequence[Mapping[str, str]], named: Callable[[str], str],
+        self, runs: Sequence[ReportRun], name: str, found: Sequence[Mapping[str, object]], named: Callable[[str], str],
         note: str = "",
     ) -> str:  # fmt: skip
         """A section of values, ``named`` by their keys, a column a run; nothing if no run has any."""
         keys = dict.fromkeys(key for values in found for key in values)
-        rows = [(named(key), [_text(values.get(key, NONE)) for values in found]) for key in keys]
+        rows = [(named(key), [_text(str(values.get(key, NONE))) for values in found]) for key in keys]
         return self.section(name, _table(_heads(runs), rows), note) if rows else ""
 
-    def settings(self, runs: Sequence[Run]) -> str:
+    def settings(self, runs: Sequence[ReportRun]) -> str:
         found = [run.config.to_dict() for run in runs]
         rows = []
         for name in found[0]:
@@ -148,7 +150,7 @@ class _Writer:
         return f"<details><summary><h2>{self.word('settings')}</h2></summary>{note}{body}</details>"
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: ReportRun) -> dict[str, str]:
     """Names of the catalogue, and what the run's text and tokenizer are by them."""
     facts = {"source": run.config.data, "documents": NONE, "characters": NONE, "token-count": NONE, "epochs": NONE,
              "characters-per-token": NONE}  # fmt: skip
@@ -159,7 +161,7 @@ def _facts(run: Run) -> dict[str, str]:
             "documents": f"{train.n_documents:,} / {val.n_documents if val else 0:,}",
             "characters": f"{train.n_characters:,} / {val.n_characters if val else 0:,}",
             "token-count": f"{train.n_tokens:,} / {val.n_tokens if val else 0:,}",
-            "epochs": f"{run.steps[-1]['tokens'] / train.n_tokens:.2f}",
+            "epochs": f"{run.timed_steps[-1]['tokens'] / train.n_tokens:.2f}",
             "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
         }
     if run.extensions:
@@ -169,7 +171,7 @@ def _facts(run: Run) -> dict[str, str]:
     return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
 
 
-def _heads(runs: Sequence[Run]) -> list[str]:
+def _heads(runs: Sequence[ReportRun]) -> list[str]:
     """The runs as columns of a table."""
     return ["", *(f"<i>{_swatch(i)}{_text(run.name)}</i>" for i, run in enumerate(runs))]
 

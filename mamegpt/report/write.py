@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mamegpt.errors import OutputError
 from mamegpt.report.page import page
-from mamegpt.report.run import read_run, samples
+from mamegpt.report.run import ReportRun, samples
 from mamegpt.system.files import atomic_write
 from mamegpt.system.outputs import check_outputs
 
@@ -25,7 +25,7 @@ def write_report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Pa
     check_outputs([out])
     if out.suffix.lower() != ".html":
         raise OutputError(f"{out}: a report is .html; name it so")
-    runs = [read_run(folder) for folder in folders]
+    runs = [ReportRun(folder) for folder in folders]
     prompts = runs[0].openings
     written = [sample for run in runs for sample in samples(run, prompts, on_checkpoint)]
     with atomic_write(out) as file:

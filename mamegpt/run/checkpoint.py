@@ -38,6 +38,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import empty_parts, own_copy, read_parts, write_parts
 from mamegpt.errors import CheckpointError, OutputError, first_line
 from mamegpt.models.registry import own_tensors, stored_tensors
+from mamegpt.run.run import Checkpoint, checkpoints
 from mamegpt.system.files import (
     DESKTOP_FILES,
     IN_USE,
@@ -53,9 +54,18 @@ from mamegpt.system.files import (
 )
 
 __all__ = [
-    "Saver", "State", "checkpoints", "latest", "load", "pass_over", "read_model", "read_state", "refuse_other",
-    "remove", "save", "set_damaged_aside", "verify",
-]  # fmt: skip
+    "Saver",
+    "State",
+    "load",
+    "pass_over",
+    "read_model",
+    "read_state",
+    "refuse_other",
+    "remove",
+    "save",
+    "set_damaged_aside",
+    "verify",
+]
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -132,7 +142,7 @@ class Saver:
         """
         begin = time.perf_counter()
         self.wait()
-        proven = next((path for path in reversed(checkpoints(self.folder)) if is_proven(_step(path))), None)
+        proven = next((path for step, path in reversed(checkpoints(self.folder)) if is_proven(step)), None)
         if self.parts:
             parts = {name: own_copy(tensors) for name, tensors in _parts(model, optimizer).items()}
             done = self._thread.submit(
@@ -193,7 +203,7 @@ def _write_parts(
     folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, proven: Path | None,
     is_main: bool, group: ProcessGroup | None,
 ) -> Path:  # fmt: skip
-    path = folder / f"step-{state.step:08d}"
+    path = Checkpoint.at(folder, state.step).path
     staging = _shared_folder(path, is_main, group)
     try:
         for name, tensors in parts.items():
@@ -245,7 +255,7 @@ def _write(
     folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int,
     proven: Path | None = None,
 ) -> Path:  # fmt: skip
-    path = folder / f"step-{state.step:08d}"
+    path = Checkpoint.at(folder, state.step).path
     with atomic_directory(path, overwrite=True) as partial:
         try:
             save_file(dict(model), partial / MODEL_FILE)
@@ -259,7 +269,7 @@ def _write(
 
 
 def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
-    for old in checkpoints(folder)[:-keep]:
+    for _, old in checkpoints(folder)[:-keep]:
         with hardening("to remove a folder", old, *IN_USE):
             if old != proven and _is_only_ours(old):
                 remove_folder(old)  # one that somebody put a file into is kept
@@ -349,7 +359,7 @@ def set_damaged_aside(folder: Path) -> list[str]:
     Raises `CheckpointError` if none is intact; then nothing is renamed.
     """
     wrong: dict[Path, str] = {}
-    for path in reversed(checkpoints(folder)):
+    for _, path in reversed(checkpoints(folder)):
         try:
             verify(path)
         except CheckpointError as error:
@@ -380,27 +390,11 @@ def read_model(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} cannot be read: {first_line(error)}") from None
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints under a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.glob("step-*") if path.name[5:].isdecimal() and path.is_dir())
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint under a folder."""
-    return next(reversed(checkpoints(folder)), None)
-
-
 def refuse_other(folder: Path, **now: str) -> None:
     """Raise `CheckpointError` if the newest checkpoint that can be read has other ``settings``, ``tokens`` or
     ``tokenizer`` (fingerprints) than the run has now; before anything is changed.
     """
-    for path in reversed(checkpoints(folder)):
+    for _, path in reversed(checkpoints(folder)):
         with contextlib.suppress(CheckpointError):
             state = read_state(path)
             other = next((what for what, fingerprint in now.items() if getattr(state, what) != fingerprint), "")

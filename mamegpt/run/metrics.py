@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from mamegpt.distributed.processes import sum_over_processes
 from mamegpt.errors import CheckpointError
-from mamegpt.system.files import atomic_write, parse_json, sync_file
+from mamegpt.system.files import parse_json
 from mamegpt.system.run_files import METRICS_FILE
 
-__all__ = ["Metrics", "Quality", "read_metrics"]
+__all__ = ["Quality", "read_metrics"]
 
 
 @dataclass(frozen=True)
@@ -101,78 +94,3 @@ def _is_record(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     """Whether it is a number to compute with; only the loss of a run that failed may be none."""
     return type(value) in (int, float) and -1e18 < value < 1e18
-
-
-class Metrics:
-    """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
-
-    Losses are read back from the device only at `flush`, so that no step waits for it here. Raises `CheckpointError` if
-    the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them.
-    """
-
-    def __init__(self, run: Path, first_step: int, write: bool, digest: str = "") -> None:
-        self.path, self.write = run / METRICS_FILE, write
-        self.losses: list[float] = []
-        self.quality: Quality | None = None
-        self.save_blocked_s: float | None = None
-        self._unread: list[tuple[int, float, Tensor, Tensor]] = []
-        records = [record for record in read_metrics(run) if record["step"] <= first_step]
-        self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
-        if digest and self.path.exists() and self._hash.hexdigest() != digest:
-            raise CheckpointError(
-                f"{self.path} is damaged: it is not what the checkpoint of step {first_step} has the hash of; "
-                "remove it to go on without what it told"
-            )
-        self.losses = [record["loss"] for record in records if "loss" in record]
-        for record in records:
-            if "quality" in record:
-                self.quality = Quality(**{"step": record["step"], **record["quality"]})
-        if write and self.path.exists():
-            with atomic_write(self.path) as file:
-                file.writelines(_json_line(record) for record in records)
-
-    def sync(self) -> str:
-        """Make what was written durable; the hash of all of it, for the checkpoint that follows."""
-        if self.path.exists():
-            sync_file(self.path)
-        return self._hash.hexdigest()
-
-    @property
-    def n_unread(self) -> int:
-        """Steps since the last `flush`."""
-        return len(self._unread)
-
-    def step(self, step: int, loss: Tensor, lr: float, grad_norm: Tensor) -> None:
-        """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` that of all."""
-        self._unread.append((step, lr, loss, grad_norm))
-
-    def flush(self, targets_per_step: int, elapsed_s: float) -> list[dict[str, Any]]:
-        """Add the losses up over all processes, write a line for each step, and return these records."""
-        steps, rates, shares, norms = zip(*self._unread, strict=True)
-        losses = sum_over_processes(torch.stack(shares)).tolist()
-        records = [
-            {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": step * targets_per_step,
-             "elapsed_s": elapsed_s}
-            for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
-        ]  # fmt: skip
-        if self.save_blocked_s is not None:
-            records[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
-        self._append(records)
-        self.losses += losses
-        self._unread.clear()
-        return records
-
-    def validation(self, quality: Quality) -> None:
-        """Write what a validation found after ``quality.step`` steps."""
-        self._append([{"step": quality.step, "quality": asdict(quality)}])
-
-    def _append(self, records: Iterable[dict[str, Any]]) -> None:
-        if self.write:
-            lines = "".join(map(_json_line, records))
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(lines)
-            self._hash.update(lines.encode())
-
-
-def _json_line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch._dynamo.exc import BackendCompilerFailed
@@ -13,15 +12,16 @@ from torch._dynamo.exc import BackendCompilerFailed
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
-from mamegpt.errors import CheckpointError, first_line
+from mamegpt.errors import first_line
+from mamegpt.run.run import Extension, Run
 from mamegpt.system.console import say
-from mamegpt.system.files import parse_json, write_json
+from mamegpt.system.files import write_json
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.system.run_files import EXTENSIONS_FILE
 from mamegpt.training.forward import seconds_per_step
 from mamegpt.training.optim import lr_factor
 
-__all__ = ["Extension", "Pace", "extend", "measured", "read_extensions"]
+__all__ = ["Pace", "extend", "measured"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
@@ -58,41 +58,9 @@ def measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
     return dataclasses.replace(config, precision=precision, compile=compile_)
 
 
-@dataclass(frozen=True)
-class Extension:
-    """Steps or minutes that were added to a run when it was finished, after ``from_step`` steps and ``from_s`` seconds.
-
-    The learning rate rises and falls in them once more, as in the run before.
-    """
-
-    from_step: int
-    from_s: float
-    steps: int = 0
-    minutes: float = 0.0
-    job: str = ""
-    """What ``torchrun`` calls the command that asked for it."""
-
-
-def read_extensions(run: Path) -> list[Extension]:
-    """Read how a run was extended, in order. Raises `CheckpointError` if the file that says so is damaged."""
-    path = run / EXTENSIONS_FILE
-    if not path.is_file():
-        return []
-    try:
-        found = [Extension(**one) for one in parse_json(path.read_text(encoding="utf-8"))]
-        for one in found:
-            if type(one.from_step) is not int or type(one.steps) is not int or not one.from_s >= 0:
-                raise ValueError("it holds no extensions")
-            if min(one.from_step, one.steps, one.minutes) < 0 or not one.steps + one.minutes > 0:
-                raise ValueError("it holds impossible numbers")
-        return found
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({first_line(error)}); remove it to resume without it") from None
-
-
 def extend(run: Path, extension: Extension) -> None:
     """Record that a finished run is extended."""
-    write_json(run / EXTENSIONS_FILE, [dataclasses.asdict(one) for one in [*read_extensions(run), extension]])
+    write_json(run / EXTENSIONS_FILE, [dataclasses.asdict(one) for one in [*Run(run).extensions, extension]])
 
 
 class Pace:

@@ -25,6 +25,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.errors import TrainingError
 from mamegpt.models.registry import not_finite
 from mamegpt.run import checkpoint
+from mamegpt.run.run import checkpoints
 
 __all__ = ["RolledBack", "bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
 
@@ -109,7 +110,7 @@ def roll_back(
     `TrainingError` if there is no sound checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
     """
     processes.barrier()  # the main process may have been writing one
-    states = {path: checkpoint.read_state(path) for path in reversed(checkpoint.checkpoints(folder))}
+    states = {path: checkpoint.read_state(path) for _, path in reversed(checkpoints(folder))}
     # One that was gone back to was sound then; what came after it since is why it is gone back to again.
     sound = (p for p, s in states.items() if s.rollbacks or is_sound(s.step, losses, step - len(losses)))
     path = next(sound, None)

@@ -20,10 +20,11 @@ from mamegpt.data.shards import Meta, Split, is_shards, open_shards, write_shard
 from mamegpt.data.sources import find_files, read_texts
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
-from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError, first_line
+from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
 from mamegpt.models.registry import ARCHITECTURES
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import read_metrics
+from mamegpt.run.run import Checkpoint, Run
 from mamegpt.system.console import busy, counted, say
 from mamegpt.system.files import (
     LOCK,
@@ -31,7 +32,6 @@ from mamegpt.system.files import (
     gone_if_empty,
     held,
     make_folder,
-    parse_json,
     remove_leftovers,
     write_json,
 )
@@ -54,21 +54,19 @@ from mamegpt.training.optim import OPTIMIZERS
 
 __all__ = ["as_begun", "is_of_this_job", "keep_settings", "own_folder", "run_tokenizer", "run_tokens", "settled"]
 
-MAX_THREADS = 1 << 12
-"""Far above any machine; what is larger came from a damaged file."""
 BEFORE_A_CHECKPOINT = {
     CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, REPORT_FILE, JOB_FILE, TOKENS, CHECKPOINTS,
     *get_args(Logger),
 }  # fmt: skip
 """What may be in the folder of a run before its first checkpoint."""
-START = "step-00000000"
-"""The checkpoint in which a run keeps the model that it starts from."""
+START = 0
+"""The step of the checkpoint in which a run keeps the model that it starts from."""
 
 
 def is_of_this_job(run: Path) -> bool:
     """Whether a run was begun by the job that torchrun now starts again, and not by an earlier one of its own."""
     file = run / JOB_FILE
-    return (run / CONFIG_FILE).exists() and file.is_file() and file.read_text(encoding="utf-8") == processes.job()
+    return Run(run).is_begun and file.is_file() and file.read_text(encoding="utf-8") == processes.job()
 
 
 @contextlib.contextmanager
@@ -119,21 +117,9 @@ def as_begun(run: Path, world: World) -> Iterator[None]:
     Threads decide in what order sums are taken, and so the last bits of the weights. Raises `CheckpointError` if the
     file that says so is damaged.
     """
-    path, n_threads = run / MACHINE_FILE, torch.get_num_threads()
-    if not path.is_file():
-        yield
-        return
-    now = arithmetic(world.device, world.size)
-    try:
-        begun = parse_json(path.read_text(encoding="utf-8"))
-        if not isinstance(begun, dict):
-            raise ValueError("it is no JSON object")
-        then = {name: begun[name] for name in now if name in begun}  # runs of before 2026-11-30 lack some
-        n_begun = then.pop("threads", n_threads)
-        if type(n_begun) is not int or not 1 <= n_begun <= MAX_THREADS:
-            raise ValueError(f"{n_begun} threads")
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({first_line(error)}); remove it to resume without it") from None
+    begun, now, n_threads = Run(run).machine, arithmetic(world.device, world.size), torch.get_num_threads()
+    then = {name: begun[name] for name in now if name in begun}  # runs of before 2026-11-30 lack some
+    n_begun = then.pop("threads", n_threads)
     other = [name for name in then if then[name] != now[name]]
     if world.is_main and other:
         was, is_ = (", ".join(f"{name} {facts[name]}" for name in other) for facts in (then, now))
@@ -173,7 +159,7 @@ def _had_no_checkpoint(run: Path) -> bool:
         last = max((record["step"] for record in read_metrics(run)), default=0)
     except (CheckpointError, ConfigError):
         return False
-    names = {path.name for path in (run / CHECKPOINTS).glob("[!.]*")} - {START}
+    names = {path.name for path in (run / CHECKPOINTS).glob("[!.]*")} - {Checkpoint.at(run, START).path.name}
     tokens_are_ours = is_shards(run / TOKENS) or not (run / TOKENS).exists()
     first_save = min(config.save_every_steps, config.max_steps)
     return not names and tokens_are_ours and (run / LOCK).is_file() and last < first_save
@@ -184,7 +170,7 @@ def _empty(run: Path) -> None:
     for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / TOKENS, ignore_errors=True)
-    checkpoint.remove(path for path in checkpoint.checkpoints(run / CHECKPOINTS) if path.name == START)
+    checkpoint.remove(path for step, path in Run(run).checkpoints() if step == START)
 
 
 def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:

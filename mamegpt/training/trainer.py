@@ -38,17 +38,19 @@ from mamegpt.errors import ConfigError, TrainingError
 from mamegpt.models.registry import LanguageModel, build_model, initialise_again
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
-from mamegpt.run.metrics import Metrics, Quality
+from mamegpt.run.metrics import Quality
+from mamegpt.run.run import Extension, Run
 from mamegpt.system.console import output_may_fail, say
 from mamegpt.system.files import write_json
 from mamegpt.system.hardware import arithmetic, hardware, peak_memory, summary
 from mamegpt.system.run_files import CHECKPOINTS, MACHINE_FILE
 from mamegpt.system.shell import command
-from mamegpt.training.autotune import Extension, Pace, extend, read_extensions
+from mamegpt.training.autotune import Pace, extend
 from mamegpt.training.events import EpochEnded, Saved, Started, Stepped, Validated, Validating, Watcher, watching
 from mamegpt.training.forward import SummedLoss, micro_batch, product_dtype, recompute_blocks
 from mamegpt.training.init_from import start_from
 from mamegpt.training.loss_spikes import RolledBack, bad_loss, is_proven, roll_back, weights_not_finite
+from mamegpt.training.metrics import Metrics
 from mamegpt.training.optim import Optimizer, build_optimizer
 from mamegpt.training.progress import terminal
 from mamegpt.training.setup import (
@@ -141,7 +143,7 @@ def _train(
         summed_loss: nn.Module = SummedLoss(model, config.precision, compiled=config.compile == "true")
         n_parameters = sum(p.numel() for p in model.parameters())
         summed_loss = spread(summed_loss, model, config.sharding, world)
-        starts_from = bool(config.init_from) and checkpoint.latest(run / CHECKPOINTS) is None
+        starts_from = bool(config.init_from) and Run(run).latest() is None
         with ByShares():  # type: ignore[no-untyped-call]
             if place.type == "meta":
                 initialise_again(config.architecture, model)
@@ -303,10 +305,8 @@ def _train(
 
 def _restore(run: Path, model: LanguageModel, optimizer: Optimizer, fresh: State) -> State:
     """Load the newest checkpoint, if there is one, and return its state; ``fresh`` is that of a run without one."""
-    path = checkpoint.latest(run / CHECKPOINTS)
-    if path is None:
-        return fresh
-    return checkpoint.load(path, model, optimizer)
+    newest = Run(run).latest()
+    return checkpoint.load(newest.path, model, optimizer) if newest else fresh
 
 
 def _is_over(config: TrainConfig, first: State, extensions: Sequence[Extension]) -> bool:
@@ -323,7 +323,7 @@ def _extensions(
     run: Path, config: TrainConfig, first: State, more_steps: int, more_minutes: float, world: World
 ) -> list[Extension]:
     """How the run was extended, with what is asked for now. Raises `ConfigError` if it cannot be."""
-    found = read_extensions(run)
+    found = Run(run).extensions
     processes.barrier()  # all have read it
     is_recorded = bool(found) and found[-1].job == processes.job()
     if not (more_steps or more_minutes) or (processes.started_again() and is_recorded):

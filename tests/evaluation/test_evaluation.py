@@ -41,7 +41,8 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
 from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.pretrained import load
-from mamegpt.report.run import read_run
+from mamegpt.report.run import ReportRun
+from mamegpt.run.run import Run
 from mamegpt.text.characters import count_classes
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -250,7 +251,7 @@ def test_training_and_eval_divide_the_same_bits_by_the_characters_of_the_text(
 
 
 def test_a_sample_of_shards_has_its_share_of_what_was_tokenized(little: Little) -> None:
-    val = run_texts(little.run, little.tokenizer)["val"]
+    val = run_texts(Run(little.run))["val"]
     whole = val.sample()
     sample = val.sample(limit := whole.n_characters // 2)
     assert 0 < sample.n_characters == len("".join(sample.texts)) <= limit
@@ -502,7 +503,7 @@ def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pyte
 
 
 def test_the_texts_of_a_run_come_back_from_its_tokens(little: Little) -> None:
-    known = run_texts(little.run, little.tokenizer)
+    known = run_texts(Run(little.run))
     texts = {name: list(text) for name, text in known.items()}
     assert sorted(texts["train"] + texts["val"]) == sorted(read_texts(little.text)) and texts["val"]
     assert list(known["val"]) == texts["val"]  # again, from the beginning
@@ -550,20 +551,20 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     found: Evaluation, run: Path, little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = Path(found.models[0].origin)
-    assert card_rows(run, checkpoint) == []
+    assert card_rows(Run(run), checkpoint) == []
     found.keep()
     kept = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert kept == json.loads(json.dumps(found.to_dict() | {"models": [found.to_dict()["models"][0]]}))
-    rows = {english: value for _, english, value in card_rows(run, checkpoint)}
+    rows = {english: value for _, english, value in card_rows(Run(run), checkpoint)}
     assert list(rows) == ["minimal pairs", "cloze", "beside an n-gram model", "recited"]
     pairs = found.models[0].pairs.total
     assert f"{pairs.share:.1%}({pairs.n} 組" in rows["minimal pairs"]
     assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["beside an n-gram model"]
     assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
     assert f"学習していない文章では {found.heldout_recited:.2%}" in rows["recited"]
-    assert card_rows(run, checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
+    assert card_rows(Run(run), checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
     bits = [of.text["validation"].bits_per_character for of in (found.models[0], found.baseline)]
-    told = read_run(run).evaluation
+    told = ReportRun(run).scores
     assert told["evaluated"] == checkpoint.name and told["bits-per-character"] == "{:.3f} ({:.3f})".format(*bits)
     assert told["recited"] == f"{found.models[0].recited:.2%}" and len(told) == 6
 
@@ -575,10 +576,10 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
 
     tiny = replace(found, models=[replace(found.models[0], cloze=None)], heldout_recited=None)
     tiny.keep()
-    assert [english for _, english, _ in card_rows(run, checkpoint)] == ["minimal pairs", "beside an n-gram model"]
+    assert [english for _, english, _ in card_rows(Run(run), checkpoint)] == ["minimal pairs", "beside an n-gram model"]
     (run / "evaluation.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged .* run: mamegpt eval"):
-        card_rows(run, checkpoint)
+        card_rows(Run(run), checkpoint)
     (run / "evaluation.json").unlink()
 
 

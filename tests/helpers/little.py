@@ -58,6 +58,7 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     from mamegpt.data.stories import stories
     from mamegpt.exporting.publish import export_weights
     from mamegpt.run import checkpoint
+    from mamegpt.run.run import Run
     from mamegpt.text.articles import format_article
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
     from mamegpt.training.trainer import train
@@ -74,10 +75,10 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
         n_layers=2, n_heads=4, batch_size=4, max_steps=12, device="cpu", val_fraction=0.1,
     )  # fmt: skip
     run = train(config).out
-    newest = checkpoint.latest(run / "checkpoints")
+    newest = Run(run).latest()
     assert newest is not None
     weights = folder / "model.pth"
-    torch.save(checkpoint.read_model(newest), weights)
+    torch.save(checkpoint.read_model(newest.path), weights)
     report = export_weights(weights, spm, folder / "exported", n_sentences=N_SENTENCES)
     sizes = config.model(VOCAB_SIZE)
     return Little(text, spm, run, weights, report.out, report, Tokenizer.load(spm), sizes)

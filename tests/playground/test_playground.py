@@ -32,7 +32,7 @@ from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_o
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
 from mamegpt.pretrained import load
-from mamegpt.run import checkpoint
+from mamegpt.run.run import Run
 
 STATIC = ROOT / "mamegpt" / "playground" / "static"
 PROMPT = "昔々、"
@@ -332,7 +332,7 @@ def test_a_run_that_went_on_is_loaded_anew(little: Little, tmp_path: Path) -> No
     shutil.copytree(little.run, run)
     with serving([str(run)]) as port:
         before = ask(port, {"prompt": PROMPT, "temperature": 0})[1]["choices"][0]["text"]
-        (newest,) = checkpoint.checkpoints(run / "checkpoints")
+        ((_, newest),) = Run(run).checkpoints()
         newest.rename(newest.with_name("step-00000013"))
         (run / "checkpoints/step-00000013/model.safetensors").write_bytes(b"damaged")
         status, answer = ask(port, {"prompt": PROMPT, "temperature": 0})
@@ -345,7 +345,7 @@ def test_a_checkpoint_that_is_replaced_while_one_waits_is_the_newest_one_then(li
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(little.run, first)
     shutil.copytree(little.run, second)
-    (newest,) = checkpoint.checkpoints(second / "checkpoints")
+    ((_, newest),) = Run(second).checkpoints()
     with serving([str(first), str(second)]) as port, ThreadPoolExecutor(2) as pool:
         line = begin(port, stream=True, model=str(first))
         until(lambda: status(port)["running"] == 1)

@@ -23,9 +23,11 @@ from mamegpt.generation.stream import generate
 from mamegpt.pretrained import load
 from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
 from mamegpt.report.page import page
-from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, read_run, samples
+from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, ReportRun, samples
 from mamegpt.report.write import write_report
-from mamegpt.run.metrics import Metrics, read_metrics
+from mamegpt.run.metrics import Quality, read_metrics
+from mamegpt.run.run import Run
+from mamegpt.training.metrics import Metrics
 
 STATIC = ROOT / "mamegpt" / "report" / "static"
 VOID = {"meta", "input", "link", "br", "img"}
@@ -63,7 +65,7 @@ class Tags(HTMLParser):
 
 
 def test_curves_are_the_lines_of_the_metrics(little: Little) -> None:
-    run = read_run(little.run)
+    run = ReportRun(little.run)
     records = read_metrics(little.run)
     steps = [record for record in records if "loss" in record]
     assert [x for x, _ in run.curve("step", "loss")] == list(range(1, 13))
@@ -75,8 +77,8 @@ def test_curves_are_the_lines_of_the_metrics(little: Little) -> None:
     for axis in AXES:
         (_, ((x, y),)) = run.validated(axis, "bits_per_character")[-1]
         assert (x, y) == (run.curve(axis, "loss")[-1][0], quality["bits_per_character"])
-    assert run.quality == quality
-    first, last = run.steps[0], run.steps[-1]  # the time before the first step is its set-up
+    assert run.quality == Quality(**quality)
+    first, last = run.timed_steps[0], run.timed_steps[-1]  # the time before the first step is its set-up
     assert run.tokens_per_s == (last["tokens"] - first["tokens"]) / (last["elapsed_s"] - first["elapsed_s"])
     assert [tokens * s for (tokens, _), s in zip(run.curve("tokens", "loss"), [1] * 12, strict=True)] == [
         128 * i for i in range(1, 13)
@@ -103,14 +105,13 @@ def test_figures_of_another_kind_are_another_curve(little: Little, tmp_path: Pat
     ):
         rows = [*lines, *(json.dumps({"step": step, "quality": quality}) for step, quality in figures)]
         (run / "metrics.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        found = read_run(run)
+        found = ReportRun(run)
         curves = dict(found.validated("step", "bits_per_character"))
         assert list(curves) == names
         assert curves[names[0]] == [(step, value["bits_per_character"]) for step, value in figures[:-1]]
         assert curves[names[1]] == [(12, figures[-1][1]["bits_per_character"])]
-        assert found.quality == figures[-1][1]
-        quality_read = Metrics(run, 12, write=False).quality
-        assert quality_read is not None and (quality_read.step, quality_read.of) == (12, names[1])
+        assert found.quality == Quality(**{"step": 12, **figures[-1][1]})
+        assert found.quality == Metrics(run, 12, write=False).quality and found.quality.of == names[1]
         text = page([found], [], datetime(2026, 1, 2))
         Tags(text)
         assert f"{run}, {names[1]}: " in text
@@ -118,9 +119,10 @@ def test_figures_of_another_kind_are_another_curve(little: Little, tmp_path: Pat
 
 def test_bits_of_the_training_loss_fit_those_of_the_validation(little: Little) -> None:
     """The mean length of a token stands for the lengths of the tokens themselves: a few per cent off, not more."""
-    run = read_run(little.run)
+    run = ReportRun(little.run)
     factor = run.bits("step")[0][1] / run.curve("step", "loss")[0][1]
-    assert factor == pytest.approx(run.quality["bits_per_character"] / run.quality["loss"], rel=0.1)
+    assert run.quality is not None
+    assert factor == pytest.approx(run.quality.bits_per_character / run.quality.loss, rel=0.1)
 
 
 def test_speed_and_times_of_steps_that_were_written_together(little: Little, tmp_path: Path) -> None:
@@ -136,10 +138,10 @@ def test_speed_and_times_of_steps_that_were_written_together(little: Little, tmp
         + '{"step": 5, "lo',
         encoding="utf-8",
     )
-    found = read_run(run)
+    found = ReportRun(run)
     assert found.curve("elapsed_s", "grad_norm") == [(1.0, 0.5), (2.0, 0.5), (2.5, 0.5), (3.0, 0.5)]
     assert found.speed("step") == [(2, 100.0), (3, 200.0), (4, 200.0)]
-    assert (found.quality, found.validated("step", "loss")) == ({}, [])
+    assert (found.quality, found.validated("step", "loss")) == (None, [])
 
 
 def test_a_run_whose_loss_was_no_number_is_shown_up_to_there(little: Little, tmp_path: Path) -> None:
@@ -147,14 +149,14 @@ def test_a_run_whose_loss_was_no_number_is_shown_up_to_there(little: Little, tmp
     shutil.copytree(little.run, run)
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 13, "loss": NaN, "lr": 0.1, "grad_norm": Infinity, "tokens": 1664, "elapsed_s": 1e3}\n')
-    found = read_run(run)
+    found = ReportRun(run)
     assert len(found.steps) == 13 and len(found.bits("step")) == len(found.curve("step", "grad_norm")) == 12
     assert len(found.curve("step", "lr")) == 13
     Tags(page([found], [], datetime(2026, 1, 2)))
 
 
 def test_samples_are_what_generate_writes_after_unseen_openings(little: Little) -> None:
-    run = read_run(little.run)
+    run = ReportRun(little.run)
     assert len(run.openings) == 3
     text = little.text.read_text(encoding="utf-8")
     assert all(opening in text and opening.startswith("【") for opening in run.openings)
@@ -174,7 +176,7 @@ def test_of_many_checkpoints_some_write_the_newest_among_them(little: Little, tm
     (newest,) = (run / "checkpoints").iterdir()
     for step in range(1, 9):
         shutil.copytree(newest, newest.with_name(f"step-{step:08d}"))
-    steps = [sample.step for sample in samples(read_run(run), [], lambda _: None)]
+    steps = [sample.step for sample in samples(ReportRun(run), [], lambda _: None)]
     assert len(steps) == MAX_CHECKPOINTS and steps == sorted(set(steps)) and steps[-1] == 12
 
 
@@ -182,7 +184,7 @@ def test_a_run_without_its_tokens_is_told_without_them(little: Little, tmp_path:
     run = tmp_path / "run"
     shutil.copytree(little.run, run)
     shutil.rmtree(run / "tokens")
-    found = read_run(run)
+    found = ReportRun(run)
     assert (found.meta, found.openings, found.bits("step")) == (None, [], [])
     write_report([run], tmp_path / "report.html")
     assert "書いたもの" not in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -210,18 +212,18 @@ def test_it_is_one_sound_file_that_asks_for_nothing(written: str, little: Little
 
 
 def test_the_numbers_in_it_are_the_runs(written: str, little: Little) -> None:
-    run = read_run(little.run)
+    run = ReportRun(little.run)
     text = " ".join(Tags(written).texts)
     meta = run.meta
-    assert meta is not None
+    assert meta is not None and run.quality is not None
     train = meta.splits["train"]
     for value in (
-        f"{run.quality['bits_per_character']:.4f}", f"{run.quality['loss']:.4f}", "1,536", f"{run.tokens_per_s:,.0f}",
+        f"{run.quality.bits_per_character:.4f}", f"{run.quality.loss:.4f}", "1,536", f"{run.tokens_per_s:,.0f}",
         f"{train.n_characters / train.n_tokens:.3f}", f"{train.n_documents:,} / {meta.splits['val'].n_documents:,}",
         little.tokenizer.fingerprint[:12], "--context-length", *run.openings,
     ):  # fmt: skip
         assert value in text
-    assert f"{run.quality['bits_per_character']:.4g} (12)" in text  # what the dot says
+    assert f"{run.quality.bits_per_character:.4g} (12)" in text  # what the dot says
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -252,7 +254,7 @@ def test_settings_that_differ_stand_out(little: Little, tmp_path: Path) -> None:
     shutil.copytree(little.run, other)
     settings = json.loads((other / "config.json").read_text(encoding="utf-8"))
     (other / "config.json").write_text(json.dumps(settings | {"lr": 0.125}), encoding="utf-8")
-    html = page([read_run(little.run), read_run(other)], [], datetime(2026, 1, 2))
+    html = page([ReportRun(little.run), ReportRun(other)], [], datetime(2026, 1, 2))
     assert re.findall(r'<tr class="differs"><th>([\w-]+)</th>', html) == ["--lr"]
     assert "<td>0.125</td>" in html and "2026-01-02" in html
 
@@ -262,36 +264,39 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     other = tmp_path / "other"
     shutil.copytree(little.run, other)
     (other / "machine.json").write_text(json.dumps({"processor": "a <fast> one"}), encoding="utf-8")
-    share, text = {"share": 0.5, "n": 372}, {"validation": read_run(other).quality | {"bits_per_character": 5.0}}
+    share = {"share": 0.5, "n": 372}
+    text = {"validation": Run(other).metrics[-1]["quality"] | {"bits_per_character": 5.0}}
     baseline = {"text": text, "pairs": {"total": share}, "cloze": None}
     model = baseline | {"origin": "run/checkpoints/step-00000012", "recited": 0.0123}
     scores = {"models": [model], "baseline": baseline, "heldout_recited": 0.001}
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
-    html = page([read_run(little.run), read_run(other)], [], datetime(2026, 1, 2))
+    html = page([ReportRun(little.run), ReportRun(other)], [], datetime(2026, 1, 2))
     assert f"<th>processor</th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
     assert "an n-gram model (5.000)" in html and html.count("as uncertain as a choice among") == 2
     assert "<th>processes</th><td>1</td><td>–</td>" in html
     text["validation"]["n_characters"] -= 1
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
-    assert (found := read_run(other).verdict) and found.kind == "alone", "of a sample, the validation of all"
+    assert (found := ReportRun(other).verdict) and found.kind == "alone", "of a sample, the validation of all"
     text["validation"]["of_another_version"] = 1
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"evaluation.json is damaged .* run: mamegpt eval"):
-        assert read_run(other).verdict
-    assert [read_run(run).evaluation for run in (little.run, other)] == [
+        assert ReportRun(other).verdict
+    assert [ReportRun(run).scores for run in (little.run, other)] == [
         {}, {"evaluated": "step-00000012", "bits-per-character": "5.000 (5.000)", "minimal-pairs": "50.0% (50.0%)",
              "recited": "1.23%", "recited-by-chance": "0.10%"},
     ]  # fmt: skip
     assert "minimal pairs right (50% by chance)</span></th><td>–</td><td>50.0% (50.0%)</td>" in html
-    assert "Evaluation" not in page([read_run(little.run)], [], datetime(2026, 1, 2))
+    assert "Evaluation" not in page([ReportRun(little.run)], [], datetime(2026, 1, 2))
     (other / "machine.json").unlink()
     (other / "evaluation.json").write_text("[1]", encoding="utf-8")
-    assert read_run(other).machine == {}
-    with pytest.raises(CheckpointError, match=r"evaluation.json does not hold a JSON object"):
-        page([read_run(other)], [], datetime(2026, 1, 2))
+    assert ReportRun(other).machine == {}
+    with pytest.raises(
+        CheckpointError, match=r"evaluation.json is damaged \(it is no JSON object\); delete it, or run: mamegpt eval"
+    ):
+        page([ReportRun(other)], [], datetime(2026, 1, 2))
     (other / "evaluation.json").write_text('{"models": []}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"evaluation.json is damaged .* run: mamegpt eval"):
-        page([read_run(other)], [], datetime(2026, 1, 2))
+        page([ReportRun(other)], [], datetime(2026, 1, 2))
 
 
 def test_mistakes_are_one_line_and_change_nothing(

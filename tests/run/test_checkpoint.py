@@ -19,6 +19,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.models.registry import LanguageModel, build_model
 from mamegpt.run import checkpoint
+from mamegpt.run.run import checkpoints
 from mamegpt.system.files import remove_leftovers
 from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 
@@ -110,15 +111,15 @@ def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
     model, optimizer = fresh(0)
     for step in (5, 10, 100, 1000, 99_999_999):
         save(tmp_path, model, optimizer, step=step, keep=keep)
-    steps = [checkpoint.read_state(path).step for path in checkpoint.checkpoints(tmp_path)]
+    steps = [checkpoint.read_state(path).step for _, path in checkpoints(tmp_path)]
     assert steps == [5, 10, 100, 1000, 99_999_999][-keep:]
-    assert checkpoint.latest(tmp_path) == tmp_path / "step-99999999"
+    assert checkpoints(tmp_path)[-1].path == tmp_path / "step-99999999"
     assert len(list(tmp_path.iterdir())) == keep
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
-    assert checkpoint.latest(tmp_path / "nothing") is None
+    assert checkpoints(tmp_path) == []
+    assert checkpoints(tmp_path / "nothing") == []
 
 
 def test_a_rotation_cut_short_leaves_complete_checkpoints_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +134,9 @@ def test_a_rotation_cut_short_leaves_complete_checkpoints_only(tmp_path: Path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shutil, "rmtree", killed)
         save(tmp_path, model, optimizer, step=3)
-    for path in checkpoint.checkpoints(tmp_path):
+    for _, path in checkpoints(tmp_path):
         checkpoint.load(path, *fresh(9))
-    assert len(checkpoint.checkpoints(tmp_path)) == 2
+    assert len(checkpoints(tmp_path)) == 2
     remove_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -255,7 +256,7 @@ def test_parts_that_the_main_process_cannot_complete_leave_no_checkpoint(
     monkeypatch.setattr(checkpoint, "sha256_file", broken)
     with pytest.raises(OSError, match="is gone"), checkpoint.Saver(tmp_path, 1, True, ALONE) as saver:
         saver.save(*fresh(0), checkpoint.State(3, 1.5, "a", "b", "c"))
-    assert checkpoint.latest(tmp_path) is None
+    assert checkpoints(tmp_path) == []
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(checkpoint.processes, "any_process", lambda *_: True)  # what the others hear of it
@@ -327,7 +328,7 @@ def test_what_is_newer_than_the_newest_intact_one_is_set_aside(tmp_path: Path) -
     (tmp_path / "step-00000002" / "optimizer.safetensors").unlink()
     first, second = checkpoint.set_damaged_aside(tmp_path)
     assert "step-00000003/model.safetensors is missing or damaged" in first and "step-00000002" in second
-    assert checkpoint.checkpoints(tmp_path) == [tmp_path / "step-00000001"]
+    assert [path for _, path in checkpoints(tmp_path)] == [tmp_path / "step-00000001"]
     assert sorted(path.name for path in tmp_path.glob("damaged-*")) == [
         "damaged-step-00000002", "damaged-step-00000003",
     ]  # fmt: skip

@@ -28,6 +28,7 @@ from mamegpt.data.extract.resumable import resumable_writer
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.exporting.publish import export_pretrained
 from mamegpt.run import checkpoint
+from mamegpt.run.run import Run, checkpoints
 from mamegpt.system import files
 from mamegpt.system.files import (
     MARK,
@@ -124,7 +125,7 @@ def test_a_checkpoint_to_be_removed_that_somebody_put_a_file_into_is_renamed(tmp
         (tmp_path / f"step-0000000{step}").mkdir()
         (tmp_path / f"step-0000000{step}" / "state.json").touch()
     (tmp_path / "step-00000002" / "notes.txt").write_text("the best", encoding="utf-8")
-    checkpoint.remove(checkpoint.checkpoints(tmp_path))
+    checkpoint.remove(path for _, path in checkpoints(tmp_path))
     assert (tmp_path / "kept-step-00000002" / "notes.txt").read_text(encoding="utf-8") == "the best"
     assert [path.name for path in tmp_path.iterdir()] == ["kept-step-00000002"]
 
@@ -564,7 +565,7 @@ def test_what_only_makes_safer_is_passed_over_with_one_warning(
         monkeypatch.setattr(fcntl, "flock", cannot)
     with pytest.warns(MamegptWarning) as said:
         train(tiny(little.text, little.spm, tmp_path / "run", keep_checkpoints=1), watchers=())
-    assert len(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")) == 1
+    assert len(Run(tmp_path / "run").checkpoints()) == 1
     printed = "\n".join(str(warning.message) for warning in said)
     for what in ("fsync of a folder", "fsync", *(["a lock"] if number != errno.ENOSYS else [])):
         assert printed.count(f": {what} is not possible here") == 1, printed
@@ -596,7 +597,7 @@ def test_a_checkpoint_that_cannot_be_removed_does_not_stop_a_run(
         with monkeypatch.context() as patch, pytest.warns(MamegptWarning, match="to remove a folder is not possible"):
             patch.setattr(*call, held)
             checkpoint._rotate(tmp_path, 2 if call[0] is Path else 1, None)
-        assert [path.name for path in checkpoint.checkpoints(tmp_path)] == (
+        assert [path.name for _, path in checkpoints(tmp_path)] == (
             ["step-1", "step-2", "step-3"] if call[0] is Path else ["step-3"]
         )
     remove_leftovers(tmp_path)

@@ -17,6 +17,7 @@ from training_helpers import final_weights, finish, tiny
 from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.run.run import Extension
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.system.run_files import CONFIG_FILE
 from mamegpt.training import autotune
@@ -283,14 +284,14 @@ def test_an_extension_has_a_schedule_of_its_own_and_the_steps_before_keep_theirs
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = TrainConfig(max_steps=50, warmup_fraction=0.2, cooldown_fraction=0.4)
-    added = [autotune.Extension(50, 1.0, steps=20), autotune.Extension(70, 2.0, steps=10)]
+    added = [Extension(50, 1.0, steps=20), Extension(70, 2.0, steps=10)]
     whole = autotune.Pace(config, 100, 0, 0.0, ALONE, added)
     assert whole.n_steps == 80
     factors = [whole.lr_factor(step) for step in range(80)]
     expected = [lr_factor(step, n, 0.2, 0.4) for n in (50, 20, 10) for step in range(n)]
     assert factors == expected
     monkeypatch.setattr(autotune, "seconds_per_step", lambda *arguments: [1.0])
-    timed = autotune.Pace(config, 100, 70, 100.0, ALONE, [added[0], autotune.Extension(70, 100.0, minutes=1)])
+    timed = autotune.Pace(config, 100, 70, 100.0, ALONE, [added[0], Extension(70, 100.0, minutes=1)])
     assert timed.n_steps == 130 and timed.seconds_left(80, 110.0, 1.0) == 50.0
     assert [timed.lr_factor(step) for step in range(70)] == expected[:70]
 

@@ -18,7 +18,7 @@ from mamegpt.models.hf_format import LAYOUTS
 from mamegpt.models.registry import build_model
 from mamegpt.presets import preset
 from mamegpt.pretrained import load
-from mamegpt.run import checkpoint
+from mamegpt.run.run import Run
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.init_from import with_shape_of_start
 from mamegpt.training.trainer import train
@@ -51,7 +51,7 @@ def test_from_a_run_and_resumed_it_ends_as_if_never_stopped(little: Little, tmp_
     straight = train(settings(little, start, tmp_path / "a", max_steps=3, save_every_steps=3)).out
     stopped = settings(little, start, tmp_path / "b", max_steps=3, save_every_steps=3)
     train(stopped)
-    shutil.rmtree(checkpoint.latest(tmp_path / "b" / "checkpoints") or "")  # killed after its first steps
+    shutil.rmtree(Run(tmp_path / "b").checkpoints()[-1].path)  # killed after its first steps
     shutil.rmtree(start)  # what it began with is in the run
     train(stopped, resume=True)
     a, b = (load(run, device="cpu").model.state_dict() for run in (straight, tmp_path / "b"))

@@ -34,6 +34,7 @@ from mamegpt.models.registry import build_model
 from mamegpt.report.write import write_report
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import read_metrics
+from mamegpt.run.run import Run
 from mamegpt.system import run_files
 from mamegpt.system.files import make_scratch
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
@@ -72,7 +73,7 @@ def visible(folder: Path) -> list[str]:
 
 def forget_after(run: Path, step: int) -> None:
     """Make a run one that was killed after a step was saved; its metrics may have come further."""
-    for path in checkpoint.checkpoints(run / "checkpoints"):
+    for _, path in Run(run).checkpoints():
         if checkpoint.read_state(path).step > step:
             shutil.rmtree(path)
 
@@ -85,9 +86,7 @@ def test_a_run_is_the_folder_its_documentation_draws(config: TrainConfig) -> Non
     assert visible(run) == ["checkpoints", "config.json", "machine.json", "metrics.jsonl", "tokenizer.model", "tokens"]
     assert TrainConfig.load(run / "config.json") == config
     assert (run / "tokenizer.model").read_bytes() == Path(config.tokenizer).read_bytes()
-    assert [path.name for path in checkpoint.checkpoints(run / "checkpoints")] == [
-        f"step-{step:08d}" for step in (3, 6, 9, 12)
-    ]
+    assert [path.name for _, path in Run(run).checkpoints()] == [f"step-{step:08d}" for step in (3, 6, 9, 12)]
     for name in visible(run):
         assert name in (run_files.__doc__ or "")
 
@@ -121,9 +120,9 @@ def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfi
     tokenizer = Tokenizer.load(run / "tokenizer.model")
     _, splits = open_shards(run / "tokens", tokenizer)
     model = build_model(config.architecture, config.model(tokenizer.vocab_size))
-    newest = checkpoint.latest(run / "checkpoints")
+    newest = Run(run).latest()
     assert newest is not None
-    model.load_state_dict(checkpoint.read_model(newest))
+    model.load_state_dict(checkpoint.read_model(newest.path))
 
     val = splits["val"]
 

@@ -13,6 +13,7 @@ from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.generation.settings import Sampling
+from mamegpt.run.run import Run
 from mamegpt.system.console import answering, deliver, is_terminal, say, write_stream
 from mamegpt.system.shell import next_step, next_text
 
@@ -48,12 +49,12 @@ def evaluate_command(
         json: Print one line of JSON instead of a table.
     """
     from mamegpt.evaluation.evaluate import evaluate_models
-    from mamegpt.evaluation.texts import is_run, text_files
+    from mamegpt.evaluation.texts import text_files
     from mamegpt.system.files import write_json
     from mamegpt.system.outputs import check_outputs
 
     refuse_idle(given, [
-        (all(map(is_run, model)), ("spm_file",), "with a run"),
+        (all(map(Run.find, model)), ("spm_file",), "with a run"),
         (not data, ("split",), "without --data"),
         (not train_data, ("train_split",), "without --train-data"),
         (not data and not train_data, SETTINGS, "without --data and --train-data"),
@@ -101,7 +102,6 @@ def generate_command(
         device: Where to compute.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
     """
-    from mamegpt.evaluation.texts import is_run
     from mamegpt.generation.batch import read_prompts
     from mamegpt.pretrained import load
 
@@ -112,7 +112,7 @@ def generate_command(
     sampling.validate()
     refuse_idle(given, [
         (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), "with --temperature 0"),
-        (is_run(model), ("spm_file",), "with a run"),
+        (Run.find(model) is not None, ("spm_file",), "with a run"),
         (prompts is None, ("encoding",), "without --prompts"),
     ])  # fmt: skip
     lines = [] if prompts is None else [line for line in read_prompts(prompts, encoding) for _ in range(samples)]
@@ -196,7 +196,6 @@ def export_command(
         overwrite: Replace a folder of that name when the new one is complete.
         json: Print one line of JSON instead of tables.
     """
-    from mamegpt.evaluation.texts import is_run
     from mamegpt.exporting.publish import export_pretrained, upload_folder
     from mamegpt.system.hub import is_hub_name
 
@@ -208,7 +207,7 @@ def export_command(
         raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
     if push and to == "all":
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
-    refuse_idle(given, [(is_run(model), ("spm_file",), "with a run")])
+    refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), "with a run")])
     with answering(json) as answer:
         report = export_pretrained(
             model,

@@ -16,9 +16,10 @@ from mamegpt.config import ABSENT, Logger, TrainConfig
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.presets import Recipe, Size, preset
+from mamegpt.run.run import Run
 from mamegpt.system.console import INTERRUPTED, answering, busy, sparkline, table
 from mamegpt.system.messages import translated
-from mamegpt.system.run_files import CONFIG_FILE, REPORT_FILE
+from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.system.shell import command, next_text
 
 __all__ = ["demo_command", "doctor_command", "plan_command", "train_command"]
@@ -179,7 +180,7 @@ def train_command(
                 "--resume takes every setting but --on-bad-loss from the run; leave the others out; to train a "
                 "finished run for longer: --more-steps or --more-minutes; with other data or settings: --init-from"
             )
-        settings = dataclasses.replace(TrainConfig.load(resume / CONFIG_FILE), out=str(resume))
+        settings = dataclasses.replace(Run(resume).config, out=str(resume))
         on_bad_loss = config.on_bad_loss if "on_bad_loss" in given else settings.on_bad_loss
         config = dataclasses.replace(settings, on_bad_loss=on_bad_loss)
     elif config.init_from:

@@ -1,0 +1,214 @@
+"""A training run on disk: what is in its folder, for everything that reads one (names of files: `run_files`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from mamegpt.config import TrainConfig
+from mamegpt.errors import CheckpointError, first_line
+from mamegpt.run.metrics import Quality, read_metrics
+from mamegpt.system.files import is_here, parse_json
+from mamegpt.system.run_files import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    EXTENSIONS_FILE,
+    MACHINE_FILE,
+    METRICS_FILE,
+    TOKENIZER_FILE,
+    TOKENS,
+)
+from mamegpt.system.shell import command
+
+if TYPE_CHECKING:
+    from mamegpt.data.shards import Meta, Split
+    from mamegpt.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Checkpoint", "Extension", "Run", "checkpoints"]
+
+MAX_THREADS = 1 << 12
+"""Far above any machine; what is larger came from a damaged file."""
+
+T = TypeVar("T")
+
+
+class Checkpoint(NamedTuple):
+    """The model after ``step`` optimizer steps, in the folder ``path``."""
+
+    step: int
+    path: Path
+
+    @classmethod
+    def at(cls, folder: Path, step: int) -> Checkpoint:
+        """Return the checkpoint of a step under ``folder``, whether it was written or not."""
+        return cls(step, folder / f"step-{step:08d}")
+
+
+def checkpoints(folder: Path) -> list[Checkpoint]:
+    """Return the complete checkpoints under a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    named = ((path.name.removeprefix("step-"), path) for path in folder.glob("step-*") if path.is_dir())
+    return sorted(Checkpoint(int(step), path) for step, path in named if step.isdecimal())
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Steps or minutes that were added to a run when it was finished, after ``from_step`` steps and ``from_s`` seconds.
+
+    The learning rate rises and falls in them once more, as in the run before.
+    """
+
+    from_step: int
+    from_s: float
+    steps: int = 0
+    minutes: float = 0.0
+    job: str = ""
+    """What ``torchrun`` calls the command that asked for it."""
+
+
+class Run:
+    """A training run on disk, such as ``Run("runs/first")``.
+
+    Making one reads nothing. Settings, tokenizer and metrics are read when they are first asked for, and kept: make
+    another `Run` to see what was written since. Everything raises `CheckpointError`, in one line that names the file,
+    for a file that is missing where a run always has one, or that is damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @classmethod
+    def find(cls, folder: str | Path) -> Run | None:
+        """Return the run in a folder, which has checkpoints or metrics; None if there is none, or no such folder."""
+        found = any(is_here(Path(folder) / name) for name in (CHECKPOINTS, METRICS_FILE))
+        return cls(folder) if found else None
+
+    @classmethod
+    def of_checkpoint(cls, path: str | Path) -> Run | None:
+        """Return the run that a checkpoint's folder lies in; None if it lies in none."""
+        path = Path(path)
+        is_inside = path.parent.name == CHECKPOINTS and is_here(path) and path.is_dir()
+        return cls(path.parent.parent) if is_inside else None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether its settings were written, so that training can resume."""
+        return (self.folder / CONFIG_FILE).is_file()
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """Every setting, as in ``config.json``."""
+        return TrainConfig.load(self.folder / CONFIG_FILE)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's own copy of the tokenizer. Raises `TokenizerError` if it is missing or damaged."""
+        from mamegpt.tokenizer.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.folder / TOKENIZER_FILE)
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of steps and validations, in order, with the fields that `read_metrics` describes."""
+        return read_metrics(self.folder)
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The records of steps: ``step``, ``loss`` (nats per token), ``lr``, ``tokens``, ``elapsed_s`` and others."""
+        return [record for record in self.metrics if "loss" in record]
+
+    @property
+    def validations(self) -> list[Quality]:
+        """What the validations found, in order, each with its ``step``."""
+        return [Quality(**{"step": one["step"], **one["quality"]}) for one in self.metrics if "quality" in one]
+
+    @property
+    def quality(self) -> Quality | None:
+        """What the newest validation found; None if there was none."""
+        return next(reversed(self.validations), None)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the complete checkpoints that are there now, oldest first."""
+        return checkpoints(self.folder / CHECKPOINTS)
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest complete checkpoint; None if there is none yet."""
+        return next(reversed(self.checkpoints()), None)
+
+    def tokens(self, *, verify: bool = True) -> tuple[Meta, dict[str, Split]] | None:
+        """Return the token shards that the run trains on: its own, or those its settings name; None if these are gone.
+
+        The splits are "train" and, if it validates, "val". ``verify`` and what is raised are as in `open_shards`.
+        """
+        from mamegpt.data.shards import is_shards, open_shards
+
+        places = (self.folder / TOKENS, Path(self.config.data))
+        found = next((place for place in places if is_shards(place)), None)
+        return open_shards(found, self.tokenizer, verify=verify) if found else None
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What it was started on, as in ``machine.json``; old versions wrote less of that, or nothing."""
+        return self._read(MACHINE_FILE, _machine, {})
+
+    @property
+    def extensions(self) -> list[Extension]:
+        """How it was extended after it was finished, in order."""
+        return self._read(EXTENSIONS_FILE, _extensions, [])
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What `mamegpt eval` found of it, as in ``evaluation.json``; empty if it was not evaluated."""
+        return self.read_evaluation(dict, {})
+
+    def read_evaluation(self, read: Callable[[dict[str, Any]], T], absent: T) -> T:
+        """Return what ``read`` makes of `evaluation`, or ``absent``; an error in ``read`` means a damaged file."""
+        again = command("eval", "--model", self.folder)
+        return self._read(EVALUATION_FILE, lambda found: read(_json_object(found)), absent, again)
+
+    def _read(self, name: str, read: Callable[[Any], T], absent: T, again: str = "") -> T:
+        """Return what ``read`` makes of an optional JSON file, which ``again`` makes; ``absent`` if there is none."""
+        path = self.folder / name
+        if not path.is_file():
+            return absent
+        try:
+            return read(parse_json(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            why = first_line(error)
+            raise CheckpointError(
+                f"{path} is damaged ({why}); delete it, or run: {again}"
+                if again
+                else f"{path} is damaged ({why}); remove it to go on without it"
+            ) from None
+
+
+def _json_object(found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def _machine(found: Any) -> dict[str, Any]:
+    machine = _json_object(found)
+    n_threads = machine.get("threads", 1)
+    if type(n_threads) is not int or not 1 <= n_threads <= MAX_THREADS:
+        raise ValueError(f"{n_threads} threads")
+    return machine
+
+
+def _extensions(found: Any) -> list[Extension]:
+    extensions = [Extension(**one) for one in found]
+    for one in extensions:
+        if type(one.from_step) is not int or type(one.steps) is not int or not one.from_s >= 0:
+            raise ValueError("it holds no extensions")
+        if min(one.from_step, one.steps, one.minutes) < 0 or not one.steps + one.minutes > 0:
+            raise ValueError("it holds impossible numbers")
+    return extensions
