@@ -23,7 +23,7 @@ from little import ROOT
 from safetensors.torch import load_file
 
 from mamegpt.config import TrainConfig
-from mamegpt.pretrained import load_pretrained
+from mamegpt.pretrained import load
 
 GOLDEN = Path(__file__).with_name("golden")
 MAKE = runpy.run_path(str(GOLDEN / "make.py"))
@@ -216,7 +216,7 @@ def cells(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("name", [*RUNS, *EXPORTED])
 def test_a_run_and_its_exported_folders_have_the_same_logits(golden: Path, name: str) -> None:
     frozen = load_file(GOLDEN / "logits.safetensors")
-    model = load_pretrained(name).model.eval()
+    model = load(name).model.eval()
     with torch.inference_mode():
         logits = model.out_head(model.hidden(frozen["ids"]))
     torch.testing.assert_close(logits, frozen[name.partition("-")[0]], rtol=1e-4, atol=1e-4)

@@ -5,8 +5,8 @@ Linux with one thread. They stand for everything that users made with that versi
 evaluate, export and report it. **When a test fails, the code is wrong: do not write these files again.** The only
 exception is ``help``, after the words of a help text were changed on purpose: ``python tests/golden/make.py OUT help``.
 
-All paths are relative, so that no file names a folder of the machine. No command writes ``stories.txt``, the input, and
-``logits.safetensors``, the reference logits, which `load_pretrained` of that version computed.
+All paths are relative, so that no file names a folder of the machine. No command wrote ``stories.txt``, the input
+(豆物語, and at its end an advertisement, a short text and a duplicate), and ``logits.safetensors``, reference logits.
 """
 
 import contextlib
@@ -26,11 +26,6 @@ COMMANDS = (
     "play", "report", "export", "doctor", "completion",
 )  # fmt: skip
 SCRIPTS = ("download_dataset.py", "make_dataset.py", "training.py", "generate.py", "export_to_hf.py")
-ADVERT = (
-    "犬と暮らす人のための店をひらきました。犬の服も犬のパンもあります。電話は 03-1234-5678、手紙は inu@example.com "
-    "まで。雨の日も雪の日も、店の前で犬といっしょに待っています。"
-)
-
 CORPUS = (
     "extract --dataset stories.txt --keyword 犬 --out topic.txt",
     "clean --data topic.txt --out clean.jsonl --write-dropped dropped.jsonl",
@@ -77,16 +72,8 @@ def main() -> None:
 
 
 def texts() -> None:
-    """Write a text, and cut a topic out of it, clean that, and make its tokenizer."""
-    from mamegpt.stories import stories
-
-    from mamegpt.text import format_article
-
-    found = [format_article(*story) for story in stories(seed=1, n=400)]
-    about_dogs = [text for text in found if "犬" in text]
-    others = [text for text in found if "犬" not in text][:5]
-    odd = [format_article("犬の店", ADVERT), format_article("犬", "犬。"), about_dogs[0]]
-    Path("stories.txt").write_text("".join([*others, *about_dogs, *odd]), encoding="utf-8", newline="\n")
+    """Cut a topic out of a text, clean that, and make its tokenizer."""
+    shutil.copy(Path(__file__).with_name("stories.txt"), ".")
     for words in (*CORPUS, TOKENIZER):
         run([*MAMEGPT, *words.split()])
 
@@ -123,11 +110,11 @@ def exports() -> None:
     import torch
     from safetensors.torch import save_file
 
-    from mamegpt.pretrained import load_pretrained
+    from mamegpt.pretrained import load
 
     found = {"ids": torch.tensor(IDS)}
     for name in RUNS:
-        model = load_pretrained(name).model.eval()
+        model = load(name).model.eval()
         with torch.inference_mode():
             found[name] = model.out_head(model.hidden(found["ids"]))
     save_file(found, "logits.safetensors")
