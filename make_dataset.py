@@ -6,7 +6,7 @@ python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ãƒ•ã
 from pathlib import Path
 
 from mamegpt.cli.main import run_command_line
-from mamegpt.cli.render import extract_report
+from mamegpt.cli.render.data import extract_table
 from mamegpt.data.extract.extract import extract
 from mamegpt.system.console import say
 
@@ -26,7 +26,7 @@ def main(
         out: Text file to write; one that is there is replaced when the new one is complete.
     """
     report = extract(dataset, split, keyword, out)
-    say(extract_report(report))
+    say(extract_table(report))
 
 
 if __name__ == "__main__":

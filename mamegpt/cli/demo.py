@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mamegpt.cli import render
+from mamegpt.cli.render.data import extract_table
+from mamegpt.cli.render.next_step import next_text
 from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.schema import GUESS, Schema
@@ -18,7 +19,7 @@ from mamegpt.pretrained import load
 from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, table
 from mamegpt.system.files import atomic_write, free_name, gone_if_empty, make_folder
 from mamegpt.system.messages import translated
-from mamegpt.system.shell import command, next_text
+from mamegpt.system.shell import command
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.trainer import train
@@ -108,7 +109,7 @@ def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tupl
     """Return where the text lies, how it is read, and prompts that suit it."""
     if data and keyword:
         report = extract(data, "train", keyword, out / "corpus.txt", schema=schema)
-        say(render.extract_report(report))
+        say(extract_table(report))
         return (
             str(report.out),
             GUESS,

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mamegpt.errors import ConfigError, first_line
-from mamegpt.system.console import columns, duration, headings
-from mamegpt.system.messages import translated
 
-__all__ = ["CLUSTERS", "MODELS", "Cluster", "ClusterPlan", "Estimate", "Shape", "best", "estimate", "plan_cluster"]
+__all__ = [
+    "CLUSTERS", "MODELS", "SHARDINGS", "TOKENS_PER_PARAMETER", "Cluster", "ClusterPlan", "Estimate", "Shape", "best",
+    "estimate", "plan_cluster",
+]  # fmt: skip
 
 Sharding = Literal["none", "full"]
 SHARDINGS: tuple[Sharding, ...] = ("none", "full")
@@ -220,38 +221,12 @@ def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """The table: for each model, the best way on each number of devices."""
+    """For each model, the best way on each number of devices."""
 
     name: str
     cluster: Cluster
     rows: tuple[tuple[str, Estimate | None, int], ...]
     """Model, estimate, devices."""
-
-    def table(self) -> str:
-        """As a person reads it."""
-        header = headings(
-            "model", "devices", "weights held", "batch", "tokens/s", "efficiency", "memory", "checkpoint",
-            f"{TOKENS_PER_PARAMETER} tokens a parameter", "cost",
-        )  # fmt: skip
-        lines = []
-        for model, way, devices in self.rows:
-            if way is None:
-                lines.append((model, f"{devices:,}", translated("do not fit", part=True), *[""] * 7))
-                continue
-            n_tokens = TOKENS_PER_PARAMETER * MODELS[model].n_parameters
-            seconds = n_tokens / way.tokens_per_s
-            lines.append((
-                model, f"{devices:,}", _held(way),
-                f"{way.batch_tokens / 1e6:.1f}M", f"{way.tokens_per_s:,.0f}",
-                f"{way.efficiency:.0%}", f"{way.memory_bytes / 1e9:.0f} GB", duration(way.checkpoint_s),
-                duration(seconds), f"${seconds / 3600 * devices * self.cluster.price:,.0f}",
-            ))  # fmt: skip
-        one = self.cluster
-        about = translated(
-            f"reckoned for {self.name}, nothing was run: devices of {one.peak_flops / 1e12:,.0f} TFLOP/s and "
-            f"{one.memory_bytes / 1e9:,.0f} GB, {one.devices_per_node} in a node, ${one.price:.2f} an hour each"
-        )
-        return f"{about}\n{columns(header, lines)}"
 
     def to_dict(self) -> dict[str, Any]:
         """For machines: every figure, in seconds, bytes and tokens."""
@@ -272,12 +247,6 @@ def plan_cluster(described: str) -> ClusterPlan:
     cluster = CLUSTERS.get(described) or _read(Path(described))
     rows = [(model, best(shape, cluster, n), n) for model, shape in MODELS.items() for n in DEVICES]
     return ClusterPlan(described, cluster, tuple(rows))
-
-
-def _held(way: Estimate) -> str:
-    """Who holds the weights, and whether activations are computed again."""
-    held = dict(zip(SHARDINGS, headings("by each", "by all together"), strict=True))[way.sharding]
-    return translated(f"{held}, recomputes", part=True) if way.recomputes else held
 
 
 def _read(path: Path) -> Cluster:

@@ -19,11 +19,8 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.registry import LanguageModel, blocks, build_model
 from mamegpt.planning import scaling_law
 from mamegpt.presets import SIZES, Size, preset
-from mamegpt.system.console import columns, duration, headings
 from mamegpt.system.hardware import has_bf16, peak_memory
 from mamegpt.system.limits import memory
-from mamegpt.system.messages import translated
-from mamegpt.system.shell import command
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.forward import micro_batch, seconds_per_step
@@ -105,69 +102,6 @@ class Plan:
             for cost in self.costs
         ]
         return {**asdict(self), "costs": rows, "best": self.best.size}
-
-    def table(self) -> str:
-        """The plan as a person reads it."""
-        law_error = scaling_law.expected_quality()[1]
-        header = headings("size", "parameters", "tokens/s", "memory", f"{self.minutes:g} min: tokens", "bits/character")
-        if self.corpus:
-            header += headings("text once")
-        rows = []
-        for cost in self.costs:
-            about = "" if cost.measured else "~"
-            rows.append([
-                cost.size, f"{cost.n_parameters:,}", f"{about}{_rounded(cost.tokens_per_s):,}",
-                f"{about}{cost.memory_bytes / 1e9:.1f} GB", f"{self.n_tokens(cost) / 1e6:.1f} M",
-                f"{self.bits_per_character(cost):.2f}",
-            ])  # fmt: skip
-            if self.corpus:
-                rows[-1].append(duration(self.corpus_s(cost)))
-        where = f"{self.device}, {self.precision}"
-        if self.device == "cpu":
-            where += ", " + translated(f"{torch.get_num_threads()} threads", part=True)
-        lines = [
-            translated(
-                f"on {where}: {self.free_memory_bytes / 1e9:.1f} GB of memory free; "
-                f"measured in {self.measuring_s:.0f} s (~ is reckoned from the largest size measured)"
-            ),
-            columns(header, rows),
-        ]
-        if self.corpus:
-            epochs = self.n_tokens(self.best) / self.corpus.n_tokens
-            lines.append(
-                translated(
-                    f"the text: {self.corpus.n_characters:,} characters, about {_rounded(self.corpus.n_tokens):,} "
-                    f"tokens; {self.best.size} will read it {epochs:.1f} times"
-                )
-            )
-        runs = scaling_law.own_runs()
-        n_fitted, longest = sum(not run.held_out for run in runs), max(run.n_tokens for run in runs) / 1e6
-        lines += [
-            translated(
-                f"best for {self.minutes:g} minutes: {self.best.size}, about {self.bits_per_character(self.best):.2f} "
-                "bits per character"
-            ),
-            translated(
-                f"(from {n_fitted} runs of our own on Wikipedia; {law_error:.2f} off on average on "
-                f"{len(runs) - n_fitted} others, of up to {longest:.1f} M tokens; a guess past that, and other text "
-                "has another level)"
-            ),
-        ]
-        return "\n".join(lines)
-
-    def next_step(self, data: str, tokenizer: str, reading: Sequence[str] = (), training: Sequence[str] = ()) -> str:
-        """Return the line that says how to train the best size, after a tokenizer if there is none.
-
-        ``reading`` are further options of how to read ``data``, ``training`` those of ``train`` alone.
-        """
-        text = ["--data", data or "corpus.txt", *reading]
-        train = command(
-            "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
-            "--size", self.best.size, "--minutes", f"{self.minutes:g}", *training,
-        )  # fmt: skip
-        return (
-            f"next: {train}" if tokenizer else f"next: {command('tokenizer', *text, '--out', 'jp_tok')}, then {train}"
-        )
 
 
 def make_plan(
@@ -270,11 +204,6 @@ def saved_bytes(config: TrainConfig, vocab_size: int) -> int:
 def _without_memory(config: TrainConfig, vocab_size: int) -> LanguageModel:
     with torch.device("meta"):
         return build_model(config.architecture, config.model(vocab_size))
-
-
-def _rounded(number: float) -> int:
-    """A number to three digits: more were not measured."""
-    return int(float(f"{number:.3g}"))
 
 
 def operations(config: TrainConfig, vocab_size: int) -> tuple[int, int]:

@@ -9,26 +9,13 @@ import sys
 import sysconfig
 from pathlib import Path
 
-__all__ = ["command", "next_step", "next_text"]
+__all__ = ["command"]
 
 
 def command(*words: object) -> str:
     """Return a command line of mamegpt as it can be typed here: the program as found, words quoted for the shell."""
     line = [*_program(), *map(str, words)]
     return subprocess.list2cmdline(line) if sys.platform == "win32" else shlex.join(line)
-
-
-def next_step(*words: object) -> str:
-    """Return the line with which a command names the one that follows it."""
-    return f"next: {command(*words)}"
-
-
-def next_text(model: object, prompt: str = "") -> str:
-    """Return the line that suggests to let a model write: from nothing if no beginning is known to suit it.
-
-    It samples, for what small models write greedily repeats itself.
-    """
-    return next_step("generate", "--model", model, "--prompt", prompt, "--temperature", 0.7, "--top-p", 0.9)
 
 
 def _program() -> list[str]:

@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 from mamegpt.errors import TokenizerError, first_line
-from mamegpt.system.console import columns, headings, n_cells, pad
 from mamegpt.system.files import parse_json
 from mamegpt.system.hub import is_hub_name, snapshot
-from mamegpt.system.messages import translated
 from mamegpt.text.characters import count_classes
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.tokenizer.vocab_size import advice
 
 __all__ = [
     "WORDS",
@@ -44,9 +41,6 @@ WORDS = (
 """Words to show the splits of, if none are given."""
 
 ODDITIES = ("one character four times and more", "Latin and Japanese letters", "letters and signs")
-
-N_ODD = 8
-"""Odd pieces shown of each kind."""
 
 
 class AnyTokenizer(Protocol):
@@ -178,28 +172,22 @@ class Fit:
     unused_rate: float
     round_trips: float
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The numbers as text, each with what it is."""
-        return [
-            ("vocabulary", f"{self.vocab_size:,}"),
-            ("tokens", f"{self.n_tokens:,}"),
-            ("characters per token", f"{self.characters_per_token:.3f}"),
-            ("bytes per token", f"{self.bytes_per_token:.3f}"),
-            ("tokens of part of a character", f"{self.byte_rate:.2%}"),
-            ("unknown tokens", f"{self.unknown_rate:.2%}"),
-            ("vocabulary never used", f"{self.unused_rate:.1%}"),
-            ("documents that come back", f"{self.round_trips:.2%}"),
-        ]
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """What several tokenizers did to one text: the numbers by tokenizer, and all of it as lines of plain ``text``."""
+    """What ``tokenizers`` did to one text, by their names, and pieces of the first of them.
 
+    ``longest`` are its longest pieces, ``odd`` those of little use by what is odd about them; ``splits`` has for each
+    word how each tokenizer cuts it.
+    """
+
+    tokenizers: list[str]
     n_documents: int
     n_characters: int
     fits: dict[str, Fit]
-    text: str
+    longest: list[str]
+    odd: dict[str, list[str]]
+    splits: list[list[str]]
 
 
 def report(
@@ -211,29 +199,19 @@ def report(
 ) -> Comparison:
     """Compare ``tokenizers`` (as `open_tokenizer` takes them) on a `subsample` of ``texts``.
 
-    Odd pieces are those of the first. Raises what `open_tokenizer` raises, and `TokenizerError` if there is no text.
+    Raises what `open_tokenizer` raises, and `TokenizerError` if there is no text.
     """
     opened = [open_tokenizer(name) for name in tokenizers]
     held = subsample(texts, max_characters, len)
-    fits = [fit(tokenizer, held) for tokenizer in opened]
-    n_characters = sum(map(len, held))
-    names = headings(*(name for name, _ in fits[0].rows()))
-    rows = list(zip(names, *([value for _, value in found.rows()] for found in fits), strict=True))
-    lines = [
-        translated(f"{len(held):,} documents, {n_characters:,} characters", part=True),
-        columns(("", *tokenizers), rows),
-    ]
-    lines += ["", translated(f"longest pieces of {tokenizers[0]}", part=True)]
-    lines.append("  " + " ".join(map(_visible, longest_pieces(opened[0]))))
-    for what, pieces in odd_pieces(opened[0]).items():
-        lines.append(translated(f"{what}: {len(pieces):,} pieces", part=True))
-        lines += ["  " + " ".join(map(_visible, pieces[:N_ODD]))] if pieces else []
-    lines += ["", translated("how words are cut", part=True)]
-    cuts = [tokenizers, *([split_word(tokenizer, word) for tokenizer in opened] for word in words or WORDS)]
-    widths = [max(map(n_cells, column)) for column in zip(*cuts, strict=True)]
-    lines += ["  " + "    ".join(map(pad, cut, widths)).rstrip() for cut in cuts]
-    lines += ["", advice()]
-    return Comparison(len(held), n_characters, dict(zip(tokenizers, fits, strict=True)), "\n".join(lines))
+    return Comparison(
+        tokenizers=list(tokenizers),
+        n_documents=len(held),
+        n_characters=sum(map(len, held)),
+        fits={name: fit(tokenizer, held) for name, tokenizer in zip(tokenizers, opened, strict=True)},
+        longest=longest_pieces(opened[0]),
+        odd=odd_pieces(opened[0]),
+        splits=[[split_word(tokenizer, word) for tokenizer in opened] for word in words or WORDS],
+    )
 
 
 def fit(tokenizer: AnyTokenizer, texts: Iterable[str]) -> Fit:
@@ -296,11 +274,6 @@ def _pieces(tokenizer: AnyTokenizer) -> list[str]:
     """All pieces that are whole characters."""
     raw = map(tokenizer.token_bytes, range(tokenizer.vocab_size))
     return [piece.decode() for piece in raw if piece and not _is_part(piece)]
-
-
-def _visible(piece: str) -> str:
-    """A piece with its spaces and line feeds shown."""
-    return piece.replace(" ", "␣").replace("\u3000", "□").replace("\n", "⏎").replace("\t", "⇥")
 
 
 def _is_part(piece: bytes) -> bool:

@@ -11,10 +11,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-from mamegpt.system.console import columns, headings
-from mamegpt.system.messages import translated
-
-__all__ = ["VocabularyRun", "advice", "best_vocab_sizes", "vocabulary_runs"]
+__all__ = ["VocabularyRun", "best_vocab_sizes", "vocabulary_runs"]
 
 RUNS_FILE = "vocabulary_runs.json"
 
@@ -44,20 +41,3 @@ def best_vocab_sizes() -> dict[str, int]:
         if run.size not in best or run.bits_per_character < best[run.size].bits_per_character:
             best[run.size] = run
     return {size: run.vocab_size for size, run in best.items()}
-
-
-def advice() -> str:
-    """What each vocabulary was worth to each size of model, and which was best, as lines of plain text."""
-    runs = vocabulary_runs()
-    bits = {(run.size, run.vocab_size): run.bits_per_character for run in runs}
-    sizes, vocab_sizes = dict.fromkeys(run.size for run in runs), sorted({run.vocab_size for run in runs})
-    best = best_vocab_sizes()
-    rows = [[size, *(f"{bits[size, n]:.3f}" for n in vocab_sizes), f"{best[size]:,}"] for size in sizes]
-    seconds = runs[0].processor_s
-    return "\n".join([
-        translated(
-            f"bits per character by size of vocabulary, after {seconds} s of processor time each (Japanese Wikipedia)",
-            part=True,
-        ),
-        columns([*headings("size"), *(f"{n:,}" for n in vocab_sizes), *headings("best")], rows),
-    ])  # fmt: skip

@@ -27,6 +27,7 @@ from mamegpt.cli import main
 from mamegpt.cli.argument_errors import what_is_wrong
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.main import run_command_line
+from mamegpt.cli.render.data import vocabulary_table
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.generation import settings
@@ -511,7 +512,7 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
     assert row.split()[-1] == row.split()[-2]
     lines = printed.splitlines()
     cut = lines[lines.index("how words are cut") + 2]
-    assert cut.split()[0] == cut.split()[1]
+    assert cut.split()[0] == cut.split()[1] and vocabulary_table() in printed
     assert lines[-1] == f"next: mamegpt plan --data {stories_txt} --tokenizer {stories_model}"
 
 

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import ROOT
 
-from mamegpt.cli import render
-from mamegpt.cli.render import extract_report
+from mamegpt.cli.render.data import extract_table, hit_line, reading_line
 from mamegpt.data.events import Counted, Reading
 from mamegpt.data.extract.extract import extract, preview_hits
 from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
@@ -65,7 +64,7 @@ def test_what_is_kept_what_is_dropped_and_why(corpus, tmp_path):
 def test_the_table(corpus, tmp_path):
     report = extract(corpus, "train", "ファミコン", tmp_path / "topic.txt")
     report = replace(report, read=12345, out=Path("topic.txt"), elapsed_s=1.26)
-    assert extract_report(report).splitlines() == [
+    assert extract_table(report).splitlines() == [
         "read                 12,345",
         "kept                      3",
         "dropped, empty            1",
@@ -248,12 +247,12 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     events = []
     hits = preview_hits(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3, on_event=events.append)
-    assert list(map(render.hit, hits)) == [
+    assert list(map(hit_line, hits)) == [
         "rows.jsonl#0 【任天堂】 >>ﾌｧﾐｺﾝ<<とＷｉｉ。",
         "rows.jsonl#0 【任天堂】 花>>札<<。",
         "rows.jsonl#0 【任天堂】 >>ファミコン<<の後。",
     ]
-    assert list(map(render.reading, events)) == ["reading rows.jsonl: text under 'text', title under 'title'"]
+    assert list(map(reading_line, events)) == ["reading rows.jsonl: text under 'text', title under 'title'"]
     hits = preview_hits(str(source), "train", Topic(("がっこう", "キロ")), 9)
     assert [hit.context for hit in hits] == [
         "…" + "あ" * 24 + ">>がっこう<<と㌔とキロ",
@@ -395,8 +394,8 @@ def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkey
         3,
         (tmp_path / "out.txt").stat().st_size,
     )
-    assert "going on after 2 files" in extract_report(report)
-    assert render.reading(events[0]) == "reading 0.txt and 2 more: plain text, cut at line ends"
+    assert "going on after 2 files" in extract_table(report)
+    assert reading_line(events[0]) == "reading 0.txt and 2 more: plain text, cut at line ends"
     (folder / "2.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match="not UTF-8"):
         extract(str(folder), "train", "京都", tmp_path / "out.txt")

@@ -16,7 +16,7 @@ import pytest
 from hub_server import HubServer
 from little import ROOT
 
-from mamegpt.cli.render import extract_report
+from mamegpt.cli.render.data import extract_table
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.extract.topic import Topic
 from mamegpt.data.readers.read import Layout, describe, read_file
@@ -798,7 +798,7 @@ def test_templates_in_a_sentence_leave_no_hole_or_it_is_counted(tmp_path, markup
     assert document.text == seen
     report = extract(str(path), "train", "題", tmp_path / "a.txt")
     assert report.n_holes == n_holes
-    assert ("sentences with a hole" in extract_report(report)) == (n_holes > 0)
+    assert ("sentences with a hole" in extract_table(report)) == (n_holes > 0)
 
 
 @pytest.mark.parametrize("encoding", ["EUC-JP", "Shift_JIS", "cp932", "utf-16", "UTF-8", "ISO-8859-1"])

@@ -27,10 +27,12 @@ LABELLED = {
     "cli/demo",
     "system/hardware",
     "data/clean/page",
-    "tokenizer/report",
+    "cli/render/data",
     "evaluation/evaluate",
 }
 """Modules in which a pair in a list that begins with a string is a row of a table."""
+RENDERED = "cli/render/"
+"""The modules whose functions return what others print."""
 FOREIGN = {"data/stories", "exporting/model_card"}
 """Modules in which ``say`` is what people in stories do, or which write in two languages themselves."""
 
@@ -65,6 +67,8 @@ def _of(node: ast.AST, tree: ast.Module, name: str) -> Iterator[str]:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if any(getattr(target, "id", "") in LISTS for target in targets):
             yield from template(node.value)
+    if name.startswith(RENDERED) and isinstance(node, ast.Return) and node.value is not None:
+        yield from template(node.value)
     if name in LABELLED and isinstance(node, ast.List | ast.ListComp):
         for row in node.elts if isinstance(node, ast.List) else [node.elt]:
             if isinstance(row, ast.Tuple) and len(row.elts) == 2:

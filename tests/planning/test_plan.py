@@ -8,6 +8,8 @@ import pytest
 import torch
 from little import Little, run_mamegpt
 
+from mamegpt.cli.render.next_step import next_training
+from mamegpt.cli.render.planning import plan_table
 from mamegpt.data.shards import open_shards
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.registry import build_model
@@ -102,13 +104,13 @@ def test_a_corpus_is_counted_exactly_if_it_is_tokens_and_nearly_if_it_is_text(li
 
 def test_the_table_and_the_json_say_the_same(little: Little) -> None:
     made = make_plan(minutes=5, data=str(little.text), tokenizer=str(little.spm), device="cpu", seconds=0.0)
-    table, plain = made.table(), json.loads(json.dumps(made.to_dict()))
+    table, plain = plan_table(made), json.loads(json.dumps(made.to_dict()))
     assert plain["best"] == made.best.size and f"best for 5 minutes: {made.best.size}" in table
     for row in plain["costs"]:
         (line,) = (line for line in table.splitlines() if line.split()[:1] == [row["size"]])
         assert f"{row['n_parameters']:,}" in line and f" {row['bits_per_character']:.2f} " in line
         assert ("~" in line) is not row["measured"]
-    command = made.next_step(str(little.text), str(little.spm))
+    command = next_training(made, str(little.text), str(little.spm))
     assert command.endswith(f"--size {made.best.size} --minutes 5") and str(little.text) in command
 
 

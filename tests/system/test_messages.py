@@ -22,6 +22,7 @@ import mamegpt
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.help import FILLER, WORDS, command_texts, sentences
 from mamegpt.cli.main import WAY, main
+from mamegpt.cli.render.planning import cluster_table
 from mamegpt.config import TrainConfig
 from mamegpt.data.schema import Schema
 from mamegpt.exporting.checks import Gate, logits_gate
@@ -39,7 +40,7 @@ IN_CLI = {
     "close other programs, or use a smaller model",
 }  # fmt: skip
 BUILT = {
-    "next: {}", "next: {}, then {}", "reading {}{}: {}", "hits, {}", "sentences with a hole",
+    "hits, {}", "sentences with a hole",
     "wrote {} in {} s, going on after {} files of an earlier run",
 }  # fmt: skip
 """Messages that functions make and others print."""
@@ -162,7 +163,7 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
 def test_tables_and_gates_are_japanese_and_aligned() -> None:
     tight = replace(CLUSTERS["a100"], memory_bytes=19e9)
     plan = ClusterPlan("tight", tight, (("7B", best(MODELS["7B"], tight, 8), 8), ("7B", None, 1)))
-    about, header, fits, not_at_all = plan.table().splitlines()
+    about, header, fits, not_at_all = cluster_table(plan).splitlines()
     assert about == (
         "tight の机上の見積もり(何も動かしていません): 312 TFLOP/s、19 GB の装置、ノードに 8 台、1 台 1 時間 $1.80"
     )

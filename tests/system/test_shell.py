@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from little import ROOT, Little
 
+from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.planning.plan import Cost
 from mamegpt.system import shell
-from mamegpt.system.shell import command, next_step, next_text
+from mamegpt.system.shell import command
 
 WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8), max_size=5)
 COSTS = [Cost("1m", 1_000_000, 5_000.0, 1 << 20, measured=True)]

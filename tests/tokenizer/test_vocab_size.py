@@ -1,6 +1,7 @@
 """The advice on the size of a vocabulary is what the runs say."""
 
-from mamegpt.tokenizer.vocab_size import advice, best_vocab_sizes, vocabulary_runs
+from mamegpt.cli.render.data import vocabulary_table
+from mamegpt.tokenizer.vocab_size import best_vocab_sizes, vocabulary_runs
 
 
 def test_the_best_is_the_lowest_of_its_row() -> None:
@@ -8,7 +9,7 @@ def test_the_best_is_the_lowest_of_its_row() -> None:
     for size, best in best_vocab_sizes().items():
         bits = {run.vocab_size: run.bits_per_character for run in runs if run.size == size}
         assert bits[best] == min(bits.values()) and len(bits) >= 5
-        row = next(line for line in advice().splitlines() if line.split()[:1] == [size])
+        row = next(line for line in vocabulary_table().splitlines() if line.split()[:1] == [size])
         assert row.split()[1:] == [*(f"{bits[n]:.3f}" for n in sorted(bits)), f"{best:,}"]
 
 

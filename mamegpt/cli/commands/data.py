@@ -8,13 +8,20 @@ from typing import Literal
 
 import tyro
 
-from mamegpt.cli import render
 from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.render.data import (
+    comparison_table,
+    count_table,
+    extract_table,
+    hit_line,
+    reading_line,
+    vocabulary_table,
+)
+from mamegpt.cli.render.next_step import next_step
 from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.system.console import answering, busy, counted, output_must_succeed, say, table
-from mamegpt.system.shell import next_step
 
 __all__ = ["clean_command", "download_command", "extract_command", "tokenizer_command", "tokenizer_report_command"]
 
@@ -90,14 +97,14 @@ def extract_command(
     def on_event(event: Event) -> None:
         match event:
             case Reading():
-                say(render.reading(event))
+                say(reading_line(event))
             case Counted():
                 show(event.n_read)
 
     if preview:
         with output_must_succeed():
             for hit in preview_hits(dataset, split, topic, preview, schema, on_event):
-                say(render.hit(hit))
+                say(hit_line(hit))
         return
 
     with answering(json) as answer:
@@ -105,7 +112,7 @@ def extract_command(
             report = extract(dataset, split, topic, out, schema=schema, on_event=on_event)
         answer(
             dataclasses.asdict(report),
-            render.extract_report(report),
+            extract_table(report),
             next_step("tokenizer", "--data", out, "--out", "jp_tok"),
         )
 
@@ -161,7 +168,7 @@ def clean_command(
             )
         answer(
             dict(rows := count_rows(done)) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
-            render.count_table(rows),
+            count_table(rows),
             f"wrote {done.out} in {done.elapsed_s:.1f} s",
             next_step("tokenizer", "--data", out, "--out", "jp_tok"),
         )
@@ -254,10 +261,11 @@ def tokenizer_report_command(
                 [model, *compare], read_texts(data, split, schema), words=words, max_characters=max_characters or None
             )
         facts = dataclasses.asdict(found)
-        facts["best_vocab_sizes"] = best_vocab_sizes()
-        del facts["text"]
         answer(
-            facts,
-            found.text,
+            {name: facts[name] for name in ("n_documents", "n_characters", "fits")}
+            | {"best_vocab_sizes": best_vocab_sizes()},
+            comparison_table(found),
+            "",
+            vocabulary_table(),
             next_step("plan", "--data", data, *schema.options(), "--tokenizer", model),
         )

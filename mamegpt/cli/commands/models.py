@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import tyro
 
 from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.generation.settings import Sampling
 from mamegpt.run.run import Run
 from mamegpt.system.console import answering, deliver, is_terminal, say, write_stream
-from mamegpt.system.shell import next_step, next_text
 
 __all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "report_command"]
 

@@ -12,6 +12,7 @@ import tyro
 
 from mamegpt import __version__
 from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.render.next_step import next_text, next_training
 from mamegpt.config import ABSENT, Logger, TrainConfig
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
@@ -20,7 +21,7 @@ from mamegpt.run.run import Run
 from mamegpt.system.console import INTERRUPTED, answering, busy, sparkline, table
 from mamegpt.system.messages import translated
 from mamegpt.system.run_files import REPORT_FILE
-from mamegpt.system.shell import command, next_text
+from mamegpt.system.shell import command
 
 __all__ = ["demo_command", "doctor_command", "plan_command", "train_command"]
 
@@ -94,14 +95,16 @@ def plan_command(
         json: Print one line of JSON instead of a table.
     """
     if cluster:
+        from mamegpt.cli.render.planning import cluster_table
         from mamegpt.planning.cluster_cost import plan_cluster
 
         if given - {"cluster", "json"}:
             raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
         planned = plan_cluster(cluster)
         with answering(json, is_product=True) as answer:
-            answer(planned.to_dict(), planned.table())
+            answer(planned.to_dict(), cluster_table(planned))
         return
+    from mamegpt.cli.render.planning import plan_table
     from mamegpt.data.shards import is_shards
     from mamegpt.planning.plan import make_plan
 
@@ -117,7 +120,7 @@ def plan_command(
             )  # fmt: skip
         options = [*(["--split", split] if split != "train" else []), *schema.options()]
         training = ["--device", device] if device != "auto" else []
-        answer(made.to_dict(), made.table(), made.next_step(data, tokenizer, options, training))
+        answer(made.to_dict(), plan_table(made), next_training(made, data, tokenizer, options, training))
 
 
 WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}

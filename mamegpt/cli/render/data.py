@@ -1,0 +1,140 @@
+"""What commands of text and tokenizers print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mamegpt.system.console import columns, headings, n_cells, pad, table
+from mamegpt.system.messages import translated
+
+if TYPE_CHECKING:  # each of them is there when there is one to show, and may be slow to import
+    from mamegpt.data.events import Reading
+    from mamegpt.data.extract.extract import ExtractReport, Hit
+    from mamegpt.data.readers.read import Layout
+    from mamegpt.tokenizer.report import Comparison, Fit
+
+__all__ = ["comparison_table", "count_table", "extract_table", "hit_line", "reading_line", "vocabulary_table"]
+
+N_ODD = 8
+"""Odd pieces shown of each kind."""
+
+
+def reading_line(event: Reading) -> str:
+    """Return the line that says what is read, and how."""
+    more = f" and {event.n_files - 1:,} more" if event.n_files > 1 else ""
+    return f"reading {event.file}{more}: {_layout(event.layout)}"
+
+
+def _layout(layout: Layout) -> str:
+    """Where a file has its text and titles, in a few words."""
+    match layout.kind:
+        case "column":
+            if layout.title:
+                return f"text in column {layout.text!r}, title in {layout.title!r}"
+            return f"text in column {layout.text!r}, no title column"
+        case "key":
+            if layout.title:
+                return f"text under {layout.text!r}, title under {layout.title!r}"
+            return f"text under {layout.text!r}, no title"
+        case "article":
+            return "articles headed 【title】"
+        case "plain":
+            return "plain text, cut at line ends"
+        case "page":
+            return "pages of a dump"
+        case "none":
+            return "no records"
+    return f"one document a {layout.kind}"
+
+
+def hit_line(found: Hit) -> str:
+    """Return a hit as one line."""
+    return f"{found.id} 【{found.title}】 {found.context}"
+
+
+def extract_table(report: ExtractReport) -> str:
+    """Return the counts as aligned lines, and what was written."""
+    counts = {"read": report.read, "kept": report.kept}
+    counts |= {f"dropped, {reason}": count for reason, count in report.dropped.items()}
+    counts |= {f"hits, {pattern}": count for pattern, count in report.hits.items()}
+    if report.n_holes:
+        counts["sentences with a hole"] = report.n_holes
+    counts |= {"characters": report.n_characters, "bytes": report.n_bytes}
+    names = {name: translated(name) for name in counts}
+    label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
+    in_documents = {
+        f"hits, {pattern}": " " + translated(f"in {count:,} documents", part=True)
+        for pattern, count in report.documents.items()
+    }
+    lines = [
+        f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}" for name, count in counts.items()
+    ]
+    resumed = f", going on after {report.resumed:,} files of an earlier run" if report.resumed else ""
+    return "\n".join([*lines, f"wrote {report.out} in {report.elapsed_s:.1f} s{resumed}"])
+
+
+def count_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows whose values begin with numbers as a table: these to the right, what follows translated."""
+    width = max(len(value.split()[0]) for _, value in rows)
+    return table([
+        (name, " " * (width - len(value.split()[0])) + translated(value, part=True)) for name, value in rows
+    ])  # fmt: skip
+
+
+def comparison_table(found: Comparison) -> str:
+    """Return what tokenizers did to a text as a table, pieces of the first, and how each of them cuts words."""
+    names = found.tokenizers
+    labels = headings(*(name for name, _ in _fit_rows(found.fits[names[0]])))
+    values = ([value for _, value in _fit_rows(found.fits[name])] for name in names)
+    lines = [
+        translated(f"{found.n_documents:,} documents, {found.n_characters:,} characters", part=True),
+        columns(("", *names), list(zip(labels, *values, strict=True))),
+    ]
+    lines += ["", translated(f"longest pieces of {names[0]}", part=True)]
+    lines.append("  " + " ".join(map(_with_spaces, found.longest)))
+    for what, pieces in found.odd.items():
+        lines.append(translated(f"{what}: {len(pieces):,} pieces", part=True))
+        lines += ["  " + " ".join(map(_with_spaces, pieces[:N_ODD]))] if pieces else []
+    lines += ["", translated("how words are cut", part=True)]
+    cuts = [names, *found.splits]
+    widths = [max(map(n_cells, column)) for column in zip(*cuts, strict=True)]
+    lines += ["  " + "    ".join(map(pad, cut, widths)).rstrip() for cut in cuts]
+    return "\n".join(lines)
+
+
+def _fit_rows(fit: Fit) -> list[tuple[str, str]]:
+    return [
+        ("vocabulary", f"{fit.vocab_size:,}"),
+        ("tokens", f"{fit.n_tokens:,}"),
+        ("characters per token", f"{fit.characters_per_token:.3f}"),
+        ("bytes per token", f"{fit.bytes_per_token:.3f}"),
+        ("tokens of part of a character", f"{fit.byte_rate:.2%}"),
+        ("unknown tokens", f"{fit.unknown_rate:.2%}"),
+        ("vocabulary never used", f"{fit.unused_rate:.1%}"),
+        ("documents that come back", f"{fit.round_trips:.2%}"),
+    ]
+
+
+def _with_spaces(piece: str) -> str:
+    """Return a piece with its spaces and line feeds shown."""
+    return piece.replace(" ", "␣").replace("\u3000", "□").replace("\n", "⏎").replace("\t", "⇥")
+
+
+def vocabulary_table() -> str:
+    """Return what each vocabulary was worth to each size of model, and which was best."""
+    from mamegpt.tokenizer.vocab_size import best_vocab_sizes, vocabulary_runs
+
+    runs = vocabulary_runs()
+    bits = {(run.size, run.vocab_size): run.bits_per_character for run in runs}
+    sizes, vocab_sizes = dict.fromkeys(run.size for run in runs), sorted({run.vocab_size for run in runs})
+    best = best_vocab_sizes()
+    rows = [[size, *(f"{bits[size, n]:.3f}" for n in vocab_sizes), f"{best[size]:,}"] for size in sizes]
+    seconds = runs[0].processor_s
+    return "\n".join([
+        translated(
+            f"bits per character by size of vocabulary, after {seconds} s of processor time each (Japanese Wikipedia)",
+            part=True,
+        ),
+        columns([*headings("size"), *(f"{n:,}" for n in vocab_sizes), *headings("best")], rows),
+    ])  # fmt: skip

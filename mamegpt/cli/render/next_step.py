@@ -1,0 +1,41 @@
+"""The last line of a command: the command line that comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mamegpt.system.shell import command
+
+if TYPE_CHECKING:
+    from mamegpt.planning.plan import Plan
+
+__all__ = ["next_step", "next_text", "next_training"]
+
+
+def next_step(*words: object) -> str:
+    """Return the line with which a command names the one that follows it."""
+    return f"next: {command(*words)}"
+
+
+def next_text(model: object, prompt: str = "") -> str:
+    """Return the line that suggests to let a model write: from nothing if no beginning is known to suit it.
+
+    It samples, for what small models write greedily repeats itself.
+    """
+    return next_step("generate", "--model", model, "--prompt", prompt, "--temperature", 0.7, "--top-p", 0.9)
+
+
+def next_training(
+    plan: Plan, data: str, tokenizer: str, reading: Sequence[str] = (), training: Sequence[str] = ()
+) -> str:
+    """Return the line that says how to train the best size of a plan, after a tokenizer if there is none.
+
+    ``reading`` are further options of how to read ``data``, ``training`` those of ``train`` alone.
+    """
+    text = ["--data", data or "corpus.txt", *reading]
+    train = command(
+        "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
+        "--size", plan.best.size, "--minutes", f"{plan.minutes:g}", *training,
+    )  # fmt: skip
+    return f"next: {train}" if tokenizer else f"next: {command('tokenizer', *text, '--out', 'jp_tok')}, then {train}"
