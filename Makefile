@@ -9,8 +9,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/mamegpt demo
 
+# On as many processes as there are cores, four at most; one file alone: .venv/bin/python -m pytest tests/test_config.py
 test: .venv/ready check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow"
 
 # The long ones, and exported folders loaded with transformers 4.
 test-slow: .venv/ready .venv4/ready
