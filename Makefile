@@ -24,7 +24,7 @@ check: .venv/ready
 
 # What a run loses that is killed, damaged, or on a full disk: nothing (some minutes; the disks want root).
 faults: .venv/ready
-	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m tests.faults.campaign
 
 # The pages of docs/, every warning an error: a link that leads nowhere is one.
 docs: .venv/ready
@@ -46,14 +46,14 @@ fuzz: .venv/ready
 
 # How fast mamegpt and others train the same model here; see the docstrings in benchmarks/.
 bench: .venv-bench/ready
-	.venv-bench/bin/python -m benchmarks.bench_train
+	.venv-bench/bin/python -m benchmarks.peers.bench_train
 
 bench-quality: .venv-bench/ready
-	.venv-bench/bin/python -m benchmarks.bench_time_to_quality
+	.venv-bench/bin/python -m benchmarks.peers.bench_time_to_quality
 
 # How fast mamegpt and others cut a topic out of parquet files.
 bench-data: .venv-data/ready
-	.venv-data/bin/python -m benchmarks.bench_data
+	.venv-data/bin/python -m benchmarks.peers.bench_data
 
 .venv/ready: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -67,15 +67,15 @@ bench-data: .venv-data/ready
 	.venv4/bin/python -m pip install --quiet -r requirements-transformers4.txt
 	touch $@
 
-.venv-bench/ready: requirements.txt benchmarks/requirements.txt benchmarks/requirements-peers.txt
+.venv-bench/ready: requirements.txt benchmarks/peers/requirements.txt benchmarks/peers/requirements-peers.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
-	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements-peers.txt
+	.venv-bench/bin/python -m pip install --quiet -r benchmarks/peers/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/peers/requirements-peers.txt
 	touch $@
 
-.venv-data/ready: requirements.txt benchmarks/requirements-data.txt
+.venv-data/ready: requirements.txt benchmarks/peers/requirements-data.txt
 	$(PYTHON) -m venv .venv-data
-	.venv-data/bin/python -m pip install --quiet -r benchmarks/requirements-data.txt
+	.venv-data/bin/python -m pip install --quiet -r benchmarks/peers/requirements-data.txt
 	.venv-data/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

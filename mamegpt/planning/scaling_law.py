@@ -3,8 +3,9 @@
     bits per character = E + A / N^alpha + B / D^beta        N parameters, D training tokens
 
 (Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3.3), fitted to runs of our own that
-`benchmarks/scaling_runs.py` makes: the default recipe on Japanese Wikipedia with 16,000 pieces. The runs themselves are
-kept in ``scaling_runs.json``, not the five numbers, so that a new run is a line more and no constant is out of date.
+`benchmarks/research/scaling_runs.py` makes: the default recipe on Japanese Wikipedia with 16,000 pieces. The runs
+themselves are kept in ``scaling_runs.json``, not the five numbers, so that a new run is a line more and no constant
+is out of date.
 """
 
 from __future__ import annotations

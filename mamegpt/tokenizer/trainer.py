@@ -100,7 +100,7 @@ def train_model(
     """SentencePiece's trainer on ``lines``; returns the model file's content.
 
     Lines go in as long as they may be. No piece joins punctuation to words anyway (the trainer does not mix
-    scripts), so cutting at sentence ends takes time for nothing: benchmarks/bench_tokenizer_training.py.
+    scripts), so cutting at sentence ends takes time for nothing: benchmarks/peers/bench_tokenizer_training.py.
     """
     written = io.BytesIO()
     try:

@@ -1,8 +1,8 @@
 """How many pieces a tokenizer should have, by the size of its model: from runs of our own.
 
 More pieces make a text shorter, but every token costs more in the head, and most pieces are seen too seldom to be
-learned in minutes. `benchmarks/vocabulary_runs.py` trains models of each size with vocabularies of each size, all for
-the same processor time, on Japanese Wikipedia. The runs are kept in ``vocabulary_runs.json``.
+learned in minutes. `benchmarks/research/vocabulary_runs.py` trains models of each size with vocabularies of each size,
+all for the same processor time, on Japanese Wikipedia. The runs are kept in ``vocabulary_runs.json``.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from little import ROOT
 
-from benchmarks.check_cluster import RUNS, error, table
+from benchmarks.research.check_cluster import RUNS, error, table
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError

@@ -1,4 +1,4 @@
-"""The fault campaign, a short one: see benchmarks/faults.py for what is done to a run."""
+"""The fault campaign, a short one: see tests/faults/campaign.py for what is done to a run."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from training_helpers import finish
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="every life of the campaign is a fork")
 def test_nothing_is_lost_by_kills_flipped_bits_full_disks_doubles_and_clocks(tmp_path: Path) -> None:
     out = tmp_path / "faults.json"
-    finish("-m", "benchmarks.faults", "--kills", "20", "--flips", "3", "--disks", "4", "--out", str(out))
+    finish("-m", "tests.faults.campaign", "--kills", "20", "--flips", "3", "--disks", "4", "--out", str(out))
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["kill -9"]["kills"] == 20
     assert found["kill -9"]["runs equal"] == found["kill -9"]["runs"] >= 1

@@ -1,6 +1,6 @@
 """What every contestant trains on, and the text of it, made once.
 
-    python -m benchmarks.task [--data FOLDER] [--vocab-size 16000]
+    python -m benchmarks.peers.task [--data FOLDER] [--vocab-size 16000]
 
 prints the settings of a task; the benchmarks call it in a process of its own, so that they stay small themselves.
 """
@@ -29,7 +29,7 @@ from mamegpt.errors import MamegptError
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja"
 SCRATCH = ROOT / "runs" / "bench"
 N_STORIES = 40_000
@@ -87,7 +87,7 @@ class Task:
 
 def load(data: Path | None, vocab_size: int, **sizes: Any) -> Task:
     """The task on the text of ``data``, prepared if it is not yet."""
-    command = [sys.executable, "-m", "benchmarks.task", "--vocab-size", str(vocab_size)]
+    command = [sys.executable, "-m", "benchmarks.peers.task", "--vocab-size", str(vocab_size)]
     command += ["--data", str(data.resolve())] if data else []
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:

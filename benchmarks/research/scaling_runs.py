@@ -1,10 +1,10 @@
 """Train the runs from which `mamegpt plan` knows how good a model will be.
 
-    python -m benchmarks.scaling_runs [--size 5m ...] [--steps 80 ...] [--seed 42] [--held-out]
+    python -m benchmarks.research.scaling_runs [--size 5m ...] [--steps 80 ...] [--seed 42] [--held-out]
 
-Whole schedules of the default recipe on the text of `benchmarks.task` (../shared/data/wiki_ja, else the stories), one
-for each size and number of steps; a line is added to ``mamegpt/planning/scaling_runs.json`` for each. What is there
-already is not trained again.
+Whole schedules of the default recipe on the text of `benchmarks.peers.task` (../shared/data/wiki_ja, else the
+stories), one for each size and number of steps; a line is added to ``mamegpt/planning/scaling_runs.json`` for each.
+What is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.task import DATA, ROOT, Task, load
+from benchmarks.peers.task import DATA, ROOT, Task, load
 from mamegpt.planning.scaling_law import RUNS_FILE, Run
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.files import write_json

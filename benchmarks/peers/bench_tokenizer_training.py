@@ -1,6 +1,6 @@
 """How long does training a tokenizer take, and what does each short cut cost in compression?
 
-    python benchmarks/bench_tokenizer_training.py [--data FOLDER] [--ways full sentences …]
+    python benchmarks/peers/bench_tokenizer_training.py [--data FOLDER] [--ways full sentences …]
 
 Trains 16,000 pieces on the train split in each way and prints seconds (preparation of the lines included),
 and characters per token and the share of byte tokens on the validation split, which no way has seen.
@@ -23,7 +23,7 @@ import sentencepiece
 from mamegpt.data.sources import read_documents
 from mamegpt.tokenizer.trainer import TRAINER_SETTINGS
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "wiki_ja"
+DATA = Path(__file__).parents[3] / "shared" / "data" / "wiki_ja"
 SENTENCE = re.compile("[^。！？]*[。！？]+[」』）]*|[^。！？]+")
 CLAUSE = re.compile("[^。！？、「」（）]*[。！？、「」（）]+|[^。！？、「」（）]+")
 

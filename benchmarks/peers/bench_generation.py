@@ -1,7 +1,7 @@
 """How fast is one stream of greedy tokens on this machine, at the sizes of the original scripts?
 
-    pip install -r benchmarks/requirements-generation.txt
-    python -m benchmarks.bench_generation [--architecture NAME ...] [--rounds 9] [--threads 1] [--out FILE]
+    pip install -r benchmarks/peers/requirements-generation.txt
+    python -m benchmarks.peers.bench_generation [--architecture NAME ...] [--rounds 9] [--threads 1] [--out FILE]
 
 The same random weights everywhere (4 layers, 128 wide, 4 heads, vocabulary 16,000, context 256), a prompt of 4 tokens
 and as many new ones as fit into the context:
@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.without_bf16 import add_option, imitate, is_imitated, results_file
+from benchmarks.peers.without_bf16 import add_option, imitate, is_imitated, results_file
 from mamegpt.config import ModelConfig
 from mamegpt.exporting.gguf import GgufType, write_gguf
 from mamegpt.exporting.hf import write_hf
@@ -46,7 +46,7 @@ from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
 from mamegpt.system.hardware import has_bf16
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("torch", "transformers", "xllamacpp", "gguf", "numpy")
 PROMPT = [1000, 2000, 3000, 4000]
 OURS = "mamegpt"

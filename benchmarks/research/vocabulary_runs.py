@@ -1,6 +1,6 @@
 """What is a vocabulary of some size worth? Models of the same processor time, side by side.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.vocabulary_runs [--seconds 30] [--size 1m 5m] [--vocab-size 2000 ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.research.vocabulary_runs [--seconds 30] [--size 1m 5m] [--vocab-size N ...]
 
 Each run is a whole schedule of the default recipe that takes the same processor time whatever the vocabulary: what a
 step costs is measured first (processor seconds, which other programs on the machine change little), and the steps
@@ -25,7 +25,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.task import DATA, ROOT, SCRATCH
+from benchmarks.peers.task import DATA, ROOT, SCRATCH
 from mamegpt.data.shards import write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.errors import TokenizerError

@@ -1,7 +1,7 @@
 """What is lost when a training run meets bad luck? Nothing may be.
 
     make faults                                           # 200 kills, some minutes
-    python -m benchmarks.faults [--kills 200] [--flips 20] [--disks 12] [--seed 0] [--out FILE]
+    python -m tests.faults.campaign [--kills 200] [--flips 20] [--disks 12] [--seed 0] [--out FILE]
 
 A tiny model is trained, and the run is
 
@@ -15,7 +15,7 @@ A tiny model is trained, and the run is
 
 Every life is a fork of one process that has loaded the libraries, so that a life takes a fraction of a second. A killed
 process loses nothing that the kernel has; that data survives a power cut rests on fsync, which is called but not
-tested here. Results go to ``benchmarks/results/faults.json``.
+tested here. Results go to ``tests/faults/results.json``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from typing import Any
 import torch
 
 from mamegpt.config import TrainConfig
+from mamegpt.data.shards import write_shards
 from mamegpt.data.stories import stories
 from mamegpt.errors import MamegptError
 from mamegpt.run import checkpoint
@@ -51,18 +52,27 @@ from mamegpt.system.files import write_json
 from mamegpt.system.run_files import CONFIG_FILE, METRICS_FILE
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
-from mamegpt.training import trainer
+from mamegpt.training import trainer, validation
+from mamegpt.training.metrics import Metrics
 
-RESULTS = Path(__file__).parent / "results" / "faults.json"
+RESULTS = Path(__file__).with_name("results.json")
 REFUSED, CRASHED, KILLED = 2, 3, -signal.SIGKILL
 LONGEST_LIFE_S = 1.5
 MOST_EVENTS = 250
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree"}
-PLACES = (  # the first function found on the stack, from the outside in, says what was going on
-    ("evaluate", "evaluation"), ("rmtree", "rotation, clean-up"), ("replace", "rename"), ("rename", "rename"),
-    ("_write", "save"), ("save", "save"), ("flush", "metrics"), ("write_shards", "tokenizing"), ("_restore", "loading"),
-    ("_train", "step, start"),
-)  # fmt: skip
+PLACES: tuple[tuple[Callable[..., Any], str], ...] = (
+    (validation.evaluate, "evaluation"),
+    (shutil.rmtree, "rotation, clean-up"),
+    (Path.replace, "rename"),
+    (Path.rename, "rename"),
+    (checkpoint._write, "save"),
+    (checkpoint.Saver.save, "save"),
+    (Metrics.flush, "metrics"),
+    (write_shards, "tokenizing"),
+    (trainer._restore, "loading"),
+    (trainer._train, "step, start"),
+)
+"""Functions, and what a run does in them; the first that is found on the stack says where a life ended."""
 
 Dice = random.Random
 Before = Callable[[int], None]
@@ -162,8 +172,8 @@ def killed_at_an_event(number: int) -> Before:
 
 
 def die_here(writer: int, *frames: FrameType) -> None:
-    names = {one.f_code.co_name for frame in frames for one, _ in traceback.walk_stack(frame)}
-    report(writer, where=next((place for name, place in PLACES if name in names), "start"))
+    codes = {one.f_code for frame in frames for one, _ in traceback.walk_stack(frame)}
+    report(writer, where=next((place for function, place in PLACES if function.__code__ in codes), "start"))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.task import Task
+from benchmarks.peers.task import Task
 
 DROP_RATE = 0.1
 LR = 3e-4

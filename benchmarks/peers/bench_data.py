@@ -1,7 +1,7 @@
 """How fast does everyone cut a topic out of parquet files: read, search, take titles out of markers, write one file?
 
     make bench-data                                                # some ten minutes
-    python -m benchmarks.bench_data [--rounds 5] [--gb 1] [--keyword WORD ...] [--data FILE] [--out FILE]
+    python -m benchmarks.peers.bench_data [--rounds 5] [--gb 1] [--keyword WORD ...] [--data FILE] [--out FILE]
 
 A contestant is a whole process, from its start to its end, output on disk: the command ``mamegpt extract``, or one of
 the short programs that follow, as somebody who knows the library would write them. In each round all of them run, one
@@ -36,9 +36,9 @@ import psutil
 
 from mamegpt.system.files import atomic_directory, write_json
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja" / "train.parquet"
-RESULTS = Path(__file__).parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 OURS = "mamegpt"
 PACKAGES = ("pyarrow", "polars", "duckdb", "datasets", "numpy", "stringzilla")
 KEYWORDS = ("ファミコン", "京都")  # in one article of 7,000, and in every third
@@ -131,7 +131,7 @@ def command(name: str, folder: Path, keyword: str, out: Path) -> list[str]:
     if name == OURS:
         words = ["-m", "mamegpt", "extract", "--dataset", str(folder), "--keyword", keyword, "--out", str(out)]
     else:
-        words = ["-m", "benchmarks.bench_data", "--run", name, str(folder), keyword, str(out)]
+        words = ["-m", "benchmarks.peers.bench_data", "--run", name, str(folder), keyword, str(out)]
     return [sys.executable, *words]
 
 
@@ -172,7 +172,7 @@ def folder_of(data: Path, gb: float) -> Path:
     folder = ROOT / "runs" / "bench-data" / f"{data.parent.name}-{gb:g}gb"
     if not folder.is_dir():
         # In a process of its own: what this one has ever held would count as the peak of those it starts.
-        words = ["-m", "benchmarks.bench_data", "--prepare", str(data), str(gb), str(folder)]
+        words = ["-m", "benchmarks.peers.bench_data", "--prepare", str(data), str(gb), str(folder)]
         subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
     return folder
 

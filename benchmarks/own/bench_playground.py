@@ -1,6 +1,6 @@
 """Many people at the playground at once: is anyone lost, is it fair, does memory grow?
 
-    python -m benchmarks.bench_playground MODEL [--clients 200] [--rounds 5] [--tokens 40]
+    python -m benchmarks.own.bench_playground MODEL [--clients 200] [--rounds 5] [--tokens 40]
 
 Starts ``mamegpt play MODEL`` and prints how long its first character took. In each round as many clients as asked for
 connect at the same moment, and every fourth goes away in the middle. Of the others each answer must be whole. Printed

@@ -1,8 +1,8 @@
 """How fast does everyone train the same small model on this machine?
 
     make bench                                                    # all of it; about half an hour
-    python -m benchmarks.bench_train [--only NAME ...] [--rounds 5] [--steps 3] [--data FOLDER] [--out FILE]
-    python -m benchmarks.bench_train --without-bf16               # as on a processor without bfloat16 instructions
+    python -m benchmarks.peers.bench_train [--only NAME ...] [--rounds 5] [--steps 3] [--data FOLDER] [--out FILE]
+    python -m benchmarks.peers.bench_train --without-bf16         # as on a processor without bfloat16 instructions
 
 On such a processor the contestants that compute in bf16 do not take part, and results have a file of their own.
 
@@ -45,11 +45,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.chart import bar_chart
-from benchmarks.task import DATA, ROOT, Task, load
-from benchmarks.without_bf16 import add_option, imitate, is_imitated, results_file
+from benchmarks.peers.chart import bar_chart
+from benchmarks.peers.task import DATA, ROOT, Task, load
+from benchmarks.peers.without_bf16 import add_option, imitate, is_imitated, results_file
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 REFERENCE = "original recipe"
 PACKAGES = ("torch", "litgpt", "lightning", "transformers", "accelerate", "llms-from-scratch", "numpy")
 SIZES = ("context_length", "batch_size", "n_layers", "emb_dim", "n_heads")
@@ -69,7 +69,7 @@ class Worker:
         self.metrics = folder / "metrics.jsonl"
         self.records: list[dict[str, float]] = []
         self._offset = 0
-        command = [sys.executable, "-m", "benchmarks.contestants", name, json.dumps(asdict(task)), str(folder)]
+        command = [sys.executable, "-m", "benchmarks.peers.contestants", name, json.dumps(asdict(task)), str(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         begin = time.perf_counter()
         with self.log.open("wb") as log:
@@ -188,7 +188,7 @@ def scratch() -> Iterator[Path]:
 
 def limits() -> dict[str, float]:
     """What the machine can do at this moment."""
-    command = [sys.executable, "-m", "benchmarks.limits"]
+    command = [sys.executable, "-m", "benchmarks.peers.limits"]
     out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, float] = json.loads(out)
     return found
@@ -196,7 +196,7 @@ def limits() -> dict[str, float]:
 
 def contestants() -> dict[str, str]:
     """Names and projects. Asked for in another process, because a small parent keeps the peak memories true."""
-    command = [sys.executable, "-m", "benchmarks.contestants"]
+    command = [sys.executable, "-m", "benchmarks.peers.contestants"]
     out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, str] = json.loads(out)
     return found

@@ -1,7 +1,7 @@
 """The step-time model of `cluster_cost` against published runs, and runs of one, two and four processes here.
 
-python -m benchmarks.check_cluster            published runs
-python -m benchmarks.check_cluster --measure  also runs here, some minutes; writes benchmarks/results/cluster.json
+python -m benchmarks.research.check_cluster            # published runs
+python -m benchmarks.research.check_cluster --measure  # also runs here, minutes; writes results/cluster.json
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from mamegpt.planning.cluster_cost import CLUSTERS, Cluster, Shape, estimate
 from mamegpt.system.console import columns
 
-RESULT = Path(__file__).parent / "results" / "cluster.json"
+RESULT = Path(__file__).parents[1] / "results" / "cluster.json"
 
 LLAMA_7B = Shape(32, 4096, 11008, 32_000, 4096)
 LLAMA_13B = Shape(40, 5120, 13824, 32_000, 4096)

@@ -1,6 +1,6 @@
 """Where the time of mamegpt's training step goes, and what a perfect one would still need.
 
-    python -m benchmarks.profile_step [--compiled] [--steps 5] [--data FOLDER]
+    python -m benchmarks.own.profile_step [--compiled] [--steps 5] [--data FOLDER]
 
 Groups the processor time of every PyTorch operation of the default recipe's step (the task's sizes), as shares of the
 whole; below it the same step's matrix products alone, by shape, at the speed they reach here without anything between
@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.contestants import mamegpt_config
-from benchmarks.limits import limits
-from benchmarks.task import DATA, Task, load
+from benchmarks.peers.contestants import mamegpt_config
+from benchmarks.peers.limits import limits
+from benchmarks.peers.task import DATA, Task, load
 from mamegpt.config import Precision
 from mamegpt.models.loss import chunk_tokens
 from mamegpt.models.registry import build_model

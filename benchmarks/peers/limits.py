@@ -1,6 +1,6 @@
 """What the machine can do at most: matrix products in fp32 and bf16, and copying memory. Prints JSON.
 
-    python -m benchmarks.limits [--seconds 1]
+    python -m benchmarks.peers.limits [--seconds 1]
 
 A processor without bfloat16 instructions has 0 GFLOP/s of bf16: it emulates them, and nobody should compute so.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.without_bf16 import is_imitated
+from benchmarks.peers.without_bf16 import is_imitated
 from mamegpt.system.hardware import has_bf16
 
 SIZE = 2048

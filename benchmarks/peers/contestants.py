@@ -1,7 +1,7 @@
 """Who takes part, a line each in `CONTESTANTS`, and the process in which one of them trains.
 
-    python -m benchmarks.contestants                       # prints names and projects as JSON
-    python -m benchmarks.contestants NAME TASK_JSON OUT
+    python -m benchmarks.peers.contestants                       # prints names and projects as JSON
+    python -m benchmarks.peers.contestants NAME TASK_JSON OUT
 
 The second trains for ever and adds a line to ``OUT/metrics.jsonl`` after each step, with ``step``, ``loss`` and
 ``elapsed_s``, as `train` does by itself. Nothing else is asked of a contestant: the benchmark stops
@@ -43,8 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks import reference
-from benchmarks.task import Task
+from benchmarks.peers import reference
+from benchmarks.peers.task import Task
 from mamegpt.config import TrainConfig
 from mamegpt.presets import RECIPES
 

@@ -1,6 +1,6 @@
 """How fast is text turned into a file of tokens, on one core and on more, by us and by others; and how fast is it read?
 
-    python -m benchmarks.bench_tokenise [--rounds 5] [--data FOLDER] [--tokenizer FILE.model]
+    python -m benchmarks.peers.bench_tokenize [--rounds 5] [--data FOLDER] [--tokenizer FILE.model]
 
 A contestant turns the same documents, in memory already, into bytes of ids with an end-of-text id after each: mamegpt
 (`write_shards`, files and hashes included) on one thread and on all, SentencePiece's own batches, the library
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import tokenizers
 from sentencepiece import SentencePieceProcessor
 
-from benchmarks.task import DATA, load
+from benchmarks.peers.task import DATA, load
 from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.data.window_order import WindowOrder

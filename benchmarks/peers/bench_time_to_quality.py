@@ -1,7 +1,7 @@
 """How long until mamegpt is as good as the seed's recipe is after 2,000 steps?
 
     make bench-quality                                            # about an hour, most of it the reference
-    python -m benchmarks.bench_time_to_quality [--reference-steps 2000] [--schedules 60 80 100] [--contestant NAME]
+    python -m benchmarks.peers.bench_time_to_quality [--reference-steps 2000] [--schedules 60 80] [--contestant NAME]
 
 1. The reference trains ``--reference-steps`` steps; its validation bits per character are the level to reach. The
    curve is kept in ``results/reference_curve.json`` and taken from there next time (``--again`` trains anew). Model,
@@ -30,9 +30,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_train as bench
-from benchmarks.chart import curve_chart
-from benchmarks.task import Task
+from benchmarks.peers import bench_train as bench
+from benchmarks.peers.chart import curve_chart
+from benchmarks.peers.task import Task
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.system.files import write_json
 
@@ -48,7 +48,7 @@ def same_but_faster(task: Task, precision: Precision) -> Steps:
     """`reference.train` with another forward pass: bf16 products if there are any, logits in chunks, faster dropout."""
     import torch
 
-    from benchmarks import reference
+    from benchmarks.peers import reference
     from mamegpt.training.forward import SummedLoss
 
     torch.manual_seed(task.seed)
@@ -96,7 +96,7 @@ def curve(
 
 def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """The reference's curve and the beginning of its plain one; from the file if it was made of the same things."""
-    from benchmarks import reference
+    from benchmarks.peers import reference
     from mamegpt.data.shards import open_shards
 
     path = args.out.parent / CURVE
@@ -127,7 +127,7 @@ def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dic
 
 def schedule(task: Task, settings: dict[str, Any], n_steps: int, seed: int, folder: Path) -> dict[str, Any]:
     """Train mamegpt for a whole schedule; how good it is at its end."""
-    from benchmarks.contestants import mamegpt_config
+    from benchmarks.peers.contestants import mamegpt_config
     from mamegpt.training.trainer import train
 
     task = dataclasses.replace(task, seed=seed)
@@ -139,7 +139,7 @@ def schedule(task: Task, settings: dict[str, Any], n_steps: int, seed: int, fold
 
 def schedules(task: Task, level: float, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Schedules in rising order, up to the first that reaches the level with every seed."""
-    from benchmarks.contestants import MAMEGPT
+    from benchmarks.peers.contestants import MAMEGPT
 
     runs: list[dict[str, Any]] = []
     for n_steps in sorted(args.schedules):
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--val-tokens", type=int, default=65536, help="tokens of those validations, but the last")
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the reference in the plain way")
     parser.add_argument("--again", action="store_true", help="train the reference even if its curve is there")
-    parser.add_argument("--contestant", default="mamegpt", help="a line of benchmarks.contestants.MAMEGPT")
+    parser.add_argument("--contestant", default="mamegpt", help="a line of benchmarks.peers.contestants.MAMEGPT")
     parser.add_argument("--schedules", type=int, nargs="+", default=SCHEDULES, help="lengths in steps")
     parser.add_argument("--all-schedules", action="store_true", help="do not stop at the first that is good enough")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each schedule")
