@@ -13,11 +13,11 @@ from typing import Any
 
 from mamegpt.errors import ConfigError
 from mamegpt.generation.settings import Sampling
-from mamegpt.playground.engine import MAX_TEXTS, Made, Order
+from mamegpt.playground.engine import MAX_TEXTS, CompletionRequest, NewToken
 from mamegpt.system.files import shown
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_order", "usage"]
+__all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_request", "usage"]
 
 MAX_CHARACTERS = 20_000
 """Longest prompt (all prompts of one request together)."""
@@ -27,19 +27,24 @@ MAX_TOKENS = 2048
 MAX_LOGPROBS = 10
 MAX_TOP_K = 1_000_000
 MAX_SEED = (1 << 53) - MAX_TEXTS
-"""Largest seed: JavaScript keeps whole numbers up to 2**53 - 1, and the last text of an order has seed + 7."""
+"""Largest seed: JavaScript keeps whole numbers up to 2**53 - 1, and the last text of a request has seed + 7."""
 
 UNSUPPORTED: dict[str, Any] = {
-    "suffix": "", "echo": False, "best_of": 1, "logit_bias": {}, "frequency_penalty": 0, "presence_penalty": 0,
-}  # fmt: skip
+    "suffix": "",
+    "echo": False,
+    "best_of": 1,
+    "logit_bias": {},
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+}
 """What OpenAI has and we do not, by the value that asks for nothing."""
 OUTSIDE = {"stream", "stream_options", "user"}
 """Fields that do not change the texts."""
 NUMBERS: dict[str, float] = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
-def read_order(body: object) -> Order:
-    """The order in a request's JSON. Raises `ConfigError` for what is wrong, unknown or too much."""
+def read_request(body: object) -> CompletionRequest:
+    """Read the JSON of a request. Raises `ConfigError` for what is wrong, unknown or too much."""
     if not isinstance(body, dict):
         raise ConfigError("the body must be a JSON object")
     fields: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
@@ -56,7 +61,7 @@ def read_order(body: object) -> Order:
     )
     sampling.validate()
     logprobs = fields.pop("logprobs", None)
-    order = Order(
+    request = CompletionRequest(
         model=str(fields.pop("model", "")),
         prompts=prompts,
         n=_between(fields.pop("n", 1), "n", 1, MAX_TEXTS),
@@ -67,32 +72,32 @@ def read_order(body: object) -> Order:
     )
     if unknown := sorted(fields.keys() - OUTSIDE):
         raise ConfigError(f"unknown: {', '.join(map(repr, unknown))}")
-    if not 1 <= order.n_texts <= MAX_TEXTS:
-        raise ConfigError(f"prompts times n must lie between 1 and {MAX_TEXTS}, not be {order.n_texts}")
-    return order
+    if not 1 <= request.n_texts <= MAX_TEXTS:
+        raise ConfigError(f"prompts times n must lie between 1 and {MAX_TEXTS}, not be {request.n_texts}")
+    return request
 
 
-def merge(batch: Sequence[Made], scored: bool) -> list[dict[str, Any]]:
+def merge(batch: Sequence[NewToken], scored: bool) -> list[dict[str, Any]]:
     """Steps of several texts, in order, as ``choices``: one for each text, with ``logprobs`` if they were asked for."""
-    texts: dict[int, list[Made]] = {}
-    for made in batch:
-        texts.setdefault(made.number, []).append(made)
+    texts: dict[int, list[NewToken]] = {}
+    for step in batch:
+        texts.setdefault(step.number, []).append(step)
     return [
         {
             "index": number,
-            "text": "".join(step.token.text for step in made),
-            "finish_reason": made[-1].token.finish,
-            "logprobs": _logprobs(made) if scored else None,
+            "text": "".join(step.token.text for step in steps),
+            "finish_reason": steps[-1].token.finish,
+            "logprobs": _logprobs(steps) if scored else None,
         }
-        for number, made in texts.items()
+        for number, steps in texts.items()
     ]
 
 
-def usage(order: Order, made: Sequence[Made]) -> dict[str, int]:
-    """Count tokens read, each prompt once whatever ``n`` is, and tokens written; ``made`` are all steps."""
-    loaded = made[0].loaded
-    n_read = sum(len(loaded.prompt_ids(prompt, at_start=order.at_start)) for prompt in order.prompts)
-    n_written = sum(step.token.id is not None for step in made)
+def usage(request: CompletionRequest, steps: Sequence[NewToken]) -> dict[str, int]:
+    """Count tokens read, each prompt once whatever ``n`` is, and tokens written; ``steps`` are all of them."""
+    loaded = steps[0].loaded
+    n_read = sum(len(loaded.prompt_ids(prompt, at_start=request.at_start)) for prompt in request.prompts)
+    n_written = sum(step.token.id is not None for step in steps)
     return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
 
 
@@ -101,9 +106,9 @@ def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
     return {"error": {"message": shown(message), "type": kind, "param": None, "code": None}}
 
 
-def _logprobs(made: Sequence[Made]) -> dict[str, Any]:
+def _logprobs(steps: Sequence[NewToken]) -> dict[str, Any]:
     """``text_offset`` counts characters of the continuation; a token that begins nothing has that of the next."""
-    steps = [step for step in made if step.token.id is not None]
+    steps = [step for step in steps if step.token.id is not None]
     return {
         "tokens": [_shown(step.loaded.tokenizer, step.token.id) for step in steps],
         "token_logprobs": [step.token.logprob for step in steps],

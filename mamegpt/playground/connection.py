@@ -17,18 +17,18 @@ __all__ = ["WAIT_S", "Connection", "raise_file_limit"]
 
 WAIT_S = 20.0
 """Seconds a client has to send a whole request, and to make room for more of an answer."""
-FILES = 8192
+MAX_OPEN_FILES = 8192
 """Open files to ask the system for: four times the connections, as new ones are accepted before old ones close."""
 
 
 def raise_file_limit() -> int:
-    """Raise the process's limit of open files to `FILES`, as far as it may, and return the limit."""
+    """Raise the process's limit of open files to `MAX_OPEN_FILES`, as far as it may, and return the limit."""
     if sys.platform == "win32":
-        return FILES
+        return MAX_OPEN_FILES
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return wanted

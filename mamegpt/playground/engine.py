@@ -21,20 +21,20 @@ from mamegpt.generation.stream import Token
 from mamegpt.playground.catalog import Entry, entries, listed
 from mamegpt.pretrained import Pretrained, load
 
-__all__ = ["MAX_TEXTS", "MAX_WAITING", "Engine", "Failed", "Job", "Made", "Order", "Queued"]
+__all__ = ["MAX_TEXTS", "MAX_WAITING", "CompletionRequest", "Engine", "Failed", "Job", "NewToken", "Queued"]
 
 MAX_TEXTS = 8
-"""Texts written at the same time, and in one order. Each holds its own keys and values."""
+"""Texts written at the same time, and in one request. Each holds its own keys and values."""
 MAX_WAITING = 1000
-"""Orders that may wait; a further one is refused."""
-TELL_S = 0.02
+"""Requests that may wait; a further one is refused."""
+NOTIFY_EVERY_S = 0.02
 """Seconds between two calls to the event loop, each of which makes the two threads trade places."""
 MAX_LOADED = 4
 """Models kept in memory; the one that was used longest ago makes room."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class CompletionRequest:
     """What is asked for: ``n`` continuations of each prompt, in the order of the prompts.
 
     The i-th of all texts is sampled with ``sampling.of_text(i)``.
@@ -61,7 +61,7 @@ class Queued(NamedTuple):
     position: int
 
 
-class Made(NamedTuple):
+class NewToken(NamedTuple):
     """The text number ``number`` went on by a token, or ended. ``loaded`` is the model that wrote it."""
 
     number: int
@@ -76,28 +76,28 @@ class Failed(NamedTuple):
 
 
 STOPPED = Failed(ModelError("the server was stopped"))
-Event = Queued | Made | Failed
+JobEvent = Queued | NewToken | Failed
 
 
 class Job:
-    """An order that was handed in: events come from the engine's thread and are read in the event loop."""
+    """A request that was handed in: events come from the engine's thread and are read in the event loop."""
 
-    def __init__(self, order: Order, entry: Entry) -> None:
-        self.order, self.entry = order, entry
+    def __init__(self, request: CompletionRequest, entry: Entry) -> None:
+        self.request, self.entry = request, entry
         self.loop = asyncio.get_running_loop()
         self.cancelled = False
-        self.events: deque[Event] = deque()
+        self.events: deque[JobEvent] = deque()
         self.ready = asyncio.Event()
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
+    async def batches(self) -> AsyncIterator[list[JobEvent]]:
         """What has happened since the last time, until all texts have ended."""
-        left = self.order.n_texts
+        left = self.request.n_texts
         while left:
             await self.ready.wait()
             self.ready.clear()
             batch = [self.events.popleft() for _ in range(len(self.events))]
             yield batch
-            left -= sum(isinstance(event, Made) and event.token.finish is not None for event in batch)
+            left -= sum(isinstance(event, NewToken) and event.token.finish is not None for event in batch)
             if any(isinstance(event, Failed) for event in batch):
                 return
 
@@ -111,7 +111,7 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._running: deque[tuple[Job, Iterator[None]]] = deque()
         self._news: set[Job] = set()
-        self._told_at = 0.0
+        self._notified_s = 0.0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -127,7 +127,7 @@ class Engine:
             for job in [*self._waiting, *(job for job, _ in self._running)]:
                 self._put(job, STOPPED)
                 job.cancelled = True
-            self._tell()
+            self._notify()
             self._changed.notify()
 
     def close(self) -> None:
@@ -146,9 +146,9 @@ class Engine:
         self._load(best)
         return best
 
-    def submit(self, order: Order, entry: Entry) -> Job | None:
-        """Hand in an order for a model that was found, from within an event loop; None if too many wait already."""
-        job = Job(order, entry)
+    def submit(self, request: CompletionRequest, entry: Entry) -> Job | None:
+        """Hand in a request for a model that was found, from within an event loop; None if too many wait already."""
+        job = Job(request, entry)
         with self._changed:
             if len(self._waiting) >= MAX_WAITING:
                 return None
@@ -163,10 +163,10 @@ class Engine:
             job.cancelled = True
             if job in self._waiting:
                 self._waiting.remove(job)
-                self._tell_positions()
+                self._send_positions()
 
     def status(self) -> dict[str, int]:
-        """How many orders run and wait."""
+        """How many requests run and wait."""
         with self._changed:
             return {"running": len(self._running), "waiting": len(self._waiting)}
 
@@ -191,35 +191,35 @@ class Engine:
                 self._running.rotate(-1)
                 if not alive:
                     self._running.pop()
-                self._tell()
+                self._notify()
 
-    def _put(self, job: Job, event: Event) -> None:
-        """Lay an event out for the event loop, which hears of it at the next `_tell`; a cancelled job gets none."""
+    def _put(self, job: Job, event: JobEvent) -> None:
+        """Lay an event out for the event loop, which hears of it at the next `_notify`; a cancelled job gets none."""
         with self._changed:
             if not job.cancelled:
                 job.events.append(event)
                 self._news.add(job)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake the event loop, if it has slept long enough or nothing else will."""
         now = time.monotonic()
-        if self._news and (now - self._told_at >= TELL_S or not self._running or self._closed):
-            self._told_at = now
+        if self._news and (now - self._notified_s >= NOTIFY_EVERY_S or not self._running or self._closed):
+            self._notified_s = now
             news, self._news = self._news, set()
             next(iter(news)).loop.call_soon_threadsafe(_wake, news)
 
     def _admit(self) -> None:
         """Let waiting jobs in, in order, while there is room for all their texts."""
         n_before = len(self._waiting)
-        n_texts = sum(job.order.n_texts for job, _ in self._running)
-        while self._waiting and n_texts + self._waiting[0].order.n_texts <= MAX_TEXTS:
+        n_texts = sum(job.request.n_texts for job, _ in self._running)
+        while self._waiting and n_texts + self._waiting[0].request.n_texts <= MAX_TEXTS:
             job = self._waiting.popleft()
-            n_texts += job.order.n_texts
+            n_texts += job.request.n_texts
             self._running.append((job, self._write(job)))
         if len(self._waiting) < n_before:
-            self._tell_positions()
+            self._send_positions()
 
-    def _tell_positions(self) -> None:
+    def _send_positions(self) -> None:
         for position, job in enumerate(self._waiting, start=1):
             self._put(job, Queued(position))
 
@@ -239,27 +239,27 @@ class Engine:
 
     def _write(self, job: Job) -> Iterator[None]:
         """All turns of a job: a token of each of its texts in rotation."""
-        order = job.order
+        request = job.request
         loaded = self._load(self.find(job.entry.name))  # while it waited, a run may have replaced its checkpoint
-        prompts = [prompt for prompt in order.prompts for _ in range(order.n)]
+        prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
         texts = deque(
-            (i, self._tokens(loaded, order, prompt, order.sampling.of_text(i))) for i, prompt in enumerate(prompts)
+            (i, self._tokens(loaded, request, prompt, request.sampling.of_text(i))) for i, prompt in enumerate(prompts)
         )
         while texts:
             number, tokens = texts.popleft()
             token = next(tokens)
-            self._put(job, Made(number, token, loaded))
+            self._put(job, NewToken(number, token, loaded))
             if token.finish is None:
                 texts.append((number, tokens))
             yield
 
     @staticmethod
-    def _tokens(loaded: Pretrained, order: Order, prompt: str, sampling: Sampling) -> Iterator[Token]:
+    def _tokens(loaded: Pretrained, request: CompletionRequest, prompt: str, sampling: Sampling) -> Iterator[Token]:
         return loaded.stream_tokens(
             prompt,
-            max_new_tokens=order.max_tokens,
-            n_alternatives=order.n_alternatives,
-            at_start=order.at_start,
+            max_new_tokens=request.max_tokens,
+            n_alternatives=request.n_alternatives,
+            at_start=request.at_start,
             sampling=sampling,
         )
 

@@ -27,10 +27,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mamegpt.errors import ConfigError, MamegptError, first_line
-from mamegpt.playground.api import error, merge, read_order, usage
+from mamegpt.playground.api import error, merge, read_request, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
-from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, Made, Queued
+from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, NewToken, Queued
 from mamegpt.system.console import say
 from mamegpt.system.files import parse_json
 
@@ -109,10 +109,18 @@ class Server(uvicorn.Server):
     def __init__(self, engine: Engine, hosts: Sequence[str]) -> None:
         n_files = raise_file_limit()
         connection = functools.partial(Connection, most=n_files // 4, waiting={})
-        super().__init__(uvicorn.Config(
-            build_app(engine, hosts), http=cast(type[Connection], connection), lifespan="on", log_level="warning",
-            access_log=False, server_header=False, timeout_graceful_shutdown=1, backlog=n_files // 8,
-        ))  # fmt: skip
+        super().__init__(
+            uvicorn.Config(
+                build_app(engine, hosts),
+                http=cast(type[Connection], connection),
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+                backlog=n_files // 8,
+            )
+        )
         self._engine = engine
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -215,11 +223,15 @@ def _facts(found: Sequence[Entry]) -> list[dict[str, Any]]:
     bits = bits_per_character(found)
     return [
         {
-            "id": entry.name, "object": "model", "created": entry.created, "owned_by": "mamegpt", "step": entry.step,
+            "id": entry.name,
+            "object": "model",
+            "created": entry.created,
+            "owned_by": "mamegpt",
+            "step": entry.step,
             "bits_per_character": bits.get(entry.name),
         }
         for entry in found
-    ]  # fmt: skip
+    ]
 
 
 def _status(request: Request) -> Response:
@@ -230,20 +242,23 @@ async def _completions(request: Request) -> Response:
     engine: Engine = request.app.state.engine
     try:
         body = await _read_json(request)
-        order = read_order(body)
-        entry = engine.find(order.model)
+        wanted = read_request(body)
+        entry = engine.find(wanted.model)
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 400)
     except ClientDisconnect:
         return Response(status_code=GONE)
-    job = engine.submit(order, entry)
+    job = engine.submit(wanted, entry)
     if job is None:
         message = f"{MAX_WAITING:,} requests wait already; try again later"
         return JSONResponse(error(message, "server_busy"), 429, {"retry-after": "10"})
     head = {
-        "id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()),
-        "model": entry.name, "system_fingerprint": f"seed-{order.sampling.seed}",
-    }  # fmt: skip
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": entry.name,
+        "system_fingerprint": f"seed-{wanted.sampling.seed}",
+    }
     if body.get("stream"):
         with_usage = body.get("stream_options") == {"include_usage": True}
         return StreamingResponse(_events(engine, job, head, with_usage), media_type="text/event-stream")
@@ -267,12 +282,12 @@ async def _read_json(request: Request) -> Any:
 
 async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bool) -> AsyncIterator[str]:
     """The answer as server-sent events. Places in the queue are comments, which clients pass over."""
-    scored = job.order.n_alternatives is not None
-    made: list[Made] = []
+    scored = job.request.n_alternatives is not None
+    steps: list[NewToken] = []
     try:
         async for batch in job.batches():
-            new = [event for event in batch if isinstance(event, Made)]
-            made += new if with_usage else []
+            new = [event for event in batch if isinstance(event, NewToken)]
+            steps += new if with_usage else []
             last = batch[-1] if batch else None
             if isinstance(last, Queued):
                 yield f": queue {last.position}\n\n"
@@ -282,7 +297,7 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bo
                 yield _event(_failure(last))
                 return
         if with_usage:
-            yield _event({**head, "choices": [], "usage": usage(job.order, made)})
+            yield _event({**head, "choices": [], "usage": usage(job.request, steps)})
         yield "data: [DONE]\n\n"
     finally:
         engine.cancel(job)
@@ -290,11 +305,11 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bo
 
 async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any]) -> Response:
     """The answer in one piece, given up if the client goes away."""
-    made: list[Made] = []
+    steps: list[NewToken] = []
 
     async def collect() -> Failed | None:
         async for batch in job.batches():
-            made.extend(event for event in batch if isinstance(event, Made))
+            steps.extend(event for event in batch if isinstance(event, NewToken))
             if batch and isinstance(batch[-1], Failed):
                 return batch[-1]
         return None
@@ -316,8 +331,8 @@ async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any
     failed = collecting.result()
     if failed is not None:
         return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
-    choices = sorted(merge(made, job.order.n_alternatives is not None), key=lambda one: one["index"])
-    return JSONResponse({**head, "choices": choices, "usage": usage(job.order, made)})
+    choices = sorted(merge(steps, job.request.n_alternatives is not None), key=lambda one: one["index"])
+    return JSONResponse({**head, "choices": choices, "usage": usage(job.request, steps)})
 
 
 def _failure(failed: Failed) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_tokens
 from mamegpt.playground import catalog
-from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_order
+from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_request
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
 from mamegpt.pretrained import load
@@ -302,9 +302,9 @@ def test_the_page_offers_the_seeds_that_the_api_takes() -> None:
 
 
 def test_fields_that_ask_for_nothing_are_no_mistake() -> None:
-    assert read_order({**UNSUPPORTED, "user": "me", "stream": False, "logit_bias": {}}).n_texts == 1
+    assert read_request({**UNSUPPORTED, "user": "me", "stream": False, "logit_bias": {}}).n_texts == 1
     with pytest.raises(ConfigError, match="best_of"):
-        read_order({"best_of": 2})
+        read_request({"best_of": 2})
 
 
 def test_a_body_must_be_short_and_say_that_it_is_json(port: int) -> None:
