@@ -1,6 +1,6 @@
 """What every exported model has to pass: the questions, the training model's own answers, and the comparison.
 
-A gate compares what a clean process found in the exported files with what the model in memory says. Its outcome is a
+A check compares what a clean process found in the exported files with what the model in memory says. Its outcome is a
 line of a table; one that fails ends the export.
 
 **Texts.** A text goes in whole, and its ids are those of `prompt_ids`, the definition. Ids come out; they are compared
@@ -30,15 +30,15 @@ from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
-    "NASTY_TEXTS",
+    "EDGE_CASES",
     "N_SENTENCES",
     "Cases",
-    "Gate",
-    "greedy_gate",
+    "Check",
+    "greedy_check",
     "last_logits",
-    "logits_gate",
+    "logits_check",
     "make_cases",
-    "text_gates",
+    "text_checks",
     "text_prompt",
     "until_end",
     "whole_text",
@@ -48,7 +48,7 @@ PROMPT_TOKENS, NEW_TOKENS = 8, 64
 N_ROWS, ROW_TOKENS = 2, 256
 N_SENTENCES = 20_000
 
-NASTY_TEXTS = (
+EDGE_CASES = (
     "ﾌｧﾐｺﾝは1983年7月15日に発売された。",  # half-width kana, digits
     "か\u3099き\u3099く\u3099、が、ﾃﾞｰﾀ",  # kana with combining marks
     "大嘗宮の儀、𠮷野家、髙島屋",  # rare kanji, which need byte pieces
@@ -62,7 +62,7 @@ NASTY_TEXTS = (
 
 
 @dataclass(frozen=True)
-class Gate:
+class Check:
     """One line of the table: what was compared, whether it may pass, and what was found."""
 
     name: str
@@ -119,14 +119,14 @@ def make_cases(
     if texts is None:
         texts, source = (text for _, text in stories(seed=7, n=n_sentences)), "豆物語"
     sentences = list(itertools.islice(_sentences(texts), n_sentences))
-    texts = [*NASTY_TEXTS, *sentences]
+    texts = [*EDGE_CASES, *sentences]
     text_ids = tokenizer.encode_batch([normalise(text) for text in texts])
     n_context = model.context_length
     n_new = max(1, min(NEW_TOKENS, n_context // 2))
     encoded = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
     n_prompt = max(1, min(PROMPT_TOKENS, n_context - n_new, *map(len, encoded)))
     prompts = [ids[:n_prompt] for ids in encoded]
-    stream = [token for ids in [*text_ids[len(NASTY_TEXTS) :], *encoded] for token in ids]
+    stream = [token for ids in [*text_ids[len(EDGE_CASES) :], *encoded] for token in ids]
     n_row = min(ROW_TOKENS, n_context, len(stream) // N_ROWS)
     rows = [stream[i * n_row : (i + 1) * n_row] for i in range(N_ROWS)]
     device = model.out_head.weight.device
@@ -149,9 +149,9 @@ def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
     return logits
 
 
-def logits_gate(difference: float, tolerance: float, what: str) -> Gate:
+def logits_check(difference: float, tolerance: float, what: str) -> Check:
     """Whether the largest difference of logits is within what rounding explains."""
-    return Gate("logits", difference <= tolerance, f"{difference:.1e} apart at most ({tolerance:.1e} allowed), {what}")
+    return Check("logits", difference <= tolerance, f"{difference:.1e} apart at most ({tolerance:.1e} allowed), {what}")
 
 
 def until_end(ids: list[int], eos_id: int | None) -> list[int]:
@@ -183,14 +183,14 @@ def text_prompt(cases: Cases) -> str | None:
     return None
 
 
-def greedy_gate(
+def greedy_check(
     name: str,
     cases: Cases,
     own_ids: list[list[int]],
     found_ids: list[list[int]],
     tolerance: float,
     prompts: list[list[int]] | None = None,
-) -> Gate:
+) -> Check:
     """Say whether two sets of greedy continuations of ``prompts`` (by default those of ``cases``) are equal.
 
     They may part at a tie of logits closer than twice ``tolerance``.
@@ -212,10 +212,10 @@ def greedy_gate(
     found = f"{n_equal} of {n} prompts go on with the same {n_new} tokens"
     if n_equal < n:
         found = f"{found}, {ties} part at a tie; logits {worst:.1e} apart there at most ({2 * tolerance:.1e} allowed)"
-    return Gate(name, n_equal + ties == n, found)
+    return Check(name, n_equal + ties == n, found)
 
 
-def text_gates(cases: Cases, found_ids: list[list[int]], decoded: list[str], must_agree: bool) -> list[Gate]:
+def text_checks(cases: Cases, found_ids: list[list[int]], decoded: list[str], must_agree: bool) -> list[Check]:
     """Say whether texts give the ids of `prompt_ids`, and come back from them.
 
     ``decoded`` may hold the first texts only. Without ``must_agree`` the outcome is only stated: of a tokenizer with a
@@ -225,15 +225,15 @@ def text_gates(cases: Cases, found_ids: list[list[int]], decoded: list[str], mus
     own = [cases.tokenizer.decode(ids) for ids in cases.text_ids[: len(decoded)]]
     whole = [a == b for a, b in zip(decoded, own, strict=True)]
 
-    def gate(name: str, equal: list[bool], what: str) -> Gate:
+    def check(name: str, equal: list[bool], what: str) -> Check:
         n = len(equal)
         share = f"{sum(equal) / n:.1%}"
-        found = f"{sum(equal):,} of {n:,} texts {what} ({share}; {cases.source} and {len(NASTY_TEXTS)} odd ones)"
+        found = f"{sum(equal):,} of {n:,} texts {what} ({share}; {cases.source} and {len(EDGE_CASES)} odd ones)"
         if not all(equal):
             found = f"{found}, not {cases.texts[equal.index(False)][:30]!r}"
-        return Gate(name, all(equal) or not must_agree, found)
+        return Check(name, all(equal) or not must_agree, found)
 
     return [
-        gate("tokenizer", same, "give the ids that they have here"),
-        gate("round trip", whole, "come back from their ids"),
+        check("tokenizer", same, "give the ids that they have here"),
+        check("round trip", whole, "come back from their ids"),
     ]

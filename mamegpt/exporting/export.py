@@ -1,7 +1,7 @@
 """A model, written in every form that is asked for, and proved before it gets its name.
 
 All is written under a hidden name, loaded again by processes that know nothing of this package, compared with the
-model it came from (`gates`), and only then the folder appears. One gate that fails, and there is none.
+model it came from (`checks`), and only then the folder appears. One check that fails, and there is none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from mamegpt.errors import ExportError, ModelError, OutputError, first_line
-from mamegpt.exporting.checks import N_SENTENCES, Gate, make_cases
+from mamegpt.exporting.checks import N_SENTENCES, Check, make_cases
 from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
@@ -35,11 +35,11 @@ Target = Literal["hf", "hf-native", "gguf"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote, and the gates it passed, by target."""
+    """What an export wrote, and the checks it passed, by target."""
 
     out: Path
     files: list[str]
-    gates: dict[Target, list[Gate]]
+    checks: dict[Target, list[Check]]
     elapsed_s: float
 
 
@@ -63,7 +63,7 @@ def export_model(
     fast: bool = True,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Write the folder ``out``, or a folder in it for each of several ``targets``; print the gates of each.
+    """Write the folder ``out``, or a folder in it for each of several ``targets``; print the checks of each.
 
     ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
     ``n_sentences`` of ``texts``, named ``source`` (none: 豆物語).
@@ -71,7 +71,7 @@ def export_model(
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model
     and tokenizer do not belong together, or the model is none of ours; `ConfigError` if a package is missing;
-    `ExportError` if a gate fails. Then no folder is left, and one that was there stays.
+    `ExportError` if a check fails. Then no folder is left, and one that was there stays.
     """
     if loaded.sizes is None:
         raise ModelError(f"{loaded.origin} is a {loaded.architecture} model; only {', '.join(LAYOUTS)} can be exported")
@@ -85,7 +85,7 @@ def export_model(
     begin = time.perf_counter()
     n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     model = loaded.model.eval()
-    gates: dict[Target, list[Gate]] = {}
+    checks: dict[Target, list[Check]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
         with busy("asking the model itself"):
             cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences)
@@ -117,10 +117,10 @@ def export_model(
                 ) from error
             with busy(f"loading {target} again and comparing"):
                 found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
-            gates[target] = found
-            say(target, table([gate.row() for gate in found]))
-            if failed := [f"{gate.name}: {translated(gate.found, part=True)}" for gate in found if not gate.passed]:
+            checks[target] = found
+            say(target, table([check.row() for check in found]))
+            if failed := [f"{check.name}: {translated(check.found, part=True)}" for check in found if not check.passed]:
                 raise ExportError(f"{out} was not written: as {target}, loaded again, {'; '.join(failed)}")
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
         check_folder(out, overwrite=overwrite)  # again: it is long since
-    return ExportReport(out, files, gates, time.perf_counter() - begin)
+    return ExportReport(out, files, checks, time.perf_counter() - begin)

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError, ExportError
 from mamegpt.exporting.checks import (
-    NASTY_TEXTS,
+    EDGE_CASES,
     Cases,
-    Gate,
-    greedy_gate,
+    Check,
+    greedy_check,
     last_logits,
-    logits_gate,
-    text_gates,
+    logits_check,
+    text_checks,
     until_end,
 )  # fmt: skip
-from mamegpt.exporting.hf import run_stranger
+from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.models.hf_format import LAYER_NORM_EPS
 from mamegpt.models.qwen3.modeling_qwen3 import own_sizes
 from mamegpt.models.registry import LanguageModel, stored_tensors
@@ -40,11 +40,11 @@ __all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
 
-STRANGER = Path(__file__).with_name("verify_gguf.py")
+VERIFIER = Path(__file__).with_name("verify_gguf.py")
 TOLERANCE: dict[GgufType, float] = {"f32": 1e-3, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
 """Largest difference of log-probabilities, beside the largest logit, that the number format explains; of f32, that
 llama.cpp's GELU does, a table in float16."""
-N_DECODED = len(NASTY_TEXTS) + 1000
+N_DECODED = len(EDGE_CASES) + 1000
 N_LOGITS = 6
 Q8_BLOCK = 32
 
@@ -164,7 +164,7 @@ def _name(architecture: str, name: str) -> str:
     return f"blk.{layer[1]}.{_NAMES[architecture][module[layer.end() :]]}.{kind}"
 
 
-def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
+def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     """Compare what llama.cpp, in a clean process, makes of the file with what the model and the tokenizer say.
 
     Log-probabilities are compared, for llama.cpp gives out no logits; all of them, after texts of several lengths.
@@ -184,7 +184,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
         "decode": cases.text_ids[:N_DECODED], "separator": separator,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        found = run_stranger(STRANGER, path, asked, Path(scratch))
+        found = run_in_clean_process(VERIFIER, path, asked, Path(scratch))
     own = np.stack([last_logits(cases.model, row[:n]).log_softmax(-1).numpy() for n in lengths])
     apart = float(np.abs(own - np.asarray(found["log_probabilities"], dtype=np.float64)).max())  # NaN stays NaN
     tolerance = TOLERANCE[kind] * cases.scale
@@ -194,8 +194,8 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Gate]:
     prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
     decoded = [text.removeprefix(prefix) for text in found["decoded"]]
     return [
-        logits_gate(apart, tolerance, f"log-probabilities of {len(lengths)} x {cases.tokenizer.vocab_size:,} ids"),
-        greedy_gate("greedy", cases, until, found["greedy"], tolerance),
-        greedy_gate("no cache", cases, found["greedy"], found["uncached"], tolerance),
-        *text_gates(cases, found["text_ids"], decoded, must_agree=True),
+        logits_check(apart, tolerance, f"log-probabilities of {len(lengths)} x {cases.tokenizer.vocab_size:,} ids"),
+        greedy_check("greedy", cases, until, found["greedy"], tolerance),
+        greedy_check("no cache", cases, found["greedy"], found["uncached"], tolerance),
+        *text_checks(cases, found["text_ids"], decoded, must_agree=True),
     ]

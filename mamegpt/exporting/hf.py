@@ -7,10 +7,6 @@ package's own, byte for byte. In what else folders differ stands in `layouts`.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +16,17 @@ import torch
 from safetensors.torch import save_file
 
 from mamegpt.config import ModelConfig
-from mamegpt.errors import ExportError
 from mamegpt.exporting.checks import (
     Cases,
-    Gate,
-    greedy_gate,
-    logits_gate,
-    text_gates,
+    Check,
+    greedy_check,
+    logits_check,
+    text_checks,
     text_prompt,
     until_end,
     whole_text,
 )  # fmt: skip
+from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.models.hf_format import Layout
 from mamegpt.models.registry import LanguageModel, stored_tensors
@@ -38,11 +34,11 @@ from mamegpt.system.files import write_json
 from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["check_hf", "run_stranger", "write_hf", "written_gates", "written_prompts"]
+__all__ = ["check_hf", "write_hf", "written_checks", "written_prompts"]
 
 # Paths, not modules: an import of either would be one of transformers, two seconds before anything is said.
 MODEL_CODE = Path(__file__).parents[1] / "models" / "custom_gpt" / "modeling_custom_gpt.py"
-STRANGER = Path(__file__).with_name("verify_hf.py")
+VERIFIER = Path(__file__).with_name("verify_hf.py")
 PIPELINE_TOKENS = 8
 TOLERANCE = 1e-4
 """Largest difference of logits, beside the largest logit, that is rounding, not error: kernels differ."""
@@ -108,7 +104,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, sp
         (folder / tokenizer.path.with_suffix(".vocab").name).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Gate]:
+def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Check]:
     """Compare what a clean process makes of the folder with what the model and the tokenizer say.
 
     Raises `ExportError` if the folder does not load at all.
@@ -121,27 +117,27 @@ def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Gate]:
         "trust_remote_code": layout.remote_code,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        found = run_stranger(STRANGER, folder, asked, Path(scratch))
+        found = run_in_clean_process(VERIFIER, folder, asked, Path(scratch))
         logits = torch.load(Path(scratch) / "found.pt", weights_only=True)
     tolerance = TOLERANCE * cases.scale
     odd_keys = [f"{name}: {key}" for name, keys in found["odd_keys"].items() for key in keys]
     apart = torch.stack([(found_logits - cases.logits).abs().max() for found_logits in logits.values()]).max().item()
     names = ", ".join(layout.weight_files)
 
-    def close(name: str, what: str) -> Gate:
+    def close(name: str, what: str) -> Check:
         apart = found[f"{name}_difference"]
-        return Gate(name, apart <= tolerance, f"{what}: {apart:.1e} apart at most ({tolerance:.1e} allowed)")
+        return Check(name, apart <= tolerance, f"{what}: {apart:.1e} apart at most ({tolerance:.1e} allowed)")
 
     return [
-        Gate("weights", not odd_keys, f"missing or left over: {', '.join(odd_keys[:3]) or 'none'}, in {names}"),
-        logits_gate(apart, tolerance, f"{len(cases.rows)} x {len(cases.rows[0])} positions, from {names}"),
-        greedy_gate("greedy", cases, cases.greedy, found["greedy"], tolerance),
-        greedy_gate("no cache", cases, found["greedy"], found["uncached"], tolerance),
+        Check("weights", not odd_keys, f"missing or left over: {', '.join(odd_keys[:3]) or 'none'}, in {names}"),
+        logits_check(apart, tolerance, f"{len(cases.rows)} x {len(cases.rows[0])} positions, from {names}"),
+        greedy_check("greedy", cases, cases.greedy, found["greedy"], tolerance),
+        greedy_check("no cache", cases, found["greedy"], found["uncached"], tolerance),
         close("cache", "logits with and without cache"),
         close("padding", "logits of a left-padded row and of the row alone"),
         close("loss", "the loss of labels and its definition"),
-        *text_gates(cases, found["text_ids"], found["decoded"], tokenizer.settings.is_lossless),
-        *written_gates(cases, asked_prompts, found["written_ids"], found["written"], tolerance),
+        *text_checks(cases, found["text_ids"], found["decoded"], tokenizer.settings.is_lossless),
+        *written_checks(cases, asked_prompts, found["written_ids"], found["written"], tolerance),
     ]
 
 
@@ -152,44 +148,21 @@ def written_prompts(cases: Cases) -> list[str]:
     return prompts if prompt is None else [*prompts, prompt]
 
 
-def written_gates(
+def written_checks(
     cases: Cases, prompts: Sequence[str], found_ids: Sequence[list[int]], texts: Sequence[str], tolerance: float
-) -> list[Gate]:
+) -> list[Check]:
     """Say whether a pipeline continues each prompt as ``generate`` does: text in, ids and text out."""
     tokenizer = cases.tokenizer
-    gates = []
+    checks = []
     for prompt, row, text in zip(prompts, found_ids, texts, strict=True):
         ids = prompt_ids(tokenizer, prompt)
         own = list(stream_ids(cases.model, ids, min(PIPELINE_TOKENS, cases.n_new)))
         new = row[len(ids) :] if row[: len(ids)] == ids else []
-        gate = greedy_gate("pipeline", cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
+        check = greedy_check("pipeline", cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
         expected = whole_text(tokenizer, row)
         same = expected is None or text == expected
         # A tokenizer with a normalization table may cut a prompt in another way than here; that is stated above.
         only_stated = bool(prompt) and not tokenizer.settings.is_lossless
-        passed = only_stated or (gate.passed and same)
-        gates.append(Gate("pipeline" if prompt else "empty prompt", passed, f"{gate.found}; wrote {text!r}"))
-    return gates
-
-
-def run_stranger(script: Path, model: Path, asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
-    """Run a script on an exported model, away from this package, the network, and earlier copies of remote code.
-
-    It is given the model's path, a file with ``asked``, and a name for what it finds: ``found`` in ``scratch``.
-    Raises `ExportError` with the last line of what it said, if it fails.
-    """
-    (scratch / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-    environment = os.environ | {
-        "HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "modules"), "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
-    arguments = [str(script), str(model.resolve()), str(scratch / "asked.json"), str(scratch / "found")]
-    command = [sys.executable, "-X", "utf8", "-P", *arguments]
-    done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=scratch,
-        check=False,
-    )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-        raise ExportError(f"{model.name} does not load in a clean process: {last}")
-    found: dict[str, Any] = json.loads((scratch / "found.json").read_text(encoding="utf-8"))
-    return found
+        passed = only_stated or (check.passed and same)
+        checks.append(Check("pipeline" if prompt else "empty prompt", passed, f"{check.found}; wrote {text!r}"))
+    return checks

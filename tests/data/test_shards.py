@@ -22,7 +22,16 @@ from mamegpt.data.window_order import WindowOrder
 from mamegpt.errors import DataError, OutputError, TokenizerError
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
-NASTY = ["", "  空白 \n\n\t", "か\u3099", "👨‍👩‍👧‍👦と🇯🇵", "\u3000𠮷野家", "<s></s><unk>", "豆" * 3000, "\x01\u2028"]
+EDGE_CASES = [
+    "",
+    "  空白 \n\n\t",
+    "か\u3099",
+    "👨‍👩‍👧‍👦と🇯🇵",
+    "\u3000𠮷野家",
+    "<s></s><unk>",
+    "豆" * 3000,
+    "\x01\u2028",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +64,16 @@ def documents_of(split: Split, tokenizer: Tokenizer) -> list[str]:
 
 
 def test_the_texts_come_back_from_the_file(tmp_path: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
-    written = write_shards(tmp_path / "t", {"train": texts + NASTY}, tokenizer, source="stories")
+    written = write_shards(tmp_path / "t", {"train": texts + EDGE_CASES}, tokenizer, source="stories")
     meta, splits = open_shards(tmp_path / "t", tokenizer)
     assert meta == written
     assert meta.source == "stories"
     assert list(splits) == ["train"]
-    assert documents_of(splits["train"], tokenizer) == texts + NASTY
+    assert documents_of(splits["train"], tokenizer) == texts + EDGE_CASES
 
 
 def test_counts_are_those_of_the_texts(tmp_path: Path, tokenizer: Tokenizer, texts: list[str]) -> None:
-    everything = texts + NASTY
+    everything = texts + EDGE_CASES
     train = write_shards(tmp_path / "t", {"train": everything}, tokenizer).splits["train"]
     assert train.n_documents == len(everything)
     assert train.n_characters == sum(map(len, everything))
@@ -116,8 +125,8 @@ def test_no_more_is_read_ahead_than_the_threads_have_to_do(
 
 
 def test_texts_in_one_row_are_those_of_encode(tokenizer: Tokenizer, texts: list[str]) -> None:
-    joined = tokenizer.encode_joined(texts + NASTY).tolist()
-    assert joined == [i for text in texts + NASTY for i in (*tokenizer.encode(text), tokenizer.eos_id)]
+    joined = tokenizer.encode_joined(texts + EDGE_CASES).tolist()
+    assert joined == [i for text in texts + EDGE_CASES for i in (*tokenizer.encode(text), tokenizer.eos_id)]
     assert tokenizer.encode_joined([]).tolist() == []
     with pytest.raises(TokenizerError, match="surrogate"):
         tokenizer.encode_joined(["豆", "\ud800"])

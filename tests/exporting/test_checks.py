@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast, pipeline
 
 from mamegpt.data.stories import stories
 from mamegpt.exporting import checks
-from mamegpt.exporting.checks import Cases, greedy_gate, last_logits, logits_gate, make_cases, text_gates, whole_text
-from mamegpt.exporting.hf import written_gates, written_prompts
+from mamegpt.exporting.checks import Cases, greedy_check, last_logits, logits_check, make_cases, text_checks, whole_text
+from mamegpt.exporting.hf import written_checks, written_prompts
 from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.exporting.verify_hf import written
 from mamegpt.generation.stream import prompt_ids, stream_ids
@@ -39,41 +39,41 @@ def test_prompts_are_fifty_different_beginnings() -> None:
 
 
 def test_what_is_asked_fits_the_model_and_the_text(cases: Cases) -> None:
-    assert cases.texts == [*checks.NASTY_TEXTS, "一つ。", "二つ！", "\n", "三つ"]
+    assert cases.texts == [*checks.EDGE_CASES, "一つ。", "二つ！", "\n", "三つ"]
     assert {len(row) for row in cases.prompts} == {8} and {len(row) for row in cases.greedy} == {12}
     assert cases.logits.shape == (2, 24, 1000)
     torch.testing.assert_close(last_logits(cases.model, cases.rows[1]), cases.logits[1, -1])
 
 
 def test_a_continuation_may_leave_the_models_own_only_at_a_tie(cases: Cases) -> None:
-    assert greedy_gate("greedy", cases, cases.greedy, cases.greedy, 0.0).passed
+    assert greedy_check("greedy", cases, cases.greedy, cases.greedy, 0.0).passed
     logits = last_logits(cases.model, cases.prompts[3] + cases.greedy[3][:5])
     first, second = logits.topk(2).indices.tolist()
     assert first == cases.greedy[3][5]
     gap = (logits[first] - logits[second]).item()
     parted = [list(row) for row in cases.greedy]
     parted[3][5:] = [second, *[0] * 6]  # what comes after is another text
-    assert greedy_gate("greedy", cases, cases.greedy, parted, 0.51 * gap).passed
-    refused = greedy_gate("greedy", cases, cases.greedy, parted, 0.49 * gap)
+    assert greedy_check("greedy", cases, cases.greedy, parted, 0.51 * gap).passed
+    refused = greedy_check("greedy", cases, cases.greedy, parted, 0.49 * gap)
     assert not refused.passed and refused.found.startswith("49 of 50 prompts go on with the same 12 tokens, 0 part")
     shorter = [row[:-1] if i == 7 else row for i, row in enumerate(cases.greedy)]
-    assert not greedy_gate("greedy", cases, cases.greedy, shorter, 1e9).passed
+    assert not greedy_check("greedy", cases, cases.greedy, shorter, 1e9).passed
 
 
 def test_what_is_not_a_number_does_not_pass(cases: Cases) -> None:
-    assert logits_gate(1.0, 1.0, "").passed and not logits_gate(math.nan, 1.0, "").passed
+    assert logits_check(1.0, 1.0, "").passed and not logits_check(math.nan, 1.0, "").passed
 
 
 def test_texts_are_compared_one_by_one(cases: Cases) -> None:
     decoded = [cases.tokenizer.decode(ids) for ids in cases.text_ids]
-    assert all(gate.passed for gate in text_gates(cases, cases.text_ids, decoded, must_agree=True))
+    assert all(check.passed for check in text_checks(cases, cases.text_ids, decoded, must_agree=True))
     wrong = [*cases.text_ids[:-1], [0]]
-    ids_gate, round_trip = text_gates(cases, wrong, decoded[:9], must_agree=True)
-    assert not ids_gate.passed and round_trip.passed
+    ids_check, round_trip = text_checks(cases, wrong, decoded[:9], must_agree=True)
+    assert not ids_check.passed and round_trip.passed
     stated = "12 of 13 texts give the ids that they have here (92.3%; here and 9 odd ones), not '三つ'"
-    assert ids_gate.found == stated
+    assert ids_check.found == stated
     assert round_trip.found.startswith("9 of 9 texts come back")
-    assert text_gates(cases, wrong, decoded, must_agree=False)[0].passed  # only stated
+    assert text_checks(cases, wrong, decoded, must_agree=False)[0].passed  # only stated
 
 
 # ---------------------------------------------------------------- a right export passes, whatever the model writes
@@ -130,10 +130,10 @@ def test_no_random_model_is_refused(
         )
         asked = written_prompts(cases)
         found = written(pipeline("text-generation", model=model, tokenizer=fast), asked, 4)
-        outcome = written_gates(cases, asked, found["written_ids"], found["written"], 1e-4 * cases.scale)
+        outcome = written_checks(cases, asked, found["written_ids"], found["written"], 1e-4 * cases.scale)
         ids = fast(cases.texts, split_special_tokens=True)["input_ids"]
-        outcome += text_gates(cases, ids, fast.batch_decode(ids), tokenizer.settings.is_lossless)
-        assert [gate for gate in outcome if not gate.passed] == [], (seed, tokenizer.path)
+        outcome += text_checks(cases, ids, fast.batch_decode(ids), tokenizer.settings.is_lossless)
+        assert [check for check in outcome if not check.passed] == [], (seed, tokenizer.path)
         n_cut += any(whole_text(tokenizer, row) is None for row in found["written_ids"])
     assert n_cut > n_seeds / 20  # some models ended within a character
 
@@ -146,7 +146,7 @@ def test_a_pipeline_that_reads_or_writes_otherwise_is_found(cases: Cases) -> Non
     texts = [cases.tokenizer.decode(row) for row in rows]
 
     def passed(rows: list[list[int]], texts: list[str]) -> list[bool]:
-        return [gate.passed for gate in written_gates(cases, asked, rows, texts, 1e-4)]
+        return [check.passed for check in written_checks(cases, asked, rows, texts, 1e-4)]
 
     assert passed(rows, texts) == [True, True]
     assert passed([[1, *rows[0][1:]], rows[1]], texts) == [False, True]  # begins with <s>

@@ -27,7 +27,7 @@ from mamegpt.data.sources import card_licenses
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError, MamegptError, ModelError, OutputError
 from mamegpt.exporting import hf as export_module
-from mamegpt.exporting.checks import NASTY_TEXTS, Gate
+from mamegpt.exporting.checks import EDGE_CASES, Check
 from mamegpt.exporting.export import ExportReport
 from mamegpt.exporting.hf import MODEL_CODE
 from mamegpt.exporting.model_card import Facts, model_card
@@ -48,7 +48,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "qwen3": {"n_kv_heads": 2, "ffn_dim": 56, "rope_theta": 500.0, "tie_embeddings": True, "drop_rate": 0.1},
 }
 N_NEW = 15
-TEXTS = ["昔々、あるところに", *NASTY_TEXTS, *(text for _, text in stories(seed=3, n=20))]
+TEXTS = ["昔々、あるところに", *EDGE_CASES, *(text for _, text in stories(seed=3, n=20))]
 FILES = [
     "README.md", "config.json", "generation_config.json", "jp_tok_wiki.model", "jp_tok_wiki.vocab",
     "model.safetensors", "modeling_custom_gpt.py", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
@@ -147,9 +147,9 @@ def logits(made: Made, ids: torch.Tensor) -> torch.Tensor:
     return found.clone()
 
 
-def gate_of(report: ExportReport, name: str) -> Gate:
-    (gate,) = (gate for gates in report.gates.values() for gate in gates if gate.name == name)
-    return gate
+def check_of(report: ExportReport, name: str) -> Check:
+    (check,) = (check for checks in report.checks.values() for check in checks if check.name == name)
+    return check
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -472,11 +472,11 @@ def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, t
     shutil.copytree(little.exported, out)
     report = export_pretrained(str(little.run), out, n_sentences=N_SENTENCES, overwrite=True)
     assert sha256_file(out / "README.md") != sha256_file(little.exported / "README.md")
-    assert [gate.name for gate in report.gates["hf"]] == [
+    assert [check.name for check in report.checks["hf"]] == [
         "weights", "logits", "greedy", "no cache", "cache", "padding", "loss", "tokenizer", "round trip",
         "empty prompt", "pipeline",
     ]  # fmt: skip
-    assert str(little.text) in gate_of(report, "tokenizer").found  # its own text
+    assert str(little.text) in check_of(report, "tokenizer").found  # its own text
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "12 ステップ、1,536 トークン" in card  # 12 steps of 4 windows of 32
     assert "| 検証 |" in card
@@ -496,7 +496,7 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     assert tokenizer.settings.normalizer == "nmt_nfkc"
     sizes = sizes_for(tokenizer, qkv_bias=True, context_length=20)
     report = export_here(tmp_path / "out", random_model(sizes), sizes, tokenizer, fast=False)
-    found = re.match(r"(\d+) of (\d+) texts give the ids that they have here", gate_of(report, "tokenizer").found)
+    found = re.match(r"(\d+) of (\d+) texts give the ids that they have here", check_of(report, "tokenizer").found)
     assert found and 0.9 < int(found[1]) / int(found[2]) <= 1
     assert load(str(tmp_path / "out")).sizes == sizes
     assert json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))["fast"] is False
@@ -510,7 +510,7 @@ def test_a_model_that_always_ends_its_text_exports_even_with_a_tiny_context(litt
         model.out_head.weight[2] += 50.0
     assert list(stream_ids(model, [5], 2)) == [2, 2]
     report = export_here(tmp_path / "out", model, sizes, little.tokenizer)
-    assert gate_of(report, "greedy").found == "50 of 50 prompts go on with the same 1 tokens"
+    assert check_of(report, "greedy").found == "50 of 50 prompts go on with the same 1 tokens"
 
 
 def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(little: Little, tmp_path: Path) -> None:

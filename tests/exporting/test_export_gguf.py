@@ -23,7 +23,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
-GATES = ["logits", "greedy", "no cache", "tokenizer", "round trip"]
+CHECKS = ["logits", "greedy", "no cache", "tokenizer", "round trip"]
 OTHER = {
     "custom-gpt": {"qkv_bias": True},
     "qwen3": {"n_kv_heads": 2, "head_dim": 16, "rope_theta": 500.0, "tie_embeddings": True, "norm_eps": 1e-3},
@@ -40,8 +40,8 @@ def model_of(little: Little, architecture: str) -> tuple[LanguageModel, ModelCon
 
 
 def difference(report: ExportReport) -> float:
-    (gate,) = (gate for gate in report.gates["gguf"] if gate.name == "logits")
-    return float(gate.found.split()[0])
+    (check,) = (check for check in report.checks["gguf"] if check.name == "logits")
+    return float(check.found.split()[0])
 
 
 @pytest.mark.parametrize("architecture", sorted(OTHER))
@@ -54,7 +54,7 @@ def test_llama_cpp_is_our_equal(little: Little, tmp_path: Path, architecture: st
         tmp_path / "豆", model, sizes, little.tokenizer, architecture, targets=["gguf"], gguf_type=kind
     )
     assert report.files == ["README.md", f"豆-{kind}.gguf"]
-    assert [gate.name for gate in report.gates["gguf"]] == GATES
+    assert [check.name for check in report.checks["gguf"]] == CHECKS
     assert difference(report) > 0 or kind == "f32"
     read = gguf.GGUFReader(tmp_path / "豆" / f"豆-{kind}.gguf")
     types = {tensor.name: tensor.tensor_type.name for tensor in read.tensors}

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "mamegpt"
 ERRORS = {name for name, value in vars(errors).items() if inspect.isclass(value)}
 SPEAKERS = {
     "say", "answer", "warn", "busy", "translated", "headings", "on_stage",
-    "Gate", "gate", "close", "logits_gate", "greedy_gate",
+    "Check", "check", "close", "logits_check", "greedy_check",
 }  # fmt: skip
 """Functions whose strings are printed."""
 LISTS = {"found", "refused", "problems", "PHENOMENA", "ODDITIES"}
-"""Names of what ends in a message: lists of problems, what a gate found, kinds that are labels of rows."""
+"""Names of what ends in a message: lists of problems, what a check found, kinds that are labels of rows."""
 LABELLED = {
     "cli/commands/data",
     "cli/commands/training",

@@ -5,13 +5,13 @@ import random
 
 import sentencepiece
 
-__all__ = ["NASTY", "story_lines", "train_directly"]
+__all__ = ["EDGE_CASES", "story_lines", "train_directly"]
 
 NAMES = ["太郎", "花子", "健太", "美咲", "おじいさん", "となりの猫", "リサ", "ジョン"]
 PLACES = ["川", "森", "駅前の広場", "古い神社", "学校", "海辺", "図書館", "山の上"]
 THINGS = ["赤い傘", "豆", "古い地図", "カメラ", "手紙", "小さな鍵", "パン", "切符"]
 VERBS = ["見つけた", "拾った", "忘れてきた", "友だちに渡した", "大事にしまった"]
-NASTY = [
+EDGE_CASES = [
     "",
     "大嘗宮",
     "ﾌｧﾐｺﾝとﾊﾟﾝ",

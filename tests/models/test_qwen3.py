@@ -458,7 +458,9 @@ def native(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     report = export_pretrained(str(folder), folder.parent / "native", n_sentences=N_SENTENCES)
     assert report.files == sorted(path.name for path in report.out.iterdir())
-    assert next(gate.found for gate in report.gates["hf"] if gate.name == "logits").endswith("from model.safetensors")
+    assert next(check.found for check in report.checks["hf"] if check.name == "logits").endswith(
+        "from model.safetensors"
+    )
     return report.out
 
 

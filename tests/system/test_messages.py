@@ -25,7 +25,7 @@ from mamegpt.cli.main import WAY, main
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.config import TrainConfig
 from mamegpt.data.schema import Schema
-from mamegpt.exporting.checks import Gate, logits_gate
+from mamegpt.exporting.checks import Check, logits_check
 from mamegpt.generation.settings import Sampling
 from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
 from mamegpt.system import console, messages
@@ -170,9 +170,9 @@ def test_tables_and_gates_are_japanese_and_aligned() -> None:
     assert header.split()[:3] == ["モデル", "台数", "重みを持つのは"] and n_cells(header) == n_cells(fits)
     assert "  全体で分担、再計算あり  " in fits and " 日  $" in fits and not_at_all.endswith("  入りません")
     assert [duration(seconds) for seconds in (40, 300, 9_000, 300_000)] == ["40 秒", "5 分", "2.5 時間", "3.5 日"]
-    logits = logits_gate(0.5, 0.1, "2 x 256 positions, from a.bin")
+    logits = logits_check(0.5, 0.1, "2 x 256 positions, from a.bin")
     assert logits.row()[1] == "不合格  差は最大 5.0e-01(1.0e-01 まで可)、2 x 256 か所、a.bin から"
-    cut = Gate("tokenizer", True, "9 of 10 texts give the ids that they have here (90.0%; X and 8 odd ones), not '豆'")
+    cut = Check("tokenizer", True, "9 of 10 texts give the ids that they have here (90.0%; X and 8 odd ones), not '豆'")
     assert cut.row()[1] == (
         "合格  文章 10 個のうち 9 個でトークン ID がこちらと同じ(90.0%。X と変わった文章 8 個)。ちがうもの: '豆'"
     )

@@ -12,14 +12,14 @@ from mamegpt.text.articles import parse_wiki40b
 from mamegpt.text.folding import REGULAR, SHORT, FoldedText, fold, fold_fast, matches, parts, unusual
 from mamegpt.text.normalize import normalise
 
-NASTY = (
+EDGE_CASES = (
     "かがカガゕ゙゚゛゜ﾞﾟｶｷﾊﾌｧﾐｺﾝファミコン㋫㌔㌖ヿ京都都豈﨑神神⼀一①Ⅳ㈱㍻…‥℃½ﬁﬃßſKÅåÅééİıςΣσάΐᾳͅΰ가각각한"
     "Ａａaｚ０0～~―‐　 \t\n\r\0▁_\u200b\ufe0f\U0001d400\U0001f221\U00020bb7\U0002f81a👍\u0301\u0327"
 )
 MARKERS = ["_START_ARTICLE_", "_START_SECTION_", "_START_PARAGRAPH_", "_NEWLINE_"]
 texts = st.lists(
     st.one_of(
-        st.sampled_from(NASTY), st.sampled_from([*MARKERS, "ファミコン", "京都", "Wii", "ｗｉｉ"]), st.characters()
+        st.sampled_from(EDGE_CASES), st.sampled_from([*MARKERS, "ファミコン", "京都", "Wii", "ｗｉｉ"]), st.characters()
     ),
     max_size=30,
 ).map("".join)

@@ -7,7 +7,7 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizer_texts import NASTY, story_lines, train_directly
+from tokenizer_texts import EDGE_CASES, story_lines, train_directly
 
 from mamegpt.errors import ConfigError, OutputError, TokenizerError
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
@@ -50,7 +50,7 @@ def any_tokenizer(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
 # ---------------------------------------------------------------- lossless
 
 
-@pytest.mark.parametrize("text", NASTY)
+@pytest.mark.parametrize("text", EDGE_CASES)
 def test_nasty_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -82,7 +82,7 @@ def test_half_a_surrogate_pair_is_refused(tokenizer: Tokenizer) -> None:
 
 
 def test_batch_equals_one_by_one(tokenizer: Tokenizer) -> None:
-    texts = NASTY + story_lines(20, seed=2)
+    texts = EDGE_CASES + story_lines(20, seed=2)
     assert tokenizer.encode_batch(texts, n_threads=2) == [tokenizer.encode(text) for text in texts]
     assert tokenizer.encode_batch([]) == []
 

@@ -13,7 +13,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from little import ROOT
-from tokenizer_texts import NASTY, story_lines, train_directly
+from tokenizer_texts import EDGE_CASES, story_lines, train_directly
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mamegpt.errors import TokenizerError
@@ -49,7 +49,7 @@ def auto(ours: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> PreTraine
     return load_folder(ours, tmp_path_factory.mktemp("folder"))
 
 
-@pytest.mark.parametrize("text", NASTY + SENTENCES[-3:] + KANA + UNNORMALISED)
+@pytest.mark.parametrize("text", EDGE_CASES + SENTENCES[-3:] + KANA + UNNORMALISED)
 def test_ids_and_text_equal_sentencepiece(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
     ids = ours.encode(normalise(text))
     assert auto(text, split_special_tokens=True)["input_ids"] == ids
@@ -88,7 +88,7 @@ def test_what_the_loaded_tokenizer_knows(ours: Tokenizer, auto: PreTrainedTokeni
 
 def test_agreement_counts_texts(ours: Tokenizer) -> None:
     fast = tokenizers.Tokenizer.from_str(fast_tokenizer_json(ours))
-    assert agreement(ours, fast, SENTENCES + NASTY) == 1.0
+    assert agreement(ours, fast, SENTENCES + EDGE_CASES) == 1.0
     assert fast.encode_special_tokens is False  # as it was
     fast.normalizer = tokenizers.normalizers.Replace("豆", "麦")
     assert agreement(ours, fast, ["豆", "花", "木", "豆と豆"]) == 0.5

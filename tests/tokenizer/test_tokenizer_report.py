@@ -31,7 +31,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 DATA = ROOT.parent / "shared" / "data"
 TEXTS = [text for _, text in stories(seed=9, n=30)]
-NASTY = [
+EDGE_CASES = [
     *WORDS,
     "",
     " ",
@@ -102,7 +102,7 @@ def test_one_tokenizer_in_two_formats_measures_the_same(stories_model: Path, tmp
     shutil.copy(stories_model, tmp_path)
     other = open_tokenizer(str(tmp_path))
     assert isinstance(other, JsonTokenizer)
-    texts = [*TEXTS, *(normalise(text) for text in NASTY if "</s>" not in text)]  # that is a token in an export
+    texts = [*TEXTS, *(normalise(text) for text in EDGE_CASES if "</s>" not in text)]  # that is a token in an export
     assert fit(other, texts) == fit(tokenizer, texts)
     assert longest_pieces(other) == longest_pieces(tokenizer) and odd_pieces(other) == odd_pieces(tokenizer)
     assert all(split_word(other, word) == split_word(tokenizer, word) for word in WORDS)
@@ -115,7 +115,7 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     other = open_tokenizer(str(byte_level))
     assert "".join(split_word(other, "𠮷野家").split("|")).startswith("<F0><A0><AE><B7>")
     assert split_word(other, "abc") == "a|b|c" and split_word(other, "<end>") == "<|e|n|d|>"
-    assert fit(other, NASTY).round_trips == 1 and fit(other, NASTY).byte_rate > 0.3
+    assert fit(other, EDGE_CASES).round_trips == 1 and fit(other, EDGE_CASES).byte_rate > 0.3
     found = report([str(stories_model), str(byte_level)], TEXTS, words=["豆腐"], max_characters=1000)
     printed = comparison_table(found).splitlines()
     chosen = subsample(TEXTS, 1000, len)
@@ -183,7 +183,7 @@ def test_what_is_no_tokenizer_is_said_in_a_line(tmp_path: Path) -> None:
 def test_nasty_strings_come_back(tmp_path: Path, model_type: str) -> None:
     texts = [format_article(*story) for story in stories(seed=1, n=100)]
     tokenizer = Tokenizer.load(train_tokenizer(texts, tmp_path / "t", vocab_size=1000, model_type=model_type).path)
-    for text in map(normalise, NASTY):
+    for text in map(normalise, EDGE_CASES):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 

@@ -21,7 +21,17 @@ from mamegpt.training.validation import evaluate
 
 ALONE = World(0, 1, torch.device("cpu"))
 CONTEXT = 16
-NASTY = ["", " ", "  空白 \n\n\t", "か\u3099", "👨‍👩‍👧‍👦と🇯🇵", "\u3000𠮷野家", "<s></s><unk>", "\x01\u2028", "ÄÖÜß"]
+EDGE_CASES = [
+    "",
+    " ",
+    "  空白 \n\n\t",
+    "か\u3099",
+    "👨‍👩‍👧‍👦と🇯🇵",
+    "\u3000𠮷野家",
+    "<s></s><unk>",
+    "\x01\u2028",
+    "ÄÖÜß",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +54,7 @@ def model(tokenizer: Tokenizer) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [text for _, text in stories(seed=8, n=3)] + NASTY
+    return [text for _, text in stories(seed=8, n=3)] + EDGE_CASES
 
 
 @pytest.fixture(scope="module")
