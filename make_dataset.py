@@ -25,7 +25,7 @@ def main(
         split: Split of the data set.
         out: Text file to write; one that is there is replaced when the new one is complete.
     """
-    report = extract(dataset, split, keyword, out)
+    report = extract(dataset, keyword, out, split=split, overwrite=True)
     say(extract_table(report))
 
 

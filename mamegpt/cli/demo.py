@@ -108,7 +108,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
 def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tuple[str, Schema, tuple[str, ...]]:
     """Return where the text lies, how it is read, and prompts that suit it."""
     if data and keyword:
-        report = extract(data, "train", keyword, out / "corpus.txt", schema=schema)
+        report = extract(data, keyword, out / "corpus.txt", schema=schema)
         say(extract_table(report))
         return (
             str(report.out),

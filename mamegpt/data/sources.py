@@ -197,7 +197,7 @@ def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
     return splits
 
 
-def download(dataset: str, cache_dir: Path | None = None, schema: Schema = GUESS) -> Downloaded:
+def download(dataset: str, cache_dir: str | Path | None = None, schema: Schema = GUESS) -> Downloaded:
     """Fetch the text files of a Hub data set into the cache, or find them there, also without a network.
 
     ``dataset`` is ``owner/name``; ``cache_dir`` is by default the one of huggingface_hub (``HF_HUB_CACHE``).
@@ -439,7 +439,7 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
 # The Hub
 
 
-def _snapshot(dataset: str, revision: str, cache_dir: Path | None) -> Path:
+def _snapshot(dataset: str, revision: str, cache_dir: str | Path | None) -> Path:
     """The cached folder of a data set's card and its files in known formats."""
     suffixes = [*FORMATS, *(f"{suffix}{packed}" for suffix in FORMATS for packed in COMPRESSIONS)]
     patterns = [f"*{suffix}" for suffix in suffixes] + ["README.md"]

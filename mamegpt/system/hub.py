@@ -74,7 +74,7 @@ def snapshot(
     *,
     repo_type: Literal["model", "dataset"],
     revision: str = "main",
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Path:
     """The cached folder of a repository's files that match ``patterns``, brought up to date if the Hub answers.
 

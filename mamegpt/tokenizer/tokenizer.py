@@ -73,7 +73,7 @@ class TokenizerReport:
 
 def train_tokenizer(
     documents: Iterable[str],
-    out: Path,
+    out: str | Path,
     *,
     vocab_size: int = 16_000,
     model_type: ModelType = "bpe",
@@ -204,7 +204,7 @@ class Tokenizer:
             raise TokenizerError(f"{path} is not a whole SentencePiece model; train or copy it again") from error
 
     @classmethod
-    def load(cls, path: Path) -> Tokenizer:
+    def load(cls, path: str | Path) -> Tokenizer:
         """Read a ``.model`` file. Raises `TokenizerError` if it is missing or not a SentencePiece model."""
         path = Path(path)
         try:

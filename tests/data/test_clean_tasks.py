@@ -275,6 +275,6 @@ def test_the_pages_commands_of_the_example_parse() -> None:
     for words in commands("docs/web-scale.md"):
         if (rest := words[words.index("python") :] if "python" in words else [])[1:2] == ["examples/clean_cluster.py"]:
             with pytest.raises(SystemExit) as end:
-                command_line.run(note, rest[2:])
+                command_line.run_command_line(note, rest[2:])
             assert end.value.code == 0, words
     assert ran == ["local", "slurm", "ray", "slurm"]

@@ -51,7 +51,7 @@ def corpus(tmp_path) -> str:
 def test_what_is_kept_what_is_dropped_and_why(corpus, tmp_path):
     out = tmp_path / "new" / "topic.txt"
     events = []
-    report = extract(corpus, "train", "ﾌｧﾐｺﾝ", out, on_event=events.append)
+    report = extract(corpus, "ﾌｧﾐｺﾝ", out, on_event=events.append)
     assert out.read_bytes().decode("utf-8") == EXPECTED
     assert (report.read, report.kept) == (6, 3)
     assert report.dropped == {"empty": 1, "no keyword": 1, "duplicate": 1}
@@ -62,7 +62,7 @@ def test_what_is_kept_what_is_dropped_and_why(corpus, tmp_path):
 
 
 def test_the_table(corpus, tmp_path):
-    report = extract(corpus, "train", "ファミコン", tmp_path / "topic.txt")
+    report = extract(corpus, "ファミコン", tmp_path / "topic.txt")
     report = replace(report, read=12345, out=Path("topic.txt"), elapsed_s=1.26)
     assert extract_table(report).splitlines() == [
         "read                 12,345",
@@ -79,20 +79,20 @@ def test_the_table(corpus, tmp_path):
 
 def test_the_output_is_a_source_that_gives_itself(corpus, tmp_path):
     first, second = tmp_path / "first.txt", tmp_path / "second.txt"
-    extract(corpus, "train", "ファミコン", first)
-    report = extract(str(first), "train", "ファミコン", second)
+    extract(corpus, "ファミコン", first)
+    report = extract(str(first), "ファミコン", second)
     assert second.read_bytes() == first.read_bytes()
     assert (report.read, report.kept) == (3, 3)
 
 
 @pytest.mark.parametrize("name", ["few.txt", "few.jsonl", "few.parquet"])
 def test_all_that_is_kept_is_in_the_file_however_little_it_is(corpus, tmp_path, name):
-    report = extract(corpus, "train", "ファミコン", tmp_path / name)
+    report = extract(corpus, "ファミコン", tmp_path / name)
     assert len(list(read_documents(tmp_path / name))) == report.kept == 3
 
 
 def test_any_other_name_is_text_as_make_dataset_py_always_had_it(corpus, tmp_path):
-    extract(corpus, "train", "ファミコン", tmp_path / "topic.dat")
+    extract(corpus, "ファミコン", tmp_path / "topic.dat")
     assert (tmp_path / "topic.dat").read_text(encoding="utf-8") == EXPECTED
 
 
@@ -100,7 +100,7 @@ def test_progress_comes_every_thousand_documents(tmp_path):
     source = tmp_path / "many.jsonl"
     source.write_text("".join(f'{{"text": "京都{i}"}}\n' for i in range(2500)), encoding="utf-8")
     events = []
-    extract(str(source), "train", "京都", tmp_path / "out.txt", on_event=events.append)
+    extract(str(source), "京都", tmp_path / "out.txt", on_event=events.append)
     assert events[1:] == [Counted(1000, 1000), Counted(2000, 2000), Counted(2500, 2500)]
 
 
@@ -108,16 +108,16 @@ def test_an_existing_file_is_replaced_unless_that_is_refused(corpus, tmp_path):
     out = tmp_path / "topic.txt"
     out.write_text("old", encoding="utf-8")
     with pytest.raises(OutputError, match="already exists"):
-        extract(corpus, "train", "ファミコン", out, overwrite=False)
+        extract(corpus, "ファミコン", out, overwrite=False)
     assert out.read_text(encoding="utf-8") == "old"
-    extract(corpus, "train", "ファミコン", out)
+    extract(corpus, "ファミコン", out, overwrite=True)
     assert out.read_text(encoding="utf-8") == EXPECTED
 
 
 def test_what_is_read_is_not_written_over(corpus):
     before = Path(corpus).read_bytes()
     with pytest.raises(OutputError, match="is also read"):
-        extract(corpus, "train", "ファミコン", Path(corpus))
+        extract(corpus, "ファミコン", Path(corpus), overwrite=True)
     assert Path(corpus).read_bytes() == before
 
 
@@ -135,16 +135,16 @@ def test_whatever_goes_wrong_the_old_file_stays_and_nothing_else_is_left(corpus,
     out.parent.mkdir()
     out.write_text("old", encoding="utf-8")
     with pytest.raises(DataError, match=r"none of the 6 documents of .*corpus\.jsonl \(train\) .* 'ドリキャス'"):
-        extract(corpus, "train", "ドリキャス", out)
+        extract(corpus, "ドリキャス", out, overwrite=True)
 
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text('{"text": "京都"}\n' * 1000 + "{", encoding="utf-8")
     with pytest.raises(DataError, match="line 1001"):
-        extract(str(damaged), "train", "京都", out)
+        extract(str(damaged), "京都", out, overwrite=True)
     with pytest.raises(Interrupted):
-        extract(str(damaged), "train", "京都", out, on_event=interrupt)
+        extract(str(damaged), "京都", out, on_event=interrupt, overwrite=True)
     with pytest.raises(DataError, match="no split 'test'"):
-        extract(corpus, "test", "京都", out)
+        extract(corpus, "京都", out, split="test", overwrite=True)
     assert out.read_text(encoding="utf-8") == "old"
     assert list(out.parent.iterdir()) == [out]
 
@@ -152,20 +152,20 @@ def test_whatever_goes_wrong_the_old_file_stays_and_nothing_else_is_left(corpus,
 @pytest.mark.parametrize("keyword", ["", " ", "\u3000"])
 def test_an_empty_keyword_is_refused(corpus, tmp_path, keyword):
     with pytest.raises(ConfigError, match="--keyword is empty"):
-        extract(corpus, "train", keyword, tmp_path / "topic.txt")
+        extract(corpus, keyword, tmp_path / "topic.txt")
 
 
 def test_a_place_that_cannot_be_written_is_an_error(corpus, tmp_path):
     with pytest.raises(OutputError, match="is a folder"):
-        extract(corpus, "train", "京都", tmp_path)
+        extract(corpus, "京都", tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):
-        extract(corpus, "train", "京都", Path(corpus) / "below_a_file.txt")
+        extract(corpus, "京都", Path(corpus) / "below_a_file.txt")
 
 
 @pytest.mark.skipif(not (DATA / "wiki_ja").is_dir(), reason="the data folder is not there")
 def test_real_wiki_against_the_plain_loop(tmp_path):
     out = tmp_path / "kyoto.txt"
-    report = extract(str(DATA / "wiki_ja"), "validation", "京都", out)
+    report = extract(str(DATA / "wiki_ja"), "京都", out, split="validation")
     raw = pq.read_table(DATA / "wiki_ja" / "validation.parquet")["text"].to_pylist()
     expected = [parse_wiki40b(row) for row in raw if "京都" in fold(row)]
     written = out.read_text(encoding="utf-8")
@@ -182,9 +182,9 @@ def keep(rows: list[dict[str, str]], folder: Path, **wanted) -> list[tuple[str, 
     """What is kept of these rows, from jsonl; parquet gives the same file and the same report."""
     source, out = folder / "corpus.jsonl", folder / "kept.jsonl"  # a name as long as the other
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    report = extract(str(source), "train", Topic(**wanted), out)
+    report = extract(str(source), Topic(**wanted), out)
     pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=2)
-    again = extract(str(folder / "rows.parquet"), "train", Topic(**wanted), folder / "again.jsonl")
+    again = extract(str(folder / "rows.parquet"), Topic(**wanted), folder / "again.jsonl")
     assert (folder / "again.jsonl").read_text("utf-8").replace("rows.parquet#", "corpus.jsonl#") == out.read_text(
         "utf-8"
     )
@@ -236,7 +236,7 @@ def test_a_window_keeps_the_paragraphs_around_the_hits(tmp_path, wanted, text):
 def test_hits_are_counted_by_pattern(tmp_path):
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in GAMES), encoding="utf-8")
-    report = extract(str(source), "train", Topic(("ﾌｧﾐｺﾝ", "Wii"), regex=("W|w", "札")), tmp_path / "a.txt")
+    report = extract(str(source), Topic(("ﾌｧﾐｺﾝ", "Wii"), regex=("W|w", "札")), tmp_path / "a.txt")
     assert report.hits == {"ﾌｧﾐｺﾝ": 3, "Wii": 2, "/W|w/": 1, "/札/": 1}
     assert report.documents == {"ﾌｧﾐｺﾝ": 2, "Wii": 2, "/W|w/": 1, "/札/": 1}
 
@@ -246,14 +246,14 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     rows = [*GAMES, {"title": "", "text": "あ" * 40 + "か\u3099っこうと㌔とキロ"}]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     events = []
-    hits = preview_hits(str(source), "train", Topic(("ファミコン",), regex=("札",)), 3, on_event=events.append)
+    hits = preview_hits(str(source), Topic(("ファミコン",), regex=("札",)), 3, on_event=events.append)
     assert list(map(hit_line, hits)) == [
         "rows.jsonl#0 【任天堂】 >>ﾌｧﾐｺﾝ<<とＷｉｉ。",
         "rows.jsonl#0 【任天堂】 花>>札<<。",
         "rows.jsonl#0 【任天堂】 >>ファミコン<<の後。",
     ]
     assert list(map(reading_line, events)) == ["reading rows.jsonl: text under 'text', title under 'title'"]
-    hits = preview_hits(str(source), "train", Topic(("がっこう", "キロ")), 9)
+    hits = preview_hits(str(source), Topic(("がっこう", "キロ")), 9)
     assert [hit.context for hit in hits] == [
         "…" + "あ" * 24 + ">>がっこう<<と㌔とキロ",
         "…" + "あ" * 19 + "がっこうと>>㌔<<とキロ",
@@ -310,7 +310,7 @@ def test_by_columns_and_row_by_row_the_output_is_the_same(tmp_path_factory, rows
         topic = (Topic if columns else RowByRow)(tuple(keywords), match, title_only=title_only)
         out = folder / f"{columns}.txt"
         try:
-            report = extract(str(folder / "rows.parquet"), "train", topic, out)
+            report = extract(str(folder / "rows.parquet"), topic, out)
             found.append((replace(report, out=Path(), elapsed_s=0), out.read_bytes()))
         except DataError as error:
             found.append((str(error).replace(str(out), ""), b""))
@@ -333,7 +333,7 @@ def test_work_that_was_killed_goes_on_after_its_last_file(tmp_path):
     for i in range(4):
         rows = [{"title": f"{i}-{j}", "text": f"京都の{i * 7 + j}番。"} for j in range(10)]
         (folder / f"{i}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    extract(str(folder), "train", "京都", tmp_path / "whole.parquet")
+    extract(str(folder), "京都", tmp_path / "whole.parquet")
     script = """
 import os, signal, sys
 from mamegpt.data.extract import extract
@@ -344,7 +344,7 @@ def read_file(path, *rest, read=extract.read_file):
         os.kill(os.getpid(), signal.SIGKILL)
     yield from read(path, *rest)
 extract.read_file, extract.STEP_EVERY_S = read_file, 0
-report = extract.extract(sys.argv[1], "train", sys.argv[2], extract.Path(sys.argv[3]))
+report = extract.extract(sys.argv[1], sys.argv[2], extract.Path(sys.argv[3]))
 print(report.resumed, report.read)
 """
 
@@ -373,7 +373,7 @@ def test_many_small_files_wait_for_the_disk_once_a_second_at_most(tmp_path, monk
     steps = []
     monkeypatch.setattr("mamegpt.data.extract.extract.ResumableWriter.step", lambda self, state: steps.append(state))
     monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 3600)
-    assert extract(str(tmp_path), "train", "京都", tmp_path / "out" / "a.txt").kept == 50
+    assert extract(str(tmp_path), "京都", tmp_path / "out" / "a.txt").kept == 50
     assert steps == []
 
 
@@ -385,9 +385,9 @@ def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkey
         (folder / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
     (folder / "2.txt").write_bytes("京都".encode("cp932"))
     with pytest.raises(DataError, match="not UTF-8"):
-        extract(str(folder), "train", "京都", tmp_path / "out.txt")
+        extract(str(folder), "京都", tmp_path / "out.txt")
     (folder / "2.txt").write_text("京都の二。", encoding="utf-8")
-    report = extract(str(folder), "train", "京都", tmp_path / "out.txt", on_event=events.append)
+    report = extract(str(folder), "京都", tmp_path / "out.txt", on_event=events.append)
     assert (report.resumed, report.read, report.kept, report.n_bytes) == (
         2,
         3,
@@ -398,10 +398,10 @@ def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkey
     assert reading_line(events[0]) == "reading 0.txt and 2 more: plain text, cut at line ends"
     (folder / "2.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match="not UTF-8"):
-        extract(str(folder), "train", "京都", tmp_path / "out.txt")
+        extract(str(folder), "京都", tmp_path / "out.txt", overwrite=True)
     (folder / "0.txt").write_text("京都の零番。", encoding="utf-8")  # what was done is out of date
     (folder / "2.txt").write_text("終", encoding="utf-8")
-    report = extract(str(folder), "train", "京都", tmp_path / "out.txt")
+    report = extract(str(folder), "京都", tmp_path / "out.txt", overwrite=True)
     assert (report.resumed, report.read, report.kept) == (0, 3, 2)
     assert (tmp_path / "out.txt").read_text(encoding="utf-8").startswith("【無題】\n京都の零番。\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.txt", "out.txt.origin.json"]
@@ -444,7 +444,7 @@ def test_after_a_kill_at_the_very_end_all_is_done_again(tmp_path):
 def test_a_corpus_without_documents_is_an_error(tmp_path):
     (tmp_path / "empty.jsonl").write_bytes(b"\n")
     with pytest.raises(DataError, match="holds no document at all"):
-        extract(str(tmp_path / "empty.jsonl"), "train", "京都", tmp_path / "topic.txt")
+        extract(str(tmp_path / "empty.jsonl"), "京都", tmp_path / "topic.txt")
 
 
 def test_of_a_full_disk_nothing_is_left(tmp_path):
@@ -466,14 +466,14 @@ def test_two_at_the_same_output_are_refused(corpus, tmp_path):
         if isinstance(event, Reading):
             return
         with pytest.raises(OutputError, match="being written by another process"):
-            extract(corpus, "train", "京都", tmp_path / "topic.txt")
+            extract(corpus, "京都", tmp_path / "topic.txt")
 
-    extract(corpus, "train", "ファミコン", tmp_path / "topic.txt", on_event=again)
+    extract(corpus, "ファミコン", tmp_path / "topic.txt", on_event=again)
 
 
 def test_a_weight_is_refused(corpus, tmp_path):
     with pytest.raises(ConfigError, match="a weight"):
-        extract(f"{corpus}@2", "train", "京都", tmp_path / "topic.txt")
+        extract(f"{corpus}@2", "京都", tmp_path / "topic.txt")
 
 
 def test_a_set_of_keys_is_a_set():

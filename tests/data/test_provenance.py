@@ -31,7 +31,7 @@ def cleaned(tmp_path: Path) -> Path:
     titles = ["豆", "豆二", "町", "豆三"]
     texts = [STORY, STORY, STORY.replace("豆", "杉"), STORY * 3 + "おしまい。"]
     (tmp_path / "all.txt").write_text("".join(map(format_article, titles, texts)), encoding="utf-8")
-    extract(str(tmp_path / "all.txt"), "train", Topic(("豆",), exclude=("杉",)), tmp_path / "topic.jsonl")
+    extract(str(tmp_path / "all.txt"), Topic(("豆",), exclude=("杉",)), tmp_path / "topic.jsonl")
     clean(str(tmp_path / "topic.jsonl"), tmp_path / "clean.txt", only=["repetitive"])
     return tmp_path / "clean.txt"
 
@@ -71,7 +71,7 @@ def test_a_note_is_of_the_file_it_was_written_for(cleaned: Path, tmp_path: Path)
 
 def test_a_bar_in_a_keyword_is_no_new_column(tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text(format_article("豆", STORY), encoding="utf-8")
-    extract(str(tmp_path / "all.txt"), "train", Topic(regex=("豆|\n杉",)), tmp_path / "topic.txt")
+    extract(str(tmp_path / "all.txt"), Topic(regex=("豆|\n杉",)), tmp_path / "topic.txt")
     value = Facts(config=TrainConfig(data="a"), origins=read_provenance([tmp_path / "topic.txt"])).rows()[1][2]
     assert "regex 豆\\| 杉" in value
 

@@ -365,7 +365,7 @@ TEXT, URL = {"text": "犬。"}, {"url": "http://y/犬"}
 def test_a_file_has_one_column_of_text_and_rows_without_it_are_dropped_and_counted(tmp_path, rows, kept):
     path = rows_of(tmp_path / "a.jsonl", *rows)
     assert [(d.id, d.text) for d in read_documents(path)] == [(f"a.jsonl#{i}", "犬。") for i in kept]
-    report = extract(str(path), "train", "犬", tmp_path / "b.jsonl")
+    report = extract(str(path), "犬", tmp_path / "b.jsonl")
     assert report.read == len(rows)
     assert report.dropped == {"no text column": len(rows) - len(kept), "duplicate": len(kept) - 1} | {
         "empty": 0, "no keyword": 0
@@ -428,7 +428,7 @@ def test_what_is_written_as_text_is_read_as_the_same_documents(tmp_path, suffix)
         for title, text in rows:
             write({"title": title, "text": text})
     assert [(d.title, d.text) for d in read_documents(tmp_path / f"a{suffix}")] == rows
-    report = extract(str(tmp_path / f"a{suffix}"), "train", Topic(regex=("[文注]",)), tmp_path / f"b{suffix}")
+    report = extract(str(tmp_path / f"a{suffix}"), Topic(regex=("[文注]",)), tmp_path / f"b{suffix}")
     assert len(list(read_documents(tmp_path / f"b{suffix}"))) == report.kept == len(rows)
 
 
@@ -754,7 +754,7 @@ def dump(tmp_path) -> Path:
 
 def test_a_dump_gives_its_articles_without_markup_and_counts_the_rest(dump, tmp_path):
     assert list(read_documents(dump)) == [Document(f"{dump.name}#0", "京都", PLAIN)]
-    report = extract(str(dump), "train", "京都", tmp_path / "a.txt")
+    report = extract(str(dump), "京都", tmp_path / "a.txt")
     assert (report.read, report.kept) == (4, 1)
     assert report.dropped == {"empty": 0, "no keyword": 1, "duplicate": 0, "redirect": 1, "other namespace": 1}
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == format_article("京都", PLAIN)
@@ -796,7 +796,7 @@ def test_templates_in_a_sentence_leave_no_hole_or_it_is_counted(tmp_path, markup
     path.write_text(f"<mediawiki>{page('題', markup)}</mediawiki>", encoding="utf-8")
     (document,) = read_documents(path)
     assert document.text == seen
-    report = extract(str(path), "train", "題", tmp_path / "a.txt")
+    report = extract(str(path), "題", tmp_path / "a.txt")
     assert report.n_holes == n_holes
     assert ("sentences with a hole" in extract_table(report)) == (n_holes > 0)
 

@@ -161,7 +161,7 @@ def test_a_folder_of_another_with_the_name_of_unfinished_work_stays(corpus: Path
     for name in ("text", "notes"):
         (theirs / name).write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="is no unfinished work of mamegpt"):
-        extract(str(corpus), "train", "犬", tmp_path / "out.txt")
+        extract(str(corpus), "犬", tmp_path / "out.txt")
     assert sorted(path.name for path in theirs.iterdir()) == ["notes", "text"]
 
 
@@ -170,7 +170,7 @@ def test_another_file_with_the_name_of_the_note_on_the_origin_stays(corpus: Path
     for theirs in ("mine", "[1]", '{"n_bytes": 1}'):
         note.write_text(theirs, encoding="utf-8")
         for write in (
-            lambda out: extract(str(corpus), "train", "犬", out),
+            lambda out: extract(str(corpus), "犬", out),
             lambda out: clean(str(corpus), out, without=["short"]),
         ):
             with pytest.raises(OutputError, match="is no note on the origin"):
@@ -178,7 +178,7 @@ def test_another_file_with_the_name_of_the_note_on_the_origin_stays(corpus: Path
         assert note.read_text(encoding="utf-8") == theirs and not (tmp_path / "out.txt").exists()
     note.unlink()
     for _ in range(2):  # a note of ours is replaced
-        extract(str(corpus), "train", "犬", tmp_path / "out.txt")
+        extract(str(corpus), "犬", tmp_path / "out.txt", overwrite=True)
     assert json.loads(note.read_text(encoding="utf-8"))["steps"]
 
 
@@ -320,7 +320,7 @@ def test_no_output_is_a_file_of_a_run(little: Little, tmp_path: Path, mame: Mame
         code, _, error = mame(*words)
         assert code == 2 and error.count("\n") == 1 and "belongs to the run" in error, error
     with pytest.raises(OutputError, match="belongs to the run"):
-        extract(str(little.text), "train", "豆", run / name)
+        extract(str(little.text), "豆", run / name, overwrite=True)
     if name == "config.json":
         (run / "CONFIG.JSON").symlink_to("config.json")  # the same file, as where upper case is no other name
         with pytest.raises(OutputError, match="belongs to the run"):
@@ -358,7 +358,7 @@ def test_a_link_stays_and_its_target_is_written(corpus: Path, tmp_path: Path) ->
         (tmp_path / f"to-{target}").symlink_to(target)
     (tmp_path / "there.txt").write_text("old", encoding="utf-8")
     for target in ("there.txt", "new.txt"):
-        extract(str(corpus), "train", "犬", tmp_path / f"to-{target}")
+        extract(str(corpus), "犬", tmp_path / f"to-{target}", overwrite=True)
         assert (tmp_path / f"to-{target}").is_symlink() and (tmp_path / target).read_text(encoding="utf-8") == TEXT
         write_json(tmp_path / f"to-{target}", [1])
         assert (tmp_path / f"to-{target}").is_symlink() and (tmp_path / target).read_text(
@@ -386,7 +386,7 @@ def read_meanwhile(pipe: Path, write: Callable[[], object]) -> bytes:
 def test_a_pipe_is_written_through(corpus: Path, tmp_path: Path, suffix: str) -> None:
     os.mkfifo(pipe := tmp_path / f"pipe{suffix}")
     for write in (
-        lambda out: extract(str(corpus), "train", "犬", out),
+        lambda out: extract(str(corpus), "犬", out),
         lambda out: clean(str(corpus), out, without=["short"]),
     ):
         write(plain := tmp_path / "plain" / f"plain{suffix}")
@@ -615,7 +615,7 @@ def test_long_names(corpus: Path, tmp_path: Path, length: int) -> None:
         return tmp_path / f"{'豆' * n_characters}{'x' * n_bytes}{suffix}"
 
     assert len(os.fsencode(name(".jsonl").name)) == length
-    extract(str(corpus), "train", "犬", name(".jsonl"))
+    extract(str(corpus), "犬", name(".jsonl"))
     clean(str(name(".jsonl")), name(".txt"), without=["short"], write_dropped=name("-d.jsonl"), report=name(".html"))
     write_json(name(".json"), [1])
     with atomic_directory(name("")) as folder:

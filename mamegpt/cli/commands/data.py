@@ -103,13 +103,13 @@ def extract_command(
 
     if preview:
         with output_must_succeed():
-            for hit in preview_hits(dataset, split, topic, preview, schema, on_event):
+            for hit in preview_hits(dataset, topic, preview, split=split, schema=schema, on_event=on_event):
                 say(hit_line(hit))
         return
 
     with answering(json) as answer:
         with busy("reading") as show:
-            report = extract(dataset, split, topic, out, schema=schema, on_event=on_event)
+            report = extract(dataset, topic, out, split=split, schema=schema, overwrite=True, on_event=on_event)
         answer(
             dataclasses.asdict(report),
             extract_table(report),

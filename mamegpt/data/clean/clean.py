@@ -161,16 +161,16 @@ class Cleaner:
 
 
 def clean(
-    data: str,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     split: str = "train",
     normalisation: Normalisation = "nfc",
     without: Collection[Step] = (),
     only: Collection[Step] = (),
-    against: Collection[Path] = (),
-    write_dropped: Path | None = None,
-    report: Path | None = None,
+    against: Collection[str | Path] = (),
+    write_dropped: str | Path | None = None,
+    report: str | Path | None = None,
     schema: Schema = GUESS,
     overwrite: bool = False,
     on_event: Callable[[Counted], None] = lambda _: None,
@@ -187,6 +187,8 @@ def clean(
     to, `DataError` if the corpus cannot be read or nothing of it is kept.
     """
     started = time.perf_counter()
+    out = Path(out)
+    write_dropped, report = (path if path is None else Path(path) for path in (write_dropped, report))
     steps = chosen_steps(without, only, against)
     _check_names(write_dropped, report)
     sources = find_files(data, split, schema)
@@ -220,7 +222,7 @@ def clean(
 
 def finished(
     counts: DataReport,
-    data: str,
+    data: str | Path,
     split: str,
     normalisation: Normalisation,
     steps: Sequence[Step],
@@ -246,13 +248,13 @@ def finished(
     )
 
 
-def read_items(files: Iterable[Path], schema: Schema = GUESS) -> Iterator[str]:
+def read_items(files: Iterable[str | Path], schema: Schema = GUESS) -> Iterator[str]:
     """Yield the test items of files: the documents of a txt; of jsonl and parquet every string, however deep.
 
     So a benchmark's questions, choices and answers are an item each. Titles are none: other articles mention
     them. Raises `DataError` for a file that is not there or cannot be read.
     """
-    for path in files:
+    for path in map(Path, files):
         if not path.is_file():
             raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
         if format_of(path) == ".jsonl":
@@ -295,7 +297,7 @@ def count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
         counts.repeat(cleaned.document.text)
 
 
-def chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[Path]) -> tuple[Step, ...]:
+def chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[object]) -> tuple[Step, ...]:
     """The steps to take, in their order. Raises `ConfigError` for options that contradict each other."""
     if without and only:
         raise ConfigError("--without and --only contradict each other; give one of them")

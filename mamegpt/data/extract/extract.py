@@ -72,17 +72,18 @@ class Hit:
 
 
 def extract(
-    dataset: str,
-    split: str,
+    data: str | Path,
     topic: str | Topic,
-    out: Path,
-    overwrite: bool = True,
+    out: str | Path,
+    *,
+    split: str = "train",
     schema: Schema = GUESS,
+    overwrite: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> ExtractReport:
-    """Write the documents of ``dataset`` that are of a topic to ``out``.
+    """Write the documents of ``data`` that are of a topic to ``out``.
 
-    ``dataset`` and ``split`` are as in `find_files`, but without weights. Titles and texts are brought to NFC
+    ``data`` and ``split`` are as in `find_files`, but without weights. Titles and texts are brought to NFC
     (`normalise`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
     title and text without regard to width and case (`fold`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left out
     has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
@@ -91,25 +92,24 @@ def extract(
     The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
     text in `format_article`'s format.
 
-    ``out`` appears whole or not at all. A file that is there is replaced, so that the same command can be run
-    again, but only when the new one is complete: a run that fails or is interrupted leaves the old one. With
-    ``overwrite=False`` an existing ``out`` is refused. After a file of ``dataset``, if a second has passed
+    ``out`` appears whole or not at all. With ``overwrite`` a file that is there is replaced when the new one is
+    complete: a run that fails or is interrupted leaves the old one. After a file of ``data``, if a second has passed
     since the last time, what was done is noted in a hidden folder beside ``out``, and the same call goes on there. How
     ``out`` came about is noted in a file beside it (`data.provenance`). ``on_event`` is called with `Reading`,
     then with `Counted` every 1,000 documents or more, and at the end.
 
-    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` cannot be written or is read, and `DataError` if
-    the corpus cannot be read or nothing in it matches.
+    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` is there already, cannot be written or is read,
+    and `DataError` if the corpus cannot be read or nothing in it matches.
     """
     import stringzilla  # whose hash is in the keys that an interrupted run has written
 
     out, start_s = Path(out), time.perf_counter()
     topic = Topic((topic,)) if isinstance(topic, str) else topic
-    files = find_files(dataset, split, schema)
+    files = find_files(data, split, schema)
     check_outputs([out], (file.path for file in files), overwrite=overwrite)
     refuse_other_note(out)
     if any(file.weight != 1 for file in files):
-        raise ConfigError(f"{dataset}: a weight (@) has no use here, since no document is written twice; leave it out")
+        raise ConfigError(f"{data}: a weight (@) has no use here, since no document is written twice; leave it out")
     on_event(_reading(files, schema))
     try:
         settings = [__version__, stringzilla.__version__, repr(topic), repr(schema), out.suffix]
@@ -118,10 +118,10 @@ def extract(
             if not report.kept:
                 work.forget()
                 if not report.read:
-                    raise DataError(f"{dataset} ({split}) holds no document at all; give one that does")
+                    raise DataError(f"{data} ({split}) holds no document at all; give one that does")
                 reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                 raise DataError(
-                    f"none of the {report.read:,} documents of {dataset} ({split}) is kept for "
+                    f"none of the {report.read:,} documents of {data} ({split}) is kept for "
                     f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
                     f"try a shorter one, or ask for less ({out} was not touched)"
                 )
@@ -133,7 +133,7 @@ def extract(
             else:
                 work.take("text", place)
             report.n_bytes = place.stat().st_size
-        source = f"{dataset} ({split})"
+        source = f"{data} ({split})"
         step = Provenance("extract", source, topic.settings(), report.read, report.kept, report.dropped)
         write_provenance(out, step, (file.path for file in files))
     except OSError as error:
@@ -145,15 +145,16 @@ def extract(
 
 
 def preview_hits(
-    dataset: str,
-    split: str,
+    data: str | Path,
     topic: Topic,
     n: int,
+    *,
+    split: str = "train",
     schema: Schema = GUESS,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Iterator[Hit]:
     """Yield the first ``n`` hits of a topic; before them ``on_event`` is called with `Reading`."""
-    files = find_files(dataset, split, schema)
+    files = find_files(data, split, schema)
     on_event(_reading(files, schema))
     hits = (
         Hit(f"{file.name}#{number}", title, context)
