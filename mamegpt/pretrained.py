@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Unpack, cast
@@ -34,7 +35,17 @@ from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Pretrained", "check_memory", "is_foreign", "load", "load_weights", "memory_of", "read_weights"]
+__all__ = [
+    "Pretrained",
+    "TransformersModel",
+    "check_memory",
+    "is_foreign",
+    "load",
+    "load_weights",
+    "memory_of",
+    "read_weights",
+    "transformers_loads",
+]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights, each alone or in parts (model-00001-of-00002.safetensors); the first that is there counts."""
@@ -402,43 +413,50 @@ def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remot
         )
     from transformers import AutoModelForCausalLM
 
-    try:
+    with transformers_loads(where):
         model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
-    except Exception as error:  # a stranger's files and code may raise anything
-        if is_out_of_memory(error):
+    _refuse_not_finite(model, where)
+    return Pretrained(TransformersModel(model), tokenizer, None, model_type, where, use_cache=False)
+
+
+@contextmanager
+def transformers_loads(where: str) -> Iterator[None]:
+    """Raise `ModelError` for whatever goes wrong in transformers, which may run code of others, but lack of memory."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ModelError) or is_out_of_memory(error):
             raise
         raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
-    _refuse_not_finite(model, where)
-    return Pretrained(cast(LanguageModel, _Foreign(model)), tokenizer, None, model_type, where, use_cache=False)
 
 
-class _Foreign(nn.Module):
-    """A transformers model in our generator's terms: its "hidden states" are logits, and its head passes them on."""
+class TransformersModel(LanguageModel):
+    """A causal model of transformers as a `LanguageModel`: its hidden states are its logits, which its head passes on.
 
-    class _PassOn(nn.Module):
-        def __init__(self, weight: Tensor) -> None:
-            super().__init__()
-            self.weight = weight  # asked for its device only
+    ``context_length`` is what its configuration says, or `POSITIONS` if that says nothing.
+    """
 
-        def forward(self, logits: Tensor) -> Tensor:
-            return logits
+    POSITIONS = 1024
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        sizes = (
-            getattr(model.config, name, None) for name in ("context_length", "max_position_embeddings", "n_positions")
-        )
-        self.context_length = next((size for size in sizes if size), 1024)
+        names = ("context_length", "max_position_embeddings", "n_positions")
+        sizes = (getattr(model.config, name, None) for name in names)
+        self.context_length = next((size for size in sizes if size), self.POSITIONS)
+        head = nn.Identity()
+        head.weight = next(model.parameters())  # asked for its device and dtype only
+        self.out_head = cast(nn.Linear, head)
 
-    @property
-    def out_head(self) -> nn.Module:
-        return self._PassOn(next(self.model.parameters()))
-
-    def hidden(self, ids: Tensor) -> Tensor:
-        output = self.model(input_ids=ids)
-        logits: Tensor = output["logits"]
+    def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
+        """Return the logits (B, T, V) of ids (B, T)."""
+        assert cache is None, "transformers has caches of its own"
+        logits: Tensor = self.model(input_ids=ids)["logits"]
         return logits
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the logits (B, T, V) of ids (B, T)."""
+        return self.hidden(ids)
 
 
 def _own_name(name: str) -> str:

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from mamegpt.errors import ModelError, first_line, is_out_of_memory
+from mamegpt.errors import ModelError
 from mamegpt.evaluation.texts import Sample
-from mamegpt.generation.batch import generate_many
-from mamegpt.generation.settings import Sampling
-from mamegpt.pretrained import Pretrained, check_memory, is_foreign, load, memory_of
+from mamegpt.models.registry import LanguageModel
+from mamegpt.pretrained import (
+    Pretrained,
+    TransformersModel,
+    check_memory,
+    is_foreign,
+    load,
+    memory_of,
+    transformers_loads,
+)
 from mamegpt.run.metrics import Quality
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -151,16 +157,15 @@ class _Own:
         self.start_id, self.end_id = loaded.tokenizer.start_id, loaded.tokenizer.eos_id
         self.fingerprint = loaded.tokenizer.fingerprint
         self.encode = loaded.tokenizer.encode_batch
-        self._model, self._tokenizer, self._has_start = loaded.model, loaded.tokenizer, loaded.has_start
+        self._loaded = loaded
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
         """As `Scorer.nats`."""
-        return _sums(self._model, rows, self.vocab_size, self._model.out_head.weight.device)
+        return _sums(self._loaded.model, rows, self.vocab_size)
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
         """As `Writer.write`."""
-        sampling = Sampling(temperature=1, seed=0)
-        return list(generate_many(self._model, self._tokenizer, prompts, n_tokens, sampling, at_start=self._has_start))
+        return list(self._loaded.generate_many(prompts, max_new_tokens=n_tokens, temperature=1, seed=0))
 
 
 class _Foreign:
@@ -173,7 +178,7 @@ class _Foreign:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.origin = where
-        try:
+        with transformers_loads(where):
             if Path(where).is_dir():
                 with torch.device("meta"):
                     shape: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -182,15 +187,10 @@ class _Foreign:
                 check_memory(memory_of(shape), sum(file.stat().st_size for file in Path(where).iterdir()), where)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
-        except Exception as error:  # a stranger's files may raise anything
-            if isinstance(error, ModelError) or is_out_of_memory(error):
-                raise
-            raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
-        self._model = model.to(device).eval()
         # What a folder says of sampling fills whatever a later call leaves open, the temperature first of all.
-        self._model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        positions = getattr(model.config, "max_position_embeddings", None) or MAX_CONTEXT
-        self.context_length = min(positions, MAX_CONTEXT)
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self._model = TransformersModel(model).to(device).eval()
+        self.context_length = min(self._model.context_length, MAX_CONTEXT)
         self.vocab_size = int(model.config.vocab_size)
         self.end_id: int | None = self._tokenizer.eos_token_id
         # Where the tokenizer sets no beginning of its own accord, documents follow one another, as ours do.
@@ -203,7 +203,7 @@ class _Foreign:
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
         """As `Scorer.nats`."""
-        return _sums(self._logits, rows, self.vocab_size, self._model.device)
+        return _sums(self._model, rows, self.vocab_size)
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
         """As `Writer.write`; prompts are cut on the left so that all fits the context."""
@@ -218,21 +218,18 @@ class _Foreign:
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=True, top_k=0, max_new_tokens=n_tokens, eos_token_id=self.end_id, pad_token_id=self.end_id
         )
-        given = torch.tensor([ids], device=self._model.device)
+        model = self._model.model
+        given = torch.tensor([ids], device=model.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = self._model.generate(given, attention_mask=torch.ones_like(given), generation_config=settings)
+            found = model.generate(given, attention_mask=torch.ones_like(given), generation_config=settings)
         return str(self._tokenizer.decode(found[0, len(ids) :], skip_special_tokens=True))
-
-    def _logits(self, ids: Tensor) -> Tensor:
-        return cast(Tensor, self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits)
 
 
 @torch.inference_mode()
-def _sums(
-    logits_of: Callable[[Tensor], Tensor], rows: Sequence[Ids], vocab_size: int, device: torch.device
-) -> list[float]:
-    """`Scorer.nats` of a model that turns ids (B, T) into logits (B, T, V): rows of like length together."""
+def _sums(model: LanguageModel, rows: Sequence[Ids], vocab_size: int) -> list[float]:
+    """Return the `Scorer.nats` of a model: rows of like length are computed together."""
+    device = model.out_head.weight.device
     sums = [0.0] * len(rows)
     by_length = sorted((i for i in range(len(rows)) if len(rows[i]) > 1), key=lambda i: len(rows[i]))
     while by_length:
@@ -245,7 +242,7 @@ def _sums(
             padded[row, : len(rows[i])] = torch.from_numpy(rows[i])
             counts[row, : len(rows[i]) - 1] = 1
         padded, counts = padded.to(device), counts.to(device)
-        logits = logits_of(padded[:, :-1]).float()  # what is padded comes after what is counted
+        logits = model(padded[:, :-1]).float()  # what is padded comes after what is counted
         nats = logits.logsumexp(-1) - logits.gather(-1, padded[:, 1:, None])[..., 0]
         totals = (nats * counts).double().sum(-1)
         if not bool(totals.isfinite().all()):

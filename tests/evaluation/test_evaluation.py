@@ -324,6 +324,26 @@ def test_what_begins_texts_has_its_beginning_in_every_document_and_window(tmp_pa
     assert text_quality(NgramScorer(scorer, np.array(tokens), 3), sample_of(TEXTS)).n_tokens == n_tokens
 
 
+@pytest.mark.parametrize(("said", "length"), [({}, 1024), ({"n_positions": 48}, 48), ({"n_positions": 4096}, 4096)])
+def test_eval_and_generate_wrap_a_model_of_transformers_alike(
+    little: Little, tmp_path: Path, said: dict[str, int], length: int
+) -> None:
+    folder = foreign_folder(tmp_path, "Bloom")  # any position will do: the context is what its folder says
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["max_position_embeddings"]  # of our sizes for all kinds; Bloom has none
+    (folder / "config.json").write_text(json.dumps(config | said), encoding="utf-8")
+    scorer = open_model(str(folder), device=CPU)
+    shutil.copy(little.spm, folder)
+    loaded = load(folder, device="cpu", trust_remote_code=True)
+    assert (loaded.model.context_length, scorer.context_length) == (length, min(length, 1024))
+    assert loaded.model.out_head is loaded.model.out_head
+    ids = np.arange(1, 30)
+    with torch.inference_mode():
+        logits = loaded.model.out_head(loaded.model.hidden(torch.from_numpy(ids[None, :-1])))[0]
+    nats = -logits.log_softmax(-1)[np.arange(28), ids[1:]].sum().item()
+    assert scorer.nats([ids]) == pytest.approx([nats], rel=1e-6)
+
+
 def test_a_foreign_model_writes_at_temperature_1_whatever_its_folder_says(tmp_path: Path) -> None:
     folder = foreign_folder(tmp_path, "Llama")
     plain = open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8)
