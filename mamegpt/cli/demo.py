@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mamegpt.cli.render.data import extract_table
+from mamegpt.cli.render.models import verdict_line
 from mamegpt.cli.render.next_step import next_text
 from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
@@ -96,7 +97,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say("", "made:", table(made), "")
     if result.quality:
         judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)
-        say(str(judged))
+        say(verdict_line(judged))
         if judged.kind == "worse":
             again = command("demo", "--seconds", f"{4 * seconds:g}")
             say(f"{result.step:,} steps were too few: the texts above make little sense; give it more time: {again}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mamegpt import __version__
 from mamegpt.data.schema import GUESS, Schema
@@ -24,18 +24,13 @@ from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_qualit
 from mamegpt.evaluation.texts import Sample, named_texts, run_texts
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
-from mamegpt.system.console import columns
 from mamegpt.system.files import write_json
-from mamegpt.system.messages import translated
 from mamegpt.system.run_files import EVALUATION_FILE
-from mamegpt.training.validation import verdict
 
-__all__ = ["Evaluation", "Result", "evaluate_models"]
+__all__ = ["Evaluation", "Measuring", "Result", "evaluate_models"]
 
 ORDER = 3
 """Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
-MAX_TRAINED_ON = 0.05
-"""Share of held-out documents that may be in the training text unmarked: short ones are there twice by chance."""
 NGRAM_CHARACTERS = 30_000_000
 """Training text the n-gram model learns from, a sample of at most that much: it takes some 50 bytes a character."""
 
@@ -81,41 +76,13 @@ class Evaluation:
             own = [result for result in self.models if result.model == self.run]
             write_json(Path(self.run) / EVALUATION_FILE, replace(self, models=own).to_dict())
 
-    def table(self) -> str:
-        """One table, a column a model, and how to read it."""
-        results = [*self.models, *([self.baseline] if self.baseline else [])]
-        rows: list[tuple[str, list[str]]] = []
-        for text in results[0].text:
-            of = f", {text}" if len(results[0].text) > 1 else ""
-            rows.append((f"bits per character{of}", [f"{r.text[text].bits_per_character:.4f}" for r in results]))
-            rows.append((f"bits per byte{of}", [f"{r.text[text].bits_per_byte:.4f}" for r in results]))
-        rows.append(("minimal pairs", [str(r.pairs.total) for r in results]))
-        for name in results[0].pairs.by_phenomenon:
-            rows.append((f"  {translated(name, part=True)}", [str(r.pairs.by_phenomenon[name]) for r in results]))
-        rows.append(("minimal pairs, per character", [str(r.pairs.per_character) for r in results]))
-        if results[0].cloze:
-            rows.append(("cloze", [str(r.cloze) for r in results]))
-        if self.baseline:
-            rows.append(("recited", [_percent(r.recited) for r in results]))
-            itself = translated("held-out text itself", part=True)
-            rows.append((f"  {itself}", [_percent(self.heldout_recited)] * len(results)))
-        notes = [translated("±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze")]
-        if self.baseline:
-            notes.append(translated("recited: strings of 20 characters it writes that occur in the training text"))
-        for text in list(results[0].text)[:1]:
-            baseline = self.baseline.text[text].bits_per_character if self.baseline else None
-            for r in self.models:
-                line = translated(str(verdict(r.text[text].bits_per_character, baseline)))
-                notes.append(f"{r.name}: {line}" if len(self.models) > 1 else line)
-        if self.heldout_trained_on > MAX_TRAINED_ON:
-            notes.append(
-                translated(
-                    f"warning: {self.heldout_trained_on:.0%} of the held-out documents are in the training text, so "
-                    "these figures are not of held-out text; give other text to --data"
-                )
-            )
-        lines = [(translated(name, part=True), *cells) for name, cells in rows]
-        return "\n".join([columns(("", *(r.name for r in results)), lines), *notes])
+
+@dataclass(frozen=True)
+class Measuring:
+    """What comes next: the likelihoods of texts by a model, its continuations, or the n-gram model (of none)."""
+
+    what: Literal["likelihoods", "continuations", "baseline"]
+    model: str = ""
 
 
 def evaluate_models(
@@ -129,14 +96,14 @@ def evaluate_models(
     schema: Schema = GUESS,
     spm_file: str = "",
     device: str = "auto",
-    on_stage: Callable[[str], None] = lambda _: None,
+    on_event: Callable[[Measuring], None] = lambda _: None,
 ) -> Evaluation:
     """Measure all that can be from what is given; ``models`` are as `open_model` takes them.
 
     Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation text of the
     first run among the models; of each, a sample of documents with at most ``max_characters`` (0: all). The training
     text is ``train_data``, else that run's. Without held-out text only minimal pairs are left; without training text
-    there is no baseline, and nothing is recited. ``on_stage`` is told what comes next.
+    there is no baseline, and nothing is recited. ``on_event`` is called with `Measuring` before each part.
 
     Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
     """
@@ -163,15 +130,15 @@ def evaluate_models(
     results: list[Result] = []
     written = {"": main}
     for where, name, model in zip(models, _short(models), opened, strict=True):
-        on_stage(f"{name}: texts, minimal pairs, cloze ...")
+        on_event(Measuring("likelihoods", name))
         result = _likelihoods(name, model, held_out, gaps)
         results.append(replace(result, model=where, origin=model.origin))
         if training:
-            on_stage(f"{name} writes ...")
+            on_event(Measuring("continuations", name))
             written[name] = continuations(model, main)
     if training is None:
         return Evaluation(results)
-    on_stage("training text, and an n-gram model of it ...")
+    on_event(Measuring("baseline"))
     trained_on = set[str]()
     shares = occurring(written, _noting(training, set(main), trained_on))
     like = run_model or opened[0]
@@ -206,7 +173,3 @@ def _short(names: Sequence[str]) -> list[str]:
     """Last parts of paths, if these still differ."""
     last = [Path(name).name or name for name in names]
     return last if len(set(last)) == len(names) else list(names)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"

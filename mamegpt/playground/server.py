@@ -14,7 +14,8 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, cast
 
@@ -31,7 +32,6 @@ from mamegpt.playground.api import error, merge, read_request, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, NewToken, Queued
-from mamegpt.system.console import say
 from mamegpt.system.files import parse_json
 
 __all__ = ["Server", "build_app", "serve"]
@@ -60,8 +60,19 @@ HEADERS = {
 }
 
 
-def serve(models: Sequence[str], host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Serving:
+    """The server listens at http://host:port/ and has loaded a first ``model``."""
+
+    host: str
+    port: int
+    model: str
+
+
+def serve(models: Sequence[str], host: str, port: int, on_event: Callable[[Serving], None] = lambda _: None) -> None:
     """Serve the models of `catalog.entries` at http://host:port/ until Ctrl-C; port 0 takes a free one.
+
+    ``on_event`` is called with `Serving` once it listens.
 
     Raises `ConfigError` if the address cannot be had, and what `catalog.entries` and `load` raise: the
     models that are named, and the one the page opens with, are loaded first.
@@ -74,7 +85,7 @@ def serve(models: Sequence[str], host: str, port: int) -> None:
     with _listening(host, port):
         listener = socket.create_server(where, family=family, backlog=server.config.backlog)
     with listener:
-        say(f"http://{_in_url(host)}:{listener.getsockname()[1]}/  ({first.name}; Ctrl-C ends it)")
+        on_event(Serving(_in_url(host), listener.getsockname()[1], first.name))
         server.run(sockets=[listener])
 
 

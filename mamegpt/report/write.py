@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -12,14 +13,23 @@ from mamegpt.report.run import ReportRun, samples
 from mamegpt.system.files import atomic_write
 from mamegpt.system.outputs import check_outputs
 
-__all__ = ["write_report"]
+__all__ = ["WritingSamples", "write_report"]
 
 
-def write_report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Path], None] = lambda _: None) -> None:
+@dataclass(frozen=True)
+class WritingSamples:
+    """A checkpoint is about to write the samples of a report."""
+
+    checkpoint: Path
+
+
+def write_report(
+    folders: Sequence[Path], out: Path, on_event: Callable[[WritingSamples], None] = lambda _: None
+) -> None:
     """Write the report of some runs; a file of that name is replaced when the new one is complete.
 
-    The prompts of the samples are from the first run's text; ``on_checkpoint`` hears of each checkpoint that begins
-    to write. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
+    The prompts of the samples are from the first run's text; ``on_event`` is called with `WritingSamples` for each
+    checkpoint. Raises `CheckpointError` if a folder is no run or a checkpoint is damaged, and `OutputError` if ``out``
     is a folder or not called ``.html``.
     """
     check_outputs([out])
@@ -27,6 +37,6 @@ def write_report(folders: Sequence[Path], out: Path, on_checkpoint: Callable[[Pa
         raise OutputError(f"{out}: a report is .html; name it so")
     runs = [ReportRun(folder) for folder in folders]
     prompts = runs[0].openings
-    written = [sample for run in runs for sample in samples(run, prompts, on_checkpoint)]
+    written = [sample for run in runs for sample in samples(run, prompts, lambda path: on_event(WritingSamples(path)))]
     with atomic_write(out) as file:
         file.write(page(runs, written if prompts else [], datetime.now()))

@@ -24,20 +24,12 @@ __all__ = ["Verdict", "evaluate", "verdict"]
 
 
 class Verdict(NamedTuple):
-    """What bits per character mean; ``choices`` is 2 to their power. As a string, a line for the terminal."""
+    """What bits per character mean; ``choices`` is 2 to their power."""
 
     kind: Literal["alone", "better", "worse"]
     bits: float
     choices: float
     baseline: float
-
-    def __str__(self) -> str:
-        found = [f"{self.bits:.3f} bits per character: as uncertain as a choice among {self.choices:.1f} characters"]
-        if self.kind == "better":
-            found.append(f"better than the n-gram model's {self.baseline:.3f} bits")
-        if self.kind == "worse":
-            found.append(f"no better than the n-gram model's {self.baseline:.3f} bits: more training would help")
-        return "; ".join(found)
 
 
 def verdict(bits: float, baseline: float | None = None) -> Verdict:

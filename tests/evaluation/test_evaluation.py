@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from training_helpers import tiny
 
 from mamegpt.cli.main import main
+from mamegpt.cli.render.models import evaluation_table, verdict_line
 from mamegpt.data.shards import _held_out, open_shards, write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.distributed.processes import World
@@ -558,7 +559,7 @@ def test_a_run_its_export_and_transformers_get_the_same_marks(found: Evaluation,
 
 
 def test_the_table_has_a_column_a_model(found: Evaluation, run: Path, foreign: Path) -> None:
-    header, *rows, _, _, verdict_of_run, _, _ = found.table().splitlines()
+    header, *rows, _, _, verdict_of_run, _, _ = evaluation_table(found).splitlines()
     assert verdict_of_run.startswith("run: ") and "more training would help" in verdict_of_run
     assert header.split() == ["run", "exported", foreign.name, "3-gram"]
     cells = {name.strip(): rest for name, *rest in ([c for c in row.split("  ") if c.strip()] for row in rows)}
@@ -629,7 +630,7 @@ def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little
     (tmp_path / "tiny.txt").write_text("豆の本。", encoding="utf-8")
     found = evaluate_models([str(bare)], [str(tmp_path / "tiny.txt")], "train", train_data=str(little.text))
     assert found.run == "" and found.heldout_recited is None and found.baseline is not None
-    assert "held-out text itself" in found.table() and list(found.models[0].text) == ["tiny.txt"]
+    assert "held-out text itself" in evaluation_table(found) and list(found.models[0].text) == ["tiny.txt"]
     found.keep()
     assert not (bare / "evaluation.json").exists()
     assert evaluate_models([str(bare)]).baseline is None
@@ -650,16 +651,17 @@ def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Pa
             train_data=str(tmp_path / "learned.jsonl"),
         )  # fmt: skip
         assert found.heldout_trained_on == pytest.approx(share)
-        assert (f"warning: {share:.0%} of the held-out documents are in the training text" in found.table()) == (
-            share > 0
-        )
+        assert (
+            f"warning: {share:.0%} of the held-out documents are in the training text" in evaluation_table(found)
+        ) == (share > 0)
 
 
 def test_bits_are_judged_beside_an_ngram_model() -> None:
-    assert str(verdict(1.0)) == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
-    assert verdict(1.0, 1.5).kind == "better" and "better than the n-gram model's 1.500 bits" in str(verdict(1.0, 1.5))
+    assert verdict_line(verdict(1.0)) == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
+    better = verdict(1.0, 1.5)
+    assert better.kind == "better" and "better than the n-gram model's 1.500 bits" in verdict_line(better)
     for bits in (1.5, 2.0, 1e4):
-        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in str(verdict(bits, 1.5))
+        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in verdict_line(verdict(bits, 1.5))
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:
@@ -669,7 +671,7 @@ def test_a_model_alone_has_its_pairs(little: Little) -> None:
         and found.models[0].cloze is None
         and found.models[0].pairs.total.n == len(read_pairs())
     )
-    assert found.run == "" and len(found.table().splitlines()) == 14
+    assert found.run == "" and len(evaluation_table(found).splitlines()) == 14
 
 
 @pytest.mark.parametrize(

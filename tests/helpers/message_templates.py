@@ -15,7 +15,7 @@ __all__ = ["printed", "template"]
 PACKAGE = ROOT / "mamegpt"
 ERRORS = {name for name, value in vars(errors).items() if inspect.isclass(value)}
 SPEAKERS = {
-    "say", "answer", "warn", "busy", "translated", "headings", "on_stage",
+    "say", "answer", "warn", "busy", "translated", "headings",
     "Check", "check", "close", "logits_check", "greedy_check",
 }  # fmt: skip
 """Functions whose strings are printed."""
@@ -28,7 +28,7 @@ LABELLED = {
     "system/hardware",
     "data/clean/page",
     "cli/render/data",
-    "evaluation/evaluate",
+    "cli/render/models",
 }
 """Modules in which a pair in a list that begins with a string is a row of a table."""
 RENDERED = "cli/render/"

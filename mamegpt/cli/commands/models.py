@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.render.models import evaluation_table, measuring_line, samples_line, serving_line
 from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
@@ -65,12 +66,13 @@ def evaluate_command(
     with answering(json, is_product=out is None) as answer:
         found = evaluate_models(
             model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
-            schema=schema, spm_file=spm_file, device=device, on_stage=say if is_terminal() else lambda _: None,
+            schema=schema, spm_file=spm_file, device=device,
+            on_event=lambda event: say(measuring_line(event)) if is_terminal() else None,
         )  # fmt: skip
         found.keep()
         if out:
             write_json(out, found.to_dict())
-        answer(found.to_dict(), found.table(), next_text(model[0]))
+        answer(found.to_dict(), evaluation_table(found), next_text(model[0]))
 
 
 def generate_command(
@@ -143,7 +145,7 @@ def play_command(
     """
     from mamegpt.playground.play import play
 
-    play(models, host, port)
+    play(models, host, port, on_event=lambda event: say(serving_line(event)))
 
 
 def report_command(
@@ -160,7 +162,7 @@ def report_command(
 
     if not runs:
         raise ConfigError("name at least one run, such as: mamegpt report runs/first")
-    write_report(runs, out, on_checkpoint=lambda path: say(f"{path} writes samples ..."))
+    write_report(runs, out, on_event=lambda event: say(samples_line(event)))
     say(
         f"{out}: open it with any browser",
         next_step("export", "--model", runs[-1], "--out", f"{runs[-1].name}-hf"),
