@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.peers.task import DATA, ROOT, Task, load
-from mamegpt.planning.scaling_law import RUNS_FILE, Run
+from mamegpt.planning.scaling_law import RUNS_FILE, ScalingRun
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.files import write_json
 from mamegpt.training.trainer import train
@@ -25,7 +25,7 @@ from mamegpt.training.trainer import train
 RUNS = ROOT / "mamegpt" / RUNS_FILE
 
 
-def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> Run:
+def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> ScalingRun:
     """One schedule, from the beginning to its end."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
@@ -34,7 +34,9 @@ def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> 
         )  # fmt: skip
         result = train(config)
     assert result.quality is not None, "the last step is followed by a validation"
-    return Run(size, result.n_parameters, result.n_tokens, seed, round(result.quality.bits_per_character, 4), held_out)
+    return ScalingRun(
+        size, result.n_parameters, result.n_tokens, seed, round(result.quality.bits_per_character, 4), held_out
+    )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mamegpt.data.provenance import SUFFIX as ORIGIN_SUFFIX
 from mamegpt.data.readers.lines import COMPRESSIONS
-from mamegpt.data.readers.read import FORMATS, format_of, has_text, read_file
+from mamegpt.data.readers.read import INPUT_FORMATS, format_of, has_text, read_file
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
 from mamegpt.system.files import is_here, shown
@@ -170,8 +170,9 @@ def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
     """
     files = _text_files(folder)
     if not files:
-        raise DataError(f"{folder} holds no file in a known format ({', '.join(FORMATS)}); give another folder")
-    if others := sorted(path for path in _files_below(folder) if not (format_of(path) in FORMATS or _is_note(path))):
+        raise DataError(f"{folder} holds no file in a known format ({', '.join(INPUT_FORMATS)}); give another folder")
+    unknown = (path for path in _files_below(folder) if format_of(path) not in INPUT_FORMATS)
+    if others := sorted(path for path in unknown if not _is_note(path)):
         _pass_over(folder, others, "their format is not known")
     if splits := _splits_from_card(folder, files):
         if others := [file for file in files if not any(file in chosen for chosen in splits.values())]:
@@ -213,7 +214,7 @@ def download(dataset: str, cache_dir: str | Path | None = None, schema: Schema =
             converted = _snapshot(dataset, _CONVERTED, cache_dir)
         except HubError as error:
             raise HubError(
-                f"{dataset} has no file in a known format ({', '.join(FORMATS)}), and its conversion to parquet "
+                f"{dataset} has no file in a known format ({', '.join(INPUT_FORMATS)}), and its conversion to parquet "
                 f"cannot be had: {error}"
             ) from error
         folder = _default_config(dataset, converted)
@@ -295,7 +296,7 @@ def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[Source
         return _files_of(path, find_splits(path, schema), split, source)
     if _PATTERN & set(str(source)):
         return _files_of_pattern(str(source), split)
-    if not isinstance(source, str) or not is_hub_name(source) or format_of(path) in FORMATS:
+    if not isinstance(source, str) or not is_hub_name(source) or format_of(path) in INPUT_FORMATS:
         raise DataError(f"no such file or folder, and not a Hub name (owner/name): {str(source)!r}; check the spelling")
     data = download(source, schema=schema)
     return _files_of(data.folder, {name: list(info.files) for name, info in data.splits.items()}, split, source)
@@ -308,7 +309,9 @@ def _files_of_pattern(pattern: str, split: str) -> list[SourceFile]:
     folder = Path(*parts[:n_fixed])
     files = _text_files(folder, "/".join(parts[n_fixed:]))
     if not files:
-        raise DataError(f"no file in a known format ({', '.join(FORMATS)}) matches {pattern!r}; check the spelling")
+        raise DataError(
+            f"no file in a known format ({', '.join(INPUT_FORMATS)}) matches {pattern!r}; check the spelling"
+        )
     splits: dict[str, list[Path]] = {}
     for path in files:
         for name in _splits_of_file(path):
@@ -326,8 +329,8 @@ def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: s
     if split not in splits:
         raise DataError(f"{source} has no split {split!r}; it has {', '.join(sorted(splits))}")
     for file in splits[split]:
-        if format_of(file) not in FORMATS:
-            raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(FORMATS)}")
+        if format_of(file) not in INPUT_FORMATS:
+            raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(INPUT_FORMATS)}")
     return [SourceFile(file, shown(file.relative_to(folder).as_posix())) for file in splits[split]]
 
 
@@ -345,7 +348,7 @@ def _pass_over(folder: Path, files: list[Path], why: str) -> None:
 
 def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """All files in a known format in ``folder`` that match, sorted, but for hidden ones."""
-    return sorted(path for path in _files_below(folder, pattern) if format_of(path) in FORMATS)
+    return sorted(path for path in _files_below(folder, pattern) if format_of(path) in INPUT_FORMATS)
 
 
 def _files_below(folder: Path, pattern: str = "**/*") -> set[Path]:
@@ -441,7 +444,7 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
 
 def _snapshot(dataset: str, revision: str, cache_dir: str | Path | None) -> Path:
     """The cached folder of a data set's card and its files in known formats."""
-    suffixes = [*FORMATS, *(f"{suffix}{packed}" for suffix in FORMATS for packed in COMPRESSIONS)]
+    suffixes = [*INPUT_FORMATS, *(f"{suffix}{packed}" for suffix in INPUT_FORMATS for packed in COMPRESSIONS)]
     patterns = [f"*{suffix}" for suffix in suffixes] + ["README.md"]
     return snapshot(dataset, patterns, repo_type="dataset", revision=revision, cache_dir=cache_dir)
 

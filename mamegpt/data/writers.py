@@ -12,9 +12,9 @@ from mamegpt.errors import OutputError
 from mamegpt.system.files import atomic_write
 from mamegpt.text.articles import format_article
 
-__all__ = ["COLUMNS", "FORMATS", "write_documents", "write_rows"]
+__all__ = ["COLUMNS", "OUTPUT_FORMATS", "write_documents", "write_rows"]
 
-FORMATS = (".jsonl", ".parquet", ".txt")
+OUTPUT_FORMATS = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("id", "title", "text")
 """What a parquet file of documents has, if there is no document to say."""
 
@@ -38,14 +38,16 @@ def write_documents(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
     if path.suffix.lower() == ".parquet":
         with write_rows(path) as write:
             yield write
-    elif path.suffix.lower() in FORMATS:
+    elif path.suffix.lower() in OUTPUT_FORMATS:
         with atomic_write(path) as file:
             if path.suffix.lower() == ".txt":
                 yield lambda document: file.write(format_article(document["title"], document["text"]))
             else:
                 yield lambda document: file.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        raise OutputError(f"{path}: cannot write the format {path.suffix!r}; name it one of {', '.join(FORMATS)}")
+        raise OutputError(
+            f"{path}: cannot write the format {path.suffix!r}; name it one of {', '.join(OUTPUT_FORMATS)}"
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mamegpt.evaluation.proportion import Share
+from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, log_likelihoods
 
 __all__ = ["Gap", "cloze", "make_gaps"]
@@ -22,7 +22,7 @@ N_GAPS = 300
 N_WRONG = 3
 BEFORE, AFTER = 150, 30
 """Characters around the gap that are shown, at most; after it, no more than its sentence."""
-LIKE = 2
+MAX_FREQUENCY_RATIO = 2
 """Other words are used by at most so many times more or fewer articles."""
 
 _WORD = re.compile(r"[ァ-ヴー]+|[一-鿿々]+")
@@ -60,7 +60,7 @@ def make_gaps(texts: Sequence[str], seed: int = 0) -> list[Gap]:
     return gaps
 
 
-def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Share | None:
+def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Proportion | None:
     """The share of gaps where the right word makes the text likeliest, 0.25 by chance; None without gaps."""
     if not gaps:
         return None
@@ -68,7 +68,7 @@ def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Share | None:
     found = log_likelihoods(scorer, texts)
     size = 1 + N_WRONG
     right = sum(max(found[i + 1 : i + size]) < found[i] for i in range(0, len(found), size))
-    return Share(right / len(gaps), len(gaps))
+    return Proportion(right / len(gaps), len(gaps))
 
 
 def _kind(word: str) -> tuple[bool, int]:
@@ -78,7 +78,8 @@ def _kind(word: str) -> tuple[bool, int]:
 
 def _like(word: str, n: int, pool: list[tuple[int, str]], text: str) -> list[str]:
     """Words of a pool that about ``n`` articles use, but not ``text``."""
-    first, end = bisect_left(pool, (-(-n // LIKE), "")), bisect_left(pool, (n * LIKE + 1, ""))
+    first = bisect_left(pool, (-(-n // MAX_FREQUENCY_RATIO), ""))
+    end = bisect_left(pool, (n * MAX_FREQUENCY_RATIO + 1, ""))
     return [other for _, other in pool[first:end] if other not in text]
 
 

@@ -16,12 +16,12 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import ConfigError
 from mamegpt.evaluation.cloze import Gap, cloze, make_gaps
-from mamegpt.evaluation.memorisation import continuations, occurring
+from mamegpt.evaluation.memorisation import continuations, verbatim_overlap
 from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
 from mamegpt.evaluation.ngram import NgramScorer
-from mamegpt.evaluation.proportion import Share
+from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
-from mamegpt.evaluation.texts import Sample, named_texts, run_texts
+from mamegpt.evaluation.texts import TextSample, named_texts, run_texts
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.system.files import write_json
@@ -48,7 +48,7 @@ class Result:
     origin: str = ""
     text: dict[str, Quality]
     pairs: PairScores
-    cloze: Share | None
+    cloze: Proportion | None
     recited: float | None = None
 
 
@@ -140,7 +140,7 @@ def evaluate_models(
         return Evaluation(results)
     on_event(Measuring("baseline"))
     trained_on = set[str]()
-    shares = occurring(written, _noting(training, set(main), trained_on))
+    shares = verbatim_overlap(written, _noting(training, set(main), trained_on))
     like = run_model or opened[0]
     baseline = NgramScorer(like, stream_of(like, training.sample(NGRAM_CHARACTERS)), ORDER)
     return Evaluation(
@@ -160,7 +160,7 @@ def _noting(documents: Iterable[str], wanted: set[str], seen: set[str]) -> Itera
         yield document
 
 
-def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, Sample], gaps: Sequence[Gap]) -> Result:
+def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, TextSample], gaps: Sequence[Gap]) -> Result:
     return Result(
         name=name,
         text={of: text_quality(scorer, sample) for of, sample in held_out.items()},

@@ -14,7 +14,7 @@ from mamegpt.evaluation.scorer import Writer
 from mamegpt.text.characters import ngram_hashes
 from mamegpt.text.subsample import subsample
 
-__all__ = ["continuations", "occurring"]
+__all__ = ["continuations", "verbatim_overlap"]
 
 LENGTH = 20
 N_PROMPTS, PROMPT, N_TOKENS = 64, 40, 128
@@ -26,7 +26,7 @@ def continuations(writer: Writer, texts: Sequence[str]) -> list[str]:
     return writer.write([text[:PROMPT] for text in subsample(texts, N_PROMPTS, lambda _: 1)], N_TOKENS)
 
 
-def occurring(written: Mapping[str, Sequence[str]], training: Iterable[str]) -> dict[str, float | None]:
+def verbatim_overlap(written: Mapping[str, Sequence[str]], training: Iterable[str]) -> dict[str, float | None]:
     """By the name of each group of texts, the share of its strings of `LENGTH` characters that occur in ``training``.
 
     None for a group without such a string. Strings are told apart by 64 bits of a hash. Memory grows with what was

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mamegpt.evaluation.proportion import Share
+from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, log_likelihoods
 
 __all__ = ["PHENOMENA", "Pair", "PairScores", "minimal_pairs", "read_pairs"]
@@ -40,9 +40,9 @@ class PairScores:
     of logarithms), ``by_phenomenon`` whole sentences again.
     """
 
-    total: Share
-    per_character: Share
-    by_phenomenon: dict[str, Share]
+    total: Proportion
+    per_character: Proportion
+    by_phenomenon: dict[str, Proportion]
 
 
 @cache
@@ -69,5 +69,5 @@ def _right(good: float, bad: float) -> float:
     return (good > bad) + (good == bad) / 2
 
 
-def _share(right: Sequence[float]) -> Share:
-    return Share(sum(right) / len(right), len(right))
+def _share(right: Sequence[float]) -> Proportion:
+    return Proportion(sum(right) / len(right), len(right))

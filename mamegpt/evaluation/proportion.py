@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Share"]
+__all__ = ["Proportion"]
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """A share of ``n`` items."""
 
     share: float

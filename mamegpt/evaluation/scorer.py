@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from mamegpt.errors import ModelError
-from mamegpt.evaluation.texts import Sample
+from mamegpt.evaluation.texts import TextSample
 from mamegpt.models.registry import LanguageModel
 from mamegpt.pretrained import (
     Pretrained,
@@ -89,7 +89,7 @@ def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
     return [-math.fsum(itertools.islice(nats, len(some))) for some in rows]
 
 
-def text_quality(scorer: Scorer, sample: Sample) -> Quality:
+def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
     """The `Quality` of documents put one after the other, each with its end, in windows that do not overlap.
 
     Of a model of ours it is what `evaluate.evaluate` says of the whole text.
@@ -104,7 +104,7 @@ def text_quality(scorer: Scorer, sample: Sample) -> Quality:
     )  # fmt: skip
 
 
-def stream_of(scorer: Scorer, sample: Sample) -> Ids:
+def stream_of(scorer: Scorer, sample: TextSample) -> Ids:
     """The ids of documents one after the other, each with what stands before and after it, (N,)."""
     before = [scorer.start_id] if scorer.restarts else []
     return np.concatenate([_NONE, *(part for ids in _documents(scorer, sample) for part in (before, ids))]).astype(int)
@@ -113,7 +113,7 @@ def stream_of(scorer: Scorer, sample: Sample) -> Ids:
 _NONE = np.empty(0, np.int64)
 
 
-def _documents(scorer: Scorer, sample: Sample) -> Iterator[Ids]:
+def _documents(scorer: Scorer, sample: TextSample) -> Iterator[Ids]:
     """The ids of each document and the end-of-text id, if there is one; those of the shards, if they are its own."""
     end = [] if scorer.end_id is None else [scorer.end_id]
     own = sample.tokenizer and sample.tokenizer == scorer.fingerprint

@@ -18,10 +18,10 @@ from mamegpt.run.run import Run
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Document", "Sample", "Texts", "named_texts", "run_texts", "text_files"]
+__all__ = ["EvalDocument", "TextSample", "Texts", "named_texts", "run_texts", "text_files"]
 
 
-class Document(NamedTuple):
+class EvalDocument(NamedTuple):
     """A text; ``ids`` are its tokens, without the end, if it was read from token shards."""
 
     text: str
@@ -29,14 +29,14 @@ class Document(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sample:
+class TextSample:
     """Documents from all over a text.
 
     ``n_characters`` and ``n_bytes`` are what they had before a tokenizer may have lost some of it;
     ``of_n_characters`` are those of the whole text. ``tokenizer`` is the fingerprint of the one that ``ids`` are by.
     """
 
-    documents: Sequence[Document]
+    documents: Sequence[EvalDocument]
     n_characters: int
     n_bytes: int
     of_n_characters: int
@@ -56,7 +56,7 @@ class Texts:
     fingerprint of the tokenizer.
     """
 
-    read: Callable[[], Iterator[Document]]
+    read: Callable[[], Iterator[EvalDocument]]
     n_characters: int = 0
     n_bytes: int = 0
     tokenizer: str = ""
@@ -65,11 +65,11 @@ class Texts:
         """The text of each document."""
         return (document.text for document in self.read())
 
-    def sample(self, max_characters: int | None = None) -> Sample:
+    def sample(self, max_characters: int | None = None) -> TextSample:
         """Draw a `subsample` of at most ``max_characters`` (None: all documents)."""
         read = np.zeros(2, np.int64)
 
-        def counted() -> Iterator[Document]:
+        def counted() -> Iterator[EvalDocument]:
             for document in self.read():
                 read[:] += _lengths(document)
                 yield document
@@ -79,10 +79,10 @@ class Texts:
         whole = np.array([self.n_characters, self.n_bytes]) if self.tokenizer else read
         lengths = sum(map(_lengths, chosen), np.zeros(2, np.int64)) * whole / np.maximum(read, 1)
         n_characters, n_bytes = np.rint(lengths).astype(int).tolist()
-        return Sample(chosen, n_characters, n_bytes, int(whole[0]), self.tokenizer)
+        return TextSample(chosen, n_characters, n_bytes, int(whole[0]), self.tokenizer)
 
 
-def _lengths(document: Document) -> npt.NDArray[np.int64]:
+def _lengths(document: EvalDocument) -> npt.NDArray[np.int64]:
     """Characters and bytes."""
     return np.array([len(document.text), len(document.text.encode())])
 
@@ -93,7 +93,7 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
     Raises, now or when read, what `read_texts` and `open_shards` raise; `DataError` if shards have no such split.
     """
     if not is_shards(data):
-        return Texts(lambda: map(Document, read_texts(data, split, schema)))
+        return Texts(lambda: map(EvalDocument, read_texts(data, split, schema)))
     if tokenizer is None:
         raise DataError(f"{data} holds the tokens of another tokenizer; give the text they were made of")
     found = _tokenized(open_shards(Path(data), tokenizer)[1], tokenizer)
@@ -124,16 +124,16 @@ def _tokenized(splits: Mapping[str, Split], tokenizer: Tokenizer) -> dict[str, T
     }
 
 
-def _documents(split: Split, tokenizer: Tokenizer) -> Callable[[], Iterator[Document]]:
+def _documents(split: Split, tokenizer: Tokenizer) -> Callable[[], Iterator[EvalDocument]]:
     """Documents end in the end-of-text id; without one, all is one document."""
 
-    def read() -> Iterator[Document]:
+    def read() -> Iterator[EvalDocument]:
         tokens = split.tokens
         ends = [len(tokens)] if split.eos_id is None else np.flatnonzero(tokens == split.eos_id).tolist()
         begin = 0
         for end in ends:
             ids = tokens[begin:end]
-            yield Document(tokenizer.decode(ids.tolist()), ids)
+            yield EvalDocument(tokenizer.decode(ids.tolist()), ids)
             begin = end + 1
 
     return read

@@ -23,7 +23,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["continue_ids", "generate_many", "read_prompts"]
 
-BATCH = 32
+BATCH_SIZE = 32
 """Sequences at once; measured in docs/log.md."""
 
 
@@ -64,8 +64,8 @@ def _generate_many(
     use_cache: bool,
 ) -> Iterator[str]:
     """The generator behind `generate_many`, which has looked at its arguments."""
-    for i in range(0, len(given), BATCH):
-        some, how = given[i : i + BATCH], samplings[i : i + BATCH]
+    for i in range(0, len(given), BATCH_SIZE):
+        some, how = given[i : i + BATCH_SIZE], samplings[i : i + BATCH_SIZE]
         yield from _together(model, tokenizer, some, max_new_tokens, how, use_cache)
 
 

@@ -11,7 +11,7 @@ from mamegpt.errors import ConfigError, ModelError
 
 __all__ = ["Sampling", "SamplingOptions", "check_finite"]
 
-LEAST, MOST = 1e-3, 1e6
+MIN_FACTOR, MAX_FACTOR = 1e-3, 1e6
 """Bounds of temperature and repetition penalty: logits up to 1e29, divided and multiplied by them, fit float32."""
 SEEDS = 1 << 63
 """Number of seeds; they run from 0."""
@@ -43,17 +43,20 @@ class Sampling:
     def validate(self) -> None:
         """Raise `ConfigError` with every problem in one line."""
         found = []
-        if self.temperature != 0 and not LEAST <= self.temperature <= MOST:
-            found.append(f"--temperature must be 0 or between {LEAST:g} and {MOST:g} (got {self.temperature:g})")
+        if self.temperature != 0 and not MIN_FACTOR <= self.temperature <= MAX_FACTOR:
+            found.append(
+                f"--temperature must be 0 or between {MIN_FACTOR:g} and {MAX_FACTOR:g} (got {self.temperature:g})"
+            )
         if self.top_k < 0:
             found.append(f"--top-k must not be negative, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             found.append(f"--top-p must be above 0 and at most 1, not {self.top_p}")
         if not 0 <= self.min_p <= 1:
             found.append(f"--min-p must lie between 0 and 1, not {self.min_p}")
-        if not LEAST <= self.repetition_penalty <= MOST:
+        if not MIN_FACTOR <= self.repetition_penalty <= MAX_FACTOR:
             found.append(
-                f"--repetition-penalty must be between {LEAST:g} and {MOST:g} (got {self.repetition_penalty:g})"
+                f"--repetition-penalty must be between {MIN_FACTOR:g} and {MAX_FACTOR:g} "
+                f"(got {self.repetition_penalty:g})"
             )
         if not 0 <= self.seed < SEEDS:
             found.append(f"--seed must lie between 0 and 2**63 - 1, not {self.seed}")

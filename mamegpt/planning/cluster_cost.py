@@ -44,7 +44,7 @@ OPTIMIZER_TRAFFIC = 28
 ACTIVATION_BYTES, RECOMPUTED_BYTES = 34, 2
 COLLECTIVE_SHARE = 0.8
 """Of a link's bandwidth, what collectives reach with messages of some megabytes."""
-NARROW = 372
+HALF_RATE_WIDTH = 372
 """A model so wide reaches half of a device's sustained share. From nanochat's 41 % at 768 and 46 % at 1,152."""
 JITTER = 0.006
 """By how much each doubling of the nodes lengthens a step: 2.3 % from 1 node to 16 in torchtitan's runs."""
@@ -166,7 +166,7 @@ def estimate(
     held_by = {"none": 1, "full": devices}[sharding]  # devices that share one copy
     n = shape.n_parameters
 
-    rate = cluster.peak_flops * cluster.sustained * shape.emb_dim / (shape.emb_dim + NARROW)
+    rate = cluster.peak_flops * cluster.sustained * shape.emb_dim / (shape.emb_dim + HALF_RATE_WIDTH)
     arithmetic = tokens * shape.flops_per_token / rate
     wanted = arithmetic
     if recomputes:

@@ -25,7 +25,7 @@ from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.forward import micro_batch, seconds_per_step
 
-__all__ = ["CHARACTERS_PER_TOKEN", "Corpus", "Cost", "Plan", "make_plan"]
+__all__ = ["CHARACTERS_PER_TOKEN", "CorpusSize", "Cost", "Plan", "make_plan"]
 
 CHARACTERS_PER_TOKEN = 1.66
 """Of Japanese Wikipedia with 16,000 pieces (docs/log.md): what is assumed where there is no tokenizer yet."""
@@ -52,7 +52,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class CorpusSize:
     """A text to be trained on. ``n_tokens`` is exact for token shards, else from a sample."""
 
     n_characters: int
@@ -67,7 +67,7 @@ class Plan:
     precision: Precision
     costs: tuple[Cost, ...]
     minutes: float
-    corpus: Corpus | None
+    corpus: CorpusSize | None
     measuring_s: float
     free_memory_bytes: int
 
@@ -129,11 +129,11 @@ def make_plan(
     return Plan(str(chosen), precision, tuple(costs), minutes, corpus, elapsed_s, free)
 
 
-def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Corpus:
+def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> CorpusSize:
     """Count a text's characters and tokens, those by a tokenizer on a `subsample` of its documents."""
     if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]
-        return Corpus(train.n_characters, train.n_tokens)
+        return CorpusSize(train.n_characters, train.n_tokens)
     n_characters = 0
 
     def counted() -> Iterator[str]:
@@ -149,7 +149,7 @@ def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: S
     if tokenizer:
         n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # and the ends of the texts
         per_token = sum(map(len, sample)) / n_tokens
-    return Corpus(n_characters, round(n_characters / per_token))
+    return CorpusSize(n_characters, round(n_characters / per_token))
 
 
 def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Precision, list[Cost]]:

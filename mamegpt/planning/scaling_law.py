@@ -19,7 +19,7 @@ from importlib import resources
 
 import numpy as np
 
-__all__ = ["Law", "Run", "expected_quality", "fit", "own_runs", "useful_tokens"]
+__all__ = ["Law", "ScalingRun", "expected_quality", "fit", "own_runs", "useful_tokens"]
 
 RUNS_FILE = "scaling_runs.json"
 
@@ -31,7 +31,7 @@ REPETITION_SCALE = 15.4
 
 
 @dataclass(frozen=True)
-class Run:
+class ScalingRun:
     """A finished run: what went in, and how good it was. ``held_out`` ones are not fitted but predicted, as a check."""
 
     size: str
@@ -57,7 +57,7 @@ class Law:
         return float(self.e + self.a * n_parameters**-self.alpha + self.b * n_tokens**-self.beta)
 
 
-def fit(runs: Sequence[Run]) -> Law:
+def fit(runs: Sequence[ScalingRun]) -> Law:
     """The law with the smallest squared error over ``runs``, among those whose terms are not negative."""
     n = np.array([run.n_parameters for run in runs], dtype=float)
     d = np.array([run.n_tokens for run in runs], dtype=float)
@@ -87,10 +87,10 @@ def useful_tokens(n_tokens: float, n_unique: float) -> float:
 
 
 @functools.cache
-def own_runs() -> tuple[Run, ...]:
+def own_runs() -> tuple[ScalingRun, ...]:
     """The runs that the repository keeps."""
     text = resources.files("mamegpt.planning").joinpath(RUNS_FILE).read_text(encoding="utf-8")
-    return tuple(Run(**run) for run in json.loads(text))
+    return tuple(ScalingRun(**run) for run in json.loads(text))
 
 
 @functools.cache

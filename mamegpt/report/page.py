@@ -12,7 +12,7 @@ from typing import Any
 
 from mamegpt.config import flag
 from mamegpt.report.chart import Curve, Points, clock, line_chart, short, thin
-from mamegpt.report.run import AXES, ReportRun, Sample
+from mamegpt.report.run import AXES, CheckpointSample, ReportRun
 
 __all__ = ["page"]
 
@@ -22,7 +22,7 @@ NONE = "–"
 Words = dict[str, dict[str, str]]
 
 
-def page(runs: Sequence[ReportRun], samples: Sequence[Sample], now: datetime, refresh_s: int = 0) -> str:
+def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: datetime, refresh_s: int = 0) -> str:
     """The whole file. ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often."""
     write = _Writer(json.loads(_static("words.json")))
     parts = [
@@ -96,7 +96,7 @@ class _Writer:
         note = f"<p>{self.word(f'{name}-help')}</p>" if validated else ""
         return f"<figure><figcaption><h3>{self.word(name)}</h3>{note}</figcaption>{''.join(drawn)}</figure>"
 
-    def results(self, runs: Sequence[ReportRun], samples: Sequence[Sample]) -> str:
+    def results(self, runs: Sequence[ReportRun], samples: Sequence[CheckpointSample]) -> str:
         sizes = {sample.run: f"{sample.n_parameters:,}" for sample in samples}
         columns = ("n-parameters", "steps", "n-tokens", "seconds", "tokens-per-s", "validation-loss", "bits-per-byte",
                    "bits-per-character")  # fmt: skip
@@ -117,7 +117,7 @@ class _Writer:
         )
         return self.section("results", table + notes)
 
-    def samples(self, runs: Sequence[ReportRun], samples: Sequence[Sample]) -> str:
+    def samples(self, runs: Sequence[ReportRun], samples: Sequence[CheckpointSample]) -> str:
         colours = {run.name: i for i, run in enumerate(runs)}
         boxes = []
         for n, prompt in enumerate(runs[0].openings):

@@ -19,7 +19,7 @@ from mamegpt.system.run_files import METRICS_FILE
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.validation import Verdict, verdict
 
-__all__ = ["AXES", "ReportRun", "Sample", "samples"]
+__all__ = ["AXES", "CheckpointSample", "ReportRun", "samples"]
 
 AXES = ("step", "tokens", "elapsed_s")
 """What a curve can be drawn over, as named in ``metrics.jsonl``."""
@@ -123,7 +123,7 @@ class ReportRun(Run):
 
 
 @dataclass(frozen=True)
-class Sample:
+class CheckpointSample:
     """What a checkpoint made of each prompt."""
 
     run: str
@@ -132,7 +132,7 @@ class Sample:
     texts: list[str]
 
 
-def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Path], None]) -> list[Sample]:
+def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Path], None]) -> list[CheckpointSample]:
     """What the checkpoints that are there write, oldest first; ``on_checkpoint`` hears of each before it begins."""
     saved = run.checkpoints()
     n = min(len(saved), MAX_CHECKPOINTS)
@@ -143,7 +143,7 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
         loaded = load(path, device="cpu")
         texts = [loaded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING) for prompt in prompts]
         n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        found.append(Sample(run.name, step, n_parameters, texts))
+        found.append(CheckpointSample(run.name, step, n_parameters, texts))
     return found
 
 

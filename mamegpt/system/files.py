@@ -63,7 +63,7 @@ NEW, OLD = ".partial", ".old"
 """What a scratch folder holds: what is being written, and what it replaces."""
 DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in any folder that was looked at."""
-LONGEST_NAME = 255
+MAX_NAME_BYTES = 255
 """Bytes of a file name that every common file system takes."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = {
@@ -101,7 +101,7 @@ def free_name(path: Path) -> Path:
 def neighbor(path: Path, prefix: str, suffix: str) -> Path:
     """The file beside ``path`` whose name has a prefix and a suffix more; cut, with a hash, if that is too long."""
     name, whole = path.name, os.fsencode(path.name)
-    room = LONGEST_NAME - len(os.fsencode(prefix + suffix))
+    room = MAX_NAME_BYTES - len(os.fsencode(prefix + suffix))
     if len(whole) > room:
         while len(os.fsencode(name)) > room - 17:
             name = name[:-1]  # no half characters, which not every file system takes

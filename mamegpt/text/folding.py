@@ -27,7 +27,7 @@ REGULAR = (
 """All of these code points are plain (the tests ask each): CJK ideographs, Hangul syllables, cuneiform, hieroglyphs,
 Tangut and their neighbours, what is unassigned."""
 
-SHORT = 64
+MIN_TABLE_CHARACTERS = 64
 """Texts of fewer characters are folded directly; the table would not pay."""
 
 _SPACES = "\x85\u1680\u2028\u2029"
@@ -96,7 +96,7 @@ def fold_fast(text: str) -> str:
     """Return ``fold(text)``."""
     if text.isascii():
         return text.lower()
-    units = _units(text) if len(text) >= SHORT else None
+    units = _units(text) if len(text) >= MIN_TABLE_CHARACTERS else None
     return fold(text) if units is None else str(units.tobytes(), "utf-16-le")
 
 

@@ -22,19 +22,19 @@ from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
-    "WORDS",
+    "EXAMPLE_WORDS",
     "Comparison",
-    "Fit",
     "JsonTokenizer",
-    "fit",
+    "TokenizerStats",
+    "compare_tokenizers",
     "longest_pieces",
+    "measure_tokenizer",
     "odd_pieces",
     "open_tokenizer",
-    "report",
     "split_word",
 ]
 
-WORDS = (
+EXAMPLE_WORDS = (
     "東京都", "ありがとうございます", "食べられませんでした", "ファミリーコンピュータ", "2026年11月23日", "大嘗宮",
     "𠮷野家", "ﾌｧﾐｺﾝ", "GPT-2", "👨‍👩‍👧",
 )  # fmt: skip
@@ -155,7 +155,7 @@ def open_tokenizer(where: str) -> Tokenizer | JsonTokenizer:
 
 
 @dataclass(frozen=True)
-class Fit:
+class TokenizerStats:
     """What a tokenizer did to a text.
 
     ``byte_rate`` is the share of tokens that are less than a character (byte fallback, or a byte-level piece that
@@ -184,13 +184,13 @@ class Comparison:
     tokenizers: list[str]
     n_documents: int
     n_characters: int
-    fits: dict[str, Fit]
+    fits: dict[str, TokenizerStats]
     longest: list[str]
     odd: dict[str, list[str]]
     splits: list[list[str]]
 
 
-def report(
+def compare_tokenizers(
     tokenizers: Sequence[str],
     texts: Iterable[str],
     *,
@@ -207,14 +207,14 @@ def report(
         tokenizers=list(tokenizers),
         n_documents=len(held),
         n_characters=sum(map(len, held)),
-        fits={name: fit(tokenizer, held) for name, tokenizer in zip(tokenizers, opened, strict=True)},
+        fits={name: measure_tokenizer(tokenizer, held) for name, tokenizer in zip(tokenizers, opened, strict=True)},
         longest=longest_pieces(opened[0]),
         odd=odd_pieces(opened[0]),
-        splits=[[split_word(tokenizer, word) for tokenizer in opened] for word in words or WORDS],
+        splits=[[split_word(tokenizer, word) for tokenizer in opened] for word in words or EXAMPLE_WORDS],
     )
 
 
-def fit(tokenizer: AnyTokenizer, texts: Iterable[str]) -> Fit:
+def measure_tokenizer(tokenizer: AnyTokenizer, texts: Iterable[str]) -> TokenizerStats:
     """Measure a tokenizer on texts. Raises `TokenizerError` if they hold nothing."""
     n_documents = n_characters = n_bytes = n_back = 0
     used: dict[int, int] = {}
@@ -230,7 +230,7 @@ def fit(tokenizer: AnyTokenizer, texts: Iterable[str]) -> Fit:
     if not n_tokens:
         raise TokenizerError("there is no text to measure a tokenizer on; give one that holds some")
     n_parts = sum(n for token, n in used.items() if _is_part(tokenizer.token_bytes(token)))
-    return Fit(
+    return TokenizerStats(
         vocab_size=tokenizer.vocab_size,
         n_tokens=n_tokens,
         characters_per_token=n_characters / n_tokens,

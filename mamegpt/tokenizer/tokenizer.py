@@ -27,7 +27,7 @@ from mamegpt.errors import ConfigError, TokenizerError, first_line
 from mamegpt.system.files import atomic_write, is_lfs_pointer, refuse_existing
 from mamegpt.system.limits import usable_cores
 from mamegpt.tokenizer.sentencepiece_file import Piece, read_pieces, read_settings, round_scores
-from mamegpt.tokenizer.trainer import Corpus, ModelType, collect, train_model
+from mamegpt.tokenizer.trainer import ModelType, TrainingLines, collect, train_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +172,7 @@ def check_characters(text: str) -> None:
         ) from error
 
 
-def _measure(tokenizer: Tokenizer, corpus: Corpus, n_threads: int) -> tuple[float, float]:
+def _measure(tokenizer: Tokenizer, corpus: TrainingLines, n_threads: int) -> tuple[float, float]:
     """(characters per token, share of byte tokens other than the line feed) on lines evenly spread."""
     step = max(1, corpus.n_used // _N_MEASURED_CHARACTERS)
     texts = [line + "\n" for line in corpus.lines[::step]]

@@ -13,7 +13,7 @@ import sentencepiece
 from mamegpt.errors import TokenizerError
 from mamegpt.text.subsample import subsample
 
-__all__ = ["MAX_LINE_BYTES", "TRAINER_SETTINGS", "Corpus", "ModelType", "collect", "cut_line", "train_model"]
+__all__ = ["MAX_LINE_BYTES", "TRAINER_SETTINGS", "ModelType", "TrainingLines", "collect", "cut_line", "train_model"]
 
 ModelType = Literal["bpe", "unigram"]
 
@@ -68,7 +68,7 @@ def cut_line(line: str, max_bytes: int = MAX_LINE_BYTES) -> list[str]:
 
 
 @dataclass
-class Corpus:
+class TrainingLines:
     """Lines the trainer can take, and what became of the text they are from (in characters)."""
 
     lines: list[str]
@@ -77,7 +77,7 @@ class Corpus:
     n_lines_split: int
 
 
-def collect(documents: Iterable[str], max_characters: int | None) -> Corpus:
+def collect(documents: Iterable[str], max_characters: int | None) -> TrainingLines:
     """Read ``documents`` once and keep a `subsample` of their lines, of at most ``max_characters``."""
     n_read = n_lines_split = 0
 
@@ -91,7 +91,7 @@ def collect(documents: Iterable[str], max_characters: int | None) -> Corpus:
                 yield from filter(str.strip, parts)
 
     kept = subsample(lines(), max_characters, len)
-    return Corpus(kept, n_read, sum(map(len, kept)), n_lines_split)
+    return TrainingLines(kept, n_read, sum(map(len, kept)), n_lines_split)
 
 
 def train_model(

@@ -28,12 +28,12 @@ from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
 from mamegpt.evaluation import memorisation, ngram
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
 from mamegpt.evaluation.evaluate import Evaluation, evaluate_models
-from mamegpt.evaluation.memorisation import continuations, occurring
+from mamegpt.evaluation.memorisation import continuations, verbatim_overlap
 from mamegpt.evaluation.minimal_pairs import PHENOMENA, minimal_pairs, read_pairs
 from mamegpt.evaluation.ngram import KneserNey, NgramScorer
-from mamegpt.evaluation.proportion import Share
+from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import log_likelihoods, open_model, stream_of, text_quality
-from mamegpt.evaluation.texts import Document, Sample, Texts, named_texts, run_texts
+from mamegpt.evaluation.texts import EvalDocument, Texts, TextSample, named_texts, run_texts
 from mamegpt.exporting import publish
 from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.hf import write_hf
@@ -54,9 +54,9 @@ CPU = torch.device("cpu")
 TEXTS = ["豆の木", "昔々、あるところに、小さな豆がありました。" * 3, "𠮷野家と👨‍👩‍👧", ""]
 
 
-def sample_of(texts: list[str]) -> Sample:
+def sample_of(texts: list[str]) -> TextSample:
     """Texts that were never tokenized."""
-    return Texts(lambda: map(Document, texts)).sample()
+    return Texts(lambda: map(EvalDocument, texts)).sample()
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def test_a_pair_is_right_if_the_good_sentence_is_likelier() -> None:
     pairs = read_pairs()
     scores = minimal_pairs(Alphabet())  # every character is as likely, so the shorter sentence wins
     expected = [(len(p.good) < len(p.bad)) + (len(p.good) == len(p.bad)) / 2 for p in pairs]
-    assert scores.total == Share(sum(expected) / len(pairs), len(pairs))
+    assert scores.total == Proportion(sum(expected) / len(pairs), len(pairs))
     assert scores.per_character.share == 0.5
     counters = [e for e, p in zip(expected, pairs, strict=True) if p.phenomenon == "counters"]
-    assert scores.by_phenomenon["counters"] == Share(sum(counters) / len(counters), len(counters))
+    assert scores.by_phenomenon["counters"] == Proportion(sum(counters) / len(counters), len(counters))
     cheap = Alphabet(匹=0.0)
     cats, books = next(p for p in pairs if "猫が二匹" in p.good), next(p for p in pairs if "本を三匹" in p.bad)
     assert log_likelihoods(cheap, [cats.good])[0] > log_likelihoods(cheap, [cats.bad])[0]
@@ -150,7 +150,7 @@ def test_a_pair_is_right_if_the_good_sentence_is_likelier() -> None:
 
 
 def test_a_share_and_its_standard_error() -> None:
-    assert str(Share(0.8, 100)) == "80.0% ± 4.0%"
+    assert str(Proportion(0.8, 100)) == "80.0% ± 4.0%"
 
 
 # ---------------------------------------------------------------- likelihoods
@@ -483,11 +483,11 @@ def test_a_gap_had_a_word_of_the_article_and_three_like_it_of_others() -> None:
 
 def test_cloze_counts_the_gaps_where_the_right_word_is_likeliest() -> None:
     gaps = make_gaps(articles())
-    assert cloze(Alphabet(), gaps) == Share(0.0, len(gaps))  # all as likely: none is right
+    assert cloze(Alphabet(), gaps) == Proportion(0.0, len(gaps))  # all as likely: none is right
     names = dict.fromkeys("春夏秋冬アイ", 0.5)
     share = cloze(Alphabet(**names), gaps)
     expected = sum(gap.words[0][0] in names and not any(w[0] in names for w in gap.words[1:]) for gap in gaps)
-    assert share == Share(expected / len(gaps), len(gaps)) and 0 < expected < len(gaps)
+    assert share == Proportion(expected / len(gaps), len(gaps)) and 0 < expected < len(gaps)
     assert cloze(Alphabet(), []) is None and make_gaps([]) == make_gaps(["ひらがな"] * 9) == []
 
 
@@ -507,9 +507,9 @@ def test_what_is_recited_is_what_a_plain_search_finds() -> None:
     for name, texts in written.items():
         strings = [text[i : i + 20] for text in texts for i in range(len(text) - 19)]
         expected[name] = sum(any(s in t for t in training) for s in strings) / len(strings) if strings else None
-    assert occurring(written, training) == expected
+    assert verbatim_overlap(written, training) == expected
     assert expected["copy"] == 1 and 0 < expected["half"] < 1 and expected["short"] is None
-    assert occurring({"": []}, training) == {"": None}
+    assert verbatim_overlap({"": []}, training) == {"": None}
 
 
 def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:

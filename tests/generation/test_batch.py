@@ -51,7 +51,7 @@ def test_no_prompts_no_texts(model: LanguageModel) -> None:
 
 
 def test_texts_in_their_order_across_batches(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mamegpt.generation.batch.BATCH", 3)
+    monkeypatch.setattr("mamegpt.generation.batch.BATCH_SIZE", 3)
     model = random_model(sizes_for(little.tokenizer, context_length=CONTEXT)).double()
     prompts = ["昔々、", "", "豆", "町の人は", "昔々、", "花子", "村"]
     sampling = Sampling(temperature=1.0, seed=7, stop=["。"])

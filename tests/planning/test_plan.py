@@ -15,7 +15,7 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.registry import build_model
 from mamegpt.planning import plan as plan_module
 from mamegpt.planning import scaling_law
-from mamegpt.planning.plan import Corpus, Cost, Plan, make_plan, measure, measure_corpus, operations
+from mamegpt.planning.plan import CorpusSize, Cost, Plan, make_plan, measure, measure_corpus, operations
 from mamegpt.presets import SIZES, preset
 from mamegpt.run import checkpoint
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ def test_the_best_size_is_that_of_the_lowest_expected_bits() -> None:
 
 
 def test_a_text_read_again_and_again_is_worth_less_than_a_long_one() -> None:
-    short = dataclasses.replace(PLAN, corpus=Corpus(166_000, 100_000))
+    short = dataclasses.replace(PLAN, corpus=CorpusSize(166_000, 100_000))
     for cost in COSTS[:2]:
         assert short.bits_per_character(cost) > PLAN.bits_per_character(cost)
     assert short.corpus_s(COSTS[0]) == 2.5

@@ -4,15 +4,15 @@ import math
 
 import pytest
 
-from mamegpt.planning.scaling_law import Law, Run, expected_quality, fit, own_runs, useful_tokens
+from mamegpt.planning.scaling_law import Law, ScalingRun, expected_quality, fit, own_runs, useful_tokens
 from mamegpt.presets import SIZES
 
 LAW = Law(e=1.5, a=12.0, alpha=0.2, b=300.0, beta=0.4)
 GRID = [(n, d) for n in (1e6, 5e6, 15e6) for d in (3e5, 1e6, 4e6)]
 
 
-def run(n: float, d: float, bits: float) -> Run:
-    return Run("5m", int(n), int(d), 1, bits)
+def run(n: float, d: float, bits: float) -> ScalingRun:
+    return ScalingRun("5m", int(n), int(d), 1, bits)
 
 
 def test_the_fit_finds_the_law_that_made_the_runs() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mamegpt.data.readers.prefilter import needles, rows_with_any
 from mamegpt.text.articles import parse_wiki40b
-from mamegpt.text.folding import REGULAR, SHORT, FoldedText, fold, fold_fast, matches, parts, unusual
+from mamegpt.text.folding import MIN_TABLE_CHARACTERS, REGULAR, FoldedText, fold, fold_fast, matches, parts, unusual
 from mamegpt.text.normalize import normalise
 
 EDGE_CASES = (
@@ -59,7 +59,7 @@ def test_every_code_point_folds_alike_and_the_regular_ones_are_plain() -> None:
     for character, plain in zip(everything[14:], folded, strict=True):
         if any(ord(character) in block for block in REGULAR):
             assert plain == character and not unicodedata.combining(character)
-    filled = "京" * SHORT
+    filled = "京" * MIN_TABLE_CHARACTERS
     for character in unusual():
         assert fold_fast(character + filled) == fold(character + filled)
         assert FoldedText(f"京{character}都").text == normalise(f"京{character}都")
@@ -101,7 +101,7 @@ def test_no_regular_code_point_joins_the_one_before_it() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(texts, st.sampled_from(["", "京" * SHORT]))
+@given(texts, st.sampled_from(["", "京" * MIN_TABLE_CHARACTERS]))
 def test_any_text_folds_alike(text: str, filling: str) -> None:
     for whole in (text + filling, filling + text, text.join([filling] * 3)):
         assert fold_fast(whole) == fold(whole)

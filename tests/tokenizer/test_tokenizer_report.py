@@ -18,13 +18,13 @@ from mamegpt.text.normalize import normalise
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.hf import fast_tokenizer_json
 from mamegpt.tokenizer.report import (
-    WORDS,
+    EXAMPLE_WORDS,
     JsonTokenizer,
-    fit,
+    compare_tokenizers,
     longest_pieces,
+    measure_tokenizer,
     odd_pieces,
     open_tokenizer,
-    report,
     split_word,
 )
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
@@ -32,7 +32,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 DATA = ROOT.parent / "shared" / "data"
 TEXTS = [text for _, text in stories(seed=9, n=30)]
 EDGE_CASES = [
-    *WORDS,
+    *EXAMPLE_WORDS,
     "",
     " ",
     "\n\n\n",
@@ -82,7 +82,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_numbers_are_those_of_plain_counting(stories_model: Path) -> None:
     tokenizer = Tokenizer.load(stories_model)
     texts = [*TEXTS, "𠮷野家\n"]
-    found = fit(tokenizer, texts)
+    found = measure_tokenizer(tokenizer, texts)
     ids = [token for text in texts for token in tokenizer.encode(text)]
     assert found.n_tokens == len(ids)
     assert found.characters_per_token == sum(map(len, texts)) / len(ids)
@@ -93,7 +93,7 @@ def test_the_numbers_are_those_of_plain_counting(stories_model: Path) -> None:
     assert found.unused_rate == 1 - len(set(ids)) / 1000
     assert (found.unknown_rate, found.round_trips) == (0, 1)
     with pytest.raises(TokenizerError, match="no text to measure"):
-        fit(tokenizer, [""])
+        measure_tokenizer(tokenizer, [""])
 
 
 def test_one_tokenizer_in_two_formats_measures_the_same(stories_model: Path, tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_one_tokenizer_in_two_formats_measures_the_same(stories_model: Path, tmp
     other = open_tokenizer(str(tmp_path))
     assert isinstance(other, JsonTokenizer)
     texts = [*TEXTS, *(normalise(text) for text in EDGE_CASES if "</s>" not in text)]  # that is a token in an export
-    assert fit(other, texts) == fit(tokenizer, texts)
+    assert measure_tokenizer(other, texts) == measure_tokenizer(tokenizer, texts)
     assert longest_pieces(other) == longest_pieces(tokenizer) and odd_pieces(other) == odd_pieces(tokenizer)
-    assert all(split_word(other, word) == split_word(tokenizer, word) for word in WORDS)
+    assert all(split_word(other, word) == split_word(tokenizer, word) for word in EXAMPLE_WORDS)
     assert isinstance(open_tokenizer(str(stories_model)), Tokenizer)
     (tmp_path / "tokenizer.json").unlink()
     assert isinstance(open_tokenizer(str(tmp_path)), Tokenizer)
@@ -115,8 +115,9 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     other = open_tokenizer(str(byte_level))
     assert "".join(split_word(other, "𠮷野家").split("|")).startswith("<F0><A0><AE><B7>")
     assert split_word(other, "abc") == "a|b|c" and split_word(other, "<end>") == "<|e|n|d|>"
-    assert fit(other, EDGE_CASES).round_trips == 1 and fit(other, EDGE_CASES).byte_rate > 0.3
-    found = report([str(stories_model), str(byte_level)], TEXTS, words=["豆腐"], max_characters=1000)
+    stats = measure_tokenizer(other, EDGE_CASES)
+    assert stats.round_trips == 1 and stats.byte_rate > 0.3
+    found = compare_tokenizers([str(stories_model), str(byte_level)], TEXTS, words=["豆腐"], max_characters=1000)
     printed = comparison_table(found).splitlines()
     chosen = subsample(TEXTS, 1000, len)
     assert chosen != TEXTS[: len(chosen)]
@@ -140,7 +141,7 @@ def test_a_length_that_a_file_asks_for_does_not_count(byte_level: Path, tmp_path
     asking.enable_padding(length=20)
     asking.save(str(tmp_path / "tokenizer.json"))
     plain, asked = (open_tokenizer(str(folder)) for folder in (byte_level, tmp_path))
-    assert fit(asked, TEXTS) == fit(plain, TEXTS)
+    assert measure_tokenizer(asked, TEXTS) == measure_tokenizer(plain, TEXTS)
     assert asked.token_bytes(10_000) == b""
 
 
@@ -165,7 +166,7 @@ def test_a_tokenizer_without_bytes_has_unknown_tokens(tmp_path: Path) -> None:
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"豆": 0, "?": 1}, unk_token="?"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     made.save(str(tmp_path / "tokenizer.json"))
-    found = fit(open_tokenizer(str(tmp_path)), ["豆", "麦"])
+    found = measure_tokenizer(open_tokenizer(str(tmp_path)), ["豆", "麦"])
     assert (found.unknown_rate, found.round_trips, found.unused_rate) == (0.5, 0.5, 0)
 
 

@@ -85,11 +85,13 @@ def extract_command(
     from mamegpt.data.events import Counted, Event, Reading
     from mamegpt.data.extract.extract import extract, preview_hits
     from mamegpt.data.extract.topic import Topic
-    from mamegpt.data.writers import FORMATS
+    from mamegpt.data.writers import OUTPUT_FORMATS
 
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
-    if out.suffix.lower() not in ("", *FORMATS):
-        raise OutputError(f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(FORMATS)}")
+    if out.suffix.lower() not in ("", *OUTPUT_FORMATS):
+        raise OutputError(
+            f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(OUTPUT_FORMATS)}"
+        )
     if preview < 0:
         raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
     refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
@@ -252,12 +254,12 @@ def tokenizer_report_command(
         json: Print one line of JSON instead of tables.
     """
     from mamegpt.data.sources import read_texts
-    from mamegpt.tokenizer.report import report
+    from mamegpt.tokenizer.report import compare_tokenizers
     from mamegpt.tokenizer.vocab_size import best_vocab_sizes
 
     with answering(json, is_product=True) as answer:
         with busy("measuring"):
-            found = report(
+            found = compare_tokenizers(
                 [model, *compare], read_texts(data, split, schema), words=words, max_characters=max_characters or None
             )
         facts = dataclasses.asdict(found)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # each of them is there when there is one to show, and may be
     from mamegpt.data.events import Reading
     from mamegpt.data.extract.extract import ExtractReport, Hit
     from mamegpt.data.readers.read import Layout
-    from mamegpt.tokenizer.report import Comparison, Fit
+    from mamegpt.tokenizer.report import Comparison, TokenizerStats
 
 __all__ = ["comparison_table", "count_table", "extract_table", "hit_line", "reading_line", "vocabulary_table"]
 
@@ -85,8 +85,8 @@ def count_table(rows: Sequence[tuple[str, str]]) -> str:
 def comparison_table(found: Comparison) -> str:
     """Return what tokenizers did to a text as a table, pieces of the first, and how each of them cuts words."""
     names = found.tokenizers
-    labels = headings(*(name for name, _ in _fit_rows(found.fits[names[0]])))
-    values = ([value for _, value in _fit_rows(found.fits[name])] for name in names)
+    labels = headings(*(name for name, _ in _stats_rows(found.fits[names[0]])))
+    values = ([value for _, value in _stats_rows(found.fits[name])] for name in names)
     lines = [
         translated(f"{found.n_documents:,} documents, {found.n_characters:,} characters", part=True),
         columns(("", *names), list(zip(labels, *values, strict=True))),
@@ -103,16 +103,16 @@ def comparison_table(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _fit_rows(fit: Fit) -> list[tuple[str, str]]:
+def _stats_rows(stats: TokenizerStats) -> list[tuple[str, str]]:
     return [
-        ("vocabulary", f"{fit.vocab_size:,}"),
-        ("tokens", f"{fit.n_tokens:,}"),
-        ("characters per token", f"{fit.characters_per_token:.3f}"),
-        ("bytes per token", f"{fit.bytes_per_token:.3f}"),
-        ("tokens of part of a character", f"{fit.byte_rate:.2%}"),
-        ("unknown tokens", f"{fit.unknown_rate:.2%}"),
-        ("vocabulary never used", f"{fit.unused_rate:.1%}"),
-        ("documents that come back", f"{fit.round_trips:.2%}"),
+        ("vocabulary", f"{stats.vocab_size:,}"),
+        ("tokens", f"{stats.n_tokens:,}"),
+        ("characters per token", f"{stats.characters_per_token:.3f}"),
+        ("bytes per token", f"{stats.bytes_per_token:.3f}"),
+        ("tokens of part of a character", f"{stats.byte_rate:.2%}"),
+        ("unknown tokens", f"{stats.unknown_rate:.2%}"),
+        ("vocabulary never used", f"{stats.unused_rate:.1%}"),
+        ("documents that come back", f"{stats.round_trips:.2%}"),
     ]
 
 

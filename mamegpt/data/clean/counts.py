@@ -14,7 +14,7 @@ from typing import Any
 from mamegpt.data.provenance import Provenance
 from mamegpt.text.characters import CLASSES, count_classes
 
-__all__ = ["CleanReport", "Corpus", "DataReport", "Sample"]
+__all__ = ["CleanReport", "CorpusCounts", "DataReport", "Excerpt"]
 
 N_SAMPLES = 4
 """Documents shown for each reason to drop one; of kept ones twice as many."""
@@ -26,7 +26,7 @@ corpora with more may be low, and differ from those of the same corpus in parts.
 
 
 @dataclass
-class Corpus:
+class CorpusCounts:
     """Sizes of a stream of texts. ``lengths[k]`` is the number of those of 2^k to 2^(k+1) - 1 characters."""
 
     n_documents: int = 0
@@ -53,7 +53,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Excerpt:
     """The beginning of a document, and of a dropped one why: a copy of what, a passage of which test item."""
 
     title: str
@@ -66,15 +66,15 @@ class DataReport:
 
     def __init__(self, reasons: list[str], edits: list[str]) -> None:
         """``reasons`` to drop a document and names of ``edits``, in the order they are shown in."""
-        self.before, self.after = Corpus(), Corpus()
+        self.before, self.after = CorpusCounts(), CorpusCounts()
         self.dropped = dict.fromkeys(reasons, 0)
         self.edited_documents = dict.fromkeys(edits, 0)
         self.edited_places = dict.fromkeys(edits, 0)
         self.repeated: Counter[str] = Counter()
-        self._drawn: dict[str, list[tuple[int, Sample]]] = {name: [] for name in ["", *reasons]}  # "" for kept ones
+        self._drawn: dict[str, list[tuple[int, Excerpt]]] = {name: [] for name in ["", *reasons]}  # "" for kept ones
 
     @property
-    def samples(self) -> dict[str, list[Sample]]:
+    def samples(self) -> dict[str, list[Excerpt]]:
         """Some dropped documents by reason, and some kept ones by ""."""
         return {name: [sample for _, sample in drawn] for name, drawn in self._drawn.items()}
 
@@ -85,13 +85,13 @@ class DataReport:
         for name, n in edits.items():
             self.edited_documents[name] += n > 0
             self.edited_places[name] += n
-        self._sample("", _lot(id), Sample(title, _beginning(after)))
+        self._sample("", _lot(id), Excerpt(title, _beginning(after)))
 
     def drop(self, reason: str, id: str, title: str, before: str, detail: str = "") -> None:
         """Count a document that goes."""
         self.before.add(before)
         self.dropped[reason] += 1
-        self._sample(reason, _lot(id), Sample(title, _beginning(before), detail))
+        self._sample(reason, _lot(id), Excerpt(title, _beginning(before), detail))
 
     def repeat(self, text: str) -> None:
         """Count one more copy of a document or line."""
@@ -117,14 +117,14 @@ class DataReport:
         self._repeat(other["repeated"])
         for name, drawn in other["drawn"].items():
             for lot, *sample in drawn:
-                self._sample(name, lot, Sample(*sample))
+                self._sample(name, lot, Excerpt(*sample))
 
     def _repeat(self, counts: Mapping[str, int]) -> None:
         self.repeated.update(counts)
         if len(self.repeated) > 2 * MAX_TOP:
             self.repeated = Counter(dict(self.repeated.most_common(MAX_TOP)))
 
-    def _sample(self, name: str, lot: int, sample: Sample) -> None:
+    def _sample(self, name: str, lot: int, sample: Excerpt) -> None:
         """Keep those with the smallest lots: each as likely as the others, and the same in whatever parts they come."""
         drawn = self._drawn[name]
         insort(drawn, (lot, sample), key=itemgetter(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mamegpt.data.clean.counts import CleanReport, Corpus, DataReport, Sample
+from mamegpt.data.clean.counts import CleanReport, CorpusCounts, DataReport, Excerpt
 from mamegpt.text.characters import CLASSES
 
 __all__ = ["count_rows", "html_page", "markdown_page"]
@@ -166,7 +166,7 @@ def _length_rows(report: DataReport) -> list[tuple[str, float, float]]:
 def _class_rows(report: DataReport) -> list[tuple[str, float, float]]:
     """(class, share of characters before, share after)."""
 
-    def share(corpus: Corpus, name: str) -> float:
+    def share(corpus: CorpusCounts, name: str) -> float:
         return corpus.classes[name] / max(1, corpus.n_characters)
 
     return [(name, share(report.before, name), share(report.after, name)) for name in CLASSES]
@@ -196,7 +196,7 @@ def _svg_label(name: str) -> str:
     return f'<tspan lang="ja">{_JAPANESE[name]}</tspan><tspan lang="en">{escape(name)}</tspan>'
 
 
-def _sample(sample: Sample) -> str:
+def _sample(sample: Excerpt) -> str:
     """One document, escaped, with what there is to say about it."""
     why = f' <span class="soft">{escape(sample.detail)}</span>' if sample.detail else ""
     return f'<blockquote class="text" lang="ja"><b>{escape(sample.title)}</b>{why}\n{escape(sample.text)}</blockquote>'

@@ -48,7 +48,7 @@ from mamegpt.data.provenance import write_provenance
 from mamegpt.data.readers.read import open_parquet
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, SourceFile, find_files, read_files
-from mamegpt.data.writers import FORMATS, write_documents, write_rows
+from mamegpt.data.writers import OUTPUT_FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.system.files import atomic_write, remove_leftovers, write_json
 
@@ -87,8 +87,8 @@ class CleanTasks:
         """
         chosen_steps(self.without, self.only, self.against)
         files = find_files(self.data, self.split, self.schema)
-        if self.format not in FORMATS:
-            raise ConfigError(f"format {self.format!r} is not known; give one of {', '.join(FORMATS)}")
+        if self.format not in OUTPUT_FORMATS:
+            raise ConfigError(f"format {self.format!r} is not known; give one of {', '.join(OUTPUT_FORMATS)}")
         if not 1 <= self.n_tasks <= len(files):
             raise ConfigError(
                 f"{self.n_tasks} tasks for {len(files)} files: a file is read by one task; give 1 to {len(files)}"

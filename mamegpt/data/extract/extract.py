@@ -16,7 +16,7 @@ from mamegpt import __version__
 from mamegpt.data.events import Counted, Event, Reading
 from mamegpt.data.extract.hash_set import HashSet64
 from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
-from mamegpt.data.extract.topic import Topic, Verdict
+from mamegpt.data.extract.topic import Judgment, Topic
 from mamegpt.data.provenance import Provenance, forget_provenance, refuse_other_note, write_provenance
 from mamegpt.data.readers.read import Batch, describe, read_file
 from mamegpt.data.schema import GUESS, Schema
@@ -223,7 +223,7 @@ def _run(
     return report
 
 
-def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Batch, list[tuple[int, str, Verdict]]]]:
+def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Batch, list[tuple[int, str, Judgment]]]]:
     """Yield each batch of a file, with the verdict on each of its documents."""
     for batch in read_file(file.path, schema, topic.needles()):
         judged = []
@@ -233,7 +233,7 @@ def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Ba
         yield batch, judged
 
 
-def _count(report: ExtractReport, patterns: Sequence[str], verdict: Verdict, n_characters: int) -> None:
+def _count(report: ExtractReport, patterns: Sequence[str], verdict: Judgment, n_characters: int) -> None:
     """Add a kept document."""
     report.kept += 1
     report.n_characters += n_characters

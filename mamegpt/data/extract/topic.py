@@ -15,13 +15,13 @@ from mamegpt.errors import ConfigError
 from mamegpt.system.files import shown
 from mamegpt.text.folding import FoldedText, fold, fold_fast
 
-__all__ = ["Topic", "Verdict"]
+__all__ = ["Judgment", "Topic"]
 
 CONTEXT_CHARACTERS = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgment:
     """``reason`` is "" if the document is kept; then ``hits`` are counted by pattern, and ``text`` is what to keep.
 
     ``key`` is equal for texts that differ in width, case and white space only (`FoldedText.key`).
@@ -80,7 +80,7 @@ class Topic:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """What is looked for, in the order of `Verdict.hits`; regular expressions stand between slashes."""
+        """What is looked for, in the order of `Judgment.hits`; regular expressions stand between slashes."""
         return (*self.keywords, *(f"/{regex}/" for regex in self.regex))
 
     def needles(self) -> list[list[bytes]]:
@@ -91,7 +91,7 @@ class Topic:
             return known
         return [sorted({needle for group in known for needle in group})] if len(known) == len(self.patterns) else []
 
-    def judge(self, title: str, document: FoldedText) -> Verdict:
+    def judge(self, title: str, document: FoldedText) -> Judgment:
         """Say whether a document is of this topic, and what of it is to be kept; ``title`` is normalised."""
         text = document.text.strip("\n")
         folded_title = fold_fast(title)
@@ -101,16 +101,16 @@ class Topic:
             in_text = [document.count(keyword) for keyword in self._keywords] + self._expressions(text)
             hits = tuple(map(add, in_title, in_text))
         if not (any if self.match == "any" else all)(hits):
-            return Verdict("no keyword")
+            return Judgment("no keyword")
         if sum(hits) < self.min_hits:
-            return Verdict("too few hits")
+            return Judgment("too few hits")
         if any(word in folded_title or (not self.title_only and document.count(word)) for word in self._exclude):
-            return Verdict("excluded")
+            return Judgment("excluded")
         if not text.strip():
-            return Verdict("empty")
+            return Judgment("empty")
         if self.window is not None and not any(in_title):
             document = FoldedText(text := self._window(text))
-        return Verdict("", hits, text, document.key())
+        return Judgment("", hits, text, document.key())
 
     def contexts(self, title: str, text: str) -> Iterator[str]:
         """Yield each hit in a document, marked >>so<<, with what stands before and after it in its line."""

@@ -27,7 +27,7 @@ SUSPECT = (b"\0", b"\x1b$")
 """Bytes that are UTF-8 but seldom mean it: UTF-16 has many zeros, and ISO-2022-JP is ASCII with escapes."""
 CANDIDATES = ("utf-8", "cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-16le", "utf-16be", "cp1252")
 """Encodings to guess among; both Python and iconv know these names."""
-LEAST_PLAUSIBILITY = 0.25
+MIN_PLAUSIBILITY = 0.25
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
@@ -131,7 +131,7 @@ def _likely(sample: bytes) -> str:
         text = sample.decode(name, "replace")
         found[name] = sum(map(_plausibility, text)) / max(1, len(text))
     best = max(found, key=found.__getitem__, default="")
-    return best if found.get(best, 0) > LEAST_PLAUSIBILITY else ""
+    return best if found.get(best, 0) > MIN_PLAUSIBILITY else ""
 
 
 def _plausibility(character: str) -> float:

@@ -23,7 +23,7 @@ from mamegpt.system.files import parse_json
 from mamegpt.system.limits import usable_cores
 from mamegpt.text.articles import is_heading, parse_articles, parse_wiki40b
 
-__all__ = ["FORMATS", "Batch", "Layout", "describe", "format_of", "has_text", "json_lines", "open_parquet",
+__all__ = ["INPUT_FORMATS", "Batch", "Layout", "describe", "format_of", "has_text", "json_lines", "open_parquet",
            "read_file"]  # fmt: skip
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
@@ -59,10 +59,10 @@ class Batch:
 
 
 def format_of(path: Path) -> str:
-    """One of `FORMATS`, compression (.gz, .bz2, .zst) not counted; else the suffix that is unknown."""
+    """One of `INPUT_FORMATS`, compression (.gz, .bz2, .zst) not counted; else the suffix that is unknown."""
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower()
-    return inner if suffix in COMPRESSIONS and inner in FORMATS[1:] else suffix
+    return inner if suffix in COMPRESSIONS and inner in INPUT_FORMATS[1:] else suffix
 
 
 def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = ()) -> Iterator[Batch]:
@@ -462,4 +462,4 @@ READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str] | None]]] =
     ".jsonl": _read_jsonl,
     ".txt": _read_txt,
 }
-FORMATS = (".parquet", *READERS, ".xml")
+INPUT_FORMATS = (".parquet", *READERS, ".xml")
