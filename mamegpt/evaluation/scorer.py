@@ -97,11 +97,14 @@ def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
     rows = list(_rows(scorer, _documents(scorer, sample)))
     n_tokens = max(1, sum(len(row) - 1 for row in rows))
     nats = math.fsum(scorer.nats(rows))
-    bits = nats / math.log(2)
-    return Quality(
-        nats / n_tokens, bits / max(1, sample.n_bytes), bits / max(1, sample.n_characters), n_tokens,
-        sample.n_characters, sample.n_bytes, sample.of_n_characters, "float32",
-    )  # fmt: skip
+    return Quality.from_nats(
+        nats,
+        n_tokens,
+        sample.n_characters,
+        sample.n_bytes,
+        of_n_characters=sample.of_n_characters,
+        dtype="float32",
+    )
 
 
 def stream_of(scorer: Scorer, sample: TextSample) -> Ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,36 @@ class Quality:
     of_n_characters: int = 0
     dtype: str = ""
     step: int | None = None
+
+    @classmethod
+    def from_nats(
+        cls,
+        nats: float,
+        n_tokens: int,
+        n_characters: float,
+        n_bytes: float,
+        *,
+        of_n_characters: int,
+        dtype: str,
+        step: int | None = None,
+    ) -> Quality:
+        """Return the quality of a model by ``nats``, the sum of -log p of ``n_tokens`` tokens (1 or more).
+
+        The tokens stand for ``n_characters`` and ``n_bytes`` of text. Those of a sample may be estimates: fields are
+        rounded, quotients are not.
+        """
+        bits = nats / math.log(2)
+        return cls(
+            loss=nats / n_tokens,
+            bits_per_byte=bits / (n_bytes or 1),
+            bits_per_character=bits / (n_characters or 1),
+            n_tokens=n_tokens,
+            n_characters=round(n_characters),
+            n_bytes=round(n_bytes),
+            of_n_characters=of_n_characters,
+            dtype=dtype,
+            step=step,
+        )
 
     @property
     def of(self) -> str:

@@ -104,14 +104,12 @@ def evaluate(
     if world.size > 1:
         all_nats = sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item()
     n_measured = sum(map(n_targets_of, windows))
-    share, bits = n_measured / n_targets, all_nats / math.log(2)
-    return Quality(
-        loss=all_nats / n_measured,
-        bits_per_byte=bits / (share * n_bytes),
-        bits_per_character=bits / (share * n_characters),
-        n_tokens=n_measured,
-        n_characters=round(share * n_characters),
-        n_bytes=round(share * n_bytes),
+    share = n_measured / n_targets
+    return Quality.from_nats(
+        all_nats,
+        n_measured,
+        share * n_characters,
+        share * n_bytes,
         of_n_characters=n_characters,
         dtype=str(product_dtype or model.out_head.weight.dtype).removeprefix("torch."),
         step=step,
