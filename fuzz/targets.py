@@ -51,8 +51,8 @@ def targets(folder: Path) -> dict[str, Target]:
     from mamegpt.data.shards import open_shards, write_shards
     from mamegpt.data.stories import stories
     from mamegpt.exporting.model_card import Facts
-    from mamegpt.models.hf_format import LAYOUTS
-    from mamegpt.models.registry import build_model, stored_tensors
+    from mamegpt.models.base import cpu_state_dict
+    from mamegpt.models.registry import build_model, hf_formats
     from mamegpt.run import checkpoint
     from mamegpt.text.articles import format_article
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
@@ -160,15 +160,15 @@ def targets(folder: Path) -> dict[str, Target]:
     found["config"] = Target(in_file("run/config.json", lambda path: _use(path.parent)), [run_config])
     found["metrics"] = Target(in_file("run/metrics.jsonl", lambda path: _metrics(path.parent)), [lines])
 
-    for name, layout in LAYOUTS.items():
+    for name, hf_format in hf_formats().items():
         here = folder / name
         here.mkdir()
         own = ModelConfig(vocab_size=tokenizer.vocab_size, context_length=CONTEXT_LENGTH, emb_dim=8, n_layers=1,
                           n_heads=2, drop_rate=0.0)  # fmt: skip
-        tensors = layout.to_file(stored_tensors(build_model(layout.architecture, own)))
+        tensors = hf_format.to_file(cpu_state_dict(build_model(hf_format.architecture, own)))
         shutil.copy(spm, here / "little.model")
         (here / "model.safetensors").write_bytes(weights := _safetensors(tensors))
-        config = _json(layout.config(own, True))
+        config = _json(hf_format.config(own))
         (here / "config.json").write_bytes(config)
         use = lambda path: _use(path.parent)  # noqa: E731
         found[f"{name} config"] = Target(in_file(f"{name}/config.json", use), [config])

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,16 +16,10 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError
 from mamegpt.system.files import parse_json
 
-__all__ = ["ABSENT", "Logger", "ModelConfig", "Precision", "TrainConfig"]
+__all__ = ["Logger", "ModelConfig", "Precision", "TrainConfig"]
 
 Precision = Literal["auto", "bf16", "fp32"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
-
-ABSENT: dict[str, tuple[str, ...]] = {
-    "custom-gpt": ("ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings"),
-    "qwen3": ("qkv_bias",),
-}
-"""Sizes that an architecture does not have, and that must therefore keep their defaults."""
 
 LARGEST = {
     "vocab_size": 1 << 24, "context_length": 1 << 20, "emb_dim": 1 << 17, "n_layers": 1 << 10, "n_heads": 1 << 12,
@@ -52,14 +46,16 @@ class ModelConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
 
-    def problems(self, architecture: str) -> list[str]:
-        """What is wrong with these sizes for an architecture, a line each; empty if nothing is."""
-        absent = ABSENT.get(architecture, ())
+    def problems(self, architecture: str, unsupported: Collection[str]) -> list[str]:
+        """What is wrong with these sizes for an architecture, a line each; empty if nothing is.
+
+        ``unsupported`` are the fields that it does not have, and that must therefore keep their defaults.
+        """
         if changed := {
-            name: default for name in absent if (default := getattr(ModelConfig, name)) != getattr(self, name)
+            name: default for name in unsupported if (default := getattr(ModelConfig, name)) != getattr(self, name)
         }:
             refused = [f"{flag(name)} is nothing that {architecture} has; leave it out" for name in changed]
-            return refused + dataclasses.replace(self, **changed).problems(architecture)
+            return refused + dataclasses.replace(self, **changed).problems(architecture, unsupported)
         found = [
             f"{flag(name)} must be at least 1, not {getattr(self, name)}"
             for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
@@ -83,7 +79,7 @@ class ModelConfig:
             found.append(f"--n-kv-heads {self.n_kv_heads} does not divide --n-heads {self.n_heads}; use one of {use}")
         if self.n_heads >= 1 and self.emb_dim >= 1 and not self.head_dim:
             # Rotary positions turn pairs, so their heads are of even width.
-            is_rotary = architecture in ABSENT and "rope_theta" not in absent
+            is_rotary = "rope_theta" not in unsupported
             unit = self.n_heads * (2 if is_rotary else 1)
             below = self.emb_dim // unit * unit
             if below != self.emb_dim:
@@ -94,9 +90,9 @@ class ModelConfig:
             found.append(f"--head-dim {self.head_dim} is odd, but rotary positions turn pairs; use an even one")
         return found
 
-    def validate(self, architecture: str) -> None:
+    def validate(self, architecture: str, unsupported: Collection[str]) -> None:
         """Raise `ConfigError` with every problem in one line."""
-        if found := self.problems(architecture):
+        if found := self.problems(architecture, unsupported):
             raise ConfigError("; ".join(found))
 
 
@@ -237,18 +233,25 @@ class TrainConfig:
         names = {field.name for field in dataclasses.fields(ModelConfig)} & {*self.to_dict()}
         return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
 
-    def validate(self, world: int = 1, **known: Collection[str]) -> None:
+    def validate(
+        self,
+        world: int = 1,
+        *,
+        architecture: Mapping[str, Collection[str]] = MappingProxyType({}),
+        optimizer: Collection[str] = (),
+    ) -> None:
         """Raise `ConfigError` with every problem in one line.
 
-        ``world`` is the number of processes; ``known`` holds, by field, the names there are to choose from.
+        ``world`` is the number of processes. ``architecture`` and ``optimizer`` hold the names there are to choose
+        from (none: any), architectures with the fields of `ModelConfig` that they do not have.
         """
         if found := self._misfits():
             raise ConfigError("; ".join(found))  # nothing else can be asked about them
         found = [f"{flag(name)} is needed" for name in ("data", "tokenizer", "out") if not getattr(self, name)]
-        for name, names in known.items():
-            if getattr(self, name) not in names:
+        for name, names in (("architecture", architecture), ("optimizer", optimizer)):
+            if names and getattr(self, name) not in names:
                 found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
-        found += self.model(vocab_size=1).problems(self.architecture)
+        found += self.model(vocab_size=1).problems(self.architecture, architecture.get(self.architecture, ()))
         for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
                      "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:

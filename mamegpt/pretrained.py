@@ -1,7 +1,7 @@
 """Weights and models from outside: a run, a weights file, an exported folder, a repository on the Hub.
 
 Nothing here runs code that came with the weights: PyTorch files are read with ``weights_only``, and a repository in
-a known layout (`layouts.LAYOUTS`, by its ``model_type``) is loaded by our own class.
+a known format (`hf_formats`, by its ``model_type``) is loaded by our own class.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_me
 from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
 from mamegpt.generation.stream import Token, prompt_ids, stream_tokens
-from mamegpt.models.hf_format import LAYOUTS
-from mamegpt.models.registry import LanguageModel, build_model, not_finite, own_tensors, token_embedding
+from mamegpt.models.base import LanguageModel, not_finite, token_embedding, unique_state_dict
+from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
 from mamegpt.system.files import is_lfs_pointer, parse_json
@@ -205,7 +205,7 @@ def is_foreign(where: str) -> bool:
         return False  # a checkpoint, or nothing at all
     folder = _folder(where, ["config.json", "*.model"])
     model_type = _read_json(folder / "config.json").get("model_type")
-    return model_type is not None and (model_type not in LAYOUTS or not any(folder.glob("*.model")))
+    return model_type is not None and (model_type not in hf_formats() or not any(folder.glob("*.model")))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -295,19 +295,19 @@ def _load_run(run: Run, path: Path | None) -> Pretrained:
 
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
-    """A folder or Hub repository in Hugging Face's layout."""
+    """A folder or Hub repository in Hugging Face's hf_format."""
     folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
     config = _read_json(folder / "config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
     model_type = str(config.get("model_type"))
-    if model_type not in LAYOUTS:
+    hf_format = hf_formats().get(model_type)
+    if hf_format is None:
         return _load_foreign(where, model_type, tokenizer, trust_remote_code)
-    layout = LAYOUTS[model_type]
     files = _weight_files(where)
     file = files[0]
     weights = {name: tensor for part in files for name, tensor in read_weights(part).items()}
-    sizes = layout.sizes(config, weights, file)
-    own = layout.from_file(weights, sizes)
+    sizes = hf_format.sizes(config, weights, file)
+    own = hf_format.from_file(weights, sizes)
     padding = sizes.vocab_size - tokenizer.vocab_size
     if not 0 <= padding <= min(MAX_PADDING, sizes.vocab_size // 8):
         raise ModelError(
@@ -315,17 +315,17 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
             "this is not the tokenizer the model was trained with"
         )
     if padding:
-        sizes, own = _without_padding(layout.architecture, sizes, own, tokenizer.vocab_size)
-    model = _filled(layout.architecture, sizes, own, str(file))
+        sizes, own = _without_padding(hf_format.architecture, sizes, own, tokenizer.vocab_size)
+    model = _filled(hf_format.architecture, sizes, own, str(file))
     has_start = tokenizer.start_id is not None and config.get("bos_token_id") == tokenizer.start_id
-    return Pretrained(model, tokenizer, sizes, layout.architecture, where, has_start=has_start)
+    return Pretrained(model, tokenizer, sizes, hf_format.architecture, where, has_start=has_start)
 
 
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
     """A model of these sizes and weights. Sizes from outside may be far beyond memory, so shapes are compared first."""
     with torch.device("meta"):
         shape = build_model(architecture, sizes)
-    expected = own_tensors(shape)
+    expected = unique_state_dict(shape)
     for name, tensor in expected.items():
         if name not in weights:
             raise ModelError(f"{origin} does not fit the model: {name} is missing")

@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_named_by_its_flag_and_no_other_is(name: str, value: 
 def test_all_problems_are_reported_in_one_line() -> None:
     bad = TrainConfig(max_steps=0, lr=-1, n_heads=3, drop_rate=2, val_fraction=1, architecture="rnn")
     with pytest.raises(ConfigError) as caught:
-        bad.validate(architecture={"gpt": 1})
+        bad.validate(architecture={"gpt": ()})
     message = str(caught.value)
     flags = ("data", "tokenizer", "out", "max-steps", "lr", "n-heads", "drop-rate", "val-fraction", "architecture")
     for name in flags:
@@ -75,7 +75,7 @@ def test_a_batch_that_cannot_be_shared_names_one_that_can(batch: int, micro: int
 def test_a_width_that_cannot_be_shared_names_two_that_can(width: int, heads: int, use: str) -> None:
     message = f"--emb-dim {width} is not divisible by --n-heads {heads}; use {use}"
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(vocab_size=10, emb_dim=width, n_heads=heads).validate("custom-gpt")
+        ModelConfig(vocab_size=10, emb_dim=width, n_heads=heads).validate("custom-gpt", ["rope_theta"])
     assert str(caught.value) == message
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, TokenizerError
 from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.stream import generate
-from mamegpt.models.hf_format import sizes_of
+from mamegpt.models.custom_gpt.hf import sizes_of
 from mamegpt.pretrained import load, read_weights
 from mamegpt.tokenizer.tokenizer import Tokenizer
 

@@ -41,8 +41,8 @@ from mamegpt.config import ModelConfig
 from mamegpt.exporting.gguf import GgufType, write_gguf
 from mamegpt.exporting.hf import write_hf
 from mamegpt.generation.stream import stream_ids
-from mamegpt.models.hf_format import LAYOUTS
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import ARCHITECTURES, build_model, hf_formats
 from mamegpt.system.hardware import has_bf16
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
@@ -101,10 +101,10 @@ def transformers_generate(
     """``generate`` on a folder as `mamegpt export` writes it."""
     from transformers import AutoModelForCausalLM
 
-    layout = LAYOUTS[architecture]
+    hf_format = hf_formats()[architecture]
     folder.mkdir()
-    write_hf(folder, model, sizes, tokenizer, layout)
-    theirs = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=layout.remote_code).eval()
+    write_hf(folder, model, sizes, tokenizer, hf_format)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=hf_format.remote_code is not None).eval()
     prompt = torch.tensor([PROMPT])
     options = {"max_new_tokens": n, "do_sample": False, "use_cache": True, "eos_token_id": None, "pad_token_id": 0}
 

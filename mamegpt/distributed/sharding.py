@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mamegpt.distributed.processes import World
-from mamegpt.models.registry import blocks
+from mamegpt.models.base import blocks
 
 __all__ = ["ByShares", "birthplace", "empty_parts", "no_sync", "own_copy", "read_parts", "spread", "whole",
            "whole_tensor", "write_parts"]  # fmt: skip

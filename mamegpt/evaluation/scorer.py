@@ -18,7 +18,7 @@ import torch
 
 from mamegpt.errors import ModelError
 from mamegpt.evaluation.texts import TextSample
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
 from mamegpt.pretrained import (
     Pretrained,
     TransformersModel,

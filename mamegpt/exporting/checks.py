@@ -24,7 +24,7 @@ from torch import Tensor
 from mamegpt.data.stories import stories
 from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.generation.stream import prompt_ids, stream_ids
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
 from mamegpt.system.messages import translated
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer

@@ -7,10 +7,10 @@ model it came from (`checks`), and only then the folder appears. One check that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 
@@ -19,7 +19,7 @@ from mamegpt.exporting.checks import N_SENTENCES, Check, make_cases
 from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
-from mamegpt.models.hf_format import LAYOUTS, native_layout
+from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import Pretrained
 from mamegpt.system.console import busy, say, table
 from mamegpt.system.files import atomic_directory, shown
@@ -43,9 +43,9 @@ class ExportReport:
     elapsed_s: float
 
 
-def all_targets(architecture: str) -> tuple[Target, ...]:
-    """Every target that differs from the others; where ``hf`` needs no code, it is native already."""
-    return ("hf", "hf-native", "gguf") if LAYOUTS[architecture].remote_code else ("hf", "gguf")
+def all_targets(name: str) -> tuple[Target, ...]:
+    """Return the targets of an architecture that differ; where ``hf`` needs no code, it is native already."""
+    return ("hf", "hf-native", "gguf") if architecture(name).hf_formats[0].remote_code else ("hf", "gguf")
 
 
 def export_model(
@@ -60,21 +60,22 @@ def export_model(
     source: str = "",
     n_sentences: int = N_SENTENCES,
     spm_vocab: Path | None = None,
-    fast: bool = True,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write the folder ``out``, or a folder in it for each of several ``targets``; print the checks of each.
 
     ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
     ``n_sentences`` of ``texts``, named ``source`` (none: 豆物語).
-    ``spm_vocab`` and ``fast`` are as in `write_hf`.
+    ``spm_vocab`` and ``settings`` are as in `write_hf`.
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model
     and tokenizer do not belong together, or the model is none of ours; `ConfigError` if a package is missing;
     `ExportError` if a check fails. Then no folder is left, and one that was there stays.
     """
     if loaded.sizes is None:
-        raise ModelError(f"{loaded.origin} is a {loaded.architecture} model; only {', '.join(LAYOUTS)} can be exported")
+        known = ", ".join(hf_formats())
+        raise ModelError(f"{loaded.origin} is a {loaded.architecture} model; only {known} can be exported")
     if loaded.tokenizer.vocab_size != loaded.sizes.vocab_size:
         raise ModelError(
             f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} pieces, but the model "
@@ -84,7 +85,7 @@ def export_model(
         refuse_impossible(loaded.tokenizer)
     begin = time.perf_counter()
     n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    model = loaded.model.eval()
+    model, parts = loaded.model.eval(), architecture(loaded.architecture)
     checks: dict[Target, list[Check]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
         with busy("asking the model itself"):
@@ -93,19 +94,18 @@ def export_model(
             folder = whole if len(targets) == 1 else whole / target
             card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")
             folder.mkdir(exist_ok=True)
-            native = target != "hf"  # of a GGUF only the card asks
-            model_type = native_layout(loaded.architecture) if native else loaded.architecture
+            hf_format = parts.hf_formats[0] if target == "hf" else parts.native_format  # of a GGUF only the card asks
             file = folder / f"{out.name}-{gguf_type}.gguf" if target == "gguf" else None
             try:
                 if file:
-                    write_gguf(file, model, loaded.sizes, loaded.tokenizer, loaded.architecture, gguf_type)
+                    write_gguf(file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type)
                 else:
                     write_hf(
-                        folder, model, loaded.sizes, loaded.tokenizer, LAYOUTS[model_type], spm_vocab=spm_vocab,
-                        fast=fast,
+                        folder, model, loaded.sizes, loaded.tokenizer, hf_format, spm_vocab=spm_vocab,
+                        settings=settings,
                     )  # fmt: skip
                 card = model_card(
-                    card_name, loaded.sizes, n_parameters, loaded.tokenizer, model_type, facts,
+                    card_name, loaded.sizes, n_parameters, loaded.tokenizer, hf_format, facts,
                     gguf_file=file.name if file else "",
                 )  # fmt: skip
                 card = shown(card)  # the name of a file in it may be none
@@ -116,7 +116,7 @@ def export_model(
                     f"{out} cannot be written ({first_line(error)}); free space or choose another place"
                 ) from error
             with busy(f"loading {target} again and comparing"):
-                found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, LAYOUTS[model_type])
+                found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, hf_format)
             checks[target] = found
             say(target, table([check.row() for check in found]))
             if failed := [f"{check.name}: {translated(check.found, part=True)}" for check in found if not check.passed]:

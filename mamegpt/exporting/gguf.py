@@ -1,14 +1,13 @@
 """A model and its tokenizer as one GGUF file, the format of llama.cpp and of all that is built on it.
 
-Layout of the file: the ``gguf`` package's documentation; names of tensors and settings: llama.cpp's own, for its
-architectures ``gpt2`` and ``qwen3``. The tokenizer goes in as llama.cpp's ``llama`` kind, which merges pieces by score
+Layout of the file: the ``gguf`` package's documentation; names of tensors and settings: llama.cpp's own, from the
+`GGUFFormat` of an architecture. The tokenizer goes in as llama.cpp's ``llama`` kind, which merges pieces by score
 as SentencePiece's BPE does, and spells what has no piece in bytes. It normalises nothing: a text has to be given as
 `mamegpt.text.normalize.normalise` leaves it (NFC, LF at the ends of lines).
 """
 
 from __future__ import annotations
 
-import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,9 +29,8 @@ from mamegpt.exporting.checks import (
     until_end,
 )  # fmt: skip
 from mamegpt.exporting.clean_process import run_in_clean_process
-from mamegpt.models.hf_format import LAYER_NORM_EPS
-from mamegpt.models.qwen3.modeling_qwen3 import own_sizes
-from mamegpt.models.registry import LanguageModel, stored_tensors
+from mamegpt.models.base import LanguageModel, cpu_state_dict
+from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -47,23 +45,6 @@ llama.cpp's GELU does, a table in float16."""
 N_DECODED = len(EDGE_CASES) + 1000
 N_LOGITS = 6
 Q8_BLOCK = 32
-
-_NAMES = {
-    "custom-gpt": {
-        "tok_emb": "token_embd", "pos_emb": "position_embd", "final_norm": "output_norm", "out_head": "output",
-        "norm1": "attn_norm", "norm2": "ffn_norm", "att.qkv": "attn_qkv", "att.proj": "attn_output",
-        "ff.layers.0": "ffn_up", "ff.layers.2": "ffn_down",
-    },
-    "qwen3": {
-        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-        "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    },
-}  # fmt: skip
-"""Our names of modules, and llama.cpp's; those of layer 2 begin with ``trf_blocks.2.`` or ``model.layers.2.``, and
-``blk.2.``."""
 
 _PIECE_TYPES = {"normal": 1, "unknown": 2, "control": 3, "user_defined": 4, "unused": 5, "byte": 6}
 
@@ -87,39 +68,25 @@ def refuse_impossible(tokenizer: Tokenizer) -> None:
 
 
 def write_gguf(
-    path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, architecture: str, kind: GgufType
+    path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, gguf_format: GGUFFormat, kind: GgufType
 ) -> None:
     """Write weights and tokenizer; matrices in the number format ``kind``, vectors and positions in float32
     (with q8_0, matrices whose rows are no multiple of 32 wide in f16).
     """
     import gguf
 
-    weights = {name: tensor.numpy() for name, tensor in stored_tensors(model).items()}
-    file = gguf.GGUFWriter(path, {"custom-gpt": "gpt2"}.get(architecture, architecture))
+    own = {name: tensor.numpy() for name, tensor in cpu_state_dict(model).items()}
+    file = gguf.GGUFWriter(path, gguf_format.name)
     file.add_context_length(sizes.context_length)
     file.add_embedding_length(sizes.emb_dim)
     file.add_block_count(sizes.n_layers)
     file.add_head_count(sizes.n_heads)
-    if architecture == "custom-gpt":
-        file.add_head_count_kv(sizes.n_heads)
-        file.add_feed_forward_length(4 * sizes.emb_dim)
-        file.add_layer_norm_eps(LAYER_NORM_EPS)
-        for layer in range(sizes.n_layers):  # llama.cpp knows no GPT-2 without them
-            weights.setdefault(f"trf_blocks.{layer}.att.qkv.bias", np.zeros(3 * sizes.emb_dim, np.float32))
-    else:
-        n_kv_heads, head_dim, ffn_dim = own_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
-        file.add_head_count_kv(n_kv_heads)
-        file.add_feed_forward_length(ffn_dim)
-        file.add_layer_norm_rms_eps(sizes.norm_eps)
-        file.add_rope_freq_base(sizes.rope_theta)
-        file.add_rope_dimension_count(head_dim)
-        file.add_key_length(head_dim)
-        file.add_value_length(head_dim)
+    gguf_format.write_settings(file, sizes)
     file.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES[kind]))
     _add_tokenizer(file, tokenizer)
-    for name, tensor in weights.items():
+    for name, tensor in gguf_format.to_file(own, sizes).items():
         stored = gguf.GGMLQuantizationType[_kind_of(name, tensor, kind).upper()]
-        file.add_tensor(_name(architecture, name), gguf.quantize(tensor, stored), raw_dtype=stored)
+        file.add_tensor(name, gguf.quantize(tensor, stored), raw_dtype=stored)
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
@@ -131,7 +98,7 @@ _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8
 
 def _kind_of(name: str, tensor: NDArray[np.float32], kind: GgufType) -> GgufType:
     """The number format of one tensor; q8_0 has blocks of 32, and rows of another length become f16."""
-    if tensor.ndim == 1 or name == "pos_emb.weight":
+    if tensor.ndim == 1 or name == "position_embd.weight":
         return "f32"
     return "f16" if kind == "q8_0" and tensor.shape[1] % Q8_BLOCK else kind
 
@@ -153,15 +120,6 @@ def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
     file.add_add_eos_token(False)
     file.add_add_space_prefix(settings.add_dummy_prefix)
     file.add_remove_extra_whitespaces(settings.remove_extra_whitespaces)
-
-
-def _name(architecture: str, name: str) -> str:
-    """llama.cpp's name of one of our tensors."""
-    module, _, kind = name.rpartition(".")
-    layer = re.match(r"(?:trf_blocks|model\.layers)\.(\d+)\.", module)
-    if not layer:
-        return f"{_NAMES[architecture][module]}.{kind}"
-    return f"blk.{layer[1]}.{_NAMES[architecture][module[layer.end() :]]}.{kind}"
 
 
 def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:

@@ -1,14 +1,13 @@
 """A model as a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and what a stranger makes of it.
 
-The weights are a copy, for our names are the exported names, but for the book's GPT as ``gpt2``, whose names and
-orders transformers has chosen. An architecture that transformers does not have brings its model file along: this
-package's own, byte for byte. In what else folders differ stands in `layouts`.
+An architecture that transformers does not have brings its model file along: this package's own, byte for byte. In what
+else folders differ is said by their `HFFormat`.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,15 @@ from mamegpt.exporting.checks import (
 )  # fmt: skip
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.generation.stream import prompt_ids, stream_ids
-from mamegpt.models.hf_format import Layout
-from mamegpt.models.registry import LanguageModel, stored_tensors
+from mamegpt.models.base import LanguageModel, cpu_state_dict
+from mamegpt.models.hf_format import HFFormat
 from mamegpt.system.files import write_json
 from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["check_hf", "write_hf", "written_checks", "written_prompts"]
 
-# Paths, not modules: an import of either would be one of transformers, two seconds before anything is said.
-MODEL_CODE = Path(__file__).parents[1] / "models" / "custom_gpt" / "modeling_custom_gpt.py"
+# A path, not a module: its import would be one of transformers, two seconds before anything is said.
 VERIFIER = Path(__file__).with_name("verify_hf.py")
 PIPELINE_TOKENS = 8
 TOLERANCE = 1e-4
@@ -49,28 +47,28 @@ def write_hf(
     model: LanguageModel,
     sizes: ModelConfig,
     tokenizer: Tokenizer,
-    layout: Layout,
+    hf_format: HFFormat,
     *,
     spm_vocab: Path | None = None,
-    fast: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, settings and tokenizer into the empty ``folder``.
 
-    ``spm_vocab`` is copied beside the SentencePiece model (written from it if not given); ``fast`` is kept in
-    config.json, if it is the original format's.
+    ``spm_vocab`` is copied beside the SentencePiece model (written from it if not given); ``settings``
+    replace those of config.json.
     """
-    _write_weights(folder, model, layout)
-    write_json(folder / "config.json", _config(sizes, tokenizer, layout, fast))
+    _write_weights(folder, model, hf_format)
+    write_json(folder / "config.json", _config(sizes, tokenizer, hf_format) | dict(settings or {}))
     write_json(folder / "generation_config.json", _special_ids(tokenizer))
-    if layout.remote_code:
-        (folder / MODEL_CODE.name).write_bytes(MODEL_CODE.read_bytes())
+    if hf_format.remote_code:
+        (folder / hf_format.remote_code.name).write_bytes(hf_format.remote_code.read_bytes())
     _write_tokenizer(folder, tokenizer, sizes.context_length, spm_vocab)
 
 
-def _write_weights(folder: Path, model: LanguageModel, layout: Layout) -> None:
+def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat) -> None:
     """The tensors for those who load safely, and the same tensors again where the original format has them."""
-    weights = layout.to_file(stored_tensors(model))
-    for name in layout.weight_files:
+    weights = hf_format.to_file(cpu_state_dict(model))
+    for name in hf_format.weight_files:
         if name.endswith(".safetensors"):
             save_file(weights, folder / name, metadata={"format": "pt"})
         else:
@@ -78,9 +76,9 @@ def _write_weights(folder: Path, model: LanguageModel, layout: Layout) -> None:
                 torch.save(weights, file)
 
 
-def _config(sizes: ModelConfig, tokenizer: Tokenizer, layout: Layout, fast: bool) -> dict[str, Any]:
+def _config(sizes: ModelConfig, tokenizer: Tokenizer, hf_format: HFFormat) -> dict[str, Any]:
     return {
-        **layout.config(sizes, fast),
+        **hf_format.config(sizes),
         "dtype": "float32",  # transformers 5 would otherwise take whatever the weights have
         "use_cache": True,
         **_special_ids(tokenizer),
@@ -104,7 +102,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, sp
         (folder / tokenizer.path.with_suffix(".vocab").name).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Check]:
+def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
     """Compare what a clean process makes of the folder with what the model and the tokenizer say.
 
     Raises `ExportError` if the folder does not load at all.
@@ -113,8 +111,8 @@ def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Check]:
     asked_prompts = written_prompts(cases)
     asked = {
         "prompts": cases.prompts, "n_new": cases.n_new, "rows": cases.rows, "texts": cases.texts,
-        "written": asked_prompts, "n_written": min(PIPELINE_TOKENS, cases.n_new), "weight_files": layout.weight_files,
-        "trust_remote_code": layout.remote_code,
+        "written": asked_prompts, "n_written": min(PIPELINE_TOKENS, cases.n_new),
+        "weight_files": hf_format.weight_files, "trust_remote_code": hf_format.remote_code is not None,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, folder, asked, Path(scratch))
@@ -122,7 +120,7 @@ def check_hf(folder: Path, cases: Cases, layout: Layout) -> list[Check]:
     tolerance = TOLERANCE * cases.scale
     odd_keys = [f"{name}: {key}" for name, keys in found["odd_keys"].items() for key in keys]
     apart = torch.stack([(found_logits - cases.logits).abs().max() for found_logits in logits.values()]).max().item()
-    names = ", ".join(layout.weight_files)
+    names = ", ".join(hf_format.weight_files)
 
     def close(name: str, what: str) -> Check:
         apart = found[f"{name}_difference"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.data.provenance import Provenance
 from mamegpt.generation.settings import Sampling
-from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.models.hf_format import HFFormat
 from mamegpt.run.metrics import Quality
 from mamegpt.system.console import sparkline
 from mamegpt.system.files import is_here
@@ -63,7 +63,7 @@ heads, context length, tokenizer{english_rows}.*
 
 ## 引用
 
-{licence}{data_source}
+{license_note}{data_source}
 """
 
 _TRANSFORMERS = """\
@@ -86,7 +86,7 @@ _START = """\
 """
 
 _REMOTE_CODE = """\
-`trust_remote_code=True` は、このフォルダーの `modeling_custom_gpt.py` を実行するという意味です。
+`trust_remote_code=True` は、このフォルダーの `{code}` を実行するという意味です。
 豆GPT 自身の `mamegpt generate --model {name} --prompt "昔々、"` は、フォルダーのコードを実行せずに読み込みます。"""
 
 _NATIVE = """\
@@ -228,14 +228,13 @@ def model_card(
     sizes: ModelConfig,
     n_parameters: int,
     tokenizer: Tokenizer,
-    model_type: str,
+    hf_format: HFFormat,
     facts: Facts,
     *,
     gguf_file: str = "",
 ) -> str:
-    """The card of a folder of that ``model_type``, or of one with a ``gguf_file``."""
-    settings = tokenizer.settings
-    layout = LAYOUTS[model_type]
+    """The card of a folder of that format, or of one with a ``gguf_file``."""
+    settings, code = tokenizer.settings, hf_format.remote_code
     rows = facts.rows()
     n_new_tokens = max(1, min(50, sizes.context_length // 2))  # prompt and answer must fit into the context
     begin = "" if tokenizer.start_id is None else tokenizer.piece(tokenizer.start_id)
@@ -247,11 +246,13 @@ def model_card(
     else:
         usage = _TRANSFORMERS.format(
             name=_code(name),
-            trust=", trust_remote_code=True" if layout.remote_code else "",
+            trust=", trust_remote_code=True" if code else "",
             n_new_tokens=n_new_tokens,
             start=_START if begin else "",
             begin="tokenizer.bos_token + " if begin else "",
-            loading=(_REMOTE_CODE if layout.remote_code else _NATIVE).format(name=_code(name)),
+            loading=_NATIVE.format(name=_code(name))
+            if code is None
+            else _REMOTE_CODE.format(name=_code(name), code=code.name),
         )
     start = facts.config.init_from if facts.config else ""
     samples = "".join(f"\n- **{_prose(prompt)}**{_prose(text)}" for prompt, text in facts.samples)
@@ -265,7 +266,7 @@ def model_card(
         made, english_made = "ほかのモデルから学習を続けた、", "trained on from another model"
     return _CARD.format(
         name=_prose(name),
-        tag="gguf" if gguf_file else model_type,
+        tag="gguf" if gguf_file else hf_format.model_type,
         library="" if gguf_file else "library_name: transformers\n",
         usage=usage,
         made=made,
@@ -274,8 +275,8 @@ def model_card(
         license_text=license_text,
         english=f"{n_parameters:,} parameters, a context of {sizes.context_length} tokens",
         english_rows="".join(f", {english}" for _, english, _ in rows),
-        structure=layout.structure(sizes),
-        licence=layout.licence,
+        structure=hf_format.structure(sizes),
+        license_note=hf_format.license_note,
         data_source=_WIKI40B if facts.config and "wiki40b" in facts.config.data else "",
         n_parameters=n_parameters,
         n_layers=sizes.n_layers,

@@ -15,7 +15,7 @@ from mamegpt.exporting.export import ExportReport, Target, all_targets, export_m
 from mamegpt.exporting.gguf import GgufType
 from mamegpt.exporting.model_card import Facts
 from mamegpt.generation.settings import Sampling
-from mamegpt.models.hf_format import sizes_of
+from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, sizes_of
 from mamegpt.models.registry import build_model
 from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
@@ -144,7 +144,9 @@ def export_weights(
     tensors = read_weights(weights)
     implied = sizes_of(tensors, str(weights), **sizes)
     tokenizer = Tokenizer.load(spm_model)
-    model = build_model("custom-gpt", implied)
+    model = build_model(CUSTOM_GPT.architecture, implied)
     load_weights(model, tensors, str(weights))
-    loaded = Pretrained(model, tokenizer, implied, "custom-gpt", str(weights))
-    return export_model(out, loaded, spm_vocab=spm_vocab, fast=fast, n_sentences=n_sentences, overwrite=overwrite)
+    loaded = Pretrained(model, tokenizer, implied, CUSTOM_GPT.architecture, str(weights))
+    return export_model(
+        out, loaded, spm_vocab=spm_vocab, settings={"fast": fast}, n_sentences=n_sentences, overwrite=overwrite
+    )

@@ -18,7 +18,7 @@ from mamegpt.generation.cache import KVCache
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import Continuation, checked, prompt_ids
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["continue_ids", "generate_many", "read_prompts"]

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mamegpt.errors import ConfigError
 from mamegpt.generation.cache import KVCache
-from mamegpt.generation.fast_decode import Head, OneToken, has_step, one_thread
+from mamegpt.generation.fast_decode import DecodeStep, Head, supports_fast_decode
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.decode import one_thread
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer, check_characters
 
@@ -119,7 +120,7 @@ def _steps(
     model.eval()
     generator = torch.Generator(model.out_head.weight.device).manual_seed(sampling.seed)
     is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
-    head = Head(model.out_head.weight) if use_cache and has_step(model) else None
+    head = Head(model.out_head.weight) if use_cache and supports_fast_decode(model) else None
     all_ids = list(ids)
     for state in itertools.islice(_last_states(model, all_ids, use_cache, head is not None), max_new_tokens):
         logits = None
@@ -143,7 +144,7 @@ def _last_states(model: LanguageModel, ids: list[int], use_cache: bool, by_step:
         return model.hidden(torch.tensor([some], device=device), *cache)[0, -1]
 
     if by_step and len(ids) <= context_length:
-        sequence = OneToken(model)
+        sequence = DecodeStep(model)
         yield sequence.prompt(ids)
         while len(ids) <= context_length:
             yield sequence.hidden(ids[-1])

@@ -1,118 +1,75 @@
-"""The registry of architectures: one file each, one line each.
+"""The registry of architectures: a folder each, which holds all there is of it, and one line here.
 
-A model offers ``hidden(ids, cache=None) -> (B, T, C)`` and ``out_head``, a linear layer (V, C);
-``model(ids, cache=None) -> logits (B, T, V)`` is their composition.
+Nothing is imported before it is asked for: to know the names, or which settings each has, takes no PyTorch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import cast
-
-import torch
-from torch import Tensor, nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "LanguageModel", "blocks", "build_model", "initialise_again", "not_finite",
-           "own_tensors", "stored_tensors", "token_embedding"]  # fmt: skip
+if TYPE_CHECKING:
+    from torch import nn
 
+    from mamegpt.models.base import Architecture, LanguageModel
+    from mamegpt.models.hf_format import HFFormat
 
-class LanguageModel(nn.Module):
-    """What trainer, generator and exporter ask of a model; a type, for no model has to inherit it."""
+__all__ = ["ARCHITECTURES", "architecture", "architecture_of", "build_model", "hf_formats", "init_weights",
+           "unsupported_fields"]  # fmt: skip
 
-    context_length: int
-    out_head: nn.Linear
-
-    def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
-        """Final hidden states (B, T, C) of ids (B, T)."""
-        raise NotImplementedError
-
-
-def _custom_gpt(sizes: ModelConfig) -> nn.Module:
-    from mamegpt.models.custom_gpt.modeling_custom_gpt import GPTModel
-
-    return GPTModel(sizes)  # type: ignore[arg-type]  # the sizes are frozen
-
-
-def _custom_gpt_weights(model: nn.Module) -> None:
-    """GPT-2's initial weights (Radford et al. 2019, section 2.3): N(0, 0.02), narrower where blocks add up.
-
-    PyTorch's own embeddings, N(0, 1), cost a tenth of the loss in a short run (docs/log.md).
-    """
-    n_layers = len(blocks(model))
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2:
-            adds_up = name.endswith(("att.proj.weight", "ff.layers.2.weight"))
-            nn.init.normal_(parameter, std=0.02 / (2 * n_layers) ** 0.5 if adds_up else 0.02)
-        elif name.endswith("bias"):
-            nn.init.zeros_(parameter)
-
-
-def _qwen3(sizes: ModelConfig) -> nn.Module:
-    from mamegpt.models.qwen3.modeling_qwen3 import Qwen3
-
-    return Qwen3(sizes)  # type: ignore[arg-type]  # the sizes are frozen
-
-
-def _qwen3_weights(model: nn.Module) -> None:
-    from mamegpt.models.qwen3.modeling_qwen3 import Qwen3, initialise
-
-    initialise(cast(Qwen3, model))
-
-
-ARCHITECTURES: dict[str, tuple[Callable[[ModelConfig], nn.Module], Callable[[nn.Module], None]]] = {
-    "custom-gpt": (_custom_gpt, _custom_gpt_weights),
-    "qwen3": (_qwen3, _qwen3_weights),
+ARCHITECTURES = {
+    "custom-gpt": "custom_gpt",
+    "qwen3": "qwen3",
 }
-"""How each is built, and its initial weights, which replace those that PyTorch's layers give themselves."""
+"""The folder of each in this package."""
 
 
-def build_model(architecture: str, sizes: ModelConfig) -> LanguageModel:
-    """A freshly initialised model. Raises `ConfigError` for an unknown name or impossible sizes."""
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"--architecture {architecture} is not known; choose from {', '.join(ARCHITECTURES)}")
-    sizes.validate(architecture)
-    build, initialise = ARCHITECTURES[architecture]
-    model = build(sizes)
-    initialise(model)
-    return cast(LanguageModel, model)
+def architecture(name: str) -> Architecture:
+    """Import the parts of an architecture. Raises `ConfigError` for an unknown name."""
+    if name not in ARCHITECTURES:
+        raise ConfigError(f"--architecture {name} is not known; choose from {', '.join(ARCHITECTURES)}")
+    return cast("Architecture", _module(name, "architecture").ARCHITECTURE)
 
 
-def initialise_again(architecture: str, model: LanguageModel) -> None:
+def architecture_of(model: nn.Module) -> Architecture | None:
+    """Return the architecture whose folder holds the class of a model, None for any other model."""
+    folder = type(model).__module__.rpartition(".")[0]
+    found = [name for name, own in ARCHITECTURES.items() if folder == f"mamegpt.models.{own}"]
+    return architecture(found[0]) if found else None
+
+
+def unsupported_fields() -> dict[str, tuple[str, ...]]:
+    """Return, by architecture, the fields of `ModelConfig` that it does not have; they must keep their defaults."""
+    return {name: _module(name, "config").UNSUPPORTED_FIELDS for name in ARCHITECTURES}
+
+
+def _module(name: str, part: str) -> Any:
+    return import_module(f"mamegpt.models.{ARCHITECTURES[name]}.{part}")
+
+
+def hf_formats() -> dict[str, HFFormat]:
+    """Return all formats of Hugging Face folders by the ``model_type`` in their ``config.json``."""
+    return {found.model_type: found for name in ARCHITECTURES for found in architecture(name).hf_formats}
+
+
+def build_model(name: str, sizes: ModelConfig) -> LanguageModel:
+    """Build a freshly initialized model. Raises `ConfigError` for an unknown name or impossible sizes."""
+    found = architecture(name)
+    sizes.validate(name, unsupported_fields()[name])
+    model = found.build(sizes)
+    found.init_weights(model)
+    return cast("LanguageModel", model)
+
+
+def init_weights(name: str, model: nn.Module) -> None:
     """Fill a model as `build_model` does, from the same random numbers: one built on the meta device, say.
 
     Layers give themselves weights (and tables) in ``reset_parameters``, in the order in which they were built.
     """
     for module in model.modules():
         if hasattr(module, "reset_parameters"):
-            module.reset_parameters()  # type: ignore[operator]
-    ARCHITECTURES[architecture][1](model)
-
-
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """The transformer blocks of a model, in their order."""
-    return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
-
-
-def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Return the names of tensors that hold NaN or infinity."""
-    return [name for name, tensor in tensors if not bool(torch.isfinite(tensor).all())]
-
-
-def token_embedding(model: nn.Module) -> nn.Embedding:
-    """Return the embedding of tokens; one of positions, if there is one, follows it."""
-    return next(module for module in model.modules() if isinstance(module, nn.Embedding))
-
-
-def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """A state dict in which a tied weight stands only once, under its first name."""
-    state = model.state_dict(keep_vars=True)
-    first = {id(tensor): name for name, tensor in reversed(state.items())}
-    return {name: tensor.detach() for name, tensor in state.items() if first[id(tensor)] == name}
-
-
-def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """`own_tensors` as files hold them: on the CPU, contiguous."""
-    return {name: tensor.cpu().contiguous() for name, tensor in own_tensors(model).items()}
+            cast(Any, module).reset_parameters()
+    architecture(name).init_weights(model)

@@ -16,7 +16,8 @@ from mamegpt.data.shards import is_shards, open_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import ConfigError, DataError
-from mamegpt.models.registry import LanguageModel, blocks, build_model
+from mamegpt.models.base import LanguageModel, blocks
+from mamegpt.models.registry import build_model
 from mamegpt.planning import scaling_law
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.hardware import has_bf16, peak_memory

@@ -37,7 +37,7 @@ from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import empty_parts, own_copy, read_parts, write_parts
 from mamegpt.errors import CheckpointError, OutputError, first_line
-from mamegpt.models.registry import own_tensors, stored_tensors
+from mamegpt.models.base import cpu_state_dict, unique_state_dict
 from mamegpt.run.run import Checkpoint, checkpoints
 from mamegpt.system.files import (
     DESKTOP_FILES,
@@ -151,7 +151,7 @@ class Saver:
         elif self.world.is_main:
             model_tensors, optimizer_tensors = (
                 {name: tensor.clone() for name, tensor in tensors.items()}
-                for tensors in (stored_tensors(model), _optimizer_tensors(model, optimizer))
+                for tensors in (cpu_state_dict(model), _optimizer_tensors(model, optimizer))
             )
             done = self._thread.submit(_write, self.folder, model_tensors, optimizer_tensors, state, self.keep, proven)
         else:
@@ -191,11 +191,11 @@ def save(folder: Path, model: nn.Module, optimizer: SavedOptimizer, state: State
     ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
     every checkpoint there was is as it was.
     """
-    return _write(folder, stored_tensors(model), _optimizer_tensors(model, optimizer), state, keep)
+    return _write(folder, cpu_state_dict(model), _optimizer_tensors(model, optimizer), state, keep)
 
 
 def _parts(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, dict[str, Tensor]]:
-    parts = {MODEL_PARTS: own_tensors(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
+    parts = {MODEL_PARTS: unique_state_dict(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
     return {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
 
 
@@ -413,7 +413,7 @@ def _is_parts(state: State) -> bool:
 
 def _load_parts(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> None:
     """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
-    tensors = own_tensors(model)
+    tensors = unique_state_dict(model)
     found = empty_parts(path / MODEL_PARTS)
     if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
         raise CheckpointError(f"{path / MODEL_PARTS} does not fit this model: other names or sizes")

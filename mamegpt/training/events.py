@@ -15,7 +15,7 @@ from typing import Any
 
 from mamegpt.config import TrainConfig
 from mamegpt.errors import first_line
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
 from mamegpt.run.metrics import Quality
 from mamegpt.system.console import say
 from mamegpt.tokenizer.tokenizer import Tokenizer

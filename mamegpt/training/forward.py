@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mamegpt.config import Precision, TrainConfig
+from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
-from mamegpt.models.registry import LanguageModel, blocks, build_model
+from mamegpt.models.registry import build_model
 from mamegpt.training.optim import build_optimizer
 
 __all__ = ["Kind", "SummedLoss", "micro_batch", "product_dtype", "recompute_blocks", "seconds_per_step"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mamegpt.config import TrainConfig, flag
 from mamegpt.errors import ConfigError, ModelError
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
 from mamegpt.presets import Recipe, peak_lr
 from mamegpt.pretrained import Pretrained, load, load_weights
 from mamegpt.tokenizer.tokenizer import Tokenizer

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.errors import TrainingError
-from mamegpt.models.registry import not_finite
+from mamegpt.models.base import not_finite
 from mamegpt.run import checkpoint
 from mamegpt.run.run import checkpoints
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
-from mamegpt.models.registry import LanguageModel, token_embedding
+from mamegpt.models.base import LanguageModel, token_embedding
 from mamegpt.training.muon import Muon
 from mamegpt.training.sharded_muon import SharedMuon
 

@@ -21,7 +21,7 @@ from mamegpt.data.sources import find_files, read_texts
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
-from mamegpt.models.registry import ARCHITECTURES
+from mamegpt.models.registry import unsupported_fields
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import read_metrics
 from mamegpt.run.run import Checkpoint, Run
@@ -75,7 +75,7 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
 
     Only the main process touches the folder; the others wait until it has done so.
     """
-    config.validate(world.size, architecture=ARCHITECTURES, optimizer=OPTIMIZERS)
+    config.validate(world.size, architecture=unsupported_fields(), optimizer=OPTIMIZERS)
     run = Path(config.out)
     if not world.is_main:
         processes.barrier()

@@ -35,7 +35,8 @@ from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import ByShares, birthplace, no_sync, spread, whole, whole_tensor
 from mamegpt.errors import ConfigError, TrainingError
-from mamegpt.models.registry import LanguageModel, build_model, initialise_again
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import build_model, init_weights
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
 from mamegpt.run.metrics import Quality
@@ -146,7 +147,7 @@ def _train(
         starts_from = bool(config.init_from) and Run(run).latest() is None
         with ByShares():  # type: ignore[no-untyped-call]
             if place.type == "meta":
-                initialise_again(config.architecture, model)
+                init_weights(config.architecture, model)
             if starts_from:
                 start_from(model, config.init_from)
         optimizer = build_optimizer(model, config)

@@ -15,8 +15,8 @@ import torch
 
 from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
+from mamegpt.models.base import LanguageModel
 from mamegpt.models.loss import linear_cross_entropy
-from mamegpt.models.registry import LanguageModel
 from mamegpt.run.metrics import Quality
 from mamegpt.text.subsample import subsample
 

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mamegpt.config import ModelConfig
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import ByShares, birthplace, spread
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model, initialise_again
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import ARCHITECTURES, build_model, init_weights
 from mamegpt.training.forward import SummedLoss
 
 SIZES = ModelConfig(vocab_size=101, context_length=8, emb_dim=16, n_layers=3, n_heads=2, drop_rate=0.1)
@@ -37,7 +38,7 @@ def shared(architecture: str, sizes: ModelConfig, world: World) -> LanguageModel
     spread(SummedLoss(model, "fp32"), model, "full", world)
     torch.manual_seed(5)
     with ByShares():
-        initialise_again(architecture, model)
+        init_weights(architecture, model)
     return model
 
 

@@ -40,7 +40,7 @@ from mamegpt.exporting.hf import write_hf
 from mamegpt.exporting.model_card import model_card
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
-from mamegpt.models.hf_format import LAYOUTS
+from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, GPT2
 from mamegpt.pretrained import load
 from mamegpt.report.run import ReportRun
 from mamegpt.run.run import Run
@@ -70,7 +70,7 @@ def foreign(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same weights as transformers' GPT-2, with a tokenizer that only transformers reads."""
     folder = tmp_path_factory.mktemp("foreign")
     model = load(little.run, device="cpu").model
-    write_hf(folder, model, little.sizes, little.tokenizer, LAYOUTS["gpt2"])
+    write_hf(folder, model, little.sizes, little.tokenizer, GPT2)
     next(folder.glob("*.model")).unlink()
     return folder
 
@@ -592,7 +592,7 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     given = {}
     monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))
     publish.export_pretrained(str(run), tmp_path / "out")
-    card = model_card("豆", little.sizes, 1, little.tokenizer, "custom-gpt", given["facts"])
+    card = model_card("豆", little.sizes, 1, little.tokenizer, CUSTOM_GPT, given["facts"])
     assert all(f" | {value} |\n" in card for value in rows.values()) and ", minimal pairs, cloze," in card
 
     tiny = replace(found, models=[replace(found.models[0], cloze=None)], heldout_recited=None)

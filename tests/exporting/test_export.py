@@ -29,13 +29,16 @@ from mamegpt.errors import ConfigError, ExportError, MamegptError, ModelError, O
 from mamegpt.exporting import hf as export_module
 from mamegpt.exporting.checks import EDGE_CASES, Check
 from mamegpt.exporting.export import ExportReport
-from mamegpt.exporting.hf import MODEL_CODE
 from mamegpt.exporting.model_card import Facts, model_card
 from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
+from mamegpt.models.base import Architecture
+from mamegpt.models.custom_gpt import architecture as custom_gpt
 from mamegpt.models.custom_gpt import modeling_custom_gpt
-from mamegpt.models.hf_format import LAYOUTS, Layout
+from mamegpt.models.custom_gpt.hf import CUSTOM_GPT
+from mamegpt.models.hf_format import HFFormat
+from mamegpt.models.registry import hf_formats
 from mamegpt.pretrained import load
 from mamegpt.run.metrics import Quality
 from mamegpt.system.files import sha256_file
@@ -57,20 +60,20 @@ FILES = [
 
 @dataclass(frozen=True)
 class Made:
-    """A run and the folder of a layout it was exported into."""
+    """A run and the folder of a format it was exported into."""
 
     name: str
     run: Path
     exported: Path
 
     @property
-    def layout(self) -> Layout:
-        return LAYOUTS[self.name]
+    def hf_format(self) -> HFFormat:
+        return hf_formats()[self.name]
 
 
 @pytest.fixture(scope="module")
 def all_made(little: Little, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """A run of every architecture, exported in every layout; where it differs from its defaults, it does so."""
+    """A run of every architecture, exported in every format; where it differs from its defaults, it does so."""
 
     def make(name: str) -> Made:
         if name == "custom-gpt":
@@ -88,10 +91,10 @@ def all_made(little: Little, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         export_pretrained(str(run), folder / "exported", n_sentences=N_SENTENCES)
         return Made(name, run, folder / "exported")
 
-    return {name: make(name) for name in sorted(LAYOUTS)}
+    return {name: make(name) for name in sorted(hf_formats())}
 
 
-@pytest.fixture(scope="module", params=sorted(LAYOUTS))
+@pytest.fixture(scope="module", params=sorted(hf_formats()))
 def made(request: pytest.FixtureRequest, all_made: dict[str, Made]) -> Made:
     """One of them after the other."""
     return all_made[request.param]
@@ -119,7 +122,7 @@ def all_seen(
     words = []
     for name, made in all_made.items():
         cases = {"ids": ids.tolist(), "n_new_tokens": N_NEW, "texts": TEXTS, "scratch": str(scratch / name),
-                 "trust_remote_code": made.layout.remote_code}  # fmt: skip
+                 "trust_remote_code": made.hf_format.remote_code is not None}  # fmt: skip
         (scratch / f"{name}.json").write_text(json.dumps(cases), encoding="utf-8")
         words += [str(made.exported), str(scratch / f"{name}.json"), str(scratch / f"{name}.pt")]
     done = subprocess.run(
@@ -233,7 +236,7 @@ def test_the_card_states_the_facts(little: Little) -> None:
     facts = Facts(config=config, step=12, elapsed_s=1234.5, n_documents=7, n_characters=8900, quality=quality,
                   losses=[9.5, 7.25, 6.125], samples=[("昔々、", "豆が\nいました。")],
                   sampling=Sampling(temperature=0.7, top_p=0.9, seed=3))  # fmt: skip
-    whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", facts)
+    whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts)
     for fact in (
         "| 学習した文章 | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
         "3.250 ビット/文字、1.500 ビット/バイト",
@@ -246,11 +249,11 @@ def test_the_card_states_the_facts(little: Little) -> None:
     assert "ひみつ" not in whole and "home" not in whole
     assert "ほかのモデルから学習を続けた" in whole and "license: unknown" in whole.split("# 豆")[0]
     scratch = dataclasses.replace(facts, config=dataclasses.replace(config, init_from=""), licenses=["cc-by-sa-4.0"])
-    whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", scratch)
+    whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, scratch)
     assert "ゼロから事前学習した" in whole and "\nlicense: cc-by-sa-4.0\n" in whole
     assert "学習に使った文章のライセンス: cc-by-sa-4.0。" in whole
     both = dataclasses.replace(scratch, licenses=["cc-by-sa-4.0", "mit"])
-    whole = model_card("豆", little.sizes, 7, little.tokenizer, "custom-gpt", both)
+    whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, both)
     assert "\nlicense:\n- cc-by-sa-4.0\n- mit\n" in whole
     assert "{" not in whole.replace("{name}", "")
 
@@ -259,7 +262,7 @@ def test_names_and_texts_bring_no_markup_into_the_card(little: Little) -> None:
     mark = "<img src=x onerror=alert(1)>|`\n#"
     facts = Facts(config=TrainConfig(data=mark), step=1, machine=mark, samples=[(mark, mark)])
     for gguf_file in ("", mark):
-        card = model_card(mark, little.sizes, 7, little.tokenizer, "custom-gpt", facts, gguf_file=gguf_file)
+        card = model_card(mark, little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts, gguf_file=gguf_file)
         in_prose = "".join(card.split("```")[::2])
         assert "<img" not in in_prose.replace("`mamegpt generate --model <img src=x onerror=alert(1)>|' # --prompt", "")
         assert card.count("```") == 2 and "\n#\n" not in card
@@ -313,7 +316,7 @@ def test_labels_are_shifted_inside_and_minus_100_is_ignored(
 
 def test_saved_again_it_carries_its_code_if_it_has_some(seen: dict[str, Any], made: Made) -> None:
     assert {"config.json", "model.safetensors"} <= set(seen["files_again"])
-    assert ("modeling_custom_gpt.py" in seen["files_again"]) == made.layout.remote_code
+    assert ("modeling_custom_gpt.py" in seen["files_again"]) == (made.hf_format.remote_code is not None)
 
 
 def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Little) -> None:
@@ -343,7 +346,7 @@ def test_a_step_of_fine_tuning_teaches_the_end_of_a_text(made: Made) -> None:
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     assert ids[:, -1].tolist() == [2, 2]
-    cls = modeling_custom_gpt.CustomGPTForCausalLM if made.layout.remote_code else AutoModelForCausalLM
+    cls = modeling_custom_gpt.CustomGPTForCausalLM if made.hf_format.remote_code else AutoModelForCausalLM
     model = cls.from_pretrained(made.exported, dtype=torch.float32).train()
     for dropout in (module for module in model.modules() if isinstance(module, torch.nn.Dropout)):
         dropout.p = 0.0
@@ -395,15 +398,17 @@ def test_past_the_context_the_model_says_so() -> None:
 # ---------------------------------------------------------------- a bad folder never gets its name
 
 
-def corrupt(tmp_path: Path, *changes: tuple[str, str]) -> Path:
-    code = MODEL_CODE.read_text(encoding="utf-8")
+def corrupt(tmp_path: Path, *changes: tuple[str, str]) -> Architecture:
+    assert CUSTOM_GPT.remote_code
+    code = CUSTOM_GPT.remote_code.read_text(encoding="utf-8")
     for before, after in changes:
         assert before in code
         code = code.replace(before, after)
     (tmp_path / "code").mkdir()
-    path = tmp_path / "code" / MODEL_CODE.name
+    path = tmp_path / "code" / CUSTOM_GPT.remote_code.name
     path.write_text(code, encoding="utf-8")
-    return path
+    bad = dataclasses.replace(CUSTOM_GPT, remote_code=path)
+    return dataclasses.replace(custom_gpt.ARCHITECTURE, hf_formats=(bad,))
 
 
 NO_POSITIONS = ("x + self.pos_emb(positions)", "x")
@@ -430,7 +435,7 @@ def test_an_export_that_behaves_differently_fails_and_leaves_nothing(
     changes: list[tuple[str, str]],
     complaints: list[str],
 ) -> None:
-    monkeypatch.setattr(export_module, "MODEL_CODE", corrupt(tmp_path, *changes))
+    monkeypatch.setattr(custom_gpt, "ARCHITECTURE", corrupt(tmp_path, *changes))
     if "the loss of labels" in complaints:
         data = json.loads(export_module.fast_tokenizer_json(little.tokenizer))
         data["normalizer"] = {"type": "Replace", "pattern": {"String": "豆"}, "content": "麦"}
@@ -452,7 +457,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
         export_weights(little.weights, little.spm, out)
     with pytest.raises(OutputError, match="already exists"):
         export_pretrained(str(little.run), out)
-    monkeypatch.setattr(export_module, "MODEL_CODE", corrupt(tmp_path, ALL_BAD))
+    monkeypatch.setattr(custom_gpt, "ARCHITECTURE", corrupt(tmp_path, ALL_BAD))
     with pytest.raises(ExportError, match=r"does not load in a clean process.*豆が足りない") as error:
         export_weights(little.weights, little.spm, out, n_sentences=N_SENTENCES, overwrite=True)
     assert "\n" not in str(error.value)
@@ -495,7 +500,7 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     tokenizer = Tokenizer.load(tmp_path / "mine.model")
     assert tokenizer.settings.normalizer == "nmt_nfkc"
     sizes = sizes_for(tokenizer, qkv_bias=True, context_length=20)
-    report = export_here(tmp_path / "out", random_model(sizes), sizes, tokenizer, fast=False)
+    report = export_here(tmp_path / "out", random_model(sizes), sizes, tokenizer, settings={"fast": False})
     found = re.match(r"(\d+) of (\d+) texts give the ids that they have here", check_of(report, "tokenizer").found)
     assert found and 0.9 < int(found[1]) / int(found[2]) <= 1
     assert load(str(tmp_path / "out")).sizes == sizes

@@ -17,7 +17,8 @@ from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError
 from mamegpt.exporting import gguf as export_gguf
 from mamegpt.exporting.export import ExportReport
-from mamegpt.models.registry import LanguageModel
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.custom_gpt import gguf as custom_gpt_gguf
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
@@ -70,7 +71,7 @@ def test_a_file_that_computes_otherwise_never_gets_its_name(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, sizes = model_of(little, "custom-gpt")
-    monkeypatch.setattr(export_gguf, "LAYER_NORM_EPS", 0.5)
+    monkeypatch.setattr(custom_gpt_gguf, "LAYER_NORM_EPS", 0.5)
     with pytest.raises(ExportError, match=r"as gguf, loaded again, logits: .* apart.*greedy: ") as error:
         export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
     assert "\n" not in str(error.value)
@@ -81,7 +82,7 @@ def test_a_file_that_computes_otherwise_never_gets_its_name(
 
 def test_whatever_is_no_gguf_is_one_line(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = model_of(little, "custom-gpt")
-    monkeypatch.setattr(export_gguf, "_name", lambda _architecture, name: name)
+    monkeypatch.setattr(custom_gpt_gguf, "renamed", lambda tensors, _blocks, _names: tensors)
     with pytest.raises(ExportError, match=r"out-f32.gguf does not load in a clean process: \S+") as error:
         export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
     assert "\n" not in str(error.value)

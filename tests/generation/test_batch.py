@@ -13,7 +13,8 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.batch import continue_ids, generate_many, read_prompts
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import ARCHITECTURES
 
 CONTEXT = 24
 LENGTHS = [3, 1, 7, CONTEXT - 1, 7, 2 * CONTEXT, 30]

@@ -27,11 +27,12 @@ from mamegpt.errors import ConfigError, ModelError
 from mamegpt.generation import fast_decode
 from mamegpt.generation.batch import continue_ids, generate_many
 from mamegpt.generation.cache import KVCache
-from mamegpt.generation.fast_decode import STEPS, Head, OneToken, has_step
+from mamegpt.generation.fast_decode import DecodeStep, Head, supports_fast_decode
 from mamegpt.generation.samplers import choose, keep_min_p, keep_top_k, keep_top_p, penalise_repetition, probabilities
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import Continuation, Token, generate, prompt_ids, stream, stream_ids, stream_tokens
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import ARCHITECTURES
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CONTEXT = 24
@@ -105,8 +106,7 @@ def variant(name: str, little: Little) -> LanguageModel:
 
 def test_every_architecture_has_a_step(little: Little) -> None:
     assert {architecture for architecture, _ in VARIANTS.values()} == set(ARCHITECTURES)
-    assert all(has_step(variant(name, little)) for name in VARIANTS)
-    assert len(STEPS) == len(ARCHITECTURES)
+    assert all(supports_fast_decode(variant(name, little)) for name in VARIANTS)
 
 
 @pytest.mark.parametrize("n_prompt", [1, 5, CONTEXT])
@@ -125,7 +125,7 @@ def test_step_by_step_is_the_naive_loop_for_every_architecture(name: str, n_prom
 def test_a_step_is_the_model_at_one_position(name: str, little: Little) -> None:
     model = variant(name, little)
     ids = torch.randint(4, 900, (CONTEXT,), generator=torch.Generator().manual_seed(0)).tolist()
-    stepper = OneToken(model)
+    stepper = DecodeStep(model)
     found = [stepper.prompt(ids[:3])]
     found += [stepper.hidden(token) for token in ids[3:]]
     assert stepper.get_seq_length() == CONTEXT
@@ -219,13 +219,13 @@ def test_what_a_step_does_not_know_takes_the_long_way(little: Little, monkeypatc
     hooked = variant("qwen3", little)
     hooked.model.layers[1].register_forward_hook(lambda _module, _inputs, out: -out)  # type: ignore[union-attr]
     for model in (replaced, hooked):
-        assert not has_step(model)
+        assert not supports_fast_decode(model)
         assert list(stream_ids(model, [5, 6], CONTEXT)) == naive_greedy(model, [5, 6], CONTEXT)
     plain = variant("custom-gpt", little)
-    assert has_step(plain)
-    assert not has_step(plain.double())
-    monkeypatch.setattr(fast_decode, "LARGEST", 1000)
-    assert not has_step(plain.float())
+    assert supports_fast_decode(plain)
+    assert not supports_fast_decode(plain.double())
+    monkeypatch.setattr(fast_decode, "MAX_PARAMETERS", 1000)
+    assert not supports_fast_decode(plain.float())
 
 
 def test_generation_leaves_model_and_threads_as_they_were(model: LanguageModel) -> None:

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:  # tests of other things need not wait for torch and transformers
     from mamegpt.config import ModelConfig
     from mamegpt.exporting.export import ExportReport
-    from mamegpt.models.registry import LanguageModel
+    from mamegpt.models.base import LanguageModel
     from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -140,10 +140,10 @@ def _run(command: list[str], cwd: Path, env: dict[str, str] | None) -> subproces
 def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> Path:
     """A folder as the exporter writes it, of a model with random weights."""
     from mamegpt.exporting.hf import write_hf
-    from mamegpt.models.hf_format import LAYOUTS
+    from mamegpt.models.registry import hf_formats
 
-    sizes = sizes_for(little.tokenizer, **changed)
+    sizes, hf_format = sizes_for(little.tokenizer, **changed), hf_formats()[model_type]
     out.mkdir()
-    model = random_model(sizes, architecture=LAYOUTS[model_type].architecture)
-    write_hf(out, model, sizes, little.tokenizer, LAYOUTS[model_type])
+    model = random_model(sizes, architecture=hf_format.architecture)
+    write_hf(out, model, sizes, little.tokenizer, hf_format)
     return out

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mamegpt.errors import ModelError
-from mamegpt.models.hf_format import LAYOUTS, native_layout
-from mamegpt.models.registry import stored_tensors
+from mamegpt.models.base import cpu_state_dict
+from mamegpt.models.custom_gpt.hf import GPT2
+from mamegpt.models.registry import architecture
 from mamegpt.pretrained import load
 
 IDS = torch.tensor([[5, 800, 31, 7, 4, 9, 11, 999, 2, 44]])
@@ -97,14 +98,13 @@ def test_a_head_of_its_own_in_a_folder_that_says_it_is_tied(little: Little, tmp_
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
 def test_tensors_go_there_and_back(little: Little, qkv_bias: bool) -> None:
-    layout = LAYOUTS[native_layout("custom-gpt")]
+    assert architecture("custom-gpt").native_format is GPT2
     sizes = sizes_for(little.tokenizer, qkv_bias=qkv_bias)
-    own = stored_tensors(random_model(sizes))
-    stored = layout.to_file(own)
+    own = cpu_state_dict(random_model(sizes))
+    stored = GPT2.to_file(own)
     assert stored["transformer.h.1.mlp.c_fc.weight"].shape == (32, 128)  # GPT-2 multiplies from the other side
     assert stored["transformer.h.1.attn.c_attn.bias"].any() == qkv_bias
-    back = layout.from_file(stored, sizes)
+    back = GPT2.from_file(stored, sizes)
     assert back.keys() == own.keys() and all(torch.equal(back[name], own[name]) for name in own)
-    config = json.loads(json.dumps(layout.config(sizes, True)))
-    assert layout.sizes(config, stored, Path("model.safetensors")) == sizes
-    assert native_layout("qwen3") == "qwen3"
+    config = json.loads(json.dumps(GPT2.config(sizes)))
+    assert GPT2.sizes(config, stored, Path("model.safetensors")) == sizes

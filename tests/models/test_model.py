@@ -8,7 +8,8 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ConfigError
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import ARCHITECTURES, build_model
 
 SIZES = ModelConfig(vocab_size=61, context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0)
 EVERY = pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

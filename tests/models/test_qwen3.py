@@ -18,15 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
-from mamegpt.config import ABSENT, ModelConfig, TrainConfig
+from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
 from mamegpt.exporting.model_card import Facts, model_card
 from mamegpt.exporting.publish import export_pretrained, export_weights
 from mamegpt.generation.cache import KVCache
-from mamegpt.models import hf_format
-from mamegpt.models.hf_format import LAYOUTS
-from mamegpt.models.qwen3 import modeling_qwen3
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.qwen3 import architecture as qwen3
+from mamegpt.models.qwen3.hf import QWEN3
+from mamegpt.models.qwen3.init import EMBEDDING_STD
+from mamegpt.models.registry import ARCHITECTURES, build_model, hf_formats, unsupported_fields
 from mamegpt.pretrained import load
 from mamegpt.run import checkpoint
 from mamegpt.training.optim import build_optimizer
@@ -167,7 +168,7 @@ def test_fresh_matrices_have_the_spread_of_their_width() -> None:
     state = build_model("qwen3", sizes(emb_dim=256, n_layers=1, ffn_dim=512)).state_dict()
     for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"):
         assert state[f"model.layers.0.{name}.weight"].std() == pytest.approx(1 / 16, rel=0.05)
-    assert state["model.embed_tokens.weight"].std() == pytest.approx(modeling_qwen3.EMBEDDING_STD, rel=0.05)
+    assert state["model.embed_tokens.weight"].std() == pytest.approx(EMBEDDING_STD, rel=0.05)
     for name, tensor in state.items():
         if "norm" in name:
             assert (tensor == 1).all()
@@ -221,9 +222,9 @@ def test_positions_are_a_table_in_float32_that_no_file_holds() -> None:
 
 
 def test_it_is_known_which_sizes_an_architecture_has() -> None:
-    assert ABSENT.keys() == ARCHITECTURES.keys() == {layout.architecture for layout in LAYOUTS.values()}
+    assert ARCHITECTURES.keys() == {found.architecture for found in hf_formats().values()}
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
-    assert all(set(names) < fields for names in ABSENT.values())
+    assert all(set(names) < fields for names in unsupported_fields().values())
 
 
 @pytest.mark.parametrize(
@@ -233,10 +234,11 @@ def test_it_is_known_which_sizes_an_architecture_has() -> None:
 )  # fmt: skip
 def test_a_setting_that_would_do_nothing_is_refused(architecture: str, name: str, value: Any) -> None:
     run = TrainConfig(data="a", tokenizer="b", out="c", architecture=architecture)
-    run.validate()
+    known = unsupported_fields()
+    run.validate(architecture=known)
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(ConfigError, match=f"^{flag} is nothing that {architecture} has; leave it out$"):
-        dataclasses.replace(run, **{name: value}).validate()
+        dataclasses.replace(run, **{name: value}).validate(architecture=known)
     with pytest.raises(ConfigError, match=f"^{flag} is nothing .*; --emb-dim 30 is not divisible by --n-heads 4"):
         build_model(architecture, sizes(emb_dim=30, **{name: value}))
 
@@ -428,7 +430,7 @@ def test_bare_weights_are_not_taken_for_they_do_not_say_their_positions(
 
 
 def test_config_says_what_both_transformers_need() -> None:
-    config = LAYOUTS["qwen3"].config(sizes(n_kv_heads=2, rope_theta=5e5), True)
+    config = QWEN3.config(sizes(n_kv_heads=2, rope_theta=5e5))
     assert config == {
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 61,
         "max_position_embeddings": 24, "hidden_size": 24, "intermediate_size": 64, "num_hidden_layers": 3,
@@ -444,10 +446,9 @@ def test_sizes_come_back_from_the_config_that_they_make(changes: dict[str, Any])
     whole = sizes(**({"n_kv_heads": 4, "head_dim": 6, "ffn_dim": 64} | changes))
     if "n_heads" in changes:
         whole = dataclasses.replace(whole, n_kv_heads=3)
-    layout = LAYOUTS["qwen3"]
-    config = json.loads(json.dumps(layout.config(whole, True)))
-    assert layout.sizes(config, {}, Path("model.safetensors")) == whole
-    assert layout.config(sizes(**changes), True) == config  # a 0 makes what it stands for
+    config = json.loads(json.dumps(QWEN3.config(whole)))
+    assert QWEN3.sizes(config, {}, Path("model.safetensors")) == whole
+    assert QWEN3.config(sizes(**changes)) == config  # a 0 makes what it stands for
 
 
 @pytest.fixture(scope="module")
@@ -514,13 +515,12 @@ print(json.dumps([transformers.__version__, model(torch.tensor(json.loads(sys.ar
 def test_a_native_folder_that_behaves_differently_never_gets_its_name(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = LAYOUTS["qwen3"]
-
-    def other_positions(config: ModelConfig, fast: bool) -> dict[str, Any]:
+    def other_positions(config: ModelConfig) -> dict[str, Any]:
         wrong = {"rope_type": "default", "rope_theta": 5.0}
-        return good.config(config, fast) | {"rope_theta": 5.0, "rope_parameters": wrong}
+        return QWEN3.config(config) | {"rope_theta": 5.0, "rope_parameters": wrong}
 
-    monkeypatch.setitem(hf_format.LAYOUTS, "qwen3", dataclasses.replace(good, config=other_positions))
+    bad = dataclasses.replace(QWEN3, config=other_positions)
+    monkeypatch.setattr(qwen3, "ARCHITECTURE", dataclasses.replace(qwen3.ARCHITECTURE, hf_formats=(bad,)))
     tiny = sizes_for(little.tokenizer)
     model = random_model(tiny, architecture="qwen3")
     with pytest.raises(ExportError, match=r"logits: .* apart at most .*greedy: \d+ of 50 prompts"):
@@ -529,6 +529,6 @@ def test_a_native_folder_that_behaves_differently_never_gets_its_name(
 
 
 def test_the_card_of_a_tied_model_says_so(little: Little) -> None:
-    card = model_card("豆", sizes_for(little.tokenizer, tie_embeddings=True), 7, little.tokenizer, "qwen3", Facts())
+    card = model_card("豆", sizes_for(little.tokenizer, tie_embeddings=True), 7, little.tokenizer, QWEN3, Facts())
     assert "キーと値は 4 ヘッド、出力層は埋め込みと共有する" in card
     assert "{" not in card

@@ -17,7 +17,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, OutputError
-from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import build_model
 from mamegpt.run import checkpoint
 from mamegpt.run.run import checkpoints
 from mamegpt.system.files import remove_leftovers

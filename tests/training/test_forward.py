@@ -18,7 +18,8 @@ from training_helpers import final_weights, finish, tiny
 
 from mamegpt.config import ModelConfig, Precision, TrainConfig
 from mamegpt.distributed.processes import World
-from mamegpt.models.registry import ARCHITECTURES, LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import ARCHITECTURES, build_model
 from mamegpt.run.run import Extension
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.system.run_files import CONFIG_FILE

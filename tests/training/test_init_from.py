@@ -14,8 +14,7 @@ from training_helpers import TINY, tiny
 from mamegpt.cli.main import main
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, MamegptError, ModelError
-from mamegpt.models.hf_format import LAYOUTS
-from mamegpt.models.registry import build_model
+from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.presets import preset
 from mamegpt.pretrained import load
 from mamegpt.run.run import Run
@@ -31,11 +30,11 @@ def settings(little: Little, start: Path, out: Path, **changed: object) -> Train
     return with_shape_of_start(TrainConfig(**given | changed), given | changed)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model_type", sorted(LAYOUTS))
+@pytest.mark.parametrize("model_type", sorted(hf_formats()))
 def test_it_begins_with_the_weights_of_any_folder(little: Little, tmp_path: Path, model_type: str) -> None:
     start = folder_of(little, tmp_path / "start", model_type)
     config = settings(little, start, tmp_path / "run")
-    assert (config.architecture, config.emb_dim, config.n_heads) == (LAYOUTS[model_type].architecture, 32, 4)
+    assert (config.architecture, config.emb_dim, config.n_heads) == (hf_formats()[model_type].architecture, 32, 4)
     assert config.lr == pytest.approx(2 * TrainConfig.lr)  # a quarter as wide
     train(config)
     begun = load_file(tmp_path / "run" / "checkpoints" / "step-00000000" / "model.safetensors")

@@ -11,7 +11,8 @@ from torch import nn
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import ConfigError
-from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import build_model
 from mamegpt.training.muon import Muon
 from mamegpt.training.optim import FINAL_LR_FACTOR, OPTIMIZERS, ChainedOptimizer, build_optimizer, lr_factor
 

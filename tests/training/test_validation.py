@@ -13,7 +13,8 @@ from mamegpt.config import ModelConfig
 from mamegpt.data.stories import stories
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
-from mamegpt.models.registry import LanguageModel, build_model
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import build_model
 from mamegpt.run.metrics import Quality
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer

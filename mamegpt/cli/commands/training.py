@@ -13,9 +13,10 @@ import tyro
 from mamegpt import __version__
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.next_step import next_text, next_training
-from mamegpt.config import ABSENT, Logger, TrainConfig
+from mamegpt.config import Logger, TrainConfig
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
+from mamegpt.models.registry import unsupported_fields
 from mamegpt.presets import Recipe, Size, preset
 from mamegpt.run.run import Run
 from mamegpt.system.console import INTERRUPTED, answering, busy, sparkline, table
@@ -238,5 +239,5 @@ def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
         (config.minutes > 0, ("max_steps",), "with --minutes"),
         (config.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {config.optimizer}"),
         (config.optimizer == "muon" and config.tie_embeddings, ("emb_lr",), "with tied embeddings"),
-        (True, ABSENT.get(config.architecture, ()), f"with --architecture {config.architecture}"),
+        (True, unsupported_fields().get(config.architecture, ()), f"with --architecture {config.architecture}"),
     ]

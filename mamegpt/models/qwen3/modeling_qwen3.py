@@ -16,18 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Qwen3", "initialise", "own_sizes"]
-
-EMBEDDING_STD = 0.2
-"""Standard deviation of the token embedding at the start, where it is not also the head."""
-
-TIED_LOGIT = 2.0
-"""Where it is: the logit of the token just read, at the start. Of 13, 3.2, 2 and 1.3, the last two end lowest after 80
-steps, 0.04 bits a character below the first (docs/log.md)."""
+__all__ = ["Qwen3", "resolve_sizes"]
 
 
 class Sizes(Protocol):
-    """What a model needs to know to be built; a 0 stands for what `own_sizes` chooses."""
+    """What a model needs to know to be built; a 0 stands for what `resolve_sizes` chooses."""
 
     vocab_size: int
     context_length: int
@@ -55,7 +48,7 @@ class Cache(Protocol):
         ...
 
 
-def own_sizes(sizes: Sizes) -> tuple[int, int, int]:
+def resolve_sizes(sizes: Sizes) -> tuple[int, int, int]:
     """(K, D, F): heads of keys and values, width of a head, feed-forward width, where 0 leaves them to us.
 
     F is 8/3 C, rounded up to a multiple of 8: three matrices then hold what two of 4 C do (Shazeer 2020, section 3).
@@ -82,7 +75,7 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
-def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def eager_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention of q (B, H, T, D) over k, v (B, K, T, D), product by product.
 
     In training on a CPU, with windows of a few hundred tokens, it takes a third to three quarters of the time of
@@ -119,7 +112,7 @@ class Attention(nn.Module):
     def __init__(self, sizes: Sizes, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        n_kv_heads, self.head_dim, _ = own_sizes(sizes)
+        n_kv_heads, self.head_dim, _ = resolve_sizes(sizes)
         self.is_grouped = n_kv_heads != sizes.n_heads
         self.q_proj = nn.Linear(sizes.emb_dim, sizes.n_heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(sizes.emb_dim, n_kv_heads * self.head_dim, bias=False)
@@ -140,7 +133,7 @@ class Attention(nn.Module):
         # One query after a cache may look at everything, several at the start only backwards; else see the mask.
         is_causal = mask is None and T > 1
         if self.training and is_causal and x.device.type == "cpu":
-            y = written_out(q, k, v)
+            y = eager_attention(q, k, v)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=self.is_grouped)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, C)
@@ -151,7 +144,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        _, _, ffn_dim = own_sizes(sizes)
+        _, _, ffn_dim = resolve_sizes(sizes)
         self.gate_proj = nn.Linear(sizes.emb_dim, ffn_dim, bias=False)
         self.up_proj = nn.Linear(sizes.emb_dim, ffn_dim, bias=False)
         self.down_proj = nn.Linear(ffn_dim, sizes.emb_dim, bias=False)
@@ -189,7 +182,7 @@ class Body(nn.Module):
         self.dropout = nn.Dropout(sizes.drop_rate)
         self.layers = nn.ModuleList(Block(sizes, layer) for layer in range(sizes.n_layers))
         self.norm = RMSNorm(sizes.emb_dim, sizes.norm_eps)
-        _, self.head_dim, _ = own_sizes(sizes)
+        _, self.head_dim, _ = resolve_sizes(sizes)
         self.rope_theta = sizes.rope_theta
         table = torch.empty(2, sizes.context_length, self.head_dim // 2)
         self.register_buffer("rope", table, persistent=False)  # not in files: transformers has no such key
@@ -252,21 +245,3 @@ def _share_the_embedding(_model: nn.Module, state: dict[str, Tensor], prefix: st
     assert isinstance(errors, list), "torch's hooks end with the list of errors"
     if embedding in state and not torch.equal(state.setdefault(head, state[embedding]), state[embedding]):
         errors.append(f"{head} is not {embedding}, though the two are to be tied")
-
-
-def initialise(model: Qwen3) -> None:
-    """Set initial weights: matrices N(0, 1/fan_in), but zero where a branch joins the residual and in an untied head.
-
-    So every block begins as the identity and the first guess is uniform (Zhang et al. 2019, "Fixup"; Yang et al.
-    2021, "Tensor Programs V", appendix D.2). A tied embedding is narrow enough that it is nearly so: the logit of the
-    token just read, C * std after the last norm, begins at `TIED_LOGIT`. Norms stay at one.
-    """
-    embedding = model.model.embed_tokens.weight
-    embedding_std = TIED_LOGIT / embedding.shape[1] if model.lm_head.weight is embedding else EMBEDDING_STD
-    for name, parameter in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
-            nn.init.zeros_(parameter)
-        elif name.endswith("embed_tokens.weight"):
-            nn.init.normal_(parameter, std=embedding_std)
-        elif parameter.ndim == 2:
-            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)

@@ -1,0 +1,80 @@
+"""The contract of a language model, what can be asked of any of them, and the parts of an architecture.
+
+A model offers ``hidden(ids, cache=None) -> (B, T, C)`` and ``out_head``, a linear layer (V, C);
+``model(ids, cache=None) -> logits (B, T, V)`` is their composition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mamegpt.config import ModelConfig
+from mamegpt.models.decode import Rows, Step
+from mamegpt.models.gguf_format import GGUFFormat
+from mamegpt.models.hf_format import HFFormat
+
+__all__ = ["Architecture", "LanguageModel", "blocks", "cpu_state_dict", "not_finite", "token_embedding",
+           "unique_state_dict"]  # fmt: skip
+
+
+class LanguageModel(nn.Module):
+    """What trainer, generator and exporter ask of a model; a type, for no model has to inherit it."""
+
+    context_length: int
+    out_head: nn.Linear
+
+    def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
+        """Final hidden states (B, T, C) of ids (B, T)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The parts of a folder of this package, which its module ``architecture`` holds as ``ARCHITECTURE``."""
+
+    build: Callable[[ModelConfig], nn.Module]
+    """Make a `LanguageModel` of these sizes, with the weights that PyTorch's layers give themselves."""
+    init_weights: Callable[[nn.Module], None]
+    """Give a model its initial weights."""
+    hf_formats: tuple[HFFormat, ...]
+    """Its formats of Hugging Face folders, its own first; one of them needs no code in the folder."""
+    gguf_format: GGUFFormat
+    """Its settings and tensors as llama.cpp has them."""
+    decode_step: Callable[[nn.Module], tuple[Rows, Step]]
+    """Return the step of a model for one new token on a CPU, and the queries, keys and values that it extends."""
+
+    @property
+    def native_format(self) -> HFFormat:
+        """The format of a folder that needs no code of ours."""
+        return next(found for found in self.hf_formats if not found.remote_code)
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The transformer blocks of a model, in their order."""
+    return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Return the names of tensors that hold NaN or infinity."""
+    return [name for name, tensor in tensors if not bool(torch.isfinite(tensor).all())]
+
+
+def token_embedding(model: nn.Module) -> nn.Embedding:
+    """Return the embedding of tokens; one of positions, if there is one, follows it."""
+    return next(module for module in model.modules() if isinstance(module, nn.Embedding))
+
+
+def unique_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict in which a tied weight stands only once, under its first name."""
+    state = model.state_dict(keep_vars=True)
+    first = {id(tensor): name for name, tensor in reversed(state.items())}
+    return {name: tensor.detach() for name, tensor in state.items() if first[id(tensor)] == name}
+
+
+def cpu_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return `unique_state_dict` as files hold it: on the CPU, contiguous."""
+    return {name: tensor.cpu().contiguous() for name, tensor in unique_state_dict(model).items()}

@@ -1,0 +1,227 @@
+"""The book's GPT in Hugging Face's formats: with its own code in the folder, and as the GPT-2 of transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mamegpt.config import ModelConfig, flag
+from mamegpt.errors import ModelError
+from mamegpt.models.hf_format import HFFormat, is_number, not_implemented, not_integers, refuse
+
+__all__ = ["CUSTOM_GPT", "GPT2", "LAYER_NORM_EPS", "sizes_of"]
+
+DEFAULT_N_HEADS = 4
+"""Heads leave no trace in the weights; where nothing else says how many, it is the original scripts' number."""
+
+LAYER_NORM_EPS = 1e-5
+"""Of the book's GPT, as of ``torch.nn.LayerNorm``."""
+
+
+def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConfig:
+    """The sizes that a `GPTModel` state dict implies, joined with those given by the caller (None: not given).
+
+    Raises `ModelError` naming both where a given size contradicts the weights, or if keys are missing.
+    """
+    try:
+        vocab_size, emb_dim = weights["tok_emb.weight"].shape
+        context_length, _ = weights["pos_emb.weight"].shape
+    except (KeyError, ValueError):
+        raise ModelError(
+            f"{origin} holds no GPT of the book's layout: tok_emb.weight or pos_emb.weight is missing"
+        ) from None
+    implied: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "context_length": context_length,
+        "emb_dim": emb_dim,
+        "n_layers": len({name.split(".")[1] for name in weights if name.startswith("trf_blocks.")}),
+        "qkv_bias": "trf_blocks.0.att.qkv.bias" in weights,
+    }
+    for name, value in implied.items():
+        if given.get(name) is not None and given[name] != value:
+            raise ModelError(f"{flag(name)} {given[name]} contradicts {origin}, which has {name} {value}; leave it out")
+    sizes = {name: value for name, value in given.items() if value is not None} | implied
+    return ModelConfig(**({"n_heads": DEFAULT_N_HEADS} | sizes))
+
+
+# ---------------------------------------------------------------- custom-gpt: with its code in the folder
+
+# A path, not a module: its import would be one of transformers, two seconds before anything is said.
+_CODE = Path(__file__).with_name("modeling_custom_gpt.py")
+
+_CUSTOM_GPT_SIZES = ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias")
+
+
+def _custom_gpt_config(sizes: ModelConfig) -> dict[str, Any]:
+    return {
+        "model_type": "custom-gpt",
+        "architectures": ["CustomGPTForCausalLM"],
+        "auto_map": {
+            "AutoConfig": f"{_CODE.stem}.CustomGPTConfig",
+            "AutoModelForCausalLM": f"{_CODE.stem}.CustomGPTForCausalLM",
+        },
+        **{name: getattr(sizes, name) for name in _CUSTOM_GPT_SIZES},
+        "fast": True,  # of the original format, which had two backbones
+        "tie_word_embeddings": False,
+    }
+
+
+def _custom_gpt_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
+    found = not_integers({"n_heads": config.get("n_heads", 1)})
+    if not is_number(drop_rate := config.get("drop_rate", 0.0)):
+        found.append(f"drop_rate is {drop_rate!r}, not a number")
+    refuse(found, file, "custom-gpt")
+    return sizes_of(weights, str(file), **{name: config.get(name) for name in _CUSTOM_GPT_SIZES})
+
+
+def _custom_gpt_structure(_sizes: ModelConfig) -> str:
+    return "GPT-2 型(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない)"
+
+
+def _under_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+
+
+_BOOK = """\
+構造と重みの名前は Sebastian Raschka 著 "Build a Large Language Model (From Scratch)" と
+[LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) によります。"""
+
+_CUSTOM_GPT_LICENSE = f"`{_CODE.name}` は Apache License 2.0 です。{_BOOK}"
+
+
+CUSTOM_GPT = HFFormat(
+    model_type="custom-gpt",
+    architecture="custom-gpt",
+    config=_custom_gpt_config,
+    sizes=_custom_gpt_sizes,
+    structure=_custom_gpt_structure,
+    license_note=_CUSTOM_GPT_LICENSE,
+    to_file=_under_backbone,  # who reads weights takes prefixes off
+    weight_files=("model.safetensors", "pytorch_model.bin"),
+    remote_code=_CODE,
+)
+
+
+# ---------------------------------------------------------------- gpt2: the same model under transformers' names
+
+_GPT2_SIZES = {
+    "vocab_size": "vocab_size",
+    "n_positions": "context_length",
+    "n_embd": "emb_dim",
+    "n_layer": "n_layers",
+    "n_head": "n_heads",
+}
+"""Whole numbers in ``config.json``, and what they are called here."""
+
+_GPT2_CHOICES: dict[str, Callable[[Any], bool]] = {
+    "activation_function": lambda value: value in ("gelu_new", "gelu_pytorch_tanh"),  # two names of one formula
+    "layer_norm_epsilon": lambda value: value == LAYER_NORM_EPS,
+    "scale_attn_weights": lambda value: value is True,
+    "scale_attn_by_inverse_layer_idx": lambda value: value is False,
+    "add_cross_attention": lambda value: value is False,
+    "quantization_config": lambda _: False,
+}
+"""What ``config.json`` may ask for in several ways, and which of them are implemented here; null and no key are."""
+
+_GPT2_NAMES = {
+    "tok_emb": "transformer.wte",
+    "pos_emb": "transformer.wpe",
+    "final_norm": "transformer.ln_f",
+    "out_head": "lm_head",
+    "norm1": "ln_1",
+    "norm2": "ln_2",
+    "att.qkv": "attn.c_attn",
+    "att.proj": "attn.c_proj",
+    "ff.layers.0": "mlp.c_fc",
+    "ff.layers.2": "mlp.c_proj",
+}
+"""Our names of modules, and GPT-2's; those of layer 2 begin with ``trf_blocks.2.`` and ``transformer.h.2.``."""
+
+_GPT2_OWN_NAMES = {theirs: ours for ours, theirs in _GPT2_NAMES.items()}
+
+
+def _gpt2_config(sizes: ModelConfig) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        **{theirs: getattr(sizes, ours) for theirs, ours in _GPT2_SIZES.items()},
+        "n_ctx": sizes.context_length,  # converters ask for the old name
+        "n_inner": 4 * sizes.emb_dim,
+        "activation_function": "gelu_pytorch_tanh",
+        "layer_norm_epsilon": LAYER_NORM_EPS,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), sizes.drop_rate),  # transformers has 0.1
+        "tie_word_embeddings": False,
+        "qkv_bias": sizes.qkv_bias,  # for ourselves: transformers always has one, zero where we have none
+    }
+
+
+def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
+    """Raises `ModelError` with all that is missing, of a wrong type, or not implemented."""
+    whole = {name: config.get(name) for name in _GPT2_SIZES}
+    found = not_integers(whole) + not_implemented(config, _GPT2_CHOICES)
+    width = config.get("n_embd")
+    if (inner := config.get("n_inner")) is not None and not (type(width) is int and inner == 4 * width):
+        found.append(f"n_inner {inner} is not implemented")
+    if not is_number(drop_rate := config.get("resid_pdrop", 0.1)):
+        found.append(f"resid_pdrop is {drop_rate!r}, not a number")
+    pair = [weights[name] for name in ("lm_head.weight", "transformer.wte.weight") if name in weights]
+    if config.get("tie_word_embeddings") is not False and len(pair) == 2 and not torch.equal(*pair):
+        found.append("tie_word_embeddings is not false, but the head is not the embedding")
+    refuse(found, file, "gpt2")
+    biases = [tensor for name, tensor in weights.items() if name.endswith("attn.c_attn.bias")]
+    qkv_bias = config.get("qkv_bias") is not False or any(bias.any() for bias in biases)
+    sizes: dict[str, Any] = {_GPT2_SIZES[name]: value for name, value in whole.items()}
+    return ModelConfig(**sizes, qkv_bias=qkv_bias, drop_rate=float(drop_rate))
+
+
+def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2 multiplies from the other side ("Conv1D"), and has a bias on queries, keys and values always."""
+    stored = {}
+    for name, tensor in tensors.items():
+        layer, module, kind = re.fullmatch(r"(trf_blocks\.\d+\.|)(.+)\.(\w+)", name).groups()  # type: ignore[union-attr]
+        theirs = f"{layer.replace('trf_blocks', 'transformer.h')}{_GPT2_NAMES[module]}.{kind}"
+        is_matrix = bool(layer) and tensor.ndim == 2
+        stored[theirs] = tensor.T.contiguous() if is_matrix else tensor
+        if module == "att.qkv" and kind == "weight":
+            stored.setdefault(f"{theirs.removesuffix('weight')}bias", torch.zeros(len(tensor)))
+    return stored
+
+
+def _gpt2_from_file(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str, Tensor]:
+    """The reverse. A head that is the embedding is stored once, and old files hold masks, which are no weights."""
+    own = {}
+    for name, tensor in tensors.items():
+        full = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        match = re.fullmatch(r"(?:transformer\.h\.(\d+)\.|)(.+)\.(\w+)", full)
+        if match is not None and match[2] in _GPT2_OWN_NAMES:
+            layer = f"trf_blocks.{match[1]}." if match[1] else ""
+            is_matrix = bool(layer) and tensor.ndim == 2
+            own[f"{layer}{_GPT2_OWN_NAMES[match[2]]}.{match[3]}"] = tensor.T.contiguous() if is_matrix else tensor
+        elif not full.endswith((".attn.bias", ".attn.masked_bias")):
+            own[name] = tensor  # one too many: who loads it says so
+    if not sizes.qkv_bias:
+        own = {name: tensor for name, tensor in own.items() if not name.endswith("att.qkv.bias")}
+    if "tok_emb.weight" in own:
+        own.setdefault("out_head.weight", own["tok_emb.weight"])
+    return own
+
+
+def _gpt2_structure(_sizes: ModelConfig) -> str:
+    return "GPT-2(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない)"
+
+
+GPT2 = HFFormat(
+    model_type="gpt2",
+    architecture="custom-gpt",
+    config=_gpt2_config,
+    sizes=_gpt2_sizes,
+    structure=_gpt2_structure,
+    license_note=_BOOK,
+    to_file=_gpt2_to_file,
+    from_file=_gpt2_from_file,
+)

@@ -1,0 +1,84 @@
+"""The parts of a decoding step: a model again, for the next token of one sequence on a CPU.
+
+A token of a small model costs little arithmetic. What counts is how many times PyTorch is called, and the one pass
+over the weights. So a step works on plain vectors, joins matrices that read the same vector, keeps query, key and
+value of a position in one row, and runs on one thread: to wake a second one takes longer than it can help.
+
+Letters in shape comments are those of the models: C embedding width, H heads, K heads of keys and values, D width of
+a head, V vocabulary; N = H + 2 K.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Rows", "Step", "after_rms_norm", "by_columns", "layer_norm", "linear", "one_thread"]
+
+Step = Callable[[int, int], Tensor]
+"""Final hidden state (C,) of a token, given its id and its position."""
+
+
+class Rows:
+    """Query, key and value of each position: rows (N D,) of a layer, as one matrix product writes them."""
+
+    def __init__(self, n_layers: int, capacity: int, heads: tuple[int, int, int], head_dim: int) -> None:
+        rows = torch.empty(n_layers, capacity, sum(heads), head_dim)
+        self._rows = rows.flatten(2)
+        # (layers, capacity, N, D) -> (layers, 1, N, capacity, D) -> (layers, 1, H or K, capacity, D) each
+        self._queries, self.keys, self.values = rows.transpose(1, 2)[:, None].split_with_sizes(heads, dim=2)
+
+    def at(self, position: int) -> Iterator[tuple[Tensor, ...]]:
+        """By layer: the row of a position, its query, and keys and values up to it; one call for all layers."""
+        return zip(
+            self._rows[:, position].unbind(),
+            self._queries.narrow(3, position, 1).unbind(),
+            self.keys.narrow(3, 0, position + 1).unbind(),
+            self.values.narrow(3, 0, position + 1).unbind(),
+            strict=True,
+        )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes on one thread within."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def by_columns(matrix: Tensor) -> Tensor:
+    """Store a matrix column after column: its product with a vector takes as little as half the time."""
+    return matrix.detach().t().contiguous().t()
+
+
+def linear(layer: Any) -> Callable[..., Tensor]:
+    """Return an `nn.Linear` of a vector; ``out=`` says where to put it."""
+    matrix = by_columns(layer.weight)
+    bias = matrix.new_zeros(len(matrix)) if layer.bias is None else layer.bias.detach()
+    return lambda x, out=None: torch.addmv(bias, matrix, x, out=out)
+
+
+def layer_norm(norm: Any) -> Callable[[Tensor], Tensor]:
+    """Return an `nn.LayerNorm` of a vector."""
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def after_rms_norm(norm: Any, *layers: Any) -> Callable[..., Tensor]:
+    """Return several `nn.Linear` of an RMSNorm of a vector, joined, given the vector and what to multiply it with.
+
+    RMSNorm of n numbers is sqrt(n) weight x / sqrt(|x|^2 + n eps). Its sqrt(n) and weight are moved into the matrix;
+    the factor 1 / sqrt(|x|^2 + n eps) is a number, applied within the matrix product.
+    """
+    joined = torch.cat([layer.weight.detach() for layer in layers])
+    matrix = by_columns(joined.mul_(norm.weight).mul_(len(norm.weight) ** 0.5))
+    nothing = matrix.new_zeros(len(matrix))
+    return lambda x, factor, out=None: torch.addmv(nothing, matrix, x, alpha=factor, out=out)

@@ -1,0 +1,100 @@
+"""Qwen3 in Hugging Face's format: transformers' own, so a folder needs no code of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mamegpt.config import ModelConfig
+from mamegpt.models.hf_format import (
+    HFFormat,
+    is_number,
+    not_implemented,
+    not_integers,
+    plain_rope,
+    refuse,
+    rope_theta,
+)
+from mamegpt.models.qwen3.modeling_qwen3 import resolve_sizes
+
+__all__ = ["QWEN3"]
+
+_INTEGERS = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "context_length",
+    "hidden_size": "emb_dim",
+    "intermediate_size": "ffn_dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "num_key_value_heads": "n_kv_heads",
+    "head_dim": "head_dim",
+}
+"""Whole numbers in ``config.json``, and what they are called here."""
+
+_CHOICES: dict[str, Callable[[Any], bool]] = {
+    "hidden_act": lambda value: value == "silu",
+    "attention_bias": lambda value: value is False,
+    "use_sliding_window": lambda value: value is False,
+    "layer_types": lambda value: isinstance(value, list) and all(kind == "full_attention" for kind in value),
+    "rope_parameters": plain_rope,
+    "rope_scaling": plain_rope,
+    "partial_rotary_factor": lambda value: value == 1,
+    "quantization_config": lambda _: False,
+}
+"""What ``config.json`` may ask for in several ways, and which of them are implemented here; null and no key are."""
+
+
+def _config(sizes: ModelConfig) -> dict[str, Any]:
+    n_kv_heads, head_dim, ffn_dim = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
+    chosen = dataclasses.replace(sizes, n_kv_heads=n_kv_heads, head_dim=head_dim, ffn_dim=ffn_dim)
+    return {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        **{theirs: getattr(chosen, ours) for theirs, ours in _INTEGERS.items()},
+        "rms_norm_eps": sizes.norm_eps,
+        # Twice, for transformers 4 knows the first only, and would take 10000 in silence.
+        "rope_theta": sizes.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": sizes.rope_theta},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "max_window_layers": sizes.n_layers,  # without a window it means nothing, but readers want it (mistral.rs)
+        "tie_word_embeddings": sizes.tie_embeddings,
+    }
+
+
+def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> ModelConfig:
+    """Raises `ModelError` with all that is missing, of a wrong type, or not implemented."""
+    integers = {name: config.get(name) for name in _INTEGERS}
+    theta, contradictions = rope_theta(config)
+    numbers = {"rope_theta": theta, "rms_norm_eps": config.get("rms_norm_eps", 1e-6)}
+    tied = config.get("tie_word_embeddings", False)
+    found = not_integers(integers) + not_implemented(config, _CHOICES) + contradictions
+    found += [f"{name} is {value!r}, not a number" for name, value in numbers.items() if not is_number(value)]
+    if type(tied) is not bool:
+        found.append(f"tie_word_embeddings is {tied!r}, neither true nor false")
+    refuse(found, file, "qwen3")
+    sizes: dict[str, Any] = {_INTEGERS[name]: value for name, value in integers.items()}
+    theta, eps = map(float, numbers.values())
+    return ModelConfig(**sizes, rope_theta=theta, norm_eps=eps, tie_embeddings=tied, drop_rate=0.0)
+
+
+def _structure(sizes: ModelConfig) -> str:
+    tied = "共有する" if sizes.tie_embeddings else "共有しない"
+    n_kv_heads, _, _ = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
+    return f"Qwen3 型(RoPE、RMSNorm、QK-norm、SwiGLU、キーと値は {n_kv_heads} ヘッド、出力層は埋め込みと{tied})"
+
+
+QWEN3 = HFFormat(
+    model_type="qwen3",
+    architecture="qwen3",
+    config=_config,
+    sizes=_sizes,
+    structure=_structure,
+    license_note="構造は Qwen3 Technical Report (Yang et al. 2025) によります。",
+)
