@@ -238,12 +238,13 @@ def _documents(files: list[SourceFile], schema: Schema, source: str | Path) -> I
 def _shares(weight: float) -> list[float]:
     """What share of the documents is read each time: all of them, as often as they go, and then what is left."""
     whole, rest = divmod(weight, 1)
-    return [1.0] * int(whole) + [rest] * (rest > 0)
+    shares = [1.0] * int(whole)
+    return [*shares, rest] if rest else shares
 
 
-def _place(id: str) -> float:
+def _place(document_id: str) -> float:
     """Return a number from 0 up to 1 that depends on a document's id and nothing else."""
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "little") / 2**64
+    return int.from_bytes(hashlib.blake2b(document_id.encode(), digest_size=8).digest(), "little") / 2**64
 
 
 def _weighted(part: str) -> tuple[str, float]:

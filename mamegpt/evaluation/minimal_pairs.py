@@ -18,9 +18,17 @@ from mamegpt.evaluation.scorer import Scorer, log_likelihoods
 __all__ = ["PHENOMENA", "Pair", "PairScores", "minimal_pairs", "read_pairs"]
 
 PHENOMENA = (
-    "particles", "counters", "honorifics", "transitivity", "kana and kanji", "word order", "tense", "quantity",
-    "reference", "negation",
-)  # fmt: skip
+    "particles",
+    "counters",
+    "honorifics",
+    "transitivity",
+    "kana and kanji",
+    "word order",
+    "tense",
+    "quantity",
+    "reference",
+    "negation",
+)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,18 @@ from typing import Any, Literal
 from mamegpt.errors import ConfigError, first_line
 
 __all__ = [
-    "CLUSTERS", "MODELS", "SHARDINGS", "TOKENS_PER_PARAMETER", "Cluster", "ClusterPlan", "Estimate", "Shape", "best",
-    "estimate", "plan_cluster",
-]  # fmt: skip
+    "CLUSTERS",
+    "MODELS",
+    "SHARDINGS",
+    "TOKENS_PER_PARAMETER",
+    "Cluster",
+    "ClusterPlan",
+    "Estimate",
+    "Shape",
+    "best",
+    "estimate",
+    "plan_cluster",
+]
 
 Sharding = Literal["none", "full"]
 SHARDINGS: tuple[Sharding, ...] = ("none", "full")
@@ -151,9 +160,14 @@ class Estimate:
 
 
 def estimate(
-    shape: Shape, cluster: Cluster, devices: int, sharding: Sharding, *, recomputes: bool = False,
+    shape: Shape,
+    cluster: Cluster,
+    devices: int,
+    sharding: Sharding,
+    *,
+    recomputes: bool = False,
     weight_bytes: int = WEIGHT_BYTES,
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """Estimate one optimizer step of ``shape.batch_tokens``, at least a window for each device.
 
     A pass takes as many windows as memory holds (`RESERVED`), at least one. Shares of weights, of ``weight_bytes`` a
@@ -174,8 +188,9 @@ def estimate(
     optimizer = OPTIMIZER_TRAFFIC * n / held_by / cluster.memory_bandwidth
 
     window = shape.context_length * shape.emb_dim
-    activations = window * (ACTIVATION_BYTES + RECOMPUTED_BYTES * shape.n_layers if recomputes else
-                            ACTIVATION_BYTES * shape.n_layers)  # fmt: skip
+    activations = window * (
+        ACTIVATION_BYTES + RECOMPUTED_BYTES * shape.n_layers if recomputes else ACTIVATION_BYTES * shape.n_layers
+    )
     gathered = 0 if sharding == "none" else 2 * 4 * shape.block_parameters  # two layers are whole at a time
     held = STATE_BYTES * n / held_by + (2 * n if sharding == "none" else gathered)
     windows = tokens / shape.context_length
@@ -200,9 +215,18 @@ def estimate(
     alone = wanted + OPTIMIZER_TRAFFIC * n / cluster.memory_bandwidth  # one device, if its memory sufficed
     writers = nodes if sharding == "full" else 1  # nodes that write a part each
     return Estimate(
-        devices, sharding, recomputes, batch, step_s, hidden, messages - hidden, batch / step_s,
-        min(1.0, alone / step_s), held + at_once * activations, SAVED_BYTES * n / writers / cluster.storage_bandwidth,
-    )  # fmt: skip
+        devices=devices,
+        sharding=sharding,
+        recomputes=recomputes,
+        batch_tokens=batch,
+        step_s=step_s,
+        hidden_s=hidden,
+        exposed_s=messages - hidden,
+        tokens_per_s=batch / step_s,
+        efficiency=min(1.0, alone / step_s),
+        memory_bytes=held + at_once * activations,
+        checkpoint_s=SAVED_BYTES * n / writers / cluster.storage_bandwidth,
+    )
 
 
 def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
@@ -232,11 +256,19 @@ class ClusterPlan:
         """For machines: every figure, in seconds, bytes and tokens."""
         return {
             "cluster": {"name": self.name, **dataclasses.asdict(self.cluster)},
-            "models": {name: dataclasses.asdict(shape) | {"n_parameters": shape.n_parameters}
-                       for name, shape in MODELS.items()},
-            "rows": [{"model": model, "devices": devices, "fits": way is not None,
-                      **(dataclasses.asdict(way) if way else {})} for model, way, devices in self.rows],
-        }  # fmt: skip
+            "models": {
+                name: dataclasses.asdict(shape) | {"n_parameters": shape.n_parameters} for name, shape in MODELS.items()
+            },
+            "rows": [
+                {
+                    "model": model,
+                    "devices": devices,
+                    "fits": way is not None,
+                    **(dataclasses.asdict(way) if way else {}),
+                }
+                for model, way, devices in self.rows
+            ],
+        }
 
 
 def plan_cluster(described: str) -> ClusterPlan:

@@ -106,9 +106,16 @@ class Plan:
 
 
 def make_plan(
-    *, minutes: float, data: str = "", split: str = "train", tokenizer: str = "", vocab_size: int = 0,
-    device: str = "auto", schema: Schema = GUESS, seconds: float = 20.0,
-) -> Plan:  # fmt: skip
+    *,
+    minutes: float,
+    data: str = "",
+    split: str = "train",
+    tokenizer: str = "",
+    vocab_size: int = 0,
+    device: str = "auto",
+    schema: Schema = GUESS,
+    seconds: float = 20.0,
+) -> Plan:
     """Measure this machine for about ``seconds`` and reckon.
 
     The vocabulary is the tokenizer's, if one is given, else ``vocab_size`` (0: 16,000). Raises `ConfigError` for

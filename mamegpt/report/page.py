@@ -98,16 +98,28 @@ class _Writer:
 
     def results(self, runs: Sequence[ReportRun], samples: Sequence[CheckpointSample]) -> str:
         sizes = {sample.run: f"{sample.n_parameters:,}" for sample in samples}
-        columns = ("n-parameters", "steps", "n-tokens", "seconds", "tokens-per-s", "validation-loss", "bits-per-byte",
-                   "bits-per-character")  # fmt: skip
+        columns = (
+            "n-parameters",
+            "steps",
+            "n-tokens",
+            "seconds",
+            "tokens-per-s",
+            "validation-loss",
+            "bits-per-byte",
+            "bits-per-character",
+        )
         rows = []
         for i, run in enumerate(runs):
             last = run.timed_steps[-1]
             quality = [getattr(run.quality, name, None) for name in ("loss", "bits_per_byte", "bits_per_character")]
             values = [
-                sizes.get(run.name, NONE), f"{last['step']:,}", f"{last['tokens']:,}", clock(last["elapsed_s"]),
-                f"{run.tokens_per_s:,.0f}", *(NONE if value is None else f"{value:.4f}" for value in quality),
-            ]  # fmt: skip
+                sizes.get(run.name, NONE),
+                f"{last['step']:,}",
+                f"{last['tokens']:,}",
+                clock(last["elapsed_s"]),
+                f"{run.tokens_per_s:,.0f}",
+                *(NONE if value is None else f"{value:.4f}" for value in quality),
+            ]
             rows.append((f"<i>{_swatch(i)}{_text(run.name)}</i>", values))
         table = _table([self.word(name) for name in ("run", *columns)], rows, "numbers")
         notes = "".join(
@@ -130,9 +142,13 @@ class _Writer:
         return self.section("samples", "".join(boxes), "samples-help")
 
     def values(
-        self, runs: Sequence[ReportRun], name: str, found: Sequence[Mapping[str, object]], named: Callable[[str], str],
+        self,
+        runs: Sequence[ReportRun],
+        name: str,
+        found: Sequence[Mapping[str, object]],
+        named: Callable[[str], str],
         note: str = "",
-    ) -> str:  # fmt: skip
+    ) -> str:
         """A section of values, ``named`` by their keys, a column a run; nothing if no run has any."""
         keys = dict.fromkeys(key for values in found for key in values)
         rows = [(named(key), [_text(str(values.get(key, NONE))) for values in found]) for key in keys]
@@ -152,8 +168,14 @@ class _Writer:
 
 def _facts(run: ReportRun) -> dict[str, str]:
     """Names of the catalogue, and what the run's text and tokenizer are by them."""
-    facts = {"source": run.config.data, "documents": NONE, "characters": NONE, "token-count": NONE, "epochs": NONE,
-             "characters-per-token": NONE}  # fmt: skip
+    facts = {
+        "source": run.config.data,
+        "documents": NONE,
+        "characters": NONE,
+        "token-count": NONE,
+        "epochs": NONE,
+        "characters-per-token": NONE,
+    }
     if run.meta is not None:
         train, val = run.meta.splits["train"], run.meta.splits.get("val")
         facts |= {
@@ -165,8 +187,10 @@ def _facts(run: ReportRun) -> dict[str, str]:
             "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
         }
     if run.extensions:
-        added = (f"{one.from_step:,} + {one.steps:,}" if one.steps else f"{one.from_step:,} + {one.minutes:g} min"
-                 for one in run.extensions)  # fmt: skip
+        added = (
+            f"{one.from_step:,} + {one.steps:,}" if one.steps else f"{one.from_step:,} + {one.minutes:g} min"
+            for one in run.extensions
+        )
         facts["extended"] = ", ".join(added)
     return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
 

@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["REGULAR", "FoldedText", "fold", "fold_fast", "matches", "parts", "unusual"]
 
 REGULAR = (
-    range(0x3400, 0xA640), range(0xAC00, 0xF900), range(0x12000, 0x16100), range(0x17000, 0x1B000),
-    range(0x20000, 0x2F800), range(0x2FA20, 0x110000),
-)  # fmt: skip
+    range(0x3400, 0xA640),
+    range(0xAC00, 0xF900),
+    range(0x12000, 0x16100),
+    range(0x17000, 0x1B000),
+    range(0x20000, 0x2F800),
+    range(0x2FA20, 0x110000),
+)
 """All of these code points are plain (the tests ask each): CJK ideographs, Hangul syllables, cuneiform, hieroglyphs,
 Tangut and their neighbours, what is unassigned."""
 

@@ -35,9 +35,17 @@ __all__ = [
 ]
 
 EXAMPLE_WORDS = (
-    "東京都", "ありがとうございます", "食べられませんでした", "ファミリーコンピュータ", "2026年11月23日", "大嘗宮",
-    "𠮷野家", "ﾌｧﾐｺﾝ", "GPT-2", "👨‍👩‍👧",
-)  # fmt: skip
+    "東京都",
+    "ありがとうございます",
+    "食べられませんでした",
+    "ファミリーコンピュータ",
+    "2026年11月23日",
+    "大嘗宮",
+    "𠮷野家",
+    "ﾌｧﾐｺﾝ",
+    "GPT-2",
+    "👨‍👩‍👧",
+)
 """Words to show the splits of, if none are given."""
 
 ODDITIES = ("one character four times and more", "Latin and Japanese letters", "letters and signs")

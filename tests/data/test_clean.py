@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.data.clean.clean import STEPS, Cleaner, clean, read_items
+from mamegpt.data.clean.clean import Cleaner, clean, read_items
 from mamegpt.data.clean.counts import MAX_TOP, DataReport
 from mamegpt.data.clean.dedup import Contamination, TextSignature
 from mamegpt.data.clean.edits import EDITS
 from mamegpt.data.clean.filters import FILTERS
 from mamegpt.data.clean.page import count_rows
+from mamegpt.data.clean.steps import STEPS
 from mamegpt.data.sources import Document, read_documents
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, DataError, OutputError

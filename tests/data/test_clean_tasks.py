@@ -110,14 +110,14 @@ def test_the_parts_are_what_one_process_writes(corpus: Path, items: Path, tmp_pa
     assert read_provenance(sorted(out.glob("train-*.jsonl"))) == read_provenance([alone]) == [report.provenance()]
 
 
-@pytest.mark.parametrize("format", [".txt", ".parquet"])
-def test_the_parts_are_a_data_set(corpus: Path, tmp_path: Path, format: str) -> None:
-    alone, out = tmp_path / f"alone{format}", tmp_path / "out"
+@pytest.mark.parametrize("suffix", [".txt", ".parquet"])
+def test_the_parts_are_a_data_set(corpus: Path, tmp_path: Path, suffix: str) -> None:
+    alone, out = tmp_path / f"alone{suffix}", tmp_path / "out"
     clean(str(corpus), alone, without=["near-duplicates"], normalisation="nfkc")
-    run(CleanTasks(str(corpus), out, 3, format=format, normalisation="nfkc", without=("near-duplicates",)))
+    run(CleanTasks(str(corpus), out, 3, format=suffix, normalisation="nfkc", without=("near-duplicates",)))
     plain = [[(one.title, one.text) for one in read_documents(place)] for place in (alone, out)]
     assert plain[0] == plain[1]
-    assert format == ".parquet" or joined(out, format) == alone.read_bytes()
+    assert suffix == ".parquet" or joined(out, suffix) == alone.read_bytes()
 
 
 SMALL = st.sampled_from([*STORIES[:3], near(STORIES[0], 2), LINE, LINE.replace("。", ""), "<br>", "短い。", "か\u3099"])

@@ -29,9 +29,16 @@ from mamegpt.text.articles import parse_wiki40b
 from mamegpt.text.normalize import normalise
 
 __all__ = [
-    "STEPS", "Cleaned", "Cleaner", "Normalisation", "Prepared", "Step", "Version", "chosen_steps",
-    "clean", "count", "finished", "read_items",
-]  # fmt: skip
+    "Cleaned",
+    "Cleaner",
+    "Prepared",
+    "Version",
+    "chosen_steps",
+    "clean",
+    "count",
+    "finished",
+    "read_items",
+]
 
 EMPTY = "empty"
 """The one reason that cannot be switched off: a document of which the edits leave nothing."""
@@ -151,11 +158,11 @@ class Cleaner:
                 return name, found
         return "", ""
 
-    def _remember(self, id: str, text: TextSignature, shares: Collection[str]) -> None:
+    def _remember(self, document_id: str, text: TextSignature, shares: Collection[str]) -> None:
         """Keep what later documents are compared with."""
         for name, memory in self._memories.items():
             if memory and name in shares:
-                memory.add(id, text)
+                memory.add(document_id, text)
         if self._lines and "repeated-lines" in shares:
             self._lines.add(text)
 

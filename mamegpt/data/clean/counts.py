@@ -78,20 +78,20 @@ class DataReport:
         """Some dropped documents by reason, and some kept ones by ""."""
         return {name: [sample for _, sample in drawn] for name, drawn in self._drawn.items()}
 
-    def keep(self, id: str, title: str, before: str, after: str, edits: Counter[str]) -> None:
+    def keep(self, document_id: str, title: str, before: str, after: str, edits: Counter[str]) -> None:
         """Count a document that stays, and the places where it was edited."""
         self.before.add(before)
         self.after.add(after)
         for name, n in edits.items():
             self.edited_documents[name] += n > 0
             self.edited_places[name] += n
-        self._sample("", _lot(id), Excerpt(title, _beginning(after)))
+        self._sample("", _lot(document_id), Excerpt(title, _beginning(after)))
 
-    def drop(self, reason: str, id: str, title: str, before: str, detail: str = "") -> None:
+    def drop(self, reason: str, document_id: str, title: str, before: str, detail: str = "") -> None:
         """Count a document that goes."""
         self.before.add(before)
         self.dropped[reason] += 1
-        self._sample(reason, _lot(id), Excerpt(title, _beginning(before), detail))
+        self._sample(reason, _lot(document_id), Excerpt(title, _beginning(before), detail))
 
     def repeat(self, text: str) -> None:
         """Count one more copy of a document or line."""
@@ -101,10 +101,14 @@ class DataReport:
         """All that was counted, for JSON and `merge`."""
         drawn = {name: [(lot, *astuple(sample)) for lot, sample in some] for name, some in self._drawn.items()}
         return {
-            "before": vars(self.before), "after": vars(self.after), "dropped": self.dropped,
-            "edited_documents": self.edited_documents, "edited_places": self.edited_places, "repeated": self.repeated,
+            "before": vars(self.before),
+            "after": vars(self.after),
+            "dropped": self.dropped,
+            "edited_documents": self.edited_documents,
+            "edited_places": self.edited_places,
+            "repeated": self.repeated,
             "drawn": drawn,
-        }  # fmt: skip
+        }
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Count what another report with the same reasons and edits has counted, of other documents (`to_dict`)."""
@@ -150,9 +154,11 @@ class CleanReport:
         )
 
 
-def _lot(id: str) -> int:
+def _lot(document_id: str) -> int:
     """The number that a document draws."""
-    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def _beginning(text: str, n: int = SAMPLE_CHARACTERS) -> str:

@@ -114,9 +114,9 @@ class Duplicates:
         """The id of the document that has this text; "" if there is none."""
         return self._kept.get(text.key, "")
 
-    def add(self, id: str, text: TextSignature) -> None:
+    def add(self, document_id: str, text: TextSignature) -> None:
         """Remember a text under the id of its document."""
-        self._kept.setdefault(text.key, id)
+        self._kept.setdefault(text.key, document_id)
 
 
 class NearDuplicates:
@@ -133,10 +133,10 @@ class NearDuplicates:
         found = self._kept.get_duplicates(text.sketch)
         return self._ids[min(map(int, found))] if found else ""
 
-    def add(self, id: str, text: TextSignature) -> None:
+    def add(self, document_id: str, text: TextSignature) -> None:
         """Remember a text under the id of its document."""
         self._kept.add(str(len(self._ids)), text.sketch)
-        self._ids.append(id)
+        self._ids.append(document_id)
 
 
 class RepeatedLines:

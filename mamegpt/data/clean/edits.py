@@ -236,9 +236,20 @@ _BOILERPLATE = re.compile(
     )
 )
 _LAST_HEADINGS = {
-    "脚注", "注釈", "注", "出典", "参考文献", "参照", "関連項目", "関連文献", "関連書籍", "関連記事", "外部リンク",
-    "画像", "ギャラリー",
-}  # fmt: skip
+    "脚注",
+    "注釈",
+    "注",
+    "出典",
+    "参考文献",
+    "参照",
+    "関連項目",
+    "関連文献",
+    "関連書籍",
+    "関連記事",
+    "外部リンク",
+    "画像",
+    "ギャラリー",
+}
 
 
 def drop_boilerplate(text: str) -> tuple[str, int]:
@@ -247,8 +258,12 @@ def drop_boilerplate(text: str) -> tuple[str, int]:
     kept = [line for line in lines if not _BOILERPLATE.fullmatch(line.strip())]
     while kept and (not kept[-1].strip() or kept[-1].strip() in _LAST_HEADINGS):
         kept.pop()
-    n = sum(map(bool, map(str.strip, lines))) - sum(map(bool, map(str.strip, kept)))
+    n = _count_nonblank(lines) - _count_nonblank(kept)
     return ("\n".join(kept), n) if n else (text, 0)
+
+
+def _count_nonblank(lines: Iterable[str]) -> int:
+    return sum(1 for line in lines if line.strip())
 
 
 # ---------------------------------------------------------------- personal data
@@ -303,7 +318,7 @@ def tidy_space(text: str) -> tuple[str, int]:
     """Take out spaces at line ends, all but one of several blank lines, and line feeds at both ends."""
     lines = text.split("\n")
     trimmed = [line.rstrip() for line in lines]
-    n = sum(map(str.__ne__, lines, trimmed))
+    n = sum(line != bare for line, bare in zip(lines, trimmed, strict=True))
     text, count = _BLANK_LINES.subn("\n\n", "\n".join(trimmed))
     bare = text.strip("\n")
     return bare, n + count + (bare != text)

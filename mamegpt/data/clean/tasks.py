@@ -208,9 +208,12 @@ class CleanTasks:
                     raise DataError(f"{self.data}: files changed after they were prepared; begin anew, elsewhere")
                 if decision and decision["number"] == number:
                     cleaned = Cleaned(
-                        Document(document.id, row["title"], decision["text"]), decision["reason"], decision["detail"],
-                        Counter(json.loads(decision["edits"])), decision["repeated_lines"],
-                    )  # fmt: skip
+                        document=Document(document.id, row["title"], decision["text"]),
+                        reason=decision["reason"],
+                        detail=decision["detail"],
+                        edits=Counter(json.loads(decision["edits"])),
+                        repeated_lines=decision["repeated_lines"],
+                    )
                     decision = next(decided, None)
                 else:
                     cleaned = cleaner.decide(_prepared(row), shares=())

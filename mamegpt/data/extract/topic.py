@@ -117,9 +117,11 @@ class Topic:
         for line in (title, *([] if self.title_only else text.split("\n"))):
             for start, end in self._spans(line):
                 before, after = line[:start], line[end:]
-                left = "…" * (len(before) > CONTEXT_CHARACTERS) + before[-CONTEXT_CHARACTERS:]
-                right = after[:CONTEXT_CHARACTERS] + "…" * (len(after) > CONTEXT_CHARACTERS)
-                yield f"{left}>>{line[start:end]}<<{right}"
+                if len(before) > CONTEXT_CHARACTERS:
+                    before = "…" + before[-CONTEXT_CHARACTERS:]
+                if len(after) > CONTEXT_CHARACTERS:
+                    after = after[:CONTEXT_CHARACTERS] + "…"
+                yield f"{before}>>{line[start:end]}<<{after}"
 
     def _expressions(self, text: str) -> list[int]:
         """How often each regular expression is in a text."""
@@ -153,7 +155,11 @@ class Topic:
 
 
 def _span(line: str, keyword: str, start: int) -> tuple[int, int]:
-    """The first shortest piece of ``line[start:]`` whose folding contains the keyword."""
+    """Find the first shortest piece of ``line[start:]`` whose folding contains the keyword: where it begins and ends.
+
+    A binary search for each end. A longer piece contains what a shorter one does, so "contains the keyword" turns from
+    false to true once as the end moves right, and from true to false once as the beginning does.
+    """
     end = bisect_left(range(len(line)), True, lo=start, key=lambda j: keyword in fold(line[start:j]))
     begin = bisect_left(range(end), True, lo=start, key=lambda i: keyword not in fold(line[i:end])) - 1
     return begin, end

@@ -23,8 +23,17 @@ from mamegpt.system.files import parse_json
 from mamegpt.system.limits import usable_cores
 from mamegpt.text.articles import is_heading, parse_articles, parse_wiki40b
 
-__all__ = ["INPUT_FORMATS", "Batch", "Layout", "describe", "format_of", "has_text", "json_lines", "open_parquet",
-           "read_file"]  # fmt: skip
+__all__ = [
+    "INPUT_FORMATS",
+    "Batch",
+    "Layout",
+    "describe",
+    "format_of",
+    "has_text",
+    "json_lines",
+    "open_parquet",
+    "read_file",
+]
 
 PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
 BATCH_RECORDS = 100
