@@ -177,7 +177,7 @@ def test_a_file_is_filtered_as_by_the_naive_search(tmp_path_factory, drawn, code
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         if by_arrow:
-            patch.setattr("mamegpt.data.readers.read.can_read", lambda chunk, column: False)
+            patch.setattr("mamegpt.data.readers.parquet.can_read", lambda chunk, column: False)
         read = [number for batch in read_file(path, Schema(), [needles]) for number, _, _ in batch.records]
     both = zip(naive(needles, titles), naive(needles, texts), strict=True)
     assert read == [number for number, found in enumerate(both) if any(found)]

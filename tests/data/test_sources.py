@@ -302,8 +302,8 @@ def test_a_string_that_is_referred_to_very_often_is_refused_before_it_is_unpacke
     often = pa.table({"text": pa.array(["犬" * 1000] * 300).dictionary_encode()})
     pq.write_table(often, tmp_path / "b.parquet")
     assert len(texts(tmp_path / "b.parquet")) == 300
-    monkeypatch.setattr("mamegpt.data.readers.read.MAX_BATCH_BYTES", 9000)
-    monkeypatch.setattr("mamegpt.data.readers.read.MAX_UNPACKING", 1 << 30)
+    monkeypatch.setattr("mamegpt.data.readers.parquet.MAX_BATCH_BYTES", 9000)
+    monkeypatch.setattr("mamegpt.data.readers.parquet.MAX_UNPACKING", 1 << 30)
     assert {len(batch.records) for batch in read_file(tmp_path / "b.parquet", Schema())} == {2}
 
 
@@ -392,13 +392,13 @@ def test_which_column_is_the_text_is_asked_if_several_may_be(tmp_path, rows):
 
 def test_a_line_of_very_many_values_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
-    monkeypatch.setattr("mamegpt.data.readers.read.MAX_LINE_VALUES", 1000)
+    monkeypatch.setattr("mamegpt.data.readers.jsonl.MAX_LINE_VALUES", 1000)
     path.write_text('{"text": "犬", "a": [' + "[]," * 1000 + "[]]}", encoding="utf-8")
-    monkeypatch.setattr("mamegpt.data.readers.read.parse_json", None)
+    monkeypatch.setattr("mamegpt.data.readers.jsonl.parse_json", None)
     with pytest.raises(DataError, match=r"line 1: not JSON \(it holds more than 1,000 values\)"):
         texts(path)
     monkeypatch.undo()
-    monkeypatch.setattr("mamegpt.data.readers.read.MAX_LINE_VALUES", 10)
+    monkeypatch.setattr("mamegpt.data.readers.jsonl.MAX_LINE_VALUES", 10)
     rows_of(path, {"text": '犬,[{"\\' * 100})
     assert texts(path) == ['犬,[{"\\' * 100]
 

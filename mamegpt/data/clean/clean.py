@@ -18,7 +18,9 @@ from mamegpt.data.clean.page import html_page, markdown_page
 from mamegpt.data.clean.steps import STEPS, Normalisation, Step
 from mamegpt.data.events import Counted
 from mamegpt.data.provenance import forget_provenance, refuse_other_note, write_provenance
-from mamegpt.data.readers.read import format_of, json_lines, open_parquet
+from mamegpt.data.readers.jsonl import json_lines
+from mamegpt.data.readers.parquet import open_parquet
+from mamegpt.data.readers.read import format_of
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, find_files, read_documents, read_files
 from mamegpt.data.writers import write_documents

@@ -45,7 +45,7 @@ from mamegpt.data.clean.dedup import COMPARED, Compared, Contamination, TextSign
 from mamegpt.data.clean.page import html_page
 from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.provenance import write_provenance
-from mamegpt.data.readers.read import open_parquet
+from mamegpt.data.readers.parquet import open_parquet
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, SourceFile, find_files, read_files
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents, write_rows

@@ -18,7 +18,8 @@ from mamegpt.data.extract.hash_set import HashSet64
 from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
 from mamegpt.data.extract.topic import Judgment, Topic
 from mamegpt.data.provenance import Provenance, forget_provenance, refuse_other_note, write_provenance
-from mamegpt.data.readers.read import Batch, describe, read_file
+from mamegpt.data.readers.read import describe, read_file
+from mamegpt.data.readers.records import Batch
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import SourceFile, find_files
 from mamegpt.data.writers import write_documents

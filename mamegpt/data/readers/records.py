@@ -1,0 +1,54 @@
+"""Records, (title, text), and which columns of a file hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mamegpt.data.schema import Schema
+from mamegpt.errors import DataError
+from mamegpt.text.articles import parse_wiki40b
+
+__all__ = ["Batch", "make_record", "text_and_title"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some records of a file in order, each ``(number in the file, title, text)``; ``n_read`` counts all there were.
+
+    ``dropped`` counts those that are no documents, by reason; ``n_holes`` the sentences of which a part is missing.
+    """
+
+    n_read: int
+    records: list[tuple[int, str, str]]
+    dropped: dict[str, int] = field(default_factory=dict)
+    n_holes: int = 0
+
+
+def make_record(title: str | None, text: str | None) -> tuple[str, str]:
+    """A row as (title, text): null is no text; a title of its own goes before the one in the markers."""
+    wiki_title, text = parse_wiki40b(text or "")
+    return title or wiki_title, text
+
+
+def text_and_title(names: Sequence[str], strings: Sequence[str], schema: Schema, where: str) -> tuple[str, str]:
+    """The names that hold text and title: those asked for; ``title``; ``text``, or the only other that has strings."""
+    for name, option in ((schema.text_column, "--text-column"), (schema.title_column, "--title-column")):
+        if name and name not in strings:
+            raise DataError(f"{where}: no {name!r} ({option}) that holds strings; there are {list(strings)}")
+    title = schema.title_column or "title"
+    text = schema.text_column or ("text" if "text" in names else None)
+    if text is None:
+        others = [name for name in strings if name != title]
+        if not others:
+            raise DataError(
+                f"{where}: none of {list(names)} holds strings, so there is no text in it; give another file"
+            )
+        if len(others) != 1:
+            raise DataError(
+                f"{where}: cannot tell which of {others} is the text; rename it to 'text' or say --text-column"
+            )
+        text = others[0]
+    elif text not in strings:
+        raise DataError(f"{where}: {text!r} does not hold a string; make it one")
+    return text, title
