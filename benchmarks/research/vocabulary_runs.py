@@ -21,18 +21,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
 from benchmarks.peers.task import DATA, ROOT, SCRATCH
+from mamegpt.cli.progress import terminal
 from mamegpt.data.shards import write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.errors import TokenizerError
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.files import write_json
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.training.forward import seconds_per_step
+from mamegpt.training.autotune import Probe
 from mamegpt.training.trainer import TrainResult, train
 
 RUNS = ROOT / "mamegpt" / "vocabulary_runs.json"
@@ -65,8 +65,8 @@ def up_to(texts: Iterable[str], n_characters: int) -> Iterator[str]:
 
 def processor_seconds(size: Size, vocab_size: int) -> float:
     """What a step costs, measured as `mamegpt plan` does but by the processor's time."""
-    with mock.patch("mamegpt.training.forward._now", lambda _: time.process_time()):
-        return seconds_per_step(preset(size), vocab_size, torch.device("cpu"), [("bf16", False)])[0]
+    probe = Probe(preset(size), vocab_size, torch.device("cpu"), clock=time.process_time)
+    return probe.seconds_per_step([("bf16", False)])[0]
 
 
 def trained(text: Path, size: Size, n_steps: int) -> TrainResult:
@@ -76,7 +76,7 @@ def trained(text: Path, size: Size, n_steps: int) -> TrainResult:
             preset(size), data=str(text / "tokens"), tokenizer=str(text / "tokenizer.model"), out=f"{folder}/run",
             max_steps=n_steps, precision="bf16", compile="false", eval_every_steps=n_steps, save_every_steps=n_steps,
         )  # fmt: skip
-        return train(config)
+        return train(config, watchers=[terminal()])
 
 
 def made() -> list[dict[str, Any]]:

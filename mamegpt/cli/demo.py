@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from mamegpt.cli.progress import terminal
 from mamegpt.cli.render.data import extract_table
 from mamegpt.cli.render.models import verdict_line
 from mamegpt.cli.render.next_step import next_text
@@ -75,7 +76,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
         eval_every_steps=200, minutes=seconds / 60, **dataclasses.asdict(schema),
     )  # fmt: skip
-    result = train(config)
+    result = train(config, watchers=[terminal()])
     if result.interrupted:
         say(f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
         return INTERRUPTED

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mamegpt.cli.progress import terminal
 from mamegpt.errors import DataError
 from mamegpt.presets import preset
 from mamegpt.run import checkpoint
@@ -40,7 +41,8 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
     contents = "".join(sha256_file(path) for path in (train_txt, spm_model))
     name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]
     run = Run(out_weights.parent / "runs" / f"{out_weights.stem}-{name}")
-    result = train(dataclasses.replace(recipe, out=str(run.folder)), resume=run.is_begun)
+    config = dataclasses.replace(recipe, out=str(run.folder))
+    result = train(config, resume=run.is_begun, watchers=[terminal()])
     if result.interrupted:
         say(f"saved at step {result.step} in {run.folder}; the same command goes on from there")
         return INTERRUPTED

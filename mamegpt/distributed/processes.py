@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ from mamegpt.errors import ConfigError
 __all__ = ["World", "any_process", "barrier", "from_main", "group_for_a_thread", "job", "join", "pick_device",
            "started_again", "sum_over_processes"]  # fmt: skip
 
+
+T = TypeVar("T")
 
 _GROUPS = itertools.count()
 
@@ -106,11 +109,13 @@ def any_process(value: bool, device: torch.device, group: dist.ProcessGroup | No
     return bool(sum_over_processes(torch.tensor(float(value), device=device), group).item())
 
 
-def from_main(value: int, world: World) -> int:
-    """The main process's ``value``, in every process."""
+def from_main(value: T, world: World) -> T:
+    """Return the main process's ``value`` in every process."""
     if not dist.is_initialized():
         return value
-    return int(sum_over_processes(torch.tensor(value if world.is_main else 0, device=world.device)).item())
+    values = [value]
+    dist.broadcast_object_list(values, device=world.device)
+    return values[0]
 
 
 def barrier() -> None:

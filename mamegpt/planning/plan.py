@@ -24,7 +24,8 @@ from mamegpt.system.hardware import has_bf16, peak_memory
 from mamegpt.system.limits import memory
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.forward import micro_batch, seconds_per_step
+from mamegpt.training.autotune import Probe
+from mamegpt.training.forward import micro_batch
 
 __all__ = ["CHARACTERS_PER_TOKEN", "CorpusSize", "Cost", "Plan", "make_plan"]
 
@@ -181,10 +182,10 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
             costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
             continue
         if precision is None:
-            times = seconds_per_step(config, vocab_size, device, [(kind, False) for kind in formats])
+            times = Probe(config, vocab_size, device).seconds_per_step([(kind, False) for kind in formats])
             precision, step_s = min(zip(formats, times, strict=True), key=lambda pair: pair[1])
         else:
-            step_s = seconds_per_step(config, vocab_size, device, [(precision, False)])[0]
+            (step_s,) = Probe(config, vocab_size, device).seconds_per_step([(precision, False)])
         tokens_per_s = config.batch_size * config.context_length / step_s
         costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device) + copy_bytes, measured=True))
         flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops

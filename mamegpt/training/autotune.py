@@ -1,34 +1,43 @@
-"""What a run measures before it begins: number format, compiled code or not, and how many steps its minutes hold."""
+"""What is faster on this machine, measured before a run begins: number format, and compiled code or not."""
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import functools
+import time
+from collections.abc import Callable, Sequence
 
+import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
 from mamegpt.config import Precision, TrainConfig
-from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.errors import first_line
-from mamegpt.run.run import Extension, Run
-from mamegpt.system.console import say
-from mamegpt.system.files import write_json
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import build_model
 from mamegpt.system.hardware import has_bf16, has_compiler
-from mamegpt.system.run_files import EXTENSIONS_FILE
-from mamegpt.training.forward import seconds_per_step
-from mamegpt.training.optim import lr_factor
+from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, PrecisionMeasured
+from mamegpt.training.forward import SummedLoss, micro_batch, recompute_blocks
+from mamegpt.training.optim import build_optimizer
 
-__all__ = ["Pace", "extend", "measured"]
+__all__ = ["Kind", "Probe", "autotune"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
 
+PROBE_ROUNDS = 3
 
-def measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
-    """What is faster here: bf16 where the hardware has it, compiled code where the run is long enough to pay for it."""
+Kind = tuple[Precision, bool]
+"""A number format, and whether to compile."""
+
+
+def autotune(
+    config: TrainConfig, measure: Callable[[Sequence[Kind]], Sequence[float]], world: World, emit: Emit
+) -> TrainConfig:
+    """Return ``config`` with every "auto" decided: bf16 where the hardware has it, compiled code where that pays.
+
+    ``measure`` is `Probe.seconds_per_step`; it is not called if nothing is left to decide.
+    """
     device = world.device
     choices: list[Precision] = ["fp32", "bf16"] if config.precision == "auto" and has_bf16(device) else ["fp32"]
     if config.precision != "auto":
@@ -40,74 +49,77 @@ def measured(config: TrainConfig, vocab_size: int, world: World) -> TrainConfig:
     )  # fmt: skip
     if len(choices) == 1 and not may_compile:
         return dataclasses.replace(config, precision=choices[0], compile=compile_)
-    seconds = seconds_per_step(config, vocab_size, device, [(choice, False) for choice in choices], world.size)
+    seconds = measure([(choice, False) for choice in choices])
     best = min(seconds)
     precision = choices[seconds.index(best)]
     if len(choices) > 1:
-        say(f"precision: {precision}, measured to be {max(seconds) / best:.1f} times as fast as the other")
+        emit(PrecisionMeasured(precision, max(seconds) / best))
     if may_compile and (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S:
-        say("compiling the model, as the run is long enough to pay for it ...")
+        emit(Compiling())
         try:
-            kinds = [(precision, False), (precision, True)]
-            eager, compiled = seconds_per_step(config, vocab_size, device, kinds)
+            eager, compiled = measure([(precision, False), (precision, True)])
         except BackendCompilerFailed as error:
-            say(f"warning: torch.compile does not work here ({first_line(error)}); going on without it")
+            emit(CompileFailed(first_line(error)))
         else:
             compile_ = "true" if compiled < eager else "false"
-            say(f"compile: {compile_}, a step takes {compiled / eager:.2f} of the time")
+            emit(CompileMeasured(compile_, compiled / eager))
     return dataclasses.replace(config, precision=precision, compile=compile_)
 
 
-def extend(run: Path, extension: Extension) -> None:
-    """Record that a finished run is extended."""
-    write_json(run / EXTENSIONS_FILE, [dataclasses.asdict(one) for one in [*Run(run).extensions, extension]])
+class Probe:
+    """Measures optimizer steps of a run on a model that is thrown away with the probe, and built when first needed.
 
-
-class Pace:
-    """How many steps a run will have: those asked for, or as many as its minutes hold, estimated again at each step.
-
-    So the learning rate, which follows the share of steps that are done, ends its cool-down on time whatever the
-    machine does in between. ``reserve_s`` seconds of the minutes are kept for the last validation.
+    It sees random tokens, and the random state is put back. Forward passes are as large as those of the run, so that it
+    finds compiled ones in PyTorch's cache.
     """
 
     def __init__(
-        self, config: TrainConfig, vocab_size: int, first_step: int, elapsed_s: float, world: World,
-        extensions: Sequence[Extension] = (), is_over: bool = False, reserve_s: float = 0.0,
-    ) -> None:  # fmt: skip
-        whole = Extension(0, 0.0, 0 if config.minutes else config.max_steps, config.minutes)
-        parts = [whole, *extensions]
-        self.config, self.world, self.reserve_s = config, world, reserve_s
-        self.begins = [part.from_step for part in parts]
-        self.budget_s, self.begin_s = parts[-1].minutes * 60, parts[-1].from_s
-        self.first_step, self.first_s = first_step, elapsed_s
-        self.n_steps = parts[-1].from_step + parts[-1].steps
-        if is_over:
-            self.n_steps = first_step
-        elif self.budget_s:
-            kind = config.precision, config.compile == "true"
-            self._estimate(
-                first_step, elapsed_s, *seconds_per_step(config, vocab_size, world.device, [kind], world.size)
-            )
+        self,
+        config: TrainConfig,
+        vocab_size: int,
+        device: torch.device,
+        n_processes: int = 1,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.config, self.vocab_size, self.device, self.clock = config, vocab_size, device, clock
+        self.n_windows = config.batch_size // n_processes
 
-    def lr_factor(self, step: int) -> float:
-        """Return the share of the peak learning rates at a step, on the schedule of the extension it belongs to."""
-        i = bisect.bisect_right(self.begins, step) - 1
-        begin, end = self.begins[i], [*self.begins, self.n_steps][i + 1]
-        return lr_factor(step - begin, end - begin, self.config.warmup_fraction, self.config.cooldown_fraction)
+    @functools.cached_property
+    def model(self) -> LanguageModel:
+        """The model that is measured."""
+        model = build_model(self.config.architecture, self.config.model(self.vocab_size)).to(self.device)
+        if self.config.activation_checkpointing:
+            recompute_blocks(model)
+        return model
 
-    def update(self, step: int, elapsed_s: float) -> None:
-        """``step`` steps are done, ``elapsed_s`` seconds are gone; all processes come to one answer."""
-        if self.budget_s:
-            self._estimate(step, elapsed_s, (elapsed_s - self.first_s) / (step - self.first_step))
+    def seconds_per_step(self, kinds: Sequence[Kind]) -> list[float]:
+        """Measure how long one optimizer step takes with each kind of forward pass.
 
-    def seconds_left(self, step: int, elapsed_s: float, seconds_per_step: float) -> float:
-        """Return what is left: of the minutes, their rest; of the steps, as long as they take at this speed."""
-        if self.budget_s:
-            return max(0.0, self.begin_s + self.budget_s - elapsed_s)
-        return (self.n_steps - step) * seconds_per_step
+        They take turns, and the fastest of a few rounds counts: another program's work can only make a round slower.
+        """
+        random_state = torch.get_rng_state()
+        optimizers = {p: build_optimizer(self.model, dataclasses.replace(self.config, precision=p)) for p, _ in kinds}
+        windows = micro_batch(self.config, self.n_windows, self.device)
+        ids = torch.randint(self.vocab_size, (windows, self.config.context_length), device=self.device)
+        losses = [SummedLoss(self.model, precision, compiled=compiled) for precision, compiled in kinds]
+        passes: list[list[float]] = [[] for _ in kinds]
+        updates: list[list[float]] = [[] for _ in kinds]
+        for round_ in range(PROBE_ROUNDS + 1):
+            for (precision, _), summed_loss, times, update in zip(kinds, losses, passes, updates, strict=True):
+                begin = self._now()
+                torch.autograd.backward(summed_loss(ids, ids))
+                middle = self._now()
+                optimizers[precision].step()
+                optimizers[precision].zero_grad(set_to_none=True)
+                if round_:  # the first one warms up
+                    times.append(middle - begin)
+                    update.append(self._now() - middle)
+        torch.set_rng_state(random_state)
+        n_passes = self.n_windows / windows
+        return [min(times) * n_passes + min(update) for times, update in zip(passes, updates, strict=True)]
 
-    def _estimate(self, step: int, elapsed_s: float, seconds_per_step: float) -> None:
-        left_s = self.begin_s + self.budget_s - self.reserve_s - elapsed_s
-        n_more = max(0, round(left_s / seconds_per_step))
-        # One at least, so that a run that goes on comes to its last step, which validates and finishes it.
-        self.n_steps = processes.from_main(max(self.first_step + 1, step + n_more), self.world)
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return self.clock()

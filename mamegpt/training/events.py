@@ -1,14 +1,14 @@
-"""What a training tells while it runs, and how it is heard: events, and the watchers that take them.
+"""Events of a training run, and the watchers that receive them.
 
-A watcher is opened with `Started` when the loop begins and closed when it ends, however that is; in between it hears
-every event. Terminal, loggers and the live report are watchers; the trainer knows none of them.
+A watcher is a function of one event, called in the main process: the terminal view, loggers and the live report are
+watchers, and so is ``print``. `train` itself prints nothing. Events of the set-up come first, then `Started`, then
+those of the loop; `Ended` is always the last. A run that is rolled back has all of that once more.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,103 @@ from mamegpt.config import TrainConfig
 from mamegpt.errors import first_line
 from mamegpt.models.base import LanguageModel
 from mamegpt.run.metrics import Quality
-from mamegpt.system.console import say
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
-    "EpochEnded",
-    "Event",
-    "Listener",
-    "Saved",
-    "Started",
-    "Stepped",
-    "Validated",
-    "Validating",
-    "Watcher",
-    "watching",
-]
+    "CompileFailed", "CompileMeasured", "Compiling", "Emit", "Ended", "EpochEnded", "Event", "MachineChanged",
+    "PrecisionMeasured", "Quarantined", "RolledBack", "Saved", "Started", "StepEvent", "StopRequested",
+    "ThreadsRestored", "Tokenized", "Tokenizing", "UnknownTokens", "Validated", "Validating", "Watcher",
+    "WatcherFailed", "watching",
+]  # fmt: skip
+
+
+class Event:
+    """Something that happened in a training run."""
 
 
 @dataclass(frozen=True)
-class Started:
-    """A run begins, or goes on after ``step`` steps of ``n_steps``.
+class MachineChanged(Event):
+    """The facts about the machine that changed since the run began; the last bits of its weights will differ."""
 
-    ``model`` is the one that is trained, for whoever wants to see it write; None where it is not in one process. Of a
-    run that has a time instead of steps, this is ``budget_s`` (else 0), with ``seconds_left`` of it.
+    before: Mapping[str, Any]
+    now: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ThreadsRestored(Event):
+    """A resumed run computes on as many threads as it began with, instead of the ``n_default`` of this process."""
+
+    n_threads: int
+    n_default: int
+
+
+@dataclass(frozen=True)
+class Tokenizing(Event):
+    """The text ``data`` is being tokenized; ``n_documents`` were read so far."""
+
+    data: str
+    n_documents: int
+
+
+@dataclass(frozen=True)
+class Tokenized(Event):
+    """The text was tokenized in ``elapsed_s`` seconds; the counts are of its training split."""
+
+    n_tokens: int
+    n_documents: int
+    n_characters: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class UnknownTokens(Event):
+    """A share of all tokens stands for characters that the tokenizer lacks, so the model cannot write them."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class PrecisionMeasured(Event):
+    """``precision`` was chosen because it is ``speedup`` times as fast as the other."""
+
+    precision: str
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Compiling(Event):
+    """The model is being compiled, to measure whether that pays."""
+
+
+@dataclass(frozen=True)
+class CompileFailed(Event):
+    """The compiler does not work here; the run continues without it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CompileMeasured(Event):
+    """Whether the model is compiled ("true" or "false"): a step takes ``time_ratio`` of the time of an eager one."""
+
+    compile: str
+    time_ratio: float
+
+
+@dataclass(frozen=True)
+class Quarantined(Event):
+    """A damaged checkpoint was renamed; ``problem`` says what is wrong with it."""
+
+    problem: str
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The loop begins, or continues after ``step`` steps of ``n_steps``; ``is_finished`` if no step is left to do.
+
+    ``model`` is the one that is trained, for a watcher that generates from it; None if it is not in one process. A run
+    with a time budget has ``budget_s`` seconds (else 0), ``seconds_left`` of them, and keeps ``reserve_s`` for the last
+    validation. ``n_val_tokens`` is None without validation text.
     """
 
     run: Path
@@ -48,13 +122,22 @@ class Started:
     model: LanguageModel | None
     step: int
     n_steps: int
-    budget_s: float = 0.0
-    seconds_left: float = 0.0
+    budget_s: float
+    reserve_s: float
+    seconds_left: float
+    is_finished: bool
+    device: str
+    n_processes: int
+    n_threads: int
+    n_parameters: int
+    n_train_tokens: int
+    n_val_tokens: int | None
+    windows_per_epoch: int
 
 
 @dataclass(frozen=True)
-class Stepped:
-    """Some steps were made: their ``records`` as in ``metrics.jsonl``, and what is known after the last of them.
+class StepEvent(Event):
+    """Some steps were made: their ``records`` as in ``metrics.jsonl``, and the state after the last of them.
 
     ``memory_bytes`` is the most that this process has held up to now.
     """
@@ -67,7 +150,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class EpochEnded:
+class EpochEnded(Event):
     """All windows were seen once more; ``loss`` is the mean of that epoch's steps."""
 
     epoch: int
@@ -76,14 +159,14 @@ class EpochEnded:
 
 
 @dataclass(frozen=True)
-class Validating:
-    """A validation has come so far, a share of 1."""
+class Validating(Event):
+    """A validation is done to a share of 1."""
 
     share: float
 
 
 @dataclass(frozen=True)
-class Validated:
+class Validated(Event):
     """The quality after a step was measured; ``is_result`` if on the whole text in float32, after the last step."""
 
     step: int
@@ -93,58 +176,66 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A checkpoint is complete."""
+class Saved(Event):
+    """A checkpoint is complete; that of step 0 holds the model that a run starts from."""
 
     step: int
     path: Path
 
 
-Event = Stepped | EpochEnded | Validating | Validated | Saved
-Listener = Callable[[Event], None]
-Watcher = Callable[[Started], AbstractContextManager[Listener]]
+@dataclass(frozen=True)
+class StopRequested(Event):
+    """A signal asked the run to stop after the current step."""
+
+
+@dataclass(frozen=True)
+class RolledBack(Event):
+    """The run went back to the checkpoint of ``step`` because of a ``problem``, and skips ``n_skipped`` batches."""
+
+    problem: str
+    step: int
+    n_skipped: int
+
+
+@dataclass(frozen=True)
+class WatcherFailed(Event):
+    """A watcher could not write to ``place`` ("" if unknown) and receives no more events; the training continues."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended(Event):
+    """No more events come; ``error`` is what ended the run, if anything did."""
+
+    error: BaseException | None = None
+
+
+Watcher = Callable[[Event], object]
+Emit = Callable[[Event], None]
 
 
 @contextmanager
-def watching(watchers: Iterable[Watcher], started: Started) -> Iterator[Listener]:
-    """Open all watchers; each of them hears every event that the yielded listener is given.
+def watching(watchers: Sequence[Watcher]) -> Iterator[Emit]:
+    """Yield a function that hands an event to every watcher; each gets `Ended` at the end.
 
-    A watcher that cannot write (`OSError`) is reported and hears no more; the training continues.
+    A watcher that raises `OSError` gets no event but `Ended` from then on; the others are handed `WatcherFailed`.
     """
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(_dispensable(watcher(started))) for watcher in watchers]
+    failed: set[int] = set()
 
-        def tell(event: Event) -> None:
-            for listener in listeners:
-                listener(event)
-
-        yield tell
-
-
-@contextmanager
-def _dispensable(opened: AbstractContextManager[Listener]) -> Iterator[Listener]:
-    """A watcher that a failed write ends, and nothing else with it."""
-    listener = opened.__enter__()
-    works = True
-
-    def listen(event: Event) -> None:
-        nonlocal works
-        try:
-            if works:
-                listener(event)
-        except OSError as error:
-            works = False
-            _report(error)
+    def emit(event: Event) -> None:
+        for i, watcher in enumerate(watchers):
+            if i not in failed or isinstance(event, Ended):
+                try:
+                    watcher(event)
+                except OSError as error:
+                    failed.add(i)
+                    emit(WatcherFailed(str(error.filename or ""), first_line(error)))
 
     try:
-        yield listen
-    finally:
-        try:
-            opened.__exit__(*sys.exc_info())
-        except OSError as error:
-            _report(error)
-
-
-def _report(error: OSError) -> None:
-    place = error.filename or "the output of a watcher"
-    say(f"warning: {place} cannot be written ({first_line(error)}); continuing without it")
+        yield emit
+    except BaseException as error:
+        emit(Ended(error))
+        raise
+    emit(Ended())

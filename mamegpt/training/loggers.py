@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mamegpt.config import Logger
 from mamegpt.errors import ConfigError
-from mamegpt.training.events import Event, Listener, Started, Stepped, Validated, Watcher
+from mamegpt.training.events import Ended, Event, Started, StepEvent, Validated, Watcher
 
 __all__ = ["logger"]
 
@@ -30,16 +30,24 @@ def logger(name: Logger) -> Watcher:
         raise ConfigError(f"--log {name} needs a package that is not installed; pip install {name}")
     open_ = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}[name]
 
-    @contextmanager
-    def watcher(started: Started) -> Iterator[Listener]:
-        with open_(started) as write:
-            yield lambda event: _send(event, write)
+    stack = ExitStack()
+    write: Write | None = None
 
-    return watcher
+    def on_event(event: Event) -> None:
+        nonlocal write
+        if isinstance(event, Started):
+            write = stack.enter_context(open_(event))
+        elif isinstance(event, Ended):
+            error = event.error
+            stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        elif write is not None:
+            _send(event, write)
+
+    return on_event
 
 
 def _send(event: Event, write: Write) -> None:
-    if isinstance(event, Stepped):
+    if isinstance(event, StepEvent):
         for record in event.records:
             write({f"train/{name}": record[name] for name in ("loss", "lr", "grad_norm", "tokens")}, record["step"])
         write({"speed/tokens_per_s": event.tokens_per_s, "speed/memory_bytes": event.memory_bytes}, record["step"])

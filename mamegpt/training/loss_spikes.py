@@ -26,8 +26,9 @@ from mamegpt.errors import TrainingError
 from mamegpt.models.base import not_finite
 from mamegpt.run import checkpoint
 from mamegpt.run.run import checkpoints
+from mamegpt.training.events import RolledBack
 
-__all__ = ["RolledBack", "bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
+__all__ = ["bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
 
 N_HIGH = 5
 N_BEFORE = 100
@@ -37,10 +38,6 @@ SPREAD = 1.4826
 """A median of distances to the median, times this, is the standard deviation of a normal distribution."""
 MAX_ROLLBACKS = 3
 """Ways back to one checkpoint; after these the text is not what is wrong."""
-
-
-class RolledBack(Exception):
-    """The newest checkpoint says what to pass over; the run is to resume from it."""
 
 
 def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | None:
@@ -102,12 +99,12 @@ def _here(weight: Tensor) -> Tensor:
 
 
 def roll_back(
-    folder: Path, losses: Sequence[float], step: int, n_seen: int, elapsed_s: float, why: str, world: World
-) -> str:
+    folder: Path, losses: Sequence[float], step: int, n_seen: int, elapsed_s: float, problem: str, world: World
+) -> RolledBack:
     """Make the newest sound checkpoint under ``folder`` the newest; let it pass over all ``n_seen`` batches until now.
 
-    ``losses`` are those of the last steps until ``step``. Newer checkpoints are removed. Returns what was done. Raises
-    `TrainingError` if there is no sound checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
+    ``losses`` are those of the last steps until ``step``. Newer checkpoints are removed. Raises `TrainingError` if
+    there is no sound checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
     """
     processes.barrier()  # the main process may have been writing one
     states = {path: checkpoint.read_state(path) for _, path in reversed(checkpoints(folder))}
@@ -115,16 +112,17 @@ def roll_back(
     sound = (p for p, s in states.items() if s.rollbacks or is_sound(s.step, losses, step - len(losses)))
     path = next(sound, None)
     if path is None:
-        raise TrainingError(f"{why}; there is no checkpoint to go back to: train again with a lower --lr")
+        raise TrainingError(f"{problem}; there is no checkpoint to go back to: train again with a lower --lr")
     state = states[path]
     if state.rollbacks == MAX_ROLLBACKS:
         raise TrainingError(
-            f"{why}; {path} was gone back to {MAX_ROLLBACKS} times, each time with other text, so the text is not the "
-            "reason: train again with a lower --lr"
+            f"{problem}; {path} was gone back to {MAX_ROLLBACKS} times, each time with other text, so the text is not "
+            "the reason: train again with a lower --lr"
         )
+    n_skipped = n_seen - state.step - state.skipped
     processes.barrier()  # all have read them
     if world.is_main:
         checkpoint.remove(newer for newer, of in states.items() if of.step > state.step)
-        checkpoint.pass_over(path, n_seen - state.step - state.skipped, elapsed_s)
+        checkpoint.pass_over(path, n_skipped, elapsed_s)
     processes.barrier()
-    return f"{why}; going back to step {state.step} and passing over {n_seen - state.step - state.skipped} batches"
+    return RolledBack(problem, state.step, n_skipped)

@@ -83,6 +83,7 @@ class Metrics:
     def validation(self, quality: Quality) -> None:
         """Write what a validation found after ``quality.step`` steps."""
         self._append([{"step": quality.step, "quality": asdict(quality)}])
+        self.quality = quality
 
     def _append(self, records: Iterable[dict[str, Any]]) -> None:
         if self.write:

@@ -1,31 +1,39 @@
-"""The folder of a run: made or reopened, held against every other process, and filled with what a training needs."""
+"""Everything a training loop needs: the folder of its run, held against other processes, and what is made in it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import Timeout
+from torch import nn
 
 from mamegpt.config import Logger, TrainConfig
 from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.data.sources import find_files, read_texts
+from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
+from mamegpt.distributed.sharding import ByShares, birthplace, spread
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
-from mamegpt.models.registry import unsupported_fields
+from mamegpt.models.base import LanguageModel
+from mamegpt.models.registry import build_model, init_weights, unsupported_fields
 from mamegpt.run import checkpoint
-from mamegpt.run.metrics import read_metrics
+from mamegpt.run.checkpoint import Saver, State
+from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.run.run import Checkpoint, Run
-from mamegpt.system.console import busy, counted, say
 from mamegpt.system.files import (
     LOCK,
     atomic_write,
@@ -35,7 +43,7 @@ from mamegpt.system.files import (
     remove_leftovers,
     write_json,
 )
-from mamegpt.system.hardware import arithmetic
+from mamegpt.system.hardware import arithmetic, hardware, summary
 from mamegpt.system.outputs import refuse_parent, refuse_unreadable
 from mamegpt.system.run_files import (
     CHECKPOINTS,
@@ -49,10 +57,25 @@ from mamegpt.system.run_files import (
 )
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.autotune import measured
-from mamegpt.training.optim import OPTIMIZERS
+from mamegpt.training.autotune import Probe, autotune
+from mamegpt.training.budget import StepBudget, extensions_of, is_finished
+from mamegpt.training.events import (
+    Emit,
+    MachineChanged,
+    Quarantined,
+    Saved,
+    ThreadsRestored,
+    Tokenized,
+    Tokenizing,
+    UnknownTokens,
+)
+from mamegpt.training.forward import SummedLoss, micro_batch, recompute_blocks
+from mamegpt.training.init_from import start_from
+from mamegpt.training.metrics import Metrics
+from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
+from mamegpt.training.validation import evaluate
 
-__all__ = ["as_begun", "is_of_this_job", "keep_settings", "own_folder", "run_tokenizer", "run_tokens", "settled"]
+__all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup"]
 
 BEFORE_A_CHECKPOINT = {
     CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, REPORT_FILE, JOB_FILE, TOKENS, CHECKPOINTS,
@@ -61,6 +84,166 @@ BEFORE_A_CHECKPOINT = {
 """What may be in the folder of a run before its first checkpoint."""
 START = 0
 """The step of the checkpoint in which a run keeps the model that it starts from."""
+PROBE_WINDOWS = 32
+"""Windows of the validation text with which its time is measured."""
+TOKENIZED_EVERY = 100
+"""Documents between two `Tokenizing` events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything the training loop needs.
+
+    ``summed_loss`` computes the loss of ``model`` on all processes. ``order`` says which windows of ``train_tokens`` a
+    step sees; each process cuts its part into ``n_micro`` forward passes. ``state`` is that of the checkpoint the run
+    resumes from, or of its start. ``validate`` is `mamegpt.training.validation.evaluate` on the validation text, if
+    there is any. ``started_s`` is when the run would have begun if it had never been interrupted, by
+    `time.perf_counter`.
+    """
+
+    run: Path
+    config: TrainConfig
+    world: World
+    tokenizer: Tokenizer
+    train_tokens: npt.NDArray[Any]
+    n_val_tokens: int | None
+    order: WindowOrder
+    model: LanguageModel
+    summed_loss: nn.Module
+    optimizer: Optimizer
+    n_micro: int
+    state: State
+    started_s: float
+    is_finished: bool
+    metrics: Metrics
+    validate: Callable[..., Quality] | None
+    budget: StepBudget
+    saver: Saver
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the model; a tied one counts once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the run has taken, interruptions not counted."""
+        return time.perf_counter() - self.started_s
+
+
+def setup(
+    run: Path,
+    config: TrainConfig,
+    kept: TrainConfig,
+    world: World,
+    emit: Emit,
+    *,
+    called_s: float,
+    intact: bool = False,
+    more_steps: int = 0,
+    more_minutes: float = 0.0,
+) -> Training:
+    """Make everything that a training needs, from the newest checkpoint in the folder of its run if there is one.
+
+    ``kept`` are the settings in that folder; of ``config``, only what a resumed run may change counts beside them.
+    ``called_s`` is when the time of this call began to count. For the rest see `mamegpt.training.trainer.train`.
+    """
+    tokenizer = run_tokenizer(config, run, world)
+    meta, splits = run_tokens(config, tokenizer, run, world, emit)
+    train, val = splits["train"], splits.get("val")
+    order = WindowOrder(
+        len(train.tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
+    )
+    probe = Probe(kept, tokenizer.vocab_size, world.device, world.size)
+    resolved = kept
+    if world.is_main:
+        resolved = autotune(kept, probe.seconds_per_step, world, emit)
+        if resolved != kept:
+            write_json(run / CONFIG_FILE, resolved.to_dict())
+    resolved = processes.from_main(resolved, world)
+    config = dataclasses.replace(resolved, on_bad_loss=config.on_bad_loss)
+
+    starts_from_model = bool(config.init_from) and Run(run).latest() is None
+    model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, world)
+    optimizer = build_optimizer(model, config)
+    state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
+    checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
+    processes.barrier()  # all have looked for a checkpoint
+    saver = Saver(
+        run / CHECKPOINTS, config.keep_checkpoints, config.sharding == "full", world,
+        on_saved=lambda step, path: emit(Saved(step, path)),
+    )  # fmt: skip
+    if starts_from_model:
+        saver.save(model, optimizer, state)  # so that the run can be resumed without that model
+        saver.wait()
+    elif intact and world.is_main:
+        for problem in checkpoint.set_damaged_aside(run / CHECKPOINTS):
+            emit(Quarantined(problem))
+    processes.barrier()
+    if not starts_from_model and (newest := Run(run).latest()):
+        state = checkpoint.load(newest.path, model, optimizer)
+    if world.is_main and config != resolved:
+        write_json(run / CONFIG_FILE, config.to_dict())  # only now is it sure that the run can go on with them
+
+    started_s = called_s - state.elapsed_s
+    extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
+    finished = is_finished(config, state, extensions)
+    metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics)
+    validate = functools.partial(
+        evaluate, model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
+        start_id=tokenizer.start_id, context_length=config.context_length, world=world,
+    ) if val else None  # fmt: skip
+    reserve_s = step_s = 0.0
+    if not finished and (extensions[-1].minutes if extensions else config.minutes):
+        if val and validate:
+            reserve_s = _validation_s(validate, config, len(val.tokens))
+        (step_s,) = probe.seconds_per_step([(config.precision, config.compile == "true")])
+    budget = StepBudget(
+        config, state.step, time.perf_counter() - started_s, world,
+        extensions=extensions, finished=finished, seconds_per_step=step_s, reserve_s=reserve_s,
+    )  # fmt: skip
+    if world.is_main and state.step == 0:
+        facts = arithmetic(world.device, world.size) | dict(hardware())
+        write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
+    n_windows = config.batch_size // world.size
+    return Training(
+        run=run, config=config, world=world, tokenizer=tokenizer, train_tokens=train.tokens,
+        n_val_tokens=len(val.tokens) if val else None, order=order, model=model, summed_loss=summed_loss,
+        optimizer=optimizer, n_micro=math.ceil(n_windows / micro_batch(config, n_windows, world.device)), state=state,
+        started_s=started_s, is_finished=finished, metrics=metrics, validate=validate, budget=budget, saver=saver,
+    )  # fmt: skip
+
+
+def _build_model(
+    config: TrainConfig, vocab_size: int, starts_from_model: bool, world: World
+) -> tuple[LanguageModel, nn.Module]:
+    """Return the model of a run with its initial weights, and the loss of it that all processes compute together."""
+    torch.manual_seed(config.seed)
+    with birthplace(config.sharding, world) as place:
+        model = build_model(config.architecture, config.model(vocab_size))
+    if place.type != "meta":
+        model.to(world.device)
+    if config.activation_checkpointing:
+        recompute_blocks(model)
+    alone = SummedLoss(model, config.precision, compiled=config.compile == "true")
+    summed_loss = spread(alone, model, config.sharding, world)
+    with ByShares():  # type: ignore[no-untyped-call]
+        if place.type == "meta":
+            init_weights(config.architecture, model)
+        if starts_from_model:
+            start_from(model, config.init_from)
+    return model, summed_loss
+
+
+def _validation_s(validate: Callable[..., Quality], config: TrainConfig, n_tokens: int) -> float:
+    """Seconds that the last validation will take, of a sample and of all ``n_tokens``, measured on a part of them."""
+    n = min(n_tokens, PROBE_WINDOWS * config.context_length)
+    seconds = []
+    for _ in range(2):  # the first one warms up
+        begin = time.perf_counter()
+        validate(max_tokens=n)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds) * (n_tokens + min(config.val_tokens or n_tokens, n_tokens)) / n
 
 
 def is_of_this_job(run: Path) -> bool:
@@ -70,25 +253,26 @@ def is_of_this_job(run: Path) -> bool:
 
 
 @contextlib.contextmanager
-def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path]:
+def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> Iterator[TrainConfig]:
     """Create or reopen the folder of a run, and hold it against every other process until the end.
 
-    Only the main process touches the folder; the others wait until it has done so.
+    Yields the settings in it. Only the main process touches the folder; the others wait until it has done so, and are
+    yielded ``config``.
     """
     config.validate(world.size, architecture=unsupported_fields(), optimizer=OPTIMIZERS)
-    run = Path(config.out)
     if not world.is_main:
         processes.barrier()
-        yield run
+        yield config
         return
     if not resume:
         _refuse_taken(run, config)  # without a trace, as a rule; what counts is the same question under the lock
     made = make_folder(run)
     try:
         with held(run / LOCK) as is_held, gone_if_empty(made):
+            kept = config
             if resume:
-                settings = TrainConfig.load(run / CONFIG_FILE)
-                if settings.fingerprint() != config.settled(settings).fingerprint():
+                kept = TrainConfig.load(run / CONFIG_FILE)
+                if kept.fingerprint() != config.settled(kept).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
             else:
                 _refuse_taken(run, config, may_be_used_again=is_held)
@@ -101,7 +285,7 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
                 remove_leftovers(folder)
             processes.barrier()
             try:
-                yield run
+                yield kept
             except (ConfigError, DataError, ModelError, TokenizerError):
                 if not resume and not (run / METRICS_FILE).exists():
                     _empty(run)  # so that the corrected command may use the same folder
@@ -111,8 +295,8 @@ def own_folder(config: TrainConfig, resume: bool, world: World) -> Iterator[Path
 
 
 @contextlib.contextmanager
-def as_begun(run: Path, world: World) -> Iterator[None]:
-    """Compute on as many threads as the run began with, and say what else is other here.
+def as_begun(run: Path, world: World, emit: Emit) -> Iterator[None]:
+    """Compute on as many threads as the run began with; `MachineChanged` says what else is other here.
 
     Threads decide in what order sums are taken, and so the last bits of the weights. Raises `CheckpointError` if the
     file that says so is damaged.
@@ -120,12 +304,10 @@ def as_begun(run: Path, world: World) -> Iterator[None]:
     begun, now, n_threads = Run(run).machine, arithmetic(world.device, world.size), torch.get_num_threads()
     then = {name: begun[name] for name in now if name in begun}  # runs of before 2026-11-30 lack some
     n_begun = then.pop("threads", n_threads)
-    other = [name for name in then if then[name] != now[name]]
-    if world.is_main and other:
-        was, is_ = (", ".join(f"{name} {facts[name]}" for name in other) for facts in (then, now))
-        say(f"warning: the run began with {was} and continues with {is_}: its weights will differ in the last bits")
-    if world.is_main and n_begun != n_threads and world.device.type == "cpu":
-        say(f"threads: {n_begun}, with which the run began, instead of {n_threads}, so that its weights stay the same")
+    if other := [name for name in then if then[name] != now[name]]:
+        emit(MachineChanged({name: then[name] for name in other}, {name: now[name] for name in other}))
+    if n_begun != n_threads and world.device.type == "cpu":
+        emit(ThreadsRestored(n_begun, n_threads))
     torch.set_num_threads(n_begun)
     try:
         yield
@@ -184,63 +366,40 @@ def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
     return Tokenizer.load(run / TOKENIZER_FILE)
 
 
-def settled(config: TrainConfig, run: Path, vocab_size: int, world: World) -> TrainConfig:
-    """Return the run's settings, with what was left to "auto" measured at its first start and kept from then on.
-
-    What a resumed run may change is as in ``config``; `keep_settings` writes it.
-    """
-    if world.is_main:
-        kept = TrainConfig.load(run / CONFIG_FILE)
-        if not kept.is_settled:
-            write_json(run / CONFIG_FILE, measured(kept, vocab_size, world).to_dict())
-    processes.barrier()
-    return dataclasses.replace(TrainConfig.load(run / CONFIG_FILE), on_bad_loss=config.on_bad_loss)
-
-
-def keep_settings(config: TrainConfig, run: Path, world: World) -> None:
-    """Write the settings of a resumed run, once it is sure that it can go on with them."""
-    if world.is_main and TrainConfig.load(run / CONFIG_FILE) != config:
-        write_json(run / CONFIG_FILE, config.to_dict())
-
-
-def run_tokens(config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World) -> tuple[Meta, dict[str, Split]]:
+def run_tokens(
+    config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World, emit: Emit
+) -> tuple[Meta, dict[str, Split]]:
     """The text as token shards: those given, or those in the run, made from the text at the first start."""
-    if is_shards(config.data):
-        return _opened(Path(config.data), tokenizer, world)
-    if world.is_main and not (run / TOKENS).exists():
-        say(f"tokenizing {config.data} ...")
+    folder = Path(config.data) if is_shards(config.data) else run / TOKENS
+    if world.is_main and not folder.exists():
+        emit(Tokenizing(config.data, 0))
         begin = time.perf_counter()
-        with busy("tokenizing") as show:
-            texts = {"train": counted(read_texts(config.data, config.split, config.schema), show)}
-            if config.val_data:
-                texts["val"] = read_texts(config.val_data, config.val_split, config.schema)
-            meta = write_shards(
-                run / TOKENS,
-                texts,
-                tokenizer,
-                val_fraction=config.val_fraction,
-                source=config.data,
-                origins=read_provenance(file.path for file in find_files(config.data, config.split, config.schema)),
-                check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
-            )
-        train = meta.splits["train"]
-        say(
-            f"{train.n_tokens:,} tokens of {train.n_documents:,} documents, "
-            f"{train.n_characters / train.n_tokens:.3f} characters each, in {time.perf_counter() - begin:.1f} s"
+        texts = {"train": _counted(read_texts(config.data, config.split, config.schema), config.data, emit)}
+        if config.val_data:
+            texts["val"] = read_texts(config.val_data, config.val_split, config.schema)
+        made = write_shards(
+            folder,
+            texts,
+            tokenizer,
+            val_fraction=config.val_fraction,
+            source=config.data,
+            origins=read_provenance(file.path for file in find_files(config.data, config.split, config.schema)),
+            check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
         )
+        train = made.splits["train"]
+        emit(Tokenized(train.n_tokens, train.n_documents, train.n_characters, time.perf_counter() - begin))
     processes.barrier()
-    return _opened(run / TOKENS, tokenizer, world)
-
-
-def _opened(folder: Path, tokenizer: Tokenizer, world: World) -> tuple[Meta, dict[str, Split]]:
-    """Token shards; the main process warns of those that stand for characters the tokenizer lacks."""
     meta, splits = open_shards(folder, tokenizer)
     if world.is_main:
         n_unknown = sum(int(np.count_nonzero(split.tokens == tokenizer.unk_id)) for split in splits.values())
         if n_unknown:
-            say(
-                f"warning: {n_unknown / sum(len(split.tokens) for split in splits.values()):.2%} of the tokens are "
-                "unknown characters, which the model cannot write, and its bits per character look better than they "
-                "are; a tokenizer made with mamegpt tokenizer has no unknown characters"
-            )
+            emit(UnknownTokens(n_unknown / sum(len(split.tokens) for split in splits.values())))
     return meta, splits
+
+
+def _counted(texts: Iterable[str], data: str, emit: Emit) -> Iterator[str]:
+    """Yield texts as they come, with a `Tokenizing` event now and then."""
+    for i, text in enumerate(texts):
+        if i % TOKENIZED_EVERY == 0:
+            emit(Tokenizing(data, i))
+        yield text

@@ -48,7 +48,7 @@ def test_each_step_is_told_in_the_tokens_and_on_the_card(cleaned: Path, little: 
     }  # fmt: skip
 
     config = TrainConfig(data=str(cleaned), tokenizer=str(little.tokenizer.path), out=str(tmp_path), val_fraction=0)
-    run_tokens(config, Tokenizer.load(little.tokenizer.path), tmp_path, World(0, 1, torch.device("cpu")))
+    run_tokens(config, Tokenizer.load(little.tokenizer.path), tmp_path, World(0, 1, torch.device("cpu")), print)
     meta, _ = open_shards(tmp_path / "tokens")
     assert meta.origins == [first, second]
 

@@ -52,7 +52,7 @@ from mamegpt.system.files import write_json
 from mamegpt.system.run_files import CONFIG_FILE, METRICS_FILE
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
-from mamegpt.training import trainer, validation
+from mamegpt.training import setup, trainer, validation
 from mamegpt.training.metrics import Metrics
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -69,7 +69,7 @@ PLACES: tuple[tuple[Callable[..., Any], str], ...] = (
     (checkpoint.Saver.save, "save"),
     (Metrics.flush, "metrics"),
     (write_shards, "tokenizing"),
-    (trainer._restore, "loading"),
+    (checkpoint.load, "loading"),
     (trainer._train, "step, start"),
 )
 """Functions, and what a run does in them; the first that is found on the stack says where a life ended."""
@@ -348,7 +348,7 @@ def double_campaign(config: TrainConfig, straight: Path, folder: Path) -> dict[s
     refusals: list[Life] = []
 
     def meet(_writer: int) -> None:
-        whole = trainer.run_tokens
+        whole = setup.run_tokens
 
         def both(*arguments: Any) -> Any:
             found = whole(*arguments)
@@ -356,7 +356,7 @@ def double_campaign(config: TrainConfig, straight: Path, folder: Path) -> dict[s
             report(_writer, where=f"{second.code} {second.message}")
             return found
 
-        trainer.run_tokens = both  # type: ignore[assignment]
+        setup.run_tokens = both  # type: ignore[assignment]
 
     life = live(here, meet)
     refusals.append(life)

@@ -54,7 +54,7 @@ def test_what_a_checkpoint_takes_is_what_is_in_its_files(optimizer: str, tmp_pat
 
 def test_on_the_cpu_memory_counts_the_copy_that_a_checkpoint_is_written_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "peak_memory", lambda _: 1_000_000_000)
-    monkeypatch.setattr(plan_module, "seconds_per_step", lambda *arguments: [1.0] * len(arguments[-1]))
+    monkeypatch.setattr(plan_module.Probe, "seconds_per_step", lambda _, kinds: [1.0] * len(kinds))
     cpu = torch.device("cpu")
     for cost in measure(500, cpu, seconds=60.0)[1]:
         assert cost.memory_bytes == 1_000_000_000 + plan_module.saved_bytes(preset(cost.size), 500)

@@ -14,7 +14,7 @@ from mamegpt.data.shards import open_shards
 from mamegpt.errors import CheckpointError, MamegptError
 from mamegpt.run.metrics import read_metrics
 from mamegpt.run.run import Checkpoint, Extension, Run, checkpoints
-from mamegpt.training.autotune import extend
+from mamegpt.training.budget import extend
 
 
 @pytest.fixture

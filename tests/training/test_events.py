@@ -8,7 +8,6 @@ import io
 import json
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from training_helpers import final_weights, records, tiny
 
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.main import main
+from mamegpt.cli.progress import _View, json_lines, terminal
 from mamegpt.errors import ConfigError
 from mamegpt.report.live import live_report
 from mamegpt.system import console
 from mamegpt.system.console import answering, busy, counted
-from mamegpt.training.events import Listener, Started
+from mamegpt.training.events import Event, Started, StepEvent
 from mamegpt.training.loggers import logger
-from mamegpt.training.progress import _View, json_lines, terminal
 from mamegpt.training.trainer import train
 
 Train = Callable[..., Path]
@@ -55,7 +54,7 @@ def test_the_live_view_shows_the_run_and_changes_nothing_in_it(trained: Train, m
     monkeypatch.setattr("sys.stdout", tty)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    run = trained(terminal)
+    run = trained(terminal())
     monkeypatch.undo()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", tty.getvalue())
     last = [record for record in records(run) if "loss" in record][-1]
@@ -76,9 +75,15 @@ def test_a_tokenizer_without_an_end_of_text_has_no_sample(stories_txt: Path, tmp
     )  # fmt: skip
     heard: list[str] = []
 
-    def looking(started: Started) -> AbstractContextManager[Listener]:
-        view = _View(started)
-        return nullcontext(lambda event: heard.append(type(event).__name__) or view.hear(event))
+    view: _View | None = None
+
+    def looking(event: Event) -> None:
+        nonlocal view
+        heard.append(type(event).__name__)
+        if isinstance(event, Started):
+            view = _View(event)
+        elif view is not None:
+            view.on_event(event)
 
     assert train(tiny(stories_txt, model, tmp_path / "run"), watchers=(looking,)).step == 12
     assert "Validated" in heard
@@ -123,13 +128,14 @@ def test_json_lines_are_the_metrics_and_nothing_else_is_on_standard_output(
     assert 'http-equiv="refresh"' not in page and 'class="sample"' in page
 
 
-def test_the_page_renews_itself_until_the_run_ends(trained: Train) -> None:
+def test_the_page_renews_itself_until_the_run_ends(trained: Train, tmp_path: Path) -> None:
     pages: list[str] = []
 
-    def looking(started: Started) -> AbstractContextManager[Listener]:
-        return nullcontext(lambda event: pages.append((started.run / "report.html").read_text(encoding="utf-8")))
+    def looking(event: Event) -> None:
+        if isinstance(event, StepEvent):
+            pages.append((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
 
-    run = trained(live_report, looking)
+    run = trained(live_report(), looking)
     assert '<meta http-equiv="refresh" content="10">' in pages[0] and len(set(pages)) == 1
     end = (run / "report.html").read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in end and f"{records(run)[-1]['quality']['loss']:.4f}" in end
@@ -193,7 +199,7 @@ def test_json_is_written_by_every_command_that_prints_a_table() -> None:
 
 def test_watchers_may_be_none(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
     trained()
-    assert "loss" not in capsys.readouterr().out
+    assert capsys.readouterr() == ("", "")
     heard: list[Any] = []
     trained(json_lines(heard.append), name="second")
     assert [event["event"] for event in heard if event["event"] == "saved"] == ["saved"] * 4

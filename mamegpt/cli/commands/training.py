@@ -172,10 +172,10 @@ def train_command(
             raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
         if "more_minutes" in more and not 0 < more_minutes < math.inf:
             raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
+    from mamegpt.cli.progress import json_lines, terminal
     from mamegpt.report.live import live_report
     from mamegpt.report.write import write_report
     from mamegpt.training.loggers import logger
-    from mamegpt.training.progress import json_lines, terminal
     from mamegpt.training.trainer import train
 
     if resume is not None:
@@ -196,7 +196,9 @@ def train_command(
     if resume is None:
         refuse_idle(given, _idle(config))
     with answering(json) as answer:
-        watchers = [json_lines(answer) if json else terminal, *map(logger, log), *([live_report] if report else [])]
+        watchers = [json_lines(answer) if json else terminal(), *map(logger, log)]
+        if report:
+            watchers.append(live_report())
         result = train(
             config, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
             watchers=watchers,

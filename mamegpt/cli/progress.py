@@ -1,0 +1,315 @@
+"""A training as a terminal shows it: a live view, plain lines where nothing can be redrawn, or JSON for machines."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.cells import set_cell_size
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mamegpt.generation.settings import Sampling
+from mamegpt.generation.stream import generate
+from mamegpt.system.console import busy, is_terminal, say, sparkline
+from mamegpt.system.messages import translated, visible
+from mamegpt.system.shell import command
+from mamegpt.training.events import (
+    CompileFailed,
+    CompileMeasured,
+    Compiling,
+    Ended,
+    EpochEnded,
+    Event,
+    MachineChanged,
+    PrecisionMeasured,
+    Quarantined,
+    RolledBack,
+    Saved,
+    Started,
+    StepEvent,
+    StopRequested,
+    ThreadsRestored,
+    Tokenized,
+    Tokenizing,
+    UnknownTokens,
+    Validated,
+    Validating,
+    Watcher,
+    WatcherFailed,
+)
+
+__all__ = ["json_lines", "terminal"]
+
+SAMPLE_TOKENS = 48
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)
+REDRAWS_PER_S = 2
+QUIET_S = 30.0
+"""Seconds without a line, elsewhere than in a terminal, after which a validation says how far it has come."""
+
+
+def terminal() -> Watcher:
+    """Watch a training on standard output: live in a terminal, plain lines elsewhere."""
+    notices = _notices()
+    steps: Watcher | None = None
+
+    def on_event(event: Event) -> None:
+        nonlocal steps
+        notices(event)
+        if isinstance(event, Started):
+            steps = _live(event) if is_terminal() else _plain(event)
+        elif steps is not None:
+            steps(event)
+
+    return on_event
+
+
+def json_lines(write: Callable[[Mapping[str, Any]], object]) -> Watcher:
+    """Watch a training as JSON objects with an ``event``: step, epoch, validation or saved.
+
+    A step has the fields of the last step's line in ``metrics.jsonl`` and those of `StepEvent`, a validation those of
+    `Quality`. What happens once is said on standard output, as by `terminal`.
+    """
+    notices = _notices()
+
+    def on_event(event: Event) -> None:
+        notices(event)
+        match event:
+            case StepEvent(records):
+                rest = {name: value for name, value in vars(event).items() if name != "records"}
+                write({"event": "step", **records[-1], **rest})
+            case EpochEnded():
+                write({"event": "epoch", **asdict(event)})
+            case Validated(step, n_steps, quality):
+                write({"event": "validation", "step": step, "n_steps": n_steps, **asdict(quality)})
+            case Saved(step, path) if step:  # before the first one, it is what the run starts from
+                write({"event": "saved", "step": step, "path": str(path)})
+
+    return on_event
+
+
+def _notices() -> Watcher:
+    """Print a line for each event that happens once, and show how far tokenizing has come."""
+    stack = contextlib.ExitStack()
+    show: Callable[[int], None] | None = None
+
+    def on_event(event: Event) -> None:
+        nonlocal show
+        match event:
+            case MachineChanged(before, now):
+                was, is_ = (", ".join(f"{name} {fact}" for name, fact in facts.items()) for facts in (before, now))
+                say(
+                    f"warning: the run began with {was} and continues with {is_}: its weights will differ in the last "
+                    "bits"
+                )
+            case ThreadsRestored(n, n_default):
+                say(
+                    f"threads: {n}, with which the run began, instead of {n_default}, so that its weights stay the same"
+                )
+            case Tokenizing(data, n_documents):
+                if show is None:
+                    say(f"tokenizing {data} ...")
+                    show = stack.enter_context(busy("tokenizing"))
+                show(n_documents)
+            case Tokenized(n_tokens, n_documents, n_characters, elapsed_s):
+                stack.close()
+                show = None
+                say(
+                    f"{n_tokens:,} tokens of {n_documents:,} documents, "
+                    f"{n_characters / n_tokens:.3f} characters each, in {elapsed_s:.1f} s"
+                )
+            case UnknownTokens(share):
+                say(
+                    f"warning: {share:.2%} of the tokens are unknown characters, which the model cannot write, and its "
+                    "bits per character look better than they are; a tokenizer made with mamegpt tokenizer has no "
+                    "unknown characters"
+                )
+            case PrecisionMeasured(precision, speedup):
+                say(f"precision: {precision}, measured to be {speedup:.1f} times as fast as the other")
+            case Compiling():
+                say("compiling the model, as the run is long enough to pay for it ...")
+            case CompileFailed(reason):
+                say(f"warning: torch.compile does not work here ({reason}); going on without it")
+            case CompileMeasured(choice, time_ratio):
+                say(f"compile: {choice}, a step takes {time_ratio:.2f} of the time")
+            case Quarantined(problem):
+                say(f"{problem}; set aside")
+            case Started():
+                _describe(event)
+            case StopRequested():
+                say("", "stopping after this step (once more to stop at once)")
+            case RolledBack(problem, step, n_skipped):
+                say(f"{problem}; going back to step {step} and passing over {n_skipped} batches")
+            case WatcherFailed(place, reason):
+                place = place or "the output of a watcher"
+                say(f"warning: {place} cannot be written ({reason}); continuing without it")
+            case Ended():
+                stack.close()
+
+    return on_event
+
+
+def _describe(started: Started) -> None:
+    """Print what is about to happen."""
+    config, n_steps = started.config, f"{started.n_steps:,}"
+    n_all = f"about {n_steps}" if started.budget_s else n_steps
+    kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
+    held_out = "none" if started.n_val_tokens is None else f"{started.n_val_tokens:,} tokens"
+    say(
+        f"device: {started.device}, {kind}, {started.n_processes} process(es), {started.n_threads} threads",
+        f"model: {started.n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
+        f"text: {started.n_train_tokens:,} tokens, an epoch is {started.windows_per_epoch:,} windows; "
+        f"validation: {held_out}",
+        f"steps: {started.step:,} done of {n_all}, {config.batch_size} windows each",
+    )
+    if started.reserve_s >= 1:
+        say(f"time: {started.budget_s / 60:g} minutes, about {started.reserve_s:.0f} s of them for the last validation")
+    if started.is_finished:
+        longer = command("train", "--resume", started.run, "--more-minutes", 10)
+        say(f"{started.run} is finished; to train it for longer: {longer}")
+
+
+def _plain(started: Started) -> Watcher:
+    """Print a line every few steps, for every epoch and validation, and now and then in a long validation."""
+    every = started.config.log_every_steps
+    said_s = time.monotonic()
+
+    def on_event(event: Event) -> None:
+        nonlocal said_s
+        match event:
+            case StepEvent():
+                step, loss = event.records[-1]["step"], event.records[-1]["loss"]
+                if not (step % every == 0 or step in (started.step + 1, event.n_steps)):
+                    return
+                place, left = _place(started, step, event.n_steps), _clock(event.seconds_left)
+                say(f"step {place} - loss {loss:.4f} - {event.tokens_per_s:,.0f} tokens/s - {left} left")
+            case Validating(share):
+                if time.monotonic() < said_s + QUIET_S:
+                    return
+                say(f"validating, {share:.0%} done")
+            case EpochEnded() | Validated():
+                say(_line(started, event))
+            case _:
+                return
+        said_s = time.monotonic()
+
+    return on_event
+
+
+def _place(started: Started, step: int, n_steps: int) -> str:
+    """A step among all; of a run that has a time instead, how many there are is not known before its end."""
+    return f"{step}" if started.budget_s else f"{step}/{n_steps}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
+
+
+def _line(started: Started, event: EpochEnded | Validated) -> str:
+    if isinstance(event, EpochEnded):
+        return f"epoch {event.epoch} ends at step {event.step} - mean loss {event.loss:.4f}"
+    quality = event.quality
+    return (
+        f"step {_place(started, event.step, event.n_steps)} - validation loss {quality.loss:.4f} - "
+        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character "
+        f"on {quality.n_characters:,} of {quality.of_n_characters:,} characters in {quality.dtype}"
+    )
+
+
+def _live(started: Started) -> Watcher:
+    """Show a view of a few lines that is redrawn, with epochs and validations above it."""
+    view = _View(started)
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    live = Live(view, console=console, refresh_per_second=REDRAWS_PER_S)
+    live.start(refresh=True)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, EpochEnded | Validated):
+            say(_line(started, event))
+        view.on_event(event)
+        if isinstance(event, Ended):
+            live.stop()
+
+    return on_event
+
+
+class _View:
+    """What the live view shows, as a renderable of rich."""
+
+    def __init__(self, started: Started) -> None:
+        self.started = started
+        self.losses: list[float] = []
+        self.curve = ""
+        self.last: StepEvent | None = None
+        self.heard_s = time.monotonic()
+        self.seconds_left = started.seconds_left
+        self.validating: float | None = None
+        self.written: tuple[int, str] | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Take in an event; after a validation the model writes something, if its tokenizer has a way to begin."""
+        if isinstance(event, StepEvent):
+            self.losses += [record["loss"] for record in event.records]
+            self.curve = sparkline(self.losses, width=40)
+            self.last, self.heard_s, self.seconds_left = event, time.monotonic(), event.seconds_left
+        self.validating = event.share if isinstance(event, Validating) else None
+        if isinstance(event, Validated) and not event.is_result and self._can_write:
+            self.written = event.step, self._sample()
+
+    @property
+    def _can_write(self) -> bool:
+        return self.started.model is not None and self.started.tokenizer.start_id is not None
+
+    def _sample(self) -> str:
+        """The beginning of a text of its own."""
+        model = self.started.model
+        assert model is not None
+        was_training = model.training
+        text = generate(model, self.started.tokenizer, "", SAMPLE_TOKENS, SAMPLING)
+        model.train(was_training)
+        return " ".join(text.split())
+
+    def __rich_console__(self, console: Console, options: object) -> Iterator[Group]:
+        """Draw: the bar, what was measured last, and the newest sample cut to the width there is."""
+        step, n_steps, budget_s = self.started.step, self.started.n_steps, self.started.budget_s
+        facts = ""
+        left_s = max(0.0, self.seconds_left - (time.monotonic() - self.heard_s))
+        if self.last is not None:
+            record = self.last.records[-1]
+            step, n_steps = record["step"], self.last.n_steps
+            facts = translated(
+                f"{self.last.tokens_per_s:,.0f} tokens/s  {self.last.memory_bytes / 1e9:.2f} GB  "
+                f"gradient {record['grad_norm']:.2f}  lr {record['lr']:.1e}"
+            )
+        place = f"{step:,}" if budget_s else f"{step:,}/{n_steps:,}"
+        left = _clock(left_s) if budget_s or self.last is not None else "-:--"
+        head = Table.grid(padding=(0, 2), expand=True)
+        head.add_column()
+        head.add_column(ratio=1)
+        head.add_column(justify="right")
+        head.add_row(
+            translated(f"step {place}", part=True) if self.validating is None
+            else translated(f"validating, {self.validating:.0%} done"),
+            ProgressBar(total=budget_s or n_steps, completed=budget_s - left_s if budget_s else step),
+            translated(f"{left} left", part=True),
+        )  # fmt: skip
+        lines: list[Table | Text] = [head]
+        if self.last is not None:
+            lines += [Text(translated(f"loss {self.losses[-1]:.4f}  {self.curve}")), Text(facts)]
+        if self.written is not None:
+            lines.append(
+                Text(_cut(visible(translated(f"writes at step {self.written[0]:,}: {self.written[1]}")), console.width))
+            )
+        yield Group(*lines)
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of a text as fits into a line, with wide characters counted as two."""
+    return set_cell_size(text, width).rstrip()

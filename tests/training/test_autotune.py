@@ -1,0 +1,99 @@
+"""What is faster here is measured once, on a model that is thrown away, and kept."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.exc import BackendCompilerFailed
+from training_helpers import tiny
+
+from mamegpt.config import TrainConfig
+from mamegpt.distributed.processes import World
+from mamegpt.system.run_files import CONFIG_FILE
+from mamegpt.training import autotune as module
+from mamegpt.training.autotune import Kind, Probe, autotune
+from mamegpt.training.events import CompileFailed, Compiling, Event
+from mamegpt.training.trainer import train
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def ignored(event: Event) -> None:
+    """Hear nothing."""
+
+
+def test_a_measurement_leaves_no_trace() -> None:
+    kinds: list[Kind]
+    config = TrainConfig(
+        context_length=16, emb_dim=16, n_layers=1, n_heads=2, batch_size=4, activation_checkpointing=True
+    )
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    probe = Probe(config, 50, torch.device("cpu"))
+    for kinds in ([("fp32", False), ("bf16", False)], [("bf16", False)]):  # the second one takes the same model
+        seconds = probe.seconds_per_step(kinds)
+        assert len(seconds) == len(kinds) and min(seconds) > 0
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("in_hardware", "seconds", "expected"),
+    [(True, [2.0, 1.0], "bf16"), (True, [1.0, 2.0], "fp32"), (False, [1.0], "fp32")],
+)
+def test_what_is_faster_is_measured_once_and_kept(
+    in_hardware: bool, seconds: list[float], expected: str, stories_txt: Path, stories_model: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "has_bf16", lambda device: in_hardware)
+    monkeypatch.setattr(Probe, "seconds_per_step", lambda *arguments: seconds)
+    config = tiny(stories_txt, stories_model, tmp_path / "run", precision="auto", max_steps=3)
+    train(config)
+    written = json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8"))
+    assert written["precision"] == expected
+    monkeypatch.setattr(Probe, "seconds_per_step", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(module, "has_bf16", lambda device: not in_hardware)
+    assert train(config, resume=True).step == 3  # "auto" agrees with what was chosen
+    assert json.loads((tmp_path / "run" / CONFIG_FILE).read_text(encoding="utf-8")) == written
+
+
+@pytest.mark.parametrize(
+    ("changes", "compiler", "measurements", "expected"),
+    [
+        ({"max_steps": 600}, True, [[1.0], [1.0, 0.5]], "true"),
+        ({"max_steps": 600}, True, [[1.0], [1.0, 1.1]], "false"),
+        ({"max_steps": 599}, True, [[1.0]], "false"),
+        ({"max_steps": TrainConfig.max_steps, "minutes": 10.0}, True, [[1.0], [1.0, 0.5]], "true"),
+        ({"max_steps": TrainConfig.max_steps, "minutes": 9.9}, True, [[1.0]], "false"),
+        ({"max_steps": 600}, False, [], "false"),
+        ({"max_steps": 600, "drop_rate": 0.1}, True, [], "false"),
+        ({"max_steps": 600, "compile": "false"}, True, [], "false"),
+        ({"max_steps": 600, "sharding": "full"}, True, [], "false"),  # or the run could not be gone on with
+        ({"max_steps": 600, "compile": "true"}, True, [], "true"),
+    ],
+)
+def test_only_long_runs_are_compiled_and_only_for_a_gain(
+    changes: dict[str, Any], compiler: bool, measurements: list[list[float]], expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """And nothing is measured where nothing is left to decide."""
+    answers = iter(measurements)
+    monkeypatch.setattr(module, "has_compiler", lambda device: compiler)
+    config = TrainConfig(**{"precision": "fp32", **changes})
+    assert autotune(config, lambda kinds: next(answers), ALONE, ignored).compile == expected
+    assert not list(answers)
+
+
+def test_a_compiler_that_fails_is_said_once_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(kinds: Sequence[Kind]) -> list[float]:
+        if any(compiled for _, compiled in kinds):
+            raise BackendCompilerFailed("inductor", RuntimeError("no Python.h"), None)
+        return [10.0]
+
+    events: list[Event] = []
+    monkeypatch.setattr(module, "has_compiler", lambda device: True)
+    assert autotune(TrainConfig(precision="fp32"), measure, ALONE, events.append).compile == "false"
+    assert [type(event) for event in events] == [Compiling, CompileFailed]
