@@ -1,4 +1,4 @@
-"""A training run on disk: what is in its folder, for everything that reads one (names of files: `run_files`)."""
+"""A training run on disk: everything that reads a run's folder reads it here; `run_files` has the names of files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mamegpt.system.run_files import (
     EVALUATION_FILE,
     EXTENSIONS_FILE,
     MACHINE_FILE,
-    METRICS_FILE,
     TOKENIZER_FILE,
     TOKENS,
+    is_run,
 )
 from mamegpt.system.shell import command
 
@@ -74,9 +74,9 @@ class Extension:
 class Run:
     """A training run on disk, such as ``Run("runs/first")``.
 
-    Making one reads nothing. Settings, tokenizer and metrics are read when they are first asked for, and kept: make
-    another `Run` to see what was written since. Everything raises `CheckpointError`, in one line that names the file,
-    for a file that is missing where a run always has one, or that is damaged.
+    To construct one reads nothing. `config`, `tokenizer` and `metrics` are read at first use and kept, so a new `Run`
+    shows what a training has written since. A file that is damaged, or missing where every run has one, raises
+    `CheckpointError` with one line that names it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -87,20 +87,19 @@ class Run:
 
     @classmethod
     def find(cls, folder: str | Path) -> Run | None:
-        """Return the run in a folder, which has checkpoints or metrics; None if there is none, or no such folder."""
-        found = any(is_here(Path(folder) / name) for name in (CHECKPOINTS, METRICS_FILE))
-        return cls(folder) if found else None
+        """Return the run in a folder; None if the folder is not that of a run, or does not exist."""
+        return cls(folder) if is_run(Path(folder)) else None
 
     @classmethod
     def of_checkpoint(cls, path: str | Path) -> Run | None:
-        """Return the run that a checkpoint's folder lies in; None if it lies in none."""
+        """Return the run that holds the checkpoint in a folder; None if no run does."""
         path = Path(path)
         is_inside = path.parent.name == CHECKPOINTS and is_here(path) and path.is_dir()
-        return cls(path.parent.parent) if is_inside else None
+        return cls.find(path.parent.parent) if is_inside else None
 
     @property
     def is_begun(self) -> bool:
-        """Whether its settings were written, so that training can resume."""
+        """Whether the settings were written, so that training can resume."""
         return (self.folder / CONFIG_FILE).is_file()
 
     @cached_property
@@ -117,22 +116,25 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of steps and validations, in order, with the fields that `read_metrics` describes."""
+        """The lines of ``metrics.jsonl``, of steps and validations, in order; `read_metrics` describes their fields."""
         return read_metrics(self.folder)
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """The records of steps: ``step``, ``loss`` (nats per token), ``lr``, ``tokens``, ``elapsed_s`` and others."""
+        """The metrics of steps: ``step``, ``loss`` in nats per token, ``lr``, ``tokens`` and ``elapsed_s`` so far, ...
+
+        The losses of a run are ``[step["loss"] for step in run.steps]``.
+        """
         return [record for record in self.metrics if "loss" in record]
 
     @property
     def validations(self) -> list[Quality]:
-        """What the validations found, in order, each with its ``step``."""
+        """The results of the validations, in order, each with its ``step``."""
         return [Quality(**{"step": one["step"], **one["quality"]}) for one in self.metrics if "quality" in one]
 
     @property
     def quality(self) -> Quality | None:
-        """What the newest validation found; None if there was none."""
+        """The result of the newest validation; None if there was none."""
         return next(reversed(self.validations), None)
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -146,7 +148,8 @@ class Run:
     def tokens(self, *, verify: bool = True) -> tuple[Meta, dict[str, Split]] | None:
         """Return the token shards that the run trains on: its own, or those its settings name; None if these are gone.
 
-        The splits are "train" and, if it validates, "val". ``verify`` and what is raised are as in `open_shards`.
+        The splits are "train" and, if the run validates, "val". ``verify`` reads every file once and compares its hash.
+        Raises `DataError` if the shards are damaged or another tokenizer made them.
         """
         from mamegpt.data.shards import is_shards, open_shards
 
@@ -156,26 +159,26 @@ class Run:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What it was started on, as in ``machine.json``; old versions wrote less of that, or nothing."""
+        """The machine that started the run, as in ``machine.json``; old versions wrote less of it, or nothing."""
         return self._read(MACHINE_FILE, _machine, {})
 
     @property
     def extensions(self) -> list[Extension]:
-        """How it was extended after it was finished, in order."""
+        """The extensions of a finished run, in order."""
         return self._read(EXTENSIONS_FILE, _extensions, [])
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """What `mamegpt eval` found of it, as in ``evaluation.json``; empty if it was not evaluated."""
+        """The newest result of `mamegpt eval`, as in ``evaluation.json``; empty if the run was not evaluated."""
         return self.read_evaluation(dict, {})
 
     def read_evaluation(self, read: Callable[[dict[str, Any]], T], absent: T) -> T:
-        """Return what ``read`` makes of `evaluation`, or ``absent``; an error in ``read`` means a damaged file."""
+        """Return ``read(evaluation)``, or ``absent`` if there is none; what ``read`` misses is reported as damage."""
         again = command("eval", "--model", self.folder)
         return self._read(EVALUATION_FILE, lambda found: read(_json_object(found)), absent, again)
 
     def _read(self, name: str, read: Callable[[Any], T], absent: T, again: str = "") -> T:
-        """Return what ``read`` makes of an optional JSON file, which ``again`` makes; ``absent`` if there is none."""
+        """Return ``read`` of an optional JSON file, or ``absent``; ``again`` is the command that writes it."""
         path = self.folder / name
         if not path.is_file():
             return absent

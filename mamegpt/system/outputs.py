@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mamegpt.errors import OutputError
 from mamegpt.system.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file, shown
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, RUN_FILES, TOKENS
+from mamegpt.system.run_files import RUN_FILES, is_run
 
 __all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_parent", "refuse_unreadable"]
 
@@ -148,9 +148,7 @@ def _refuse_run_file(output: Path) -> None:
     place = Path(os.path.realpath(output))
     for path in _with_parents(place):
         run = path.parent
-        made_there = (run / name for name in (CHECKPOINTS, METRICS_FILE, TOKENS))
-        is_run = (run / CONFIG_FILE).is_file() and any(made.exists() for made in made_there)
-        if is_run and path != run and any(_is_same(path, run / name) for name in RUN_FILES):
+        if path != run and is_run(run) and any(_is_same(path, run / name) for name in RUN_FILES):
             raise OutputError(f"{output} belongs to the run {run}; choose another name")
 
 

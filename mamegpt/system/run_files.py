@@ -8,6 +8,10 @@ extensions.json   what was added to it after it was finished
 .job              the torchrun job that began it, if one did
 """
 
+from pathlib import Path
+
+from mamegpt.system.files import is_here
+
 __all__ = [
     "CHECKPOINTS",
     "CONFIG_FILE",
@@ -20,6 +24,7 @@ __all__ = [
     "RUN_FILES",
     "TOKENIZER_FILE",
     "TOKENS",
+    "is_run",
 ]
 
 CONFIG_FILE = "config.json"
@@ -37,3 +42,9 @@ RUN_FILES = (
     TOKENS, CHECKPOINTS, ".lock",
 )  # fmt: skip
 """What no other command writes over."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: it holds settings, and something that training made."""
+    made = (CHECKPOINTS, METRICS_FILE, TOKENS)
+    return is_here(folder / CONFIG_FILE) and any(is_here(folder / name) for name in made)

@@ -39,15 +39,17 @@ def test_a_run_tells_what_is_in_its_folder(little: Little) -> None:
     assert (run.evaluation, run.extensions) == ({}, [])
 
 
-def test_a_run_has_checkpoints_or_metrics(little: Little, copy: Path, tmp_path: Path) -> None:
+def test_a_run_has_settings_and_what_training_made(little: Little, copy: Path, tmp_path: Path) -> None:
     found = Run.find(little.run)
     assert found is not None and found.folder == little.run
-    for name in ("checkpoints", "metrics.jsonl"):
+    for name in ("checkpoints", "metrics.jsonl", "tokens"):
         folder = tmp_path / name
         folder.mkdir()
         shutil.move(copy / name, folder / name)
+        assert Run.find(folder) is None
+        shutil.copy(copy / "config.json", folder)
         assert Run.find(folder) is not None
-    young = Run(copy)  # tokenizing, say
+    young = Run(copy)  # before its text is tokenized
     assert (Run.find(copy), young.is_begun, young.steps, young.quality, young.latest()) == (None, True, [], None, None)
     assert not Run(tmp_path).is_begun
     for no_run in (
@@ -61,13 +63,15 @@ def test_a_run_has_checkpoints_or_metrics(little: Little, copy: Path, tmp_path: 
         assert Run.find(no_run) is None
 
 
-def test_a_checkpoint_belongs_to_a_run(little: Little, copy: Path) -> None:
+def test_a_checkpoint_belongs_to_a_run(little: Little, copy: Path, tmp_path: Path) -> None:
     path = copy / "checkpoints" / "step-00000012"
     shutil.copytree(path, path.with_name("best"))
     for inside in (path, str(path), path.with_name("best")):
         run = Run.of_checkpoint(inside)
         assert run is not None and run.folder == copy
-    for outside in (copy, path.with_name("none"), path / "state.json", "checkpoints/" + "a" * 5000, "checkpoints/a\0b"):
+    export = Path(shutil.copytree(little.exported, tmp_path / "checkpoints" / "model"))  # a folder of that name
+    too_long, no_name = "checkpoints/" + "a" * 5000, "checkpoints/a\0b"
+    for outside in (export, copy, path.with_name("none"), path / "state.json", too_long, no_name):
         assert Run.of_checkpoint(outside) is None
 
 
