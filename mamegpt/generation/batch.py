@@ -8,12 +8,9 @@ see alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 
-from mamegpt.data.readers.lines import lines
-from mamegpt.errors import DataError
 from mamegpt.generation.cache import KVCache
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
@@ -21,18 +18,10 @@ from mamegpt.generation.stream import Continuation, checked, prompt_ids
 from mamegpt.models.base import LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["continue_ids", "generate_many", "read_prompts"]
+__all__ = ["continue_ids", "generate_many"]
 
 BATCH_SIZE = 32
 """Sequences at once; measured in docs/log.md."""
-
-
-def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
-    """Return the `lines` of a text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
-    prompts = list(filter(None, lines(path, encoding)))
-    if not prompts:
-        raise DataError(f"--prompts {path} has no line to go on with")
-    return prompts
 
 
 def generate_many(

@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from little import Little
 
+from mamegpt.cli.commands.models import read_prompts
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.help import sentences
 from mamegpt.config import TrainConfig
@@ -24,7 +25,6 @@ from mamegpt.data.readers.lines import lines
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.data.sources import read_documents
 from mamegpt.errors import ConfigError, DataError
-from mamegpt.generation.batch import read_prompts
 
 NOT_ENDS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"
 """What str.splitlines takes for ends of lines, and we do not."""

@@ -9,8 +9,9 @@ import pytest
 import torch
 from little import Little, random_model, sizes_for
 
+from mamegpt.cli.commands.models import read_prompts
 from mamegpt.errors import ConfigError, DataError
-from mamegpt.generation.batch import continue_ids, generate_many, read_prompts
+from mamegpt.generation.batch import continue_ids, generate_many
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
 from mamegpt.models.base import LanguageModel

@@ -13,12 +13,12 @@ from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.models import evaluation_table, measuring_line, samples_line, serving_line
 from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.settings import Sampling
 from mamegpt.run.run import Run
 from mamegpt.system.console import answering, deliver, is_terminal, say, write_stream
 
-__all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "report_command"]
+__all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "read_prompts", "report_command"]
 
 
 def evaluate_command(
@@ -104,7 +104,6 @@ def generate_command(
         device: Where to compute.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
     """
-    from mamegpt.generation.batch import read_prompts
     from mamegpt.pretrained import load
 
     if samples < 1:
@@ -129,6 +128,16 @@ def generate_command(
         write_stream(prompt, loaded.stream(prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=one))
         if i + 1 < samples:
             deliver("---")
+
+
+def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
+    """Return the `lines` of a text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
+    from mamegpt.data.readers.lines import lines
+
+    prompts = list(filter(None, lines(path, encoding)))
+    if not prompts:
+        raise DataError(f"--prompts {path} has no line to go on with")
+    return prompts
 
 
 def play_command(
