@@ -92,7 +92,7 @@ def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
 def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
     """The `Quality` of documents put one after the other, each with its end, in windows that do not overlap.
 
-    Of a model of ours it is what `evaluate.evaluate` says of the whole text.
+    Of a model of ours it is what `validation.evaluate` says of the whole text.
     """
     rows = list(_rows(scorer, _documents(scorer, sample)))
     n_tokens = max(1, sum(len(row) - 1 for row in rows))

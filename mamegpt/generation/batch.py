@@ -36,7 +36,7 @@ def generate_many(
 ) -> Iterator[str]:
     """Yield the continuation of each of ``prompts``, in their order, prompt i with ``sampling.of_text(i)``.
 
-    ``at_start`` as in `generation.stream`. Raises `ConfigError`, before anything is computed, as that does.
+    ``at_start`` as in `stream.stream`. Raises `ConfigError`, before anything is computed, as that does.
     """
     sampling = checked(sampling, max_new_tokens)
     given = [prompt_ids(tokenizer, prompt, at_start=at_start) for prompt in prompts]
@@ -92,7 +92,7 @@ def continue_ids(
     """Return new ids after each of ``given`` (of at least one id each), up to ``eos_id`` or ``max_new_tokens``.
 
     ``ends`` is called with the number of a sequence and its new id, and says whether the sequence ends with it.
-    As `generation.stream_ids` finds them one by one, up to rounding. The model is switched to evaluation mode.
+    As `stream.stream_ids` finds them one by one, up to rounding. The model is switched to evaluation mode.
     """
     model.eval()
     device, context_length = model.out_head.weight.device, model.context_length

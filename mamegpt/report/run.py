@@ -148,7 +148,7 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
 
 
 def _scores(model: dict[str, Any], baseline: dict[str, Any], heldout_recited: float | None) -> dict[str, str]:
-    """The figures of an evaluation; for the fields see `evaluation.Result`."""
+    """The figures of an evaluation; for the fields see `evaluate.Result`."""
     scores = {"evaluated": Path(model["origin"]).name}
     for text, quality in model["text"].items():
         there = baseline["text"][text]

@@ -5,7 +5,7 @@ or protobuf. Names of classes that know better (``LlamaTokenizerFast``, ``T5Toke
 transformers 5 rebuilds the normaliser of those and ignores the file's.
 
 The normalizer of `tokenizer.json` does what `normalise` does to training text and prompts, so a text gives
-the ids of `generation.prompt_ids`.
+the ids of `stream.prompt_ids`.
 """
 
 from __future__ import annotations
