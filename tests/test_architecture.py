@@ -6,6 +6,7 @@ import ast
 import graphlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,13 @@ def run_alone(script: str) -> str:
 
 def test_every_package_has_its_row_and_no_row_names_another() -> None:
     assert sorted(name for row in ROWS for name in row) == sorted({name.partition(".")[0] for name in MODULES})
+
+
+def test_the_page_shows_these_rows_in_this_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.split("| package | holds |\n| --- | --- |\n")[1].split("\n\n")[0]
+    shown = [set(re.findall(r"`(\w+)`", line.split("|")[1])) for line in table.splitlines()]
+    assert shown == [row - {""} for row in ROWS]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -72,6 +72,27 @@ def test_every_page_is_in_the_contents() -> None:
     assert {Path(page).stem for page in PAGES} - {"index"} == set(contents) - {"```{toctree}", ":hidden:", "```"}
 
 
+def test_the_tree_names_every_module_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.split("```\nmamegpt/\n")[1].split("```")[0]
+    found, folders = set(), list[str]()
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2 - 1
+        folders[depth:] = [line.split()[0]]
+        found.add("".join(folders))
+    package = ROOT / "mamegpt"
+    modules = {path for path in package.rglob("*.py") if path.name != "__init__.py" or path.parent == package}
+    paths = {path.relative_to(package).as_posix() for path in modules}
+    assert found == paths | {f"{path.rpartition('/')[0]}/" for path in paths if "/" in path}
+
+
+def test_every_path_on_the_map_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`([a-z_]+/[\w/.]*)`", page)
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / "mamegpt" / path).exists() and not (ROOT / path).exists()] == []
+
+
 def test_the_walked_text_is_the_one_on_the_page(tmp_path: Path) -> None:
     assert table(walk(tmp_path)) in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
