@@ -32,7 +32,7 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model, init_weights, unsupported_fields
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
-from mamegpt.run.metrics import Quality, read_metrics
+from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Checkpoint, Run
 from mamegpt.system.files import (
     LOCK,
@@ -271,7 +271,7 @@ def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> It
         with held(run / LOCK) as is_held, gone_if_empty(made):
             kept = config
             if resume:
-                kept = TrainConfig.load(run / CONFIG_FILE)
+                kept = Run(run).config
                 if kept.fingerprint() != config.settled(kept).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
             else:
@@ -336,9 +336,10 @@ def _refuse_taken(run: Path, config: TrainConfig, may_be_used_again: bool = True
 
 def _had_no_checkpoint(run: Path) -> bool:
     """Whether a folder is that of a run that ended before its first checkpoint; its lock and its settings tell."""
+    begun = Run(run)
     try:
-        config = TrainConfig.load(run / CONFIG_FILE)
-        last = max((record["step"] for record in read_metrics(run)), default=0)
+        config = begun.config
+        last = max((record["step"] for record in begun.metrics), default=0)
     except (CheckpointError, ConfigError):
         return False
     names = {path.name for path in (run / CHECKPOINTS).glob("[!.]*")} - {Checkpoint.at(run, START).path.name}
@@ -363,7 +364,7 @@ def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
         with atomic_write(run / TOKENIZER_FILE, "wb") as file:
             file.write(Path(config.tokenizer).read_bytes())
     processes.barrier()
-    return Tokenizer.load(run / TOKENIZER_FILE)
+    return Run(run).tokenizer
 
 
 def run_tokens(
