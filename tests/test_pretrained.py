@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, TokenizerError
-from mamegpt.exporting.publish import export_pretrained, export_weights
+from mamegpt.exporting.publish import export, export_weights
 from mamegpt.generation.stream import generate
 from mamegpt.models.custom_gpt.hf import sizes_of
 from mamegpt.pretrained import load, read_weights
@@ -94,7 +94,7 @@ def test_generate_py_writes_from_the_original_folder_without_running_its_code(
 
 
 def test_the_original_folder_can_be_exported_anew(original: Path, tmp_path: Path, weights: dict[str, Tensor]) -> None:
-    export_pretrained(str(original), tmp_path / "new", n_sentences=N_SENTENCES)
+    export(str(original), tmp_path / "new", n_sentences=N_SENTENCES)
     assert same(read_weights(tmp_path / "new" / "model.safetensors"), weights)
     assert BOMB not in (tmp_path / "new" / "modeling_custom_gpt.py").read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import read_texts
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError
-from mamegpt.exporting.publish import export_pretrained
+from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import load
 from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, table
@@ -89,7 +89,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         say(f"[{prompt}]{model.generate(prompt, max_new_tokens=80, sampling=sampling)}", "")
 
     say("5/5  export")
-    exported = export_pretrained(str(result.out), out / "hf")
+    exported = export(str(result.out), out / "hf")
     run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
     bits = result.quality and result.quality.bits_per_character
     quality = translated("not validated" if bits is None else f"{bits:.3f} bits per character", part=True)

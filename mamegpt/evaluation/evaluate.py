@@ -22,12 +22,13 @@ from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
 from mamegpt.evaluation.texts import TextSample, named_texts, run_texts
+from mamegpt.pretrained import Pretrained
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.system.files import write_json
 from mamegpt.system.run_files import EVALUATION_FILE
 
-__all__ = ["Evaluation", "Measuring", "Result", "evaluate_models"]
+__all__ = ["Evaluation", "Measuring", "Result", "evaluate"]
 
 ORDER = 3
 """Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
@@ -85,12 +86,12 @@ class Measuring:
     model: str = ""
 
 
-def evaluate_models(
-    models: Sequence[str],
-    data: Sequence[str] = (),
-    split: str = "validation",
+def evaluate(
+    models: str | Path | Pretrained | Sequence[str | Path | Pretrained],
+    data: str | Path | Sequence[str | Path] = (),
     *,
-    train_data: str = "",
+    split: str = "validation",
+    train_data: str | Path = "",
     train_split: str = "train",
     max_characters: int = 1_000_000,
     schema: Schema = GUESS,
@@ -98,38 +99,45 @@ def evaluate_models(
     device: str = "auto",
     on_event: Callable[[Measuring], None] = lambda _: None,
 ) -> Evaluation:
-    """Measure all that can be from what is given; ``models`` are as `open_model` takes them.
+    """Measure a model, or compare several, by all that can be measured from what is given.
 
-    Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation text of the
-    first run among the models; of each, a sample of documents with at most ``max_characters`` (0: all). The training
-    text is ``train_data``, else that run's. Without held-out text only minimal pairs are left; without training text
-    there is no baseline, and nothing is recited. ``on_event`` is called with `Measuring` before each part.
+    A model is a run, an exported folder, a repository on the Hub (any causal model of transformers), or what `load`
+    returned. Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation text
+    of the first run among the models; of each, a sample of documents with at most ``max_characters`` (0: all). The
+    training text is ``train_data``, else that run's. Without held-out text only minimal pairs are left; without
+    training text there is no baseline, and nothing is recited. ``on_event`` gets a `Measuring` before each part.
 
     Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
     """
+    models = [models] if isinstance(models, str | Path | Pretrained) else models
+    named = list(map(_named, models))
+    places = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
     if not models:
         raise ConfigError("name at least one model, such as: mamegpt eval --model runs/first")
-    if len(set(models)) < len(models):
+    if len(set(named)) < len(named):
         raise ConfigError("a model is named twice; name each once")
     if max_characters < 0:
         raise ConfigError(f"--max-characters must not be negative, not {max_characters}")
     chosen = pick_device(device)
-    opened = [open_model(where, spm_file=spm_file, device=chosen) for where in models]
+    opened = [open_model(model, spm_file=spm_file, device=chosen) for model in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
-    runs = [(where, run, model) for where, model in zip(models, opened, strict=True) if (run := Run.find(where))]
+    runs = [(where, run, model) for where, model in zip(named, opened, strict=True) if (run := Run.find(where))]
     own, run, run_model = runs[0] if runs else ("", None, None)
     known = run_texts(run) if run else {}
     texts = {"validation": known["val"]} if "val" in known else {}
-    if data:
-        texts = {name: named_texts(it, split, tokenizer, schema) for name, it in zip(_short(data), data, strict=True)}
+    if places:
+        texts = {
+            name: named_texts(place, split, tokenizer, schema)
+            for name, place in zip(_short(places), places, strict=True)
+        }
     held_out = {name: text.sample(max_characters or None) for name, text in texts.items()}
     main = next((sample.texts for sample in held_out.values()), [])
-    training = named_texts(train_data, train_split, tokenizer, schema) if train_data else known.get("train")
+    training = named_texts(str(train_data), train_split, tokenizer, schema) if train_data else known.get("train")
     gaps = make_gaps(main)
 
     results: list[Result] = []
     written = {"": main}
-    for where, name, model in zip(models, _short(models), opened, strict=True):
+    for where, name, model in zip(named, _short(named), opened, strict=True):
         on_event(Measuring("likelihoods", name))
         result = _likelihoods(name, model, held_out, gaps)
         results.append(replace(result, model=where, origin=model.origin))
@@ -147,9 +155,17 @@ def evaluate_models(
         [replace(result, recited=shares[result.name]) for result in results],
         _likelihoods(f"{ORDER}-gram", baseline, held_out, gaps),
         shares[""],
-        "" if data or train_data else own,
+        "" if places or train_data else own,
         sum(text in trained_on for text in main) / max(1, len(main)),
     )
+
+
+def _named(model: str | Path | Pretrained) -> str:
+    """Return what a model is called; one that was loaded from a run is called as the run's folder."""
+    if not isinstance(model, Pretrained):
+        return str(model)
+    run = Run.of_checkpoint(model.origin)
+    return str(run.folder) if run else model.origin
 
 
 def _noting(documents: Iterable[str], wanted: set[str], seen: set[str]) -> Iterator[str]:

@@ -137,15 +137,19 @@ def _rows(scorer: Scorer, documents: Iterable[Ids]) -> Iterator[Ids]:
     yield from (stream[i : i + n + 1] for i in range(0, len(stream) - 1, n))
 
 
-def open_model(where: str, *, spm_file: str = "", device: torch.device) -> Writer:
+def open_model(model: str | Path | Pretrained, *, spm_file: str = "", device: torch.device) -> Writer:
     """Load a run, a checkpoint, an exported folder, or any causal model that transformers has, from here or the Hub.
+
+    One that is loaded already stays where it is.
 
     Raises `ModelError` or `HubError` if there is none or it cannot be loaded (no code of a repository is run), and
     `CheckpointError` if a run is damaged.
     """
-    if is_foreign(where):
-        return _Foreign(where, device)
-    return _Own(load(where, spm_file=spm_file, device=device))
+    if isinstance(model, Pretrained):
+        return _Own(model)
+    if is_foreign(str(model)):
+        return _Foreign(str(model), device)
+    return _Own(load(model, spm_file=spm_file, device=device))
 
 
 class _Own:

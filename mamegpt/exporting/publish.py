@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal
@@ -27,18 +28,18 @@ from mamegpt.system.messages import translated
 from mamegpt.system.outputs import check_folder
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["export_pretrained", "export_weights", "upload_folder"]
+__all__ = ["export", "export_weights", "upload_folder"]
 
 COMMIT_MESSAGE = "Upload model (mamegpt export)"
 SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
-def export_pretrained(
-    model: str,
-    out: Path,
-    to: Target | Literal["all"] = "hf",
+def export(
+    model: str | Path | Pretrained,
+    out: str | Path,
     *,
+    to: Target | Literal["all"] = "hf",
     gguf_type: GgufType = "f32",
     spm_file: str = "",
     name: str = "",
@@ -46,12 +47,14 @@ def export_pretrained(
     n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Export a run (its newest checkpoint), an exported folder or a Hub repository into the folder ``out``.
+    """Write a model into the folder ``out`` in the form ``to``, load it again there, and compare both.
 
-    ``to`` names the target; with "all", each lies in a folder of its name in ``out``. Of a run the tokenizers are
-    compared on ``n_sentences`` of its own text, if that still lies here. ``name`` is what the model card calls the
-    model (by default as the folder is called). ``data_license`` is the license of the training text, an identifier of
-    the Hub (by default what the data card beside that text names).
+    ``model`` is a run (its newest checkpoint), a checkpoint, an exported folder, a repository on the Hub, or what
+    `load` returned. The folder appears when the comparison has succeeded. ``to`` is "hf" (for transformers),
+    "hf-native" (also without code of ours), "gguf" (for llama.cpp), or "all", each in a folder of its name in ``out``.
+    Of a run the tokenizers are compared on ``n_sentences`` of its own text, if that still lies here. ``name`` is what
+    the model card calls the model (default: the folder's name). ``data_license`` is the license of the training text,
+    an identifier of the Hub (default: what the data card beside that text names).
 
     Raises what `load` and `export_model` raise, and `DataError` if that text cannot be read.
     """
@@ -60,11 +63,12 @@ def export_pretrained(
             f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "
             "see the Hub's list of licenses"
         )
-    check_folder(out, [model], overwrite=overwrite)
-    loaded = load(model, spm_file=spm_file)
+    out = Path(out)
+    check_folder(out, [model.origin if isinstance(model, Pretrained) else model], overwrite=overwrite)
+    loaded = _on_cpu(model) if isinstance(model, Pretrained) else load(model, device="cpu", spm_file=spm_file)
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}
-    if run := Run.find(model):
+    if run := Run.of_checkpoint(loaded.origin):
         config = run.config
         known["facts"] = dataclasses.replace(_facts(run, loaded), licenses=card_licenses(config.data))
         if is_here(config.data) and not is_shards(config.data):
@@ -74,6 +78,11 @@ def export_pretrained(
     return export_model(
         out, loaded, targets, gguf_type=gguf_type, name=name, n_sentences=n_sentences, overwrite=overwrite, **known
     )
+
+
+def _on_cpu(model: Pretrained) -> Pretrained:
+    """Return the model, or a copy of one that computes elsewhere."""
+    return model if model.device.type == "cpu" else dataclasses.replace(model, model=copy.deepcopy(model.model).cpu())
 
 
 def upload_folder(out: Path, repository: str, *, dry_run: bool) -> str:

@@ -27,7 +27,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Probe
 from mamegpt.training.forward import micro_batch
 
-__all__ = ["CHARACTERS_PER_TOKEN", "CorpusSize", "Cost", "Plan", "make_plan"]
+__all__ = ["CHARACTERS_PER_TOKEN", "CorpusSize", "Cost", "Plan", "plan"]
 
 CHARACTERS_PER_TOKEN = 1.66
 """Of Japanese Wikipedia with 16,000 pieces (docs/log.md): what is assumed where there is no tokenizer yet."""
@@ -106,21 +106,23 @@ class Plan:
         return {**asdict(self), "costs": rows, "best": self.best.size}
 
 
-def make_plan(
+def plan(
+    minutes: float = 10.0,
     *,
-    minutes: float,
-    data: str = "",
+    data: str | Path = "",
     split: str = "train",
-    tokenizer: str = "",
+    tokenizer: str | Path = "",
     vocab_size: int = 0,
     device: str = "auto",
     schema: Schema = GUESS,
     seconds: float = 20.0,
 ) -> Plan:
-    """Measure this machine for about ``seconds`` and reckon.
+    """Estimate what ``minutes`` of training would give, by measuring this machine for about ``seconds``.
 
-    The vocabulary is the tokenizer's, if one is given, else ``vocab_size`` (0: 16,000). Raises `ConfigError` for
-    numbers that cannot be, and what reading the data or the tokenizer raises.
+    With ``data``, the text to learn, the plan also says how often it will be read. The vocabulary is the tokenizer's,
+    if one is given, else ``vocab_size`` (0: 16,000).
+
+    Raises `ConfigError` for numbers that cannot be, and what reading the data or the tokenizer raises.
     """
     if not minutes > 0:
         raise ConfigError(f"--minutes must be above 0, not {minutes:g}")
@@ -128,7 +130,7 @@ def make_plan(
         raise ConfigError("--tokenizer brings its own --vocab-size; leave one of them out")
     if vocab_size < 0:
         raise ConfigError(f"--vocab-size must be at least 1, not {vocab_size}")
-    loaded = Tokenizer.load(Path(tokenizer)) if tokenizer else None
+    loaded = Tokenizer.load(tokenizer) if tokenizer else None
     corpus = measure_corpus(data, split, loaded, schema) if data else None
     chosen = pick_device(device)
     free = memory().available
@@ -138,7 +140,7 @@ def make_plan(
     return Plan(str(chosen), precision, tuple(costs), minutes, corpus, elapsed_s, free)
 
 
-def measure_corpus(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> CorpusSize:
+def measure_corpus(data: str | Path, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> CorpusSize:
     """Count a text's characters and tokens, those by a tokenizer on a `subsample` of its documents."""
     if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]

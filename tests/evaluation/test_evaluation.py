@@ -27,7 +27,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
 from mamegpt.evaluation import memorisation, ngram
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
-from mamegpt.evaluation.evaluate import Evaluation, evaluate_models
+from mamegpt.evaluation.evaluate import Evaluation, evaluate
 from mamegpt.evaluation.memorisation import continuations, verbatim_overlap
 from mamegpt.evaluation.minimal_pairs import PHENOMENA, minimal_pairs, read_pairs
 from mamegpt.evaluation.ngram import KneserNey, NgramScorer
@@ -47,8 +47,9 @@ from mamegpt.run.run import Run
 from mamegpt.text.characters import count_classes
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training import validation
 from mamegpt.training.trainer import train
-from mamegpt.training.validation import evaluate, verdict
+from mamegpt.training.validation import verdict
 
 CPU = torch.device("cpu")
 TEXTS = ["豆の木", "昔々、あるところに、小さな豆がありました。" * 3, "𠮷野家と👨‍👩‍👧", ""]
@@ -81,7 +82,7 @@ def found(run: Path, foreign: Path, little: Little) -> Evaluation:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memorisation, "N_PROMPTS", 3)
         patch.setattr(memorisation, "N_TOKENS", 40)
-        return evaluate_models([str(run), str(little.exported), str(foreign)])
+        return evaluate([str(run), str(little.exported), str(foreign)])
 
 
 # ---------------------------------------------------------------- minimal pairs
@@ -173,7 +174,7 @@ def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
 def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
     scorer, model = open_model(str(little.run), device=CPU), load(little.run, device="cpu").model
     sample = sample_of(TEXTS)
-    expected = evaluate(
+    expected = validation.evaluate(
         model, stream_of(scorer, sample), n_characters=sample.n_characters, n_bytes=sample.n_bytes,
         context_length=model.context_length, start_id=little.tokenizer.start_id, world=World(0, 1, CPU),
     )  # fmt: skip
@@ -228,7 +229,7 @@ def test_training_and_eval_divide_the_same_bits_by_the_characters_of_the_text(
     config = tiny(tmp_path / "text.jsonl", spm, tmp_path / "run", val_fraction=0.15)
     trained = train(config, watchers=()).quality
     assert ("of the tokens are unknown characters" in capsys.readouterr().out) == (kind == "lossy")
-    (model,) = evaluate_models([str(tmp_path / "run")]).models
+    (model,) = evaluate([str(tmp_path / "run")]).models
     evaluated = model.text["validation"]
 
     tokenizer = Tokenizer.load(spm)
@@ -362,7 +363,7 @@ def test_weights_that_are_no_numbers_are_said(little: Little, foreign: Path, tmp
     next(weight for name, weight in weights.items() if "norm" in name or "ln" in name)[0] = math.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="NaN"):
-        evaluate_models([str(folder)])
+        evaluate([str(folder)])
 
 
 # ---------------------------------------------------------------- the n-gram model
@@ -591,7 +592,7 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
 
     given = {}
     monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))
-    publish.export_pretrained(str(run), tmp_path / "out")
+    publish.export(str(run), tmp_path / "out")
     card = model_card("豆", little.sizes, 1, little.tokenizer, CUSTOM_GPT, given["facts"])
     assert all(f" | {value} |\n" in card for value in rows.values()) and ", minimal pairs, cloze," in card
 
@@ -628,12 +629,12 @@ def test_the_command_prints_and_writes_the_same(
 def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little: Little, tmp_path: Path) -> None:
     bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("tokens")))
     (tmp_path / "tiny.txt").write_text("豆の本。", encoding="utf-8")
-    found = evaluate_models([str(bare)], [str(tmp_path / "tiny.txt")], "train", train_data=str(little.text))
+    found = evaluate([str(bare)], [str(tmp_path / "tiny.txt")], split="train", train_data=str(little.text))
     assert found.run == "" and found.heldout_recited is None and found.baseline is not None
     assert "held-out text itself" in evaluation_table(found) and list(found.models[0].text) == ["tiny.txt"]
     found.keep()
     assert not (bare / "evaluation.json").exists()
-    assert evaluate_models([str(bare)]).baseline is None
+    assert evaluate([str(bare)]).baseline is None
 
 
 def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Path) -> None:
@@ -646,10 +647,12 @@ def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Pa
         encoding="utf-8",
     )
     for held_out, share in (("learned", 1.0), ("both", 2 / 32), ("other", 0.0)):
-        found = evaluate_models(
-            [str(little.exported)], [str(tmp_path / f"{held_out}.jsonl")], "train",
-            train_data=str(tmp_path / "learned.jsonl"),
-        )  # fmt: skip
+        found = evaluate(
+            little.exported,
+            tmp_path / f"{held_out}.jsonl",
+            split="train",
+            train_data=tmp_path / "learned.jsonl",
+        )
         assert found.heldout_trained_on == pytest.approx(share)
         assert (
             f"warning: {share:.0%} of the held-out documents are in the training text" in evaluation_table(found)
@@ -665,7 +668,7 @@ def test_bits_are_judged_beside_an_ngram_model() -> None:
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:
-    found = evaluate_models([str(little.exported)])
+    found = evaluate([str(little.exported)])
     assert (
         found.models[0].text == {}
         and found.models[0].cloze is None
@@ -684,4 +687,4 @@ def test_a_model_alone_has_its_pairs(little: Little) -> None:
 )
 def test_what_cannot_be_meant_is_refused(models: list[str], options: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        evaluate_models(models, **options)
+        evaluate(models, **options)

@@ -30,7 +30,7 @@ from mamegpt.exporting import hf as export_module
 from mamegpt.exporting.checks import EDGE_CASES, Check
 from mamegpt.exporting.export import ExportReport
 from mamegpt.exporting.model_card import Facts, model_card
-from mamegpt.exporting.publish import export_pretrained, export_weights
+from mamegpt.exporting.publish import export, export_weights
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
 from mamegpt.models.base import Architecture
@@ -80,7 +80,7 @@ def all_made(little: Little, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             return Made(name, little.run, little.exported)
         folder = tmp_path_factory.mktemp(name)
         if name == "gpt2":
-            export_pretrained(str(little.run), folder / "exported", "hf-native", n_sentences=N_SENTENCES)
+            export(str(little.run), folder / "exported", to="hf-native", n_sentences=N_SENTENCES)
             return Made(name, little.run, folder / "exported")
         config = TrainConfig(
             data=str(little.text), tokenizer=str(little.spm), out=str(folder / "run"), device="cpu", val_fraction=0.1,
@@ -88,7 +88,7 @@ def all_made(little: Little, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             architecture=name, **CHANGED[name],
         )  # fmt: skip
         run = train(config).out
-        export_pretrained(str(run), folder / "exported", n_sentences=N_SENTENCES)
+        export(str(run), folder / "exported", n_sentences=N_SENTENCES)
         return Made(name, run, folder / "exported")
 
     return {name: make(name) for name in sorted(hf_formats())}
@@ -385,7 +385,7 @@ def test_the_license_is_given_or_read_from_a_card_beside_the_text(little: Little
     (data / "README.md").write_text("---\nlicense: 'mit\\n- x'\n---\n", encoding="utf-8")
     assert card_licenses(where) == []
     with pytest.raises(ConfigError, match=r"--data-license must be an identifier of the Hub"):
-        export_pretrained(str(little.run), tmp_path / "out", data_license="CC BY-SA")
+        export(str(little.run), tmp_path / "out", data_license="CC BY-SA")
 
 
 def test_past_the_context_the_model_says_so() -> None:
@@ -456,7 +456,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
     with pytest.raises(OutputError, match="already exists"):
         export_weights(little.weights, little.spm, out)
     with pytest.raises(OutputError, match="already exists"):
-        export_pretrained(str(little.run), out)
+        export(str(little.run), out)
     monkeypatch.setattr(custom_gpt, "ARCHITECTURE", corrupt(tmp_path, ALL_BAD))
     with pytest.raises(ExportError, match=r"does not load in a clean process.*豆が足りない") as error:
         export_weights(little.weights, little.spm, out, n_sentences=N_SENTENCES, overwrite=True)
@@ -465,7 +465,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
     assert sorted(path.name for path in out.iterdir()) == FILES
     (out / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="is not replaced"):
-        export_pretrained(str(little.run), out, overwrite=True)
+        export(str(little.run), out, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "mine.txt"])
 
 
@@ -475,7 +475,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
 def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, tmp_path: Path) -> None:
     out = tmp_path / "豆モデル v1.0"
     shutil.copytree(little.exported, out)
-    report = export_pretrained(str(little.run), out, n_sentences=N_SENTENCES, overwrite=True)
+    report = export(str(little.run), out, n_sentences=N_SENTENCES, overwrite=True)
     assert sha256_file(out / "README.md") != sha256_file(little.exported / "README.md")
     assert [check.name for check in report.checks["hf"]] == [
         "weights", "logits", "greedy", "no cache", "cache", "padding", "loss", "tokenizer", "round trip",

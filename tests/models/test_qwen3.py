@@ -21,7 +21,7 @@ from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import CheckpointError, ConfigError, ExportError, ModelError
 from mamegpt.exporting.model_card import Facts, model_card
-from mamegpt.exporting.publish import export_pretrained, export_weights
+from mamegpt.exporting.publish import export, export_weights
 from mamegpt.generation.cache import KVCache
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.qwen3 import architecture as qwen3
@@ -457,7 +457,7 @@ def native(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = foreign_folder(little, tmp_path_factory.mktemp("qwen3") / "foreign", head_dim=10, norm_eps=0.01)
     weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    report = export_pretrained(str(folder), folder.parent / "native", n_sentences=N_SENTENCES)
+    report = export(str(folder), folder.parent / "native", n_sentences=N_SENTENCES)
     assert report.files == sorted(path.name for path in report.out.iterdir())
     assert next(check.found for check in report.checks["hf"] if check.name == "logits").endswith(
         "from model.safetensors"

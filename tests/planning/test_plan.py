@@ -15,7 +15,7 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.registry import build_model
 from mamegpt.planning import plan as plan_module
 from mamegpt.planning import scaling_law
-from mamegpt.planning.plan import CorpusSize, Cost, Plan, make_plan, measure, measure_corpus, operations
+from mamegpt.planning.plan import CorpusSize, Cost, Plan, measure, measure_corpus, operations, plan
 from mamegpt.presets import SIZES, preset
 from mamegpt.run import checkpoint
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -103,7 +103,7 @@ def test_a_corpus_is_counted_exactly_if_it_is_tokens_and_nearly_if_it_is_text(li
 
 
 def test_the_table_and_the_json_say_the_same(little: Little) -> None:
-    made = make_plan(minutes=5, data=str(little.text), tokenizer=str(little.spm), device="cpu", seconds=0.0)
+    made = plan(minutes=5, data=str(little.text), tokenizer=str(little.spm), device="cpu", seconds=0.0)
     table, plain = plan_table(made), json.loads(json.dumps(made.to_dict()))
     assert plain["best"] == made.best.size and f"best for 5 minutes: {made.best.size}" in table
     for row in plain["costs"]:
@@ -116,15 +116,15 @@ def test_the_table_and_the_json_say_the_same(little: Little) -> None:
 
 def test_what_cannot_be_planned_is_said(little: Little) -> None:
     with pytest.raises(ConfigError, match="--minutes must be above 0, not 0"):
-        make_plan(minutes=0)
+        plan(minutes=0)
     with pytest.raises(ConfigError, match="leave one of them out"):
-        make_plan(minutes=1, tokenizer=str(little.spm), vocab_size=100)
+        plan(minutes=1, tokenizer=str(little.spm), vocab_size=100)
     with pytest.raises(ConfigError, match="--vocab-size must be at least 1"):
-        make_plan(minutes=1, vocab_size=-1)
+        plan(minutes=1, vocab_size=-1)
     empty = little.text.with_name("empty.txt")
     empty.write_text("", encoding="utf-8")
     with pytest.raises(DataError, match=r"empty\.txt"):
-        make_plan(minutes=1, data=str(empty))
+        plan(minutes=1, data=str(empty))
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from mamegpt.data.clean.clean import clean
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.extract.resumable import resumable_writer
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
-from mamegpt.exporting.publish import export_pretrained
+from mamegpt.exporting.publish import export
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run, checkpoints
 from mamegpt.system import files
@@ -272,7 +272,7 @@ def test_an_export_replaces_neither_its_run_nor_the_folder_of_runs(
     before, run = content(tmp_path), str(tmp_path / "runs" / "first")
     for out in (run, tmp_path / "runs", tmp_path / "runs" / "other", Path("../mine"), Path(f"{run}/tokens/hf")):
         with pytest.raises(OutputError):
-            export_pretrained(run, Path(out), overwrite=True)
+            export(run, Path(out), overwrite=True)
     assert content(tmp_path) == before
 
 

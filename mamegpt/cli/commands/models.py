@@ -49,7 +49,7 @@ def evaluate_command(
         device: Where to compute.
         json: Print one line of JSON instead of a table.
     """
-    from mamegpt.evaluation.evaluate import evaluate_models
+    from mamegpt.evaluation.evaluate import evaluate
     from mamegpt.evaluation.texts import text_files
     from mamegpt.system.files import write_json
     from mamegpt.system.outputs import check_outputs
@@ -64,11 +64,18 @@ def evaluate_command(
         texts = [*((name, split) for name in data), *([(train_data, train_split)] if train_data else [])]
         check_outputs([out], [*model, *(path for text in texts for path in text_files(*text, schema))])
     with answering(json, is_product=out is None) as answer:
-        found = evaluate_models(
-            model, data, split, train_data=train_data, train_split=train_split, max_characters=max_characters,
-            schema=schema, spm_file=spm_file, device=device,
+        found = evaluate(
+            model,
+            data,
+            split=split,
+            train_data=train_data,
+            train_split=train_split,
+            max_characters=max_characters,
+            schema=schema,
+            spm_file=spm_file,
+            device=device,
             on_event=lambda event: say(measuring_line(event)) if is_terminal() else None,
-        )  # fmt: skip
+        )
         found.keep()
         if out:
             write_json(out, found.to_dict())
@@ -207,7 +214,7 @@ def export_command(
         overwrite: Replace a folder of that name when the new one is complete.
         json: Print one line of JSON instead of tables.
     """
-    from mamegpt.exporting.publish import export_pretrained, upload_folder
+    from mamegpt.exporting.publish import export, upload_folder
     from mamegpt.system.hub import is_hub_name
 
     if "gguf_type" in given and to not in ("gguf", "all"):
@@ -220,10 +227,10 @@ def export_command(
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), "with a run")])
     with answering(json) as answer:
-        report = export_pretrained(
+        report = export(
             model,
             out,
-            to,
+            to=to,
             gguf_type=gguf_type,
             spm_file=spm_file,
             name=push,

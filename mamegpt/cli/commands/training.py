@@ -107,7 +107,7 @@ def plan_command(
         return
     from mamegpt.cli.render.planning import plan_table
     from mamegpt.data.shards import is_shards
-    from mamegpt.planning.plan import make_plan
+    from mamegpt.planning.plan import plan
 
     refuse_idle(given, [
         (not data, ("split", *SETTINGS), "without --data"),
@@ -115,7 +115,7 @@ def plan_command(
     ])  # fmt: skip
     with answering(json, is_product=True) as answer:
         with busy("measuring"):
-            made = make_plan(
+            made = plan(
                 minutes=minutes, data=data, split=split, tokenizer=tokenizer,
                 vocab_size=vocab_size, device=device, schema=schema,
             )  # fmt: skip
