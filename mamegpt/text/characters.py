@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["CLASSES", "JAPANESE", "LETTERS", "MULTIPLIER", "count_classes", "mixed", "ngram_hashes"]
 
@@ -32,7 +36,7 @@ def count_classes(text: str) -> dict[str, int]:
     return dict(zip(CLASSES, found.tolist(), strict=True))
 
 
-def ngram_hashes(text: str, n: int) -> Any:
+def ngram_hashes(text: str, n: int) -> npt.NDArray[np.uint64]:
     """A number for each run of ``n`` characters: an array (max(0, len(text) - n + 1),) of uint64.
 
     A polynomial in the code points, mixed as in MurmurHash3's final step: equal runs have equal numbers, and among
@@ -48,7 +52,7 @@ def ngram_hashes(text: str, n: int) -> Any:
     return mixed(hashes)
 
 
-def mixed(numbers: Any) -> Any:
+def mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Numbers whose every bit depends on every bit of what they were: MurmurHash3's final step, in place (uint64)."""
     import numpy as np
 
@@ -59,7 +63,7 @@ def mixed(numbers: Any) -> Any:
     return numbers
 
 
-def _codes(text: str) -> Any:
+def _codes(text: str) -> npt.NDArray[np.uint32]:
     """The code points, (len(text),) uint32."""
     import numpy as np
 
@@ -67,7 +71,7 @@ def _codes(text: str) -> Any:
 
 
 @cache
-def _table() -> Any:
+def _table() -> npt.NDArray[np.uint8]:
     """The class of each code point, as an index into CLASSES: an array (_N_CODES,) of uint8."""
     import numpy as np
 

@@ -10,10 +10,14 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mamegpt.text.characters import MULTIPLIER, mixed, ngram_hashes
 from mamegpt.text.folding import fold
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["COMPARED", "Compared", "Contamination", "Duplicates", "NearDuplicates", "RepeatedLines", "TextSignature"]
 
@@ -88,7 +92,7 @@ class TextSignature:
         sketch.update(shingles.view("S8").tolist())
         return sketch
 
-    def keys(self, step: Compared) -> Any:
+    def keys(self, step: Compared) -> npt.NDArray[np.uint64]:
         """Numbers of 64 bits, (any,) uint64: of the text; of each band of its sketch; or of each long line.
 
         What `Duplicates`, `NearDuplicates` and `RepeatedLines` find in another text shares a number with it, or in a
@@ -101,7 +105,9 @@ class TextSignature:
         if step == "repeated-lines":
             return np.frombuffer(b"".join(self.line_keys), "<u8")[::2]  # none of short ones
         bands = np.array(self.sketch.digest(), np.uint64).reshape(N_BANDS, N_HASHES // N_BANDS)
-        return mixed(bands @ _powers() + np.arange(N_BANDS, dtype=np.uint64))
+        sums: npt.NDArray[np.uint64] = bands @ _powers()
+        sums += np.arange(N_BANDS, dtype=np.uint64)
+        return mixed(sums)
 
 
 class Duplicates:
@@ -209,11 +215,11 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _powers() -> Any:
+def _powers() -> npt.NDArray[np.uint64]:
     """Factors of the numbers in a band, (N_HASHES // N_BANDS,) uint64: a polynomial, as in `ngram_hashes`."""
     import numpy as np
 
-    return np.cumprod(np.full(N_HASHES // N_BANDS, MULTIPLIER, np.uint64))
+    return np.cumprod(np.full(N_HASHES // N_BANDS, MULTIPLIER, np.uint64), dtype=np.uint64)
 
 
 def _common_passage(a: str, at: int, b: str, start: int) -> str:

@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mamegpt import __version__
 from mamegpt.data.clean.clean import (
@@ -51,6 +51,10 @@ from mamegpt.data.sources import Document, SourceFile, find_files, read_files
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.system.files import atomic_write, remove_leftovers, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["STAGES", "CleanTasks", "Stage", "StageName"]
 
@@ -155,7 +159,7 @@ class CleanTasks:
                 return
             shared = np.union1d(shared, np.concatenate(known))
 
-    def _decide(self, shared: Any) -> Any:
+    def _decide(self, shared: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """Decide, if these are the shared keys; returns those of texts that came about meanwhile, (any,) uint64."""
         import numpy as np
         import pyarrow
@@ -176,7 +180,7 @@ class CleanTasks:
                         new += (np.setdiff1d(signature.keys(step), old[step]) for step in self._compared)
         return np.concatenate(new)
 
-    def _sharing(self, rank: int, shared: Any) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
+    def _sharing(self, rank: int, shared: npt.NDArray[np.uint64]) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
         """Yield a task's documents with shared keys: number, what was prepared, the steps whose keys they are."""
         import numpy as np
 
@@ -329,7 +333,7 @@ def _prepared(row: dict[str, Any]) -> Prepared:
     return Prepared(row["id"], row["title"], Counter(json.loads(row["edits"])), version)
 
 
-def _save(path: Path, keys: Any) -> None:
+def _save(path: Path, keys: npt.NDArray[np.uint64]) -> None:
     """Write an array, whole or not at all."""
     import numpy as np
 
@@ -337,7 +341,7 @@ def _save(path: Path, keys: Any) -> None:
         np.save(file, keys, allow_pickle=False)
 
 
-def _holds(keys: Any, wanted: Any) -> Any:
+def _holds(keys: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Which of the wanted numbers are among sorted keys: (len(wanted),) bool."""
     import numpy as np
 
