@@ -230,7 +230,8 @@ def test_the_recipe_is_the_original_one(little: Little, tmp_path: Path) -> None:
         "grad_clip": 0.0, "val_fraction": 0.0, "drop_rate": 0.1, "optimizer": "adamw", "samples_per_epoch": 10000,
     }  # fmt: skip
     assert {name: config[name] for name in recipe} == recipe
-    rates = [json.loads(line)["lr"] for line in (config_file.parent / "metrics.jsonl").open(encoding="utf-8")]
+    metrics = (config_file.parent / "metrics.jsonl").read_text(encoding="utf-8")
+    rates = [json.loads(line)["lr"] for line in metrics.splitlines()]
     assert rates == [3e-4] * 6
     saved = torch.load(tmp_path / "a" / "model.pth", weights_only=True)
     assert {name.split(".")[0] for name in saved} == {"tok_emb", "pos_emb", "trf_blocks", "final_norm", "out_head"}

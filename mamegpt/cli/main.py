@@ -88,6 +88,7 @@ def run_command_line(
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
     with output_may_fail(), warnings.catch_warnings():
         warnings.showwarning = functools.partial(_show, warnings.showwarning)
+        warnings.simplefilter("default", MamegptWarning)  # a note, whatever python -W says of warnings
         sys.exit(_code(command, sys.argv[1:] if arguments is None else arguments))
 
 

@@ -26,7 +26,7 @@ from mamegpt.data.clean.tasks import CleanTasks
 from mamegpt.data.provenance import read_provenance
 from mamegpt.data.sources import read_documents
 from mamegpt.data.stories import stories
-from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.errors import ConfigError, DataError, MamegptWarning, OutputError
 
 STORIES = [text for _, text in stories(seed=5, n=30)]
 LINE = "この文は三十字をこえていて、ほかの文書にも同じものがあるので、二度目からは取り除かれます。"
@@ -110,13 +110,17 @@ def test_the_parts_are_what_one_process_writes(corpus: Path, items: Path, tmp_pa
     assert read_provenance(sorted(out.glob("train-*.jsonl"))) == read_provenance([alone]) == [report.provenance()]
 
 
+REPORT = r"1 file\(s\) passed over \(report\.html\): their format is not known"
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".parquet"])
 def test_the_parts_are_a_data_set(corpus: Path, tmp_path: Path, suffix: str) -> None:
     alone, out = tmp_path / f"alone{suffix}", tmp_path / "out"
     clean(str(corpus), alone, without=["near-duplicates"], normalisation="nfkc")
     run(CleanTasks(str(corpus), out, 3, format=suffix, normalisation="nfkc", without=("near-duplicates",)))
-    plain = [[(one.title, one.text) for one in read_documents(place)] for place in (alone, out)]
-    assert plain[0] == plain[1]
+    plain = [(one.title, one.text) for one in read_documents(alone)]
+    with pytest.warns(MamegptWarning, match=REPORT):
+        assert [(one.title, one.text) for one in read_documents(out)] == plain
     assert suffix == ".parquet" or joined(out, suffix) == alone.read_bytes()
 
 
@@ -162,7 +166,8 @@ def test_documents_that_share_nothing_are_not_decided_on(corpus: Path, tmp_path:
 def test_a_part_may_be_empty(tmp_path: Path) -> None:
     corpus = write_files(tmp_path / "corpus", [STORIES[0], "短い。"], 2)
     run(CleanTasks(str(corpus), tmp_path / "out", 2))
-    assert [document.text for document in read_documents(tmp_path / "out")] == [STORIES[0]]
+    with pytest.warns(MamegptWarning, match=REPORT):
+        assert [document.text for document in read_documents(tmp_path / "out")] == [STORIES[0]]
     assert sum(1 for _ in (tmp_path / "out").glob("*.parquet")) == 2
 
 

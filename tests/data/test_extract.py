@@ -163,6 +163,7 @@ def test_a_place_that_cannot_be_written_is_an_error(corpus, tmp_path):
 
 
 @pytest.mark.skipif(not (DATA / "wiki_ja").is_dir(), reason="the data folder is not there")
+@pytest.mark.filterwarnings(r"ignore:.*\(attribution\.parquet\):mamegpt.errors.MamegptWarning")
 def test_real_wiki_against_the_plain_loop(tmp_path):
     out = tmp_path / "kyoto.txt"
     report = extract(str(DATA / "wiki_ja"), "京都", out, split="validation")

@@ -339,6 +339,7 @@ def test_the_pipeline_writes_what_we_write(seen: dict[str, Any], made: Made) -> 
     assert seen["pipeline"] == generate(loaded.model, loaded.tokenizer, TEXTS[0], 4) != ""
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_a_step_of_fine_tuning_teaches_the_end_of_a_text(made: Made) -> None:
     """As TRL trains: the end token is appended as a string, and activations are computed again."""
     tokenizer = AutoTokenizer.from_pretrained(made.exported)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -55,24 +56,35 @@ def port(models: Path) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def client(port: int) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+def client(port: int) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def exchange(
+    port: int, method: str, path: str, raw: bytes | None = None, **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """Send a request: the answer, and its whole body."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, raw, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+
+def post(port: int, body: object, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    """POST JSON to /v1/completions."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return exchange(port, "POST", "/v1/completions", raw, **{"content_type": "application/json"} | headers)
 
 
 def ask(port: int, body: object, **headers: str) -> tuple[int, dict[str, Any]]:
-    """POST JSON to /v1/completions: status and answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    fields = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("POST", "/v1/completions", raw, fields)
-    answer = connection.getresponse()
-    return answer.status, json.loads(answer.read())
+    """The status and the JSON that the answer is."""
+    answer, read = post(port, body, **headers)
+    return answer.status, json.loads(read)
 
 
-def get(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-    return connection.getresponse()
+def get(port: int, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    return exchange(port, "GET", path, **headers)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -222,11 +234,7 @@ def test_a_prompt_begins_a_text_unless_it_is_said_not_to(port: int, little: Litt
 def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: bool) -> None:
     body = {"prompt": PROMPT, "max_tokens": 12, "temperature": 2, "seed": 1, "logprobs": 3}
     if stream:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request(
-            "POST", "/v1/completions", json.dumps(body | {"stream": True}), {"content-type": "application/json"}
-        )
-        lines = connection.getresponse().read().decode().split("\n\n")
+        lines = post(port, body | {"stream": True})[1].decode().split("\n\n")
         assert lines[-2:] == ["data: [DONE]", ""]
         found = [json.loads(line[6:])["choices"][0]["logprobs"] for line in lines if line.startswith("data: {")]
     else:
@@ -383,8 +391,8 @@ def test_a_folder_whose_name_is_not_utf8_is_in_the_list_and_no_answer_fails(litt
     except OSError:
         pytest.skip("this file system takes only names in UTF-8")
     with serving([str(tmp_path)]) as port:
-        (found,) = json.loads(get(port, "/v1/models").read())["data"]
-        assert get(port, f"/v1/models/{quote(found['id'])}").status == 200
+        (found,) = json.loads(get(port, "/v1/models")[1])["data"]
+        assert get(port, f"/v1/models/{quote(found['id'])}")[0].status == 200
         assert ask(port, {"prompt": PROMPT, "model": found["id"], "max_tokens": 1})[0] in (200, 400)
 
 
@@ -393,13 +401,13 @@ def test_a_folder_whose_name_is_not_utf8_is_in_the_list_and_no_answer_fails(litt
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:80"])
 def test_the_page_and_its_headers(port: int, host: str) -> None:
-    answer = get(port, "/", host=host)
+    answer, page = get(port, "/", host=host)
     assert (answer.status, answer.getheader("content-type")) == (200, "text/html; charset=utf-8")
     policy = answer.getheader("content-security-policy") or ""
     assert policy.startswith("default-src 'none'; script-src 'self'") and "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert answer.getheader("x-content-type-options") == "nosniff"
-    assert answer.read() == (STATIC / "index.html").read_bytes()
+    assert page == (STATIC / "index.html").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -418,14 +426,14 @@ def test_the_page_and_its_headers(port: int, host: str) -> None:
 )
 def test_other_hosts_and_origins_are_refused(port: int, headers: dict[str, str]) -> None:
     for path in ("/", "/v1/models"):
-        assert get(port, path, **headers).status == 403
+        assert get(port, path, **headers)[0].status == 403
     status, answer = ask(port, {"prompt": "豆"}, **headers)
     assert (status, answer["error"]["type"]) == (403, "forbidden")
 
 
 def test_a_link_on_another_site_may_lead_here_but_not_its_form(port: int) -> None:
     clicked = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
-    assert get(port, "/", **clicked).status == 200
+    assert get(port, "/", **clicked)[0].status == 200
     assert ask(port, {"prompt": "豆"}, origin="http://evil.example", **clicked)[0] == 403
     assert ask(port, {"prompt": "豆"}, content_type="application/x-www-form-urlencoded", **clicked)[0] == 400
 
@@ -437,14 +445,14 @@ def test_the_pages_own_requests_are_not_refused(port: int) -> None:
 
 @pytest.mark.parametrize("path", ["/server.py", "/..%2fserver.py", "/../server.py", "/static/app.js", "/nothing"])
 def test_only_the_files_of_the_page_are_served(port: int, path: str) -> None:
-    assert get(port, path).status == 404
+    assert get(port, path)[0].status == 404
 
 
 # ---------------------------------------------------------------- many at once
 
 
 def status(port: int) -> dict[str, int]:
-    found: dict[str, int] = json.loads(get(port, "/v1/status").read())
+    found: dict[str, int] = json.loads(get(port, "/v1/status")[1])
     return found
 
 
@@ -512,6 +520,7 @@ def test_of_many_at_once_none_is_lost_and_short_ones_do_not_wait_for_long_ones(c
 # ---------------------------------------------------------------- the command and its page
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Python's own, for a port above 65535
 def test_what_is_wrong_on_the_command_line_is_one_line(
     models: Path, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

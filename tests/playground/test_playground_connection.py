@@ -48,6 +48,12 @@ def read(line: socket.socket, wanted: bytes) -> bytes:
     return heard
 
 
+def answer(port: int, data: bytes, wanted: bytes = b"usage") -> bytes:
+    """What comes on a connection of its own, up to something."""
+    with connect(port, data) as line:
+        return read(line, wanted)
+
+
 def is_open(line: socket.socket) -> bool:
     """Whether the server has not closed a connection."""
     line.setblocking(False)
@@ -73,13 +79,12 @@ def test_who_does_not_send_a_whole_request_in_time_is_let_go(
 ) -> None:
     monkeypatch.setattr("mamegpt.playground.connection.WAIT_S", 0.2)
     with serving([str(little.run)]) as port:
-        line = connect(port, half)
-        read(line, b"nothing holds this")  # returns as the server closes
+        answer(port, half, b"nothing holds this")  # returns as the server closes
         # What follows a whole answer has no other rights.
-        again = connect(port, request())
-        assert b'"usage"' in read(again, b"usage")
-        again.sendall(half)
-        read(again, b"nothing holds this")
+        with connect(port, request()) as again:
+            assert b'"usage"' in read(again, b"usage")
+            again.sendall(half)
+            read(again, b"nothing holds this")
 
 
 @pytest.mark.usefixtures("quiet")
@@ -87,11 +92,12 @@ def test_who_waits_for_an_answer_or_reads_a_long_one_is_not_let_go(
     little: Little, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving([str(little.run)]) as port:
-        read(connect(port, request()), b"usage")  # the model is in memory
+        answer(port, request())  # the model is in memory
         monkeypatch.setattr("mamegpt.playground.connection.WAIT_S", 0.1)
-        slow, waiting = connect(port, request(n=8, max_tokens=400, stream=True)), connect(port, request(n=8))
-        assert b"data: [DONE]" in read(slow, b"[DONE]")
-        assert b"usage" in read(waiting, b"usage")
+        slow = connect(port, request(n=8, max_tokens=400, stream=True))
+        with slow, connect(port, request(n=8)) as waiting:
+            assert b"data: [DONE]" in read(slow, b"[DONE]")
+            assert b"usage" in read(waiting, b"usage")
 
 
 @pytest.mark.usefixtures("quiet")
@@ -106,7 +112,7 @@ def test_who_does_not_read_the_answer_frees_the_place(little: Little, monkeypatc
             patch.setattr("mamegpt.pretrained.stream_tokens", endless)
             deaf = connect(port, request(n=8, stream=True))
             read(deaf, b"data: ")
-        assert b"usage" in read(connect(port, request()), b"usage")  # it had to wait for the place
+        assert b"usage" in answer(port, request())  # it had to wait for the place
         deaf.close()
 
 
@@ -123,11 +129,11 @@ def test_however_many_half_open_sockets_there_are_others_are_answered(
         for i in range(100):
             lines.append(connect(port, halves[i % len(halves)]))
             if i % 8 == 7:  # else the system's queue of ten is full, and a client tries again a second later
-                assert b"403" in read(connect(port, b"GET /v1/status HTTP/1.1\r\nhost: elsewhere\r\n\r\n"), b"\r\n")
+                assert b"403" in answer(port, b"GET /v1/status HTTP/1.1\r\nhost: elsewhere\r\n\r\n", b"\r\n")
         served.sendall(b"")  # who is being answered keeps the place
         assert read(served, b"data: ")
         served.close()
-        assert b"usage" in read(connect(port, request()), b"usage")
+        assert b"usage" in answer(port, request())
         assert sum(map(is_open, lines)) <= 20
         for line in lines:
             line.close()
@@ -138,7 +144,7 @@ def test_who_leaves_in_the_middle_of_the_body_leaves_no_trace(little: Little) ->
     with serving([str(little.run)]) as port:
         for half in HALF.values():
             connect(port, half).close()
-        assert b"usage" in read(connect(port, request()), b"usage")
+        assert b"usage" in answer(port, request())
 
 
 def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c_whatever_is_open(little: Little, tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c_whatever_is_open(
             found = re.match(r"http://127\.0\.0\.1:(\d+)/  \(.*; Ctrl-C ends it\)", process.stdout.readline())
             assert found
             port = int(found[1])
-            assert b"200 OK" in read(connect(port, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"), b"\r\n")
+            assert b"200 OK" in answer(port, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", b"\r\n")
             halves = [connect(port, half) for half in HALF.values()]
             whole, stream, waiting = (
                 connect(port, request(n=8, max_tokens=2048, stream=kind)) for kind in (False, True, True)
@@ -163,6 +169,7 @@ def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c_whatever_is_open(
             assert b"the server was stopped" in read(whole, b"stopped") + read(waiting, b"stopped")
             assert process.wait(timeout=60) in (0, 130)
             assert process.stderr.read() == ""
-            assert halves
+            for line in (*halves, whole, stream, waiting):
+                line.close()
         finally:
             process.kill()
