@@ -66,10 +66,9 @@ class ResumableWriter:
 
     def take(self, name: str, out: Path) -> None:
         """Close one of the files and give it the name ``out``; no step counts any more."""
-        file = self._files.pop(name)
-        file.flush()
-        sync(file)
-        file.close()
+        with self._files.pop(name) as file:
+            file.flush()
+            sync(file)
         (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / name).replace(out)
 
