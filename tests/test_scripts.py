@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from hub_server import HubServer
-from little import Little, run_mamegpt, run_script
+from little import Little, folder_of, run_mamegpt, run_script
 from scripts import entry
 
 from mamegpt.cli.main import run_command_line
@@ -303,6 +303,7 @@ def test_the_scripts_speak_japanese_to_the_end(little: Little, tmp_path: Path) -
     env = dict(os.environ) | {"MAMEGPT_LANG": "ja"}
     done = run_script("make_dataset.py", "--dataset", little.text, "--keyword", "豆", cwd=tmp_path, env=env)
     assert done.stdout.splitlines()[-1].startswith("output_with_titles.txt を ") and "wrote" not in done.stdout
-    words = ["--repo-id", little.exported, "--prompt", "豆", "--max-new-tokens", "1", "--device", "cpu"]
+    model = folder_of(little, tmp_path / "model", "qwen3")  # without the seconds in which transformers is imported
+    words = ["--repo-id", model, "--prompt", "豆", "--max-new-tokens", "1", "--device", "cpu"]
     done = run_script("generate.py", *words, cwd=tmp_path, env=env)
     assert done.stdout.startswith("計算する装置: cpu\n\n=== 続き ===\n豆")

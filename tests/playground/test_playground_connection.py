@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from little import ROOT, Little
+from little import ROOT, Little, folder_of
 from playground_server import serving
 
 from mamegpt.generation.stream import Token
@@ -148,7 +148,8 @@ def test_who_leaves_in_the_middle_of_the_body_leaves_no_trace(little: Little) ->
 
 
 def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c_whatever_is_open(little: Little, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mamegpt", "play", str(little.run), "--port", "0"]
+    model = folder_of(little, tmp_path / "model", "qwen3")  # without the seconds in which transformers is imported
+    command = [sys.executable, "-m", "mamegpt", "play", str(model), "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, encoding="utf-8",
         env=os.environ | {"PYTHONPATH": str(ROOT)},
