@@ -8,6 +8,7 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 from pathlib import Path
 
 from mamegpt.cli.main import run_command_line
+from mamegpt.cli.render.models import showing_export
 from mamegpt.system.console import say
 
 
@@ -45,21 +46,23 @@ def main(
     """
     from mamegpt.exporting.publish import export_weights
 
-    report = export_weights(
-        weights,
-        spm_model,
-        out_dir,
-        spm_vocab=spm_vocab,
-        fast=fast,
-        overwrite=overwrite,
-        context_length=context_length,
-        emb_dim=emb_dim,
-        n_layers=n_layers,
-        n_heads=n_heads,
-        drop_rate=drop_rate,
-        qkv_bias=qkv_bias,
-        vocab_size=vocab_size,
-    )
+    with showing_export() as on_event:
+        report = export_weights(
+            weights,
+            spm_model,
+            out_dir,
+            spm_vocab=spm_vocab,
+            fast=fast,
+            overwrite=overwrite,
+            context_length=context_length,
+            emb_dim=emb_dim,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            drop_rate=drop_rate,
+            qkv_bias=qkv_bias,
+            vocab_size=vocab_size,
+            on_event=on_event,
+        )
     say(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
 
 

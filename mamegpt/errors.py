@@ -17,6 +17,7 @@ The message of each is one line: what happened, where, and what to do. The comma
 
 import errno
 import re
+from collections.abc import Sequence
 
 _OUT_OF_MEMORY = re.compile(
     "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
@@ -96,3 +97,8 @@ class OutputError(MamegptError, OSError):
 
 class ExportError(MamegptError):
     """A finished export, loaded again, does not behave as the model it was made from."""
+
+    def __init__(self, message: str = "", found: Sequence[str] = ()) -> None:
+        """Take the message, and the sentences in it that say what the checks that failed have ``found``."""
+        super().__init__(message)
+        self.found = found

@@ -13,7 +13,7 @@ from little import ROOT, run_mamegpt
 
 from mamegpt.cli.main import main
 from mamegpt.system.console import answering, deliver, say, write_stream
-from mamegpt.system.messages import visible
+from mamegpt.text.display import visible
 
 TOKEN = "hf_aTokenThatNobodyMaySee"
 

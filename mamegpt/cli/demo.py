@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mamegpt.cli.progress import terminal
 from mamegpt.cli.render.data import extract_table
-from mamegpt.cli.render.models import verdict_line
+from mamegpt.cli.render.models import showing_export, verdict_line
 from mamegpt.cli.render.next_step import next_text
 from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
@@ -18,11 +18,12 @@ from mamegpt.errors import ConfigError
 from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import load
-from mamegpt.system.console import INTERRUPTED, busy, counted, say, sparkline, table
+from mamegpt.system.console import INTERRUPTED, busy, counted, say, table
 from mamegpt.system.files import atomic_write, free_name, gone_if_empty, make_folder
 from mamegpt.system.messages import translated
 from mamegpt.system.shell import command
 from mamegpt.text.articles import format_article
+from mamegpt.text.display import sparkline
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.trainer import train
 from mamegpt.training.validation import verdict
@@ -89,7 +90,8 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         say(f"[{prompt}]{model.generate(prompt, max_new_tokens=80, sampling=sampling)}", "")
 
     say("5/5  export")
-    exported = export(str(result.out), out / "hf")
+    with showing_export() as on_event:
+        exported = export(str(result.out), out / "hf", on_event=on_event)
     run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
     bits = result.quality and result.quality.bits_per_character
     quality = translated("not validated" if bits is None else f"{bits:.3f} bits per character", part=True)

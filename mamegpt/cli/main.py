@@ -25,7 +25,15 @@ from mamegpt.cli.commands.training import train_command
 from mamegpt.cli.given import is_option, typed
 from mamegpt.cli.help import add_rule, in_japanese, in_user_language
 from mamegpt.config import TrainConfig
-from mamegpt.errors import ConfigError, MamegptError, MamegptWarning, first_line, is_out_of_memory, memory_asked
+from mamegpt.errors import (
+    ConfigError,
+    ExportError,
+    MamegptError,
+    MamegptWarning,
+    first_line,
+    is_out_of_memory,
+    memory_asked,
+)
 from mamegpt.presets import RECIPES, SIZES, preset
 from mamegpt.system.console import INTERRUPTED, output_may_fail, output_must_succeed, say
 from mamegpt.system.limits import default_threads
@@ -100,7 +108,10 @@ def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments
             call = _call(command, arguments)
             code = call()
     except MamegptError as error:
-        return _failed(str(error))
+        message = str(error)
+        for found in error.found if isinstance(error, ExportError) else ():
+            message = message.replace(found, translated(found, part=True))
+        return _failed(message)
     except Exception as error:
         if is_out_of_memory(error):
             asked = f"out of memory, {said} more were needed" if (said := memory_asked(error)) else "out of memory"

@@ -14,9 +14,10 @@ from mamegpt.errors import DataError
 from mamegpt.presets import preset
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
-from mamegpt.system.console import INTERRUPTED, say, sparkline
+from mamegpt.system.console import INTERRUPTED, say
 from mamegpt.system.files import atomic_write, sha256_file
 from mamegpt.system.outputs import check_outputs
+from mamegpt.text.display import sparkline
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
 

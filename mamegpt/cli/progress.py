@@ -18,9 +18,10 @@ from rich.text import Text
 
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
-from mamegpt.system.console import busy, is_terminal, say, sparkline
-from mamegpt.system.messages import translated, visible
+from mamegpt.system.console import busy, is_terminal, say
+from mamegpt.system.messages import translated
 from mamegpt.system.shell import command
+from mamegpt.text.display import sparkline, visible
 from mamegpt.training.events import (
     CompileFailed,
     CompileMeasured,

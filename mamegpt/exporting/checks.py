@@ -25,7 +25,6 @@ from mamegpt.data.stories import stories
 from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.models.base import LanguageModel
-from mamegpt.system.messages import translated
 from mamegpt.text.normalize import normalise
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -63,16 +62,11 @@ EDGE_CASES = (
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: what was compared, whether it may pass, and what was found."""
+    """What was compared, whether it may pass, and what was found, as a sentence."""
 
     name: str
     passed: bool
     found: str
-
-    def row(self) -> tuple[str, str]:
-        """Name and outcome, this in the user's language."""
-        outcome = translated("ok" if self.passed else "FAILED", part=True)
-        return self.name, f"{outcome}  {translated(self.found, part=True)}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ model it came from (`checks`), and only then the folder appears. One check that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,10 @@ from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
 from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import Pretrained
-from mamegpt.system.console import busy, say, table
 from mamegpt.system.files import atomic_directory, shown
-from mamegpt.system.messages import translated
 from mamegpt.system.outputs import CARD, check_folder, export_mark
 
-__all__ = ["ExportReport", "Target", "all_targets", "export_model"]
+__all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model"]
 
 Target = Literal["hf", "hf-native", "gguf"]
 """``hf``: the folder of the original scripts' format, or of transformers' own where it has the architecture;
@@ -41,6 +39,18 @@ class ExportReport:
     files: list[str]
     checks: dict[Target, list[Check]]
     elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """What comes next: to ask the model itself, to write a target, to compare it, loaded again, with the model.
+
+    Or what was found: a target is "checked", with the outcome of each check, and the export ends if one has failed.
+    """
+
+    what: Literal["asking", "writing", "comparing", "checked"]
+    target: Target | None = None
+    checks: Sequence[Check] = ()
 
 
 def all_targets(name: str) -> tuple[Target, ...]:
@@ -62,12 +72,13 @@ def export_model(
     spm_vocab: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
-    """Write the folder ``out``, or a folder in it for each of several ``targets``; print the checks of each.
+    """Write the folder ``out``, or a folder in it for each of several ``targets``.
 
     ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
     ``n_sentences`` of ``texts``, named ``source`` (none: 豆物語).
-    ``spm_vocab`` and ``settings`` are as in `write_hf`.
+    ``spm_vocab`` and ``settings`` are as in `write_hf`. ``on_event`` is called with `Exporting`.
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model
     and tokenizer do not belong together, or the model is none of ours; `ConfigError` if a package is missing;
@@ -88,9 +99,10 @@ def export_model(
     model, parts = loaded.model.eval(), architecture(loaded.architecture)
     checks: dict[Target, list[Check]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
-        with busy("asking the model itself"):
-            cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences)
+        on_event(Exporting("asking"))
+        cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences)
         for target in targets:
+            on_event(Exporting("writing", target))
             folder = whole if len(targets) == 1 else whole / target
             card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")
             folder.mkdir(exist_ok=True)
@@ -115,12 +127,15 @@ def export_model(
                 raise OutputError(
                     f"{out} cannot be written ({first_line(error)}); free space or choose another place"
                 ) from error
-            with busy(f"loading {target} again and comparing"):
-                found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, hf_format)
+            on_event(Exporting("comparing", target))
+            found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, hf_format)
             checks[target] = found
-            say(target, table([check.row() for check in found]))
-            if failed := [f"{check.name}: {translated(check.found, part=True)}" for check in found if not check.passed]:
-                raise ExportError(f"{out} was not written: as {target}, loaded again, {'; '.join(failed)}")
+            on_event(Exporting("checked", target, found))
+            if failed := [check for check in found if not check.passed]:
+                what = "; ".join(f"{check.name}: {check.found}" for check in failed)
+                raise ExportError(
+                    f"{out} was not written: as {target}, loaded again, {what}", [check.found for check in failed]
+                )
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
         check_folder(out, overwrite=overwrite)  # again: it is long since
     return ExportReport(out, files, checks, time.perf_counter() - begin)

@@ -12,10 +12,9 @@ from mamegpt.data.provenance import Provenance
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.hf_format import HFFormat
 from mamegpt.run.metrics import Quality
-from mamegpt.system.console import sparkline
 from mamegpt.system.files import is_here
 from mamegpt.system.hub import is_hub_name
-from mamegpt.system.messages import visible
+from mamegpt.text.display import sparkline, visible
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Facts", "model_card"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.exporting.checks import N_SENTENCES
 from mamegpt.exporting.evaluation_card import card_rows
-from mamegpt.exporting.export import ExportReport, Target, all_targets, export_model
+from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf import GgufType
 from mamegpt.exporting.model_card import Facts
 from mamegpt.generation.settings import Sampling
@@ -21,14 +23,12 @@ from mamegpt.models.registry import build_model
 from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
-from mamegpt.system.console import table
 from mamegpt.system.files import is_here, sha256_file
 from mamegpt.system.hub import upload
-from mamegpt.system.messages import translated
-from mamegpt.system.outputs import check_folder
+from mamegpt.system.outputs import CARD, check_folder
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["export", "export_weights", "upload_folder"]
+__all__ = ["COMMIT_MESSAGE", "Upload", "UploadedFile", "export", "export_weights", "upload_folder"]
 
 COMMIT_MESSAGE = "Upload model (mamegpt export)"
 SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
@@ -46,6 +46,7 @@ def export(
     data_license: str = "",
     n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
+    on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
     """Write a model into the folder ``out`` in the form ``to``, load it again there, and compare both.
 
@@ -76,7 +77,15 @@ def export(
     if data_license:
         known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])
     return export_model(
-        out, loaded, targets, gguf_type=gguf_type, name=name, n_sentences=n_sentences, overwrite=overwrite, **known
+        out,
+        loaded,
+        targets,
+        gguf_type=gguf_type,
+        name=name,
+        n_sentences=n_sentences,
+        overwrite=overwrite,
+        on_event=on_event,
+        **known,
     )
 
 
@@ -85,21 +94,40 @@ def _on_cpu(model: Pretrained) -> Pretrained:
     return model if model.device.type == "cpu" else dataclasses.replace(model, model=copy.deepcopy(model.model).cpu())
 
 
-def upload_folder(out: Path, repository: str, *, dry_run: bool) -> str:
-    """Upload an exported folder, or only say what would go up: every file with its size and hash, and the card.
+@dataclass(frozen=True)
+class UploadedFile:
+    """A file by its name in the folder."""
 
-    Returns the lines to print. Raises `HubError` if it cannot be uploaded.
+    name: str
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What went to a repository of the Hub, or would go: the files, and the text of the model card among them.
+
+    ``url`` is where they are; empty if nothing was sent.
     """
-    files = sorted(path for path in out.rglob("*") if path.is_file())
-    listed = table(
-        [(path.relative_to(out).as_posix(), f"{path.stat().st_size:>12,} bytes  {sha256_file(path)}") for path in files]
-    )
-    if dry_run:
-        card = (out / "README.md").read_text(encoding="utf-8")
-        what = translated(f"would go to {repository}, as one commit {COMMIT_MESSAGE!r}:")
-        return f"{what}\n{listed}\n\nREADME.md:\n\n{card}"
-    uploaded = translated(f"uploaded to {upload(out, repository, COMMIT_MESSAGE)}")
-    return f"{listed}\n{uploaded}"
+
+    repository: str
+    files: list[UploadedFile]
+    card: str
+    url: str = ""
+
+
+def upload_folder(out: Path, repository: str, *, dry_run: bool) -> Upload:
+    """Upload an exported folder as one commit, or only find out what would go up.
+
+    Raises `HubError` if it cannot be uploaded.
+    """
+    files = [
+        UploadedFile(path.relative_to(out).as_posix(), path.stat().st_size, sha256_file(path))
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    ]
+    card = (out / CARD).read_text(encoding="utf-8")
+    return Upload(repository, files, card, "" if dry_run else upload(out, repository, COMMIT_MESSAGE))
 
 
 def _facts(run: Run, loaded: Pretrained) -> Facts:
@@ -140,6 +168,7 @@ def export_weights(
     fast: bool = True,
     n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
+    on_event: Callable[[Exporting], None] = lambda _: None,
     **sizes: Any,
 ) -> ExportReport:
     """Export a weights file of the book's layout with its tokenizer into the folder ``out``.
@@ -157,5 +186,11 @@ def export_weights(
     load_weights(model, tensors, str(weights))
     loaded = Pretrained(model, tokenizer, implied, CUSTOM_GPT.architecture, str(weights))
     return export_model(
-        out, loaded, spm_vocab=spm_vocab, settings={"fast": fast}, n_sentences=n_sentences, overwrite=overwrite
+        out,
+        loaded,
+        spm_vocab=spm_vocab,
+        settings={"fast": fast},
+        n_sentences=n_sentences,
+        overwrite=overwrite,
+        on_event=on_event,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 import sys
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from mamegpt.errors import first_line
-from mamegpt.system.messages import put, translated, visible
+from mamegpt.system.messages import put, translated
+from mamegpt.text.display import visible
 
 __all__ = [
     "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "deliver", "duration", "headings",
-    "is_terminal", "n_cells", "output_may_fail", "output_must_succeed", "pad", "say", "sparkline", "table",
+    "is_terminal", "n_cells", "output_may_fail", "output_must_succeed", "pad", "say", "table",
     "write_stream",
 ]  # fmt: skip
 
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
-
-BARS = "▁▂▃▄▅▆▇█"
 
 
 class _Forgiving:
@@ -113,18 +111,6 @@ def _strict(stream: Any) -> Any:
 def is_terminal() -> bool:
     """Whether standard output is a terminal that can redraw a line."""
     return sys.stdout.isatty()
-
-
-def sparkline(values: Sequence[float], width: int = 48) -> str:
-    """Values as one line of bars, averaged down to ``width`` of them."""
-    if not values:
-        return ""
-    n = min(width, len(values))
-    edges = [len(values) * i // n for i in range(n + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    low, high = min(means), max(means)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((mean - low) * scale)] for mean in means)
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

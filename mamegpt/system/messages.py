@@ -18,10 +18,9 @@ from functools import cache
 from importlib import resources
 from typing import IO
 
-__all__ = ["is_japanese", "put", "translated", "visible"]
+from mamegpt.text.display import visible
 
-_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""C0 and C1 controls but tab and LF; embeddings, overrides and isolates of the bidirectional algorithm."""
+__all__ = ["is_japanese", "put", "translated"]
 
 
 def is_japanese() -> bool:
@@ -45,14 +44,6 @@ def translated(text: str, part: bool = False) -> str:
     if "\n" in text:
         return "\n".join(map(translated, text.split("\n")))
     return _joined(text) or text
-
-
-def visible(text: str) -> str:
-    """Return ``text`` with control characters and bidirectional overrides written as ``<U+001B>``, LF and tab aside.
-
-    A terminal would obey them, and texts, titles, pieces and file names come from others.
-    """
-    return _CONTROLS.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 def put(text: str, end: str = "\n", file: IO[str] | None = None) -> None:

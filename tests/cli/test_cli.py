@@ -31,7 +31,8 @@ from mamegpt.cli.render.data import vocabulary_table
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.generation import settings
-from mamegpt.system.console import sparkline, table
+from mamegpt.system.console import table
+from mamegpt.text.display import sparkline
 
 NAMES = [
     "demo", "download", "extract", "clean", "tokenizer", "tokenizer-report", "plan", "train", "eval", "generate",

@@ -12,11 +12,12 @@ import sentencepiece
 import torch
 from little import ROOT, Little, export_here, random_model, sizes_for
 
+from mamegpt.cli.render.models import check_table
 from mamegpt.config import ModelConfig
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError
 from mamegpt.exporting import gguf as export_gguf
-from mamegpt.exporting.export import ExportReport
+from mamegpt.exporting.export import Exporting, ExportReport
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.custom_gpt import gguf as custom_gpt_gguf
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -68,16 +69,18 @@ def test_llama_cpp_is_our_equal(little: Little, tmp_path: Path, architecture: st
 
 
 def test_a_file_that_computes_otherwise_never_gets_its_name(
-    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, sizes = model_of(little, "custom-gpt")
     monkeypatch.setattr(custom_gpt_gguf, "LAYER_NORM_EPS", 0.5)
+    events = list[Exporting]()
     with pytest.raises(ExportError, match=r"as gguf, loaded again, logits: .* apart.*greedy: ") as error:
-        export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
+        export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"], on_event=events.append)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
-    printed = capsys.readouterr().out
+    printed = check_table(events[-1].checks)
     assert "logits      FAILED" in printed and "tokenizer   ok" in printed  # the whole table, all the same
+    assert [event.what for event in events] == ["asking", "writing", "comparing", "checked"]
 
 
 def test_whatever_is_no_gguf_is_one_line(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

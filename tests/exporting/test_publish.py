@@ -17,11 +17,12 @@ from mamegpt.system.files import sha256_file
 SCRIPT = """
 import sys
 from pathlib import Path
+from mamegpt.cli.render.models import upload_table
 from mamegpt.errors import MamegptError
 from mamegpt.exporting.publish import upload_folder
 from mamegpt.pretrained import load
 try:
-    print(upload_folder(Path(sys.argv[1]), "mame/little", dry_run=sys.argv[2] == "dry"))
+    print(upload_table(upload_folder(Path(sys.argv[1]), "mame/little", dry_run=sys.argv[2] == "dry")))
     if sys.argv[2] == "wet":
         print("back:", sum(p.numel() for p in load("mame/little", device="cpu").model.parameters()))
 except MamegptError as error:

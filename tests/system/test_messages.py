@@ -22,6 +22,7 @@ import mamegpt
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.help import FILLER, WORDS, command_texts, sentences
 from mamegpt.cli.main import WAY, main
+from mamegpt.cli.render.models import check_table
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.config import TrainConfig
 from mamegpt.data.schema import Schema
@@ -171,10 +172,11 @@ def test_tables_and_gates_are_japanese_and_aligned() -> None:
     assert "  全体で分担、再計算あり  " in fits and " 日  $" in fits and not_at_all.endswith("  入りません")
     assert [duration(seconds) for seconds in (40, 300, 9_000, 300_000)] == ["40 秒", "5 分", "2.5 時間", "3.5 日"]
     logits = logits_check(0.5, 0.1, "2 x 256 positions, from a.bin")
-    assert logits.row()[1] == "不合格  差は最大 5.0e-01(1.0e-01 まで可)、2 x 256 か所、a.bin から"
+    assert check_table([logits]) == "  ロジット  不合格  差は最大 5.0e-01(1.0e-01 まで可)、2 x 256 か所、a.bin から"
     cut = Check("tokenizer", True, "9 of 10 texts give the ids that they have here (90.0%; X and 8 odd ones), not '豆'")
-    assert cut.row()[1] == (
-        "合格  文章 10 個のうち 9 個でトークン ID がこちらと同じ(90.0%。X と変わった文章 8 個)。ちがうもの: '豆'"
+    assert check_table([cut]) == (
+        "  トークナイザ  合格  文章 10 個のうち 9 個でトークン ID がこちらと同じ"
+        "(90.0%。X と変わった文章 8 個)。ちがうもの: '豆'"
     )
 
 

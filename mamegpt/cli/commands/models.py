@@ -10,7 +10,14 @@ from typing import Annotated, Literal
 import tyro
 
 from mamegpt.cli.given import Given, refuse_idle
-from mamegpt.cli.render.models import evaluation_table, measuring_line, samples_line, serving_line
+from mamegpt.cli.render.models import (
+    evaluation_table,
+    measuring_line,
+    samples_line,
+    serving_line,
+    showing_export,
+    upload_table,
+)
 from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError, DataError
@@ -227,22 +234,24 @@ def export_command(
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), "with a run")])
     with answering(json) as answer:
-        report = export(
-            model,
-            out,
-            to=to,
-            gguf_type=gguf_type,
-            spm_file=spm_file,
-            name=push,
-            data_license=data_license,
-            overwrite=overwrite,
-        )
+        with showing_export() as on_event:
+            report = export(
+                model,
+                out,
+                to=to,
+                gguf_type=gguf_type,
+                spm_file=spm_file,
+                name=push,
+                data_license=data_license,
+                overwrite=overwrite,
+                on_event=on_event,
+            )
         answer(
-            dataclasses.asdict(report),
+            {{"checks": "gates"}.get(name, name): value for name, value in dataclasses.asdict(report).items()},
             f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
         )
         if push:
-            say(upload_folder(report.out, push, dry_run=dry_run))
+            say(upload_table(upload_folder(report.out, push, dry_run=dry_run)))
         if dry_run:
             say("nothing was sent; to send it: hf auth login, then the same command, --overwrite instead of --dry-run")
         elif to == "gguf":

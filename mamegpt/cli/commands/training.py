@@ -19,10 +19,11 @@ from mamegpt.errors import ConfigError
 from mamegpt.models.registry import unsupported_fields
 from mamegpt.presets import Recipe, Size, preset
 from mamegpt.run.run import Run
-from mamegpt.system.console import INTERRUPTED, answering, busy, sparkline, table
+from mamegpt.system.console import INTERRUPTED, answering, busy, table
 from mamegpt.system.messages import translated
 from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.system.shell import command
+from mamegpt.text.display import sparkline
 
 __all__ = ["demo_command", "doctor_command", "plan_command", "train_command"]
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from mamegpt.system.console import columns
+from mamegpt.system.console import busy, columns, say, table
 from mamegpt.system.messages import translated
 
 if TYPE_CHECKING:
     from mamegpt.evaluation.evaluate import Evaluation, Measuring
+    from mamegpt.exporting.checks import Check
+    from mamegpt.exporting.export import Exporting
+    from mamegpt.exporting.publish import Upload
     from mamegpt.playground.server import Serving
     from mamegpt.report.write import WritingSamples
     from mamegpt.training.validation import Verdict
 
-__all__ = ["evaluation_table", "measuring_line", "samples_line", "serving_line", "verdict_line"]
+__all__ = [
+    "check_table",
+    "evaluation_table",
+    "measuring_line",
+    "samples_line",
+    "serving_line",
+    "showing_export",
+    "upload_table",
+    "verdict_line",
+]
 
 MAX_TRAINED_ON = 0.05
 """Share of held-out documents that may be in the training text unmarked: short ones are there twice by chance."""
@@ -89,3 +103,41 @@ def samples_line(event: WritingSamples) -> str:
 def serving_line(event: Serving) -> str:
     """Return the line that says where the playground is, and with which model it opens."""
     return f"http://{event.host}:{event.port}/  ({event.model}; Ctrl-C ends it)"
+
+
+@contextmanager
+def showing_export() -> Iterator[Callable[[Exporting], None]]:
+    """Yield a function that shows an export while it goes on: in a terminal what it does, anywhere what it finds."""
+    with ExitStack() as shown:
+
+        def on_event(event: Exporting) -> None:
+            shown.close()
+            if event.what == "asking":
+                shown.enter_context(busy("asking the model itself"))
+            elif event.what == "comparing":
+                shown.enter_context(busy(f"loading {event.target} again and comparing"))
+            elif event.what == "checked":
+                say(f"{event.target}", check_table(event.checks))
+
+        yield on_event
+
+
+def check_table(checks: Sequence[Check]) -> str:
+    """Return each check with its outcome and what it found."""
+    rows = []
+    for check in checks:
+        outcome = translated("ok" if check.passed else "FAILED", part=True)
+        rows.append((check.name, f"{outcome}  {translated(check.found, part=True)}"))
+    return table(rows)
+
+
+def upload_table(found: Upload) -> str:
+    """Return every file with its size and hash, and where they went, or would go, then with the model card."""
+    from mamegpt.exporting.publish import COMMIT_MESSAGE
+
+    listed = table([(file.name, f"{file.n_bytes:>12,} bytes  {file.sha256}") for file in found.files])
+    if found.url:
+        uploaded = translated(f"uploaded to {found.url}")
+        return f"{listed}\n{uploaded}"
+    what = translated(f"would go to {found.repository}, as one commit {COMMIT_MESSAGE!r}:")
+    return "\n".join([what, listed, "", "README.md:", "", found.card])
