@@ -10,7 +10,7 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from mamegpt.cli.progress import terminal
+from mamegpt.cli.progress import show_progress
 from mamegpt.presets import preset
 from mamegpt.training.trainer import train
 
@@ -18,7 +18,7 @@ from mamegpt.training.trainer import train
 def worker(settings: dict[str, Any]) -> None:
     """One process: begin the run, or go on with it if its folder is there."""
     config = dataclasses.replace(preset("5m"), **settings)
-    train(config, resume=(Path(config.out) / "config.json").exists(), watchers=[terminal()])
+    train(config, resume=(Path(config.out) / "config.json").exists(), watchers=[show_progress()])
 
 
 def run(settings: dict[str, Any], scaling: ScalingConfig, folder: str) -> None:

@@ -1,3 +1,93 @@
 """豆GPT: raw Japanese text in, a published language model out, on the machine you have."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time a name is imported when it is first asked for
+    from mamegpt.cli.main import run_command_line as run_command_line
+    from mamegpt.cli.progress import show_progress as show_progress
+    from mamegpt.config import TrainConfig as TrainConfig
+    from mamegpt.data.clean.clean import clean as clean
+    from mamegpt.data.extract.extract import extract as extract
+    from mamegpt.data.extract.topic import Topic as Topic
+    from mamegpt.data.schema import Schema as Schema
+    from mamegpt.data.sources import Document as Document
+    from mamegpt.data.sources import download as download
+    from mamegpt.data.sources import read_documents as read_documents
+    from mamegpt.data.sources import read_texts as read_texts
+    from mamegpt.data.stories import write_stories as write_stories
+    from mamegpt.errors import CheckpointError as CheckpointError
+    from mamegpt.errors import ConfigError as ConfigError
+    from mamegpt.errors import DataError as DataError
+    from mamegpt.errors import ExportError as ExportError
+    from mamegpt.errors import HubError as HubError
+    from mamegpt.errors import MamegptError as MamegptError
+    from mamegpt.errors import MamegptWarning as MamegptWarning
+    from mamegpt.errors import ModelError as ModelError
+    from mamegpt.errors import OutputError as OutputError
+    from mamegpt.errors import TokenizerError as TokenizerError
+    from mamegpt.errors import TrainingError as TrainingError
+    from mamegpt.evaluation.evaluate import evaluate as evaluate
+    from mamegpt.exporting.publish import export as export
+    from mamegpt.generation.settings import Sampling as Sampling
+    from mamegpt.planning.plan import plan as plan
+    from mamegpt.presets import preset as preset
+    from mamegpt.pretrained import Pretrained as Pretrained
+    from mamegpt.pretrained import load as load
+    from mamegpt.report.write import write_report as write_report
+    from mamegpt.run.run import Run as Run
+    from mamegpt.tokenizer.tokenizer import Tokenizer as Tokenizer
+    from mamegpt.tokenizer.tokenizer import train_tokenizer as train_tokenizer
+    from mamegpt.training.trainer import train as train
+
 __version__ = "0.1.0"
+
+_NAMES = {
+    "data.stories": ["write_stories"],
+    "data.sources": ["Document", "download", "read_documents", "read_texts"],
+    "data.schema": ["Schema"],
+    "data.extract.topic": ["Topic"],
+    "data.extract.extract": ["extract"],
+    "data.clean.clean": ["clean"],
+    "tokenizer.tokenizer": ["Tokenizer", "train_tokenizer"],
+    "config": ["TrainConfig"],
+    "presets": ["preset"],
+    "training.trainer": ["train"],
+    "run.run": ["Run"],
+    "pretrained": ["Pretrained", "load"],
+    "generation.settings": ["Sampling"],
+    "evaluation.evaluate": ["evaluate"],
+    "exporting.publish": ["export"],
+    "report.write": ["write_report"],
+    "planning.plan": ["plan"],
+    "cli.progress": ["show_progress"],
+    "cli.main": ["run_command_line"],
+    "errors": [
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "ExportError",
+        "HubError",
+        "MamegptError",
+        "MamegptWarning",
+        "ModelError",
+        "OutputError",
+        "TokenizerError",
+        "TrainingError",
+    ],
+}
+"""The public names by the modules that they are in."""
+_MODULES = {name: f"mamegpt.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = list(_MODULES)
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

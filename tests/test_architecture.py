@@ -19,7 +19,7 @@ from mamegpt.cli.commands.registry import COMMANDS
 
 PACKAGE = ROOT / "mamegpt"
 ROWS = [
-    {"", "errors"},
+    {"errors"},
     {"text"},
     {"system"},
     {"tokenizer"},
@@ -33,7 +33,7 @@ ROWS = [
     {"evaluation"},
     {"exporting", "report", "planning"},
     {"cli"},
-    {"__main__"},
+    {"", "__main__"},
 ]
 """The packages and modules of the root, in import layers: each imports only from rows further up."""
 HEAVY = {"torch", "transformers", "numpy", "sentencepiece", "tokenizers", "pyarrow", "huggingface_hub", "safetensors"}
@@ -63,9 +63,9 @@ def our_imports(name: str) -> set[str]:
     """The modules of ours that a module imports."""
     found = set()
     for full in imports(MODULES[name]):
-        if full.split(".")[0] == "mamegpt":
+        if full.split(".")[0] == "mamegpt" and full not in ("mamegpt.__doc__", "mamegpt.__version__"):
             below = full.removeprefix("mamegpt").lstrip(".")
-            # "models.build_model" is from models, "__version__" from the package.
+            # "models.registry.build_model" is from models.registry.
             found.add(below if below in MODULES else below.rpartition(".")[0])
     return found
 

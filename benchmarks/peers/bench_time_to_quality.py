@@ -128,12 +128,12 @@ def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dic
 def schedule(task: Task, settings: dict[str, Any], n_steps: int, seed: int, folder: Path) -> dict[str, Any]:
     """Train mamegpt for a whole schedule; how good it is at its end."""
     from benchmarks.peers.contestants import mamegpt_config
-    from mamegpt.cli.progress import terminal
+    from mamegpt.cli.progress import show_progress
     from mamegpt.training.trainer import train
 
     task = dataclasses.replace(task, seed=seed)
     config = mamegpt_config(task, folder, **{**settings, "max_steps": n_steps, "log_every_steps": 10})
-    quality = train(config, watchers=[terminal()]).quality
+    quality = train(config, watchers=[show_progress()]).quality
     assert quality is not None, "the last step is followed by a validation"
     return {"steps": n_steps, "seed": seed, **dataclasses.asdict(quality)}
 

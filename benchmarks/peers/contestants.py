@@ -74,10 +74,10 @@ def train_reference(task: Task, out: Path) -> None:
 
 def train_mamegpt(task: Task, out: Path, **settings: Any) -> None:
     """`train` as a user calls it, with one line of log a step and nothing saved or validated."""
-    from mamegpt.cli.progress import terminal
+    from mamegpt.cli.progress import show_progress
     from mamegpt.training.trainer import train
 
-    train(mamegpt_config(task, out, **settings), watchers=[terminal()])
+    train(mamegpt_config(task, out, **settings), watchers=[show_progress()])
 
 
 def mamegpt_config(task: Task, out: Path, **settings: Any) -> TrainConfig:

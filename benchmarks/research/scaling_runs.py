@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.peers.task import DATA, ROOT, Task, load
-from mamegpt.cli.progress import terminal
+from mamegpt.cli.progress import show_progress
 from mamegpt.planning.scaling_law import RUNS_FILE, ScalingRun
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.files import write_json
@@ -33,7 +33,7 @@ def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> 
             preset(size), data=str(task.shards), tokenizer=str(task.tokenizer), out=f"{folder}/run", max_steps=n_steps,
             seed=seed, eval_every_steps=n_steps, save_every_steps=n_steps,
         )  # fmt: skip
-        result = train(config, watchers=[terminal()])
+        result = train(config, watchers=[show_progress()])
     assert result.quality is not None, "the last step is followed by a validation"
     return ScalingRun(
         size, result.n_parameters, result.n_tokens, seed, round(result.quality.bits_per_character, 4), held_out

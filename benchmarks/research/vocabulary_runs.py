@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.peers.task import DATA, ROOT, SCRATCH
-from mamegpt.cli.progress import terminal
+from mamegpt.cli.progress import show_progress
 from mamegpt.data.shards import write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.errors import TokenizerError
@@ -76,7 +76,7 @@ def trained(text: Path, size: Size, n_steps: int) -> TrainResult:
             preset(size), data=str(text / "tokens"), tokenizer=str(text / "tokenizer.model"), out=f"{folder}/run",
             max_steps=n_steps, precision="bf16", compile="false", eval_every_steps=n_steps, save_every_steps=n_steps,
         )  # fmt: skip
-        return train(config, watchers=[terminal()])
+        return train(config, watchers=[show_progress()])
 
 
 def made() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mamegpt.cli.progress import terminal
+from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import extract_table
 from mamegpt.cli.render.models import showing_export, verdict_line
 from mamegpt.cli.render.next_step import next_text
@@ -13,16 +13,15 @@ from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import read_texts
-from mamegpt.data.stories import stories
+from mamegpt.data.stories import write_stories
 from mamegpt.errors import ConfigError
 from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import load
 from mamegpt.system.console import INTERRUPTED, busy, counted, say, table
-from mamegpt.system.files import atomic_write, free_name, gone_if_empty, make_folder
+from mamegpt.system.files import free_name, gone_if_empty, make_folder
 from mamegpt.system.messages import translated
 from mamegpt.system.shell import command
-from mamegpt.text.articles import format_article
 from mamegpt.text.display import sparkline
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.trainer import train
@@ -77,7 +76,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
         eval_every_steps=200, minutes=seconds / 60, **dataclasses.asdict(schema),
     )  # fmt: skip
-    result = train(config, watchers=[terminal()])
+    result = train(config, watchers=[show_progress()])
     if result.interrupted:
         say(f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
         return INTERRUPTED
@@ -123,9 +122,6 @@ def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tupl
         say(f"{data}, as it is")
         return data, schema, ("日本の", "これは、", "昔、")
     path = out / "stories.txt"
-    n_characters = 0
-    with atomic_write(path) as file:
-        for title, text in stories(seed, N_STORIES):
-            n_characters += file.write(format_article(title, text))
+    n_characters = write_stories(path, N_STORIES, seed=seed)
     say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
     return str(path), GUESS, STORY_PROMPTS

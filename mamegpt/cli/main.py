@@ -227,9 +227,9 @@ def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
 
 def _description() -> str:
     """What stands above the list of commands: what this is, and the way through them."""
-    import mamegpt
+    from mamegpt import __doc__ as summary
 
-    return f"{translated((mamegpt.__doc__ or '').strip())}\n\n{translated(WAY)}"
+    return f"{translated((summary or '').strip())}\n\n{translated(WAY)}"
 
 
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:

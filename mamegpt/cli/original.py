@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mamegpt.cli.progress import terminal
+from mamegpt.cli.progress import show_progress
 from mamegpt.errors import DataError
 from mamegpt.presets import preset
 from mamegpt.run import checkpoint
@@ -43,7 +43,7 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
     name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]
     run = Run(out_weights.parent / "runs" / f"{out_weights.stem}-{name}")
     config = dataclasses.replace(recipe, out=str(run.folder))
-    result = train(config, resume=run.is_begun, watchers=[terminal()])
+    result = train(config, resume=run.is_begun, watchers=[show_progress()])
     if result.interrupted:
         say(f"saved at step {result.step} in {run.folder}; the same command goes on from there")
         return INTERRUPTED

@@ -47,7 +47,7 @@ from mamegpt.training.events import (
     WatcherFailed,
 )
 
-__all__ = ["json_lines", "terminal"]
+__all__ = ["json_lines", "show_progress"]
 
 SAMPLE_TOKENS = 48
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
@@ -56,7 +56,7 @@ QUIET_S = 30.0
 """Seconds without a line, elsewhere than in a terminal, after which a validation says how far it has come."""
 
 
-def terminal() -> Watcher:
+def show_progress() -> Watcher:
     """Watch a training on standard output: live in a terminal, plain lines elsewhere."""
     notices = _notices()
     steps: Watcher | None = None
@@ -76,7 +76,7 @@ def json_lines(write: Callable[[Mapping[str, Any]], object]) -> Watcher:
     """Watch a training as JSON objects with an ``event``: step, epoch, validation or saved.
 
     A step has the fields of the last step's line in ``metrics.jsonl`` and those of `StepEvent`, a validation those of
-    `Quality`. What happens once is said on standard output, as by `terminal`.
+    `Quality`. What happens once is said on standard output, as by `show_progress`.
     """
     notices = _notices()
 

@@ -17,11 +17,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 from mamegpt.errors import ConfigError
+from mamegpt.system.files import atomic_write, refuse_existing
+from mamegpt.text.articles import format_article
 
-__all__ = ["stories"]
+__all__ = ["stories", "write_stories"]
 
 T = TypeVar("T")
 
@@ -1268,3 +1271,16 @@ def stories(seed: int = 0, n: int | None = None) -> Iterator[tuple[str, str]]:
     if n is not None and n < 0:
         raise ConfigError(f"stories: n={n} is negative; give a number of stories, or None for no end")
     return (_tell(seed, index)[:2] for index in (itertools.count() if n is None else range(n)))
+
+
+def write_stories(out: str | Path, n: int = 20_000, *, seed: int = 0, overwrite: bool = False) -> int:
+    """Write ``n`` stories into a text file, each headed 【title】, and return how many characters it has.
+
+    20,000 stories are some 6.7 million characters. Raises `ConfigError` if ``n`` is negative, and `OutputError` if
+    ``out`` is there already (with ``overwrite`` it is replaced) or cannot be written.
+    """
+    out, articles = Path(out), (format_article(title, text) for title, text in stories(seed, n))
+    if not overwrite:
+        refuse_existing(out)
+    with atomic_write(out) as file:
+        return sum(map(file.write, articles))

@@ -268,14 +268,14 @@ class Tokenizer:
             raise TokenizerError(f"{self.path} has a piece that cannot be read; train or copy it again") from error
 
     def piece(self, token: int) -> str:
-        """The text of one piece, as in the vocabulary. Raises `TokenizerError` if there is no such id."""
+        """Return the text of one piece, as in the vocabulary. Raises `TokenizerError` if there is no such id."""
         try:
             return str(self._processor.id_to_piece(token))
         except IndexError as error:
             raise TokenizerError(self._unknown_id([token])) from error
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 a token stands for; nothing for control pieces and ``<unk>``."""
+        """Return the UTF-8 a token stands for; nothing for control pieces and ``<unk>``."""
         if self._processor.is_byte(token):
             return bytes([int(self.piece(token)[3:5], 16)])
         if self._processor.is_control(token) or self._processor.is_unknown(token):
@@ -283,11 +283,11 @@ class Tokenizer:
         return self.piece(token).replace("\u2581", " ").encode()
 
     def normalize(self, text: str) -> str:
-        """What the model cuts into pieces: ``text`` after its own normalisation, U+2581 for the space."""
+        """Return what the model cuts into pieces: ``text`` after its own normalisation, U+2581 for the space."""
         return str(self._processor.normalize(text))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``, without ``<s>`` or ``</s>``; the names of these in ``text`` are plain text.
+        """Return the ids of ``text``, without ``<s>`` or ``</s>``; the names of these in ``text`` are plain text.
 
         Raises `TokenizerError` if ``text`` holds half a surrogate pair.
         """
@@ -298,7 +298,7 @@ class Tokenizer:
             raise
 
     def encode_batch(self, texts: Sequence[str], n_threads: int | None = None) -> list[list[int]]:
-        """``[encode(text) for text in texts]``, on ``n_threads`` threads (default: one a core)."""
+        """Return ``[encode(text) for text in texts]``, on ``n_threads`` threads (default: one a core)."""
         texts = list(texts)
         try:
             return list(self._processor.encode(texts, num_threads=n_threads or usable_cores()))
@@ -308,7 +308,7 @@ class Tokenizer:
             raise
 
     def encode_joined(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
-        """The ids of all texts one after the other, each text followed by ``</s>`` if the model has it, (tokens,).
+        """Return the ids of all texts one after the other, each followed by ``</s>`` if the model has it, (tokens,).
 
         Other threads go on meanwhile. Raises `TokenizerError` as `encode` does.
         """
@@ -325,7 +325,7 @@ class Tokenizer:
         return np.concatenate([np.zeros(0, np.int32), *ids])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``: control pieces are nothing, ``<unk>`` is " ⁇ ", broken UTF-8 is U+FFFD a byte.
+        """Return the text of ``ids``: control pieces are nothing, ``<unk>`` is " ⁇ ", broken UTF-8 is U+FFFD a byte.
 
         Raises `TokenizerError` if one of them is not an id of this model.
         """
@@ -336,7 +336,7 @@ class Tokenizer:
             raise TokenizerError(self._unknown_id(ids)) from error
 
     def stream(self) -> StreamDecoder:
-        """A decoder for one text that arrives id by id."""
+        """Return a decoder for one text that arrives id by id."""
         return StreamDecoder(self)
 
     def _unknown_id(self, ids: Sequence[int]) -> str:

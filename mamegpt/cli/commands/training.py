@@ -173,7 +173,7 @@ def train_command(
             raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
         if "more_minutes" in more and not 0 < more_minutes < math.inf:
             raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
-    from mamegpt.cli.progress import json_lines, terminal
+    from mamegpt.cli.progress import json_lines, show_progress
     from mamegpt.report.live import live_report
     from mamegpt.report.write import write_report
     from mamegpt.training.loggers import logger
@@ -197,7 +197,7 @@ def train_command(
     if resume is None:
         refuse_idle(given, _idle(config))
     with answering(json) as answer:
-        watchers = [json_lines(answer) if json else terminal(), *map(logger, log)]
+        watchers = [json_lines(answer) if json else show_progress(), *map(logger, log)]
         if report:
             watchers.append(live_report())
         result = train(

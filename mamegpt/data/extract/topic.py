@@ -74,7 +74,7 @@ class Topic:
         object.__setattr__(self, "_regex", tuple(map(_compiled, self.regex)))
 
     def settings(self) -> dict[str, str]:
-        """What was asked for, by the names of the fields; defaults are left out."""
+        """Return what was asked for, by the names of the fields; defaults are left out."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
         return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
 
@@ -84,7 +84,7 @@ class Topic:
         return (*self.keywords, *(f"/{regex}/" for regex in self.regex))
 
     def needles(self) -> list[list[bytes]]:
-        """For `prefilter`: a document of this topic has, in title or text, one needle of each list."""
+        """Return lists of needles for `prefilter`: a document of this topic has, in title or text, one of each list."""
         groups = [needles(keyword) for keyword in self._keywords]
         known = [group for group in groups if group is not None]
         if self.match == "all":

@@ -1,0 +1,59 @@
+"""The names of the package's root are its promise: each is there, typed, explained, and loaded only when asked for."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from little import ROOT
+
+import mamegpt
+
+VERBS = {
+    "Clean", "Estimate", "Fetch", "Load", "Measure", "Parse",
+    "Raise", "Read", "Return", "Say", "Train", "Watch", "Write", "Yield",
+}  # fmt: skip
+"""What a public function does; docstrings begin with a verb in the imperative (PEP 257)."""
+
+
+def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The public functions, and the public methods of public classes that are made to be used."""
+    for name in mamegpt.__all__:
+        found = getattr(mamegpt, name)
+        if inspect.isfunction(found):
+            yield name, found
+        elif not issubclass(found, Exception) and name != "TrainConfig":
+            methods = inspect.getmembers(found, lambda it: inspect.isfunction(it) or inspect.ismethod(it))
+            yield from ((f"{name}.{method}", it) for method, it in methods if not method.startswith("_"))
+
+
+def test_type_checkers_see_the_names_where_they_are() -> None:
+    tree = ast.parse(Path(mamegpt.__file__).read_text(encoding="utf-8"))
+    seen = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
+    }  # fmt: skip
+    assert seen == {name: f"{module}.{name}" for name, module in mamegpt._MODULES.items()}
+
+
+@pytest.mark.parametrize("name", mamegpt.__all__)
+def test_every_name_is_there_and_explained(name: str) -> None:
+    found = getattr(mamegpt, name)
+    assert found.__name__ == name and found.__module__ == mamegpt._MODULES[name]
+    assert inspect.getdoc(found)
+    assert not (ROOT / "mamegpt" / name).exists()  # importing a package sets its name, which would hide this one
+
+
+@pytest.mark.parametrize(("name", "function"), functions())
+def test_every_function_says_what_it_does(name: str, function: Callable[..., Any]) -> None:
+    assert (inspect.getdoc(function) or "").split()[0] in VERBS
+
+
+def test_a_name_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="module 'mamegpt' has no attribute 'trian'"):
+        mamegpt.trian  # type: ignore[attr-defined]  # noqa: B018
+    assert dir(mamegpt) == sorted([*mamegpt.__all__, "__version__"])
