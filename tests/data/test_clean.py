@@ -38,9 +38,15 @@ ROWS = [
     {"title": "<script>", "text": f"か\u3099くせい（）。{STORIES[4]}\n続きを読む\n〒604-8571"},
 ]
 REASONS = {
-    "empty": 1, "short": 1, "no-sentence-end": 1, "not-japanese": 1, "repetitive": 1, "duplicates": 1,
-    "contamination": 1, "near-duplicates": 1,
-}  # fmt: skip
+    "empty": 1,
+    "short": 1,
+    "no-sentence-end": 1,
+    "not-japanese": 1,
+    "repetitive": 1,
+    "duplicates": 1,
+    "contamination": 1,
+    "near-duplicates": 1,
+}
 
 
 ANOTHER_STEP_SEES_IT = ("short", "no-sentence-end", "not-japanese", "repetitive", "duplicates", "near-duplicates")

@@ -50,10 +50,21 @@ def chain() -> list[str]:
 
 
 TEXTS = [
-    *chain(), *STORIES[5:15], STORIES[6].replace("。", " 。"), STORIES[7] + "\n" + LINE, STORIES[8] + "\n" + LINE,
-    STORIES[20] + "\n" + LINE, STORIES[20], LINE + "\n" + STORIES[20], "短い。", "<br>", "English only. " * 9,
-    STORIES[21] + "<b>太字</b>（）", STORIES[22] + "\n" + STORIES[23], "今すぐ登録。" * 50,
-]  # fmt: skip
+    *chain(),
+    *STORIES[5:15],
+    STORIES[6].replace("。", " 。"),
+    STORIES[7] + "\n" + LINE,
+    STORIES[8] + "\n" + LINE,
+    STORIES[20] + "\n" + LINE,
+    STORIES[20],
+    LINE + "\n" + STORIES[20],
+    "短い。",
+    "<br>",
+    "English only. " * 9,
+    STORIES[21] + "<b>太字</b>（）",
+    STORIES[22] + "\n" + STORIES[23],
+    "今すぐ登録。" * 50,
+]
 
 
 def write_files(folder: Path, texts: list[str], n_files: int = N_FILES) -> Path:

@@ -195,8 +195,15 @@ def test_every_edit_can_be_left_out_and_is_counted():
     text = "か\u3099<br>（あ（））［＃改行］\n続きを読む\n〒604-8571 "
     whole, counts = edit(text, EDITS)
     assert whole == "が\n（あ）\n〒000-0000"
-    assert counts == {"normalisation": 1, "aozora": 1, "markup": 1, "empty-brackets": 1, "boilerplate": 1,
-                      "personal-data": 1, "white-space": 1}  # fmt: skip
+    assert counts == {
+        "normalisation": 1,
+        "aozora": 1,
+        "markup": 1,
+        "empty-brackets": 1,
+        "boilerplate": 1,
+        "personal-data": 1,
+        "white-space": 1,
+    }
     for name in EDITS:
         assert edit(text, [other for other in EDITS if other != name])[0] != whole
     assert edit(text, [], "none")[0] == text

@@ -361,8 +361,12 @@ print(report.resumed, report.read)
     assert run("京都", "") == ["3.jsonl", "3", "40"]
     assert pq.read_table(out).to_pylist() == pq.read_table(tmp_path / "whole.parquet").to_pylist()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "corpus", "out.parquet", "out.parquet.origin.json", "whole.parquet", "whole.parquet.origin.json",
-    ]  # fmt: skip
+        "corpus",
+        "out.parquet",
+        "out.parquet.origin.json",
+        "whole.parquet",
+        "whole.parquet.origin.json",
+    ]
     out.unlink()
     assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
     assert run("京都の", "")[0] == "0.jsonl"  # another topic begins anew

@@ -34,8 +34,17 @@ def test_classes_are_a_partition():
     text = "ひらがなカタカナー漢字々ﾊﾝｶｸＡbé한Я12３、。 \u3000\n\U0001f600\u0301\ud800𠮷\U000e0100\U0010ffff"
     counts = count_classes(text)
     assert tuple(counts) == CLASSES and sum(counts.values()) == len(text)
-    assert counts == {"hiragana": 4, "katakana": 9, "kanji": 4, "Latin": 3, "other letters": 2, "digits": 3,
-                      "punctuation": 3, "white space": 3, "other": 4}  # fmt: skip
+    assert counts == {
+        "hiragana": 4,
+        "katakana": 9,
+        "kanji": 4,
+        "Latin": 3,
+        "other letters": 2,
+        "digits": 3,
+        "punctuation": 3,
+        "white space": 3,
+        "other": 4,
+    }
 
 
 def test_hashes_are_equal_where_the_runs_are():

@@ -67,10 +67,16 @@ def test_every_format_knows_all_three_ends(tmp_path: Path, end: str, suffix: str
 
 
 TEXTS = [
-    "【犬】\n犬がいる。\n", "犬", "猫がいる。", "カタカナ", "犬がいる。\n" * 20, 'x = "値"\n' * 50,
-    "吾輩《わがはい》は犬［＃「犬」に傍点］である。\r\n" * 2, "吾輩は猫である。名前はまだ無い。\n" * 9000,
+    "【犬】\n犬がいる。\n",
+    "犬",
+    "猫がいる。",
+    "カタカナ",
+    "犬がいる。\n" * 20,
+    'x = "値"\n' * 50,
+    "吾輩《わがはい》は犬［＃「犬」に傍点］である。\r\n" * 2,
+    "吾輩は猫である。名前はまだ無い。\n" * 9000,
     "a" * 70_000 + "\n日本語の文章です。\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=[text[:6] for text in TEXTS])
@@ -104,8 +110,11 @@ READ_TEXT = ["demo", "extract", "clean", "tokenizer", "tokenizer-report", "plan"
 
 
 def test_every_command_that_reads_text_has_all_options_of_its_form(mame: Mame) -> None:
-    with_data = [name for name, command in COMMANDS.items()
-                 if {"data", "dataset", "config"} & {*inspect.signature(command).parameters}]  # fmt: skip
+    with_data = [
+        name
+        for name, command in COMMANDS.items()
+        if {"data", "dataset", "config"} & {*inspect.signature(command).parameters}
+    ]
     assert {*READ_TEXT} == {*with_data} - {"download"}
     for name in READ_TEXT:
         shown = mame(name, "--help")[1]

@@ -50,9 +50,15 @@ def test_rows_and_hits_are_those_of_arrow(tmp_path, compression, version, dictio
     expected = rows(null_share or 0)
     schema = pa.schema([pa.field("text", pa.string(), nullable=null_share is not None)])
     pq.write_table(
-        pa.table({"text": expected}, schema), tmp_path / "a.parquet", compression=compression, row_group_size=400,
-        data_page_version=version, use_dictionary=dictionary, data_page_size=1000, write_batch_size=50,
-    )  # fmt: skip
+        pa.table({"text": expected}, schema),
+        tmp_path / "a.parquet",
+        compression=compression,
+        row_group_size=400,
+        data_page_version=version,
+        use_dictionary=dictionary,
+        data_page_size=1000,
+        write_batch_size=50,
+    )
     texts, found, n_pages = read(tmp_path / "a.parquet", NEEDLES)
     assert texts == expected
     assert found == [row is not None and any(needle in row.encode() for needle in NEEDLES) for row in expected]
@@ -171,10 +177,15 @@ def test_a_file_is_filtered_as_by_the_naive_search(tmp_path_factory, drawn, code
     path = tmp_path_factory.getbasetemp() / "filtered.parquet"
     titles = [None, *texts][: len(texts)]
     pq.write_table(
-        pa.table({"title": pa.array(titles, pa.string()), "text": pa.array(texts, pa.string())}), path,
-        compression=codec, data_page_version=version, use_dictionary=dictionary, row_group_size=5, data_page_size=20,
+        pa.table({"title": pa.array(titles, pa.string()), "text": pa.array(texts, pa.string())}),
+        path,
+        compression=codec,
+        data_page_version=version,
+        use_dictionary=dictionary,
+        row_group_size=5,
+        data_page_size=20,
         write_batch_size=2,
-    )  # fmt: skip
+    )
     with pytest.MonkeyPatch.context() as patch:
         if by_arrow:
             patch.setattr("mamegpt.data.readers.parquet.can_read", lambda chunk, column: False)

@@ -44,8 +44,9 @@ def test_each_step_is_told_in_the_tokens_and_on_the_card(cleaned: Path, little: 
     assert first.dropped["duplicate"] == 1 and sum(first.dropped.values()) == 2
     assert (second.command, second.read, second.kept) == ("clean", 2, 1)
     assert second.settings == {"steps": "normalisation nfc, repetitive"} and second.dropped == {
-        "empty": 0, "repetitive": 1,
-    }  # fmt: skip
+        "empty": 0,
+        "repetitive": 1,
+    }
 
     config = TrainConfig(data=str(cleaned), tokenizer=str(little.tokenizer.path), out=str(tmp_path), val_fraction=0)
     run_tokens(config, Tokenizer.load(little.tokenizer.path), tmp_path, World(0, 1, torch.device("cpu")), print)

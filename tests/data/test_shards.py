@@ -89,9 +89,13 @@ def test_small_batches_on_several_threads_write_the_same_files(
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(shards, "CHUNK_CHARACTERS", 500)
     parts = write_shards(
-        tmp_path / "parts", {"train": iter(texts)}, tokenizer, val_fraction=0.2, n_threads=n_threads,
+        tmp_path / "parts",
+        {"train": iter(texts)},
+        tokenizer,
+        val_fraction=0.2,
+        n_threads=n_threads,
         on_progress=lambda *n: seen.append(n),
-    )  # fmt: skip
+    )
     assert parts == whole
     for name in ("train.bin", "val.bin", "meta.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -136,10 +136,13 @@ def test_what_is_passed_over_is_said_with_the_reason(tmp_path, mame):
         "b.jsonl: what is no text was left out (no text column 1)",
     ]
     code, _, err = mame("clean", "--data", tmp_path, "--out", tmp_path / "out.jsonl", "--only", "duplicates")
-    assert (code, err.splitlines()) == (0, [
-        f"note: {tmp_path}: 2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
-        "note: b.jsonl: what is no text was left out (no text column 1)",
-    ])  # fmt: skip
+    assert (code, err.splitlines()) == (
+        0,
+        [
+            f"note: {tmp_path}: 2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
+            "note: b.jsonl: what is no text was left out (no text column 1)",
+        ],
+    )
 
 
 def test_links_to_folders_are_followed_and_circles_end(tmp_path):
@@ -235,12 +238,18 @@ def test_a_card_cannot_lead_out_of_its_folder(tmp_path):
         ("configs: [{data_files: /etc/a.txt}]", "not understood"),
         ("configs: [{data_files: [{path: 3}]}]", "not understood"),
         ("configs: [{data_files: ['a.txt', {'*': '*'}]}]", "not understood"),
-        ("a0: &a0 [x]\n" + "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 10}]" for i in range(1, 11)) +
-         "\nconfigs: [{data_files: *a10}]", "has more than 100,000 values"),
-        ("a0: &a0 {x: 1}\n" + "\n".join(f"a{i}: &a{i} {{<<: [{f'*a{i - 1}, ' * 9}]}}" for i in range(1, 12)),
-         "has more than 100,000 values"),
+        (
+            "a0: &a0 [x]\n"
+            + "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 10}]" for i in range(1, 11))
+            + "\nconfigs: [{data_files: *a10}]",
+            "has more than 100,000 values",
+        ),
+        (
+            "a0: &a0 {x: 1}\n" + "\n".join(f"a{i}: &a{i} {{<<: [{f'*a{i - 1}, ' * 9}]}}" for i in range(1, 12)),
+            "has more than 100,000 values",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_card_that_cannot_be_followed_is_an_error(tmp_path, front_matter, message):
     one_text(tmp_path, "a.txt", "甲")
     card(tmp_path, front_matter)
@@ -372,8 +381,9 @@ def test_a_file_has_one_column_of_text_and_rows_without_it_are_dropped_and_count
     report = extract(str(path), "犬", tmp_path / "b.jsonl")
     assert report.read == len(rows)
     assert report.dropped == {"no text column": len(rows) - len(kept), "duplicate": len(kept) - 1} | {
-        "empty": 0, "no keyword": 0
-    }  # fmt: skip
+        "empty": 0,
+        "no keyword": 0,
+    }
 
 
 CONTENT = {"content": "犬が遊ぶ。", "deleted": None}
@@ -668,8 +678,10 @@ def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp
     documents = list(read_documents(f"{b}@2, {a}@0.25"))
     chosen = [int(document.id[-1]) for document in documents[2:]]
     assert [(d.id, d.text) for d in documents] == [
-        (f"{b}:b.txt#0", "乙"), (f"{b}:b.txt#0", "乙"), *((f"{a}:a.jsonl#{i}", f"甲{i}") for i in chosen),
-    ]  # fmt: skip
+        (f"{b}:b.txt#0", "乙"),
+        (f"{b}:b.txt#0", "乙"),
+        *((f"{a}:a.jsonl#{i}", f"甲{i}") for i in chosen),
+    ]
     assert len(texts(f"{a}@2")) == 16 and len(texts(f"{a}@1.5")) == 8 + len(texts(f"{a}@0.5"))
     for weight in ("0", "x", "-1", "nan", "1e9"):
         with pytest.raises(DataError, match="is no weight"):

@@ -115,8 +115,10 @@ def test_the_readmes_say_how_many_pairs_there_are() -> None:
 
 def _in_common(a: str, b: str) -> int:
     """Characters two sentences begin and end with together."""
-    same = [sum(1 for _ in itertools.takewhile(lambda xy: xy[0] == xy[1], zip(*ab, strict=False)))
-            for ab in ((a, b), (a[::-1], b[::-1]))]  # fmt: skip
+    same = [
+        sum(1 for _ in itertools.takewhile(lambda xy: xy[0] == xy[1], zip(*ab, strict=False)))
+        for ab in ((a, b), (a[::-1], b[::-1]))
+    ]
     return min(sum(same), len(a), len(b))
 
 
@@ -175,9 +177,14 @@ def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
     scorer, model = open_model(str(little.run), device=CPU), load(little.run, device="cpu").model
     sample = sample_of(TEXTS)
     expected = validation.evaluate(
-        model, stream_of(scorer, sample), n_characters=sample.n_characters, n_bytes=sample.n_bytes,
-        context_length=model.context_length, start_id=little.tokenizer.start_id, world=World(0, 1, CPU),
-    )  # fmt: skip
+        model,
+        stream_of(scorer, sample),
+        n_characters=sample.n_characters,
+        n_bytes=sample.n_bytes,
+        context_length=model.context_length,
+        start_id=little.tokenizer.start_id,
+        world=World(0, 1, CPU),
+    )
     got = text_quality(scorer, sample)
     assert (got.n_tokens, got.n_characters, got.n_bytes) == (
         expected.n_tokens,
@@ -209,9 +216,13 @@ def test_a_folder_that_transformers_cannot_load_is_an_error(foreign: Path, tmp_p
 def lossy_tokenizer(folder: Path, texts: list[str]) -> Path:
     """SentencePiece's defaults: other widths are unified, spaces joined, rare characters unknown."""
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_prefix=str(folder / "lossy"), vocab_size=400, model_type="bpe",
-        character_coverage=0.98, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(texts),
+        model_prefix=str(folder / "lossy"),
+        vocab_size=400,
+        model_type="bpe",
+        character_coverage=0.98,
+        minloglevel=2,
+    )
     return folder / "lossy.model"
 
 
@@ -265,10 +276,18 @@ def test_a_sample_of_shards_has_its_share_of_what_was_tokenized(little: Little) 
 
 
 SIZES = {
-    "vocab_size": 120, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2,
+    "vocab_size": 120,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
     "pad_token_id": 0,
-}  # fmt: skip
+}
 
 
 def foreign_folder(folder: Path, kind: str, begins: bool = True) -> Path:
@@ -350,8 +369,17 @@ def test_a_foreign_model_writes_at_temperature_1_whatever_its_folder_says(tmp_pa
     folder = foreign_folder(tmp_path, "Llama")
     plain = open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8)
     assert len(set(plain)) == 3
-    settings = {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.1, "repetition_penalty": 3.0,
-                "max_new_tokens": 1, "suppress_tokens": [5, 6], "bos_token_id": 1, "eos_token_id": [2, 7]}  # fmt: skip
+    settings = {
+        "do_sample": True,
+        "temperature": 0.01,
+        "top_k": 1,
+        "top_p": 0.1,
+        "repetition_penalty": 3.0,
+        "max_new_tokens": 1,
+        "suppress_tokens": [5, 6],
+        "bos_token_id": 1,
+        "eos_token_id": [2, 7],
+    }
     (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
     assert open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8) == plain
 
@@ -610,8 +638,19 @@ def test_the_command_prints_and_writes_the_same(
 ) -> None:
     other = tmp_path / "other.txt"
     other.write_text("豆の本。", encoding="utf-8")
-    words = ["eval", "--model", str(little.exported), "--data", str(little.text), "--data", str(other),
-             "--split", "train", "--max-characters", "900"]  # fmt: skip
+    words = [
+        "eval",
+        "--model",
+        str(little.exported),
+        "--data",
+        str(little.text),
+        "--data",
+        str(other),
+        "--split",
+        "train",
+        "--max-characters",
+        "900",
+    ]
     ends = []
     for more in (["--json"], ["--out", str(tmp_path / "all.json")]):
         with pytest.raises(SystemExit) as end:

@@ -133,11 +133,14 @@ def test_a_step_is_the_model_at_one_position(name: str, little: Little) -> None:
     torch.testing.assert_close(torch.stack(found), expected, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("sampling", [
-    WARM,
-    Sampling(repetition_penalty=1.3),
-    Sampling(temperature=0.9, top_k=40, top_p=0.95, min_p=0.01, repetition_penalty=1.2, seed=5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        WARM,
+        Sampling(repetition_penalty=1.3),
+        Sampling(temperature=0.9, top_k=40, top_p=0.95, min_p=0.01, repetition_penalty=1.2, seed=5),
+    ],
+)
 @pytest.mark.parametrize("name", ["custom-gpt", "qwen3"])
 def test_samples_are_those_of_the_naive_loop(name: str, sampling: Sampling, little: Little) -> None:
     model = variant(name, little)
@@ -320,9 +323,12 @@ def test_all_samplers_together_draw_from_transformers_distribution() -> None:
     sampling = Sampling(temperature=0.8, top_k=6, top_p=0.9, min_p=0.1, repetition_penalty=1.2)
     expected = logits[None].clone()
     for step in (
-        RepetitionPenaltyLogitsProcessor(1.2), TemperatureLogitsWarper(0.8), TopKLogitsWarper(6), TopPLogitsWarper(0.9),
+        RepetitionPenaltyLogitsProcessor(1.2),
+        TemperatureLogitsWarper(0.8),
+        TopKLogitsWarper(6),
+        TopPLogitsWarper(0.9),
         MinPLogitsWarper(0.1),
-    ):  # fmt: skip
+    ):
         expected = step(seen[None], expected)
     probabilities = expected[0].softmax(-1)
     generator = torch.Generator().manual_seed(0)
@@ -340,9 +346,14 @@ NUMBERS = st.one_of(
 
 
 @given(
-    temperature=NUMBERS, top_p=NUMBERS, min_p=NUMBERS, repetition_penalty=NUMBERS, top_k=st.integers(-1, 100),
-    seed=st.integers(-1, 1 << 64), scale=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e4, 1e8]),
-)  # fmt: skip
+    temperature=NUMBERS,
+    top_p=NUMBERS,
+    min_p=NUMBERS,
+    repetition_penalty=NUMBERS,
+    top_k=st.integers(-1, 100),
+    seed=st.integers(-1, 1 << 64),
+    scale=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e4, 1e8]),
+)
 @example(temperature=math.nan, top_p=1.0, min_p=0.0, repetition_penalty=1.0, top_k=0, seed=0, scale=1.0)
 @example(temperature=1e-40, top_p=1.0, min_p=0.0, repetition_penalty=1.0, top_k=0, seed=0, scale=1.0)
 @example(temperature=1.0, top_p=1e-300, min_p=0.0, repetition_penalty=1.0, top_k=0, seed=0, scale=1.0)
@@ -428,9 +439,14 @@ def test_a_character_cut_off_by_the_length_is_replaced_once_at_the_end(little: L
 def test_a_space_after_the_prompt_stays_with_a_tokenizer_that_puts_one_before_the_text() -> None:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["the bean grew and the bean fell"] * 50), model_writer=written, vocab_size=290,
-        model_type="bpe", byte_fallback=True, minloglevel=2, hard_vocab_limit=False,
-    )  # fmt: skip
+        sentence_iterator=iter(["the bean grew and the bean fell"] * 50),
+        model_writer=written,
+        vocab_size=290,
+        model_type="bpe",
+        byte_fallback=True,
+        minloglevel=2,
+        hard_vocab_limit=False,
+    )
     tokenizer = Tokenizer(written.getvalue(), Path("with_prefix.model"))
     assert tokenizer.settings.add_dummy_prefix
     ids, n_prompt = tokenizer.encode("the bean grew"), len(tokenizer.encode("the bean"))

@@ -173,9 +173,14 @@ def test_the_official_client_gets_what_generate_gives(client: openai.OpenAI, mod
     assert [model.id for model in listed] == [entry.name for entry in catalog.listed([str(models)])]
     sampling = Sampling(temperature=0.8, top_p=0.9, seed=7, top_k=20)
     options: dict[str, Any] = {
-        "model": str(models / "run"), "prompt": PROMPT, "max_tokens": 30, "temperature": 0.8, "top_p": 0.9, "seed": 7,
+        "model": str(models / "run"),
+        "prompt": PROMPT,
+        "max_tokens": 30,
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "seed": 7,
         "extra_body": {"top_k": 20},
-    }  # fmt: skip
+    }
     whole = client.completions.create(**options)
     assert whole.choices[0].text == expected(little, 30, sampling)
     assert whole.choices[0].logprobs is None
@@ -249,8 +254,11 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
     best = [next(iter(top.values())) for part in found for top in part["top_logprobs"]]
     assert best == [token.alternatives[0][1] for token in tokens]
     shown = [text for part in found for text in part["tokens"]]
-    assert all(re.fullmatch("<0x..>", text) or text in little.tokenizer.decode([token.id])
-               for text, token in zip(shown, tokens, strict=True) if token.id is not None)  # fmt: skip
+    assert all(
+        re.fullmatch("<0x..>", text) or text in little.tokenizer.decode([token.id])
+        for text, token in zip(shown, tokens, strict=True)
+        if token.id is not None
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,7 +295,7 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"promt": "x"}, "unknown: 'promt'"),
         ({"model": "../../etc"}, "no model '../../etc'; choose from"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_answered_is_said(port: int, body: object, message: str) -> None:
     status, answer = ask(port, body)
     assert status == 400
@@ -296,8 +304,14 @@ def test_what_cannot_be_answered_is_said(port: int, body: object, message: str) 
 
 
 def test_settings_at_their_bounds_give_a_text(port: int) -> None:
-    for extreme in ({"top_p": 1e-300}, {"temperature": 1e-3}, {"temperature": 1e6, "min_p": 1}, {"seed": MAX_SEED},
-                    {"repetition_penalty": 1e-3}, {"repetition_penalty": 1e6, "top_k": 1}):  # fmt: skip
+    for extreme in (
+        {"top_p": 1e-300},
+        {"temperature": 1e-3},
+        {"temperature": 1e6, "min_p": 1},
+        {"seed": MAX_SEED},
+        {"repetition_penalty": 1e-3},
+        {"repetition_penalty": 1e6, "top_k": 1},
+    ):
         body = {"prompt": PROMPT, "max_tokens": 4, "temperature": 1, "logprobs": 10, "n": 3} | extreme
         code, answer = ask(port, body)
         assert code == 200, answer
@@ -512,8 +526,10 @@ def test_of_many_at_once_none_is_lost_and_short_ones_do_not_wait_for_long_ones(c
 
     with ThreadPoolExecutor(24) as pool:
         found = list(pool.map(write, range(24)))
-    assert [client.completions.create(model="", prompt=PROMPT, max_tokens=5, temperature=1, seed=i).choices[0].text
-            for i in range(1, 24)] == [text for text, _ in found[1:]]  # fmt: skip
+    assert [
+        client.completions.create(model="", prompt=PROMPT, max_tokens=5, temperature=1, seed=i).choices[0].text
+        for i in range(1, 24)
+    ] == [text for text, _ in found[1:]]
     assert found[0][1] == max(end for _, end in found)
 
 

@@ -309,8 +309,10 @@ def test_mistakes_show_and_markup_stays_text(page: Page, address: str) -> None:
     assert page.all("article img") == [] and page.texts()[0].startswith("<img src=x")
     page.run("document.getElementById('seed').value = -3")
     page.run("document.getElementById('desk').requestSubmit()")
-    page.run("document.querySelector('#prompt').dispatchEvent(new KeyboardEvent('keydown', "
-             "{key: 'Enter', ctrlKey: true, bubbles: true}))")  # fmt: skip
+    page.run(
+        "document.querySelector('#prompt').dispatchEvent(new KeyboardEvent('keydown', "
+        "{key: 'Enter', ctrlKey: true, bubbles: true}))"
+    )
     page.until(lambda: page.one("#problem").is_displayed())
     assert "seed must lie between" in page.one("#problem").text
     page.driver.get_log("browser")  # the answer 400 is in it
@@ -353,8 +355,12 @@ def test_the_report_opens_alone_and_switches(page: Page, little: Little, tmp_pat
     page.driver.get((tmp_path / "report.html").as_uri())
 
     def visible() -> set[str]:
-        return set(page.run("return [...document.querySelectorAll('svg')].filter((svg) => svg.checkVisibility())"
-                            ".map((svg) => svg.parentNode.className)"))  # fmt: skip
+        return set(
+            page.run(
+                "return [...document.querySelectorAll('svg')].filter((svg) => svg.checkVisibility())"
+                ".map((svg) => svg.parentNode.className)"
+            )
+        )
 
     assert visible() == {"by-step"}
     assert page.one("h2").text == "結果"

@@ -151,9 +151,13 @@ def test_the_command_serves_when_it_says_so_and_ends_at_ctrl_c_whatever_is_open(
     model = folder_of(little, tmp_path / "model", "qwen3")  # without the seconds in which transformers is imported
     command = [sys.executable, "-m", "mamegpt", "play", str(model), "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, encoding="utf-8",
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        encoding="utf-8",
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             assert process.stdout is not None and process.stderr is not None
             found = re.match(r"http://127\.0\.0\.1:(\d+)/  \(.*; Ctrl-C ends it\)", process.stdout.readline())

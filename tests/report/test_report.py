@@ -91,8 +91,15 @@ def test_figures_of_another_kind_are_another_curve(little: Little, tmp_path: Pat
     lines = [json.dumps(record) for record in read_metrics(run) if "loss" in record]
 
     def quality(bits: float, n: int, **more: int | str) -> dict[str, float | int | str]:
-        return {"loss": bits, "bits_per_byte": bits, "bits_per_character": bits, "n_tokens": n, "n_characters": n,
-                "n_bytes": n, **more}  # fmt: skip
+        return {
+            "loss": bits,
+            "bits_per_byte": bits,
+            "bits_per_character": bits,
+            "n_tokens": n,
+            "n_characters": n,
+            "n_bytes": n,
+            **more,
+        }
 
     old = [(4, quality(4.73, 500)), (8, quality(4.33, 500)), (12, quality(6.07, 9000))]
     sampled = {"of_n_characters": 9000, "dtype": "bfloat16"}
@@ -218,10 +225,16 @@ def test_the_numbers_in_it_are_the_runs(written: str, little: Little) -> None:
     assert meta is not None and run.quality is not None
     train = meta.splits["train"]
     for value in (
-        f"{run.quality.bits_per_character:.4f}", f"{run.quality.loss:.4f}", "1,536", f"{run.tokens_per_s:,.0f}",
-        f"{train.n_characters / train.n_tokens:.3f}", f"{train.n_documents:,} / {meta.splits['val'].n_documents:,}",
-        little.tokenizer.fingerprint[:12], "--context-length", *run.openings,
-    ):  # fmt: skip
+        f"{run.quality.bits_per_character:.4f}",
+        f"{run.quality.loss:.4f}",
+        "1,536",
+        f"{run.tokens_per_s:,.0f}",
+        f"{train.n_characters / train.n_tokens:.3f}",
+        f"{train.n_documents:,} / {meta.splits['val'].n_documents:,}",
+        little.tokenizer.fingerprint[:12],
+        "--context-length",
+        *run.openings,
+    ):
         assert value in text
     assert f"{run.quality.bits_per_character:.4g} (12)" in text  # what the dot says
 
@@ -282,9 +295,15 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     with pytest.raises(CheckpointError, match=r"evaluation.json is damaged .* run: mamegpt eval"):
         assert ReportRun(other).verdict
     assert [ReportRun(run).scores for run in (little.run, other)] == [
-        {}, {"evaluated": "step-00000012", "bits-per-character": "5.000 (5.000)", "minimal-pairs": "50.0% (50.0%)",
-             "recited": "1.23%", "recited-by-chance": "0.10%"},
-    ]  # fmt: skip
+        {},
+        {
+            "evaluated": "step-00000012",
+            "bits-per-character": "5.000 (5.000)",
+            "minimal-pairs": "50.0% (50.0%)",
+            "recited": "1.23%",
+            "recited-by-chance": "0.10%",
+        },
+    ]
     assert "minimal pairs right (50% by chance)</span></th><td>–</td><td>50.0% (50.0%)</td>" in html
     assert "Evaluation" not in page([ReportRun(little.run)], [], datetime(2026, 1, 2))
     (other / "machine.json").unlink()

@@ -138,9 +138,12 @@ def test_symbols_of_the_users_are_found_as_sentencepiece_finds_them(
 @functools.cache
 def with_symbols(model_type: str, symbols: tuple[str, ...]) -> tuple[Tokenizer, tokenizers.Tokenizer]:
     model = train_directly(
-        user_defined_symbols=list(symbols), normalization_rule_name="identity", model_type=model_type,
-        remove_extra_whitespaces=False, add_dummy_prefix=False,
-    )  # fmt: skip
+        user_defined_symbols=list(symbols),
+        normalization_rule_name="identity",
+        model_type=model_type,
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+    )
     tokenizer = Tokenizer(model, Path("symbols.model"))
     fast = tokenizers.Tokenizer.from_str(fast_tokenizer_json(tokenizer))
     fast.encode_special_tokens = True

@@ -70,9 +70,11 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<end>"],
+        vocab_size=400,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<end>"],
         show_progress=False,
-    )  # fmt: skip
+    )
     made.train_from_iterator(TEXTS, trainer)
     folder = tmp_path_factory.mktemp("bytes")
     made.save(str(folder / "tokenizer.json"))
@@ -123,9 +125,15 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
     assert chosen != TEXTS[: len(chosen)]
     assert printed[0] == f"{len(chosen)} documents, {sum(map(len, chosen)):,} characters"
     assert [line[2:].split("  ")[0] for line in printed[2:10]] == [
-        "vocabulary", "tokens", "characters per token", "bytes per token", "tokens of part of a character",
-        "unknown tokens", "vocabulary never used", "documents that come back",
-    ]  # fmt: skip
+        "vocabulary",
+        "tokens",
+        "characters per token",
+        "bytes per token",
+        "tokens of part of a character",
+        "unknown tokens",
+        "vocabulary never used",
+        "documents that come back",
+    ]
     ours, theirs = printed[2].split()[1:]
     assert (ours, theirs) == ("1,000", "400")
     words = printed.index("how words are cut")
