@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_helpers import tiny
 
-from mamegpt.cli.progress import terminal
+from mamegpt.cli.progress import show_progress
 from mamegpt.config import TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.run.run import Extension
@@ -103,7 +103,7 @@ def test_a_run_of_minutes_cools_down_and_says_so(
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) * 2e-3)  # else a machine may pause at the end
     run = tmp_path / "run"
     config = tiny(stories_txt, stories_model, run, max_steps=TrainConfig.max_steps, minutes=0.02, log_every_steps=1)
-    result = train(config, watchers=[terminal()])
+    result = train(config, watchers=[show_progress()])
     assert not result.interrupted
     rates = [json.loads(line).get("lr") for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert min(rate for rate in rates[1:] if rate) < 0.2 * config.lr

@@ -17,7 +17,7 @@ from training_helpers import final_weights, records, tiny
 
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.main import main
-from mamegpt.cli.progress import _View, json_lines, terminal
+from mamegpt.cli.progress import _View, json_lines, show_progress
 from mamegpt.errors import ConfigError
 from mamegpt.report.live import live_report
 from mamegpt.system import console
@@ -54,7 +54,7 @@ def test_the_live_view_shows_the_run_and_changes_nothing_in_it(trained: Train, m
     monkeypatch.setattr("sys.stdout", tty)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    run = trained(terminal())
+    run = trained(show_progress())
     monkeypatch.undo()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", tty.getvalue())
     last = [record for record in records(run) if "loss" in record][-1]

@@ -22,7 +22,7 @@ from filelock import FileLock
 from training_helpers import as_options, final_weights, losses, records, start, tiny
 
 from mamegpt.cli.main import main
-from mamegpt.cli.progress import json_lines, terminal
+from mamegpt.cli.progress import json_lines, show_progress
 from mamegpt.config import TrainConfig
 from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import read_texts
@@ -64,7 +64,7 @@ def run(config: TrainConfig, tmp_path: Path) -> Path:
 
 def resumed(run: Path) -> trainer.TrainResult:
     config = dataclasses.replace(TrainConfig.load(run / "config.json"), out=str(run))
-    return train(config, resume=True, watchers=[terminal()])
+    return train(config, resume=True, watchers=[show_progress()])
 
 
 def visible(folder: Path) -> list[str]:
@@ -159,7 +159,7 @@ def test_the_result_says_what_the_folder_says(config: TrainConfig) -> None:
 def test_what_is_printed_is_what_happened(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(dataclasses.replace(config, out=str(tmp_path / "run"), samples_per_epoch=48), watchers=[terminal()])
+    train(dataclasses.replace(config, out=str(tmp_path / "run"), samples_per_epoch=48), watchers=[show_progress()])
     printed = capsys.readouterr().out
     loss = losses(tmp_path / "run")
     for step in (5, 10, 12):
@@ -367,7 +367,7 @@ def test_what_else_decides_the_last_bits_is_named_if_it_is_other_now(
 
 def extended(run: Path, **more: Any) -> trainer.TrainResult:
     config = dataclasses.replace(TrainConfig.load(run / "config.json"), out=str(run))
-    return train(config, resume=True, watchers=[terminal()], **more)
+    return train(config, resume=True, watchers=[show_progress()], **more)
 
 
 def test_a_finished_run_is_extended_and_an_interrupted_extension_ends_bitwise_the_same(
@@ -449,7 +449,7 @@ def test_a_run_of_minutes_is_finished_when_it_says_so_and_extended_by_minutes(
     assert train(timed, resume=True).step == first.step  # nothing is left, whatever a measurement says now
     assert final_weights(tmp_path / "run", first.step) == weights
     capsys.readouterr()
-    longer = train(timed, resume=True, more_minutes=0.02, watchers=[terminal()])
+    longer = train(timed, resume=True, more_minutes=0.02, watchers=[show_progress()])
     assert longer.step > first.step and longer.elapsed_s > first.elapsed_s + 0.5
     printed = capsys.readouterr().out
     assert re.search(rf"\nstep {first.step + 1} - loss [\d.]+ - [\d,]+ tokens/s - 0:0\d left\n", printed)
@@ -621,7 +621,7 @@ def test_a_bad_batch_is_gone_back_before_and_passed_over(
     with pytest.raises(TrainingError, match=r"the loss is nan at step 8; the last number was .*--on-bad-loss rollback"):
         train(stopped)
     rolled = dataclasses.replace(stopped, on_bad_loss="rollback")
-    result = train(rolled, resume=True, watchers=[terminal()])
+    result = train(rolled, resume=True, watchers=[show_progress()])
     assert "going back to step 6 and passing over 3 batches" in capsys.readouterr().out  # seen when step 9 is saved
     assert (result.step, len(result.losses)) == (12, 12) and all(map(math.isfinite, result.losses))
     assert checkpoint.read_state(tmp_path / "run/checkpoints/step-00000012").skipped == 3
@@ -654,7 +654,7 @@ def test_a_checkpoint_saved_inside_a_spike_is_not_gone_back_to(
         config, out=str(tmp_path / "run"), on_bad_loss="rollback", max_steps=120, save_every_steps=55, lr=1e-3,
         eval_every_steps=1000, keep_checkpoints=keep, log_every_steps=4, drop_rate=0.0,
     )  # fmt: skip
-    result = train(rolled, watchers=[terminal()])
+    result = train(rolled, watchers=[show_progress()])
     printed = capsys.readouterr().out
     assert "the 5th in a row far above" in printed and "going back to step 55 and passing over 57 batches" in printed
     assert printed.count("going back") == 1 and result.step == 120 and max(result.losses) < 8
@@ -730,7 +730,7 @@ def test_ctrl_c_in_the_middle_of_a_printed_line_is_a_request_too(monkeypatch: py
             return len(data)
 
     raw, others = Interrupted(), set(threading.enumerate())
-    with monkeypatch.context() as patch, trainer._stop_on_signal(terminal()) as stop:
+    with monkeypatch.context() as patch, trainer._stop_on_signal(show_progress()) as stop:
         patch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
         print("a line", flush=True)
         assert stop.asked
@@ -742,7 +742,7 @@ def test_ctrl_c_in_the_middle_of_a_printed_line_is_a_request_too(monkeypatch: py
 def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.raises(KeyboardInterrupt), trainer._stop_on_signal(terminal()) as stop:
+    with pytest.raises(KeyboardInterrupt), trainer._stop_on_signal(show_progress()) as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.asked
         signal.raise_signal(signal.SIGINT)
@@ -753,14 +753,14 @@ def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
 def test_a_terminal_that_is_closed_is_a_request_however_often_it_is_said() -> None:
     assert trainer.HANGUP is not None
     before = signal.getsignal(trainer.HANGUP)
-    with trainer._stop_on_signal(terminal()) as stop:
+    with trainer._stop_on_signal(show_progress()) as stop:
         for _ in range(3):  # a shell and its terminal both send one
             signal.raise_signal(trainer.HANGUP)
         assert stop.asked
     assert signal.getsignal(trainer.HANGUP) is before
     signal.signal(trainer.HANGUP, signal.SIG_IGN)  # nohup
     try:
-        with trainer._stop_on_signal(terminal()) as stop:
+        with trainer._stop_on_signal(show_progress()) as stop:
             signal.raise_signal(trainer.HANGUP)
             assert not stop.asked
     finally:
@@ -815,7 +815,7 @@ def test_neither_do_output_and_errors_that_cannot_be_written(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Failing(number, 0, False))
     monkeypatch.setattr(sys, "stdout", Failing(number, 0, False))
-    assert train(dataclasses.replace(config, out=str(tmp_path / "run")), watchers=[terminal()]).step == 12
+    assert train(dataclasses.replace(config, out=str(tmp_path / "run")), watchers=[show_progress()]).step == 12
 
 
 def test_a_watcher_that_cannot_write_ends_alone(
