@@ -142,13 +142,17 @@ class TrainConfig:
     qkv_bias: bool = False
     """Give the query, key and value projections a bias (custom-gpt only)."""
     ffn_dim: int = 0
-    """Width inside the feed-forward layers (qwen3 only; 0: 8/3 of --emb-dim, rounded up to a multiple of 8)."""
+    """Width inside the feed-forward layers (not custom-gpt; 0: 8/3 of --emb-dim, rounded up to a multiple of 8)."""
     n_kv_heads: int = 0
-    """Heads of keys and values, which the attention heads share (qwen3 only; 0: as many as --n-heads)."""
+    """Heads of keys and values, which the attention heads share (not custom-gpt; 0: as many as --n-heads)."""
+    head_dim: int = 0
+    """Width of an attention head (not custom-gpt; 0: --emb-dim / --n-heads)."""
     rope_theta: float = 10000.0
-    """Base of the rotary positions; a longer context wants a larger one (qwen3 only)."""
+    """Base of the rotary positions; a longer context wants a larger one (not custom-gpt)."""
+    norm_eps: float = 1e-6
+    """Epsilon of the norms, which keeps them from dividing by zero (not custom-gpt)."""
     tie_embeddings: bool = False
-    """Let the output head be the token embedding: fewer parameters (qwen3 only)."""
+    """Let the output head be the token embedding: fewer parameters (not custom-gpt)."""
 
     batch_size: int = 16
     """Windows of --context-length tokens in one step, over all processes."""
@@ -212,7 +216,7 @@ class TrainConfig:
         ),
         "model": (
             "architecture", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias",
-            "ffn_dim", "n_kv_heads", "rope_theta", "tie_embeddings",
+            "ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings",
         ),
         "training": (
             "batch_size", "micro_batch_size", "max_steps", "minutes", "samples_per_epoch",
@@ -332,7 +336,8 @@ class TrainConfig:
         What a way back did to the weights is told by the checkpoints.
         """
         # A run that does not use one of these keeps the fingerprint it had before there were such settings.
-        later = {"init_from": "", "sharding": "none", "activation_checkpointing": False, **dataclasses.asdict(GUESS)}
+        later = {"init_from": "", "sharding": "none", "activation_checkpointing": False, "head_dim": 0,
+                 "norm_eps": TrainConfig.norm_eps, **dataclasses.asdict(GUESS)}  # fmt: skip
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
         del settings["on_bad_loss"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]

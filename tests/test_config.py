@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from mamegpt.cli.help import sentences
 from mamegpt.config import ModelConfig, TrainConfig, flag
 from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.models.registry import unsupported_fields
 
 GOOD = TrainConfig(data="a.txt", tokenizer="b.model", out="runs/c")
 
@@ -91,6 +93,15 @@ def test_what_needs_a_whole_model_cannot_be_had_with_shares(wish: dict[str, Any]
     shared.validate(4)
     with pytest.raises(ConfigError, match=r"--sharding full cannot be had with .*; say --precision bf16 or fp32"):
         dataclasses.replace(shared, **wish).validate(4)
+
+
+def test_help_says_which_architectures_have_a_setting() -> None:
+    unsupported = unsupported_fields()
+    for name, sentence in sentences(TrainConfig).items():
+        without = [architecture for architecture, fields in unsupported.items() if name in fields]
+        only = [architecture for architecture in unsupported if architecture not in without]
+        said = f"({', '.join(only)} only" in sentence or f"(not {' and not '.join(without)}" in sentence
+        assert said == bool(without), name
 
 
 def test_settings_come_back_from_json(tmp_path: Path) -> None:

@@ -198,7 +198,8 @@ def test_a_report_states_the_same_figures(mame: Mame, golden: Path) -> None:
     assert (golden / "report.html").read_bytes() != (GOLDEN / "report.html").read_bytes(), "nothing was written"
     figures = cells(GOLDEN / "report.html")
     assert ["4.336 (1.122)"] in [row[:1] for row in figures], "the evaluation of the first run"
-    assert cells(golden / "report.html") == figures
+    found = iter(cells(golden / "report.html"))
+    assert [row for row in figures if row not in found] == [], "in this order; there may be more rows now"
 
 
 def cells(page: Path) -> list[list[str]]:

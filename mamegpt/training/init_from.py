@@ -15,8 +15,8 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["start_from", "with_shape_of_start"]
 
-SHAPE = ("context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "rope_theta",
-         "tie_embeddings")  # fmt: skip
+SHAPE = ("context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "head_dim",
+         "rope_theta", "norm_eps", "tie_embeddings")  # fmt: skip
 
 
 def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:
@@ -30,6 +30,8 @@ def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Rec
     loaded = _load(config.init_from)
     assert loaded.sizes is not None
     found = {"architecture": loaded.architecture} | {name: getattr(loaded.sizes, name) for name in SHAPE}
+    if found["head_dim"] == loaded.sizes.emb_dim // loaded.sizes.n_heads:
+        found["head_dim"] = 0  # as runs have it that choose no other
     asked = {name: getattr(config, name) for name in found if name in given}
     wrong = [f"{flag(name)} {value}: it has {found[name]}" for name, value in asked.items() if value != found[name]]
     if config.tokenizer and Tokenizer.load(Path(config.tokenizer)).fingerprint != loaded.tokenizer.fingerprint:
@@ -49,12 +51,6 @@ def start_from(model: LanguageModel, where: str) -> None:
 
 def _load(where: str) -> Pretrained:
     loaded = load(where, device="cpu")
-    sizes = loaded.sizes
-    if sizes is None:
+    if loaded.sizes is None:
         raise ModelError(f"{where} is a {loaded.architecture} model, not ours; it cannot be trained here")
-    if sizes.head_dim not in (0, sizes.emb_dim // sizes.n_heads) or sizes.norm_eps != type(sizes).norm_eps:
-        raise ModelError(
-            f"{where} has heads {sizes.head_dim} wide and norm_eps {sizes.norm_eps:g}; only models of "
-            f"{sizes.emb_dim // sizes.n_heads} and {type(sizes).norm_eps:g} can be trained here"
-        )
     return loaded

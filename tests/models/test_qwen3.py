@@ -265,7 +265,7 @@ def test_impossible_sizes(changes: dict[str, Any], message: str) -> None:
 
 def test_a_run_from_before_these_settings_still_loads(tmp_path: Path) -> None:
     old = TrainConfig(data="a", tokenizer="b", out="c", architecture="custom-gpt").to_dict()
-    for name in ("ffn_dim", "n_kv_heads", "rope_theta", "tie_embeddings"):
+    for name in ("ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings"):
         del old[name]
     (tmp_path / "config.json").write_text(json.dumps(old), encoding="utf-8")
     build_model("custom-gpt", TrainConfig.load(tmp_path / "config.json").model(9))

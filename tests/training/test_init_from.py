@@ -13,7 +13,7 @@ from training_helpers import TINY, tiny
 
 from mamegpt.cli.main import main
 from mamegpt.config import TrainConfig
-from mamegpt.errors import ConfigError, MamegptError, ModelError
+from mamegpt.errors import ConfigError, MamegptError
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.presets import preset
 from mamegpt.pretrained import load
@@ -81,10 +81,12 @@ def test_what_contradicts_the_model_is_named(
     assert (config.emb_dim, config.tokenizer, config.lr) == (32, str(little.spm), 0.5)
 
 
-def test_a_model_that_training_cannot_build_is_refused(little: Little, tmp_path: Path) -> None:
-    start = folder_of(little, tmp_path / "start", "qwen3", head_dim=10)
-    with pytest.raises(ModelError, match="heads 10 wide"):
-        settings(little, start, tmp_path / "run")
+def test_a_model_keeps_the_width_of_its_heads_and_its_epsilon(little: Little, tmp_path: Path) -> None:
+    start = folder_of(little, tmp_path / "start", "qwen3", head_dim=10, norm_eps=1e-5)
+    sizes = load(train(settings(little, start, tmp_path / "run")).out, device="cpu").sizes
+    assert sizes is not None and (sizes.head_dim, sizes.norm_eps) == (10, 1e-5)
+    start = folder_of(little, tmp_path / "plain", "qwen3", head_dim=8)  # 32 / 4, as folders say it
+    assert settings(little, start, tmp_path / "run").head_dim == 0
     with pytest.raises(MamegptError, match="neither a folder nor a Hub name"):
         settings(little, tmp_path / "none", tmp_path / "run")
 
