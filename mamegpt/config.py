@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_type_hints
 
 from mamegpt.data.schema import GUESS, Schema
-from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.errors import CheckpointError, ConfigError, first_line
 from mamegpt.system.files import parse_json
 
-__all__ = ["Logger", "ModelConfig", "Precision", "TrainConfig"]
+__all__ = ["Logger", "ModelConfig", "Precision", "TrainConfig", "read_settings"]
 
 Precision = Literal["auto", "bf16", "fp32"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
@@ -239,14 +240,14 @@ class TrainConfig:
 
     def validate(
         self,
-        world: int = 1,
+        n_processes: int = 1,
         *,
         architecture: Mapping[str, Collection[str]] = MappingProxyType({}),
         optimizer: Collection[str] = (),
     ) -> None:
         """Raise `ConfigError` with every problem in one line.
 
-        ``world`` is the number of processes. ``architecture`` and ``optimizer`` hold the names there are to choose
+        ``architecture`` and ``optimizer`` hold the names there are to choose
         from (none: any), architectures with the fields of `ModelConfig` that they do not have.
         """
         if found := self._misfits():
@@ -287,10 +288,10 @@ class TrainConfig:
         if self.warmup_fraction + self.cooldown_fraction > 1:
             found.append("--warmup-fraction and --cooldown-fraction together must not pass 1")
         share = self.micro_batch_size or 1
-        if self.batch_size >= 1 and share >= 1 and self.batch_size % (world * share):
+        if self.batch_size >= 1 and share >= 1 and self.batch_size % (n_processes * share):
             found.append(
-                f"--batch-size {self.batch_size} is not divisible by {world} processes x "
-                f"--micro-batch-size {share}; use {-(-self.batch_size // (world * share)) * world * share}"
+                f"--batch-size {self.batch_size} is not divisible by {n_processes} processes x "
+                f"--micro-batch-size {share}; use {-(-self.batch_size // (n_processes * share)) * n_processes * share}"
             )
         if found:
             raise ConfigError("; ".join(found))
@@ -313,13 +314,8 @@ class TrainConfig:
         """How the documents of the text are found in its files."""
         return Schema(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Schema)})
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to be measured."""
-        return "auto" not in (self.precision, self.compile)
-
-    def settled(self, found: TrainConfig) -> TrainConfig:
-        """These settings, with what is "auto" as it was found for another start of the run."""
+    def resolved(self, found: TrainConfig) -> TrainConfig:
+        """Return these settings, with what is "auto" as it was resolved in ``found`` (`mamegpt.training.autotune`)."""
         return dataclasses.replace(
             self,
             precision=found.precision if self.precision == "auto" else self.precision,
@@ -347,20 +343,51 @@ class TrainConfig:
         """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
         try:
             values = parse_json(path.read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise ValueError("it is no JSON object")
-            if "model_type" in values:  # as transformers names architectures
+            if _is_exported(values):
                 raise CheckpointError(f"{path.parent} is an exported model; give the folder of a run")
-            if unknown := values.keys() - {field.name for field in dataclasses.fields(cls)}:
-                raise ValueError(f"no setting is called {', '.join(sorted(unknown))}")
-            config = cls(**values)
-            if found := config._misfits():
-                raise ValueError("; ".join(found))
-            return config
+            return _made_of(values)
         except FileNotFoundError:
             raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{path} does not hold the settings of a run: {error}") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read settings by their names from a TOML file or a run's ``config.json``, but not the folder of that run.
+
+    Raises `ConfigError`, which names the file and what is wrong, if it cannot be read or holds anything else.
+    """
+    is_toml = path.suffix.lower() == ".toml"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = tomllib.loads(text) if is_toml else parse_json(text)
+        if _is_exported(values):
+            raise ValueError("it is of an exported model")
+        found = _made_of(values).to_dict()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({first_line(error)}); give a run's config.json or a TOML file"
+        ) from None
+    except (ValueError, RecursionError) as error:  # of tomllib, for what is nested too deeply
+        raise ConfigError(f"{path} does not hold settings: {first_line(error)}") from None
+    kinds = {name: type(getattr(TrainConfig, name)) for name in found}
+    return {name: kinds[name](found[name]) for name in values if is_toml or name != "out"}
+
+
+def _is_exported(values: object) -> bool:
+    return isinstance(values, dict) and "model_type" in values  # as transformers names architectures
+
+
+def _made_of(values: object) -> TrainConfig:
+    """Return the settings that a file holds. Raises `ValueError` for an unknown name or a value of another type."""
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    if unknown := values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}:
+        raise ValueError(f"no setting is called {', '.join(sorted(unknown))}")
+    config = TrainConfig(**values)
+    if found := config._misfits():
+        raise ValueError("; ".join(found))
+    return config
 
 
 def flag(name: str) -> str:

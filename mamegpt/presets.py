@@ -1,53 +1,63 @@
 """Settings that belong together: shapes by size, and the recipes.
 
-A preset gives defaults; any option of the command line goes before it.
+A preset gives defaults; explicit settings override it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, Literal, NamedTuple, get_args
 
 from mamegpt.config import TrainConfig
 
-__all__ = ["RECIPES", "SIZES", "Recipe", "Size", "peak_lr", "preset"]
+__all__ = ["ORIGINAL", "RECIPES", "SIZES", "Recipe", "Shape", "Size", "peak_lr", "preset"]
 
 Size = Literal["1m", "5m", "15m", "30m", "60m", "125m"]
-Recipe = Literal["mame", "seed"]
+Recipe = Literal["mame", "seed", "original"]
 
-SIZES: dict[Size, dict[str, Any]] = {
-    "1m": {"emb_dim": 64, "n_layers": 4, "n_heads": 1, "tie_embeddings": True},
-    "5m": {"emb_dim": 128, "n_layers": 4, "n_heads": 2},
-    "15m": {"emb_dim": 256, "n_layers": 8, "n_heads": 4},
-    "30m": {"emb_dim": 384, "n_layers": 10, "n_heads": 6},
-    "60m": {"emb_dim": 512, "n_layers": 14, "n_heads": 8},
-    "125m": {"emb_dim": 768, "n_layers": 14, "n_heads": 12},
+
+class Shape(NamedTuple):
+    """The settings of a model that a size decides."""
+
+    emb_dim: int
+    n_layers: int
+    n_heads: int
+    tie_embeddings: bool = False
+
+
+SIZES: dict[Size, Shape] = {
+    "1m": Shape(emb_dim=64, n_layers=4, n_heads=1, tie_embeddings=True),
+    "5m": Shape(emb_dim=128, n_layers=4, n_heads=2),
+    "15m": Shape(emb_dim=256, n_layers=8, n_heads=4),
+    "30m": Shape(emb_dim=384, n_layers=10, n_heads=6),
+    "60m": Shape(emb_dim=512, n_layers=14, n_heads=8),
+    "125m": Shape(emb_dim=768, n_layers=14, n_heads=12),
 }
 """Shapes by their parameters with a vocabulary of 16,000. Heads are 64 wide, as attention kernels like them."""
 
-RECIPES: dict[Recipe, dict[str, Any]] = {
-    "mame": {},
-    "seed": {
-        "architecture": "custom-gpt", "emb_dim": 128, "n_layers": 4, "n_heads": 4, "drop_rate": 0.1,
-        "batch_size": 32, "tie_embeddings": False,
-        "optimizer": "adamw", "lr": 3e-4, "weight_decay": 0.01, "beta2": 0.999,
-        "warmup_fraction": 0.0, "cooldown_fraction": 0.0, "grad_clip": 0.0,
-    },
-}  # fmt: skip
-"""``mame`` is `TrainConfig`'s own defaults; ``seed`` is what the original ``training.py`` does."""
+ORIGINAL = TrainConfig(
+    architecture="custom-gpt", emb_dim=128, n_layers=4, n_heads=4, drop_rate=0.1,
+    batch_size=32, optimizer="adamw", lr=3e-4, weight_decay=0.01, beta2=0.999,
+    warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.0,
+)  # fmt: skip
+"""What the original ``training.py`` does."""
+
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+"""``mame`` is `TrainConfig`'s own defaults; ``original``, also called ``seed``, is `ORIGINAL`."""
 
 ADAMW_LR = 3e-3
 """Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of what it has beside Muon (docs/log.md)."""
 
 
-def preset(size: Size = "5m", recipe: Recipe = "mame", *, emb_dim: int = 0, optimizer: str = "") -> TrainConfig:
-    """Return the settings of a size and a recipe, of another width or optimizer if these are given.
+def preset(size: Size = "5m", recipe: Recipe = "mame", **settings: Any) -> TrainConfig:
+    """Return the settings of a size and a recipe, with ``settings`` of `TrainConfig` in place of theirs.
 
-    The learning rate follows the width and the optimizer, but for the seed's recipe, which has its own (and one size).
+    The learning rate follows the width and the optimizer, but in the original recipe, which has its own (and one size).
     """
-    settings = {**SIZES[size], **RECIPES[recipe]}
-    settings |= {name: value for name, value in (("emb_dim", emb_dim), ("optimizer", optimizer)) if value}
-    lr = peak_lr(settings["emb_dim"], settings.get("optimizer", TrainConfig.optimizer))
-    return TrainConfig(**{"lr": lr, **settings})
+    if recipe != "mame":
+        return dataclasses.replace(ORIGINAL, **settings)
+    config = TrainConfig(**{**SIZES[size]._asdict(), **settings})
+    return dataclasses.replace(config, lr=settings.get("lr", peak_lr(max(1, config.emb_dim), config.optimizer)))
 
 
 def peak_lr(emb_dim: int, optimizer: str) -> float:

@@ -24,7 +24,7 @@ def other(value: Any) -> Any:
 
 def test_the_defaults_are_fine() -> None:
     GOOD.validate()
-    GOOD.validate(world=4)
+    GOOD.validate(n_processes=4)
 
 
 BAD: list[tuple[str, Any]] = [

@@ -46,7 +46,7 @@ from torch import nn
 from benchmarks.peers import reference
 from benchmarks.peers.task import Task
 from mamegpt.config import TrainConfig
-from mamegpt.presets import RECIPES
+from mamegpt.presets import ORIGINAL
 
 LR = reference.LR
 FOR_EVER = 1_000_000
@@ -188,7 +188,11 @@ class Contestant:
 
 
 SIZES = {field.name for field in dataclasses.fields(Task)}
-SEED_RECIPE = {name: value for name, value in RECIPES["seed"].items() if name not in SIZES}
+SEED_RECIPE = {
+    name: value
+    for name, value in ORIGINAL.to_dict().items()
+    if name not in SIZES and value != getattr(TrainConfig, name)
+}
 """The recipe without its sizes, which are the task's."""
 
 MAMEGPT: dict[str, dict[str, Any]] = {

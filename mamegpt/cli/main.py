@@ -24,7 +24,7 @@ from mamegpt.cli.commands.registry import COMMANDS, PARSING
 from mamegpt.cli.commands.training import train_command
 from mamegpt.cli.given import is_option, typed
 from mamegpt.cli.help import add_rule, in_japanese, in_user_language
-from mamegpt.config import TrainConfig
+from mamegpt.config import TrainConfig, read_settings
 from mamegpt.errors import (
     ConfigError,
     ExportError,
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"mamegpt {__version__}")
         return
     run_command_line(
-        {**COMMANDS, "train": functools.partial(train_command, config=_defaults(typed(arguments)))},
+        {**COMMANDS, "train": functools.partial(train_command, settings=_defaults(typed(arguments)))},
         arguments or ["--help"],
     )
 
@@ -65,18 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _defaults(given: Mapping[str, str]) -> TrainConfig:
     """Return the settings that fill in what a command line of ``train`` does not say.
 
-    A value that is no such value is left to the parser, which complains of it.
+    A value that is no such value is left to the parser, and a file that holds no settings to the command: they
+    complain of it.
     """
     size, recipe = given.get("size", "5m"), given.get("recipe", "mame")
     if size not in SIZES or recipe not in RECIPES:
         return preset()
+    settings: dict[str, Any] = {}
+    if "config" in given:
+        with contextlib.suppress(ConfigError):
+            settings = read_settings(Path(given["config"]))
+    for name, other in (("minutes", "max_steps"), ("max_steps", "minutes")):
+        if name in given:
+            settings.pop(other, None)  # of the two, the one that was typed says when to stop
     width = given.get("emb_dim", "")
-    return preset(
-        size,
-        recipe,
-        emb_dim=int(width) if width.isdecimal() and len(width) < 10 else 0,
-        optimizer=given.get("optimizer", ""),
-    )
+    if width.isdecimal() and 0 < int(width) < 1 << 30:
+        settings["emb_dim"] = int(width)
+    if optimizer := given.get("optimizer"):
+        settings["optimizer"] = optimizer
+    return preset(size, recipe, **settings)
 
 
 def run_command_line(

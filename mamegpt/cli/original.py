@@ -35,9 +35,9 @@ def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settin
         raise DataError(f"no text file {train_txt}; make one with make_dataset.py")
     check_outputs([out_weights], [train_txt, spm_model])
     say(f"Vocab size: {Tokenizer.load(spm_model).vocab_size}")
-    recipe = dataclasses.replace(
-        preset(recipe="seed"), data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0,
-        log_every_steps=50, **settings,
+    recipe = preset(
+        recipe="original", data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0, log_every_steps=50,
+        **settings,
     )  # fmt: skip
     contents = "".join(sha256_file(path) for path in (train_txt, spm_model))
     name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]

@@ -272,7 +272,7 @@ def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> It
             kept = config
             if resume:
                 kept = Run(run).config
-                if kept.fingerprint() != config.settled(kept).fingerprint():
+                if kept.fingerprint() != config.resolved(kept).fingerprint():
                     raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
             else:
                 _refuse_taken(run, config, may_be_used_again=is_held)

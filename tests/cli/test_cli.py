@@ -81,7 +81,7 @@ def test_help_of_a_command_names_every_option(mame: Mame, name: str) -> None:
     code, out, _ = mame(name, "--help")
     assert code == 0
     for option in inspect.signature(COMMANDS[name]).parameters:
-        if option not in ("config", "sampling", "schema", "shell", "given"):
+        if option not in ("settings", "sampling", "schema", "shell", "given"):
             assert f"--{option.replace('_', '-')} " in out or f" [{option.upper().removesuffix('S')} ...]" in out, (
                 option
             )

@@ -13,11 +13,11 @@ import tyro
 from mamegpt import __version__
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.next_step import next_text, next_training
-from mamegpt.config import Logger, TrainConfig
+from mamegpt.config import Logger, TrainConfig, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.models.registry import unsupported_fields
-from mamegpt.presets import Recipe, Size, preset
+from mamegpt.presets import ORIGINAL, Recipe, Shape, Size, preset
 from mamegpt.run.run import Run
 from mamegpt.system.console import INTERRUPTED, answering, busy, table
 from mamegpt.system.messages import translated
@@ -125,12 +125,15 @@ def plan_command(
         answer(made.to_dict(), plan_table(made), next_training(made, data, tokenizer, options, training))
 
 
+ORIGINAL_FIELDS = {name for name, value in ORIGINAL.to_dict().items() if value != getattr(TrainConfig, name)}
+"""The settings that the original recipe decides."""
 WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}
 """What ``train --resume`` takes beside the run: how to go on and what to show, no setting of the run."""
 
 
 def train_command(
-    config: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = preset(),  # noqa: B008  (frozen)
+    settings: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = preset(),  # noqa: B008  (frozen)
+    config: Path | None = None,
     size: Size = "5m",
     recipe: Recipe = "mame",
     resume: Path | None = None,
@@ -149,8 +152,9 @@ def train_command(
     Such as: mamegpt train --resume runs/first
 
     Args:
+        config: Settings from a run's config.json (without --out) or TOML; they override presets, options override them.
         size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
-        recipe: mame, or seed for the model and the training of the original training.py.
+        recipe: mame, or original (also called seed) for the model and the training of the original training.py.
         resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
         resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
         more_steps: With --resume, of a finished run: train it for so many steps more; the learning rate rises and falls
@@ -160,8 +164,11 @@ def train_command(
         report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
-    if recipe == "seed" and "size" in given:
-        raise ConfigError(f"--recipe seed has one size, its own; leave out --size {size}, or give --emb-dim and others")
+    in_file = {} if config is None else read_settings(config)
+    if recipe != "mame" and "size" in given:
+        raise ConfigError(
+            f"--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others"
+        )
     if "resume_intact" in given and resume is None:
         raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
     if more := given & {"more_steps", "more_minutes"}:
@@ -185,23 +192,27 @@ def train_command(
                 "--resume takes every setting but --on-bad-loss from the run; leave the others out; to train a "
                 "finished run for longer: --more-steps or --more-minutes; with other data or settings: --init-from"
             )
-        settings = dataclasses.replace(Run(resume).config, out=str(resume))
-        on_bad_loss = config.on_bad_loss if "on_bad_loss" in given else settings.on_bad_loss
-        config = dataclasses.replace(settings, on_bad_loss=on_bad_loss)
-    elif config.init_from:
+        kept = Run(resume).config
+        on_bad_loss = settings.on_bad_loss if "on_bad_loss" in given else kept.on_bad_loss
+        settings = dataclasses.replace(kept, out=str(resume), on_bad_loss=on_bad_loss)
+    elif settings.init_from:
         from mamegpt.training.init_from import with_shape_of_start
 
         if "size" in given:
             raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
-        config = with_shape_of_start(config, given, recipe)
+        settings = with_shape_of_start(settings, given | in_file.keys(), recipe)
     if resume is None:
-        refuse_idle(given, _idle(config))
+        refuse_idle(given, [
+            (in_file.keys() >= {*Shape._fields}, ("size",), f"with the settings in {config}"),
+            (in_file.keys() >= ORIGINAL_FIELDS, ("recipe",), f"with the settings in {config}"),
+            *_idle(settings),
+        ])  # fmt: skip
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else show_progress(), *map(logger, log)]
         if report:
             watchers.append(live_report())
         result = train(
-            config, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
+            settings, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
             watchers=watchers,
         )  # fmt: skip
         if not result.is_main:
