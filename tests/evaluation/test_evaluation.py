@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from training_helpers import tiny
 
 from mamegpt.cli.main import main
+from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.models import evaluation_table, verdict_line
 from mamegpt.data.shards import _held_out, open_shards, write_shards
 from mamegpt.data.sources import read_texts
@@ -238,7 +239,7 @@ def test_training_and_eval_divide_the_same_bits_by_the_characters_of_the_text(
     )
     spm = little.spm if kind == "lossless" else lossy_tokenizer(tmp_path, texts)
     config = tiny(tmp_path / "text.jsonl", spm, tmp_path / "run", val_fraction=0.15)
-    trained = train(config, watchers=()).quality
+    trained = train(config, watchers=[show_progress()]).quality
     assert ("of the tokens are unknown characters" in capsys.readouterr().out) == (kind == "lossy")
     (model,) = evaluate([str(tmp_path / "run")]).models
     evaluated = model.text["validation"]
