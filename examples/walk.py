@@ -14,7 +14,7 @@ from mamegpt.data.window_order import WindowOrder
 from mamegpt.models.registry import build_model
 from mamegpt.text.articles import format_article
 from mamegpt.text.folding import fold, matches
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ROW = "_START_ARTICLE_\n月見町_START_PARAGRAPH_\nある春の朝、ﾌﾐはﾕｷｵに豆をわたした。_NEWLINE_ユキオはわらった。"
@@ -45,7 +45,7 @@ def walk(folder: Path) -> list[tuple[str, object]]:
         ("a row of the corpus", ROW),
         ("data.sources.read_documents", document),
         ("text.folding.matches, フミ", matches(document.text, fold("フミ"))),
-        ("text.normalize.normalise", normalise(text)),
+        ("text.normalize.normalize", normalize(text)),
         ("tokenizer.encode", ids),
         ("the pieces of these", [tokenizer.piece(i) for i in ids]),
         ("tokenizer.decode == text", tokenizer.decode(ids) == text),

@@ -268,15 +268,15 @@ def _strings(data: bytes) -> None:
     from mamegpt.data.clean.edits import EDITS, edit
     from mamegpt.text.articles import format_article, parse_articles, parse_wiki40b
     from mamegpt.text.folding import FoldedText, fold, fold_fast
-    from mamegpt.text.normalize import normalise
+    from mamegpt.text.normalize import normalize
 
     try:
         raw = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raw = data.decode("utf-8", "replace")
     for form in ("nfc", "nfkc", "none"):
-        once = normalise(raw, form)
-        assert normalise(once, form) == once
+        once = normalize(raw, form)
+        assert normalize(once, form) == once
         once.encode()
     title, body = parse_wiki40b(raw)
     assert not any(marker in body for marker in ("_START_ARTICLE_", "_START_PARAGRAPH_"))

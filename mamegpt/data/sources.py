@@ -20,7 +20,7 @@ from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
 from mamegpt.system.files import is_here, shown
 from mamegpt.system.hub import card_metadata, is_hub_name, snapshot
 from mamegpt.text.articles import one_line
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 __all__ = [
     "Document",
@@ -109,7 +109,7 @@ def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS)
     """
     for document in read_documents(source, split, schema):
         heading = f"【{one_line(document.title)}】\n" if document.title else ""
-        if text := normalise(heading + document.text).strip("\n"):
+        if text := normalize(heading + document.text).strip("\n"):
             yield text
 
 

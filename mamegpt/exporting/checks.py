@@ -25,7 +25,7 @@ from mamegpt.data.stories import stories
 from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.models.base import LanguageModel
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -54,7 +54,7 @@ EDGE_CASES = (
     "👨‍👩‍👧と🍣を食べた😀",  # joined emoji
     "一行目\n二行目\n\n\t四行目  空白が二つ　全角空白",
     "</s>と<unk>と<0xE3>はただの文字",
-    "二つ  の 空白   と\r\n行\rの終わり\0、▁と",  # what `normalise` replaces
+    "二つ  の 空白   と\r\n行\rの終わり\0、▁と",  # what `normalize` replaces
     "ＡＢＣ１２３ ～ Hello, world! naïve café",
     " 先頭と末尾の空白 ",
 )
@@ -114,7 +114,7 @@ def make_cases(
         texts, source = (text for _, text in stories(seed=7, n=n_sentences)), "豆物語"
     sentences = list(itertools.islice(_sentences(texts), n_sentences))
     texts = [*EDGE_CASES, *sentences]
-    text_ids = tokenizer.encode_batch([normalise(text) for text in texts])
+    text_ids = tokenizer.encode_batch([normalize(text) for text in texts])
     n_context = model.context_length
     n_new = max(1, min(NEW_TOKENS, n_context // 2))
     encoded = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]

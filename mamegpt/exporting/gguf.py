@@ -3,7 +3,7 @@
 Layout of the file: the ``gguf`` package's documentation; names of tensors and settings: llama.cpp's own, from the
 `GGUFFormat` of an architecture. The tokenizer goes in as llama.cpp's ``llama`` kind, which merges pieces by score
 as SentencePiece's BPE does, and spells what has no piece in bytes. It normalises nothing: a text has to be given as
-`mamegpt.text.normalize.normalise` leaves it (NFC, LF at the ends of lines).
+`mamegpt.text.normalize.normalize` leaves it (NFC, LF at the ends of lines).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mamegpt.exporting.checks import (
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.gguf_format import GGUFFormat
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
@@ -138,7 +138,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     asked = {
         "shown": shown, "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
         "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context,
-        "texts": [normalise(text) for text in cases.texts],
+        "texts": [normalize(text) for text in cases.texts],
         "decode": cases.text_ids[:N_DECODED], "separator": separator,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.decode import one_thread
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer, check_characters
 
 __all__ = ["Continuation", "Token", "checked", "generate", "prompt_ids", "stream", "stream_ids", "stream_tokens"]
@@ -211,7 +211,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, *, at_start: bool = False) -> 
     `TokenizerError` for half a surrogate pair.
     """
     check_characters(prompt)  # normalising would put U+FFFD there without a word
-    ids = tokenizer.encode(normalise(prompt))
+    ids = tokenizer.encode(normalize(prompt))
     if ids and not at_start:
         return ids
     if tokenizer.start_id is None:

@@ -52,7 +52,7 @@ def format_article(title: str, text: str) -> str:
     begins, an empty one would teach a model to write empty titles, and one made of the text's first words
     would teach it to repeat itself. Line ends inside a title become spaces (`one_line`).
 
-    What would be read otherwise gets a ▁ (U+2581), which `normalise` leaves in no text, before it: a line ``【…】``
+    What would be read otherwise gets a ▁ (U+2581), which `normalize` leaves in no text, before it: a line ``【…】``
     after an empty line, a line that begins with U+FEFF, an empty first or last line, the title 無題; and any of these
     with ▁ before it.
     """

@@ -12,7 +12,7 @@ import functools
 import unicodedata
 from typing import TYPE_CHECKING
 
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ _CONTROLS = (*range(0x09), *range(0x0E, 0x1C))
 """Below the space, and no white space."""
 
 _OTHER = 0
-"""In the table: not simple, changed by `normalise`, or more than one 16-bit unit."""
+"""In the table: not simple, changed by `normalize`, or more than one 16-bit unit."""
 
 
 def fold(text: str) -> str:
@@ -60,9 +60,9 @@ def matches(text: str, folded_keyword: str) -> bool:
 
 
 class FoldedText:
-    """A text as `normalise` leaves it (``text``), with what `fold` makes of it in UTF-16, to count in and to compare.
+    """A text as `normalize` leaves it (``text``), with what `fold` makes of it in UTF-16, to count in and to compare.
 
-    For nearly all texts one look-up in a table shows that `normalise` leaves them alone, and folds them.
+    For nearly all texts one look-up in a table shows that `normalize` leaves them alone, and folds them.
     """
 
     def __init__(self, text: str) -> None:
@@ -70,7 +70,7 @@ class FoldedText:
 
         self._units = _units(text)
         if self._units is None:
-            text = normalise(text)
+            text = normalize(text)
             self._units = _units(text)
         self.text = text
         self._folded = Str(fold(text).encode("utf-16-le") if self._units is None else self._units.data.cast("B"))
@@ -105,7 +105,7 @@ def fold_fast(text: str) -> str:
 
 
 def _units(text: str) -> npt.NDArray[np.uint16] | None:
-    """``fold(text)`` in 16-bit units, None unless `normalise` leaves it alone and its code points fold alone."""
+    """``fold(text)`` in 16-bit units, None unless `normalize` leaves it alone and its code points fold alone."""
     import numpy as np
 
     table, longer = _table()
@@ -126,7 +126,7 @@ def _units(text: str) -> npt.NDArray[np.uint16] | None:
 
 def parts(text: str) -> frozenset[str]:
     """The code points that ``text`` is made of once folded and taken apart (NFKD)."""
-    once = unicodedata.normalize("NFKD", normalise(text, "none")).casefold()
+    once = unicodedata.normalize("NFKD", normalize(text, "none")).casefold()
     return frozenset(unicodedata.normalize("NFKD", once))
 
 
@@ -145,11 +145,11 @@ def _irregular() -> list[str]:
 
 @functools.cache
 def _folds() -> dict[str, str]:
-    """What each code point outside `REGULAR` folds to once `normalise` has seen it, if it is not plain."""
+    """What each code point outside `REGULAR` folds to once `normalize` has seen it, if it is not plain."""
     irregular, joining = _irregular(), _joining()
     # All at once, since a call for each would take a second. The line feed folds to itself and joins nothing.
-    folded = [fold(normalise(character, "none")) for character in irregular[:14]]
-    folded += fold(normalise("\n".join(irregular[14:]), "none")).split("\n")
+    folded = [fold(normalize(character, "none")) for character in irregular[:14]]
+    folded += fold(normalize("\n".join(irregular[14:]), "none")).split("\n")
     pairs = zip(irregular, folded, strict=True)
     return {character: folds_to for character, folds_to in pairs if folds_to != character or character in joining}
 
@@ -175,7 +175,7 @@ def _is_simple(character: str) -> bool:
 def _table() -> tuple[npt.NDArray[np.uint16], dict[str, str]]:
     """What each 16-bit unit of UTF-16 folds to, (65,536,), and what folds to several.
 
-    A leading surrogate stands for 1,024 code points; it is left alone if all of them are plain. What `normalise`
+    A leading surrogate stands for 1,024 code points; it is left alone if all of them are plain. What `normalize`
     changes is in neither, so that texts in them are normalised; and of what is, white space is not above U+0020.
     """
     import numpy as np
@@ -187,7 +187,7 @@ def _table() -> tuple[npt.NDArray[np.uint16], dict[str, str]]:
         if code >= 1 << 16:
             table[0xD800 + ((code - 0x10000) >> 10)] = _OTHER
             continue
-        simple = normalise(character) == character and _is_simple(character)
+        simple = normalize(character) == character and _is_simple(character)
         single = len(folded) == 1 and folded < "\U00010000"
         table[code] = ord(folded) if single and simple else _OTHER
         if simple and not single:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["REPLACED", "normalise"]
+__all__ = ["REPLACED", "normalize"]
 
 REPLACED = (("\0", ""), ("\r\n", "\n"), ("\r", "\n"), ("\u2581", "_"))
-"""What `normalise` replaces in every form, in this order."""
+"""What `normalize` replaces in every form, in this order."""
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def normalise(text: str, form: str = "nfc") -> str:
+def normalize(text: str, form: str = "nfc") -> str:
     """Return ``text`` in the one spelling that is trained on; a second call changes nothing.
 
     ``form`` is the Unicode normalisation (Unicode Standard Annex 15): ``"nfc"`` joins accents that are

@@ -4,7 +4,7 @@ The files load as ``PreTrainedTokenizerFast`` through ``AutoTokenizer``, without
 or protobuf. Names of classes that know better (``LlamaTokenizerFast``, ``T5Tokenizer``) are avoided:
 transformers 5 rebuilds the normaliser of those and ignores the file's.
 
-The normalizer of `tokenizer.json` does what `normalise` does to training text and prompts, so a text gives
+The normalizer of `tokenizer.json` does what `normalize` does to training text and prompts, so a text gives
 the ids of `stream.prompt_ids`.
 """
 
@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from mamegpt.errors import TokenizerError
-from mamegpt.text.normalize import REPLACED, normalise
+from mamegpt.text.normalize import REPLACED, normalize
 from mamegpt.tokenizer.sentencepiece_file import Piece
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ _SPACE = "\u2581"
 def fast_tokenizer_json(tokenizer: Tokenizer) -> str:
     """The content of ``tokenizer.json``: ``tokenizer`` rebuilt with the ``tokenizers`` library.
 
-    A text gives the ids of ``tokenizer.encode(normalise(text))``, if the model is ours (BPE, or unigram with rounded
+    A text gives the ids of ``tokenizer.encode(normalize(text))``, if the model is ours (BPE, or unigram with rounded
     scores). For a model with a normalisation table ("nmt_nfkc", "nfkc") most texts do; measure it with `agreement`.
     Raises `TokenizerError` for a model that is neither BPE nor unigram.
     """
@@ -89,7 +89,7 @@ def agreement(tokenizer: Tokenizer, fast: tokenizers.Tokenizer, texts: Iterable[
         found = fast.encode_batch(texts, add_special_tokens=False)
     finally:
         fast.encode_special_tokens = before
-    expected = tokenizer.encode_batch([normalise(text) for text in texts])
+    expected = tokenizer.encode_batch([normalize(text) for text in texts])
     return sum(f.ids == ids for f, ids in zip(found, expected, strict=True)) / len(texts)
 
 
@@ -156,7 +156,7 @@ def _merges(pieces: list[Piece]) -> list[tuple[str, str]]:
 
 
 def _normalizers(tokenizer: Tokenizer) -> Iterator[normalizers.Normalizer]:
-    """Yield what `normalise` does, then SentencePiece's steps: table, spaces, prefix, and U+2581 for the space.
+    """Yield what `normalize` does, then SentencePiece's steps: table, spaces, prefix, and U+2581 for the space.
 
     A lone surrogate cannot occur: `tokenizers` takes text that is valid UTF-8.
     """

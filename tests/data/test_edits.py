@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mamegpt.data.clean.edits import EDITS, drop_boilerplate, drop_markup, edit, mask_personal_data, tidy_space
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 PIECES = st.sampled_from(
     [
@@ -37,11 +37,11 @@ def test_to_edit_twice_is_to_edit_once(text, form):
 def test_edits_only_take_away(text):
     names = [name for name in EDITS if name != "personal-data"]
     kept, counts = edit(text, names)
-    rest = iter(normalise(text))
+    rest = iter(normalize(text))
     if "\u3099" not in text and "\u309a" not in text:  # what stood apart may join, か and U+3099 to が
         # White space is put where a mark kept words apart.
         assert all(character in rest for character in kept if not character.isspace()), "a subsequence"
-    assert (kept != normalise(text)) == bool(sum(counts[name] for name in names))
+    assert (kept != normalize(text)) == bool(sum(counts[name] for name in names))
 
 
 @given(ANY_TEXT)

@@ -46,7 +46,7 @@ from mamegpt.pretrained import load
 from mamegpt.report.run import ReportRun
 from mamegpt.run.run import Run
 from mamegpt.text.characters import count_classes
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training import validation
 from mamegpt.training.trainer import train
@@ -97,7 +97,7 @@ def test_the_pairs_are_many_and_each_is_one_contrast() -> None:
     sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
     assert len(set(sentences)) == len(sentences)
     for pair in pairs:
-        assert all(normalise(s) == s and s[-1] in "。」" and s == s.strip() for s in (pair.good, pair.bad)), pair
+        assert all(normalize(s) == s and s[-1] in "。」" and s == s.strip() for s in (pair.good, pair.bad)), pair
         if pair.phenomenon == "word order":
             assert sorted(pair.good) == sorted(pair.bad), pair
         else:

@@ -42,7 +42,7 @@ from mamegpt.models.registry import hf_formats
 from mamegpt.pretrained import load
 from mamegpt.run.metrics import Quality
 from mamegpt.system.files import sha256_file
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
 
@@ -320,8 +320,8 @@ def test_saved_again_it_carries_its_code_if_it_has_some(seen: dict[str, Any], ma
 
 
 def test_the_fast_tokenizer_is_sentencepiece(seen: dict[str, Any], little: Little) -> None:
-    assert seen["text_ids"] == [little.tokenizer.encode(normalise(text)) for text in TEXTS]
-    assert seen["decoded"] == [normalise(text) for text in TEXTS]
+    assert seen["text_ids"] == [little.tokenizer.encode(normalize(text)) for text in TEXTS]
+    assert seen["decoded"] == [normalize(text) for text in TEXTS]
     assert seen["special_ids"] == [2, 2, 3]  # the start of a text is the end of another, as in GPT-2
     assert seen["padding_side"] == "left"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mamegpt.data.readers.prefilter import needles, rows_with_any
 from mamegpt.text.articles import parse_wiki40b
 from mamegpt.text.folding import MIN_TABLE_CHARACTERS, REGULAR, FoldedText, fold, fold_fast, matches, parts, unusual
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 EDGE_CASES = (
     "かがカガゕ゙゚゛゜ﾞﾟｶｷﾊﾌｧﾐｺﾝファミコン㋫㌔㌖ヿ京都都豈﨑神神⼀一①Ⅳ㈱㍻…‥℃½ﬁﬃßſKÅåÅééİıςΣσάΐᾳͅΰ가각각한"
@@ -62,13 +62,13 @@ def test_every_code_point_folds_alike_and_the_regular_ones_are_plain() -> None:
     filled = "京" * MIN_TABLE_CHARACTERS
     for character in unusual():
         assert fold_fast(character + filled) == fold(character + filled)
-        assert FoldedText(f"京{character}都").text == normalise(f"京{character}都")
+        assert FoldedText(f"京{character}都").text == normalize(f"京{character}都")
 
 
 def test_what_is_white_space_for_the_key() -> None:
     key = FoldedText("京都").key()
     spaces = {c for c in code_points() if (c.isspace() or c in unusual()) and FoldedText(f"京{c}都").key() == key}
-    assert spaces == {c for c in code_points() if normalise(c).isspace()} | {"\0"}
+    assert spaces == {c for c in code_points() if normalize(c).isspace()} | {"\0"}
     assert all(FoldedText(f"京{chr(code)}都").key() != key for code in (*range(1, 9), *range(0x0E, 0x1C), 0x7F))
 
 
@@ -77,14 +77,14 @@ def test_what_is_white_space_for_the_key() -> None:
 def test_what_is_searchable_is_normalised_and_counted_and_compared_as_if_it_were_folded(
     text: str, other: str, data: st.DataObject
 ) -> None:
-    document, folded = FoldedText(text), fold(normalise(text))
-    assert document.text == normalise(text)
+    document, folded = FoldedText(text), fold(normalize(text))
+    assert document.text == normalize(text)
     start = data.draw(st.integers(0, len(folded)))
     keyword = folded[start : start + 3] or "京"
     assert document.count(keyword) == folded.count(keyword)
     same = FoldedText(f" {text}\u3000".replace("A", "Ａ"))
     assert document.key() == same.key()
-    bare, other_bare = ("".join(each.split()) for each in (folded, fold(normalise(other))))
+    bare, other_bare = ("".join(each.split()) for each in (folded, fold(normalize(other))))
     assert (document.key() == FoldedText(other).key()) == (bare == other_bare)
 
 
@@ -110,7 +110,7 @@ def test_any_text_folds_alike(text: str, filling: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(texts)
 def test_the_parts_of_a_folded_text_are_those_of_its_code_points(text: str) -> None:
-    folded = unicodedata.normalize("NFKD", fold(normalise(text)))
+    folded = unicodedata.normalize("NFKD", fold(normalize(text)))
     assert set(folded) <= set().union(*map(parts, text))
 
 
@@ -119,7 +119,7 @@ def test_the_parts_of_a_folded_text_are_those_of_its_code_points(text: str) -> N
 def test_no_row_with_the_keyword_is_missed(rows: list[str | None], keyword: str, data: st.DataObject) -> None:
     """Rows as Wiki-40B has them, and keywords cut from what they become."""
     if rows and data.draw(st.booleans()):
-        folded = fold(normalise("\n".join(parse_wiki40b(rows[data.draw(st.integers(0, len(rows) - 1))] or ""))))
+        folded = fold(normalize("\n".join(parse_wiki40b(rows[data.draw(st.integers(0, len(rows) - 1))] or ""))))
         start = data.draw(st.integers(0, len(folded)))
         keyword = folded[start : start + data.draw(st.integers(1, 6))]
     keyword = fold(keyword)
@@ -131,7 +131,7 @@ def test_no_row_with_the_keyword_is_missed(rows: list[str | None], keyword: str,
     assert len(mask) == len(column)
     for row, found in zip(column.to_pylist(), mask, strict=True):
         title, text = parse_wiki40b(row or "")
-        if keyword in fold(normalise(title)) or keyword in fold(normalise(text)):
+        if keyword in fold(normalize(title)) or keyword in fold(normalize(text)):
             assert found
 
 

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mamegpt.errors import TokenizerError
 from mamegpt.generation.stream import prompt_ids
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.hf import agreement, fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
@@ -51,19 +51,19 @@ def auto(ours: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> PreTraine
 
 @pytest.mark.parametrize("text", EDGE_CASES + SENTENCES[-3:] + KANA + UNNORMALISED)
 def test_ids_and_text_equal_sentencepiece(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
-    ids = ours.encode(normalise(text))
+    ids = ours.encode(normalize(text))
     assert auto(text, split_special_tokens=True)["input_ids"] == ids
-    assert auto.decode(ids) == normalise(text)
+    assert auto.decode(ids) == normalize(text)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_gets_the_same_ids(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
-    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalise(text))
+    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalize(text))
 
 
 @given(text=st.text(st.sampled_from("太郎は豆を「」、。！ 　\n傘が12いいい"), max_size=60))
 def test_runs_and_ties_get_the_same_ids(ours: Tokenizer, auto: PreTrainedTokenizerFast, text: str) -> None:
-    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalise(text))
+    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalize(text))
 
 
 @given(
@@ -71,7 +71,7 @@ def test_runs_and_ties_get_the_same_ids(ours: Tokenizer, auto: PreTrainedTokeniz
 )
 def test_names_of_pieces_are_text(ours: Tokenizer, auto: PreTrainedTokenizerFast, parts: list[str]) -> None:
     text = "".join(parts)
-    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalise(text))
+    assert auto(text, split_special_tokens=True)["input_ids"] == ours.encode(normalize(text))
 
 
 def test_what_the_loaded_tokenizer_knows(ours: Tokenizer, auto: PreTrainedTokenizerFast) -> None:
@@ -104,7 +104,7 @@ def test_models_with_defaults_of_sentencepiece(tmp_path: Path, rule: str, model_
     tokenizer = Tokenizer.load(tmp_path / "spm.model")
     auto = load_folder(tokenizer, tmp_path)
     for text in [*SENTENCES, *KANA, "  空白   が  続く ", "ＡＢＣ１２３"]:
-        assert auto(text)["input_ids"] == tokenizer.encode(normalise(text))
+        assert auto(text)["input_ids"] == tokenizer.encode(normalize(text))
     assert auto.decode(tokenizer.encode("太郎は豆を")) == "太郎は豆を"
     assert auto.pad_token is None
 
@@ -132,7 +132,7 @@ def test_symbols_of_the_users_are_found_as_sentencepiece_finds_them(
 ) -> None:
     text = "".join(parts)
     tokenizer, fast = with_symbols(model_type, tuple(symbols))
-    assert fast.encode(text, add_special_tokens=False).ids == tokenizer.encode(normalise(text))
+    assert fast.encode(text, add_special_tokens=False).ids == tokenizer.encode(normalize(text))
 
 
 @functools.cache
@@ -167,7 +167,7 @@ def test_models_that_do_not_fit(tmp_path: Path) -> None:
 def test_real_text_gets_the_same_ids(tmp_path: Path, model_type: str) -> None:
     table = pyarrow.parquet.read_table(WIKI / "validation.parquet", columns=["text"])
     texts = [re.sub("_[A-Z]+(_[A-Z]+)?_", "\n", text).replace("\u2581", "") for text in table["text"].to_pylist()]
-    texts = [normalise(text) for text in texts]
+    texts = [normalize(text) for text in texts]
     report = train_tokenizer(
         texts[:100], tmp_path / "spm", vocab_size=3000, model_type=model_type, character_coverage=0.995
     )

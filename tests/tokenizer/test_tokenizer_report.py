@@ -14,7 +14,7 @@ from mamegpt.data.stories import stories
 from mamegpt.errors import TokenizerError
 from mamegpt.system.console import n_cells
 from mamegpt.text.articles import format_article
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.hf import fast_tokenizer_json
 from mamegpt.tokenizer.report import (
@@ -104,7 +104,7 @@ def test_one_tokenizer_in_two_formats_measures_the_same(stories_model: Path, tmp
     shutil.copy(stories_model, tmp_path)
     other = open_tokenizer(str(tmp_path))
     assert isinstance(other, JsonTokenizer)
-    texts = [*TEXTS, *(normalise(text) for text in EDGE_CASES if "</s>" not in text)]  # that is a token in an export
+    texts = [*TEXTS, *(normalize(text) for text in EDGE_CASES if "</s>" not in text)]  # that is a token in an export
     assert measure_tokenizer(other, texts) == measure_tokenizer(tokenizer, texts)
     assert longest_pieces(other) == longest_pieces(tokenizer) and odd_pieces(other) == odd_pieces(tokenizer)
     assert all(split_word(other, word) == split_word(tokenizer, word) for word in EXAMPLE_WORDS)
@@ -192,7 +192,7 @@ def test_what_is_no_tokenizer_is_said_in_a_line(tmp_path: Path) -> None:
 def test_nasty_strings_come_back(tmp_path: Path, model_type: str) -> None:
     texts = [format_article(*story) for story in stories(seed=1, n=100)]
     tokenizer = Tokenizer.load(train_tokenizer(texts, tmp_path / "t", vocab_size=1000, model_type=model_type).path)
-    for text in map(normalise, EDGE_CASES):
+    for text in map(normalize, EDGE_CASES):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -205,10 +205,10 @@ def test_all_real_text_comes_back(tmp_path: Path) -> None:
     for path in sorted(DATA.rglob("*.parquet")):
         if path.stem != "attribution":
             for document in read_documents(path, path.stem):
-                text = normalise(document.title + "\n" + document.text)
+                text = normalize(document.title + "\n" + document.text)
                 assert tokenizer.decode(tokenizer.encode(text)) == text, document.id
                 n_documents += 1
     for line in (DATA / "jcommonsenseqa" / "train.jsonl").read_text(encoding="utf-8").splitlines():
-        assert tokenizer.decode(tokenizer.encode(normalise(line))) == normalise(line)
+        assert tokenizer.decode(tokenizer.encode(normalize(line))) == normalize(line)
         n_documents += 1
     assert n_documents > 30_000

@@ -28,7 +28,7 @@ from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.system.files import atomic_write
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import parse_wiki40b
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 __all__ = [
     "Cleaned",
@@ -113,7 +113,7 @@ class Cleaner:
 
     def prepare(self, document: Document) -> Prepared:
         """All that depends on nothing but the document, so that many processes can do it, in any order."""
-        title = " ".join(normalise(document.title, self._form).split())
+        title = " ".join(normalize(document.title, self._form).split())
         text, edits = edit(document.text, self._edits, self._form)
         return Prepared(document.id, title, edits, self._version(text))
 
@@ -218,7 +218,7 @@ def clean(
             if not cleaned.reason:
                 keep(asdict(cleaned.document))
             elif drop:
-                original = {key: normalise(getattr(document, key), "none") for key in ("id", "title", "text")}
+                original = {key: normalize(getattr(document, key), "none") for key in ("id", "title", "text")}
                 drop(original | {"reason": cleaned.reason, "detail": cleaned.detail})
         done = finished(counts, data, split, normalisation, steps, items, out, started)
         if report:

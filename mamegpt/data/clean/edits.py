@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 __all__ = [
     "BLOCK_TAGS",
@@ -335,7 +335,7 @@ EDITS: dict[str, Callable[[str], tuple[str, int]]] = {
 
 
 def edit(text: str, names: Iterable[str], form: str = "nfc") -> tuple[str, Counter[str]]:
-    """Normalise ``text`` (`normalise`, ``form``) and apply the edits of these names, until nothing changes any more.
+    """Normalise ``text`` (`normalize`, ``form``) and apply the edits of these names, until nothing changes any more.
 
     So a second call changes nothing. Returns the text and, by name, in how many places each edit found something;
     "normalisation" counts 1 if that changed anything. Raises `ValueError` for an unknown ``form``.
@@ -343,7 +343,7 @@ def edit(text: str, names: Iterable[str], form: str = "nfc") -> tuple[str, Count
     names, counts = list(names), Counter[str]()
     while True:
         before = text
-        text = normalise(text, form)
+        text = normalize(text, form)
         counts["normalisation"] |= text != before
         for name in names:
             text, n = EDITS[name](text)

@@ -28,7 +28,7 @@ from mamegpt.system.files import destination
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import format_article
 from mamegpt.text.folding import FoldedText
-from mamegpt.text.normalize import normalise
+from mamegpt.text.normalize import normalize
 
 __all__ = ["ExtractReport", "Hit", "extract", "preview_hits"]
 
@@ -85,7 +85,7 @@ def extract(
     """Write the documents of ``data`` that are of a topic to ``out``.
 
     ``data`` and ``split`` are as in `find_files`, but without weights. Titles and texts are brought to NFC
-    (`normalise`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
+    (`normalize`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
     title and text without regard to width and case (`fold`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left out
     has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written already,
     but for width, case and white space; told by 64 bits of a hash, `HashSet64`'s 12 to 24 bytes of memory a document).
@@ -229,7 +229,7 @@ def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Ba
     for batch in read_file(file.path, schema, topic.needles()):
         judged = []
         for number, title, text in batch.records:
-            title = normalise(title)
+            title = normalize(title)
             judged.append((number, title, topic.judge(title, FoldedText(text))))
         yield batch, judged
 
