@@ -233,8 +233,13 @@ class TrainConfig:
     })  # fmt: skip
     """The settings by what they are of, as help shows them."""
 
+    def __post_init__(self) -> None:
+        for name in ("data", "tokenizer", "out", "init_from", "val_data"):
+            if isinstance(path := getattr(self, name), Path):
+                object.__setattr__(self, name, str(path))
+
     def model(self, vocab_size: int) -> ModelConfig:
-        """The sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
+        """Return the sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
         names = {field.name for field in dataclasses.fields(ModelConfig)} & {*self.to_dict()}
         return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
 
@@ -323,11 +328,11 @@ class TrainConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for ``config.json``."""
+        """Return the settings as plain values, for ``config.json``."""
         return dataclasses.asdict(self)
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with any setting but the folder's name and --on-bad-loss.
+        """Return eight hexadecimal digits that change with any setting but the folder's name and --on-bad-loss.
 
         What a way back did to the weights is told by the checkpoints.
         """

@@ -52,6 +52,7 @@ ADAMW_LR = 3e-3
 def preset(size: Size = "5m", recipe: Recipe = "mame", **settings: Any) -> TrainConfig:
     """Return the settings of a size and a recipe, with ``settings`` of `TrainConfig` in place of theirs.
 
+    Such as ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
     The learning rate follows the width and the optimizer, but in the original recipe, which has its own (and one size).
     """
     if recipe != "mame":

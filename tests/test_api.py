@@ -26,7 +26,7 @@ def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
         found = getattr(mamegpt, name)
         if inspect.isfunction(found):
             yield name, found
-        elif not issubclass(found, Exception) and name != "TrainConfig":
+        elif not issubclass(found, Exception):
             methods = inspect.getmembers(found, lambda it: inspect.isfunction(it) or inspect.ismethod(it))
             yield from ((f"{name}.{method}", it) for method, it in methods if not method.startswith("_"))
 
