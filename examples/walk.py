@@ -59,7 +59,7 @@ def walk(folder: Path) -> list[tuple[str, object]]:
 
 
 def table(rows: list[tuple[str, object]]) -> str:
-    """The steps as lines; texts on several lines, and what is no text, as Python writes them."""
+    """Return the steps as lines; texts on several lines, and what is no text, as Python writes them."""
     shown = [(where, value if isinstance(value, str) and "\n" not in value else repr(value)) for where, value in rows]
     return "\n".join(f"{where:<31}{value}" for where, value in shown)
 

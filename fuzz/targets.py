@@ -33,7 +33,7 @@ class Target:
 
 
 def feed(target: Target, data: bytes) -> bool:
-    """Whether the bytes were accepted; what is no `MamegptError` is a bug, and raised."""
+    """Return whether the bytes were accepted; what is no `MamegptError` is a bug, and raised."""
     try:
         target.read(data)
     except MamegptError as error:
@@ -43,7 +43,7 @@ def feed(target: Target, data: bytes) -> bool:
 
 
 def targets(folder: Path) -> dict[str, Target]:
-    """All targets by name; ``folder`` is an empty one to work in."""
+    """Return all targets by name; ``folder`` is an empty one to work in."""
     import torch
 
     from mamegpt.config import ModelConfig, TrainConfig
@@ -87,7 +87,7 @@ def targets(folder: Path) -> dict[str, Target]:
     (run / "metrics.jsonl").write_bytes(lines := b"".join(_json(record) + b"\n" for record in metrics))
 
     def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-        """A target that reads one file, which is put back afterwards."""
+        """Return a target that reads one file, which is put back afterwards."""
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         before = path.read_bytes() if path.exists() else None
@@ -102,7 +102,7 @@ def targets(folder: Path) -> dict[str, Target]:
         return read_bytes
 
     def in_checkpoint(name: str) -> Callable[[bytes], object]:
-        """A target that reads a file of a checkpoint whose hash is as it should be."""
+        """Return a target that reads a file of a checkpoint whose hash is as it should be."""
 
         def read(_: Path) -> object:
             state = json.loads((saved / "state.json").read_bytes())
@@ -382,7 +382,7 @@ def _request(run: Path) -> Callable[[bytes], object]:
 
 
 def _server(run: Path) -> Callable[..., None]:
-    """The playground, asked without a socket: ``(method, path, headers, body)``; it must never fail itself."""
+    """Return the playground, asked without a socket: ``(method, path, headers, body)``; it must never fail itself."""
     from mamegpt.playground.engine import Engine
     from mamegpt.playground.server import LOOPBACK, build_app
 

@@ -18,7 +18,7 @@ def main() -> None:
     """Run the command line ``mamegpt ...`` and exit."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # imports may turn the exception of Ctrl-C into any other
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+        signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(INTERRUPTED))
     from mamegpt.cli.main import main as command_line
 
     try:

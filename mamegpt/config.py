@@ -48,7 +48,7 @@ class ModelConfig:
     tie_embeddings: bool = False
 
     def problems(self, architecture: str, unsupported: Collection[str]) -> list[str]:
-        """What is wrong with these sizes for an architecture, a line each; empty if nothing is.
+        """Return what is wrong with these sizes for an architecture, a line each; empty if nothing is.
 
         ``unsupported`` are the fields that it does not have, and that must therefore keep their defaults.
         """
@@ -396,5 +396,5 @@ def _made_of(values: object) -> TrainConfig:
 
 
 def flag(name: str) -> str:
-    """The command-line spelling of a field's name."""
+    """Return the command-line spelling of a field's name."""
     return "--" + name.replace("_", "-")

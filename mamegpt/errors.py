@@ -26,7 +26,10 @@ _ASKED = re.compile(r"allocate (?:(\d+) bytes|([\d.]+ [KMGT]iB))")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, since our messages are one line; of a system's, without number and file."""
+    """Return the first line of what an error says, since our messages are one line.
+
+    Of a system's, without number and file.
+    """
     said = getattr(error, "strerror", None) or str(error).strip()
     return re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__))
 
@@ -44,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory_asked(error: BaseException) -> str:
-    """How much memory could not be had, such as "17.2 GB"; "" if the error does not say."""
+    """Return how much memory could not be had, such as "17.2 GB"; "" if the error does not say."""
     found = _ASKED.search(str(error))
     if found is None:
         return ""

@@ -209,7 +209,7 @@ def is_foreign(where: str) -> bool:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict under the architecture's own keys, from ``.safetensors`` or a PyTorch file.
+    """Return a state dict under the architecture's own keys, from ``.safetensors`` or a PyTorch file.
 
     Prefixes that wrappers add (``backbone.``, ``module.``, ``_orig_mod.``) are taken off, and a state dict inside
     ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, unfolds
@@ -295,7 +295,7 @@ def _load_run(run: Run, path: Path | None) -> Pretrained:
 
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
-    """A folder or Hub repository in Hugging Face's hf_format."""
+    """Return a folder or Hub repository in Hugging Face's hf_format."""
     folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
     config = _read_json(folder / "config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
@@ -322,7 +322,10 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
 
 
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
-    """A model of these sizes and weights. Sizes from outside may be far beyond memory, so shapes are compared first."""
+    """Return a model of these sizes and weights.
+
+    Sizes from outside may be far beyond memory, so shapes are compared first.
+    """
     with torch.device("meta"):
         shape = build_model(architecture, sizes)
     expected = unique_state_dict(shape)
@@ -358,7 +361,10 @@ def _names(name: str) -> list[str]:
 
 
 def _weight_files(where: str) -> list[Path]:
-    """The file of a folder's weights, or all its parts. Raises `ModelError` if there is none, or a part is missing."""
+    """Return the file of a folder's weights, or all its parts.
+
+    Raises `ModelError` if there is none, or a part is missing.
+    """
     for name in WEIGHTS:
         patterns = _names(name)
         folder = _folder(where, patterns)
@@ -376,7 +382,7 @@ def _weight_files(where: str) -> list[Path]:
 
 
 def _folder(where: str, patterns: list[str]) -> Path:
-    """A local folder as it is, or the wanted files of a Hub repository."""
+    """Return a local folder as it is, or the wanted files of a Hub repository."""
     if Path(where).is_dir():
         return Path(where)
     if where.endswith(".gguf"):
@@ -389,7 +395,7 @@ def _folder(where: str, patterns: list[str]) -> Path:
 
 
 def _spm_file(folder: Path, where: str, name: str) -> Path:
-    """The SentencePiece model that was asked for, or the only one there is."""
+    """Return the SentencePiece model that was asked for, or the only one there is."""
     there = sorted(path.name for path in folder.glob("*.model"))
     if name in there:
         return folder / name

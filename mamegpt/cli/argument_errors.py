@@ -43,7 +43,7 @@ class _Option:
     required: bool = False
 
     def problems(self, value: str) -> list[str]:
-        """What is wrong with one value, if anything is."""
+        """Return what is wrong with one value, if anything is."""
         problems: list[str] = []
         kinds = get_args(self.kind) if get_origin(self.kind) in (Union, types.UnionType) else (self.kind,)
         for kind in kinds:
@@ -65,7 +65,7 @@ UNKNOWN = _Option("", str, many=True)
 
 
 def _misread(options: Mapping[str, _Option], positional: _Option | None, prog: str, words: Sequence[str]) -> list[str]:
-    """What is wrong with the options and values that are there."""
+    """Return what is wrong with the options and values that are there."""
     problems: list[str] = []
     taking, has_room = positional, True  # what takes the next word, and whether it takes another
     for word, following in itertools.zip_longest(words, words[1:]):
@@ -89,7 +89,7 @@ def _misread(options: Mapping[str, _Option], positional: _Option | None, prog: s
 
 
 def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
-    """What to say of a first word that is no command."""
+    """Return what to say of a first word that is no command."""
     options = ["--help", "--version"]
     if word in options:
         found = f"{word} stands alone"
@@ -103,7 +103,7 @@ def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
 
 
 def _no_option(word: str, options: Sequence[str], prog: str) -> str:
-    """What to say of an option that is none."""
+    """Return what to say of an option that is none."""
     if near := difflib.get_close_matches(word, options, 1):
         found = f"{word} is not an option of {prog}; did you mean {near[0]}? (see {prog} --help)"
     else:
@@ -120,7 +120,7 @@ def _reads(kind: Callable[[str], object], value: str) -> bool:
 
 
 def _options(command: Callable[..., Any]) -> tuple[dict[str, _Option], _Option | None]:
-    """The options of a command by name, those of its dataclasses among them, and its positional argument."""
+    """Return the options of a command by name, those of its dataclasses among them, and its positional argument."""
     function = command.func if isinstance(command, functools.partial) else command
     hints = get_type_hints(function, include_extras=True)
     options, positional = {}, None

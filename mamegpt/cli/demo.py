@@ -56,7 +56,7 @@ def demo(
 
 
 def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int, schema: Schema) -> int:
-    """All steps of `demo`, in a new folder."""
+    """Return all steps of `demo`, in a new folder."""
     say("1/5  text")
     text, schema, prompts = _text(out, data, keyword, seed, schema)
 

@@ -17,7 +17,7 @@ Given = Annotated[frozenset[str], tyro.conf.Fixed, tyro.conf.Suppress]
 
 
 def is_option(word: str) -> bool:
-    """Whether a word is meant as the name of an option; -1 is a number, and a dash alone may be text."""
+    """Return whether a word is meant as the name of an option; -1 is a number, and a dash alone may be text."""
     return word.startswith("--") or (len(word) == 2 and word[0] == "-" and word[1].isalpha())
 
 

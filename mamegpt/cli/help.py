@@ -81,19 +81,19 @@ class _Held(io.StringIO):
 
 
 def _filled(text: str) -> str:
-    """A translated text, as many characters long as it is cells wide."""
+    """Return a translated text, as many characters long as it is cells wide."""
     return "".join(one + FILLER if n_cells(one) == 2 else one for one in translated(text))
 
 
 def command_texts(command: Callable[..., Any]) -> tuple[list[str], dict[str, str]]:
-    """The paragraphs that describe a command, and the sentence of each of its options."""
+    """Return the paragraphs that describe a command, and the sentence of each of its options."""
     found = docstring_parser.parse(command.__doc__ or "")
     paragraphs = [" ".join(paragraph.split()) for paragraph in (found.description or "").split("\n\n")]
     return paragraphs, {param.arg_name: " ".join((param.description or "").split()) for param in found.params}
 
 
 def sentences(settings: type[Any]) -> dict[str, str]:
-    """The sentence below each field of a dataclass of settings."""
+    """Return the sentence below each field of a dataclass of settings."""
     (tree,) = ast.parse(inspect.getsource(settings)).body
     assert isinstance(tree, ast.ClassDef)
     found = {}
@@ -105,7 +105,7 @@ def sentences(settings: type[Any]) -> dict[str, str]:
 
 
 def in_user_language(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command whose docstring is in the user's language."""
+    """Return a command whose docstring is in the user's language."""
     if not is_japanese():
         return command
     if isinstance(command, functools.partial):

@@ -140,7 +140,7 @@ NEED_MEMORY = ("micro_batch_size", "batch_size", "context_length", "emb_dim", "n
 
 
 def _less_memory(call: Callable[..., Any], words: Sequence[str]) -> str:
-    """What to do about a command for which there is not enough memory: lower those of its options that decide it."""
+    """Return what to do about a command that needs too much memory: lower those of its options that decide it."""
     call = call.func if isinstance(call, functools.partial) else call
     names = set()
     for name, parameter in inspect.signature(call).parameters.items():
@@ -154,7 +154,10 @@ def _less_memory(call: Callable[..., Any], words: Sequence[str]) -> str:
 
 
 def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Sequence[str]) -> Callable[[], Any]:
-    """The call that a command line asks for; exits if that is help. Raises ConfigError with what is wrong with it."""
+    """Return the call that a command line asks for; exits if that is help.
+
+    Raises ConfigError with what is wrong with it.
+    """
     name = Path(sys.argv[0]).name
     prog = "mamegpt" if isinstance(command, dict) else f"python {name}" if name.endswith(".py") else name
     if isinstance(command, dict) and words and words[0] in command:
@@ -197,7 +200,7 @@ def _what_is_wrong(command: Callable[..., Any] | dict[str, Callable[..., Any]], 
 
 
 def _held(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
-    """A command that returns its call instead of making it, so that reading the command line ends before."""
+    """Return a command that returns its call instead of making it, so that reading the command line ends before."""
     if isinstance(command, functools.partial):
         return functools.partial(_held(command.func), *command.args, **command.keywords)
     return functools.wraps(command)(lambda *args, **kwargs: functools.partial(command, *args, **kwargs))
@@ -233,7 +236,7 @@ def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
 
 
 def _description() -> str:
-    """What stands above the list of commands: what this is, and the way through them."""
+    """Return what stands above the list of commands: what this is, and the way through them."""
     from mamegpt import __doc__ as summary
 
     return f"{translated((summary or '').strip())}\n\n{translated(WAY)}"

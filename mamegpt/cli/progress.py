@@ -205,7 +205,7 @@ def _plain(started: Started) -> Watcher:
 
 
 def _place(started: Started, step: int, n_steps: int) -> str:
-    """A step among all; of a run that has a time instead, how many there are is not known before its end."""
+    """Return a step among all; of a run that has a time instead, how many there are is not known before its end."""
     return f"{step}" if started.budget_s else f"{step}/{n_steps}"
 
 
@@ -269,7 +269,7 @@ class _View:
         return self.started.model is not None and self.started.tokenizer.start_id is not None
 
     def _sample(self) -> str:
-        """The beginning of a text of its own."""
+        """Return the beginning of a text of its own."""
         model = self.started.model
         assert model is not None
         was_training = model.training

@@ -73,7 +73,7 @@ def forget_provenance(out: Path) -> None:
 
 
 def read_provenance(files: Iterable[Path]) -> list[Provenance]:
-    """The steps that made these files, in order; of files without a note, or changed since, there are none.
+    """Return the steps that made these files, in order; of files without a note, or changed since, there are none.
 
     Raises `DataError` for a note that is damaged.
     """

@@ -140,7 +140,10 @@ def write_shards(
 
 
 def is_shards(place: str | Path) -> bool:
-    """Whether there is a folder of token shards; ``place`` may also be a list of sources, too long for a name."""
+    """Return whether there is a folder of token shards
+
+    ``place`` may also be a list of sources, too long for a name.
+    """
     try:
         return (Path(place) / META_FILE).is_file()
     except (OSError, ValueError):
@@ -212,7 +215,7 @@ def _check(meta: Meta) -> None:
 
 
 def _held_out(text: str, fraction: float) -> bool:
-    """Whether a document belongs to the validation side."""
+    """Return whether a document belongs to the validation side."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < fraction * 2**64
 
@@ -251,7 +254,7 @@ class _SplitWriter:
             self.n_bytes += n_bytes
 
     def _tokenized(self, texts: list[str]) -> tuple[bytes, int, int]:
-        """The file's bytes for a batch, its tokens and its bytes of UTF-8. Runs in a thread."""
+        """Return the file's bytes for a batch, its tokens and its bytes of UTF-8. Runs in a thread."""
         ids = self.tokenizer.encode_joined(texts)
         return ids.astype(self.dtype).tobytes(), len(ids), sum(len(text.encode()) for text in texts)
 

@@ -236,7 +236,7 @@ def _documents(files: list[SourceFile], schema: Schema, source: str | Path) -> I
 
 
 def _shares(weight: float) -> list[float]:
-    """What share of the documents is read each time: all of them, as often as they go, and then what is left."""
+    """Return what share of the documents is read each time: all of them, as often as they go, and then what is left."""
     whole, rest = divmod(weight, 1)
     shares = [1.0] * int(whole)
     return [*shares, rest] if rest else shares
@@ -248,7 +248,7 @@ def _place(document_id: str) -> float:
 
 
 def _weighted(part: str) -> tuple[str, float]:
-    """A source and its weight, 1 if it has none."""
+    """Return a source and its weight, 1 if it has none."""
     name, at, number = part.rpartition("@")
     if not at or is_here(part):
         return part, 1.0
@@ -266,7 +266,7 @@ LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 
 def card_licenses(source: str) -> list[str]:
-    """The licenses that the data cards beside the files of a list of sources name, or in its folders.
+    """Return the licenses that the data cards beside the files of a list of sources name, or in its folders.
 
     Empty if one of them has no card or names none. Raises `DataError` if a card's front matter is not YAML.
     """
@@ -284,7 +284,7 @@ def card_licenses(source: str) -> list[str]:
 
 
 def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[SourceFile]:
-    """The files of a source that is one file, folder, pattern or Hub data set."""
+    """Return the files of a source that is one file, folder, pattern or Hub data set."""
     path = Path(source)
     if not is_here(str(source)):
         pass  # it may be too long for a name, and asking about it an error
@@ -304,7 +304,7 @@ def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[Source
 
 
 def _files_of_pattern(pattern: str, split: str) -> list[SourceFile]:
-    """The files in known formats that match a pattern, sorted, but for hidden ones."""
+    """Return the files in known formats that match a pattern, sorted, but for hidden ones."""
     parts = Path(pattern).parts
     n_fixed = next(i for i, part in enumerate(parts) if _PATTERN & set(part))
     folder = Path(*parts[:n_fixed])
@@ -321,12 +321,12 @@ def _files_of_pattern(pattern: str, split: str) -> list[SourceFile]:
 
 
 def _splits_of_file(path: Path) -> set[str]:
-    """The splits that a file named for itself can be read as."""
+    """Return the splits that a file named for itself can be read as."""
     return {"train", _split_in_name(path.name) or "train"}
 
 
 def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: str | Path) -> list[SourceFile]:
-    """The files of one split, all in a known format, named relative to ``folder``."""
+    """Return the files of one split, all in a known format, named relative to ``folder``."""
     if split not in splits:
         raise DataError(f"{source} has no split {split!r}; it has {', '.join(sorted(splits))}")
     for file in splits[split]:
@@ -336,7 +336,7 @@ def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: s
 
 
 def _is_note(path: Path) -> bool:
-    """Whether a file is known to be about the texts beside it."""
+    """Return whether a file is known to be about the texts beside it."""
     return path.name.endswith(ORIGIN_SUFFIX) or path.stem.upper() in ("README", "LICENSE", "NOTICE")
 
 
@@ -348,19 +348,22 @@ def _pass_over(folder: Path, files: list[Path], why: str) -> None:
 
 
 def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """All files in a known format in ``folder`` that match, sorted, but for hidden ones."""
+    """Return all files in a known format in ``folder`` that match, sorted, but for hidden ones."""
     return sorted(path for path in _files_below(folder, pattern) if format_of(path) in INPUT_FORMATS)
 
 
 def _files_below(folder: Path, pattern: str = "**/*") -> set[Path]:
-    """The files in ``folder`` that match a pattern, but for hidden ones."""
+    """Return the files in ``folder`` that match a pattern, but for hidden ones."""
     found = _glob(folder, Path(pattern).parts)
     hidden = (path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts))
     return {path for path in found - {*hidden} if path.is_file()}
 
 
 def _glob(folder: Path, parts: tuple[str, ...]) -> set[Path]:
-    """The paths below ``folder`` that match a pattern's parts; its ``**`` follows links, which pathlib's does not."""
+    """Return the paths below ``folder`` that match a pattern's parts.
+
+    Its ``**`` follows links, which pathlib's does not.
+    """
     if "**" not in parts:
         return set(folder.glob("/".join(parts)))
     at = parts.index("**")
@@ -394,7 +397,7 @@ def _folders(top: Path) -> Iterator[Path]:
 
 
 def _split_in_name(name: str) -> str | None:
-    """The split that a file's path, relative to its source, is named for."""
+    """Return the split that a file's path, relative to its source, is named for."""
     found = next((match for pattern in _SPLIT_PATHS if (match := pattern.fullmatch(name))), None)
     return found["split"] if found else None
 
@@ -409,7 +412,7 @@ def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
 
 
 def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """What ``configs: data_files`` in a data set card say; nothing if there is no card or it does not say.
+    """Return what ``configs: data_files`` in a data set card say; nothing if there is no card or it does not say.
 
     A card's patterns choose among ``files``, so that none can lead out of the folder.
     """
@@ -444,14 +447,14 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
 
 
 def _snapshot(dataset: str, revision: str, cache_dir: str | Path | None) -> Path:
-    """The cached folder of a data set's card and its files in known formats."""
+    """Return the cached folder of a data set's card and its files in known formats."""
     suffixes = [*INPUT_FORMATS, *(f"{suffix}{packed}" for suffix in INPUT_FORMATS for packed in COMPRESSIONS)]
     patterns = [f"*{suffix}" for suffix in suffixes] + ["README.md"]
     return snapshot(dataset, patterns, repo_type="dataset", revision=revision, cache_dir=cache_dir)
 
 
 def _default_config(dataset: str, folder: Path) -> Path:
-    """The default or only configuration of the conversion branch: ``<configuration>/<split>/*.parquet``."""
+    """Return the default or only configuration of the conversion branch: ``<configuration>/<split>/*.parquet``."""
     configs = sorted({folder / file.relative_to(folder).parts[0] for file in _text_files(folder)})
     chosen = [config for config in configs if config.name == "default"] or configs
     if len(chosen) != 1:

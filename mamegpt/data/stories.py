@@ -388,7 +388,7 @@ class _Tale:
         return options[int(self.dice.random() * len(options))]
 
     def row(self, table: str) -> list[str]:
-        """The words of one line of the table."""
+        """Return the words of one line of the table."""
         return self.one(table.strip().split("\n")).split()
 
     def some(self, options: Sequence[T], k: int) -> list[T]:
@@ -397,11 +397,11 @@ class _Tale:
         return [left.pop(int(self.dice.random() * len(left))) for _ in range(k)]
 
     def number(self, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``, both included."""
+        """Return a whole number from ``low`` to ``high``, both included."""
         return low + int(self.dice.random() * (high - low + 1))
 
     def choose(self, text: str) -> str:
-        """The text on one line, with one alternative in place of each ``[a|b|c]``, the inner ones first."""
+        """Return the text on one line, with one alternative in place of each ``[a|b|c]``, the inner ones first."""
         text = "".join(line.strip() for line in text.split("\n"))
         while "[" in text:
             text = _CHOICE.sub(lambda match: self.one(match[1].split("|")), text)
@@ -417,12 +417,12 @@ class _Tale:
         return self.some(_people(CHILDREN, self.one(TOWNS).name), k)
 
     def thing(self) -> str:
-        """A thing with its adjective, as in 赤いかさ."""
+        """Return a thing with its adjective, as in 赤いかさ."""
         noun = self.one(tuple(THINGS))
         return self.one(THINGS[noun].split("・")) + noun
 
     def say(self, who: object, words: str, verb: str = "言いました") -> str:
-        """A sentence of direct speech."""
+        """Return a sentence of direct speech."""
         words, verb = self.choose(words), self.choose(verb)
         return self.one(
             (
@@ -433,16 +433,16 @@ class _Tale:
         )
 
     def ask(self, who: object, words: str) -> str:
-        """A question."""
+        """Return a question."""
         return self.say(who, words, "[聞きました|たずねました]")
 
     def answer(self, who: object, words: str) -> str:
-        """An answer."""
+        """Return an answer."""
         return self.say(who, words, "[答えました|言いました]")
 
 
 def _count(n: int, counter: str) -> str:
-    """A number of things, 1 to 9: 三本, 二つ."""
+    """Return a number of things, 1 to 9: 三本, 二つ."""
     return "〇一二三四五六七八九"[n] + counter
 
 
@@ -460,7 +460,7 @@ def _home(person: _Child) -> _Town:
 
 
 def _strangers(person: _Child) -> list[_Child]:
-    """The children of all other towns."""
+    """Return the children of all other towns."""
     return [child for child in CHILDREN if child.town != person.town]
 
 
@@ -1227,7 +1227,7 @@ _GODAN_S = ("出し", "話し", "探し", "返し", "直し", "かし", "わし"
 
 @cache
 def _plain(stem: str, ending: str) -> str:
-    """The last two characters of a stem and a polite ending, in plain style: 読み + ました -> 読んだ."""
+    """Return the last two characters of a stem and a polite ending, in plain style: 読み + ました -> 読んだ."""
     if ending == "でした":
         return stem + "だった"
     if ending == "です":
@@ -1246,7 +1246,7 @@ def _plain(stem: str, ending: str) -> str:
 
 
 def _to_plain(text: str) -> str:
-    """The narration of a text in the plain past style; direct speech in 「」 is untouched."""
+    """Return the narration of a text in the plain past style; direct speech in 「」 is untouched."""
     return _POLITE.sub(lambda match: _plain(match[1], match[2]) if match[1] else match[0], text)
 
 

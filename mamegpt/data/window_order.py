@@ -75,7 +75,7 @@ class WindowOrder:
     def batch(
         self, tokens: npt.NDArray[Any], step: int, rank: int = 0, world: int = 1
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Inputs and targets of one process, each (batch_size / world, context_length) int64."""
+        """Return inputs and targets of one process, each (batch_size / world, context_length) int64."""
         share = self.batch_size // world
         starts = self.starts(step)[rank * share : (rank + 1) * share]
         windows = np.stack([tokens[s : s + self.context_length + 1] for s in starts]).astype(np.int64)
@@ -83,7 +83,7 @@ class WindowOrder:
 
 
 def permute(index: npt.NDArray[np.int64], n: int, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Where a keyed random permutation of ``range(n)`` sends each ``index``, in constant memory.
+    """Return where a keyed random permutation of ``range(n)`` sends each ``index``, in constant memory.
 
     A four-round Feistel network (Luby and Rackoff 1988) permutes the next even power of two; values that land
     at ``n`` or beyond are sent through it again until they fall inside (cycle walking, Black and Rogaway 2002).

@@ -81,17 +81,17 @@ def join(device: str) -> Iterator[World]:
 
 
 def job() -> str:
-    """What ``torchrun`` calls all processes it starts for one command, "" without it."""
+    """Return what ``torchrun`` calls all processes it starts for one command, "" without it."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 def started_again() -> bool:
-    """Whether ``torchrun --max-restarts`` has started all processes anew because one of them died."""
+    """Return whether ``torchrun --max-restarts`` has started all processes anew because one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def group_for_a_thread(world: World) -> dist.ProcessGroup | None:
-    """A second group of all processes, over gloo: what a thread says in it does not mix with what training says."""
+    """Return a second group of all processes, over gloo, so that a thread and training do not mix their messages."""
     return dist.new_group(backend="gloo", timeout=PATIENCE) if world.size > 1 else None
 
 
@@ -103,7 +103,7 @@ def sum_over_processes(value: torch.Tensor, group: dist.ProcessGroup | None = No
 
 
 def any_process(value: bool, device: torch.device, group: dist.ProcessGroup | None = None) -> bool:
-    """Whether ``value`` is true in at least one process."""
+    """Return whether ``value`` is true in at least one process."""
     if not dist.is_initialized():
         return value
     return bool(sum_over_processes(torch.tensor(float(value), device=device), group).item())
@@ -125,7 +125,7 @@ def barrier() -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA if there is one, else the CPU.
+    """Return the device called ``name``; "auto" is CUDA if there is one, else the CPU.
 
     Raises `ConfigError` if it is asked for by name and not there (nothing falls back in silence), or if there is no
     such device.

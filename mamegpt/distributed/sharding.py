@@ -29,12 +29,12 @@ __all__ = ["ByShares", "birthplace", "empty_parts", "no_sync", "own_copy", "read
 
 
 def birthplace(sharding: str, world: World) -> torch.device:
-    """Where a model is to be built: without memory ("meta") if each process is to hold its share only."""
+    """Return where a model is to be built: without memory ("meta") if each process is to hold its share only."""
     return torch.device("meta" if sharding == "full" and world.size > 1 else "cpu")
 
 
 def spread(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
-    """A loss of ``model`` that is computed on all processes; its gradients are means over them.
+    """Return a loss of ``model`` that is computed on all processes; its gradients are means over them.
 
     With full sharding the model's parameters become shares of themselves, so build the optimizer afterwards; those of
     a model on the meta device get memory here, and hold anything until they are filled (see `ByShares`).
@@ -64,7 +64,7 @@ class ByShares(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """What PyTorch asks of every operation in here."""
+        """Return what PyTorch asks of every operation in here."""
         tensor, rest = (args[0], args[1:]) if args else (None, ())
         fills = func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.copy_.default)
         if not (fills and isinstance(tensor, DTensor)) or (rest and isinstance(rest[0], DTensor)):
@@ -97,12 +97,12 @@ def whole(summed_loss: nn.Module) -> Iterator[None]:
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor that is shared out, gathered in every process; any other as it is."""
+    """Return a tensor that is shared out, gathered in every process; any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def own_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, which training does not change; of tensors that are shared out, of the shares here."""
+    """Return copies on the CPU, which training does not change; of a sharded tensor, of the shard of this process."""
     from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
     plainly = StagingOptions(False, False, False, False)

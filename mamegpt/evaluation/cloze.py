@@ -54,14 +54,14 @@ def make_gaps(texts: Sequence[str], seed: int = 0) -> list[Gap]:
         known = sorted(word for word, n in words_of[i].items() if n > 1 and n_articles[word] > 2)
         if len(gaps) < N_GAPS and known:
             word = dice.choice(known)
-            wrong = _like(word, n_articles[word] - 1, pools[_kind(word)], texts[i])
+            wrong = _like(n_articles[word] - 1, pools[_kind(word)], texts[i])
             if len(wrong) >= N_WRONG:
                 gaps.append(_gap(texts[i], word, dice.sample(wrong, N_WRONG), dice))
     return gaps
 
 
 def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Proportion | None:
-    """The share of gaps where the right word makes the text likeliest, 0.25 by chance; None without gaps."""
+    """Return the share of gaps where the right word makes the text likeliest, 0.25 by chance; None without gaps."""
     if not gaps:
         return None
     texts = [gap.before + word + gap.after for gap in gaps for word in gap.words]
@@ -76,8 +76,8 @@ def _kind(word: str) -> tuple[bool, int]:
     return word[0] <= "ヿ", len(word)
 
 
-def _like(word: str, n: int, pool: list[tuple[int, str]], text: str) -> list[str]:
-    """Words of a pool that about ``n`` articles use, but not ``text``."""
+def _like(n: int, pool: list[tuple[int, str]], text: str) -> list[str]:
+    """Return the words of a pool that about ``n`` articles use, but not ``text``."""
     first = bisect_left(pool, (-(-n // MAX_FREQUENCY_RATIO), ""))
     end = bisect_left(pool, (n * MAX_FREQUENCY_RATIO + 1, ""))
     return [other for _, other in pool[first:end] if other not in text]

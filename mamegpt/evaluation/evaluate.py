@@ -68,7 +68,7 @@ class Evaluation:
     heldout_trained_on: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """Return all of it as plain values, for JSON."""
         return {"mamegpt": __version__, **asdict(self)}
 
     def keep(self) -> None:

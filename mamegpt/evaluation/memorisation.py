@@ -22,7 +22,7 @@ N_PROMPTS, PROMPT, N_TOKENS = 64, 40, 128
 
 
 def continuations(writer: Writer, texts: Sequence[str]) -> list[str]:
-    """What a model writes at temperature 1 after the beginnings of some texts; without texts, nothing."""
+    """Return what a model writes at temperature 1 after the beginnings of some texts; without texts, nothing."""
     return writer.write([text[:PROMPT] for text in subsample(texts, N_PROMPTS, lambda _: 1)], N_TOKENS)
 
 

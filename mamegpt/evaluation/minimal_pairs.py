@@ -55,7 +55,7 @@ class PairScores:
 
 @cache
 def read_pairs() -> tuple[Pair, ...]:
-    """The bundled pairs, in the order of `PHENOMENA`."""
+    """Return the bundled pairs, in the order of `PHENOMENA`."""
     text = Path(__file__).with_name("minimal_pairs.jsonl").read_text(encoding="utf-8")
     return tuple(Pair(**json.loads(line)) for line in text.splitlines())
 

@@ -86,7 +86,7 @@ class KneserNey:
 
 
 def discounts(counts: npt.NDArray[np.int64]) -> tuple[float, float, float]:
-    """What is taken off counts of 1, of 2, and of 3 and more (Chen and Goodman 1998, equation 26).
+    """Return what is taken off counts of 1, of 2, and of 3 and more (Chen and Goodman 1998, equation 26).
 
     They are estimated from how many counts are 1 to 4; where that cannot be, they are `FALLBACK`.
     """

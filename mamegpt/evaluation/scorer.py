@@ -58,10 +58,10 @@ class Scorer(Protocol):
     """What stands after a text; None if there is no such token."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens."""
+        """Return the ids of each text, without special tokens."""
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
-        """The sum of -log p of each row's tokens but its first, given those before them in the row.
+        """Return the sum of -log p of each row's tokens but its first, given those before them in the row.
 
         A row has at least one token, and at most ``context_length + 1``.
         """
@@ -80,7 +80,7 @@ class Writer(Scorer, Protocol):
 
 
 def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
-    """The natural logarithm of the probability of each text, its end not included.
+    """Return the natural logarithm of the probability of each text, its end not included.
 
     What does not fit the context is scored as `text_quality` does. Without a start token the first one is not counted.
     """
@@ -90,7 +90,7 @@ def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
 
 
 def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
-    """The `Quality` of documents put one after the other, each with its end, in windows that do not overlap.
+    """Return the `Quality` of documents put one after the other, each with its end, in windows that do not overlap.
 
     Of a model of ours it is what `validation.evaluate` says of the whole text.
     """
@@ -108,7 +108,7 @@ def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
 
 
 def stream_of(scorer: Scorer, sample: TextSample) -> Ids:
-    """The ids of documents one after the other, each with what stands before and after it, (N,)."""
+    """Return the ids of documents one after the other, each with what stands before and after it, (N,)."""
     before = [scorer.start_id] if scorer.restarts else []
     return np.concatenate([_NONE, *(part for ids in _documents(scorer, sample) for part in (before, ids))]).astype(int)
 
@@ -117,7 +117,10 @@ _NONE = np.empty(0, np.int64)
 
 
 def _documents(scorer: Scorer, sample: TextSample) -> Iterator[Ids]:
-    """The ids of each document and the end-of-text id, if there is one; those of the shards, if they are its own."""
+    """Yield the ids of each document and the end-of-text id, if there is one.
+
+    Those of the shards, if they are its own.
+    """
     end = [] if scorer.end_id is None else [scorer.end_id]
     own = sample.tokenizer and sample.tokenizer == scorer.fingerprint
     for text, stored in sample.documents:

@@ -62,7 +62,7 @@ class Texts:
     tokenizer: str = ""
 
     def __iter__(self) -> Iterator[str]:
-        """The text of each document."""
+        """Return the text of each document."""
         return (document.text for document in self.read())
 
     def sample(self, max_characters: int | None = None) -> TextSample:

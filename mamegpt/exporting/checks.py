@@ -144,17 +144,17 @@ def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
 
 
 def logits_check(difference: float, tolerance: float, what: str) -> Check:
-    """Whether the largest difference of logits is within what rounding explains."""
+    """Return whether the largest difference of logits is within what rounding explains."""
     return Check("logits", difference <= tolerance, f"{difference:.1e} apart at most ({tolerance:.1e} allowed), {what}")
 
 
 def until_end(ids: list[int], eos_id: int | None) -> list[int]:
-    """The ids up to the first ``eos_id``, it included: where programs end that end a text."""
+    """Return the ids up to the first ``eos_id``, it included: where programs end that end a text."""
     return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
 def whole_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
-    """The text of ids; None if a character in it lacks some of its bytes."""
+    """Return the text of ids; None if a character in it lacks some of its bytes."""
     try:
         b"".join(map(tokenizer.token_bytes, ids)).decode()
     except UnicodeDecodeError:

@@ -11,7 +11,7 @@ __all__ = ["card_rows"]
 
 
 def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
-    """(what it is in Japanese, in English, its value) for each figure, if the newest evaluation is of that checkpoint.
+    """Return (name in Japanese, in English, value) of each figure, if the newest evaluation is of that checkpoint.
 
     Raises `CheckpointError` if the run's file is damaged.
     """

@@ -97,14 +97,14 @@ _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8
 
 
 def _kind_of(name: str, tensor: NDArray[np.float32], kind: GgufType) -> GgufType:
-    """The number format of one tensor; q8_0 has blocks of 32, and rows of another length become f16."""
+    """Return the number format of one tensor; q8_0 has blocks of 32, and rows of another length become f16."""
     if tensor.ndim == 1 or name == "position_embd.weight":
         return "f32"
     return "f16" if kind == "q8_0" and tensor.shape[1] % Q8_BLOCK else kind
 
 
 def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
-    """The pieces, their scores and kinds; nothing is put before or after a text."""
+    """Add the pieces, their scores and kinds; nothing is put before or after a text."""
     pieces, settings = tokenizer.pieces, tokenizer.settings
     file.add_tokenizer_model("llama")
     file.add_token_list([piece.text for piece in pieces])

@@ -66,7 +66,7 @@ def write_hf(
 
 
 def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat) -> None:
-    """The tensors for those who load safely, and the same tensors again where the original format has them."""
+    """Write the tensors for those who load safely, and the same tensors again where the original format has them."""
     weights = hf_format.to_file(cpu_state_dict(model))
     for name in hf_format.weight_files:
         if name.endswith(".safetensors"):
@@ -86,7 +86,7 @@ def _config(sizes: ModelConfig, tokenizer: Tokenizer, hf_format: HFFormat) -> di
 
 
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """The ids under transformers' names, null where the tokenizer has none: GPT-2's own defaults are other ids."""
+    """Return the ids under transformers' names, null where there is none: GPT-2's own defaults are other ids."""
     return {"bos_token_id": tokenizer.start_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
 
 

@@ -142,7 +142,7 @@ class Facts:
     licenses: Sequence[str] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """(what it is in Japanese, in English, its value in Markdown) for each that is known."""
+        """Return (what it is in Japanese, in English, its value in Markdown) for each that is known."""
         found = []
         if config := self.config:
             documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
@@ -189,17 +189,17 @@ def _selection(origin: Provenance) -> str:
 
 
 def _prose(text: str) -> str:
-    """A text from outside as one line of Markdown, in a table's cell too, without HTML of its own."""
+    """Return a text from outside as one line of Markdown, in a table's cell too, without HTML of its own."""
     return visible(html.escape(" ".join(text.split()), quote=False)).replace("|", "\\|")
 
 
 def _code(text: str) -> str:
-    """A name within a string of an example of code, or between backticks."""
+    """Return a name within a string of an example of code, or between backticks."""
     return visible(" ".join(text.split())).replace("`", "'").replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _names(source: str) -> str:
-    """What a list of sources is called in public: names on the Hub, and the last parts of paths, without weights."""
+    """Return the public names of sources: names on the Hub, and the last parts of paths, without weights."""
     parts = [part.strip() for part in source.split(",")]
     return "、".join(_public(part.rpartition("@")[0] or part) for part in parts)
 
@@ -211,7 +211,7 @@ def _public(value: str) -> str:
 
 
 def _license(facts: Facts) -> tuple[str, str]:
-    """The ``license`` of the front matter, and what the card says of licenses: what is known, and no more."""
+    """Return the ``license`` of the front matter, and what the card says of licenses: what is known, and no more."""
     tag = "".join(f"\n- {it}" for it in facts.licenses) if len(facts.licenses) > 1 else "".join(facts.licenses)
     text = f"学習に使った文章のライセンス: {'、'.join(facts.licenses)}。" if tag else (
         "学習に使った文章のライセンスは記録されていません。公開する前に確かめ、このカードに書いてください。"
@@ -232,7 +232,7 @@ def model_card(
     *,
     gguf_file: str = "",
 ) -> str:
-    """The card of a folder of that format, or of one with a ``gguf_file``."""
+    """Return the card of a folder of that format, or of one with a ``gguf_file``."""
     settings, code = tokenizer.settings, hf_format.remote_code
     rows = facts.rows()
     n_new_tokens = max(1, min(50, sizes.context_length // 2))  # prompt and answer must fit into the context

@@ -131,7 +131,7 @@ def upload_folder(out: Path, repository: str, *, dry_run: bool) -> Upload:
 
 
 def _facts(run: Run, loaded: Pretrained) -> Facts:
-    """What a run says of itself, and what its model writes."""
+    """Return what a run says of itself, and what its model writes."""
     state = checkpoint.read_state(Path(loaded.origin))
     tokens = run.tokens()
     meta = tokens[0] if tokens else None

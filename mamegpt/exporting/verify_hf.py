@@ -64,7 +64,7 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
 
 
 def written(writer: Any, prompts: Sequence[str], n_new: int) -> dict[str, Any]:
-    """What a pipeline makes of each prompt: all ids, those that it read included, and their text."""
+    """Return what a pipeline makes of each prompt: all ids, those that it read included, and their text."""
     options = {"max_new_tokens": n_new, "do_sample": False, "return_tensors": True}
     rows = [list(map(int, writer(prompt, **options)[0]["generated_token_ids"])) for prompt in prompts]
     return {"written_ids": rows, "written": writer.tokenizer.batch_decode(rows, skip_special_tokens=True)}
@@ -72,7 +72,7 @@ def written(writer: Any, prompts: Sequence[str], n_new: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The likeliest token after each position but the last, without a cache: (B, T) -> (B, T - 1).
+    """Return the likeliest token after each position but the last, without a cache: (B, T) -> (B, T - 1).
 
     If a row was continued greedily, and each of its tokens is the likeliest here, it is also what a loop without cache
     would have written.
@@ -83,7 +83,7 @@ def forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, float]:
-    """How far apart are logits with and without cache, and of padded rows and others; and the loss of labels."""
+    """Return how far apart are logits with and without cache, and of padded rows and others; and the loss of labels."""
     options = {"max_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0,
                "return_dict_in_generate": True, "output_logits": True}  # fmt: skip
     cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)
@@ -105,7 +105,7 @@ def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, flo
 
 
 def difference(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
-    """The largest difference of two lists of logits, one (B, V) for each new token, while the tokens are the same."""
+    """Return the largest difference of two lists of logits, (B, V) a new token, while the tokens are the same."""
     worst = torch.zeros(())
     for a, b in zip(some, others, strict=True):
         worst = torch.maximum(worst, (a - b).abs().max())  # NaN stays NaN

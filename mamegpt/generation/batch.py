@@ -52,7 +52,7 @@ def _generate_many(
     samplings: Sequence[Sampling],
     use_cache: bool,
 ) -> Iterator[str]:
-    """The generator behind `generate_many`, which has looked at its arguments."""
+    """Yield the generator behind `generate_many`, which has looked at its arguments."""
     for i in range(0, len(given), BATCH_SIZE):
         some, how = given[i : i + BATCH_SIZE], samplings[i : i + BATCH_SIZE]
         yield from _together(model, tokenizer, some, max_new_tokens, how, use_cache)
@@ -66,7 +66,7 @@ def _together(
     samplings: Sequence[Sampling],
     use_cache: bool,
 ) -> list[str]:
-    """The continuations of one batch."""
+    """Return the continuations of one batch."""
     texts = [Continuation(tokenizer, ids, sampling.stop) for ids, sampling in zip(given, samplings, strict=True)]
     parts: list[list[str]] = [[] for _ in given]
 
@@ -87,7 +87,7 @@ def continue_ids(
     eos_id: int | None = None,
     *,
     use_cache: bool = True,
-    ends: Callable[[int, int], bool] = lambda i, token: False,
+    ends: Callable[[int, int], bool] = lambda _i, _token: False,
 ) -> list[list[int]]:
     """Return new ids after each of ``given`` (of at least one id each), up to ``eos_id`` or ``max_new_tokens``.
 

@@ -34,7 +34,7 @@ class KVCache:
         return keys[:, :, :S], values[:, :, :S]
 
     def get_seq_length(self) -> int:
-        """How many tokens are held."""
+        """Return how many tokens are held."""
         return self._lengths.get(0, 0)
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -56,7 +56,7 @@ class DecodeStep:
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        """How many tokens are held."""
+        """Return how many tokens are held."""
         return self._length
 
     def hidden(self, token: int) -> Tensor:

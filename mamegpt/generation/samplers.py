@@ -22,7 +22,7 @@ def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """All but the ``k`` largest logits (V,) become -inf (Fan et al. 2018)."""
+    """Return all but the ``k`` largest logits (V,) become -inf (Fan et al. 2018)."""
     smallest = logits.topk(min(k, logits.numel())).values[-1]
     return logits.masked_fill(logits < smallest, -torch.inf)
 

@@ -194,7 +194,7 @@ def stream_tokens(
 
 
 def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:
-    """How to sample, greedily if nothing is said. Raises `ConfigError` for impossible settings."""
+    """Return how to sample, greedily if nothing is said. Raises `ConfigError` for impossible settings."""
     sampling = sampling or Sampling()
     sampling.validate()
     if max_new_tokens < 1:
@@ -230,7 +230,7 @@ def _tokens(
     n_alternatives: int | None,
     use_cache: bool,
 ) -> Iterator[Token]:
-    """The generator behind `stream_tokens`, which has looked at its arguments."""
+    """Yield the generator behind `stream_tokens`, which has looked at its arguments."""
     text = Continuation(tokenizer, ids, sampling.stop)
     n_tokens = 0
     scored = n_alternatives is not None
@@ -268,5 +268,5 @@ def generate(
     at_start: bool = False,
     use_cache: bool = True,
 ) -> str:
-    """The continuation of ``prompt``, whole; see `stream`."""
+    """Return the continuation of ``prompt``, whole; see `stream`."""
     return "".join(stream(model, tokenizer, prompt, max_new_tokens, sampling, at_start=at_start, use_cache=use_cache))

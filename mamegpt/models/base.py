@@ -28,7 +28,7 @@ class LanguageModel(nn.Module):
     out_head: nn.Linear
 
     def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
-        """Final hidden states (B, T, C) of ids (B, T)."""
+        """Return the final hidden states (B, T, C) of ids (B, T)."""
         raise NotImplementedError
 
 
@@ -54,7 +54,7 @@ class Architecture:
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """The transformer blocks of a model, in their order."""
+    """Return the transformer blocks of a model, in their order."""
     return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
 
 

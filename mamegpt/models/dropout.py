@@ -35,7 +35,7 @@ class FastDropout(nn.Module):
         return x.masked_fill(self._dropped(x.shape), 0.0) * (LEVELS / (LEVELS - self.threshold))
 
     def _dropped(self, shape: torch.Size) -> Tensor:
-        """A mask of this shape, true with probability ``p``."""
+        """Return a mask of this shape, true with probability ``p``."""
         seed = int(torch.randint(1 << 62, ()).item())
         n = shape.numel()
         words = np.random.Generator(np.random.SFC64(seed)).integers(1 << 64, size=-(-n // 4), dtype=np.uint64)

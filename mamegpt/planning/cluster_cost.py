@@ -230,7 +230,10 @@ def estimate(
 
 
 def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
-    """The fastest way that fits into memory; the plainest of those that are within a hundredth. None if none fits."""
+    """Return the fastest way that fits into memory; the plainest of those that are within a hundredth.
+
+    None if none fits.
+    """
     ways = [
         estimate(shape, cluster, devices, sharding, recomputes=recomputes)
         for recomputes in (False, True)

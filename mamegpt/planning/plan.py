@@ -83,7 +83,10 @@ class Plan:
         return self.corpus.n_tokens / cost.tokens_per_s
 
     def bits_per_character(self, cost: Cost) -> float:
-        """Expected on Japanese Wikipedia; a corpus that is read more than once counts for less than it is long."""
+        """Return the bits per character expected on Japanese Wikipedia.
+
+        A corpus that is read more than once counts for less than it is long.
+        """
         law, _ = scaling_law.expected_quality()
         n_tokens: float = self.n_tokens(cost)
         if self.corpus is not None:

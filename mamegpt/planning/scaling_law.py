@@ -53,12 +53,12 @@ class Law:
     beta: float
 
     def __call__(self, n_parameters: float, n_tokens: float) -> float:
-        """Expected bits per character."""
+        """Return the expected bits per character."""
         return float(self.e + self.a * n_parameters**-self.alpha + self.b * n_tokens**-self.beta)
 
 
 def fit(runs: Sequence[ScalingRun]) -> Law:
-    """The law with the smallest squared error over ``runs``, among those whose terms are not negative."""
+    """Return the law with the smallest squared error over ``runs``, among those whose terms are not negative."""
     n = np.array([run.n_parameters for run in runs], dtype=float)
     d = np.array([run.n_tokens for run in runs], dtype=float)
     bits = np.array([run.bits_per_character for run in runs])
@@ -88,14 +88,14 @@ def useful_tokens(n_tokens: float, n_unique: float) -> float:
 
 @functools.cache
 def own_runs() -> tuple[ScalingRun, ...]:
-    """The runs that the repository keeps."""
+    """Return the runs that the repository keeps."""
     text = resources.files("mamegpt.planning").joinpath(RUNS_FILE).read_text(encoding="utf-8")
     return tuple(ScalingRun(**run) for run in json.loads(text))
 
 
 @functools.cache
 def expected_quality() -> tuple[Law, float]:
-    """The law of our own runs, and its mean absolute error, in bits per character, on runs it was not fitted on."""
+    """Return the law of our own runs, and its mean absolute error, bits per character, on runs it was not fitted on."""
     law = fit([run for run in own_runs() if not run.held_out])
     errors = [abs(law(run.n_parameters, run.n_tokens) - run.bits_per_character) for run in own_runs() if run.held_out]
     return law, sum(errors) / len(errors)

@@ -78,7 +78,7 @@ def read_request(body: object) -> CompletionRequest:
 
 
 def merge(batch: Sequence[NewToken], scored: bool) -> list[dict[str, Any]]:
-    """Steps of several texts, in order, as ``choices``: one for each text, with ``logprobs`` if they were asked for."""
+    """Return steps of several texts, in order, as ``choices``: one a text, with ``logprobs`` if asked for."""
     texts: dict[int, list[NewToken]] = {}
     for step in batch:
         texts.setdefault(step.number, []).append(step)
@@ -120,7 +120,7 @@ def _logprobs(steps: Sequence[NewToken]) -> dict[str, Any]:
 
 
 def _shown(tokenizer: Tokenizer, token: int | None) -> str:
-    """The text of a token; the name of one that has none of its own, such as ``<0xE8>`` or ``</s>``."""
+    """Return the text of a token; the name of one that has none of its own, such as ``<0xE8>`` or ``</s>``."""
     assert token is not None
     raw = tokenizer.token_bytes(token)
     try:
@@ -130,7 +130,10 @@ def _shown(tokenizer: Tokenizer, token: int | None) -> str:
 
 
 def _texts(value: object, name: str, most: int) -> list[str]:
-    """A string, or a list of them; OpenAI's lists of token ids are not taken, for they depend on the tokenizer."""
+    """Return a string, or a list of them
+
+    OpenAI's lists of token ids are not taken, for they depend on the tokenizer.
+    """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{name} must be a string or a list of strings")

@@ -44,7 +44,7 @@ class Entry:
 
 
 def entries(models: Sequence[str]) -> list[Entry]:
-    """The models that ``models`` name, or hold if they are folders of models; by default those in `PLACES`.
+    """Return the models that ``models`` name, or hold if they are folders of models; by default those in `PLACES`.
 
     The newest is first; earlier checkpoints of a run follow it. Raises `ModelError` if there is none, or if one of
     ``models`` is neither a folder with a model in it nor the name of one on the Hub.
@@ -90,7 +90,7 @@ def _fingerprint(entry: Entry) -> str:
 
 
 @functools.lru_cache(maxsize=1000)
-def _fingerprint_of(file: Path, mtime_ns: int, n_bytes: int) -> str:
+def _fingerprint_of(file: Path, _mtime_ns: int, _n_bytes: int) -> str:
     """Hash name, type, shape and first row of each tensor: any step of a training changes these."""
     found = hashlib.sha256()
     try:
@@ -119,7 +119,7 @@ def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    """A folder and those below it; models are not looked into."""
+    """Yield a folder and those below it; models are not looked into."""
     if not folder.is_dir():
         return
     yield folder
@@ -130,7 +130,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path) -> list[Entry]:
-    """What can be loaded of a folder: a run (its newest checkpoint) and its earlier ones, a checkpoint, an export."""
+    """Return what can be loaded of a folder: a run and its earlier checkpoints, a checkpoint, an export."""
     if saved := Run(folder).checkpoints():
         newest, *earlier = reversed(saved)
         return [_of_checkpoint(folder, newest), *(_of_checkpoint(one.path, one) for one in earlier)]

@@ -90,7 +90,7 @@ class Job:
         self.ready = asyncio.Event()
 
     async def batches(self) -> AsyncIterator[list[JobEvent]]:
-        """What has happened since the last time, until all texts have ended."""
+        """Return what has happened since the last time, until all texts have ended."""
         left = self.request.n_texts
         while left:
             await self.ready.wait()
@@ -166,7 +166,7 @@ class Engine:
                 self._send_positions()
 
     def status(self) -> dict[str, int]:
-        """How many requests run and wait."""
+        """Return how many requests run and wait."""
         with self._changed:
             return {"running": len(self._running), "waiting": len(self._waiting)}
 
@@ -238,7 +238,7 @@ class Engine:
         return False
 
     def _write(self, job: Job) -> Iterator[None]:
-        """All turns of a job: a token of each of its texts in rotation."""
+        """Yield all turns of a job: a token of each of its texts in rotation."""
         request = job.request
         loaded = self._load(self.find(job.entry.name))  # while it waited, a run may have replaced its checkpoint
         prompts = [prompt for prompt in request.prompts for _ in range(request.n)]
@@ -264,7 +264,7 @@ class Engine:
         )
 
     def _load(self, entry: Entry) -> Pretrained:
-        """The model of an entry, from memory if it is still the same."""
+        """Return the model of an entry, from memory if it is still the same."""
         if entry not in self._loaded:
             self._loaded[entry] = load(entry.path, device="cpu")
         self._loaded.move_to_end(entry)

@@ -277,7 +277,10 @@ async def _completions(request: Request) -> Response:
 
 
 async def _read_json(request: Request) -> Any:
-    """The body. Raises `ConfigError` if it is too long, or not JSON that says so (forms of other sites cannot)."""
+    """Return the body.
+
+    Raises `ConfigError` if it is too long, or not JSON that says so (forms of other sites cannot).
+    """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ConfigError("the body must be JSON, with content-type: application/json")
     body = bytearray()
@@ -292,7 +295,7 @@ async def _read_json(request: Request) -> Any:
 
 
 async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bool) -> AsyncIterator[str]:
-    """The answer as server-sent events. Places in the queue are comments, which clients pass over."""
+    """Return the answer as server-sent events. Places in the queue are comments, which clients pass over."""
     scored = job.request.n_alternatives is not None
     steps: list[NewToken] = []
     try:
@@ -315,7 +318,7 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bo
 
 
 async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any]) -> Response:
-    """The answer in one piece, given up if the client goes away."""
+    """Return the answer in one piece, given up if the client goes away."""
     steps: list[NewToken] = []
 
     async def collect() -> Failed | None:

@@ -85,7 +85,7 @@ def thin(points: Points) -> list[tuple[float, float]]:
 
 
 def short(value: float) -> str:
-    """A number of an axis: 1500 as 1.5k, 2,000,000 as 2M, 0.00030 as 0.0003."""
+    """Return a number of an axis: 1500 as 1.5k, 2,000,000 as 2M, 0.00030 as 0.0003."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"

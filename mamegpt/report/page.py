@@ -23,7 +23,10 @@ Words = dict[str, dict[str, str]]
 
 
 def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: datetime, refresh_s: int = 0) -> str:
-    """The whole file. ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often."""
+    """Return the whole file.
+
+    ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often.
+    """
     write = _Writer(json.loads(_static("words.json")))
     parts = [
         write.charts(runs),
@@ -80,7 +83,7 @@ class _Writer:
     def _chart(
         self, runs: Sequence[ReportRun], name: str, line: Callable[[ReportRun, str], Points], validated: str = ""
     ) -> str:
-        """A line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
+        """Return a line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
         drawn = []
         for axis in AXES:
             curves = []
@@ -149,7 +152,7 @@ class _Writer:
         named: Callable[[str], str],
         note: str = "",
     ) -> str:
-        """A section of values, ``named`` by their keys, a column a run; nothing if no run has any."""
+        """Return a section of values, ``named`` by their keys, a column a run; nothing if no run has any."""
         keys = dict.fromkeys(key for values in found for key in values)
         rows = [(named(key), [_text(str(values.get(key, NONE))) for values in found]) for key in keys]
         return self.section(name, _table(_heads(runs), rows), note) if rows else ""
@@ -196,7 +199,7 @@ def _facts(run: ReportRun) -> dict[str, str]:
 
 
 def _heads(runs: Sequence[ReportRun]) -> list[str]:
-    """The runs as columns of a table."""
+    """Return the runs as columns of a table."""
     return ["", *(f"<i>{_swatch(i)}{_text(run.name)}</i>" for i, run in enumerate(runs))]
 
 

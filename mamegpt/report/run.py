@@ -133,7 +133,10 @@ class CheckpointSample:
 
 
 def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Path], None]) -> list[CheckpointSample]:
-    """What the checkpoints that are there write, oldest first; ``on_checkpoint`` hears of each before it begins."""
+    """Return what the checkpoints that are there write, oldest first
+
+    ``on_checkpoint`` hears of each before it begins.
+    """
     saved = run.checkpoints()
     n = min(len(saved), MAX_CHECKPOINTS)
     chosen = [saved[len(saved) * (i + 1) // n - 1] for i in range(n)]
@@ -148,7 +151,7 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
 
 
 def _scores(model: dict[str, Any], baseline: dict[str, Any], heldout_recited: float | None) -> dict[str, str]:
-    """The figures of an evaluation; for the fields see `evaluate.Result`."""
+    """Return the figures of an evaluation; for the fields see `evaluate.Result`."""
     scores = {"evaluated": Path(model["origin"]).name}
     for text, quality in model["text"].items():
         there = baseline["text"][text]
@@ -167,7 +170,7 @@ def _scores(model: dict[str, Any], baseline: dict[str, Any], heldout_recited: fl
 
 
 def _openings(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
-    """The first words of some documents: held-out ones, if there are any."""
+    """Return the first words of some documents: held-out ones, if there are any."""
     split = splits.get("val", splits["train"])
     tokens = split.tokens[:N_READ_TOKENS].tolist()
     starts = [0, *(i + 1 for i, token in enumerate(tokens) if token == split.eos_id)]
@@ -176,7 +179,7 @@ def _openings(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
 
 
 def _with_times(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Steps are written in groups that share the time of the last; spread it over them evenly."""
+    """Spread the time of each group of steps evenly over them; they are written with the time of the last."""
     timed = []
     before = 0.0
     for elapsed_s, group in itertools.groupby(steps, key=lambda step: step["elapsed_s"]):

@@ -134,7 +134,7 @@ class Saver:
         model: nn.Module,
         optimizer: SavedOptimizer,
         state: State,
-        is_proven: Callable[[int], bool] = lambda step: False,
+        is_proven: Callable[[int], bool] = lambda _: False,
     ) -> float:
         """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included.
 
@@ -309,7 +309,10 @@ def load(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> State:
 
 
 def verify(path: Path) -> State:
-    """A checkpoint's state, after comparing every hash. Raises `CheckpointError` if a file is missing or damaged."""
+    """Return a checkpoint's state, after comparing every hash.
+
+    Raises `CheckpointError` if a file is missing or damaged.
+    """
     state = read_state(path)
     for name, expected in state.files.items():
         if not (path / name).is_file() or sha256_file(path / name) != expected:
@@ -320,7 +323,10 @@ def verify(path: Path) -> State:
 
 
 def read_state(path: Path) -> State:
-    """The facts in a checkpoint's ``state.json``. Raises `CheckpointError` if it cannot be read or is damaged."""
+    """Return the facts in a checkpoint's ``state.json``.
+
+    Raises `CheckpointError` if it cannot be read or is damaged.
+    """
     try:
         content = parse_json((path / STATE_FILE).read_text(encoding="utf-8"))
         digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
@@ -374,7 +380,7 @@ def set_damaged_aside(folder: Path) -> list[str]:
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
-    """The model tensors of a checkpoint, compared with their hash. Raises `CheckpointError` if damaged."""
+    """Return the model tensors of a checkpoint, compared with their hash. Raises `CheckpointError` if damaged."""
     state = read_state(path)
     if _is_parts(state):
         verify(path)
@@ -406,7 +412,7 @@ def refuse_other(folder: Path, **now: str) -> None:
 
 
 def _is_parts(state: State) -> bool:
-    """Whether a checkpoint is one of parts: model/... and, after the first step, optimizer/..."""
+    """Return whether a checkpoint is one of parts: model/... and, after the first step, optimizer/..."""
     folders = {name.partition("/")[0] for name in state.files}
     return MODEL_PARTS in folders and folders <= {MODEL_PARTS, OPTIMIZER_PARTS}
 
@@ -441,7 +447,7 @@ def _digest(content: Mapping[str, object]) -> str:
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, Tensor]:
-    """The optimizer's state under the names of its parameters, so that no pickle is needed."""
+    """Return the optimizer's state under the names of its parameters, so that no pickle is needed."""
     states = optimizer.state
     return {
         f"{name}|{key}": value.detach().cpu().contiguous()
@@ -451,7 +457,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: SavedOptimizer) -> dict[str,
 
 
 def _restore_optimizer(model: nn.Module, optimizer: SavedOptimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
+    """Undo `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
 
     Raises `ValueError` for a tensor that belongs to no parameter, or has neither its shape nor a single value.
     """

@@ -80,7 +80,7 @@ LATER_FIELDS = {"of_n_characters", "dtype", "step"}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of a run, in order; none if nothing was written yet.
+    """Return the records of a run, in order; none if nothing was written yet.
 
     Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
     ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of `Quality`. After the
@@ -103,7 +103,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _is_record(value: Any) -> bool:
-    """Whether what is drawn and counted of it is there and a number."""
+    """Return whether what is drawn and counted of it is there and a number."""
     if not isinstance(value, dict) or type(value.get("step")) is not int:
         return False
     if "quality" in value:
@@ -123,5 +123,5 @@ def _is_record(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether it is a number to compute with; only the loss of a run that failed may be none."""
+    """Return whether it is a number to compute with; only the loss of a run that failed may be none."""
     return type(value) in (int, float) and -1e18 < value < 1e18

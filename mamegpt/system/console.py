@@ -102,14 +102,14 @@ def output_must_succeed() -> Iterator[None]:
 
 
 def _strict(stream: Any) -> Any:
-    """The stream in which a failed write raises."""
+    """Return the stream in which a failed write raises."""
     while isinstance(stream, _Forgiving):
         stream = stream.stream
     return stream
 
 
 def is_terminal() -> bool:
-    """Whether standard output is a terminal that can redraw a line."""
+    """Return whether standard output is a terminal that can redraw a line."""
     return sys.stdout.isatty()
 
 
@@ -121,14 +121,14 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def n_cells(text: str) -> int:
-    """How wide a terminal draws a text: most Japanese characters take two cells."""
+    """Return how wide a terminal draws a text: most Japanese characters take two cells."""
     from rich.cells import cell_len
 
     return cell_len(text)
 
 
 def pad(text: str, width: int) -> str:
-    """A text with spaces after it, to fill ``width`` cells of a terminal."""
+    """Return a text with spaces after it, to fill ``width`` cells of a terminal."""
     return text + " " * (width - n_cells(text))
 
 
@@ -142,7 +142,7 @@ def headings(*names: str) -> list[str]:
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A header and rows of as many cells: the first column to the left, the others to the right."""
+    """Return a header and rows of as many cells: the first column to the left, the others to the right."""
     table = [header, *rows]
     widths = [max(map(n_cells, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join((_pad_left if i else pad)(cell, widths[i]) for i, cell in enumerate(row)) for row in table)
@@ -182,10 +182,10 @@ def answering(as_json: bool, is_product: bool = False) -> Iterator[Answer]:
     """
     out = _strict(sys.stdout) if is_product else sys.stdout
     if not as_json:
-        yield lambda facts, *lines: say(*lines, file=out)
+        yield lambda _facts, *lines: say(*lines, file=out)
         return
     with redirect_stdout(sys.stderr):
-        yield lambda facts, *lines: put(json.dumps(facts, ensure_ascii=False, default=str), file=out)
+        yield lambda facts, *_lines: put(json.dumps(facts, ensure_ascii=False, default=str), file=out)
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]
     With a ``total`` there is a bar. Elsewhere nothing is shown.
     """
     if not is_terminal():
-        yield lambda done: None
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -93,13 +93,16 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 
 def free_name(path: Path) -> Path:
-    """A path, or if that is taken the first of path-2, path-3, ... that is not."""
+    """Return a path, or if that is taken the first of path-2, path-3, ... that is not."""
     others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
     return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 def neighbor(path: Path, prefix: str, suffix: str) -> Path:
-    """The file beside ``path`` whose name has a prefix and a suffix more; cut, with a hash, if that is too long."""
+    """Return the file beside ``path`` whose name has a prefix and a suffix more.
+
+    Cut, with a hash, if that is too long.
+    """
     name, whole = path.name, os.fsencode(path.name)
     room = MAX_NAME_BYTES - len(os.fsencode(prefix + suffix))
     if len(whole) > room:
@@ -241,7 +244,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file only names one that Git LFS keeps elsewhere."""
+    """Return whether a file only names one that Git LFS keeps elsewhere."""
     with Path(path).open("rb") as file:
         return file.read(len(_LFS)) == _LFS
 
@@ -280,13 +283,16 @@ def make_scratch(folder: Path, number: int) -> Path:
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of JSON text. Raises `ValueError` for all that is none, also for text nested too deeply to be read."""
+    """Return the value of JSON text.
+
+    Raises `ValueError` for all that is none, also for text nested too deeply to be read.
+    """
     try:
         return json.loads(text)
     except RecursionError:
@@ -381,7 +387,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _standard_output(path: Path) -> int:
-    """The descriptor, 1 or 2, of the standard output or error that goes to this file; 0 if neither does."""
+    """Return the descriptor, 1 or 2, of the standard output or error that goes to this file; 0 if neither does."""
     for handle in (1, 2):
         with suppress(OSError):
             if os.path.samestat(os.fstat(handle), path.stat()):

@@ -58,14 +58,14 @@ def arithmetic(device: torch.device, n_processes: int) -> dict[str, Any]:
 
 
 def summary(device: torch.device) -> str:
-    """What a run is computed on, in one line."""
+    """Return what a run is computed on, in one line."""
     if device.type == "cuda":
         return _gpu()
     return f"{_processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 matrices in hardware; where it does not, they are very slow."""
+    """Return whether a device multiplies bfloat16 matrices in hardware; where it does not, they are very slow."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -119,7 +119,7 @@ def _gpu() -> str:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Whether ``torch.compile`` finds what it needs: Triton for a GPU, a C++ compiler for the CPU."""
+    """Return whether ``torch.compile`` finds what it needs: Triton for a GPU, a C++ compiler for the CPU."""
     if device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return device.type == "cpu" and _cpp_compiler() is not None

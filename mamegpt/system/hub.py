@@ -22,7 +22,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether ``name`` has the form ``owner/name``."""
+    """Return whether ``name`` has the form ``owner/name``."""
     return _HUB_NAME.fullmatch(name) is not None
 
 
@@ -76,7 +76,7 @@ def snapshot(
     revision: str = "main",
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """The cached folder of a repository's files that match ``patterns``, brought up to date if the Hub answers.
+    """Return the cached folder of a repository's files that match ``patterns``, brought up to date if the Hub answers.
 
     Without a network it is what the cache holds. ``cache_dir`` is by default huggingface_hub's own.
     Raises `HubError`: what could not be had, from where, and what to do.
@@ -141,5 +141,5 @@ def upload(folder: Path, name: str, message: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error, without the name of a class before it."""
+    """Return the first line of what lies at the bottom of an error, without the name of a class before it."""
     return re.sub(r"^(Got: )?\w+Error: ", "", first_line(error.__cause__ or error))

@@ -24,7 +24,7 @@ __all__ = ["is_japanese", "put", "translated"]
 
 
 def is_japanese() -> bool:
-    """Whether to speak Japanese: as MAMEGPT_LANG says (ja or en), else as the locale does.
+    """Return whether to speak Japanese: as MAMEGPT_LANG says (ja or en), else as the locale does.
 
     Of a locale's variables the first that is set counts, as POSIX has it: LC_ALL, LC_MESSAGES, LANG.
     """
@@ -33,7 +33,7 @@ def is_japanese() -> bool:
 
 
 def translated(text: str, part: bool = False) -> str:
-    """A message in the user's language, or, if it is one, a ``part`` of one; what the catalogue lacks stays as it is.
+    """Return a message (or a ``part`` of one) in the user's language; what the catalogue lacks stays as it is.
 
     Several messages joined by "; " are translated one by one, and so are lines.
     """
@@ -62,7 +62,7 @@ class _Filled(str):
 
 
 def _joined(text: str) -> str | None:
-    """The translation of a message, or of several in a row; None if there is none."""
+    """Return the translation of a message, or of several in a row; None if there is none."""
     for cut in re.finditer("; ", text):
         head, rest = _one(text[: cut.start()]), _joined(text[cut.end() :])
         if head is not None and rest is not None:
@@ -71,7 +71,7 @@ def _joined(text: str) -> str | None:
 
 
 def _one(text: str, section: str = "messages") -> str | None:
-    """The translation by the template that says most of a text."""
+    """Return the translation by the template that says most of a text."""
     exact, templates = _catalogue(section)
     if text in exact:
         return exact[text]

@@ -105,7 +105,7 @@ def export_mark(folder: Path, card: str, targets: Collection[str] = ()) -> str:
 
 
 def _foreign(out: Path) -> str:
-    """The first place in a folder at which something is not as an export wrote it; "" if there is none."""
+    """Return the first place in a folder at which something is not as an export wrote it; "" if there is none."""
     if (out / CARD).is_file():
         return _foreign_in(out, "")
     folders = sorted(path for path in out.iterdir() if path.name not in DESKTOP_FILES)
@@ -134,7 +134,7 @@ def _digest(folder: Path, card: str) -> str:
 
 
 def _files(folder: Path) -> list[str]:
-    """The names of all that is in a folder, relative to it, but folders with files and what desktops leave."""
+    """Return the names of all that is in a folder, relative to it, but folders with files and what desktops leave."""
     paths = (path for path in folder.rglob("*") if path.name not in DESKTOP_FILES)
     return sorted(
         shown(path.relative_to(folder).as_posix())
@@ -153,7 +153,7 @@ def _refuse_run_file(output: Path) -> None:
 
 
 def _holds(read: Path, output: Path) -> bool:
-    """Whether an output is a file that is read, or lies as one in a folder that is read."""
+    """Return whether an output is a file that is read, or lies as one in a folder that is read."""
     if read.is_dir():
         of_a_model = (path for path in read.rglob("*") if _READ.fullmatch(path.name) and path.is_file())
         return output.exists() and any(_is_same(output, path) for path in of_a_model)
@@ -161,7 +161,7 @@ def _holds(read: Path, output: Path) -> bool:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Whether two names are of one file, that is there or would be."""
+    """Return whether two names are of one file, that is there or would be."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return os.path.realpath(path) == os.path.realpath(other)

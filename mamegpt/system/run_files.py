@@ -45,6 +45,6 @@ RUN_FILES = (
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: it holds settings, and something that training made."""
+    """Return whether a folder is that of a run: it holds settings, and something that training made."""
     made = (CHECKPOINTS, METRICS_FILE, TOKENS)
     return is_here(folder / CONFIG_FILE) and any(is_here(folder / name) for name in made)

@@ -29,7 +29,7 @@ _RANGES = {
 
 
 def count_classes(text: str) -> dict[str, int]:
-    """How many characters of ``text`` belong to each of `CLASSES`; together they are all of them."""
+    """Return how many characters of ``text`` belong to each of `CLASSES`; together they are all of them."""
     import numpy as np
 
     found = np.bincount(_table()[np.minimum(_codes(text), _N_CODES - 1)], minlength=len(CLASSES))
@@ -37,7 +37,7 @@ def count_classes(text: str) -> dict[str, int]:
 
 
 def ngram_hashes(text: str, n: int) -> npt.NDArray[np.uint64]:
-    """A number for each run of ``n`` characters: an array (max(0, len(text) - n + 1),) of uint64.
+    """Return a number for each run of ``n`` characters: an array (max(0, len(text) - n + 1),) of uint64.
 
     A polynomial in the code points, mixed as in MurmurHash3's final step: equal runs have equal numbers, and among
     a million different runs two have the same with a probability of 3e-8.
@@ -64,7 +64,7 @@ def mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _codes(text: str) -> npt.NDArray[np.uint32]:
-    """The code points, (len(text),) uint32."""
+    """Return the code points, (len(text),) uint32."""
     import numpy as np
 
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -72,7 +72,7 @@ def _codes(text: str) -> npt.NDArray[np.uint32]:
 
 @cache
 def _table() -> npt.NDArray[np.uint8]:
-    """The class of each code point, as an index into CLASSES: an array (_N_CODES,) of uint8."""
+    """Return the class of each code point, as an index into CLASSES: an array (_N_CODES,) of uint8."""
     import numpy as np
 
     table = np.full(_N_CODES, CLASSES.index("other"), np.uint8)
@@ -84,7 +84,7 @@ def _table() -> npt.NDArray[np.uint8]:
 
 
 def _general_class(character: str) -> str:
-    """The class by the Unicode general category (Unicode Standard, section 4.5); Japanese letters aside."""
+    """Return the class by the Unicode general category (Unicode Standard, section 4.5); Japanese letters aside."""
     category = unicodedata.category(character)
     if character.isspace() or category == "Zs":
         return "white space"

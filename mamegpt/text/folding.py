@@ -76,7 +76,7 @@ class FoldedText:
         self._folded = Str(fold(text).encode("utf-16-le") if self._units is None else self._units.data.cast("B"))
 
     def count(self, folded_keyword: str) -> int:
-        """How often a keyword that was folded is in the folded text, without overlaps."""
+        """Return how often a keyword that was folded is in the folded text, without overlaps."""
         needle = folded_keyword.encode("utf-16-le", "surrogatepass")
         n, at = 0, self._folded.find(needle)
         while at >= 0:
@@ -125,27 +125,27 @@ def _units(text: str) -> npt.NDArray[np.uint16] | None:
 
 
 def parts(text: str) -> frozenset[str]:
-    """The code points that ``text`` is made of once folded and taken apart (NFKD)."""
+    """Return the code points that ``text`` is made of once folded and taken apart (NFKD)."""
     once = unicodedata.normalize("NFKD", normalize(text, "none")).casefold()
     return frozenset(unicodedata.normalize("NFKD", once))
 
 
 @functools.cache
 def unusual() -> dict[str, frozenset[str]]:
-    """The `parts` of every code point that is not plain, ASCII letters excepted."""
+    """Return the `parts` of every code point that is not plain, ASCII letters excepted."""
     return {character: parts(character) for character in _folds() if not (character.isascii() and character.isalpha())}
 
 
 @functools.cache
 def _irregular() -> list[str]:
-    """The code points outside `REGULAR`; there are some 47,000."""
+    """Return the code points outside `REGULAR`; there are some 47,000."""
     edges = [0, *(edge for block in REGULAR for edge in (block.start, block.stop))]
     return [chr(code) for pair in zip(edges[::2], edges[1::2], strict=False) for code in range(*pair)]
 
 
 @functools.cache
 def _folds() -> dict[str, str]:
-    """What each code point outside `REGULAR` folds to once `normalize` has seen it, if it is not plain."""
+    """Return what each code point outside `REGULAR` folds to once `normalize` has seen it, if it is not plain."""
     irregular, joining = _irregular(), _joining()
     # All at once, since a call for each would take a second. The line feed folds to itself and joins nothing.
     folded = [fold(normalize(character, "none")) for character in irregular[:14]]
@@ -156,7 +156,7 @@ def _folds() -> dict[str, str]:
 
 @functools.cache
 def _joining() -> frozenset[str]:
-    """The code points that may join or pass those before them (Unicode Standard, section 3.11)."""
+    """Return the code points that may join or pass those before them (Unicode Standard, section 3.11)."""
     marks = filter(unicodedata.combining, _irregular())
     pairs = (mapping.split() for mapping in map(unicodedata.decomposition, _irregular()) if mapping)
     seconds = (chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and pair[0][0] != "<")
@@ -165,7 +165,7 @@ def _joining() -> frozenset[str]:
 
 
 def _is_simple(character: str) -> bool:
-    """Whether what a code point folds to does not depend on its neighbours."""
+    """Return whether what a code point folds to does not depend on its neighbours."""
     composed = unicodedata.normalize("NFKC", character).casefold()
     stages = (character, unicodedata.normalize("NFKD", character), composed, unicodedata.normalize("NFKD", composed))
     return not any(stage[0] in _joining() for stage in stages)
@@ -173,7 +173,7 @@ def _is_simple(character: str) -> bool:
 
 @functools.cache
 def _table() -> tuple[npt.NDArray[np.uint16], dict[str, str]]:
-    """What each 16-bit unit of UTF-16 folds to, (65,536,), and what folds to several.
+    """Return what each 16-bit unit of UTF-16 folds to, (65,536,), and what folds to several.
 
     A leading surrogate stands for 1,024 code points; it is left alone if all of them are plain. What `normalize`
     changes is in neither, so that texts in them are normalised; and of what is, white space is not above U+0020.

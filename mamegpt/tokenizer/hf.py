@@ -29,7 +29,7 @@ _SPACE = "\u2581"
 
 
 def fast_tokenizer_json(tokenizer: Tokenizer) -> str:
-    """The content of ``tokenizer.json``: ``tokenizer`` rebuilt with the ``tokenizers`` library.
+    """Return the content of ``tokenizer.json``: ``tokenizer`` rebuilt with the ``tokenizers`` library.
 
     A text gives the ids of ``tokenizer.encode(normalize(text))``, if the model is ours (BPE, or unigram with rounded
     scores). For a model with a normalisation table ("nmt_nfkc", "nfkc") most texts do; measure it with `agreement`.
@@ -54,7 +54,7 @@ def fast_tokenizer_json(tokenizer: Tokenizer) -> str:
 
 
 def tokenizer_config(tokenizer: Tokenizer, model_max_length: int) -> dict[str, object]:
-    """The content of ``tokenizer_config.json``; ``model_max_length`` is the model's context in tokens."""
+    """Return the content of ``tokenizer_config.json``; ``model_max_length`` is the model's context in tokens."""
     names = {
         "bos_token": tokenizer.start_id,
         "eos_token": tokenizer.eos_id,

@@ -63,13 +63,13 @@ class AnyTokenizer(Protocol):
         """The id of what has no piece, if there is one."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens."""
+        """Return the ids of each text, without special tokens."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids."""
+        """Return the text of ids."""
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 a token stands for; nothing for special ones."""
+        """Return the UTF-8 a token stands for; nothing for special ones."""
 
 
 class JsonTokenizer:
@@ -94,17 +94,17 @@ class JsonTokenizer:
         self.vocab_size = int(self._fast.get_vocab_size())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text. Raises `TokenizerError` if the file does not hold what they need."""
+        """Return the ids of each text. Raises `TokenizerError` if the file does not hold what they need."""
         with self._complaints():
             return [found.ids for found in self._fast.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ones are nothing."""
+        """Return the text of ids; special ones are nothing."""
         with self._complaints():
             return str(self._fast.decode(list(ids)))
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 a token stands for."""
+        """Return the UTF-8 a token stands for."""
         piece = self._fast.id_to_token(token)  # none where the ids have a gap
         if piece is None or token in self._special:
             return b""
@@ -116,7 +116,7 @@ class JsonTokenizer:
 
     @contextmanager
     def _complaints(self) -> Iterator[None]:
-        """What the library has against the file; it raises nothing more special, and panics over odd merges."""
+        """Turn what the library raises for a bad file, bare exceptions and panics, into a `TokenizerError`."""
         try:
             yield
         except BaseException as error:
@@ -144,7 +144,7 @@ _BYTE_LEVEL = _byte_level()
 
 
 def open_tokenizer(where: str) -> Tokenizer | JsonTokenizer:
-    """A tokenizer from a ``.model`` or ``tokenizer.json`` file, a folder or a Hub repository with one of them.
+    """Return a tokenizer from a ``.model`` or ``tokenizer.json`` file, a folder or a Hub repository with one of them.
 
     Of a folder with both it is the ``tokenizer.json``, which is what transformers reads. Raises `TokenizerError` or
     `HubError`.
@@ -251,7 +251,7 @@ def measure_tokenizer(tokenizer: AnyTokenizer, texts: Iterable[str]) -> Tokenize
 
 
 def longest_pieces(tokenizer: AnyTokenizer, n: int = 12) -> list[str]:
-    """The ``n`` pieces of most characters, the longest first."""
+    """Return the ``n`` pieces of most characters, the longest first."""
     return sorted(_pieces(tokenizer), key=lambda piece: (-len(piece), piece))[:n]
 
 
@@ -273,19 +273,19 @@ def odd_pieces(tokenizer: AnyTokenizer) -> dict[str, list[str]]:
 
 
 def split_word(tokenizer: AnyTokenizer, word: str) -> str:
-    """How a word is cut, as ``東京|都``; bytes of less than a character as ``<E5>``."""
+    """Return how a word is cut, as ``東京|都``; bytes of less than a character as ``<E5>``."""
     ids = tokenizer.encode_batch([word])[0]
     return "|".join(_readable(tokenizer.token_bytes(token)) for token in ids)
 
 
 def _pieces(tokenizer: AnyTokenizer) -> list[str]:
-    """All pieces that are whole characters."""
+    """Return all pieces that are whole characters."""
     raw = map(tokenizer.token_bytes, range(tokenizer.vocab_size))
     return [piece.decode() for piece in raw if piece and not _is_part(piece)]
 
 
 def _is_part(piece: bytes) -> bool:
-    """Whether a token stands for less than whole characters."""
+    """Return whether a token stands for less than whole characters."""
     try:
         piece.decode()
     except UnicodeDecodeError:

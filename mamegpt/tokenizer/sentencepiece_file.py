@@ -93,7 +93,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def read_pieces(model: bytes) -> list[Piece]:
-    """The whole vocabulary, by id; raises ValueError, LookupError or struct.error if it is damaged."""
+    """Return the whole vocabulary, by id; raises ValueError, LookupError or struct.error if it is damaged."""
     return [_read_piece(model, start, end) for number, start, end in _fields(model) if number == 1]
 
 
@@ -110,7 +110,7 @@ def _read_piece(model: bytes, start: int, end: int) -> Piece:
 
 
 def read_settings(model: bytes) -> TokenizerSettings:
-    """The trainer's and the normaliser's part; raises ValueError if one is not there."""
+    """Return the trainer's and the normaliser's part; raises ValueError if one is not there."""
     parts = {number: _spans(model, start, end) for number, start, end in _fields(model) if number in (2, 3)}
     if parts.keys() != {2, 3}:
         raise ValueError("no trainer or normaliser settings")

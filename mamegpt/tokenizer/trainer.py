@@ -122,7 +122,7 @@ def train_model(
 
 
 def _explain(message: str, vocab_size: int) -> str:
-    """The trainer's own error, as what to do about it."""
+    """Return the trainer's own error, as what to do about it."""
     if found := re.search(r"Vocabulary size too high .*<= (\d+)", message):
         return f"vocab_size {vocab_size} is too large for this text; use at most {found[1]}, or more text"
     if found := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):

@@ -29,13 +29,13 @@ class VocabularyRun:
 
 
 def vocabulary_runs() -> list[VocabularyRun]:
-    """The runs there are, by size of model and of vocabulary."""
+    """Return the runs there are, by size of model and of vocabulary."""
     text = resources.files("mamegpt.tokenizer").joinpath(RUNS_FILE).read_text(encoding="utf-8")
     return [VocabularyRun(**run) for run in json.loads(text)]
 
 
 def best_vocab_sizes() -> dict[str, int]:
-    """The number of pieces with the fewest bits per character, by size of model."""
+    """Return the number of pieces with the fewest bits per character, by size of model."""
     best: dict[str, VocabularyRun] = {}
     for run in vocabulary_runs():
         if run.size not in best or run.bits_per_character < best[run.size].bits_per_character:

@@ -29,7 +29,7 @@ MICRO_BATCH_TOKENS = 4096
 
 
 def product_dtype(precision: Precision) -> torch.dtype | None:
-    """What matrix products are taken in; None for the type of the weights."""
+    """Return what matrix products are taken in; None for the type of the weights."""
     return torch.bfloat16 if precision == "bf16" else None
 
 
@@ -63,7 +63,7 @@ def recompute_blocks(model: LanguageModel) -> None:
 
 
 def _recomputed(forward: Callable[..., Tensor], *args: Any) -> Tensor:
-    """What ``forward`` gives; where a gradient is wanted, nothing inside it is kept for that."""
+    """Return what ``forward`` gives; where a gradient is wanted, nothing inside it is kept for that."""
     if not torch.is_grad_enabled():
         return forward(*args)
     return cast(Tensor, checkpoint(forward, *args, use_reentrant=False))

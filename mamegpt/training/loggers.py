@@ -21,7 +21,7 @@ Write = Callable[[Mapping[str, float], int], None]
 
 
 def logger(name: Logger) -> Watcher:
-    """The watcher that writes every step and validation to a logger; the library of the same name does the rest.
+    """Return the watcher that writes every step and validation to a logger; the library of the same name does the rest.
 
     TensorBoard's files lie in ``tensorboard`` in the run, wandb's in ``wandb`` there (offline unless WANDB_MODE says
     otherwise), trackio's where TRACKIO_DIR says. Raises `ConfigError` if the library is not installed.

@@ -41,7 +41,7 @@ MAX_ROLLBACKS = 3
 
 
 def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | None:
-    """What is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step).
+    """Return what is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step).
 
     ``n_untold`` steps came before them.
     """
@@ -60,7 +60,7 @@ def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | No
 
 
 def _limit(losses: Sequence[float], i: int, x: float) -> tuple[float, float]:
-    """The median of the `N_BEFORE` losses before ``losses[i]``, and the limit above which ``x`` is far above it."""
+    """Return the median of the `N_BEFORE` losses before ``losses[i]``, and the limit for what is far above it."""
     before_it = losses[max(0, i - N_BEFORE) : i]
     if len(before_it) < N_BEFORE or x <= min(before_it) + SPIKE_NATS:
         return math.nan, math.inf
@@ -81,12 +81,12 @@ def is_sound(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
 
 
 def is_proven(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
-    """Whether a checkpoint is sound for good: so many losses came after it that a spike would have been seen."""
+    """Return whether a checkpoint is sound for good: so many losses came after it that a spike would have been seen."""
     return len(losses) + n_untold >= step + N_HIGH and is_sound(step, losses, n_untold)
 
 
 def weights_not_finite(model: nn.Module, step: int) -> str | None:
-    """Whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
+    """Return whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
     names = not_finite((name, _here(weight)) for name, weight in model.named_parameters())
     if not processes.any_process(bool(names), next(model.parameters()).device):
         return None
@@ -94,7 +94,7 @@ def weights_not_finite(model: nn.Module, step: int) -> str | None:
 
 
 def _here(weight: Tensor) -> Tensor:
-    """The share of a weight that is in this process."""
+    """Return the share of a weight that is in this process."""
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 

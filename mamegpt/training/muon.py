@@ -33,7 +33,7 @@ class Muon(torch.optim.Muon):
         self.product_dtype = product_dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no caller has a closure
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  (no caller has one)
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
             alike: dict[tuple[int, ...], list[nn.Parameter]] = {}

@@ -26,7 +26,7 @@ FINAL_LR_FACTOR = 0.01
 
 
 def lr_factor(step: int, max_steps: int, warmup_fraction: float, cooldown_fraction: float) -> float:
-    """The share of the peak learning rate at a step, in (0, 1]: a linear rise, a plateau, a linear fall.
+    """Return the share of the peak learning rate at a step, in (0, 1]: a linear rise, a plateau, a linear fall.
 
     The trapezoid of Zhai et al. 2022 ("Scaling Vision Transformers", section 2.5). Step 0 is never at zero.
     """
@@ -141,7 +141,7 @@ OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig], Optimizer]] = {
 
 
 def build_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
-    """The optimizer a run asks for. Raises `ConfigError` for an unknown name."""
+    """Return the optimizer a run asks for. Raises `ConfigError` for an unknown name."""
     if config.optimizer not in OPTIMIZERS:
         raise ConfigError(f"--optimizer {config.optimizer} is not known; choose from {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[config.optimizer](model, config)

@@ -335,7 +335,10 @@ def _refuse_taken(run: Path, config: TrainConfig, may_be_used_again: bool = True
 
 
 def _had_no_checkpoint(run: Path) -> bool:
-    """Whether a folder is that of a run that ended before its first checkpoint; its lock and its settings tell."""
+    """Return whether a folder is that of a run that ended before its first checkpoint.
+
+    Its lock and its settings tell.
+    """
     begun = Run(run)
     try:
         config = begun.config
@@ -357,7 +360,7 @@ def _empty(run: Path) -> None:
 
 
 def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
-    """The run's own copy of the tokenizer, made at the first start."""
+    """Return the run's own copy of the tokenizer, made at the first start."""
     if world.is_main and not (run / TOKENIZER_FILE).exists():
         given = Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
         checkpoint.refuse_other(run / CHECKPOINTS, tokenizer=given.fingerprint)
@@ -370,7 +373,7 @@ def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
 def run_tokens(
     config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World, emit: Emit
 ) -> tuple[Meta, dict[str, Split]]:
-    """The text as token shards: those given, or those in the run, made from the text at the first start."""
+    """Return the text as token shards: those given, or those in the run, made from the text at the first start."""
     folder = Path(config.data) if is_shards(config.data) else run / TOKENS
     if world.is_main and not folder.exists():
         emit(Tokenizing(config.data, 0))

@@ -23,7 +23,7 @@ class SharedMuon(Muon):
     """`Muon`, bit for bit, on matrices whose rows are sharded (FSDP2)."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no caller has a closure
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  (no caller has one)
         """Update every matrix that has a gradient; all processes call it together."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]

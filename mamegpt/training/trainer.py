@@ -288,7 +288,7 @@ def _stop_on_signal(emit: Emit) -> Iterator[_Stop]:
     stop = _Stop()
     before: dict[int, Any] = {}
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
         if number != HANGUP:
             signal.signal(number, before[number])
         if stop.asked:

@@ -56,7 +56,7 @@ def evaluate(
     batch_size: int = 32,
     product_dtype: torch.dtype | None = None,
     step: int | None = None,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Quality:
     """Predict each of ``tokens`` (N,) once, in windows of ``context_length`` that do not overlap.
 
@@ -76,7 +76,7 @@ def evaluate(
         return min(context_length, n_targets - window * context_length)
 
     def tokens_of(window: int) -> npt.NDArray[np.int64]:
-        """The inputs of a window and one token more: it begins with the last target of the window before."""
+        """Return the inputs of a window and one token more: it begins with the last target of the window before."""
         begin = window * context_length - len(lead)
         part = tokens[max(0, begin) : begin + context_length + 1].astype(np.int64)
         return part if begin >= 0 else np.concatenate((lead, part))

@@ -27,7 +27,7 @@ def reading_line(event: Reading) -> str:
 
 
 def _layout(layout: Layout) -> str:
-    """Where a file has its text and titles, in a few words."""
+    """Return where a file has its text and titles, in a few words."""
     match layout.kind:
         case "column":
             if layout.title:

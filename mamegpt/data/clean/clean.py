@@ -112,13 +112,13 @@ class Cleaner:
         return self.decide(self.prepare(document))
 
     def prepare(self, document: Document) -> Prepared:
-        """All that depends on nothing but the document, so that many processes can do it, in any order."""
+        """Return all that depends on nothing but the document, so that many processes can do it, in any order."""
         title = " ".join(normalize(document.title, self._form).split())
         text, edits = edit(document.text, self._edits, self._form)
         return Prepared(document.id, title, edits, self._version(text))
 
     def decide(self, document: Prepared, shares: Collection[str] = STEPS) -> Cleaned:
-        """What becomes of a document after those that were decided on before it.
+        """Return what becomes of a document after those that were decided on before it.
 
         Of the steps that compare documents, only those in ``shares`` look at the text and remember it. To give fewer
         than all is right where no other text, before or after it, shares a number of `TextSignature.keys` with it.
@@ -139,7 +139,7 @@ class Cleaner:
         return Cleaned(new, reason, detail, edits, repeated)
 
     def _version(self, text: str) -> Version:
-        """A text, and what the rules and the test items say of it."""
+        """Return a text, and what the rules and the test items say of it."""
         signature, fault = TextSignature(text), ""
         if not text.strip():
             fault = EMPTY
@@ -149,7 +149,7 @@ class Cleaner:
         return Version(signature, fault, passage)
 
     def _judge(self, version: Version, shares: Collection[str]) -> tuple[str, str]:
-        """The first reason to drop a text, and what tells more; two times "" to keep it."""
+        """Return the first reason to drop a text, and what tells more; two times "" to keep it."""
         if version.fault:
             return version.fault, ""
         for name, memory in self._memories.items():
@@ -239,7 +239,7 @@ def finished(
     out: Path,
     started: float,
 ) -> CleanReport:
-    """The report of a corpus that was cleaned since ``started`` (`time.perf_counter`). Raises `DataError` if nothing
+    """Return the report of a corpus cleaned since ``started`` (`time.perf_counter`). Raises `DataError` if nothing
     of it is kept.
     """
     if not counts.before.n_documents:
@@ -284,7 +284,7 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All strings in a JSON value but those called "title"."""
+    """Yield all strings in a JSON value but those called "title"."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -307,7 +307,7 @@ def count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
 
 
 def chosen_steps(without: Collection[Step], only: Collection[Step], against: Collection[object]) -> tuple[Step, ...]:
-    """The steps to take, in their order. Raises `ConfigError` for options that contradict each other."""
+    """Return the steps to take, in their order. Raises `ConfigError` for options that contradict each other."""
     if without and only:
         raise ConfigError("--without and --only contradict each other; give one of them")
     if unknown := [name for name in [*without, *only] if name not in STEPS]:

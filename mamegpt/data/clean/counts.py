@@ -98,7 +98,7 @@ class DataReport:
         self._repeat({_beginning(text, 80): 1})
 
     def to_dict(self) -> dict[str, Any]:
-        """All that was counted, for JSON and `merge`."""
+        """Return all that was counted, for JSON and `merge`."""
         drawn = {name: [(lot, *astuple(sample)) for lot, sample in some] for name, some in self._drawn.items()}
         return {
             "before": vars(self.before),
@@ -147,7 +147,7 @@ class CleanReport:
     settings: dict[str, str] = field(default_factory=dict)
 
     def provenance(self) -> Provenance:
-        """The same in short, for the note beside ``out``."""
+        """Return the same in short, for the note beside ``out``."""
         n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
         return Provenance(
             "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
@@ -155,7 +155,7 @@ class CleanReport:
 
 
 def _lot(document_id: str) -> int:
-    """The number that a document draws."""
+    """Return the number that a document draws."""
     return int.from_bytes(
         hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
     )

@@ -117,7 +117,7 @@ class Duplicates:
         self._kept: dict[bytes, str] = {}
 
     def find(self, text: TextSignature) -> str:
-        """The id of the document that has this text; "" if there is none."""
+        """Return the id of the document that has this text; "" if there is none."""
         return self._kept.get(text.key, "")
 
     def add(self, document_id: str, text: TextSignature) -> None:
@@ -135,7 +135,7 @@ class NearDuplicates:
         self._ids: list[str] = []
 
     def find(self, text: TextSignature) -> str:
-        """The id of the first document that is similar; "" if there is none."""
+        """Return the id of the first document that is similar; "" if there is none."""
         found = self._kept.get_duplicates(text.sketch)
         return self._ids[min(map(int, found))] if found else ""
 
@@ -152,7 +152,7 @@ class RepeatedLines:
         self._kept: set[bytes] = set()
 
     def drop(self, text: TextSignature) -> tuple[str, list[str]]:
-        """The text without its repeated lines, and these."""
+        """Return the text without its repeated lines, and these."""
         seen, kept, repeated = set[bytes](), list[str](), list[str]()
         for line, key in zip(text.text.split("\n"), text.line_keys, strict=True):
             if key and (key in self._kept or key in seen):
@@ -196,7 +196,7 @@ class Contamination:
         return len(self._items)
 
     def find(self, text: TextSignature) -> str:
-        """The first passage that a text shares with an item, letters and digits only; "" if there is none."""
+        """Return the first passage that a text shares with an item, letters and digits only; "" if there is none."""
         import numpy as np
 
         found = text.alphanumeric
@@ -223,7 +223,7 @@ def _powers() -> npt.NDArray[np.uint64]:
 
 
 def _common_passage(a: str, at: int, b: str, start: int) -> str:
-    """The longest passage round ``a[at]`` and ``b[start]`` that both share."""
+    """Return the longest passage round ``a[at]`` and ``b[start]`` that both share."""
     before = 0
     while before < min(at, start) and a[at - before - 1] == b[start - before - 1]:
         before += 1

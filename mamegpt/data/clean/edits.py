@@ -52,12 +52,12 @@ def _tag(names: str) -> str:
 
 
 def _break(found: re.Match[str]) -> str:
-    """A line feed, but not after another or at the ends of the text."""
+    """Return a line feed, but not after another or at the ends of the text."""
     return "" if _neighbors(found)[0] == "\n" or found.end() == len(found.string) else "\n"
 
 
 def _gap(found: re.Match[str]) -> str:
-    """A space, but not at the ends of a line."""
+    """Return a space, but not at the ends of a line."""
     return "" if "\n" in _neighbors(found) else " "
 
 
@@ -68,7 +68,7 @@ def _join(found: re.Match[str]) -> str:
 
 
 def _neighbors(found: re.Match[str]) -> tuple[str, str]:
-    """The characters before and after a match, a line feed at the ends of the text."""
+    """Return the characters before and after a match, a line feed at the ends of the text."""
     text, start, end = found.string, found.start(), found.end()
     return text[start - 1] if start else "\n", text[end] if end < len(text) else "\n"
 
@@ -128,14 +128,14 @@ def _n_references(line: str) -> int:
 
 
 def _character(reference: re.Match[str]) -> str:
-    """What ``&amp;`` or ``&#38;`` stands for; a name that HTML does not know stays as it is."""
+    """Return what ``&amp;`` or ``&#38;`` stands for; a name that HTML does not know stays as it is."""
     if reference[1] and f"{reference[1]};" not in html.entities.html5:
         return reference[0]
     return _BREAKS.sub("\n", _INVISIBLE.sub("", html.unescape(reference[0]).replace("\r", "\n")))
 
 
 def _non_ascii(reference: re.Match[str]) -> str:
-    """The same, but what stands for an ASCII character stays as it is."""
+    """Return the same, but what stands for an ASCII character stays as it is."""
     character = _character(reference)
     return reference[0] if character.isascii() else character
 
@@ -187,7 +187,7 @@ def _is_aozora(text: str) -> bool:
 
 
 def _gaiji(note: re.Match[str]) -> str:
-    """The character that a note names by its code point or by plane, row and cell of JIS X 0213; ※ for none."""
+    """Return the character that a note names by its code point or by plane, row and cell of JIS X 0213; ※ for none."""
     if note[1]:
         return chr(int(note[1], 16))
     plane, row, cell = (int(number) for number in note.groups()[1:])
@@ -290,7 +290,7 @@ def mask_personal_data(text: str) -> tuple[str, int]:
     """
     n = 0
     if "@" in text or "＠" in text:
-        text, n = _replace(_MAIL, lambda found: _MAIL_MASK, text, n)
+        text, n = _replace(_MAIL, lambda _: _MAIL_MASK, text, n)
     text, n = _replace(_POSTAL, lambda found: _zeros(found[0]), text, n)
     return _replace(_PHONE, _masked_phone, text, n)
 

@@ -211,14 +211,14 @@ def _heading(japanese: str, english: str) -> str:
 
 
 def _label(row: str) -> str:
-    """The name of a count in both languages: "kept", "dropped, short", "edited, markup"."""
+    """Return the name of a count in both languages: "kept", "dropped, short", "edited, markup"."""
     what, _, name = row.rpartition(", ")
     doing = {"dropped": "除いた: ", "edited": "直した: ", "": ""}[what]
     return _both(doing + _JAPANESE.get(name, name), escape(row))
 
 
 def _value(value: str) -> str:
-    """A count with its unit in both languages."""
+    """Return a count with its unit in both languages."""
     japanese = value
     for english, unit in _UNITS.items():
         japanese = japanese.replace(english, unit)

@@ -107,7 +107,7 @@ class CleanTasks:
             write_json(self._plan, plan)
 
     def stages(self) -> list[Stage]:
-        """The stages, each to be called once for each of its tasks."""
+        """Return the stages, each to be called once for each of its tasks."""
         return [Stage(self, name) for name in STAGES]
 
     def prepare(self, rank: int) -> None:
@@ -277,12 +277,12 @@ class CleanTasks:
         return chosen_steps(self.without, self.only, self.against)
 
     def _settings(self) -> dict[str, Any]:
-        """All that a task's files depend on but the corpus, as JSON."""
+        """Return all that a task's files depend on but the corpus, as JSON."""
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return settings | {"version": __version__}
 
     def _files(self, rank: int) -> list[SourceFile]:
-        """The files of a task: as many as the others have, in their order."""
+        """Return the files of a task: as many as the others have, in their order."""
         files = json.loads(self._plan.read_text(encoding="utf-8"))["files"]
         first, last = (len(files) * at // self.n_tasks for at in (rank, rank + 1))
         return [SourceFile(Path(path), name, weight) for path, name, weight in files[first:last]]
@@ -310,7 +310,7 @@ class Stage:
         """How many tasks it has."""
         return 1 if self.name in ("decide", "report") else self.tasks.n_tasks
 
-    def __call__(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
+    def __call__(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ARG002  (datatrove)
         """Run one task; ``data``, what an earlier step of a datatrove pipeline yields, is none here."""
         tasks = self.tasks
         if self.name == "decide":
@@ -342,7 +342,7 @@ def _save(path: Path, keys: npt.NDArray[np.uint64]) -> None:
 
 
 def _holds(keys: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which of the wanted numbers are among sorted keys: (len(wanted),) bool."""
+    """Return which of the wanted numbers are among sorted keys: (len(wanted),) bool."""
     import numpy as np
 
     held, order = np.zeros(len(wanted), bool), np.argsort(wanted)  # looked for in order it takes a seventh of the time

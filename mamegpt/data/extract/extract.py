@@ -244,7 +244,7 @@ def _count(report: ExtractReport, patterns: Sequence[str], verdict: Judgment, n_
 
 
 def _identity(file: SourceFile) -> bytes:
-    """What changes if a file is another one."""
+    """Return what changes if a file is another one."""
     stat = file.path.stat()
     return repr((file.name, str(file.path), stat.st_size, stat.st_mtime_ns)).encode("utf-8", "surrogateescape")
 
@@ -254,7 +254,7 @@ def _reading(files: list[SourceFile], schema: Schema) -> Reading:
 
 
 def _numbers(path: Path) -> array[int]:
-    """The 64-bit numbers in a file."""
+    """Return the 64-bit numbers in a file."""
     numbers = array("Q", path.read_bytes())
     if sys.byteorder == "big":
         numbers.byteswap()

@@ -43,7 +43,7 @@ class ResumableWriter:
             self.state, self._lengths = saved["state"], saved["lengths"]
 
     def open(self, name: str) -> IO[bytes]:
-        """A file to append to; what was written to it after the last step is gone."""
+        """Return a file to append to; what was written to it after the last step is gone."""
         file = (self.folder / name).open("ab", BUFFER_BYTES)
         file.truncate(self._lengths.get(name, 0))
         file.seek(0, os.SEEK_END)  # an appending file goes on telling its old end

@@ -124,11 +124,14 @@ class Topic:
                 yield f"{before}>>{line[start:end]}<<{after}"
 
     def _expressions(self, text: str) -> list[int]:
-        """How often each regular expression is in a text."""
+        """Return how often each regular expression is in a text."""
         return [sum(1 for _ in pattern.finditer(text)) for pattern in self._regex]
 
     def _window(self, text: str) -> str:
-        """The lines with a hit and their neighbours. Folding leaves line feeds where they are, and makes none."""
+        """Return the lines with a hit and their neighbours.
+
+        Folding leaves line feeds where they are, and makes none.
+        """
         lines = text.split("\n")
         hit = {
             i
@@ -144,7 +147,7 @@ class Topic:
         return "\n".join(line for i, line in enumerate(lines) if i in near).strip("\n")
 
     def _spans(self, line: str) -> list[tuple[int, int]]:
-        """Where the hits in a line begin and end, in order."""
+        """Return where the hits in a line begin and end, in order."""
         spans = {found.span() for pattern in self._regex for found in pattern.finditer(line)}
         for keyword in self._keywords:
             start = 0

@@ -125,12 +125,15 @@ def _events(file: IO[bytes], encoding: str) -> Iterator[tuple[str, Element]]:
 
 
 def _name(element: Element) -> str:
-    """The name of an element without its XML namespace, which changes with the version of the dump."""
+    """Return the name of an element without its XML namespace, which changes with the version of the dump."""
     return element.tag.rpartition("}")[2]
 
 
 def _plain(code: Any) -> str:
-    """What a reader of the page sees. A heading ends in as many NUL, which no XML can hold, as its level says."""
+    """Return what a reader of the page sees.
+
+    A heading ends in as many NUL, which no XML can hold, as its level says.
+    """
     from mwparserfromhell import nodes
 
     seen = list[str]()
@@ -158,7 +161,10 @@ def _plain(code: Any) -> str:
 
 
 def _link(node: Any) -> str:
-    """What is seen of a link. One to a picture, a category or another language is seen only if a colon begins it."""
+    """Return what is seen of a link.
+
+    One to a picture, a category or another language is seen only if a colon begins it.
+    """
     target = str(node.title).strip()
     space, colon, name = target.removeprefix(":").partition(":")
     is_elsewhere = colon and (space.strip().lower() in UNSEEN_LINKS or LANGUAGE.fullmatch(space.strip()))
@@ -168,7 +174,7 @@ def _link(node: Any) -> str:
 
 
 def _template(node: Any) -> str:
-    """What is seen of a template: its text, nothing, or a `HOLE` for an unknown one within a line."""
+    """Return what is seen of a template: its text, nothing, or a `HOLE` for an unknown one within a line."""
     name = " ".join(str(node.name).replace("_", " ").split()).lower()
     given = {str(one.name).strip(): _plain(one.value).strip() for one in node.params}
     if name in ("convert", "cvt"):
@@ -181,12 +187,12 @@ def _template(node: Any) -> str:
 
 
 def _n_holes(text: str) -> int:
-    """How many sentences have a `HOLE` after text, or before what cannot begin a sentence."""
+    """Return how many sentences have a `HOLE` after text, or before what cannot begin a sentence."""
     return sum(IN_SENTENCE.search(sentence) is not None for sentence in ENDS.split(text))
 
 
 def _lines(plain: str) -> str:
-    """The lines that say something, without headings of sections that nothing is left of."""
+    """Return the lines that say something, without headings of sections that nothing is left of."""
     kept, below = list[str](), 0  # the level of what follows; text is below all headings
     for line in reversed(plain.split("\n")):
         level, line = line.count("\0"), line.strip("\0 \t")

@@ -61,7 +61,7 @@ def read_parquet(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]])
 
 
 def _most_rows(path: Path, metadata: Any, group: int, columns: Sequence[str]) -> int:
-    """How many rows of a row group fit into MAX_BATCH_BYTES, even if all have the longest value of a dictionary.
+    """Return how many rows of a row group fit into MAX_BATCH_BYTES, even if all have the longest value of a dictionary.
 
     Raises `DataError` for a column of which a few bytes stand for very many, by compression or by their dictionary.
     """
@@ -81,7 +81,7 @@ def _most_rows(path: Path, metadata: Any, group: int, columns: Sequence[str]) ->
 
 @contextmanager
 def open_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
-    """An open parquet file; what Arrow has against it becomes a `DataError`."""
+    """Open a parquet file; what Arrow has against it becomes a `DataError`."""
     import pyarrow
     import pyarrow.parquet
 
@@ -123,7 +123,7 @@ def _parquet_batch(columns: Sequence[Any], start: int, needles: Sequence[Sequenc
 
 
 def _pages_are_known(metadata: Any, group: int, name: str) -> bool:
-    """Whether `_search_pages` can read a row group's text."""
+    """Return whether `_search_pages` can read a row group's text."""
     return can_read(*_chunk(metadata, group, name))
 
 
@@ -164,7 +164,7 @@ def _search_pages(
 
 
 def parquet_columns(arrow_schema: Any, schema: Schema, path: Path) -> list[str]:
-    """The columns to read of a parquet file: the text, and the title if there is one."""
+    """Return the columns to read of a parquet file: the text, and the title if there is one."""
     from pyarrow import types
 
     is_string = (types.is_string, types.is_large_string, types.is_string_view)

@@ -51,7 +51,7 @@ class _Values:
         return ends
 
     def with_any(self, needles: Sequence[bytes]) -> npt.NDArray[np.bool_] | None:
-        """Whether each value contains any of these byte strings, (n,); None if none does."""
+        """Return whether each value contains any of these byte strings, (n,); None if none does."""
         wanted = tuple(needles)
         if wanted not in self._found:  # a dictionary is asked by each of its pages
             self._found[wanted] = self._search(wanted)
@@ -78,18 +78,18 @@ class _Values:
         return found
 
     def _zeros_in_lengths(self) -> int:
-        """How many of the bytes that hold lengths are zero."""
+        """Return how many of the bytes that hold lengths are zero."""
         import numpy as np
 
         lengths = np.diff(np.array([self._start, *self._ends], np.uint32)) - np.uint32(4)
         return 4 * self.n - int(np.count_nonzero(lengths.view(np.uint8)))
 
     def _bounds(self, value: int) -> tuple[int, int]:
-        """Where the bytes of a value begin and end."""
+        """Return where the bytes of a value begin and end."""
         return (self._ends[value - 1] if value else self._start) + 4, self._ends[value]
 
     def text(self, value: int) -> str:
-        """A value as a string. Raises `UnicodeDecodeError` if it is not UTF-8."""
+        """Return a value as a string. Raises `UnicodeDecodeError` if it is not UTF-8."""
         start, end = self._bounds(value)
         return str(self._data[start:end], "utf-8")
 
@@ -115,7 +115,7 @@ class Page:
         return rows
 
     def with_any(self, needles: Sequence[bytes]) -> npt.NDArray[np.bool_]:
-        """Whether each row contains any of these byte strings, (n_rows,)."""
+        """Return whether each row contains any of these byte strings, (n_rows,)."""
         import numpy as np
 
         found = self._values.with_any(needles)
@@ -124,7 +124,7 @@ class Page:
         return (self._value_of_row >= 0) & found[self._value_of_row]
 
     def text(self, row: int) -> str | None:
-        """A row's string; None for null. Raises `UnicodeDecodeError` if it is not UTF-8."""
+        """Return a row's string; None for null. Raises `UnicodeDecodeError` if it is not UTF-8."""
         value = int(self._value_of_row[row])
         return None if value < 0 else self._values.text(value)
 
@@ -219,7 +219,7 @@ class _Header:
 
 
 def _header_at(file: BinaryIO, at: int) -> tuple[_Header, int]:
-    """The header of the page at a position, and where the page's bytes begin."""
+    """Return the header of the page at a position, and where the page's bytes begin."""
     size = HEADER_BYTES
     while True:
         file.seek(at)
@@ -236,7 +236,7 @@ def _header_at(file: BinaryIO, at: int) -> tuple[_Header, int]:
 
 
 def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """A Thrift struct of numbers, truths, strings (left out) and structs, and where it ends."""
+    """Return a Thrift struct of numbers, truths, strings (left out) and structs, and where it ends."""
     fields: dict[int, Any] = {}
     number = 0
     while kind := data[at]:
@@ -265,13 +265,13 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
 
 
 def _signed(data: bytes, at: int) -> tuple[int, int]:
-    """A zigzag number, and where it ends."""
+    """Return a zigzag number, and where it ends."""
     value, at = _varint(data, at)
     return (value >> 1) ^ -(value & 1), at
 
 
 def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
+    """Return a number of seven bits a byte, the lowest first, and where it ends."""
     value = shift = 0
     while True:
         byte = data[at]

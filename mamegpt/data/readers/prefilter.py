@@ -73,7 +73,7 @@ def rows_with_any(column: Any, wanted: Sequence[bytes]) -> npt.NDArray[np.bool_]
 
 
 def _anchor(folded: str) -> str:
-    """The longest stretch of plain characters, other than white space and _, with few ASCII letters; "" for none.
+    """Return the longest stretch of plain characters, not white space or _, with few ASCII letters ("" for none).
 
     A stretch that is part of a Wiki-40B marker is the last choice, since it would be found in every row.
     """
@@ -88,7 +88,7 @@ def _anchor(folded: str) -> str:
 
 
 def _prefix(character: str) -> bytes:
-    """The bytes to look for in place of a code point: all, if others that begin alike are common, else the first."""
+    """Return the bytes to look for in place of a code point: all if others that begin alike are common, else one."""
     code = character.encode()
     if any(first <= character <= last for first, last in EVERYDAY):
         return code

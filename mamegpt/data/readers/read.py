@@ -61,7 +61,10 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
 
 
 def has_text(path: Path, schema: Schema) -> bool:
-    """Whether a file may hold text; a parquet file does not if none of its columns, or several, can be the text."""
+    """Return whether a file may hold text.
+
+    A parquet file does not if none of its columns, or several, can be the text.
+    """
     if format_of(path) != ".parquet":
         return True
     with open_parquet(path) as file:

@@ -26,13 +26,16 @@ class Batch:
 
 
 def make_record(title: str | None, text: str | None) -> tuple[str, str]:
-    """A row as (title, text): null is no text; a title of its own goes before the one in the markers."""
+    """Return a row as (title, text): null is no text; a title of its own goes before the one in the markers."""
     wiki_title, text = parse_wiki40b(text or "")
     return title or wiki_title, text
 
 
 def text_and_title(names: Sequence[str], strings: Sequence[str], schema: Schema, where: str) -> tuple[str, str]:
-    """The names that hold text and title: those asked for; ``title``; ``text``, or the only other that has strings."""
+    """Return the names that hold text and title: those asked for
+
+    ``title``; ``text``, or the only other that has strings.
+    """
     for name, option in ((schema.text_column, "--text-column"), (schema.title_column, "--title-column")):
         if name and name not in strings:
             raise DataError(f"{where}: no {name!r} ({option}) that holds strings; there are {list(strings)}")

@@ -24,7 +24,7 @@ LAYER_NORM_EPS = 1e-5
 
 
 def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConfig:
-    """The sizes that a `GPTModel` state dict implies, joined with those given by the caller (None: not given).
+    """Return the sizes that a `GPTModel` state dict implies, joined with those given by the caller (None: not given).
 
     Raises `ModelError` naming both where a given size contradicts the weights, or if keys are missing.
     """
@@ -161,7 +161,7 @@ def _gpt2_config(sizes: ModelConfig) -> dict[str, Any]:
 
 
 def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
-    """Raises `ModelError` with all that is missing, of a wrong type, or not implemented."""
+    """Raise `ModelError` with all that is missing, of a wrong type, or not implemented."""
     whole = {name: config.get(name) for name in _GPT2_SIZES}
     found = not_integers(whole) + not_implemented(config, _GPT2_CHOICES)
     width = config.get("n_embd")
@@ -193,7 +193,10 @@ def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _gpt2_from_file(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str, Tensor]:
-    """The reverse. A head that is the embedding is stored once, and old files hold masks, which are no weights."""
+    """Return the reverse.
+
+    A head that is the embedding is stored once, and old files hold masks, which are no weights.
+    """
     own = {}
     for name, tensor in tensors.items():
         full = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"

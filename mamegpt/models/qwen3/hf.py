@@ -69,7 +69,7 @@ def _config(sizes: ModelConfig) -> dict[str, Any]:
 
 
 def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> ModelConfig:
-    """Raises `ModelError` with all that is missing, of a wrong type, or not implemented."""
+    """Raise `ModelError` with all that is missing, of a wrong type, or not implemented."""
     integers = {name: config.get(name) for name in _INTEGERS}
     theta, contradictions = rope_theta(config)
     numbers = {"rope_theta": theta, "rms_norm_eps": config.get("rms_norm_eps", 1e-6)}

@@ -44,7 +44,7 @@ class Cache(Protocol):
         ...
 
     def get_seq_length(self) -> int:
-        """How many tokens are held."""
+        """Return how many tokens are held."""
         ...
 
 
@@ -227,7 +227,7 @@ class Qwen3(nn.Module):
         return self.lm_head
 
     def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Final hidden states: (B, T) ids -> (B, T, C); ``out_head`` makes logits of them.
+        """Return the final hidden states: (B, T) ids -> (B, T, C); ``out_head`` makes logits of them.
 
         ``cache`` holds the tokens before these. Raises ValueError past ``context_length`` positions.
         """
