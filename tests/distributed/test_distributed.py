@@ -1,6 +1,7 @@
 """Two processes train what one trains: the same data, the same losses, and runs that change hands."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -43,14 +44,33 @@ def on(n: int, *arguments: str, code: int = 0) -> str:
     return finish(*launcher(n), *arguments, code=code) if n > 1 else finish("-m", "mamegpt", *arguments, code=code)
 
 
+ONE_AFTER_THE_OTHER = """
+import json, sys
+from mamegpt.cli.main import main
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
 @pytest.fixture(scope="module")
-def two(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run on two processes: two micro-batches each where one process has four."""
-    out = tmp_path_factory.mktemp("distributed") / "two"
-    printed = on(2, "train", *as_options(dataclasses.replace(config, out=str(out))))
-    assert "2 process(es)" in printed
-    assert printed.count("tokenizing") == printed.count("step 5/12") == 1  # one of them speaks
-    return out
+def by_two(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """On two processes, started once: the same run, the run of one continued at its step 6, and what they print.
+
+    They have two micro-batches each where one process has four. At last they are asked for a run that is there.
+    """
+    folder = tmp_path_factory.mktemp("distributed")
+    (folder / "commands.py").write_text(ONE_AFTER_THE_OTHER, encoding="utf-8")
+    continued = shutil.copytree(config.out, folder / "continued")
+    for step in (9, 12):
+        shutil.rmtree(continued / "checkpoints" / f"step-{step:08d}")
+    commands = [["train", *as_options(dataclasses.replace(config, out=str(folder / "two")))],
+                ["train", "--resume", str(continued)], ["train", *as_options(config)]]  # fmt: skip
+    printed = finish(*launcher(2)[:-2], str(folder / "commands.py"), json.dumps(commands), code=1)
+    return folder / "two", continued, printed
 
 
 def assert_same_course(run: Path, reference: Path) -> None:
@@ -63,29 +83,30 @@ def assert_same_course(run: Path, reference: Path) -> None:
             assert a["quality"] == pytest.approx(b["quality"], rel=1e-5)
 
 
-def test_two_processes_have_the_losses_of_one(config: TrainConfig, two: Path) -> None:
+def test_two_processes_have_the_losses_of_one(config: TrainConfig, by_two: tuple[Path, Path, str]) -> None:
+    two, _, printed = by_two
+    assert "2 process(es)" in printed
+    assert printed.count("tokenizing") == printed.count("step 5/12") == 1  # one of them speaks
     assert_same_course(two, Path(config.out))
 
 
-def test_a_run_of_two_goes_on_in_one(config: TrainConfig, two: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(two, tmp_path / "run")
+def test_a_run_of_two_goes_on_in_one(config: TrainConfig, by_two: tuple[Path, Path, str], tmp_path: Path) -> None:
+    run = shutil.copytree(by_two[0], tmp_path / "run")
     for step in (9, 12):
         shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
     train(dataclasses.replace(config, out=str(run)), resume=True)
     assert_same_course(run, Path(config.out))
 
 
-def test_a_run_of_one_goes_on_in_two(config: TrainConfig, tmp_path: Path) -> None:
-    run = shutil.copytree(config.out, tmp_path / "run")
-    for step in (9, 12):
-        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
-    assert "steps: 6 done of 12" in on(2, "train", "--resume", str(run))
-    assert_same_course(run, Path(config.out))
+def test_a_run_of_one_goes_on_in_two(config: TrainConfig, by_two: tuple[Path, Path, str]) -> None:
+    _, continued, printed = by_two
+    assert "steps: 6 done of 12" in printed
+    assert_same_course(continued, Path(config.out))
 
 
-def test_an_error_in_one_process_ends_both(config: TrainConfig) -> None:
-    printed = on(2, "train", *as_options(config), code=1)  # only the main process sees that the folder exists
-    assert f"error: {config.out} already exists" in printed
+def test_an_error_in_one_process_ends_both(config: TrainConfig, by_two: tuple[Path, Path, str]) -> None:
+    # Only the main process sees that the folder exists; that both have ended, with exit code 1, is seen above.
+    assert f"error: {config.out} already exists" in by_two[2]
 
 
 @pytest.mark.slow
