@@ -7,9 +7,9 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 
 from pathlib import Path
 
+from mamegpt.cli.console import say
 from mamegpt.cli.main import run_command_line
 from mamegpt.cli.render.models import showing_export
-from mamegpt.system.console import say
 
 
 def main(

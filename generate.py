@@ -5,8 +5,8 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 
 from typing import Literal
 
+from mamegpt.cli.console import say, write_stream
 from mamegpt.cli.main import run_command_line
-from mamegpt.system.console import say, write_stream
 
 
 def main(

@@ -5,10 +5,10 @@ python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ãƒ•ã
 
 from pathlib import Path
 
+from mamegpt.cli.console import say
 from mamegpt.cli.main import run_command_line
 from mamegpt.cli.render.data import extract_table
 from mamegpt.data.extract.extract import extract
-from mamegpt.system.console import say
 
 
 def main(

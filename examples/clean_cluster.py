@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from mamegpt.cli.console import say
 from mamegpt.cli.main import run_command_line
 from mamegpt.data.clean.steps import Step
 from mamegpt.data.clean.tasks import CleanTasks
 from mamegpt.errors import ConfigError
-from mamegpt.system.console import say
 
 SLURM = {"partition": "cpu", "time": "24:00:00", "mem_per_cpu_gb": 4, "venv_path": ".venv/bin/activate"}
 DECIDE = {"mem_per_cpu_gb": 64}

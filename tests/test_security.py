@@ -11,8 +11,8 @@ import pytest
 from hub_server import HubServer
 from little import ROOT, run_mamegpt
 
+from mamegpt.cli.console import answering, deliver, say, write_stream
 from mamegpt.cli.main import main
-from mamegpt.system.console import answering, deliver, say, write_stream
 from mamegpt.text.display import visible
 
 TOKEN = "hf_aTokenThatNobodyMaySee"

@@ -19,8 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mamegpt.cli.console import columns
 from mamegpt.planning.cluster_cost import CLUSTERS, Cluster, Shape, estimate
-from mamegpt.system.console import columns
 
 RESULT = Path(__file__).parents[1] / "results" / "cluster.json"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from mamegpt.cli.console import INTERRUPTED, busy, counted, say, table
+from mamegpt.cli.messages import translated
 from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import extract_table
 from mamegpt.cli.render.models import showing_export, verdict_line
@@ -18,9 +20,7 @@ from mamegpt.errors import ConfigError
 from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import load
-from mamegpt.system.console import INTERRUPTED, busy, counted, say, table
 from mamegpt.system.files import free_name, gone_if_empty, make_folder
-from mamegpt.system.messages import translated
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline
 from mamegpt.tokenizer.tokenizer import train_tokenizer

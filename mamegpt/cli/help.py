@@ -17,8 +17,8 @@ from typing import Any, get_type_hints
 import docstring_parser
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from mamegpt.system.console import n_cells
-from mamegpt.system.messages import is_japanese, translated
+from mamegpt.cli.console import n_cells
+from mamegpt.cli.messages import is_japanese, translated
 
 __all__ = ["add_rule", "command_texts", "in_japanese", "in_user_language", "sentences"]
 

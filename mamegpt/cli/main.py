@@ -22,8 +22,10 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from mamegpt import __version__
 from mamegpt.cli.commands.registry import COMMANDS, PARSING
 from mamegpt.cli.commands.training import train_command
+from mamegpt.cli.console import INTERRUPTED, output_may_fail, output_must_succeed, say
 from mamegpt.cli.given import is_option, typed
 from mamegpt.cli.help import add_rule, in_japanese, in_user_language
+from mamegpt.cli.messages import is_japanese, put, translated
 from mamegpt.config import TrainConfig, read_settings
 from mamegpt.errors import (
     ConfigError,
@@ -35,9 +37,7 @@ from mamegpt.errors import (
     memory_asked,
 )
 from mamegpt.presets import RECIPES, SIZES, preset
-from mamegpt.system.console import INTERRUPTED, output_may_fail, output_must_succeed, say
 from mamegpt.system.limits import default_threads
-from mamegpt.system.messages import is_japanese, put, translated
 
 __all__ = ["main", "run_command_line"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from mamegpt.cli.console import INTERRUPTED, say
 from mamegpt.cli.progress import show_progress
 from mamegpt.errors import DataError
 from mamegpt.presets import preset
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
-from mamegpt.system.console import INTERRUPTED, say
 from mamegpt.system.files import atomic_write, sha256_file
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.display import sparkline

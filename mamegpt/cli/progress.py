@@ -16,10 +16,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mamegpt.cli.console import busy, is_terminal, say
+from mamegpt.cli.messages import translated
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
-from mamegpt.system.console import busy, is_terminal, say
-from mamegpt.system.messages import translated
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline, visible
 from mamegpt.training.events import (

@@ -26,12 +26,12 @@ from mamegpt import config
 from mamegpt.cli import main
 from mamegpt.cli.argument_errors import what_is_wrong
 from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.console import table
 from mamegpt.cli.main import run_command_line
 from mamegpt.cli.render.data import vocabulary_table
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.generation import settings
-from mamegpt.system.console import table
 from mamegpt.text.display import sparkline
 
 NAMES = [

@@ -8,11 +8,11 @@ import pytest
 import tokenizers
 from little import ROOT
 
+from mamegpt.cli.console import n_cells
 from mamegpt.cli.render.data import comparison_table
 from mamegpt.data.sources import read_documents
 from mamegpt.data.stories import stories
 from mamegpt.errors import TokenizerError
-from mamegpt.system.console import n_cells
 from mamegpt.text.articles import format_article
 from mamegpt.text.normalize import normalize
 from mamegpt.text.subsample import subsample

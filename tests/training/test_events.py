@@ -15,13 +15,13 @@ import pytest
 import sentencepiece
 from training_helpers import final_weights, records, tiny
 
+from mamegpt.cli import console
 from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.console import answering, busy, counted
 from mamegpt.cli.main import main
 from mamegpt.cli.progress import _View, json_lines, show_progress
 from mamegpt.errors import ConfigError
 from mamegpt.report.live import live_report
-from mamegpt.system import console
-from mamegpt.system.console import answering, busy, counted
 from mamegpt.training.events import Event, Started, StepEvent
 from mamegpt.training.loggers import logger
 from mamegpt.training.trainer import train

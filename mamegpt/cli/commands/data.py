@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from mamegpt.cli.console import answering, busy, counted, output_must_succeed, say, table
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.data import (
     comparison_table,
@@ -21,7 +22,6 @@ from mamegpt.cli.render.next_step import next_step
 from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
-from mamegpt.system.console import answering, busy, counted, output_must_succeed, say, table
 
 __all__ = ["clean_command", "download_command", "extract_command", "tokenizer_command", "tokenizer_report_command"]
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mamegpt.cli.console import answering, deliver, is_terminal, say, write_stream
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.models import (
     evaluation_table,
@@ -23,7 +24,6 @@ from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.settings import Sampling
 from mamegpt.run.run import Run
-from mamegpt.system.console import answering, deliver, is_terminal, say, write_stream
 
 __all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "read_prompts", "report_command"]
 

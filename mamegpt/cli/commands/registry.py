@@ -19,7 +19,7 @@ from mamegpt.cli.commands.data import (
 )
 from mamegpt.cli.commands.models import evaluate_command, export_command, generate_command, play_command, report_command
 from mamegpt.cli.commands.training import demo_command, doctor_command, plan_command, train_command
-from mamegpt.system.console import output_must_succeed
+from mamegpt.cli.console import output_must_succeed
 
 __all__ = ["COMMANDS", "PARSING"]
 

@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 import tyro
 
 from mamegpt import __version__
+from mamegpt.cli.console import INTERRUPTED, answering, busy, table
 from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.messages import translated
 from mamegpt.cli.render.next_step import next_text, next_training
 from mamegpt.config import Logger, TrainConfig, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
@@ -19,8 +21,6 @@ from mamegpt.errors import ConfigError
 from mamegpt.models.registry import unsupported_fields
 from mamegpt.presets import ORIGINAL, Recipe, Shape, Size, preset
 from mamegpt.run.run import Run
-from mamegpt.system.console import INTERRUPTED, answering, busy, table
-from mamegpt.system.messages import translated
 from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mamegpt.system.console import columns, headings, n_cells, pad, table
-from mamegpt.system.messages import translated
+from mamegpt.cli.console import columns, headings, n_cells, pad, table
+from mamegpt.cli.messages import translated
 
 if TYPE_CHECKING:  # each of them is there when there is one to show, and may be slow to import
     from mamegpt.data.events import Reading

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from mamegpt.system.console import busy, columns, say, table
-from mamegpt.system.messages import translated
+from mamegpt.cli.console import busy, columns, say, table
+from mamegpt.cli.messages import translated
 
 if TYPE_CHECKING:
     from mamegpt.evaluation.evaluate import Evaluation, Measuring

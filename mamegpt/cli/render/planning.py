@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mamegpt.cli.console import columns, duration, headings
+from mamegpt.cli.messages import translated
 from mamegpt.planning.cluster_cost import MODELS, SHARDINGS, TOKENS_PER_PARAMETER, ClusterPlan, Estimate
-from mamegpt.system.console import columns, duration, headings
-from mamegpt.system.messages import translated
 
 if TYPE_CHECKING:
     from mamegpt.planning.plan import Plan

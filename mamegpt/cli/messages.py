@@ -86,7 +86,7 @@ def _one(text: str, section: str = "messages") -> str | None:
 @cache
 def _catalogue(section: str) -> tuple[dict[str, str], list[tuple[list[str], str]]]:
     """Messages without places, and the parts between the places of the others with their translations."""
-    text = resources.files("mamegpt.system").joinpath("locale", "ja.json").read_text(encoding="utf-8")
+    text = resources.files("mamegpt.cli").joinpath("locale", "ja.json").read_text(encoding="utf-8")
     messages: dict[str, str] = json.loads(text)[section]
     exact = {english: japanese for english, japanese in messages.items() if "{}" not in english}
     places = [(english.split("{}"), japanese) for english, japanese in messages.items() if "{}" in english]

@@ -11,8 +11,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
+from mamegpt.cli.messages import put, translated
 from mamegpt.errors import first_line
-from mamegpt.system.messages import put, translated
 from mamegpt.text.display import visible
 
 __all__ = [

@@ -19,9 +19,12 @@ from little import ROOT, Little, run_mamegpt
 from message_templates import printed
 
 import mamegpt
+from mamegpt.cli import console, messages
 from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.console import duration, n_cells
 from mamegpt.cli.help import FILLER, WORDS, command_texts, sentences
 from mamegpt.cli.main import WAY, main
+from mamegpt.cli.messages import is_japanese, translated
 from mamegpt.cli.render.models import check_table
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.config import TrainConfig
@@ -29,11 +32,8 @@ from mamegpt.data.schema import Schema
 from mamegpt.exporting.checks import Check, logits_check
 from mamegpt.generation.settings import Sampling
 from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
-from mamegpt.system import console, messages
-from mamegpt.system.console import duration, n_cells
-from mamegpt.system.messages import is_japanese, translated
 
-SECTIONS = json.loads((ROOT / "mamegpt/system/locale/ja.json").read_text(encoding="utf-8"))
+SECTIONS = json.loads((ROOT / "mamegpt/cli/locale/ja.json").read_text(encoding="utf-8"))
 CATALOGUE: dict[str, str] = SECTIONS["messages"] | SECTIONS["parts"]
 IN_CLI = {
     "{}: {}; check the space and permissions there, or choose another place", "out of memory",
