@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mamegpt.config import ModelConfig
+from mamegpt.config import TrainConfig
 from mamegpt.data.shards import open_shards, write_shards
 from mamegpt.data.sources import read_documents, read_texts
 from mamegpt.data.stories import stories
@@ -35,7 +35,7 @@ def walk(folder: Path) -> list[tuple[str, object]]:
         splits["train"].tokens, step=0
     )
     torch.manual_seed(42)
-    sizes = ModelConfig(vocab_size=1000, context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.0)
+    sizes = TrainConfig(context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.0).model(1000)
     model = build_model("qwen3", sizes)
     with torch.no_grad():
         hidden = model.hidden(torch.from_numpy(inputs))

@@ -46,7 +46,7 @@ def targets(folder: Path) -> dict[str, Target]:
     """Return all targets by name; ``folder`` is an empty one to work in."""
     import torch
 
-    from mamegpt.config import ModelConfig, TrainConfig
+    from mamegpt.config import TrainConfig
     from mamegpt.data.provenance import Provenance, read_provenance, write_provenance
     from mamegpt.data.shards import open_shards, write_shards
     from mamegpt.data.stories import stories
@@ -163,8 +163,8 @@ def targets(folder: Path) -> dict[str, Target]:
     for name, hf_format in hf_formats().items():
         here = folder / name
         here.mkdir()
-        own = ModelConfig(vocab_size=tokenizer.vocab_size, context_length=CONTEXT_LENGTH, emb_dim=8, n_layers=1,
-                          n_heads=2, drop_rate=0.0)  # fmt: skip
+        own = TrainConfig(context_length=CONTEXT_LENGTH, emb_dim=8, n_layers=1,
+                          n_heads=2, drop_rate=0.0).model(tokenizer.vocab_size)  # fmt: skip
         tensors = hf_format.to_file(cpu_state_dict(build_model(hf_format.architecture, own)))
         shutil.copy(spm, here / "little.model")
         (here / "model.safetensors").write_bytes(weights := _safetensors(tensors))

@@ -31,30 +31,31 @@ LARGEST = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The sizes of a model. Names are the book's where it has one; a 0 leaves the choice to the architecture."""
+    """The sizes of a model. Names are the book's where it has one; a 0 leaves the choice to the architecture.
+
+    None has a default: `TrainConfig` has those of a run, and `TrainConfig.model` makes the sizes of its model.
+    """
 
     vocab_size: int
-    context_length: int = 256
-    emb_dim: int = 128
-    n_layers: int = 4
-    n_heads: int = 4
-    drop_rate: float = 0.1
-    qkv_bias: bool = False
-    ffn_dim: int = 0
-    n_kv_heads: int = 0
-    head_dim: int = 0
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-6
-    tie_embeddings: bool = False
+    context_length: int
+    emb_dim: int
+    n_layers: int
+    n_heads: int
+    drop_rate: float
+    qkv_bias: bool
+    ffn_dim: int
+    n_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_eps: float
+    tie_embeddings: bool
 
-    def problems(self, architecture: str, unsupported: Collection[str]) -> list[str]:
+    def problems(self, architecture: str, unsupported: Mapping[str, Any]) -> list[str]:
         """Return what is wrong with these sizes for an architecture, a line each; empty if nothing is.
 
-        ``unsupported`` are the fields that it does not have, and that must therefore keep their defaults.
+        ``unsupported`` are the fields that it does not have, with the only values that they may have.
         """
-        if changed := {
-            name: default for name in unsupported if (default := getattr(ModelConfig, name)) != getattr(self, name)
-        }:
+        if changed := {name: value for name, value in unsupported.items() if getattr(self, name) != value}:
             refused = [f"{flag(name)} is nothing that {architecture} has; leave it out" for name in changed]
             return refused + dataclasses.replace(self, **changed).problems(architecture, unsupported)
         found = [
@@ -91,7 +92,7 @@ class ModelConfig:
             found.append(f"--head-dim {self.head_dim} is odd, but rotary positions turn pairs; use an even one")
         return found
 
-    def validate(self, architecture: str, unsupported: Collection[str]) -> None:
+    def validate(self, architecture: str, unsupported: Mapping[str, Any]) -> None:
         """Raise `ConfigError` with every problem in one line."""
         if found := self.problems(architecture, unsupported):
             raise ConfigError("; ".join(found))
@@ -240,14 +241,14 @@ class TrainConfig:
 
     def model(self, vocab_size: int) -> ModelConfig:
         """Return the sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
-        names = {field.name for field in dataclasses.fields(ModelConfig)} & {*self.to_dict()}
+        names = {field.name for field in dataclasses.fields(ModelConfig)} - {"vocab_size"}
         return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
 
     def validate(
         self,
         n_processes: int = 1,
         *,
-        architecture: Mapping[str, Collection[str]] = MappingProxyType({}),
+        architecture: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         optimizer: Collection[str] = (),
     ) -> None:
         """Raise `ConfigError` with every problem in one line.
@@ -261,7 +262,7 @@ class TrainConfig:
         for name, names in (("architecture", architecture), ("optimizer", optimizer)):
             if names and getattr(self, name) not in names:
                 found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
-        found += self.model(vocab_size=1).problems(self.architecture, architecture.get(self.architecture, ()))
+        found += self.model(vocab_size=1).problems(self.architecture, architecture.get(self.architecture, {}))
         for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
                      "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:

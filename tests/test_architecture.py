@@ -186,11 +186,11 @@ def test_to_train_qwen3_nobody_waits_for_transformers() -> None:
     script = """
 import sys
 import mamegpt.training.trainer, mamegpt.pretrained, mamegpt.exporting.hf
-from mamegpt.config import ModelConfig
+from mamegpt.config import TrainConfig
 from mamegpt.models.registry import build_model
-build_model("qwen3", ModelConfig(vocab_size=9, emb_dim=8))
+build_model("qwen3", TrainConfig(emb_dim=8).model(9))
 print("transformers" in sys.modules)
-build_model("custom-gpt", ModelConfig(vocab_size=9, emb_dim=8))
+build_model("custom-gpt", TrainConfig(emb_dim=8).model(9))
 print("transformers" in sys.modules)
 """
     printed = run_alone(script)

@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_named_by_its_flag_and_no_other_is(name: str, value: 
 def test_all_problems_are_reported_in_one_line() -> None:
     bad = TrainConfig(max_steps=0, lr=-1, n_heads=3, drop_rate=2, val_fraction=1, architecture="rnn")
     with pytest.raises(ConfigError) as caught:
-        bad.validate(architecture={"gpt": ()})
+        bad.validate(architecture={"gpt": {}})
     message = str(caught.value)
     flags = ("data", "tokenizer", "out", "max-steps", "lr", "n-heads", "drop-rate", "val-fraction", "architecture")
     for name in flags:
@@ -77,7 +77,9 @@ def test_a_batch_that_cannot_be_shared_names_one_that_can(batch: int, micro: int
 def test_a_width_that_cannot_be_shared_names_two_that_can(width: int, heads: int, use: str) -> None:
     message = f"--emb-dim {width} is not divisible by --n-heads {heads}; use {use}"
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(vocab_size=10, emb_dim=width, n_heads=heads).validate("custom-gpt", ["rope_theta"])
+        TrainConfig(emb_dim=width, n_heads=heads).model(10).validate(
+            "custom-gpt", {"rope_theta": TrainConfig.rope_theta}
+        )
     assert str(caught.value) == message
 
 
@@ -135,5 +137,13 @@ def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
 def test_the_model_gets_the_sizes_of_the_run() -> None:
     config = dataclasses.replace(GOOD, context_length=7, emb_dim=6, n_layers=5, n_heads=3, drop_rate=0.2, qkv_bias=True)
     assert config.model(11) == ModelConfig(
-        vocab_size=11, context_length=7, emb_dim=6, n_layers=5, n_heads=3, drop_rate=0.2, qkv_bias=True
-    )
+        vocab_size=11, context_length=7, emb_dim=6, n_layers=5, n_heads=3, drop_rate=0.2, qkv_bias=True, ffn_dim=0,
+        n_kv_heads=0, head_dim=0, rope_theta=10000.0, norm_eps=1e-6, tie_embeddings=False,
+    )  # fmt: skip
+
+
+def test_only_runs_have_defaults() -> None:
+    assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(ModelConfig))
+    for architecture, unsupported in unsupported_fields().items():
+        for name, value in unsupported.items():
+            assert getattr(TrainConfig, name) == value, (architecture, name)

@@ -63,7 +63,7 @@ def test_a_recipe_has_settings_that_work(recipe: Recipe) -> None:
 def test_explicit_settings_override_a_preset_and_the_learning_rate_follows_them() -> None:
     wide = preset("1m", emb_dim=256, optimizer="adamw", seed=7)
     assert (wide.emb_dim, wide.n_heads, wide.seed, wide.lr) == (256, 1, 7, peak_lr(256, "adamw"))
-    assert preset("15m", lr=0.5).lr == 0.5
+    assert preset("15m", lr=0.5, out=Path("runs/豆")) == preset("15m", lr=0.5, out="runs/豆")
     assert preset(recipe="original", emb_dim=256).lr == preset(recipe="original").lr
 
 

@@ -37,7 +37,7 @@ from typing import Any
 import torch
 
 from benchmarks.peers.without_bf16 import add_option, imitate, is_imitated, results_file
-from mamegpt.config import ModelConfig
+from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.exporting.gguf import GgufType, write_gguf
 from mamegpt.exporting.hf import write_hf
 from mamegpt.generation.stream import stream_ids
@@ -172,7 +172,7 @@ def contestants(
 
 
 def race(architecture: str, rounds: int, threads: int) -> dict[str, Any]:
-    sizes = ModelConfig(vocab_size=16_000, context_length=256, emb_dim=128, n_layers=4, n_heads=4, drop_rate=0.0)
+    sizes = TrainConfig(context_length=256, emb_dim=128, n_layers=4, n_heads=4, drop_rate=0.0).model(16_000)
     model = random_model(architecture, sizes)
     n_new = sizes.context_length - len(PROMPT)
     with tempfile.TemporaryDirectory(prefix="mamegpt-bench-") as folder:

@@ -41,8 +41,8 @@ def architecture_of(model: nn.Module) -> Architecture | None:
     return architecture(found[0]) if found else None
 
 
-def unsupported_fields() -> dict[str, tuple[str, ...]]:
-    """Return, by architecture, the fields of `ModelConfig` that it does not have; they must keep their defaults."""
+def unsupported_fields() -> dict[str, dict[str, Any]]:
+    """Return, by architecture, the fields of `ModelConfig` that it does not have, with the values they must keep."""
     return {name: _module(name, "config").UNSUPPORTED_FIELDS for name in ARCHITECTURES}
 
 

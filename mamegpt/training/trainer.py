@@ -34,6 +34,7 @@ from mamegpt.distributed.sharding import no_sync, whole, whole_tensor
 from mamegpt.errors import TrainingError
 from mamegpt.models.base import LanguageModel
 from mamegpt.run.metrics import Quality
+from mamegpt.run.run import Run
 from mamegpt.system.hardware import peak_memory
 from mamegpt.system.run_files import CHECKPOINTS
 from mamegpt.training.events import (
@@ -68,9 +69,10 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train` ended. ``losses`` has a value, nats per token, for every step in ``metrics.jsonl``.
+    """How a call of `train` ended, in the folder ``out``.
 
-    ``is_main`` is true in the one process that is to speak of it.
+    ``losses`` has a value, nats per token, for every step in ``metrics.jsonl``; ``quality`` is that of the newest
+    validation, None if there was none. ``is_main`` is true in the one process that is to speak of it.
     """
 
     out: Path
@@ -82,6 +84,11 @@ class TrainResult:
     n_tokens: int
     elapsed_s: float
     is_main: bool
+
+    @property
+    def run(self) -> Run:
+        """Return what is in the folder of the run."""
+        return Run(self.out)
 
     @property
     def interrupted(self) -> bool:

@@ -11,14 +11,14 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mamegpt.config import ModelConfig
+from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import ByShares, birthplace, spread
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES, build_model, init_weights
 from mamegpt.training.forward import SummedLoss
 
-SIZES = ModelConfig(vocab_size=101, context_length=8, emb_dim=16, n_layers=3, n_heads=2, drop_rate=0.1)
+SIZES = TrainConfig(context_length=8, emb_dim=16, n_layers=3, n_heads=2, drop_rate=0.1).model(101)
 VARIANTS = [(name, False) for name in sorted(ARCHITECTURES)] + [("qwen3", True)]
 
 

@@ -86,10 +86,11 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
 
 def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfig:
     """Very small sizes for a tokenizer, some of them changed."""
-    from mamegpt.config import ModelConfig
+    from mamegpt.config import TrainConfig
 
     few = {"context_length": 24, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "drop_rate": 0.0}
-    return ModelConfig(vocab_size=tokenizer.vocab_size, **(few | changed))  # type: ignore[arg-type]
+
+    return TrainConfig(**(few | changed)).model(tokenizer.vocab_size)  # type: ignore[arg-type]
 
 
 def random_model(sizes: ModelConfig, seed: int = 0, architecture: str = "custom-gpt") -> LanguageModel:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mamegpt.config import ModelConfig
+from mamegpt.config import TrainConfig
 from mamegpt.models.dropout import FastDropout, use_fast_dropout
 from mamegpt.models.registry import ARCHITECTURES, build_model
 from mamegpt.training.forward import SummedLoss
@@ -57,7 +57,7 @@ def test_half_precision_stays_half() -> None:
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_dropout_layer_is_replaced_and_the_state_dict_is_not(architecture: str) -> None:
-    sizes = ModelConfig(vocab_size=50, context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.2)
+    sizes = TrainConfig(context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.2).model(50)
     model = build_model(architecture, sizes)
     keys, n_layers = list(model.state_dict()), sum(isinstance(m, nn.Dropout) for m in model.modules())
     SummedLoss(model, "fp32")
@@ -73,7 +73,7 @@ def test_attention_weights_are_dropped_and_scaled() -> None:
     from mamegpt.models.custom_gpt.modeling_custom_gpt import Attention
 
     torch.manual_seed(0)
-    sizes = ModelConfig(vocab_size=50, context_length=8, emb_dim=16, n_layers=1, n_heads=2, drop_rate=0.5)
+    sizes = TrainConfig(context_length=8, emb_dim=16, n_layers=1, n_heads=2, drop_rate=0.5).model(50)
     attention = Attention(sizes, 0)  # type: ignore[arg-type]
     x = torch.randn(1, 8, 16)
     expected = attention.eval()(x, None, None)

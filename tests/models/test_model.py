@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
-from mamegpt.config import ModelConfig
+from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES, build_model
 
-SIZES = ModelConfig(vocab_size=61, context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0)
+SIZES = TrainConfig(context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0).model(61)
 EVERY = pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 
 

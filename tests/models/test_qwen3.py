@@ -33,7 +33,7 @@ from mamegpt.run import checkpoint
 from mamegpt.training.optim import build_optimizer
 
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
-SIZES = ModelConfig(vocab_size=61, context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0)
+SIZES = TrainConfig(context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0).model(61)
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "tied": {"tie_embeddings": True},

@@ -26,10 +26,9 @@ PLAIN = Cluster(1e12, 0.5, 1e12, 1e12, 4, 1e9, 1e8, 1e9, 2.0, latency_s=1e-9)
 
 
 def test_parameters_and_arithmetic_are_those_of_the_model() -> None:
-    from mamegpt.config import ModelConfig
     from mamegpt.models.registry import build_model
 
-    sizes = ModelConfig(vocab_size=1000, context_length=256, emb_dim=128, n_layers=4, n_heads=2, ffn_dim=344)
+    sizes = TrainConfig(context_length=256, emb_dim=128, n_layers=4, n_heads=2, ffn_dim=344).model(1000)
     matrices = [p for p in build_model("qwen3", sizes).parameters() if p.ndim == 2]
     assert sum(p.numel() for p in matrices) == SHAPE.n_parameters
     assert SHAPE.flops_per_token == 6 * (SHAPE.n_parameters - 128_000) + 12 * 4 * 128 * 256

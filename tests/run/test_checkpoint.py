@@ -25,7 +25,7 @@ from mamegpt.system.files import remove_leftovers
 from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 
 ALONE = World(0, 1, torch.device("cpu"))
-SIZES = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=2, n_heads=2, qkv_bias=True)
+SIZES = TrainConfig(context_length=8, emb_dim=8, n_layers=2, n_heads=2, qkv_bias=True).model(20)
 
 
 def fresh(
@@ -364,6 +364,6 @@ def test_a_state_file_with_wrong_values_is_refused(tmp_path: Path, junk: object)
 
 def test_a_model_of_other_sizes_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, *fresh(0))
-    other = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=3, n_heads=2, qkv_bias=True)
+    other = TrainConfig(context_length=8, emb_dim=8, n_layers=3, n_heads=2, qkv_bias=True).model(20)
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit this model: [^\n]*$"):
         checkpoint.load(path, *fresh(9, sizes=other))

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from training_helpers import final_weights, finish, tiny
 
-from mamegpt.config import ModelConfig, Precision, TrainConfig
+from mamegpt.config import Precision, TrainConfig
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES, build_model
 from mamegpt.system.hardware import has_bf16, has_compiler
@@ -20,7 +20,7 @@ from mamegpt.training.forward import SummedLoss, micro_batch, recompute_blocks
 from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 from mamegpt.training.trainer import train
 
-SIZES = ModelConfig(vocab_size=300, context_length=32, emb_dim=64, n_layers=2, n_heads=2, drop_rate=0.0)
+SIZES = TrainConfig(context_length=32, emb_dim=64, n_layers=2, n_heads=2, drop_rate=0.0).model(300)
 
 
 def model_of(architecture: str) -> LanguageModel:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
@@ -22,13 +22,13 @@ FRACTIONS = st.floats(0, 1, allow_nan=False)
 
 def tiny_model(seed: int = 0) -> LanguageModel:
     torch.manual_seed(seed)
-    return build_model("custom-gpt", ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=1, n_heads=2))
+    return build_model("custom-gpt", TrainConfig(context_length=8, emb_dim=8, n_layers=1, n_heads=2).model(20))
 
 
 def test_positions_are_no_token_table_however_many_there_are() -> None:
     """Muon's large rate is the token table's, told by the module and not by the shape."""
     for context_length in (8, 20):  # as many as pieces
-        sizes = ModelConfig(vocab_size=20, context_length=context_length, emb_dim=8, n_layers=1, n_heads=2)
+        sizes = TrainConfig(context_length=context_length, emb_dim=8, n_layers=1, n_heads=2).model(20)
         model = build_model("custom-gpt", sizes)
         optimizer = build_optimizer(model, TrainConfig(optimizer="muon", emb_lr=0.25))
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -200,7 +200,7 @@ def test_muon_multiplies_in_the_type_of_the_run(precision: str, expected: int) -
 
 
 def test_an_embedding_that_is_the_head_learns_as_a_head() -> None:
-    sizes = ModelConfig(vocab_size=20, context_length=8, emb_dim=8, n_layers=1, n_heads=2, tie_embeddings=True)
+    sizes = TrainConfig(context_length=8, emb_dim=8, n_layers=1, n_heads=2, tie_embeddings=True).model(20)
     optimizer = build_optimizer(build_model("qwen3", sizes), dataclasses.replace(CONFIG, optimizer="muon"))
     rates = {p.shape: group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[torch.Size([20, 8])] == CONFIG.lr != CONFIG.emb_lr

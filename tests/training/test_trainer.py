@@ -149,7 +149,7 @@ def test_the_result_says_what_the_folder_says(config: TrainConfig) -> None:
     result = resumed(Path(config.out))  # of a finished run: nothing is left to do
     assert (result.out, result.step, result.interrupted) == (Path(config.out), 12, False)
     assert result.losses == list(losses(Path(config.out)).values())
-    assert result.quality is not None
+    assert result.quality is not None and result.quality == result.run.quality
     assert dataclasses.asdict(result.quality) == records(Path(config.out))[-1]["quality"]
     model = checkpoint.read_model(Path(config.out) / "checkpoints" / "step-00000012")
     assert result.n_parameters == sum(tensor.numel() for tensor in model.values())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mamegpt.config import ModelConfig
+from mamegpt.config import TrainConfig
 from mamegpt.data.stories import stories
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
@@ -43,8 +43,8 @@ def tokenizer(stories_model: Path) -> Tokenizer:
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> LanguageModel:
     torch.manual_seed(1)
-    sizes = ModelConfig(
-        vocab_size=tokenizer.vocab_size, context_length=CONTEXT, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.5
+    sizes = TrainConfig(context_length=CONTEXT, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.5).model(
+        tokenizer.vocab_size
     )
     model = build_model("custom-gpt", sizes)
     with torch.no_grad():

@@ -253,5 +253,5 @@ def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
         (config.minutes > 0, ("max_steps",), "with --minutes"),
         (config.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {config.optimizer}"),
         (config.optimizer == "muon" and config.tie_embeddings, ("emb_lr",), "with tied embeddings"),
-        (True, unsupported_fields().get(config.architecture, ()), f"with --architecture {config.architecture}"),
+        (True, [*unsupported_fields().get(config.architecture, ())], f"with --architecture {config.architecture}"),
     ]

@@ -1,6 +1,10 @@
 """Which settings the book's GPT has."""
 
+from typing import Any
+
 __all__ = ["UNSUPPORTED_FIELDS"]
 
-UNSUPPORTED_FIELDS = ("ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings")
-"""Fields of `ModelConfig` that it does not have, and that must therefore keep their defaults."""
+UNSUPPORTED_FIELDS: dict[str, Any] = {
+    "ffn_dim": 0, "n_kv_heads": 0, "head_dim": 0, "rope_theta": 10000.0, "norm_eps": 1e-6, "tie_embeddings": False,
+}  # fmt: skip
+"""Fields of `ModelConfig` that it does not have, with the values that they must keep: the defaults of `TrainConfig`."""

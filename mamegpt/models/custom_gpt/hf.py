@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mamegpt.config import ModelConfig, flag
 from mamegpt.errors import ModelError
+from mamegpt.models.custom_gpt.config import UNSUPPORTED_FIELDS
 from mamegpt.models.hf_format import HFFormat, is_number, not_implemented, not_integers, refuse
 
 __all__ = ["CUSTOM_GPT", "GPT2", "LAYER_NORM_EPS", "sizes_of"]
 
-DEFAULT_N_HEADS = 4
-"""Heads leave no trace in the weights; where nothing else says how many, it is the original scripts' number."""
+DEFAULT_N_HEADS, DEFAULT_DROP_RATE = 4, 0.1
+"""Neither leaves a trace in the weights; where nothing else says them, they are the original scripts' numbers."""
 
 LAYER_NORM_EPS = 1e-5
 """Of the book's GPT, as of ``torch.nn.LayerNorm``."""
@@ -46,7 +47,7 @@ def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConf
         if given.get(name) is not None and given[name] != value:
             raise ModelError(f"{flag(name)} {given[name]} contradicts {origin}, which has {name} {value}; leave it out")
     sizes = {name: value for name, value in given.items() if value is not None} | implied
-    return ModelConfig(**({"n_heads": DEFAULT_N_HEADS} | sizes))
+    return ModelConfig(**UNSUPPORTED_FIELDS, **({"n_heads": DEFAULT_N_HEADS, "drop_rate": DEFAULT_DROP_RATE} | sizes))
 
 
 # ---------------------------------------------------------------- custom-gpt: with its code in the folder
@@ -176,7 +177,7 @@ def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) 
     biases = [tensor for name, tensor in weights.items() if name.endswith("attn.c_attn.bias")]
     qkv_bias = config.get("qkv_bias") is not False or any(bias.any() for bias in biases)
     sizes: dict[str, Any] = {_GPT2_SIZES[name]: value for name, value in whole.items()}
-    return ModelConfig(**sizes, qkv_bias=qkv_bias, drop_rate=float(drop_rate))
+    return ModelConfig(**UNSUPPORTED_FIELDS, **sizes, qkv_bias=qkv_bias, drop_rate=float(drop_rate))
 
 
 def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

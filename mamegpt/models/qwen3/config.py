@@ -1,6 +1,8 @@
 """Which settings Qwen3 has."""
 
+from typing import Any
+
 __all__ = ["UNSUPPORTED_FIELDS"]
 
-UNSUPPORTED_FIELDS = ("qkv_bias",)
-"""Fields of `ModelConfig` that it does not have, and that must therefore keep their defaults."""
+UNSUPPORTED_FIELDS: dict[str, Any] = {"qkv_bias": False}
+"""Fields of `ModelConfig` that it does not have, with the values that they must keep: the defaults of `TrainConfig`."""

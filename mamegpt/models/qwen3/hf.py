@@ -19,6 +19,7 @@ from mamegpt.models.hf_format import (
     refuse,
     rope_theta,
 )
+from mamegpt.models.qwen3.config import UNSUPPORTED_FIELDS
 from mamegpt.models.qwen3.modeling_qwen3 import resolve_sizes
 
 __all__ = ["QWEN3"]
@@ -81,7 +82,9 @@ def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> M
     refuse(found, file, "qwen3")
     sizes: dict[str, Any] = {_INTEGERS[name]: value for name, value in integers.items()}
     theta, eps = map(float, numbers.values())
-    return ModelConfig(**sizes, rope_theta=theta, norm_eps=eps, tie_embeddings=tied, drop_rate=0.0)
+    return ModelConfig(
+        **UNSUPPORTED_FIELDS, **sizes, rope_theta=theta, norm_eps=eps, tie_embeddings=tied, drop_rate=0.0
+    )
 
 
 def _structure(sizes: ModelConfig) -> str:
