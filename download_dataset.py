@@ -5,8 +5,7 @@ python download_dataset.py
 
 from pathlib import Path
 
-from mamegpt.cli.commands.data import download_command
-from mamegpt.cli.main import run_command_line
+import mamegpt
 
 
 def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
@@ -16,8 +15,8 @@ def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> N
         dataset: Data set on the Hub, owner/name.
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
     """
-    download_command(dataset, cache_dir)
+    mamegpt.show(mamegpt.download(dataset, cache_dir))
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    mamegpt.run_command_line(main)

@@ -7,9 +7,7 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 
 from pathlib import Path
 
-from mamegpt.cli.console import say
-from mamegpt.cli.main import run_command_line
-from mamegpt.cli.render.models import showing_export
+import mamegpt
 
 
 def main(
@@ -44,10 +42,8 @@ def main(
         fast: Recorded in config.json; there is one backbone, the book's fast one.
         overwrite: Replace a folder of that name when the new one is complete.
     """
-    from mamegpt.exporting.publish import export_weights
-
-    with showing_export() as on_event:
-        report = export_weights(
+    with mamegpt.show_export() as on_event:
+        report = mamegpt.export_weights(
             weights,
             spm_model,
             out_dir,
@@ -63,8 +59,8 @@ def main(
             vocab_size=vocab_size,
             on_event=on_event,
         )
-    say(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
+    mamegpt.show(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    mamegpt.run_command_line(main)

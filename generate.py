@@ -5,8 +5,7 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 
 from typing import Literal
 
-from mamegpt.cli.console import say, write_stream
-from mamegpt.cli.main import run_command_line
+import mamegpt
 
 
 def main(
@@ -28,17 +27,10 @@ def main(
         trust_remote_code: Let transformers run Python code from the repository, if the model is not in the layout
             of export_to_hf.py; a model that is needs no such trust.
     """
-    from mamegpt.distributed.processes import pick_device
-    from mamegpt.generation.stream import stream
-    from mamegpt.pretrained import load
-
-    chosen = pick_device(device or "auto")
-    say(f"Using device: {chosen}")
-    loaded = load(repo_id, spm_file=spm_file, device=chosen, trust_remote_code=trust_remote_code)
-    pieces = stream(loaded.model, loaded.tokenizer, prompt, max_new_tokens, use_cache=loaded.use_cache)
-    say("", "=== Generation ===")
-    write_stream(prompt, pieces)
+    model = mamegpt.load(repo_id, device=device or "auto", spm_file=spm_file, trust_remote_code=trust_remote_code)
+    mamegpt.show(f"Using device: {model.device.type}", "", "=== Generation ===")
+    mamegpt.show_stream(prompt, model.stream(prompt, max_new_tokens=max_new_tokens, at_start=False))
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    mamegpt.run_command_line(main)

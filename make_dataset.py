@@ -5,10 +5,7 @@ python make_dataset.py --dataset fujiki/wiki40b_ja --split train --keyword "ãƒ•ã
 
 from pathlib import Path
 
-from mamegpt.cli.console import say
-from mamegpt.cli.main import run_command_line
-from mamegpt.cli.render.data import extract_table
-from mamegpt.data.extract.extract import extract
+import mamegpt
 
 
 def main(
@@ -25,9 +22,8 @@ def main(
         split: Split of the data set.
         out: Text file to write; one that is there is replaced when the new one is complete.
     """
-    report = extract(dataset, keyword, out, split=split, overwrite=True)
-    say(extract_table(report))
+    mamegpt.show(mamegpt.extract(dataset, keyword, out, split=split, overwrite=True))
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    mamegpt.run_command_line(main)

@@ -10,7 +10,7 @@ Stop it whenever you like: the same command goes on where it stopped. `mamegpt t
 from pathlib import Path
 from typing import Literal
 
-from mamegpt.cli.main import run_command_line
+import mamegpt
 
 
 def main(
@@ -51,9 +51,7 @@ def main(
         samples_per_epoch: Windows drawn before the text is shuffled anew and a mean loss is reported.
         precision: Number format of matrix products; auto measures both, so name one for the same bytes elsewhere.
     """
-    from mamegpt.cli.original import train_original
-
-    return train_original(
+    return mamegpt.train_original(
         train_txt,
         spm_model,
         out_weights,
@@ -74,4 +72,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_command_line(main)
+    mamegpt.run_command_line(main)

@@ -4,8 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time a name is imported when it is first asked for
+    from mamegpt.cli.console import show_stream as show_stream
     from mamegpt.cli.main import run_command_line as run_command_line
+    from mamegpt.cli.original import train_original as train_original
     from mamegpt.cli.progress import show_progress as show_progress
+    from mamegpt.cli.render.models import show_export as show_export
+    from mamegpt.cli.show import show as show
     from mamegpt.config import TrainConfig as TrainConfig
     from mamegpt.data.clean.clean import clean as clean
     from mamegpt.data.extract.extract import extract as extract
@@ -29,6 +33,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from mamegpt.errors import TrainingError as TrainingError
     from mamegpt.evaluation.evaluate import evaluate as evaluate
     from mamegpt.exporting.publish import export as export
+    from mamegpt.exporting.publish import export_weights as export_weights
     from mamegpt.generation.settings import Sampling as Sampling
     from mamegpt.planning.plan import plan as plan
     from mamegpt.presets import preset as preset
@@ -57,10 +62,14 @@ _NAMES = {
     "pretrained": ["Pretrained", "load"],
     "generation.settings": ["Sampling"],
     "evaluation.evaluate": ["evaluate"],
-    "exporting.publish": ["export"],
+    "exporting.publish": ["export", "export_weights"],
     "report.write": ["write_report"],
     "planning.plan": ["plan"],
+    "cli.show": ["show"],
     "cli.progress": ["show_progress"],
+    "cli.render.models": ["show_export"],
+    "cli.console": ["show_stream"],
+    "cli.original": ["train_original"],
     "cli.main": ["run_command_line"],
     "errors": [
         "CheckpointError",

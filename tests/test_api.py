@@ -14,8 +14,8 @@ from little import ROOT
 import mamegpt
 
 VERBS = {
-    "Clean", "Estimate", "Fetch", "Load", "Measure", "Parse",
-    "Raise", "Read", "Return", "Say", "Train", "Watch", "Write", "Yield",
+    "Clean", "Estimate", "Export", "Fetch", "Load", "Measure", "Parse",
+    "Print", "Raise", "Read", "Return", "Say", "Show", "Train", "Watch", "Write", "Yield",
 }  # fmt: skip
 """What a public function does; docstrings begin with a verb in the imperative (PEP 257)."""
 

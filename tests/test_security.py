@@ -11,7 +11,7 @@ import pytest
 from hub_server import HubServer
 from little import ROOT, run_mamegpt
 
-from mamegpt.cli.console import answering, deliver, say, write_stream
+from mamegpt.cli.console import answering, deliver, say, show_stream
 from mamegpt.cli.main import main
 from mamegpt.text.display import visible
 
@@ -58,7 +58,7 @@ class Terminal(io.StringIO):
 def print_all_ways() -> None:
     say(f"豆{CONTROLS}", "米\t")
     deliver(CONTROLS)
-    write_stream(CONTROLS, ["豆", *CONTROLS])
+    show_stream(CONTROLS, ["豆", *CONTROLS])
     with answering(False) as answer:
         answer({}, CONTROLS)
     with answering(True) as answer:

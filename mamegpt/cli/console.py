@@ -16,9 +16,23 @@ from mamegpt.errors import first_line
 from mamegpt.text.display import visible
 
 __all__ = [
-    "INTERRUPTED", "Answer", "answering", "busy", "columns", "counted", "deliver", "duration", "headings",
-    "is_terminal", "n_cells", "output_may_fail", "output_must_succeed", "pad", "say", "table",
-    "write_stream",
+    "INTERRUPTED",
+    "Answer",
+    "answering",
+    "busy",
+    "columns",
+    "counted",
+    "deliver",
+    "duration",
+    "headings",
+    "is_terminal",
+    "n_cells",
+    "output_may_fail",
+    "output_must_succeed",
+    "pad",
+    "say",
+    "show_stream",
+    "table",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -158,7 +172,7 @@ def duration(seconds: float) -> str:
     return translated(f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s", part=True)
 
 
-def write_stream(prompt: str, pieces: Iterable[str]) -> None:
+def show_stream(prompt: str, pieces: Iterable[str]) -> None:
     """Print a prompt and its continuation as it is made. Raises `OSError` if they cannot be written."""
     deliver(prompt, end="")
     for piece in pieces:

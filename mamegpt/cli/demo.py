@@ -9,7 +9,7 @@ from mamegpt.cli.console import INTERRUPTED, busy, counted, say, table
 from mamegpt.cli.messages import translated
 from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import extract_table
-from mamegpt.cli.render.models import showing_export, verdict_line
+from mamegpt.cli.render.models import show_export, verdict_line
 from mamegpt.cli.render.next_step import next_text
 from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
@@ -89,7 +89,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         say(f"[{prompt}]{model.generate(prompt, max_new_tokens=80, sampling=sampling)}", "")
 
     say("5/5  export")
-    with showing_export() as on_event:
+    with show_export() as on_event:
         exported = export(str(result.out), out / "hf", on_event=on_event)
     run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
     bits = result.quality and result.quality.bits_per_character

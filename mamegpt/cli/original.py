@@ -24,13 +24,14 @@ from mamegpt.training.trainer import train
 __all__ = ["train_original"]
 
 
-def train_original(train_txt: Path, spm_model: Path, out_weights: Path, **settings: Any) -> int:
-    """Train as ``training.py`` always did and write a plain state dict; returns an exit code.
+def train_original(train_txt: str | Path, spm_model: str | Path, out_weights: str | Path, **settings: Any) -> int:
+    """Train as ``training.py`` always did, print that, and write a plain state dict; returns an exit code.
 
     ``settings`` are fields of `TrainConfig`. The run lies in ``runs/`` beside the weights, under a name that holds
     a hash of all settings and both files: the same call goes on with the same run, another call starts another.
     Raises what `train` raises.
     """
+    train_txt, spm_model, out_weights = Path(train_txt), Path(spm_model), Path(out_weights)
     if not train_txt.is_file():
         raise DataError(f"no text file {train_txt}; make one with make_dataset.py")
     check_outputs([out_weights], [train_txt, spm_model])

@@ -160,11 +160,11 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
 
 
 def export_weights(
-    weights: Path,
-    spm_model: Path,
-    out: Path,
+    weights: str | Path,
+    spm_model: str | Path,
+    out: str | Path,
     *,
-    spm_vocab: Path | None = None,
+    spm_vocab: str | Path | None = None,
     fast: bool = True,
     n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
@@ -173,9 +173,13 @@ def export_weights(
 ) -> ExportReport:
     """Export a weights file of the book's layout with its tokenizer into the folder ``out``.
 
-    ``sizes`` are fields of `ModelConfig`; those that are None are read from the weights. Raises `ModelError` if one
-    contradicts the weights, or what `read_weights` and `export_model` raise.
+    ``sizes`` are fields of `ModelConfig`; those that are None are read from the weights. ``fast`` is recorded in the
+    model's config.json.
+
+    Raises `ModelError` if a size contradicts the weights, and what `read_weights` and `export_model` raise.
     """
+    out, weights = Path(out), Path(weights)
+    spm_vocab = Path(spm_vocab) if spm_vocab else None
     check_folder(out, [weights, spm_model, *([spm_vocab] if spm_vocab else [])], overwrite=overwrite)
     if spm_vocab is not None and not spm_vocab.is_file():
         raise ModelError(f"no vocabulary file {spm_vocab}; leave --spm-vocab out and it is written from the model")

@@ -15,7 +15,7 @@ __all__ = ["printed", "template"]
 PACKAGE = ROOT / "mamegpt"
 ERRORS = {name for name, value in vars(errors).items() if inspect.isclass(value)}
 SPEAKERS = {
-    "say", "answer", "warn", "busy", "translated", "headings",
+    "say", "show", "answer", "warn", "busy", "translated", "headings",
     "Check", "check", "close", "logits_check", "greedy_check",
 }  # fmt: skip
 """Functions whose strings are printed."""

@@ -8,14 +8,16 @@ from typing import Literal
 
 import tyro
 
-from mamegpt.cli.console import answering, busy, counted, output_must_succeed, say, table
+from mamegpt.cli.console import answering, busy, counted, output_must_succeed, say
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.data import (
+    clean_table,
     comparison_table,
-    count_table,
+    download_table,
     extract_table,
     hit_line,
     reading_line,
+    tokenizer_table,
     vocabulary_table,
 )
 from mamegpt.cli.render.next_step import next_step
@@ -38,15 +40,9 @@ def download_command(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None 
 
     with answering(json) as answer:
         got = download(dataset, cache_dir)
-        rows = []
-        for name, split in got.splits.items():
-            count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
-            rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
         answer(
             dataclasses.asdict(got),
-            f"{got.name} lies in {got.folder}",
-            table(rows),
-            next_step("extract", "--dataset", dataset, "--keyword", "ファミコン", "--out", "topic.txt"),
+            download_table(got),
         )
 
 
@@ -169,9 +165,8 @@ def clean_command(
                 on_event=lambda event: show(event.n_read),
             )
         answer(
-            dict(rows := count_rows(done)) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
-            count_table(rows),
-            f"wrote {done.out} in {done.elapsed_s:.1f} s",
+            dict(count_rows(done)) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
+            clean_table(done),
             next_step("tokenizer", "--data", out, "--out", "jp_tok"),
         )
 
@@ -218,16 +213,9 @@ def tokenizer_command(
                 overwrite=overwrite,
             )
         reading = [*(["--split", split] if split != "train" else []), *schema.options()]
-        rows = [
-            ("characters per token", f"{report.characters_per_token:.3f}"),
-            ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
-            ("long lines split", f"{report.n_lines_split:,}"),
-        ]
         answer(
             dataclasses.asdict(report),
-            f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
-            f"in {report.elapsed_s:.1f} s",
-            table(rows),
+            tokenizer_table(report),
             next_step("plan", "--data", data, *reading, "--tokenizer", report.path),
         )
 

@@ -9,14 +9,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mamegpt.cli.console import answering, deliver, is_terminal, say, write_stream
+from mamegpt.cli.console import answering, deliver, is_terminal, say, show_stream
 from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.render.models import (
     evaluation_table,
+    export_line,
     measuring_line,
     samples_line,
     serving_line,
-    showing_export,
+    show_export,
     upload_table,
 )
 from mamegpt.cli.render.next_step import next_step, next_text
@@ -139,7 +140,7 @@ def generate_command(
         return
     for i in range(samples):
         one = sampling.of_text(i)
-        write_stream(prompt, loaded.stream(prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=one))
+        show_stream(prompt, loaded.stream(prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=one))
         if i + 1 < samples:
             deliver("---")
 
@@ -234,7 +235,7 @@ def export_command(
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), "with a run")])
     with answering(json) as answer:
-        with showing_export() as on_event:
+        with show_export() as on_event:
             report = export(
                 model,
                 out,
@@ -248,7 +249,7 @@ def export_command(
             )
         answer(
             {{"checks": "gates"}.get(name, name): value for name, value in dataclasses.asdict(report).items()},
-            f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s",
+            export_line(report),
         )
         if push:
             say(upload_table(upload_folder(report.out, push, dry_run=dry_run)))

@@ -7,14 +7,27 @@ from typing import TYPE_CHECKING
 
 from mamegpt.cli.console import columns, headings, n_cells, pad, table
 from mamegpt.cli.messages import translated
+from mamegpt.cli.render.next_step import next_step
 
 if TYPE_CHECKING:  # each of them is there when there is one to show, and may be slow to import
+    from mamegpt.data.clean.counts import CleanReport
     from mamegpt.data.events import Reading
     from mamegpt.data.extract.extract import ExtractReport, Hit
     from mamegpt.data.readers.read import Layout
+    from mamegpt.data.sources import Downloaded
     from mamegpt.tokenizer.report import Comparison, TokenizerStats
+    from mamegpt.tokenizer.tokenizer import TokenizerReport
 
-__all__ = ["comparison_table", "count_table", "extract_table", "hit_line", "reading_line", "vocabulary_table"]
+__all__ = [
+    "clean_table",
+    "comparison_table",
+    "download_table",
+    "extract_table",
+    "hit_line",
+    "reading_line",
+    "tokenizer_table",
+    "vocabulary_table",
+]
 
 N_ODD = 8
 """Odd pieces shown of each kind."""
@@ -74,7 +87,40 @@ def extract_table(report: ExtractReport) -> str:
     return "\n".join([*lines, f"wrote {report.out} in {report.elapsed_s:.1f} s{resumed}"])
 
 
-def count_table(rows: Sequence[tuple[str, str]]) -> str:
+def download_table(got: Downloaded) -> str:
+    """Return where a data set lies, the rows, files and size of each split, and the next command."""
+    rows = []
+    for name, split in got.splits.items():
+        count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
+        rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
+    place = translated(f"{got.name} lies in {got.folder}")
+    extract = next_step("extract", "--dataset", got.name, "--keyword", "ファミコン", "--out", "topic.txt")
+    return f"{place}\n{table(rows)}\n{translated(extract)}"
+
+
+def clean_table(done: CleanReport) -> str:
+    """Return the counts, and what was written."""
+    from mamegpt.data.clean.page import count_rows
+
+    wrote = translated(f"wrote {done.out} in {done.elapsed_s:.1f} s")
+    return f"{_count_table(count_rows(done))}\n{wrote}"
+
+
+def tokenizer_table(report: TokenizerReport) -> str:
+    """Return what was trained on what, and how it cuts that text."""
+    made = translated(
+        f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
+        f"in {report.elapsed_s:.1f} s"
+    )
+    rows = [
+        ("characters per token", f"{report.characters_per_token:.3f}"),
+        ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
+        ("long lines split", f"{report.n_lines_split:,}"),
+    ]
+    return f"{made}\n{table(rows)}"
+
+
+def _count_table(rows: Sequence[tuple[str, str]]) -> str:
     """Return rows whose values begin with numbers as a table: these to the right, what follows translated."""
     width = max(len(value.split()[0]) for _, value in rows)
     return table([

@@ -12,7 +12,7 @@ from mamegpt.cli.messages import translated
 if TYPE_CHECKING:
     from mamegpt.evaluation.evaluate import Evaluation, Measuring
     from mamegpt.exporting.checks import Check
-    from mamegpt.exporting.export import Exporting
+    from mamegpt.exporting.export import Exporting, ExportReport
     from mamegpt.exporting.publish import Upload
     from mamegpt.playground.server import Serving
     from mamegpt.report.write import WritingSamples
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "check_table",
     "evaluation_table",
+    "export_line",
     "measuring_line",
     "samples_line",
     "serving_line",
-    "showing_export",
+    "show_export",
     "upload_table",
     "verdict_line",
 ]
@@ -106,7 +107,7 @@ def serving_line(event: Serving) -> str:
 
 
 @contextmanager
-def showing_export() -> Iterator[Callable[[Exporting], None]]:
+def show_export() -> Iterator[Callable[[Exporting], None]]:
     """Yield a function that shows an export while it goes on: in a terminal what it does, anywhere what it finds."""
     with ExitStack() as shown:
 
@@ -120,6 +121,11 @@ def showing_export() -> Iterator[Callable[[Exporting], None]]:
                 say(f"{event.target}", check_table(event.checks))
 
         yield on_event
+
+
+def export_line(report: ExportReport) -> str:
+    """Return the line that says what was written and compared."""
+    return f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s"
 
 
 def check_table(checks: Sequence[Check]) -> str:

@@ -1,0 +1,40 @@
+"""Results of the library on standard output, as the commands print them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mamegpt.cli.console import say
+from mamegpt.cli.render.data import clean_table, comparison_table, download_table, extract_table, tokenizer_table
+from mamegpt.cli.render.models import evaluation_table, export_line
+from mamegpt.cli.render.planning import plan_table
+
+__all__ = ["show"]
+
+RENDERERS: dict[str, Callable[[Any], str]] = {
+    "CleanReport": clean_table,
+    "Comparison": comparison_table,
+    "Downloaded": download_table,
+    "Evaluation": evaluation_table,
+    "ExportReport": export_line,
+    "ExtractReport": extract_table,
+    "Plan": plan_table,
+    "TokenizerReport": tokenizer_table,
+}
+"""What is printed of a result, by the name of its class: to import the classes would take longer than to show one."""
+
+
+def show(*results: object) -> None:
+    """Print results as the command line does, in the user's language: a report as its table, text as a line.
+
+    A result is what `clean`, `download`, `evaluate`, `export`, `extract`, `plan` or `train_tokenizer` returned.
+    Raises `TypeError` for anything else.
+    """
+    for result in results:
+        if isinstance(result, str):
+            say(result)
+        elif render := RENDERERS.get(type(result).__name__):
+            say(render(result))
+        else:
+            raise TypeError(f"show() takes text and results of mamegpt (got {type(result).__name__})")
