@@ -45,6 +45,7 @@ def test_every_name_is_there_and_explained(name: str) -> None:
     found = getattr(mamegpt, name)
     assert found.__name__ == name and found.__module__ == mamegpt._MODULES[name]
     assert inspect.getdoc(found)
+    assert f"`{name}`" in (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert not (ROOT / "mamegpt" / name).exists()  # importing a package sets its name, which would hide this one
 
 
@@ -57,3 +58,25 @@ def test_a_name_that_is_not_there_is_an_error() -> None:
     with pytest.raises(AttributeError, match="module 'mamegpt' has no attribute 'trian'"):
         mamegpt.trian  # type: ignore[attr-defined]  # noqa: B018
     assert dir(mamegpt) == sorted([*mamegpt.__all__, "__version__"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.en.md", "docs/reference.md"])
+def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word for word, but for a shorter training and a shorter comparison."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    if page != "README.md":
+        assert code in (ROOT / "README.md").read_text(encoding="utf-8")
+        return
+    monkeypatch.chdir(tmp_path)
+    shorter = {
+        "minutes=1": 'max_steps=2, precision="fp32", compile="false"',
+        '"stories.txt")\n': '"stories.txt", 300)\n',
+        "=2000": "=1000",
+        'to="hf"': 'to="hf", n_sentences=100',
+    }
+    for long, short in shorter.items():
+        assert long in code
+        code = code.replace(long, short, 1)
+    exec(code, {})
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
