@@ -42,11 +42,12 @@ INTERRUPTED = 130
 
 
 class _Forgiving:
-    """A stream in which a failed write raises nothing: the first one is reported on standard error."""
+    """A stream in which a failed write raises nothing: the first one is reported on ``errors``, or else here."""
 
-    def __init__(self, stream: IO[str] | None, name: str) -> None:
+    def __init__(self, stream: IO[str] | None, name: str, errors: Any = None) -> None:
         self.stream = stream or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (a closed one is None)
         self.name = name
+        self.errors: Any = errors or self  # not sys.stderr, which a live view sends to standard output
         self.has_failed = False
 
     def write(self, text: str) -> int:
@@ -65,7 +66,9 @@ class _Forgiving:
     def _report(self, error: OSError) -> None:
         if not self.has_failed:
             self.has_failed = True
-            say(f"warning: {self.name} cannot be written ({first_line(error)}); continuing without it", file=sys.stderr)
+            say(
+                f"warning: {self.name} cannot be written ({first_line(error)}); continuing without it", file=self.errors
+            )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -78,7 +81,8 @@ def output_may_fail() -> Iterator[None]:
     Inside, writing to standard output or error never raises, `deliver` excepted. Each write is tried, so a disk with
     space again gets the rest.
     """
-    out, err = _Forgiving(sys.stdout, "standard output"), _Forgiving(sys.stderr, "standard error")
+    err = _Forgiving(sys.stderr, "standard error")
+    out = _Forgiving(sys.stdout, "standard output", err)
     with redirect_stdout(out), redirect_stderr(err):
         try:
             yield

@@ -24,20 +24,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mamegpt.distributed.processes import World
 from mamegpt.models.base import blocks
 
-__all__ = ["ByShares", "birthplace", "empty_parts", "no_sync", "own_copy", "read_parts", "spread", "whole",
-           "whole_tensor", "write_parts"]  # fmt: skip
+__all__ = [
+    "ShardedInit",
+    "empty_state_dict",
+    "full_tensor",
+    "init_device",
+    "load_sharded",
+    "no_sync",
+    "parallelize",
+    "save_sharded",
+    "snapshot",
+    "unsharded",
+]  # fmt: skip
 
 
-def birthplace(sharding: str, world: World) -> torch.device:
-    """Return where a model is to be built: without memory ("meta") if each process is to hold its share only."""
+def init_device(sharding: str, world: World) -> torch.device:
+    """Return the device to build a model on: "meta", without memory, if its weights will be sharded, else the CPU."""
     return torch.device("meta" if sharding == "full" and world.size > 1 else "cpu")
 
 
-def spread(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
+def parallelize(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
     """Return a loss of ``model`` that is computed on all processes; its gradients are means over them.
 
     With full sharding the model's parameters become shares of themselves, so build the optimizer afterwards; those of
-    a model on the meta device get memory here, and hold anything until they are filled (see `ByShares`).
+    a model on the meta device get memory here, and hold anything until they are filled (see `ShardedInit`).
     """
     if world.size == 1:
         return summed_loss
@@ -55,10 +65,10 @@ def spread(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World
     return shared
 
 
-class ByShares(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, a tensor that is shared out is filled as the whole would be: drawn, or copied from a whole one.
+class ShardedInit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, filling a sharded tensor gives the values of one process: drawn, or copied from an unsharded one.
 
-    One whole tensor at a time is in memory, and its random numbers are those of a process that is alone.
+    One full tensor at a time is in memory.
     """
 
     def __torch_dispatch__(
@@ -69,9 +79,9 @@ class ByShares(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fills = func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.copy_.default)
         if not (fills and isinstance(tensor, DTensor)) or (rest and isinstance(rest[0], DTensor)):
             return func(*args, **(kwargs or {}))
-        whole = func(torch.empty(tensor.shape, dtype=tensor.dtype), *rest, **(kwargs or {}))
-        whole = whole.to(tensor.device)
-        return tensor.copy_(distribute_tensor(whole, tensor.device_mesh, tensor.placements, src_data_rank=None))
+        full = func(torch.empty(tensor.shape, dtype=tensor.dtype), *rest, **(kwargs or {}))
+        full = full.to(tensor.device)
+        return tensor.copy_(distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None))
 
 
 def no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
@@ -82,7 +92,7 @@ def no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextM
 
 
 @contextlib.contextmanager
-def whole(summed_loss: nn.Module) -> Iterator[None]:
+def unsharded(summed_loss: nn.Module) -> Iterator[None]:
     """Gather what lies outside the blocks (embedding, last norm, head), so that the model can be called by itself."""
     from torch.distributed.fsdp import FSDPModule
 
@@ -96,12 +106,12 @@ def whole(summed_loss: nn.Module) -> Iterator[None]:
         summed_loss.reshard()
 
 
-def whole_tensor(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor that is shared out, gathered in every process; any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def own_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return copies on the CPU, which training does not change; of a sharded tensor, of the shard of this process."""
     from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
@@ -109,7 +119,7 @@ def own_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], DefaultStager(plainly).stage(dict(tensors)))
 
 
-def write_parts(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
+def save_sharded(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
     """Write tensors, every process its share, into a folder. All processes call it together, and talk in ``group``."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -123,7 +133,7 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], group: dist.Process
         )
 
 
-def read_parts(folder: Path, into: Mapping[str, Tensor]) -> None:
+def load_sharded(folder: Path, into: Mapping[str, Tensor]) -> None:
     """Fill tensors, or the shares of them that are here, from parts written by any number of processes."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -136,7 +146,7 @@ def read_parts(folder: Path, into: Mapping[str, Tensor]) -> None:
         )
 
 
-def empty_parts(folder: Path) -> dict[str, Tensor]:
+def empty_state_dict(folder: Path) -> dict[str, Tensor]:
     """Room for each whole tensor whose parts are in a folder."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata

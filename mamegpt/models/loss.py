@@ -22,19 +22,19 @@ SMALLEST = 1e-30
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, product_dtype: torch.dtype | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, compute_dtype: torch.dtype | None = None
 ) -> Tensor:
     """Sum over all targets of -log softmax(hidden @ weight.T)[target], in nats; a float32 scalar.
 
     ``hidden`` (..., C), ``weight`` (V, C), ``targets`` (...) int64. The three matrix products are taken in
-    ``product_dtype`` (default: that of ``weight``); sums over chunks, and the gradients handed back, are in the
+    ``compute_dtype`` (default: that of ``weight``); sums over chunks, and the gradients handed back, are in the
     types of the inputs. Equal to ``F.cross_entropy(hidden @ weight.T, targets, reduction="sum")`` up to rounding,
     gradients too: in bfloat16 the loss to about 1e-4 and the gradients to 1 % of their norm.
     """
     # Inside an autograd function gradients always look switched off, and wanted if the weight is trainable at all.
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), product_dtype or weight.dtype, needs_gradient
+        hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), compute_dtype or weight.dtype, needs_gradient
     )
     return loss
 

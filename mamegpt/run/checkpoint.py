@@ -35,7 +35,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
-from mamegpt.distributed.sharding import empty_parts, own_copy, read_parts, write_parts
+from mamegpt.distributed.sharding import empty_state_dict, load_sharded, save_sharded, snapshot
 from mamegpt.errors import CheckpointError, OutputError, first_line
 from mamegpt.models.base import cpu_state_dict, unique_state_dict
 from mamegpt.run.run import Checkpoint, checkpoints
@@ -57,13 +57,13 @@ __all__ = [
     "Saver",
     "State",
     "load",
-    "pass_over",
+    "quarantine",
     "read_model",
     "read_state",
     "refuse_other",
     "remove",
     "save",
-    "set_damaged_aside",
+    "skip_batches",
     "verify",
 ]
 
@@ -144,7 +144,7 @@ class Saver:
         self.wait()
         proven = next((path for step, path in reversed(checkpoints(self.folder)) if is_proven(step)), None)
         if self.parts:
-            parts = {name: own_copy(tensors) for name, tensors in _parts(model, optimizer).items()}
+            parts = {name: snapshot(tensors) for name, tensors in _parts(model, optimizer).items()}
             done = self._thread.submit(
                 _write_parts, self.folder, parts, state, self.keep, proven, self.world.is_main, self._group
             )
@@ -207,7 +207,7 @@ def _write_parts(
     staging = _shared_folder(path, is_main, group)
     try:
         for name, tensors in parts.items():
-            write_parts(staging / name, tensors, group)
+            save_sharded(staging / name, tensors, group)
     except CheckpointException as error:
         if is_main:
             shutil.rmtree(staging, ignore_errors=True)
@@ -348,7 +348,7 @@ def read_state(path: Path) -> State:
         raise CheckpointError(f"{path / STATE_FILE} cannot be read ({first_line(error)}); {GO_ON}") from None
 
 
-def pass_over(path: Path, n_batches: int, elapsed_s: float) -> None:
+def skip_batches(path: Path, n_batches: int, elapsed_s: float) -> None:
     """Let a run that goes on from this checkpoint pass over the next ``n_batches``; so long it has taken by now."""
     state = read_state(path)
     _write_state(
@@ -359,7 +359,7 @@ def pass_over(path: Path, n_batches: int, elapsed_s: float) -> None:
     )
 
 
-def set_damaged_aside(folder: Path) -> list[str]:
+def quarantine(folder: Path) -> list[str]:
     """Rename checkpoints newer than the newest intact one to ``damaged-...``; returns what was wrong with each.
 
     Raises `CheckpointError` if none is intact; then nothing is renamed.
@@ -384,8 +384,8 @@ def read_model(path: Path) -> dict[str, Tensor]:
     state = read_state(path)
     if _is_parts(state):
         verify(path)
-        tensors = empty_parts(path / MODEL_PARTS)
-        read_parts(path / MODEL_PARTS, tensors)
+        tensors = empty_state_dict(path / MODEL_PARTS)
+        load_sharded(path / MODEL_PARTS, tensors)
         return tensors
     file = path / MODEL_FILE
     try:
@@ -420,19 +420,19 @@ def _is_parts(state: State) -> bool:
 def _load_parts(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> None:
     """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
     tensors = unique_state_dict(model)
-    found = empty_parts(path / MODEL_PARTS)
+    found = empty_state_dict(path / MODEL_PARTS)
     if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
         raise CheckpointError(f"{path / MODEL_PARTS} does not fit this model: other names or sizes")
-    read_parts(path / MODEL_PARTS, tensors)
+    load_sharded(path / MODEL_PARTS, tensors)
     if not (path / OPTIMIZER_PARTS).is_dir():
         return
     parameters = dict(model.named_parameters())
-    states = empty_parts(path / OPTIMIZER_PARTS)
+    states = empty_state_dict(path / OPTIMIZER_PARTS)
     for label, value in states.items():
         parameter = parameters[label.rsplit("|", 1)[0]].detach()
         if value.shape == parameter.shape:
             states[label] = torch.empty_like(parameter, dtype=value.dtype)  # shared out as the parameter is
-    read_parts(path / OPTIMIZER_PARTS, states)
+    load_sharded(path / OPTIMIZER_PARTS, states)
     _restore_optimizer(model, optimizer, states)
 
 

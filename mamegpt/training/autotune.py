@@ -17,7 +17,7 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, PrecisionMeasured
-from mamegpt.training.forward import SummedLoss, micro_batch, recompute_blocks
+from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.optim import build_optimizer
 
 __all__ = ["Kind", "Probe", "autotune"]
@@ -90,7 +90,7 @@ class Probe:
         """The model that is measured."""
         model = build_model(self.config.architecture, self.config.model(self.vocab_size)).to(self.device)
         if self.config.activation_checkpointing:
-            recompute_blocks(model)
+            checkpoint_activations(model)
         return model
 
     def seconds_per_step(self, kinds: Sequence[Kind]) -> list[float]:

@@ -22,13 +22,13 @@ from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
 
-__all__ = ["SummedLoss", "micro_batch", "product_dtype", "recompute_blocks"]
+__all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch"]
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens in one forward pass on a CPU, if nothing else is asked for: what it makes still fits into the caches."""
 
 
-def product_dtype(precision: Precision) -> torch.dtype | None:
+def compute_dtype(precision: Precision) -> torch.dtype | None:
     """Return what matrix products are taken in; None for the type of the weights."""
     return torch.bfloat16 if precision == "bf16" else None
 
@@ -43,17 +43,17 @@ class SummedLoss(nn.Module):
         super().__init__()
         self.model = model
         use_fast_dropout(model)
-        self.product_dtype = product_dtype(precision)
+        self.compute_dtype = compute_dtype(precision)
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """(B, T), (B, T) -> scalar."""
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.product_dtype is not None):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
-        return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.product_dtype)
+        return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.compute_dtype)
 
 
-def recompute_blocks(model: LanguageModel) -> None:
+def checkpoint_activations(model: LanguageModel) -> None:
     """Let each block keep nothing but its input, and run again in the backward pass, with the same dropout.
 
     Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".

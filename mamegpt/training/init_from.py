@@ -13,13 +13,13 @@ from mamegpt.presets import Recipe, peak_lr
 from mamegpt.pretrained import Pretrained, load, load_weights
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["start_from", "with_shape_of_start"]
+__all__ = ["config_from_pretrained", "load_initial_weights"]
 
 SHAPE = ("context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "head_dim",
          "rope_theta", "norm_eps", "tie_embeddings")  # fmt: skip
 
 
-def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:
+def config_from_pretrained(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:
     """Return ``config`` with tokenizer, architecture and sizes of the model ``config.init_from``.
 
     Settings that were ``given`` must not contradict the model. The learning rate follows its width unless it was given.
@@ -44,7 +44,7 @@ def with_shape_of_start(config: TrainConfig, given: Collection[str], recipe: Rec
     return dataclasses.replace(config, tokenizer=tokenizer, **found)
 
 
-def start_from(model: LanguageModel, where: str) -> None:
+def load_initial_weights(model: LanguageModel, where: str) -> None:
     """Fill a fresh model with the weights of another. Raises `ModelError` if they do not fit."""
     load_weights(model, _load(where).model.state_dict(), where)
 

@@ -28,7 +28,7 @@ from mamegpt.run import checkpoint
 from mamegpt.run.run import checkpoints
 from mamegpt.training.events import RolledBack
 
-__all__ = ["bad_loss", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
+__all__ = ["find_spike", "is_proven", "is_sound", "roll_back", "weights_not_finite"]
 
 N_HIGH = 5
 N_BEFORE = 100
@@ -40,20 +40,20 @@ MAX_ROLLBACKS = 3
 """Ways back to one checkpoint; after these the text is not what is wrong."""
 
 
-def bad_loss(losses: Sequence[float], n_new: int, n_untold: int = 0) -> str | None:
+def find_spike(losses: Sequence[float], n_new: int, offset: int = 0) -> str | None:
     """Return what is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step).
 
-    ``n_untold`` steps came before them.
+    ``offset`` steps came before them.
     """
     for i in range(len(losses) - n_new, len(losses)):
         if not math.isfinite(losses[i]):
             before = next((f"; the last number was {x:.4f}" for x in reversed(losses[:i]) if math.isfinite(x)), "")
-            return f"the loss is {losses[i]} at step {n_untold + i + 1}{before}"
+            return f"the loss is {losses[i]} at step {offset + i + 1}{before}"
         begin = max(0, i + 1 - N_HIGH)
         middle, limit = _limit(losses, begin, min(losses[begin : i + 1]))
         if min(losses[begin : i + 1]) > limit:
             return (
-                f"the loss is {losses[i]:.4f} at step {n_untold + i + 1}, the {N_HIGH}th in a row far above "
+                f"the loss is {losses[i]:.4f} at step {offset + i + 1}, the {N_HIGH}th in a row far above "
                 f"{middle:.4f}, the median of the {N_BEFORE} before"
             )
     return None
@@ -69,20 +69,20 @@ def _limit(losses: Sequence[float], i: int, x: float) -> tuple[float, float]:
     return middle, middle + max(SPIKE_NATS, SPIKE_SPREADS * spread)
 
 
-def is_sound(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
+def is_sound(step: int, losses: Sequence[float], offset: int = 0) -> bool:
     """Whether the weights after ``step`` were good, by the losses after it: the next is a number, no near one is high.
 
-    ``losses`` are nats per token, one a step, after ``n_untold`` steps.
+    ``losses`` are nats per token, one a step, after ``offset`` steps.
     """
-    i = step - n_untold
+    i = step - offset
     after = losses[i : i + N_HIGH] if i >= 0 else []
     highest = max((x for x in after if not math.isnan(x)), default=math.nan)
     return bool(after) and math.isfinite(after[0]) and not highest > _limit(losses, i, highest)[1]
 
 
-def is_proven(step: int, losses: Sequence[float], n_untold: int = 0) -> bool:
+def is_proven(step: int, losses: Sequence[float], offset: int = 0) -> bool:
     """Return whether a checkpoint is sound for good: so many losses came after it that a spike would have been seen."""
-    return len(losses) + n_untold >= step + N_HIGH and is_sound(step, losses, n_untold)
+    return len(losses) + offset >= step + N_HIGH and is_sound(step, losses, offset)
 
 
 def weights_not_finite(model: nn.Module, step: int) -> str | None:
@@ -123,6 +123,6 @@ def roll_back(
     processes.barrier()  # all have read them
     if world.is_main:
         checkpoint.remove(newer for newer, of in states.items() if of.step > state.step)
-        checkpoint.pass_over(path, n_skipped, elapsed_s)
+        checkpoint.skip_batches(path, n_skipped, elapsed_s)
     processes.barrier()
     return RolledBack(problem, state.step, n_skipped)

@@ -21,16 +21,16 @@ BATCH_BYTES = 32 << 20
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` with its defaults, except that products are taken in ``product_dtype`` and in batches.
+    """`torch.optim.Muon` with its defaults, except that products are taken in ``compute_dtype`` and in batches.
 
     ``parameters`` are matrices; the state holds a ``momentum_buffer`` for each, as PyTorch's does.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float, product_dtype: torch.dtype
+        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float, compute_dtype: torch.dtype
     ) -> None:
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
-        self.product_dtype = product_dtype
+        self.compute_dtype = compute_dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  (no caller has one)
@@ -48,7 +48,7 @@ class Muon(torch.optim.Muon):
     def _step_together(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Update matrices that have one shape, or that shape transposed."""
         updates = torch.stack([_wide(self._averaged_gradient(parameter, group)) for parameter in parameters])
-        for parameter, update in zip(parameters, orthogonalize(updates, group, self.product_dtype), strict=True):
+        for parameter, update in zip(parameters, orthogonalize(updates, group, self.compute_dtype), strict=True):
             self._apply(parameter, update if update.shape == parameter.shape else update.mT, group)
 
     def _averaged_gradient(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
@@ -69,15 +69,15 @@ class Muon(torch.optim.Muon):
         weights.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
 
-def orthogonalize(matrices: Tensor, group: dict[str, Any], product_dtype: torch.dtype) -> Tensor:
+def orthogonalize(matrices: Tensor, group: dict[str, Any], compute_dtype: torch.dtype) -> Tensor:
     """Map matrices (..., m, n), m <= n, to ones whose singular values are all near 1, by Newton-Schulz iteration.
 
     Each step is X <- a X + (b A + c A A) X with A = X X^T and (a, b, c) = ``group["ns_coefficients"]``, from
-    X = G / |G| (Jordan et al. 2024). The result is in ``product_dtype``.
+    X = G / |G| (Jordan et al. 2024). The result is in ``compute_dtype``.
     """
     a, b, c = group["ns_coefficients"]
     x = (
-        matrices.to(product_dtype).reshape(-1, *matrices.shape[-2:]).contiguous()
+        matrices.to(compute_dtype).reshape(-1, *matrices.shape[-2:]).contiguous()
     )  # (N, m, n); in one layout, one rounding
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=group["eps"])
     for _ in range(group["ns_steps"]):

@@ -17,7 +17,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel, token_embedding
 from mamegpt.training.muon import Muon
-from mamegpt.training.sharded_muon import SharedMuon
+from mamegpt.training.sharded_muon import ShardedMuon
 
 __all__ = ["OPTIMIZERS", "ChainedOptimizer", "Optimizer", "build_optimizer", "lr_factor"]
 
@@ -65,10 +65,10 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     taken = {id(p) for p in [*tables, *inside]}
     others = [p for p in model.parameters() if id(p) not in taken]
     groups = [{"params": tables, "lr": config.emb_lr}, {"params": others, "lr": config.lr}]
-    kind = SharedMuon if any(isinstance(p, DTensor) for p in inside) else Muon
-    product_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    kind = ShardedMuon if any(isinstance(p, DTensor) for p in inside) else Muon
+    compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     parts = (
-        kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, product_dtype=product_dtype),
+        kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, compute_dtype=compute_dtype),
         torch.optim.AdamW(
             [group for group in groups if group["params"]], betas=(0.9, config.beta2), weight_decay=0.0, fused=True
         ),

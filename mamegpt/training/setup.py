@@ -26,7 +26,7 @@ from mamegpt.data.sources import find_files, read_texts
 from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
-from mamegpt.distributed.sharding import ByShares, birthplace, spread
+from mamegpt.distributed.sharding import ShardedInit, init_device, parallelize
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model, init_weights, unsupported_fields
@@ -69,8 +69,8 @@ from mamegpt.training.events import (
     Tokenizing,
     UnknownTokens,
 )
-from mamegpt.training.forward import SummedLoss, micro_batch, recompute_blocks
-from mamegpt.training.init_from import start_from
+from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
+from mamegpt.training.init_from import load_initial_weights
 from mamegpt.training.metrics import Metrics
 from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
 from mamegpt.training.validation import evaluate
@@ -139,7 +139,7 @@ def setup(
     emit: Emit,
     *,
     called_s: float,
-    intact: bool = False,
+    skip_damaged: bool = False,
     more_steps: int = 0,
     more_minutes: float = 0.0,
 ) -> Training:
@@ -176,8 +176,8 @@ def setup(
     if starts_from_model:
         saver.save(model, optimizer, state)  # so that the run can be resumed without that model
         saver.wait()
-    elif intact and world.is_main:
-        for problem in checkpoint.set_damaged_aside(run / CHECKPOINTS):
+    elif skip_damaged and world.is_main:
+        for problem in checkpoint.quarantine(run / CHECKPOINTS):
             emit(Quarantined(problem))
     processes.barrier()
     if not starts_from_model and (newest := Run(run).latest()):
@@ -219,19 +219,19 @@ def _build_model(
 ) -> tuple[LanguageModel, nn.Module]:
     """Return the model of a run with its initial weights, and the loss of it that all processes compute together."""
     torch.manual_seed(config.seed)
-    with birthplace(config.sharding, world) as place:
+    with init_device(config.sharding, world) as place:
         model = build_model(config.architecture, config.model(vocab_size))
     if place.type != "meta":
         model.to(world.device)
     if config.activation_checkpointing:
-        recompute_blocks(model)
+        checkpoint_activations(model)
     alone = SummedLoss(model, config.precision, compiled=config.compile == "true")
-    summed_loss = spread(alone, model, config.sharding, world)
-    with ByShares():  # type: ignore[no-untyped-call]
+    summed_loss = parallelize(alone, model, config.sharding, world)
+    with ShardedInit():  # type: ignore[no-untyped-call]
         if place.type == "meta":
             init_weights(config.architecture, model)
         if starts_from_model:
-            start_from(model, config.init_from)
+            load_initial_weights(model, config.init_from)
     return model, summed_loss
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from mamegpt.training.muon import Muon, orthogonalize
 
-__all__ = ["SharedMuon"]
+__all__ = ["ShardedMuon"]
 
 
-class SharedMuon(Muon):
+class ShardedMuon(Muon):
     """`Muon`, bit for bit, on matrices whose rows are sharded (FSDP2)."""
 
     @torch.no_grad()
@@ -34,7 +34,7 @@ class SharedMuon(Muon):
     def _step_together(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Update as many matrices as there are processes, or fewer: the r-th is process r's."""
         rank, size = dist.get_rank(), dist.get_world_size()
-        updates = [self._averaged_gradient(parameter, group).to(self.product_dtype) for parameter in parameters]
+        updates = [self._averaged_gradient(parameter, group).to(self.compute_dtype) for parameter in parameters]
         sent = [update.numel() for update in updates] + [0] * (size - len(updates))
         got, owns = [0] * size, rank < len(parameters)
         if owns:
@@ -45,7 +45,7 @@ class SharedMuon(Muon):
         if owns:
             matrix = whole.view(n_rows, n_columns)
             is_tall = n_rows > n_columns
-            matrix = orthogonalize(matrix.mT if is_tall else matrix, group, self.product_dtype)
+            matrix = orthogonalize(matrix.mT if is_tall else matrix, group, self.compute_dtype)
             whole = (matrix.mT if is_tall else matrix).flatten()
         mine = torch.split(_exchanged(whole, got, sent), sent)
         for parameter, result, update in zip(parameters, mine, updates, strict=False):  # there may be more processes

@@ -30,7 +30,7 @@ from torch import nn
 
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import processes
-from mamegpt.distributed.sharding import no_sync, whole, whole_tensor
+from mamegpt.distributed.sharding import full_tensor, no_sync, unsharded
 from mamegpt.errors import TrainingError
 from mamegpt.models.base import LanguageModel
 from mamegpt.run.metrics import Quality
@@ -48,8 +48,8 @@ from mamegpt.training.events import (
     Watcher,
     watching,
 )
-from mamegpt.training.forward import product_dtype
-from mamegpt.training.loss_spikes import bad_loss, is_proven, roll_back, weights_not_finite
+from mamegpt.training.forward import compute_dtype
+from mamegpt.training.loss_spikes import find_spike, is_proven, roll_back, weights_not_finite
 from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folder, setup
 
 __all__ = ["Outcome", "TrainResult", "train"]
@@ -100,7 +100,7 @@ def train(
     config: TrainConfig,
     *,
     resume: bool = False,
-    intact: bool = False,
+    skip_damaged: bool = False,
     more_steps: int = 0,
     more_minutes: float = 0.0,
     watchers: Sequence[Watcher] = (),
@@ -109,10 +109,10 @@ def train(
 
     With ``resume``, a finished run is trained for ``more_steps`` steps or ``more_minutes`` minutes more, in which the
     learning rate rises and falls once more; the run records that, so an interrupted extension resumes like any run.
-    With ``intact``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun`` starts
-    again after a process died goes on by itself. Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves and returns with
-    ``interrupted`` set. Nothing is printed: ``watchers`` receive the events of `mamegpt.training.events`, in the main
-    process.
+    With ``skip_damaged``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun``
+    starts again after a process died goes on by itself. Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves and
+    returns with ``interrupted`` set. Nothing is printed: ``watchers`` receive the events of
+    `mamegpt.training.events`, in the main process.
 
     Raises `ConfigError` for settings that cannot work, `OutputError` if the folder exists (or, with ``resume``, is
     in use), `DataError` for text that is missing or too short, `CheckpointError` if the run was made with other
@@ -122,7 +122,7 @@ def train(
     """
     resume = resume or (processes.started_again() and is_of_this_job(Path(config.out)))
     while True:
-        result = _train(config, resume, intact, more_steps, more_minutes, watchers)
+        result = _train(config, resume, skip_damaged, more_steps, more_minutes, watchers)
         if result.outcome is not Outcome.ROLLED_BACK:
             return result
         resume = True
@@ -130,7 +130,12 @@ def train(
 
 
 def _train(
-    config: TrainConfig, resume: bool, intact: bool, more_steps: int, more_minutes: float, watchers: Sequence[Watcher]
+    config: TrainConfig,
+    resume: bool,
+    skip_damaged: bool,
+    more_steps: int,
+    more_minutes: float,
+    watchers: Sequence[Watcher],
 ) -> TrainResult:
     """Train from step 0 or the newest checkpoint until the run ends, a signal arrives, or the loss goes bad."""
     called_s = time.perf_counter()  # what is done before the first step counts
@@ -143,7 +148,7 @@ def _train(
     ):
         training = setup(
             run, config, kept, world, emit,
-            called_s=called_s, intact=intact, more_steps=more_steps, more_minutes=more_minutes,
+            called_s=called_s, skip_damaged=skip_damaged, more_steps=more_steps, more_minutes=more_minutes,
         )  # fmt: skip
         return _loop(training, emit)
 
@@ -202,7 +207,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             n_new = metrics.n_unread
             records = metrics.flush(targets_per_step, elapsed_s)
             offset = step - len(metrics.losses)
-            problem = bad_loss(metrics.losses, n_new, offset)
+            problem = find_spike(metrics.losses, n_new, offset)
             if saving and not problem:
                 problem = weights_not_finite(model, step)
             if problem:
@@ -223,8 +228,8 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             # How good the model is by now, on a sample; after the last step also on the whole split and in float32.
             if validating and t.validate:
                 measure = functools.partial(t.validate, step=step, on_progress=lambda share: emit(Validating(share)))
-                with whole(t.summed_loss):
-                    found = [measure(max_tokens=config.val_tokens, product_dtype=product_dtype(config.precision))]
+                with unsharded(t.summed_loss):
+                    found = [measure(max_tokens=config.val_tokens, compute_dtype=compute_dtype(config.precision))]
                     if is_last and (found[0].n_characters < found[0].of_n_characters or config.precision != "fp32"):
                         found.append(measure())
                 for quality in found:
@@ -235,7 +240,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 state = dataclasses.replace(
                     t.state, step=step, elapsed_s=t.elapsed_s, metrics=metrics.sync(), rollbacks=0, finished=is_last
                 )
-                proven = functools.partial(is_proven, losses=metrics.losses, n_untold=offset)
+                proven = functools.partial(is_proven, losses=metrics.losses, offset=offset)
                 metrics.save_blocked_s = t.saver.save(model, t.optimizer, state, proven)
             interval_start = time.perf_counter()
 
@@ -265,8 +270,8 @@ def _result(t: Training, step: int, outcome: Outcome) -> TrainResult:
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:
     """Scale the gradient down to a norm of ``grad_clip`` (0: leave it); returns the norm it had, not yet read."""
     if grad_clip:
-        return whole_tensor(nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
-    return whole_tensor(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        return full_tensor(nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
+    return full_tensor(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
 
 
 def _seed_dropout(seed: int, step: int, rank: int, micro: int) -> None:

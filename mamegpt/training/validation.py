@@ -54,7 +54,7 @@ def evaluate(
     world: World,
     max_tokens: int = 0,
     batch_size: int = 32,
-    product_dtype: torch.dtype | None = None,
+    compute_dtype: torch.dtype | None = None,
     step: int | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Quality:
@@ -63,7 +63,7 @@ def evaluate(
     The first token is predicted after ``start_id``; without one it is not counted.
     ``max_tokens`` measures a `subsample` of the windows (0: all). ``n_characters`` and ``n_bytes`` are those of the
     text that the tokens were made from, some of which a tokenizer may have lost; a sample has its share of them.
-    Processes share the windows. Matrix products are taken in ``product_dtype`` (default: that of the weights). Raises
+    Processes share the windows. Matrix products are taken in ``compute_dtype`` (default: that of the weights). Raises
     `DataError` for fewer than two tokens.
     ``on_progress`` is called with the share that is done.
     """
@@ -94,9 +94,9 @@ def evaluate(
         # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
         for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
             some = torch.from_numpy(np.stack([tokens_of(window) for window in batches[min(i, len(batches) - 1)]]))
-            with torch.autocast(device.type, product_dtype, enabled=product_dtype is not None):
+            with torch.autocast(device.type, compute_dtype, enabled=compute_dtype is not None):
                 hidden = model.hidden(some[:, :-1].to(device))
-            nats = linear_cross_entropy(hidden, model.out_head.weight, some[:, 1:].to(device), product_dtype)
+            nats = linear_cross_entropy(hidden, model.out_head.weight, some[:, 1:].to(device), compute_dtype)
             total += nats.item() if i < len(batches) else 0.0
             on_progress(min(1.0, (i + world.size) / len(batches)))
     model.train(was_training)
@@ -111,6 +111,6 @@ def evaluate(
         share * n_characters,
         share * n_bytes,
         of_n_characters=n_characters,
-        dtype=str(product_dtype or model.out_head.weight.dtype).removeprefix("torch."),
+        dtype=str(compute_dtype or model.out_head.weight.dtype).removeprefix("torch."),
         step=step,
     )

@@ -195,14 +195,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from mamegpt.distributed.processes import join
 from mamegpt.training.muon import Muon
-from mamegpt.training.sharded_muon import SharedMuon
+from mamegpt.training.sharded_muon import ShardedMuon
 
 SHAPES = [(16, 16), (48, 16), (16, 48), (17, 5), (2, 8)]  # some rows or matrices are left for nobody
 
 def train(kind, dtype, place):
     random = torch.Generator().manual_seed(0)
     weights = [nn.Parameter(place(torch.randn(shape, generator=random))) for shape in SHAPES]
-    optimizer = kind(weights, lr=0.02, weight_decay=0.1, product_dtype=dtype)
+    optimizer = kind(weights, lr=0.02, weight_decay=0.1, compute_dtype=dtype)
     for _ in range(3):
         for weight in weights[1:] + weights[:1]:
             weight.grad = place(torch.randn(weight.shape, generator=random))
@@ -212,7 +212,7 @@ def train(kind, dtype, place):
 with join("cpu") as world:
     mesh = init_device_mesh("cpu", (world.size,))
     for dtype in (torch.float32, torch.bfloat16):
-        shared = train(SharedMuon, dtype, lambda whole: distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None))
+        shared = train(ShardedMuon, dtype, lambda whole: distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None))
         for mine, its in zip(shared, train(Muon, dtype, lambda whole: whole), strict=True):
             assert torch.equal(mine.full_tensor(), its)
     print("the same")

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.distributed.processes import World
-from mamegpt.distributed.sharding import ByShares, birthplace, spread
+from mamegpt.distributed.sharding import ShardedInit, init_device, parallelize
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES, build_model, init_weights
 from mamegpt.training.forward import SummedLoss
@@ -33,11 +33,11 @@ def world() -> Iterator[World]:
 
 
 def shared(architecture: str, sizes: ModelConfig, world: World) -> LanguageModel:
-    with birthplace("full", world):
+    with init_device("full", world):
         model = build_model(architecture, sizes)
-    spread(SummedLoss(model, "fp32"), model, "full", world)
+    parallelize(SummedLoss(model, "fp32"), model, "full", world)
     torch.manual_seed(5)
-    with ByShares():
+    with ShardedInit():
         init_weights(architecture, model)
     return model
 
@@ -68,7 +68,7 @@ def test_initial_shares_are_those_of_the_whole_bit_for_bit(architecture: str, ti
 
 def test_whole_weights_are_loaded_into_shares(world: World) -> None:
     whole, model = build_model("qwen3", SIZES), shared("qwen3", SIZES, world)
-    with ByShares():
+    with ShardedInit():
         model.load_state_dict(whole.state_dict())
     assert_shares_of(model, whole, world)
 

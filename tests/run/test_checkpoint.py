@@ -241,7 +241,7 @@ def test_parts_that_cannot_be_written_are_one_line(tmp_path: Path, monkeypatch: 
     def full(*_arguments: object) -> None:
         raise CheckpointException("write", {1: (OSError("No space left on device"), traceback.StackSummary())})
 
-    monkeypatch.setattr(checkpoint, "write_parts", full)
+    monkeypatch.setattr(checkpoint, "save_sharded", full)
     state = checkpoint.State(3, 1.5, "a", "b", "c")
     with pytest.raises(OutputError, match=r"step-00000003 cannot be written \(.*No space left.*make room"):
         save_parts(tmp_path, *fresh(0), state, keep=1)
@@ -324,10 +324,10 @@ def test_a_state_without_a_hash_of_its_own_is_an_older_one(tmp_path: Path) -> No
 def test_what_is_newer_than_the_newest_intact_one_is_set_aside(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, *fresh(0), step=step, keep=3)
-    assert checkpoint.set_damaged_aside(tmp_path) == []
+    assert checkpoint.quarantine(tmp_path) == []
     (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"broken")
     (tmp_path / "step-00000002" / "optimizer.safetensors").unlink()
-    first, second = checkpoint.set_damaged_aside(tmp_path)
+    first, second = checkpoint.quarantine(tmp_path)
     assert "step-00000003/model.safetensors is missing or damaged" in first and "step-00000002" in second
     assert [path for _, path in checkpoints(tmp_path)] == [tmp_path / "step-00000001"]
     assert sorted(path.name for path in tmp_path.glob("damaged-*")) == [
@@ -335,11 +335,11 @@ def test_what_is_newer_than_the_newest_intact_one_is_set_aside(tmp_path: Path) -
     ]  # fmt: skip
     save(tmp_path, *fresh(0), step=3, keep=3)  # the run went on, to the same step
     (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"broken again")
-    assert len(checkpoint.set_damaged_aside(tmp_path)) == 1
+    assert len(checkpoint.quarantine(tmp_path)) == 1
     assert (tmp_path / "damaged-step-00000003-2" / "model.safetensors").read_bytes() == b"broken again"
     (tmp_path / "step-00000001" / "state.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"no checkpoint under .* is intact"):
-        checkpoint.set_damaged_aside(tmp_path)
+        checkpoint.quarantine(tmp_path)
     assert (tmp_path / "step-00000001").is_dir()
 
 

@@ -16,7 +16,7 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES, build_model
 from mamegpt.system.hardware import has_bf16, has_compiler
-from mamegpt.training.forward import SummedLoss, micro_batch, recompute_blocks
+from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 from mamegpt.training.trainer import train
 
@@ -85,7 +85,7 @@ def test_blocks_that_are_run_again_keep_less_and_give_the_same_gradients(archite
         torch.manual_seed(0)
         model = build_model(architecture, dataclasses.replace(SIZES, drop_rate=0.3))
         if again:
-            recompute_blocks(model)
+            checkpoint_activations(model)
         kept = []
 
         def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:

@@ -19,7 +19,7 @@ from mamegpt.presets import preset
 from mamegpt.pretrained import load
 from mamegpt.run.run import Run
 from mamegpt.tokenizer.tokenizer import train_tokenizer
-from mamegpt.training.init_from import with_shape_of_start
+from mamegpt.training.init_from import config_from_pretrained
 from mamegpt.training.trainer import train
 
 FEW = {name: TINY[name] for name in ("batch_size", "log_every_steps", "val_fraction", "precision", "compile", "device")}
@@ -27,7 +27,7 @@ FEW = {name: TINY[name] for name in ("batch_size", "log_every_steps", "val_fract
 
 def settings(little: Little, start: Path, out: Path, **changed: object) -> TrainConfig:
     given = {**FEW, "data": str(little.text), "out": str(out), "init_from": str(start), "max_steps": 2}
-    return with_shape_of_start(TrainConfig(**given | changed), given | changed)  # type: ignore[arg-type]
+    return config_from_pretrained(TrainConfig(**given | changed), given | changed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model_type", sorted(hf_formats()))

@@ -147,14 +147,14 @@ def matrices_after(kind: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) 
 
 
 def test_muon_in_bfloat16_is_pytorchs() -> None:
-    ours = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=torch.bfloat16))
+    ours = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, compute_dtype=torch.bfloat16))
     pytorchs = matrices_after(lambda w: torch.optim.Muon(w, lr=0.02, weight_decay=0.1))
     for mine, its in zip(ours, pytorchs, strict=True):
         assert torch.equal(mine, its)
 
 
 def test_muon_in_float32_is_the_iteration_of_the_paper() -> None:
-    ours = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=torch.float32))
+    ours = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, compute_dtype=torch.float32))
     for mine, plain in zip(ours, matrices_after(PlainMuon), strict=True):
         torch.testing.assert_close(mine, plain, rtol=0, atol=1e-6)
 
@@ -182,13 +182,13 @@ class PlainMuon(torch.optim.Optimizer):
             weight.mul_(1 - 0.02 * 0.1).sub_(0.02 * max(1, rows / columns) ** 0.5 * x)
 
 
-@pytest.mark.parametrize("product_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compute_dtype", [torch.float32, torch.bfloat16])
 def test_matrices_in_a_batch_are_updated_as_each_alone(
-    product_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    compute_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=product_dtype))
+    together = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, compute_dtype=compute_dtype))
     monkeypatch.setattr("mamegpt.training.muon.BATCH_BYTES", 1)
-    alone = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, product_dtype=product_dtype))
+    alone = matrices_after(lambda w: Muon(w, lr=0.02, weight_decay=0.1, compute_dtype=compute_dtype))
     assert all(map(torch.equal, together, alone))
 
 
@@ -196,7 +196,7 @@ def test_matrices_in_a_batch_are_updated_as_each_alone(
 def test_muon_multiplies_in_the_type_of_the_run(precision: str, expected: int) -> None:
     optimizer = build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="muon", precision=precision))
     assert isinstance(optimizer, ChainedOptimizer) and isinstance(optimizer.parts[0], Muon)
-    assert torch.finfo(optimizer.parts[0].product_dtype).bits == expected
+    assert torch.finfo(optimizer.parts[0].compute_dtype).bits == expected
 
 
 def test_an_embedding_that_is_the_head_learns_as_a_head() -> None:

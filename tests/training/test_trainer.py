@@ -315,7 +315,7 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(run: Path) -
 
 def test_time_goes_on_and_speed_is_of_this_process(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forget_after(run, 9)
-    checkpoint.pass_over(run / "checkpoints" / "step-00000009", 0, elapsed_s=1e9)
+    checkpoint.skip_batches(run / "checkpoints" / "step-00000009", 0, elapsed_s=1e9)
     result = resumed(run)
     assert result.elapsed_s > 1e9
     assert all(record["elapsed_s"] > 1e9 for record in records(run)[-4:] if "loss" in record)
@@ -518,7 +518,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(run: Path, c
     (newest / "model.safetensors").write_bytes(b"broken")
     message = refused(CheckpointError, run)
     assert f"{newest / 'model.safetensors'} is missing or damaged" in message and "--resume-intact" in message
-    train(dataclasses.replace(config, out=str(run)), resume=True, intact=True)
+    train(dataclasses.replace(config, out=str(run)), resume=True, skip_damaged=True)
     assert (run / "checkpoints" / f"damaged-{newest.name}" / "model.safetensors").read_bytes() == b"broken"
     assert final_weights(run, 12) == final_weights(Path(config.out), 12)
 

@@ -128,7 +128,7 @@ def test_products_in_bfloat16_change_the_bits_by_little(
     model: LanguageModel, tokens: np.ndarray, texts: list[str]
 ) -> None:
     exact = quality_of(model, tokens, texts, start_id=1)
-    rounded = quality_of(model, tokens, texts, start_id=1, product_dtype=torch.bfloat16)
+    rounded = quality_of(model, tokens, texts, start_id=1, compute_dtype=torch.bfloat16)
     assert rounded.loss != exact.loss
     assert (exact.dtype, rounded.dtype) == ("float32", "bfloat16") and exact.of != rounded.of
     assert rounded.loss == pytest.approx(exact.loss, rel=3e-3)

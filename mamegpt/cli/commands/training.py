@@ -196,11 +196,11 @@ def train_command(
         on_bad_loss = settings.on_bad_loss if "on_bad_loss" in given else kept.on_bad_loss
         settings = dataclasses.replace(kept, out=str(resume), on_bad_loss=on_bad_loss)
     elif settings.init_from:
-        from mamegpt.training.init_from import with_shape_of_start
+        from mamegpt.training.init_from import config_from_pretrained
 
         if "size" in given:
             raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
-        settings = with_shape_of_start(settings, given | in_file.keys(), recipe)
+        settings = config_from_pretrained(settings, given | in_file.keys(), recipe)
     if resume is None:
         refuse_idle(given, [
             (in_file.keys() >= {*Shape._fields}, ("size",), f"with the settings in {config}"),
@@ -212,8 +212,8 @@ def train_command(
         if report:
             watchers.append(live_report())
         result = train(
-            settings, resume=resume is not None, intact=resume_intact, more_steps=more_steps, more_minutes=more_minutes,
-            watchers=watchers,
+            settings, resume=resume is not None, skip_damaged=resume_intact, more_steps=more_steps,
+            more_minutes=more_minutes, watchers=watchers,
         )  # fmt: skip
         if not result.is_main:
             return INTERRUPTED if result.interrupted else 0
