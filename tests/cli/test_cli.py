@@ -335,11 +335,11 @@ def test_only_a_command_whose_output_is_the_product_fails_with_its_output(
     assert (tmp_path / "out.txt").stat().st_size and (tmp_path / "report.html").stat().st_size
 
 
-def test_output_is_utf_8_whatever_the_console_is(little: Little, tmp_path: Path) -> None:
+def test_output_is_utf_8_whatever_the_console_is(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONIOENCODING": "cp932"}
-    done = run_mamegpt("train", "--resume", "👪", cwd=tmp_path, env=env)
+    done = run_mamegpt("extract", "--dataset", "👪", "--keyword", "豆", "--out", "out.txt", cwd=tmp_path, env=env)
     assert done.returncode == 2
-    assert done.stderr == "error: no run in 👪: it has no config.json\n"
+    assert done.stderr == ("error: no such file or folder, and not a Hub name (owner/name): '👪'; check the spelling\n")
 
 
 # ---------------------------------------------------------------- commands
