@@ -211,6 +211,13 @@ def test_scripts_use_nothing_but_the_public_names() -> None:
         assert len(text.splitlines()) <= 80, path.name  # one screen
 
 
+def test_the_notebook_and_the_end_to_end_test_import_nothing_else_of_ours() -> None:
+    notebook = json.loads((ROOT / "examples" / "mamegpt.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for code in ("\n".join(cells), (ROOT / "tests" / "test_end_to_end.py").read_text(encoding="utf-8")):
+        assert "import mamegpt\n" in code and "from mamegpt" not in code and "import mamegpt." not in code
+
+
 def test_no_test_file_imports_another() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         assert not any(full.startswith("test_") for full in imports(path)), path
