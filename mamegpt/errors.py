@@ -13,11 +13,15 @@
 
 The message of each is one line: what happened, where, and what to do. The command line prints it after
 ``error:`` and exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+
+Messages are written with options of the command line, ``--batch-size``. `str` of an error gives them so only where the
+command line runs (`naming_options`); elsewhere it gives the names of parameters and fields, ``batch_size``.
 """
 
+import contextlib
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _OUT_OF_MEMORY = re.compile(
     "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
@@ -54,6 +58,37 @@ def memory_asked(error: BaseException) -> str:
     return f"{int(found[1]) / 1e9:.1f} GB" if found[1] else found[2]
 
 
+_COMMAND_OR_OPTION = re.compile(r"\bmamegpt(?: '[^']*'| [^\s',;)]+)+|(?:(?<=[\s(])|^)--[a-z][a-z-]*")
+_names_options = False
+
+
+@contextlib.contextmanager
+def naming_options() -> Iterator[None]:
+    """Let errors and warnings name settings as options in this block: ``--batch-size``, not ``batch_size``.
+
+    It holds in all threads. An error of another process is named where it is raised again.
+    """
+    global _names_options
+    before, _names_options = _names_options, True
+    try:
+        yield
+    finally:
+        _names_options = before
+
+
+def _named(message: str) -> str:
+    """Return a message with its settings as they are named here: outside of `naming_options`, as in Python.
+
+    Command lines that it advises (from ``mamegpt`` to the next comma, semicolon or parenthesis) stay as they are.
+    Quoted text is not told apart: after a space, it loses two dashes before a lower-case letter as well.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        return found[0].removeprefix("--").replace("-", "_") if found[0].startswith("--") else found[0]
+
+    return message if _names_options else _COMMAND_OR_OPTION.sub(name, message)
+
+
 class MamegptError(Exception):
     """The root: whatever a user may want to catch from this package. Whatever is quoted, its message is one line."""
 
@@ -61,9 +96,15 @@ class MamegptError(Exception):
         """Take the message, as one line."""
         super().__init__(" ".join(message.splitlines()))
 
+    def __str__(self) -> str:
+        return _named(super().__str__())
+
 
 class MamegptWarning(UserWarning):
     """What a user should know though nothing has failed, in one line; the command line prints it after ``note:``."""
+
+    def __str__(self) -> str:
+        return _named(super().__str__())
 
 
 class ConfigError(MamegptError, ValueError):

@@ -103,10 +103,10 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
     folder = tmp_path / "two"
     shutil.copytree(original, folder)
     shutil.copy(folder / "jp_tok_wiki.model", folder / "a.model")
-    with pytest.raises(ModelError, match=r"which SentencePiece model.*--spm-file from: a.model, jp_tok_wiki.model"):
+    with pytest.raises(ModelError, match=r"which SentencePiece model.*spm_file from: a.model, jp_tok_wiki.model"):
         load(folder)
     assert load(str(folder), spm_file="a.model").tokenizer.path.name == "a.model"
-    with pytest.raises(ModelError, match=r"has no b.model; choose with --spm-file from: a.model"):
+    with pytest.raises(ModelError, match=r"has no b.model; choose with spm_file from: a.model"):
         load(str(folder), spm_file="b.model")
 
 
@@ -120,8 +120,8 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
         (lambda f: (f / "jp_tok_wiki.model").unlink(), ModelError, "none there"),
         (lambda f: (f / "jp_tok_wiki.model").write_bytes(b"x"), MamegptError, "not a whole SentencePiece model"),
         (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), ModelError, "'llama' model, not ours"),
-        (lambda f: _edit(f, n_layers=3), ModelError, r"--n-layers 3 contradicts .*pytorch_model.bin.* n_layers 2"),
-        (lambda f: _edit(f, n_heads=5), MamegptError, "--emb-dim 32 is not divisible by --n-heads 5"),
+        (lambda f: _edit(f, n_layers=3), ModelError, r"n_layers 3 contradicts .*pytorch_model.bin.* n_layers 2"),
+        (lambda f: _edit(f, n_heads=5), MamegptError, "emb_dim 32 is not divisible by n_heads 5"),
     ],
 )
 def test_folders_that_cannot_be_used(

@@ -35,6 +35,7 @@ from mamegpt.errors import (
     first_line,
     is_out_of_memory,
     memory_asked,
+    naming_options,
 )
 from mamegpt.presets import RECIPES, SIZES, preset
 from mamegpt.system.limits import default_threads
@@ -101,7 +102,7 @@ def run_command_line(
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-    with output_may_fail(), warnings.catch_warnings():
+    with naming_options(), output_may_fail(), warnings.catch_warnings():
         warnings.showwarning = functools.partial(_show, warnings.showwarning)
         warnings.simplefilter("default", MamegptWarning)  # a note, whatever python -W says of warnings
         sys.exit(_code(command, sys.argv[1:] if arguments is None else arguments))

@@ -218,7 +218,7 @@ def test_what_cannot_be_used_is_said_in_a_line(corpus, items, tmp_path):
         clean(corpus, out, without=["markup"], only=["short"])
     with pytest.raises(ConfigError, match="no step 'shrot'; there are aozora, markup, "):
         clean(corpus, out, without=["shrot"])
-    with pytest.raises(ConfigError, match="needs --against"):
+    with pytest.raises(ConfigError, match="needs against"):
         clean(corpus, out, only=["contamination"])
     with pytest.raises(ConfigError, match="left out"):
         clean(corpus, out, without=["contamination"], against=[items])

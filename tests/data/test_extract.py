@@ -151,7 +151,7 @@ def test_whatever_goes_wrong_the_old_file_stays_and_nothing_else_is_left(corpus,
 
 @pytest.mark.parametrize("keyword", ["", " ", "\u3000"])
 def test_an_empty_keyword_is_refused(corpus, tmp_path, keyword):
-    with pytest.raises(ConfigError, match="--keyword is empty"):
+    with pytest.raises(ConfigError, match="keyword is empty"):
         extract(corpus, keyword, tmp_path / "topic.txt")
 
 
@@ -267,13 +267,13 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     ("wanted", "message"),
     [
         ({}, "nothing to look for"),
-        ({"keywords": ("a",), "exclude": (" ",)}, "--exclude is empty"),
+        ({"keywords": ("a",), "exclude": (" ",)}, "exclude is empty"),
         ({"keywords": ("a\nb",)}, "has a line feed"),
         ({"regex": ("(",)}, "is no regular expression"),
         ({"regex": ("a*",)}, "in every text"),
-        ({"keywords": ("a",), "min_hits": 0}, "--min-hits must be at least 1"),
-        ({"keywords": ("a",), "window": -1}, "--window must be at least 0"),
-        ({"keywords": ("a",), "window": 1, "title_only": True}, "no use with --title-only"),
+        ({"keywords": ("a",), "min_hits": 0}, "min_hits must be at least 1"),
+        ({"keywords": ("a",), "window": -1}, "window must be at least 0"),
+        ({"keywords": ("a",), "window": 1, "title_only": True}, "no use with title_only"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wanted, message):

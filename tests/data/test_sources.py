@@ -398,7 +398,7 @@ CONTENT = {"content": "犬が遊ぶ。", "deleted": None}
 )
 def test_which_column_is_the_text_is_asked_if_several_may_be(tmp_path, rows):
     path = rows_of(tmp_path / "a.jsonl", *rows)
-    with pytest.raises(DataError, match=r"cannot tell which of \['content', 'deleted'\] is the text; .*--text-column"):
+    with pytest.raises(DataError, match=r"cannot tell which of \['content', 'deleted'\] is the text; .*text_column"):
         texts(path)
     read = [d.text for d in read_documents(path, schema=Schema(text_column="content"))]
     assert set(read) == {"犬が遊ぶ。"}
@@ -640,7 +640,7 @@ def test_columns_are_guessed_shown_and_can_be_named(tmp_path, suffix):
     kind = "column" if path.suffix == ".parquet" else "key"
     assert describe(path, named) == Layout(kind, "body", "head")
     assert describe(path, Schema()) == Layout(kind, "text")
-    for schema, option in ((Schema("none"), "--text-column"), (Schema(title_column="none"), "--title-column")):
+    for schema, option in ((Schema("none"), "text_column"), (Schema(title_column="none"), "title_column")):
         with pytest.raises(DataError, match=rf"no 'none' \({option}\) that holds strings; there are .*'head'"):
             list(read_documents(path, schema=schema))
 
@@ -839,7 +839,7 @@ def test_a_dump_in_another_encoding_than_it_declares_is_an_error(tmp_path, encod
     with pytest.raises(DataError, match="is in an encoding that cannot be read"):
         texts(path)
     path.write_bytes(path.read_bytes().replace(encoding.encode(), b"rot13"))
-    with pytest.raises(ConfigError, match="--encoding rot13 is no encoding of text"):
+    with pytest.raises(ConfigError, match="encoding rot13 is no encoding of text"):
         texts(path)
 
 
@@ -883,7 +883,7 @@ def test_the_likely_encoding_is_named(tmp_path, encoding, suffix):
     path = tmp_path / f"a{suffix}"
     raw = (line * 20).encode(encoding)
     path.write_bytes(gzip.compress(raw) if suffix.endswith(".gz") else raw)
-    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: say --encoding"):
+    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: say encoding"):
         texts(path)
 
 

@@ -385,7 +385,7 @@ def test_the_license_is_given_or_read_from_a_card_beside_the_text(little: Little
     assert card_licenses(where) == []
     (data / "README.md").write_text("---\nlicense: 'mit\\n- x'\n---\n", encoding="utf-8")
     assert card_licenses(where) == []
-    with pytest.raises(ConfigError, match=r"--data-license must be an identifier of the Hub"):
+    with pytest.raises(ConfigError, match=r"data_license must be an identifier of the Hub"):
         export(str(little.run), tmp_path / "out", data_license="CC BY-SA")
 
 
@@ -525,9 +525,9 @@ def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(l
         right = getattr(little.sizes, name)
         with pytest.raises(ModelError) as error:
             export_weights(little.weights, little.spm, tmp_path / "out", **{name: value})
-        assert f"--{name.replace('_', '-')} {value}" in str(error.value)
+        assert f"{name} {value}" in str(error.value)
         assert f"{name} {right}" in str(error.value)
-    with pytest.raises(MamegptError, match=r"--emb-dim 32 is not divisible by --n-heads 5"):
+    with pytest.raises(MamegptError, match=r"emb_dim 32 is not divisible by n_heads 5"):
         export_weights(little.weights, little.spm, tmp_path / "out", n_heads=5)
     config = json.loads((little.exported / "config.json").read_text(encoding="utf-8"))  # made with no size given
     for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias"):

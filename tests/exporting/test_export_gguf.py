@@ -132,7 +132,7 @@ def test_without_the_extra_it_says_what_to_install(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_gguf, "find_spec", lambda name: None if name == "xllamacpp" else object())
-    with pytest.raises(ConfigError, match=r"--to gguf needs xllamacpp, not installed; pip install xllamacpp"):
+    with pytest.raises(ConfigError, match=r"to gguf needs xllamacpp, not installed; pip install xllamacpp"):
         export_here(tmp_path / "out", random_model(little.sizes), little.sizes, little.tokenizer, targets=["gguf"])
     assert list(tmp_path.iterdir()) == []
 

@@ -97,7 +97,7 @@ def test_many_texts_stop_where_each_would_alone_and_compute_no_further(stops: li
 
 
 def test_impossible_settings_are_errors_before_anything_is_computed(little: Little) -> None:
-    with pytest.raises(ConfigError, match="--max-new-tokens"):
+    with pytest.raises(ConfigError, match="max_new_tokens"):
         generate_many(random_model(sizes_for(little.tokenizer)), little.tokenizer, ["豆"], 0)
 
 

@@ -610,9 +610,9 @@ def test_an_empty_prompt_needs_an_end_of_text_token(model: LanguageModel, little
         eos_id = None  # type: ignore[assignment]
 
     endless = Endless(little.spm.read_bytes(), little.spm)
-    with pytest.raises(ConfigError, match=r"--prompt is empty.*no end-of-text"):
+    with pytest.raises(ConfigError, match=r"prompt is empty.*no end-of-text"):
         generate(model, endless, "", 8)
-    with pytest.raises(ConfigError, match=r"--at-start True needs an end-of-text"):
+    with pytest.raises(ConfigError, match=r"at_start True needs an end-of-text"):
         generate(model, endless, "豆", 8, at_start=True)
     assert generate(model, endless, "豆", 8)
 
@@ -620,13 +620,13 @@ def test_an_empty_prompt_needs_an_end_of_text_token(model: LanguageModel, little
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
-        ({"temperature": -1.0}, "--temperature"),
-        ({"top_k": -1}, "--top-k"),
-        ({"top_p": 0.0}, "--top-p"),
-        ({"top_p": 1.1}, "--top-p"),
-        ({"min_p": 1.5}, "--min-p"),
-        ({"repetition_penalty": 0.0}, "--repetition-penalty"),
-        ({"stop": ["。", ""]}, "--stop"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"stop": ["。", ""]}, "stop"),
     ],
 )
 def test_impossible_settings_are_named(
@@ -637,7 +637,7 @@ def test_impossible_settings_are_named(
 
 
 def test_all_impossible_settings_are_named_at_once(model: LanguageModel, little: Little) -> None:
-    with pytest.raises(ConfigError, match=r"--temperature.*--top-k.*--min-p"):
+    with pytest.raises(ConfigError, match=r"temperature.*top_k.*min_p"):
         generate(model, little.tokenizer, "豆", 4, Sampling(temperature=-1.0, top_k=-1, min_p=2.0))
-    with pytest.raises(ConfigError, match="--max-new-tokens must be at least 1, not 0"):
+    with pytest.raises(ConfigError, match="max_new_tokens must be at least 1, not 0"):
         generate(model, little.tokenizer, "豆", 0)

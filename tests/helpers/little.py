@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +50,19 @@ class Little:
     report: ExportReport
     tokenizer: Tokenizer
     sizes: ModelConfig
+    printed: str = ""
+    """What was printed meanwhile."""
 
 
 @pytest.fixture(scope="session")
 def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        made = _make(tmp_path_factory.mktemp("little"))
+    return replace(made, printed=printed.getvalue())
+
+
+def _make(folder: Path) -> Little:
     import torch
 
     from mamegpt.config import TrainConfig
@@ -63,7 +74,6 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Little:
     from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
     from mamegpt.training.trainer import train
 
-    folder = tmp_path_factory.mktemp("little")
     text = folder / "stories.txt"
     texts = [format_article(title, story) for title, story in stories(seed=1, n=120)]
     text.write_text("".join(texts), encoding="utf-8", newline="\n")

@@ -190,10 +190,10 @@ def test_training_computes_what_evaluation_computes(architecture: str, changes: 
 
 
 def test_an_unknown_architecture_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="--architecture gpt-9 is not known; choose from custom-gpt"):
+    with pytest.raises(ConfigError, match="architecture gpt-9 is not known; choose from custom-gpt"):
         build_model("gpt-9", SIZES)
 
 
 def test_impossible_sizes_are_refused_with_a_width_that_works() -> None:
-    with pytest.raises(ConfigError, match="--emb-dim 130 is not divisible by --n-heads 4; use 128 or 132"):
+    with pytest.raises(ConfigError, match="emb_dim 130 is not divisible by n_heads 4; use 128 or 132"):
         build_model("custom-gpt", sizes(emb_dim=130))

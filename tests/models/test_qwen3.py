@@ -236,25 +236,24 @@ def test_a_setting_that_would_do_nothing_is_refused(architecture: str, name: str
     run = TrainConfig(data="a", tokenizer="b", out="c", architecture=architecture)
     known = unsupported_fields()
     run.validate(architecture=known)
-    flag = f"--{name.replace('_', '-')}"
-    with pytest.raises(ConfigError, match=f"^{flag} is nothing that {architecture} has; leave it out$"):
+    with pytest.raises(ConfigError, match=f"^{name} is nothing that {architecture} has; leave it out$"):
         dataclasses.replace(run, **{name: value}).validate(architecture=known)
-    with pytest.raises(ConfigError, match=f"^{flag} is nothing .*; --emb-dim 30 is not divisible by --n-heads 4"):
+    with pytest.raises(ConfigError, match=f"^{name} is nothing .*; emb_dim 30 is not divisible by n_heads 4"):
         build_model(architecture, sizes(emb_dim=30, **{name: value}))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_kv_heads": 3}, "--n-kv-heads 3 does not divide --n-heads 4; use one of 1, 2, 4"),
-        ({"n_kv_heads": 8}, "--n-kv-heads 8 does not divide --n-heads 4; use one of 1, 2, 4"),
-        ({"n_kv_heads": -1}, "--n-kv-heads must not be negative, not -1"),
-        ({"ffn_dim": -8}, "--ffn-dim must not be negative, not -8"),
-        ({"rope_theta": 0.0}, "--rope-theta must be above 0 and finite, not 0.0"),
-        ({"rope_theta": float("nan")}, "--rope-theta must be above 0 and finite, not nan"),
-        ({"norm_eps": float("inf")}, "--norm-eps must be above 0 and finite, not inf"),
-        ({"emb_dim": 20}, "--emb-dim 20 is not divisible by --n-heads 4 into even widths; use 16 or 24"),
-        ({"head_dim": 7}, "--head-dim 7 is odd, but rotary positions turn pairs; use an even one"),
+        ({"n_kv_heads": 3}, "n_kv_heads 3 does not divide n_heads 4; use one of 1, 2, 4"),
+        ({"n_kv_heads": 8}, "n_kv_heads 8 does not divide n_heads 4; use one of 1, 2, 4"),
+        ({"n_kv_heads": -1}, "n_kv_heads must not be negative, not -1"),
+        ({"ffn_dim": -8}, "ffn_dim must not be negative, not -8"),
+        ({"rope_theta": 0.0}, "rope_theta must be above 0 and finite, not 0.0"),
+        ({"rope_theta": float("nan")}, "rope_theta must be above 0 and finite, not nan"),
+        ({"norm_eps": float("inf")}, "norm_eps must be above 0 and finite, not inf"),
+        ({"emb_dim": 20}, "emb_dim 20 is not divisible by n_heads 4 into even widths; use 16 or 24"),
+        ({"head_dim": 7}, "head_dim 7 is odd, but rotary positions turn pairs; use an even one"),
     ],
 )
 def test_impossible_sizes(changes: dict[str, Any], message: str) -> None:
@@ -406,7 +405,7 @@ def test_what_means_nothing_else_is_accepted(foreign: Path, changes: dict[str, A
         ({"num_hidden_layers": 3, "layer_types": None}, ModelError, "does not fit the model"),
         ({"tie_word_embeddings": True}, ModelError, "lm_head.weight is not model.embed_tokens.weight"),
         ({"vocab_size": 900}, ModelError, "1000 pieces, but .* 900"),
-        ({"num_key_value_heads": 3}, ConfigError, "--n-kv-heads 3 does not divide --n-heads 4"),
+        ({"num_key_value_heads": 3}, ConfigError, "n_kv_heads 3 does not divide n_heads 4"),
     ],
     ids=str,
 )

@@ -162,5 +162,5 @@ def test_whatever_is_there_is_refused(tmp_path: Path) -> None:
     refuse_existing(tmp_path / "nothing")
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(OutputError, match="--overwrite"):
+        with pytest.raises(OutputError, match="overwrite"):
             refuse_existing(path)

@@ -63,9 +63,9 @@ def test_from_a_run_and_resumed_it_ends_as_if_never_stopped(little: Little, tmp_
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"emb_dim": 64, "n_layers": 3}, "--emb-dim 64: it has 32; --n-layers 3: it has 2"),
-        ({"architecture": "custom-gpt"}, "--architecture custom-gpt: it has qwen3"),
-        ({"tokenizer": "other.model"}, "--tokenizer other.model: it has another"),
+        ({"emb_dim": 64, "n_layers": 3}, "emb_dim 64: it has 32; n_layers 3: it has 2"),
+        ({"architecture": "custom-gpt"}, "architecture custom-gpt: it has qwen3"),
+        ({"tokenizer": "other.model"}, "tokenizer other.model: it has another"),
     ],
 )
 def test_what_contradicts_the_model_is_named(

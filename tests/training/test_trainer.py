@@ -435,7 +435,7 @@ def test_an_extension_or_a_rest_without_time_for_a_step_takes_one(
 
 def test_minutes_are_not_added_to_a_model_that_no_process_holds_whole(config: TrainConfig, tmp_path: Path) -> None:
     train(shared := dataclasses.replace(config, out=str(tmp_path / "run"), sharding="full", max_steps=3))
-    with pytest.raises(ConfigError, match="with which --more-minutes cannot be had"):
+    with pytest.raises(ConfigError, match="with which more_minutes cannot be had"):
         train(shared, resume=True, more_minutes=0.01)
     assert train(shared, resume=True, more_steps=1).step == 4
 
@@ -517,7 +517,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(run: Path, c
     newest = run / "checkpoints" / "step-00000012"
     (newest / "model.safetensors").write_bytes(b"broken")
     message = refused(CheckpointError, run)
-    assert f"{newest / 'model.safetensors'} is missing or damaged" in message and "--resume-intact" in message
+    assert f"{newest / 'model.safetensors'} is missing or damaged" in message and "resume_intact" in message
     train(dataclasses.replace(config, out=str(run)), resume=True, skip_damaged=True)
     assert (run / "checkpoints" / f"damaged-{newest.name}" / "model.safetensors").read_bytes() == b"broken"
     assert final_weights(run, 12) == final_weights(Path(config.out), 12)
@@ -551,7 +551,7 @@ def test_two_runs_in_one_folder_are_refused(run: Path, config: TrainConfig, tmp_
 
 def test_problems_with_settings_leave_no_folder(config: TrainConfig, tmp_path: Path) -> None:
     bad = dataclasses.replace(config, out=str(tmp_path / "run"), architecture="rnn", optimizer="sgd", max_steps=0)
-    with pytest.raises(ConfigError, match=r"--architecture rnn .*--optimizer sgd .*--max-steps"):
+    with pytest.raises(ConfigError, match=r"architecture rnn .*optimizer sgd .*max_steps"):
         train(bad)
     assert list(tmp_path.iterdir()) == []
 
@@ -576,7 +576,7 @@ def test_the_corrected_command_may_use_the_same_folder(
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; .* of .*--lr \(it was 1e\+30\)"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; .* of .*lr \(it was 1e\+30\)"):
         train(
             dataclasses.replace(
                 config, out=str(tmp_path / "run"), optimizer="adamw", lr=1e30, warmup_fraction=0.0, max_steps=50
@@ -618,7 +618,7 @@ def test_a_bad_batch_is_gone_back_before_and_passed_over(
 ) -> None:
     bad_from(monkeypatch, range(7, 8))  # the eighth step; the checkpoint before it is of step 6
     stopped = dataclasses.replace(config, out=str(tmp_path / "run"))
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 8; the last number was .*--on-bad-loss rollback"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 8; the last number was .*on_bad_loss rollback"):
         train(stopped)
     rolled = dataclasses.replace(stopped, on_bad_loss="rollback")
     result = train(rolled, resume=True, watchers=[show_progress()])
