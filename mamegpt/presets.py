@@ -36,10 +36,20 @@ SIZES: dict[Size, Shape] = {
 """Shapes by their parameters with a vocabulary of 16,000. Heads are 64 wide, as attention kernels like them."""
 
 ORIGINAL = TrainConfig(
-    architecture="custom-gpt", emb_dim=128, n_layers=4, n_heads=4, drop_rate=0.1,
-    batch_size=32, optimizer="adamw", lr=3e-4, weight_decay=0.01, beta2=0.999,
-    warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.0,
-)  # fmt: skip
+    architecture="custom-gpt",
+    emb_dim=128,
+    n_layers=4,
+    n_heads=4,
+    drop_rate=0.1,
+    batch_size=32,
+    optimizer="adamw",
+    lr=3e-4,
+    weight_decay=0.01,
+    beta2=0.999,
+    warmup_fraction=0.0,
+    cooldown_fraction=0.0,
+    grad_clip=0.0,
+)
 """What the original ``training.py`` does."""
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)

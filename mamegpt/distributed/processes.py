@@ -22,8 +22,18 @@ from torch.distributed.rendezvous import rendezvous
 
 from mamegpt.errors import ConfigError
 
-__all__ = ["World", "any_process", "barrier", "from_main", "group_for_a_thread", "job", "join", "pick_device",
-           "started_again", "sum_over_processes"]  # fmt: skip
+__all__ = [
+    "World",
+    "any_process",
+    "barrier",
+    "from_main",
+    "group_for_a_thread",
+    "job",
+    "join",
+    "pick_device",
+    "started_again",
+    "sum_over_processes",
+]
 
 
 T = TypeVar("T")

@@ -35,7 +35,7 @@ __all__ = [
     "save_sharded",
     "snapshot",
     "unsharded",
-]  # fmt: skip
+]
 
 
 def init_device(sharding: str, world: World) -> torch.device:
@@ -152,8 +152,11 @@ def empty_state_dict(folder: Path) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in found.items()
-            if isinstance(one, TensorStorageMetadata)}  # fmt: skip
+    return {
+        name: torch.empty(one.size, dtype=one.properties.dtype)
+        for name, one in found.items()
+        if isinstance(one, TensorStorageMetadata)
+    }
 
 
 @contextlib.contextmanager

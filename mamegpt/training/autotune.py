@@ -44,9 +44,12 @@ def autotune(
         choices = [config.precision]
     compile_ = "false" if config.compile == "auto" else config.compile
     may_compile = (
-        config.compile == "auto" and config.drop_rate == 0 and config.sharding == "none" and world.size == 1
+        config.compile == "auto"
+        and config.drop_rate == 0
+        and config.sharding == "none"
+        and world.size == 1
         and has_compiler(device)
-    )  # fmt: skip
+    )
     if len(choices) == 1 and not may_compile:
         return dataclasses.replace(config, precision=choices[0], compile=compile_)
     seconds = measure([(choice, False) for choice in choices])

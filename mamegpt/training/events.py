@@ -20,11 +20,31 @@ from mamegpt.run.metrics import Quality
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
-    "CompileFailed", "CompileMeasured", "Compiling", "Emit", "Ended", "EpochEnded", "Event", "MachineChanged",
-    "PrecisionMeasured", "Quarantined", "RolledBack", "Saved", "Started", "StepEvent", "StopRequested",
-    "ThreadsRestored", "Tokenized", "Tokenizing", "UnknownTokens", "Validated", "Validating", "Watcher",
-    "WatcherFailed", "watching",
-]  # fmt: skip
+    "CompileFailed",
+    "CompileMeasured",
+    "Compiling",
+    "Emit",
+    "Ended",
+    "EpochEnded",
+    "Event",
+    "MachineChanged",
+    "PrecisionMeasured",
+    "Quarantined",
+    "RolledBack",
+    "Saved",
+    "Started",
+    "StepEvent",
+    "StopRequested",
+    "ThreadsRestored",
+    "Tokenized",
+    "Tokenizing",
+    "UnknownTokens",
+    "Validated",
+    "Validating",
+    "Watcher",
+    "WatcherFailed",
+    "watching",
+]
 
 
 class Event:

@@ -15,8 +15,19 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["config_from_pretrained", "load_initial_weights"]
 
-SHAPE = ("context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "head_dim",
-         "rope_theta", "norm_eps", "tie_embeddings")  # fmt: skip
+SHAPE = (
+    "context_length",
+    "emb_dim",
+    "n_layers",
+    "n_heads",
+    "qkv_bias",
+    "ffn_dim",
+    "n_kv_heads",
+    "head_dim",
+    "rope_theta",
+    "norm_eps",
+    "tie_embeddings",
+)
 
 
 def config_from_pretrained(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:

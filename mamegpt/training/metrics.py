@@ -69,10 +69,16 @@ class Metrics:
         steps, rates, shares, norms = zip(*self._unread, strict=True)
         losses = sum_over_processes(torch.stack(shares)).tolist()
         records = [
-            {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": step * targets_per_step,
-             "elapsed_s": elapsed_s}
+            {
+                "step": step,
+                "loss": loss,
+                "lr": lr,
+                "grad_norm": norm,
+                "tokens": step * targets_per_step,
+                "elapsed_s": elapsed_s,
+            }
             for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
-        ]  # fmt: skip
+        ]
         if self.save_blocked_s is not None:
             records[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
         self._append(records)

@@ -78,9 +78,16 @@ from mamegpt.training.validation import evaluate
 __all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup"]
 
 BEFORE_A_CHECKPOINT = {
-    CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, REPORT_FILE, JOB_FILE, TOKENS, CHECKPOINTS,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    MACHINE_FILE,
+    METRICS_FILE,
+    REPORT_FILE,
+    JOB_FILE,
+    TOKENS,
+    CHECKPOINTS,
     *get_args(Logger),
-}  # fmt: skip
+}
 """What may be in the folder of a run before its first checkpoint."""
 START = 0
 """The step of the checkpoint in which a run keeps the model that it starts from."""
@@ -170,9 +177,12 @@ def setup(
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
     processes.barrier()  # all have looked for a checkpoint
     saver = Saver(
-        run / CHECKPOINTS, config.keep_checkpoints, config.sharding == "full", world,
+        run / CHECKPOINTS,
+        config.keep_checkpoints,
+        config.sharding == "full",
+        world,
         on_saved=lambda step, path: emit(Saved(step, path)),
-    )  # fmt: skip
+    )
     if starts_from_model:
         saver.save(model, optimizer, state)  # so that the run can be resumed without that model
         saver.wait()
@@ -189,29 +199,59 @@ def setup(
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics)
-    validate = functools.partial(
-        evaluate, model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
-        start_id=tokenizer.start_id, context_length=config.context_length, world=world,
-    ) if val else None  # fmt: skip
+    validate = (
+        functools.partial(
+            evaluate,
+            model,
+            val.tokens,
+            n_characters=val.meta.n_characters,
+            n_bytes=val.meta.n_bytes,
+            start_id=tokenizer.start_id,
+            context_length=config.context_length,
+            world=world,
+        )
+        if val
+        else None
+    )
     reserve_s = step_s = 0.0
     if not finished and (extensions[-1].minutes if extensions else config.minutes):
         if val and validate:
             reserve_s = _validation_s(validate, config, len(val.tokens))
         (step_s,) = probe.seconds_per_step([(config.precision, config.compile == "true")])
     budget = StepBudget(
-        config, state.step, time.perf_counter() - started_s, world,
-        extensions=extensions, finished=finished, seconds_per_step=step_s, reserve_s=reserve_s,
-    )  # fmt: skip
+        config,
+        state.step,
+        time.perf_counter() - started_s,
+        world,
+        extensions=extensions,
+        finished=finished,
+        seconds_per_step=step_s,
+        reserve_s=reserve_s,
+    )
     if world.is_main and state.step == 0:
         facts = arithmetic(world.device, world.size) | dict(hardware())
         write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
     n_windows = config.batch_size // world.size
     return Training(
-        run=run, config=config, world=world, tokenizer=tokenizer, train_tokens=train.tokens,
-        n_val_tokens=len(val.tokens) if val else None, order=order, model=model, summed_loss=summed_loss,
-        optimizer=optimizer, n_micro=math.ceil(n_windows / micro_batch(config, n_windows, world.device)), state=state,
-        started_s=started_s, is_finished=finished, metrics=metrics, validate=validate, budget=budget, saver=saver,
-    )  # fmt: skip
+        run=run,
+        config=config,
+        world=world,
+        tokenizer=tokenizer,
+        train_tokens=train.tokens,
+        n_val_tokens=len(val.tokens) if val else None,
+        order=order,
+        model=model,
+        summed_loss=summed_loss,
+        optimizer=optimizer,
+        n_micro=math.ceil(n_windows / micro_batch(config, n_windows, world.device)),
+        state=state,
+        started_s=started_s,
+        is_finished=finished,
+        metrics=metrics,
+        validate=validate,
+        budget=budget,
+        saver=saver,
+    )
 
 
 def _build_model(

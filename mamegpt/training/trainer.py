@@ -147,9 +147,16 @@ def _train(
         as_begun(run, world, emit),
     ):
         training = setup(
-            run, config, kept, world, emit,
-            called_s=called_s, skip_damaged=skip_damaged, more_steps=more_steps, more_minutes=more_minutes,
-        )  # fmt: skip
+            run,
+            config,
+            kept,
+            world,
+            emit,
+            called_s=called_s,
+            skip_damaged=skip_damaged,
+            more_steps=more_steps,
+            more_minutes=more_minutes,
+        )
         return _loop(training, emit)
 
 
@@ -250,21 +257,38 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
 
 def _started(t: Training) -> Started:
     return Started(
-        run=t.run, config=t.config, tokenizer=t.tokenizer, model=t.model if t.world.size == 1 else None,
-        step=t.state.step, n_steps=t.budget.n_steps, budget_s=t.budget.budget_s, reserve_s=t.budget.reserve_s,
-        seconds_left=t.budget.seconds_left(t.state.step, t.elapsed_s, 0.0), is_finished=t.is_finished,
-        device=str(t.world.device), n_processes=t.world.size, n_threads=torch.get_num_threads(),
-        n_parameters=t.n_parameters, n_train_tokens=t.order.n_tokens, n_val_tokens=t.n_val_tokens,
+        run=t.run,
+        config=t.config,
+        tokenizer=t.tokenizer,
+        model=t.model if t.world.size == 1 else None,
+        step=t.state.step,
+        n_steps=t.budget.n_steps,
+        budget_s=t.budget.budget_s,
+        reserve_s=t.budget.reserve_s,
+        seconds_left=t.budget.seconds_left(t.state.step, t.elapsed_s, 0.0),
+        is_finished=t.is_finished,
+        device=str(t.world.device),
+        n_processes=t.world.size,
+        n_threads=torch.get_num_threads(),
+        n_parameters=t.n_parameters,
+        n_train_tokens=t.order.n_tokens,
+        n_val_tokens=t.n_val_tokens,
         windows_per_epoch=t.order.epoch_size,
-    )  # fmt: skip
+    )
 
 
 def _result(t: Training, step: int, outcome: Outcome) -> TrainResult:
     return TrainResult(
-        out=t.run, outcome=outcome, step=step, losses=t.metrics.losses, quality=t.metrics.quality,
-        n_parameters=t.n_parameters, n_tokens=step * t.config.batch_size * t.config.context_length,
-        elapsed_s=t.elapsed_s, is_main=t.world.is_main,
-    )  # fmt: skip
+        out=t.run,
+        outcome=outcome,
+        step=step,
+        losses=t.metrics.losses,
+        quality=t.metrics.quality,
+        n_parameters=t.n_parameters,
+        n_tokens=step * t.config.batch_size * t.config.context_length,
+        elapsed_s=t.elapsed_s,
+        is_main=t.world.is_main,
+    )
 
 
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:
