@@ -5,7 +5,7 @@ with ``{}`` where something is filled in, and its translation, in which ``{0}``,
 their order (``{0:t}`` if what stands there is translated too, ``{0:l}`` if it is a list of counts, "empty 2, short 1":
 such parts have a section of their own, for most are too short to be looked for everywhere). A finished message is
 matched with the templates only where it leaves the program.
-So nothing is looked up in English, and hardly another module knows of languages.
+So nothing is looked up in English, and no other package knows of languages.
 """
 
 from __future__ import annotations
