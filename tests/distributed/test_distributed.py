@@ -129,6 +129,7 @@ def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_p
             worker.send_signal(signal.SIGKILL)
             rank -= 1  # then the main process
     code = process.wait()
+    process.stdout.close()
     patience.cancel()
     assert code == 0 and rank == -1, "".join(printed)
     assert final_weights(Path(killed.out), 60) == final_weights(Path(long.out), 60)
