@@ -1,92 +1,35 @@
-"""The model is GPT-2 as transformers has it, sees nothing of the future, and does not change with its cache."""
+"""A model of any architecture sees nothing of the future, does not change with its cache, and begins as it should."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from architectures import EVERY, SIZES, TIED, VARIANTS, model_of, random_ids, sizes, supported
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import DynamicCache
 
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.errors import ConfigError
-from mamegpt.models.base import LanguageModel
-from mamegpt.models.registry import ARCHITECTURES, build_model
-
-SIZES = TrainConfig(context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0).model(61)
-EVERY = pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-
-
-def sizes(**changes: object) -> ModelConfig:
-    return ModelConfig(**{**SIZES.__dict__, **changes})  # type: ignore[arg-type]
+from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.generation.cache import KVCache
+from mamegpt.models.base import LanguageModel, token_embedding
+from mamegpt.models.registry import ARCHITECTURES, build_model, hf_formats, unsupported_fields
+from mamegpt.run import checkpoint
+from mamegpt.training.optim import build_optimizer
 
 
-def model_of(architecture: str = "custom-gpt", **changes: object) -> LanguageModel:
-    torch.manual_seed(3)
-    model = build_model(architecture, sizes(**changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # no zero bias, no unit norm: every parameter has to matter
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
-
-
-def random_ids(batch: int = 2, length: int = 24) -> torch.Tensor:
-    return torch.randint(0, 61, (batch, length), generator=torch.Generator().manual_seed(0))
-
-
-def gpt2_with_weights_of(model: LanguageModel, config: ModelConfig) -> GPT2LMHeadModel:
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.emb_dim,
-            n_layer=config.n_layers,
-            n_head=config.n_heads,
-            activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            tie_word_embeddings=False,
-        )
-    ).eval()
-    ours = model.state_dict()
-    theirs = {
-        "transformer.wte.weight": ours["tok_emb.weight"],
-        "transformer.wpe.weight": ours["pos_emb.weight"],
-        "transformer.ln_f.weight": ours["final_norm.weight"],
-        "transformer.ln_f.bias": ours["final_norm.bias"],
-        "lm_head.weight": ours["out_head.weight"],
-    }
-    layers = {
-        "att.qkv": "attn.c_attn",
-        "att.proj": "attn.c_proj",
-        "ff.layers.0": "mlp.c_fc",
-        "ff.layers.2": "mlp.c_proj",
-        "norm1": "ln_1",
-        "norm2": "ln_2",
-    }
-    for n in range(config.n_layers):
-        for mine, its in layers.items():
-            weight = ours[f"trf_blocks.{n}.{mine}.weight"]
-            bias = ours.get(f"trf_blocks.{n}.{mine}.bias", torch.zeros(weight.shape[0]))
-            theirs[f"transformer.h.{n}.{its}.weight"] = weight.T if weight.ndim == 2 else weight
-            theirs[f"transformer.h.{n}.{its}.bias"] = bias
-    missing, unexpected = gpt2.load_state_dict(theirs, strict=False)
-    assert not unexpected and all(name.endswith(("attn.bias", "attn.masked_bias")) for name in missing)
-    return gpt2
-
-
-@pytest.mark.parametrize("qkv_bias", [False, True])
-def test_logits_are_those_of_gpt2_in_transformers(qkv_bias: bool) -> None:
-    model = model_of(qkv_bias=qkv_bias)
-    gpt2 = gpt2_with_weights_of(model, sizes(qkv_bias=qkv_bias))
-    for length in (1, 7, 24):
-        ids = random_ids(length=length)
-        with torch.inference_mode():
-            torch.testing.assert_close(model(ids), gpt2(ids, use_cache=False).logits, atol=2e-5, rtol=1e-5)
-
-
-@EVERY
-def test_a_token_changes_no_logits_before_it(architecture: str) -> None:
-    model, ids = model_of(architecture), random_ids(1)
+@VARIANTS
+def test_a_token_changes_no_logits_before_it(architecture: str, changes: dict[str, Any]) -> None:
+    model, ids = model_of(architecture, **changes), random_ids(1)
     with torch.inference_mode():
         before = model(ids)
         for t in range(ids.shape[1]):
@@ -109,29 +52,36 @@ def test_logits_with_a_cache_are_those_without(architecture: str, lengths: list[
     assert cache.get_seq_length() == sum(lengths)
 
 
+@VARIANTS
+@pytest.mark.parametrize("cache", [DynamicCache, lambda: KVCache(24)], ids=["theirs", "ours"])
+def test_both_caches_give_the_logits_of_every_variant(architecture: str, changes: dict[str, Any], cache: Any) -> None:
+    model, ids, held = model_of(architecture, **changes), random_ids(), cache()
+    with torch.inference_mode():
+        pieces = [model(part, held) for part in ids.split([5, 1, 1, 9, 8], dim=1)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), atol=2e-5, rtol=1e-5)
+
+
+@EVERY
+def test_a_cache_holds_only_the_heads_of_keys_and_values(architecture: str) -> None:
+    seen = []
+
+    class Cache(KVCache):
+        def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+            seen.append((layer_idx, tuple(key_states.shape), tuple(value_states.shape)))
+            return super().update(key_states, value_states, layer_idx)
+
+    few = supported(architecture, {"n_kv_heads": 2})
+    model_of(architecture, **few)(random_ids(), Cache(24))
+    shape = (2, few.get("n_kv_heads", 4), 24, 6)
+    assert seen == [(layer, shape, shape) for layer in range(3)]
+
+
 @EVERY
 def test_logits_are_the_head_of_the_hidden_states(architecture: str) -> None:
     model, ids = model_of(architecture), random_ids()
     hidden = model.hidden(ids)
     assert hidden.shape == (2, 24, SIZES.emb_dim)
     assert torch.equal(model(ids), hidden @ model.out_head.weight.T)
-
-
-@pytest.mark.parametrize("qkv_bias", [False, True])
-def test_the_state_dict_has_exactly_the_keys_and_shapes_of_the_book(qkv_bias: bool) -> None:
-    c, v, t = SIZES.emb_dim, SIZES.vocab_size, SIZES.context_length
-    expected = {"tok_emb.weight": (v, c), "pos_emb.weight": (t, c), "out_head.weight": (v, c)}
-    for name in ("final_norm", *(f"trf_blocks.{n}.norm{i}" for n in range(SIZES.n_layers) for i in (1, 2))):
-        expected |= {f"{name}.weight": (c,), f"{name}.bias": (c,)}
-    for n in range(SIZES.n_layers):
-        block = f"trf_blocks.{n}"
-        expected[f"{block}.att.qkv.weight"] = (3 * c, c)
-        if qkv_bias:
-            expected[f"{block}.att.qkv.bias"] = (3 * c,)
-        for name, (n_out, n_in) in {"att.proj": (c, c), "ff.layers.0": (4 * c, c), "ff.layers.2": (c, 4 * c)}.items():
-            expected |= {f"{block}.{name}.weight": (n_out, n_in), f"{block}.{name}.bias": (n_out,)}
-    state = build_model("custom-gpt", sizes(qkv_bias=qkv_bias)).state_dict()
-    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected
 
 
 @EVERY
@@ -164,19 +114,17 @@ def test_a_fresh_model_is_near_the_uniform_guess(architecture: str) -> None:
     assert abs(loss.item() - torch.tensor(61.0).log().item()) < 1.0
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    model = model_of(qkv_bias=True)
+@VARIANTS
+def test_every_parameter_gets_a_gradient(architecture: str, changes: dict[str, Any]) -> None:
+    model = model_of(architecture, **changes)
     model(random_ids()).logsumexp(-1).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize(
-    ("architecture", "changes"), [("custom-gpt", {}), ("custom-gpt", {"qkv_bias": True}), ("qwen3", {}),
-                                  ("qwen3", {"n_heads": 4, "n_kv_heads": 2})],
-)  # fmt: skip
-def test_training_computes_what_evaluation_computes(architecture: str, changes: dict[str, object]) -> None:
+@VARIANTS
+def test_training_computes_what_evaluation_computes(architecture: str, changes: dict[str, Any]) -> None:
     """Attention is written out in training and fused otherwise: the same logits, the same gradients."""
-    model, ids = model_of(architecture, drop_rate=0.0, **changes), random_ids()
+    model, ids = model_of(architecture, **changes), random_ids()
     found = []
     for training in (True, False):
         model.train(training)
@@ -189,9 +137,125 @@ def test_training_computes_what_evaluation_computes(architecture: str, changes: 
         torch.testing.assert_close(ours, fused, rtol=1e-3, atol=1e-4 * fused.abs().max().item())
 
 
+@VARIANTS
+def test_under_autocast_it_is_nearly_the_same_and_nothing_warns(architecture: str, changes: dict[str, Any]) -> None:
+    model, ids = model_of(architecture, **changes).train(), random_ids()
+    with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
+        warnings.simplefilter("error")
+        hidden = model.hidden(ids)
+        hidden.sum().backward()
+    exact = model.hidden(ids)
+    difference = (hidden.float() - exact).abs().max() / exact.abs().max()
+    assert 0 < difference < 0.05
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@VARIANTS
+def test_it_compiles_into_one_graph(architecture: str, changes: dict[str, Any]) -> None:
+    model, ids = model_of(architecture, **changes | {"n_layers": 1}), random_ids()
+    torch._dynamo.reset()
+    compiled = torch.compile(model.hidden, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(ids), model.hidden(ids))
+
+
+@EVERY
+def test_tables_are_in_no_file(architecture: str) -> None:
+    model = build_model(architecture, SIZES)
+    assert {name for name, _ in model.named_buffers()} & model.state_dict().keys() == set()
+
+
+# ---------------------------------------------------------------- tied weights
+
+
+@TIED
+def test_a_tied_head_is_the_embedding_and_learns_from_both_sides(architecture: str) -> None:
+    model = model_of(architecture, tie_embeddings=True)
+    assert model.out_head.weight is token_embedding(model).weight
+    model(random_ids()).logsumexp(-1).sum().backward()
+    tied = model.out_head.weight.grad
+    loose = model_of(architecture)
+    loose.load_state_dict(model.state_dict())
+    loose(random_ids()).logsumexp(-1).sum().backward()
+    gradients = [token_embedding(loose).weight.grad, loose.out_head.weight.grad]
+    assert gradients[0] is not None and gradients[1] is not None
+    torch.testing.assert_close(tied, gradients[0] + gradients[1])
+
+
+def saved(folder: Path, model: LanguageModel) -> Path:
+    optimizer = build_optimizer(model, TrainConfig(optimizer="adamw"))
+    return checkpoint.save(folder, model, optimizer, checkpoint.State(1, 1.0, "", "", ""), keep=1)
+
+
+def loaded(path: Path, architecture: str, **changes: Any) -> LanguageModel:
+    model = build_model(architecture, sizes(**changes))
+    checkpoint.load(path, model, build_optimizer(model, TrainConfig(optimizer="adamw")))
+    return model.eval()
+
+
+@TIED
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_checkpoint_holds_a_tied_weight_once_and_comes_back(tmp_path: Path, architecture: str, tied: bool) -> None:
+    model = model_of(architecture, tie_embeddings=tied)
+    path = saved(tmp_path, model)
+    shapes = [tensor.shape for tensor in load_file(path / "model.safetensors").values()]
+    assert shapes.count(model.out_head.weight.shape) == 2 - tied
+    back = loaded(path, architecture, tie_embeddings=tied)
+    assert torch.equal(back(random_ids()), model(random_ids()))
+    assert (back.out_head.weight is token_embedding(back).weight) == tied
+
+
+@TIED
+def test_weights_that_are_not_tied_do_not_fit_a_tied_model_nor_the_other_way(tmp_path: Path, architecture: str) -> None:
+    path = saved(tmp_path, model_of(architecture))
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        loaded(path, architecture, tie_embeddings=True)
+    path = saved(tmp_path, model_of(architecture, tie_embeddings=True))
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        loaded(path, architecture)
+
+
+# ---------------------------------------------------------------- the registry
+
+
 def test_an_unknown_architecture_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match="architecture gpt-9 is not known; choose from custom-gpt"):
         build_model("gpt-9", SIZES)
+
+
+def test_it_is_known_which_sizes_an_architecture_has() -> None:
+    assert ARCHITECTURES.keys() == {found.architecture for found in hf_formats().values()}
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    assert all(set(names) < fields for names in unsupported_fields().values())
+
+
+OTHER = {"qkv_bias": True, "ffn_dim": 96, "n_kv_heads": 2, "rope_theta": 5e5, "tie_embeddings": True, "head_dim": 8,
+         "norm_eps": 1e-5}  # fmt: skip
+REFUSED = [(architecture, name) for architecture, names in unsupported_fields().items() for name in names]
+
+
+@pytest.mark.parametrize(("architecture", "name"), REFUSED)
+def test_a_setting_that_would_do_nothing_is_refused(architecture: str, name: str) -> None:
+    run = TrainConfig(data="a", tokenizer="b", out="c", architecture=architecture)
+    known = unsupported_fields()
+    run.validate(architecture=known)
+    with pytest.raises(ConfigError, match=f"^{name} is nothing that {architecture} has; leave it out$"):
+        dataclasses.replace(run, **{name: OTHER[name]}).validate(architecture=known)
+    with pytest.raises(ConfigError, match=f"^{name} is nothing .*; emb_dim 30 is not divisible by n_heads 4"):
+        build_model(architecture, sizes(emb_dim=30, **{name: OTHER[name]}))
+
+
+def test_which_settings_there_are_takes_no_pytorch() -> None:
+    script = """
+import sys
+from mamegpt.config import TrainConfig
+from mamegpt.models.registry import unsupported_fields
+known = unsupported_fields()
+for name in known:
+    TrainConfig(data="a", tokenizer="b", out="c", architecture=name).validate(architecture=known)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_impossible_sizes_are_refused_with_a_width_that_works() -> None:

@@ -1,4 +1,4 @@
-"""GPT-2 folders of transformers: loaded as the book's model, or refused with what they ask for."""
+"""The book's GPT is GPT-2 as transformers has it; GPT-2 folders are loaded as it, or refused with what they ask for."""
 
 from __future__ import annotations
 
@@ -9,17 +9,94 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import SIZES, edit, model_of, random_ids, sizes
 from little import Little, random_model, sizes_for
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from mamegpt.config import ModelConfig
 from mamegpt.errors import ModelError
-from mamegpt.models.base import cpu_state_dict
+from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.custom_gpt.hf import GPT2
-from mamegpt.models.registry import architecture
+from mamegpt.models.registry import architecture, build_model
 from mamegpt.pretrained import load
 
 IDS = torch.tensor([[5, 800, 31, 7, 4, 9, 11, 999, 2, 44]])
+
+
+# ---------------------------------------------------------------- the model
+
+
+def gpt2_with_weights_of(model: LanguageModel, config: ModelConfig) -> GPT2LMHeadModel:
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=config.vocab_size,
+            n_positions=config.context_length,
+            n_embd=config.emb_dim,
+            n_layer=config.n_layers,
+            n_head=config.n_heads,
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            tie_word_embeddings=False,
+        )
+    ).eval()
+    ours = model.state_dict()
+    theirs = {
+        "transformer.wte.weight": ours["tok_emb.weight"],
+        "transformer.wpe.weight": ours["pos_emb.weight"],
+        "transformer.ln_f.weight": ours["final_norm.weight"],
+        "transformer.ln_f.bias": ours["final_norm.bias"],
+        "lm_head.weight": ours["out_head.weight"],
+    }
+    layers = {
+        "att.qkv": "attn.c_attn",
+        "att.proj": "attn.c_proj",
+        "ff.layers.0": "mlp.c_fc",
+        "ff.layers.2": "mlp.c_proj",
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+    }
+    for n in range(config.n_layers):
+        for mine, its in layers.items():
+            weight = ours[f"trf_blocks.{n}.{mine}.weight"]
+            bias = ours.get(f"trf_blocks.{n}.{mine}.bias", torch.zeros(weight.shape[0]))
+            theirs[f"transformer.h.{n}.{its}.weight"] = weight.T if weight.ndim == 2 else weight
+            theirs[f"transformer.h.{n}.{its}.bias"] = bias
+    missing, unexpected = gpt2.load_state_dict(theirs, strict=False)
+    assert not unexpected and all(name.endswith(("attn.bias", "attn.masked_bias")) for name in missing)
+    return gpt2
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_logits_are_those_of_gpt2_in_transformers(qkv_bias: bool) -> None:
+    model = model_of("custom-gpt", qkv_bias=qkv_bias)
+    gpt2 = gpt2_with_weights_of(model, sizes(qkv_bias=qkv_bias))
+    for length in (1, 7, 24):
+        ids = random_ids(length=length)
+        with torch.inference_mode():
+            torch.testing.assert_close(model(ids), gpt2(ids, use_cache=False).logits, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_the_state_dict_has_exactly_the_keys_and_shapes_of_the_book(qkv_bias: bool) -> None:
+    c, v, t = SIZES.emb_dim, SIZES.vocab_size, SIZES.context_length
+    expected = {"tok_emb.weight": (v, c), "pos_emb.weight": (t, c), "out_head.weight": (v, c)}
+    for name in ("final_norm", *(f"trf_blocks.{n}.norm{i}" for n in range(SIZES.n_layers) for i in (1, 2))):
+        expected |= {f"{name}.weight": (c,), f"{name}.bias": (c,)}
+    for n in range(SIZES.n_layers):
+        block = f"trf_blocks.{n}"
+        expected[f"{block}.att.qkv.weight"] = (3 * c, c)
+        if qkv_bias:
+            expected[f"{block}.att.qkv.bias"] = (3 * c,)
+        for name, (n_out, n_in) in {"att.proj": (c, c), "ff.layers.0": (4 * c, c), "ff.layers.2": (c, 4 * c)}.items():
+            expected |= {f"{block}.{name}.weight": (n_out, n_in), f"{block}.{name}.bias": (n_out,)}
+    state = build_model("custom-gpt", sizes(qkv_bias=qkv_bias)).state_dict()
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected
+
+
+# ---------------------------------------------------------------- folders
 
 
 def foreign_folder(little: Little, folder: Path, **changes: Any) -> Path:
@@ -33,11 +110,6 @@ def foreign_folder(little: Little, folder: Path, **changes: Any) -> Path:
     model.save_pretrained(folder)
     shutil.copy(little.spm, folder / "jp.model")
     return folder
-
-
-def edit(folder: Path, **changes: object) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "resid_pdrop": 0.0}])
