@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuzz.targets import Target, feed, targets
+from mamegpt.models.registry import hf_formats
 
 NAMES = (
     "text", "jsonl", "txt", "gz", "bz2", "zst", "parquet", "dump", "card", "test-items.jsonl", "test-items.parquet",
     "origin", "shards", "state", "checkpoint model.safetensors", "checkpoint optimizer.safetensors", "config",
-    "metrics", "custom-gpt config", "custom-gpt weights", "gpt2 config", "gpt2 weights", "qwen3 config",
-    "qwen3 weights", "pth", "sentencepiece", "tokenizer.json", "http body", "http request",
+    "metrics", *(f"{name} {what}" for name in hf_formats() for what in ("config", "weights")), "pth", "sentencepiece",
+    "tokenizer.json", "http body", "http request",
 )  # fmt: skip
 VALUES = [
     b"null", b"true", b"-1", b"0", b"2", b"7", b"1.5", b"1e999", b"NaN", b"9" * 12, b"9" * 400, b"9" * 5000, b'""',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import random
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import NATIVE, reference, supported
 from bomb import Bomb
-from little import N_SENTENCES, Little, run_script
+from little import N_SENTENCES, Little, run_script, sizes_for
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from mamegpt.errors import CheckpointError, HubError, MamegptError, ModelError, 
 from mamegpt.exporting.publish import export, export_weights
 from mamegpt.generation.stream import generate
 from mamegpt.models.custom_gpt.hf import sizes_of
+from mamegpt.models.registry import hf_formats
 from mamegpt.pretrained import load, read_weights
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -140,36 +143,29 @@ def _edit(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
 
 
-def _as_transformers_saves(folder: Path, little: Little, kind: str, n_more: int = 0, **save: Any) -> Path:
+def _as_transformers_saves(
+    folder: Path, little: Little, model_type: str = "qwen3", tied: bool = False, n_more: int = 0, **save: Any
+) -> Path:
     """A tiny model of transformers with our tokenizer, and ``n_more`` rows of the vocabulary than it has pieces."""
-    import transformers
-
-    few = {"vocab_size": 1000 + n_more}
+    hf_format = hf_formats()[model_type]
+    few = {"context_length": 32, "n_heads": 2} | supported(hf_format.architecture, {"n_kv_heads": 1, "head_dim": 16})
     torch.manual_seed(3)
-    model: Any
-    if kind == "gpt2":
-        model = transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(**few, n_positions=32, n_embd=32, n_layer=2, n_head=2)
-        )
-    else:
-        model = transformers.Qwen3ForCausalLM(
-            transformers.Qwen3Config(
-                **few, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                num_key_value_heads=1, head_dim=16, max_position_embeddings=32, tie_word_embeddings=kind == "tied",
-            )
-        )  # fmt: skip
-    model.save_pretrained(folder, **save)
+    sizes = dataclasses.replace(sizes_for(little.tokenizer, **few), vocab_size=1000 + n_more)
+    reference(hf_format, sizes, tie_word_embeddings=tied).save_pretrained(folder, **save)
     shutil.copy(little.spm, folder / "tokenizer.model")
     return folder
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "tied"])
+@NATIVE
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("form", ["whole", "parts", "bin", "bin parts"])
-def test_weights_are_read_whole_and_in_parts(little: Little, tmp_path: Path, kind: str, form: str) -> None:
+def test_weights_are_read_whole_and_in_parts(
+    little: Little, tmp_path: Path, model_type: str, tied: bool, form: str
+) -> None:
     import transformers
 
     save = {"max_shard_size": "60KB"} if form == "parts" else {}
-    folder = _as_transformers_saves(tmp_path / "m", little, kind, **save)
+    folder = _as_transformers_saves(tmp_path / "m", little, model_type, tied, **save)
     if form.startswith("bin"):
         weights = load_file(folder / "model.safetensors")
         (folder / "model.safetensors").unlink()
@@ -201,11 +197,12 @@ def test_weights_are_read_whole_and_in_parts(little: Little, tmp_path: Path, kin
             load(folder)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "tied"])
-def test_rows_beyond_the_pieces_are_never_produced(little: Little, tmp_path: Path, kind: str) -> None:
+@NATIVE
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_beyond_the_pieces_are_never_produced(little: Little, tmp_path: Path, model_type: str, tied: bool) -> None:
     import transformers
 
-    folder = _as_transformers_saves(tmp_path / "m", little, kind, n_more=24)
+    folder = _as_transformers_saves(tmp_path / "m", little, model_type, tied, n_more=24)
     loaded = load(folder)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = torch.tensor([[5, 6, 7, 400, 999]])
@@ -213,8 +210,8 @@ def test_rows_beyond_the_pieces_are_never_produced(little: Little, tmp_path: Pat
         got, expected = loaded.model(ids), theirs(input_ids=ids).logits
     assert loaded.sizes is not None and got.shape[-1] == loaded.sizes.vocab_size == little.tokenizer.vocab_size
     assert torch.allclose(got, expected[..., :1000], atol=1e-5)
-    wrong = _as_transformers_saves(tmp_path / "wrong", little, kind, n_more=-1)
-    for folder in (wrong, _as_transformers_saves(tmp_path / "far", little, kind, n_more=1000)):
+    wrong = _as_transformers_saves(tmp_path / "wrong", little, model_type, tied, n_more=-1)
+    for folder in (wrong, _as_transformers_saves(tmp_path / "far", little, model_type, tied, n_more=1000)):
         with pytest.raises(ModelError, match="not the tokenizer the model was trained with"):
             load(folder)
 
@@ -240,7 +237,7 @@ def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: P
 
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 123\n"
     for name in ("model.safetensors", "tokenizer.model"):
-        folder = _as_transformers_saves(tmp_path / name, little, "qwen3")
+        folder = _as_transformers_saves(tmp_path / name, little)
         (folder / name).write_text(pointer, encoding="utf-8")
         assert f"{name} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull" in said(folder)
     merged = Path(shutil.copytree(little.exported, tmp_path / "merged"))
@@ -257,7 +254,7 @@ def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: P
 def test_sizes_out_of_proportion_to_the_weights_take_no_memory(
     little: Little, tmp_path: Path, asked: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _as_transformers_saves(tmp_path / "m", little, "qwen3")
+    folder = _as_transformers_saves(tmp_path / "m", little)
     _edit(folder, **asked)
     if "max_position_embeddings" in asked:  # heads that wide are in the file
         weights = load_file(folder / "model.safetensors")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from architectures import supported
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +20,9 @@ from mamegpt.models.registry import ARCHITECTURES, build_model, init_weights
 from mamegpt.training.forward import SummedLoss
 
 SIZES = TrainConfig(context_length=8, emb_dim=16, n_layers=3, n_heads=2, drop_rate=0.1).model(101)
-VARIANTS = [(name, False) for name in sorted(ARCHITECTURES)] + [("qwen3", True)]
+VARIANTS = [
+    (name, tied) for name in ARCHITECTURES for tied in (False, *supported(name, {"tie_embeddings": True}).values())
+]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def assert_shares_of(model: LanguageModel, whole: LanguageModel, world: World) -
 
 @pytest.mark.parametrize(("architecture", "tied"), VARIANTS)
 def test_initial_shares_are_those_of_the_whole_bit_for_bit(architecture: str, tied: bool, world: World) -> None:
-    sizes = dataclasses.replace(SIZES, tie_embeddings=tied, qkv_bias=architecture == "custom-gpt")
+    sizes = dataclasses.replace(SIZES, tie_embeddings=tied, **supported(architecture, {"qkv_bias": True}))
     torch.manual_seed(5)
     whole = build_model(architecture, sizes)
     assert_shares_of(shared(architecture, sizes, world), whole, world)

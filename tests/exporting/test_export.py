@@ -18,6 +18,7 @@ import pytest
 import sentencepiece
 import torch
 import torch.nn.functional as F
+from architectures import supported
 from little import N_SENTENCES, ROOT, Little, export_here, random_model, sizes_for
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -38,7 +39,7 @@ from mamegpt.models.custom_gpt import architecture as custom_gpt
 from mamegpt.models.custom_gpt import modeling_custom_gpt
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT
 from mamegpt.models.hf_format import HFFormat
-from mamegpt.models.registry import hf_formats
+from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import load
 from mamegpt.run.metrics import Quality
 from mamegpt.system.files import sha256_file
@@ -47,9 +48,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
 
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
-CHANGED: dict[str, dict[str, Any]] = {
-    "qwen3": {"n_kv_heads": 2, "ffn_dim": 56, "rope_theta": 500.0, "tie_embeddings": True, "drop_rate": 0.1},
-}
+CHANGED = {"n_kv_heads": 2, "ffn_dim": 56, "rope_theta": 500.0, "tie_embeddings": True, "drop_rate": 0.1}
 N_NEW = 15
 TEXTS = ["昔々、あるところに", *EDGE_CASES, *(text for _, text in stories(seed=3, n=20))]
 FILES = [
@@ -75,21 +74,23 @@ class Made:
 def all_made(little: Little, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """A run of every architecture, exported in every format; where it differs from its defaults, it does so."""
 
+    runs = {CUSTOM_GPT.architecture: little.run}
+
     def make(name: str) -> Made:
-        if name == "custom-gpt":
+        own = hf_formats()[name].architecture
+        if name == CUSTOM_GPT.model_type:
             return Made(name, little.run, little.exported)
         folder = tmp_path_factory.mktemp(name)
-        if name == "gpt2":
-            export(str(little.run), folder / "exported", to="hf-native", n_sentences=N_SENTENCES)
-            return Made(name, little.run, folder / "exported")
-        config = TrainConfig(
-            data=str(little.text), tokenizer=str(little.spm), out=str(folder / "run"), device="cpu", val_fraction=0.1,
-            context_length=32, emb_dim=32, n_layers=2, n_heads=4, batch_size=4, max_steps=12, optimizer="adamw",
-            architecture=name, **CHANGED[name],
-        )  # fmt: skip
-        run = train(config).out
-        export(str(run), folder / "exported", n_sentences=N_SENTENCES)
-        return Made(name, run, folder / "exported")
+        if own not in runs:
+            config = TrainConfig(
+                data=str(little.text), tokenizer=str(little.spm), out=str(folder / "run"), device="cpu",
+                val_fraction=0.1, context_length=32, emb_dim=32, n_layers=2, n_heads=4, batch_size=4, max_steps=12,
+                optimizer="adamw", architecture=own, **supported(own, CHANGED),
+            )  # fmt: skip
+            runs[own] = train(config).out
+        to: Any = "hf" if architecture(own).hf_formats[0].model_type == name else "hf-native"
+        export(str(runs[own]), folder / "exported", to=to, n_sentences=N_SENTENCES)
+        return Made(name, runs[own], folder / "exported")
 
     return {name: make(name) for name in sorted(hf_formats())}
 

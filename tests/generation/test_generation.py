@@ -6,10 +6,12 @@ import io
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
 import torch
+from architectures import EVERY, VARIANTS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from little import Little, random_model, sizes_for
@@ -32,7 +34,6 @@ from mamegpt.generation.samplers import choose, keep_min_p, keep_top_k, keep_top
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import Continuation, Token, generate, prompt_ids, stream, stream_ids, stream_tokens
 from mamegpt.models.base import LanguageModel
-from mamegpt.models.registry import ARCHITECTURES
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CONTEXT = 24
@@ -88,31 +89,21 @@ def test_greedy_with_cache_is_the_naive_loop_also_past_the_context(model: Langua
     assert list(stream_ids(model, ids, n_new, use_cache=False)) == expected
 
 
-# Everything in which models differ that have a step for one token.
-VARIANTS: dict[str, tuple[str, dict[str, int | float | bool]]] = {
-    "custom-gpt": ("custom-gpt", {}),
-    "with qkv bias": ("custom-gpt", {"qkv_bias": True}),
-    "one head": ("custom-gpt", {"n_heads": 1, "n_layers": 3}),
-    "qwen3": ("qwen3", {}),
-    "grouped heads, tied": ("qwen3", {"n_kv_heads": 2, "tie_embeddings": True, "rope_theta": 100.0}),
-    "odd sizes": ("qwen3", {"n_kv_heads": 1, "head_dim": 6, "ffn_dim": 50, "norm_eps": 1e-2, "n_layers": 1}),
-}
+def variant(little: Little, architecture: str, **changes: Any) -> LanguageModel:
+    return random_model(sizes_for(little.tokenizer, context_length=CONTEXT, **changes), architecture=architecture)
 
 
-def variant(name: str, little: Little) -> LanguageModel:
-    architecture, sizes = VARIANTS[name]
-    return random_model(sizes_for(little.tokenizer, context_length=CONTEXT, **sizes), architecture=architecture)
-
-
-def test_every_architecture_has_a_step(little: Little) -> None:
-    assert {architecture for architecture, _ in VARIANTS.values()} == set(ARCHITECTURES)
-    assert all(supports_fast_decode(variant(name, little)) for name in VARIANTS)
+@VARIANTS
+def test_every_architecture_has_a_step(architecture: str, changes: dict[str, Any], little: Little) -> None:
+    assert supports_fast_decode(variant(little, architecture, **changes))
 
 
 @pytest.mark.parametrize("n_prompt", [1, 5, CONTEXT])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_step_by_step_is_the_naive_loop_for_every_architecture(name: str, n_prompt: int, little: Little) -> None:
-    model = variant(name, little)
+@VARIANTS
+def test_step_by_step_is_the_naive_loop_for_every_architecture(
+    architecture: str, changes: dict[str, Any], n_prompt: int, little: Little
+) -> None:
+    model = variant(little, architecture, **changes)
     ids = torch.randint(4, 900, (n_prompt,), generator=torch.Generator().manual_seed(n_prompt)).tolist()
     n_new = CONTEXT + 10
     expected = naive_greedy(model, ids, n_new)
@@ -121,9 +112,9 @@ def test_step_by_step_is_the_naive_loop_for_every_architecture(name: str, n_prom
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_step_is_the_model_at_one_position(name: str, little: Little) -> None:
-    model = variant(name, little)
+@VARIANTS
+def test_a_step_is_the_model_at_one_position(architecture: str, changes: dict[str, Any], little: Little) -> None:
+    model = variant(little, architecture, **changes)
     ids = torch.randint(4, 900, (CONTEXT,), generator=torch.Generator().manual_seed(0)).tolist()
     stepper = DecodeStep(model)
     found = [stepper.prompt(ids[:3])]
@@ -141,9 +132,9 @@ def test_a_step_is_the_model_at_one_position(name: str, little: Little) -> None:
         Sampling(temperature=0.9, top_k=40, top_p=0.95, min_p=0.01, repetition_penalty=1.2, seed=5),
     ],
 )
-@pytest.mark.parametrize("name", ["custom-gpt", "qwen3"])
-def test_samples_are_those_of_the_naive_loop(name: str, sampling: Sampling, little: Little) -> None:
-    model = variant(name, little)
+@EVERY
+def test_samples_are_those_of_the_naive_loop(architecture: str, sampling: Sampling, little: Little) -> None:
+    model = variant(little, architecture)
     ids = [5, 6, 7]
     generator = torch.Generator().manual_seed(sampling.seed)
     with torch.inference_mode():
@@ -214,17 +205,17 @@ def test_what_a_step_does_not_know_takes_the_long_way(little: Little, monkeypatc
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    replaced = variant("custom-gpt", little)
+    replaced = variant(little, "custom-gpt")
     block = replaced.trf_blocks[0]  # type: ignore[index]
     doubled = Doubled(32, 32)
     doubled.load_state_dict(block.att.proj.state_dict())
     block.att.proj = doubled
-    hooked = variant("qwen3", little)
+    hooked = variant(little, "qwen3")
     hooked.model.layers[1].register_forward_hook(lambda _module, _inputs, out: -out)  # type: ignore[union-attr]
     for model in (replaced, hooked):
         assert not supports_fast_decode(model)
         assert list(stream_ids(model, [5, 6], CONTEXT)) == naive_greedy(model, [5, 6], CONTEXT)
-    plain = variant("custom-gpt", little)
+    plain = variant(little, "custom-gpt")
     assert supports_fast_decode(plain)
     assert not supports_fast_decode(plain.double())
     monkeypatch.setattr(fast_decode, "MAX_PARAMETERS", 1000)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from little import Little, random_model, sizes_for
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.models.base import LanguageModel
@@ -77,6 +76,8 @@ def random_ids(batch: int = 2, length: int = 24) -> Tensor:
 
 def reference(hf_format: HFFormat, config: ModelConfig, **more: Any) -> Any:
     """The model of transformers that a format describes, with weights of its own."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     settings = hf_format.config(config) | more
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)).eval()
 
