@@ -17,7 +17,7 @@ from torch import Tensor
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ModelError
 
-__all__ = ["HFFormat", "is_number", "not_implemented", "not_integers", "plain_rope", "refuse", "rope_theta"]
+__all__ = ["HFFormat", "is_number", "not_implemented", "not_integers", "plain_rope", "refuse", "rotary_sizes"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,33 @@ def plain_rope(value: Any) -> bool:
     return bool(value.get("rope_type", value.get("type", "default")) == "default")
 
 
-def rope_theta(config: dict[str, Any]) -> tuple[Any, list[str]]:
+def rotary_sizes(
+    config: dict[str, Any],
+    integers: Mapping[str, str],
+    choices: Mapping[str, Callable[[Any], bool]],
+    file: Path,
+    model_type: str,
+) -> dict[str, Any]:
+    """Read the sizes of a model with RMSNorm and rotary positions, as transformers names them.
+
+    ``integers`` are the whole numbers in ``config.json``, with what they are called here. Raises `ModelError` with all
+    that is missing, of a wrong type, or not implemented.
+    """
+    whole = {name: config.get(name) for name in integers}
+    theta, contradictions = _rope_theta(config)
+    numbers = {"rope_theta": theta, "rms_norm_eps": config.get("rms_norm_eps", 1e-6)}
+    tied = config.get("tie_word_embeddings", False)
+    found = not_integers(whole) + not_implemented(config, choices) + contradictions
+    found += [f"{name} is {value!r}, not a number" for name, value in numbers.items() if not is_number(value)]
+    if type(tied) is not bool:
+        found.append(f"tie_word_embeddings is {tied!r}, neither true nor false")
+    refuse(found, file, model_type)
+    theta, eps = map(float, numbers.values())
+    sizes = {integers[name]: value for name, value in whole.items()}
+    return sizes | {"rope_theta": theta, "norm_eps": eps, "tie_embeddings": tied, "drop_rate": 0.0}
+
+
+def _rope_theta(config: dict[str, Any]) -> tuple[Any, list[str]]:
     """Return the base of the rotary positions, and what is wrong if it stands in several places."""
     ropes = [config, config.get("rope_parameters"), config.get("rope_scaling")]
     thetas = [rope["rope_theta"] for rope in ropes if isinstance(rope, dict) and "rope_theta" in rope] or [10000.0]

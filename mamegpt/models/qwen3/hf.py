@@ -10,15 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mamegpt.config import ModelConfig
-from mamegpt.models.hf_format import (
-    HFFormat,
-    is_number,
-    not_implemented,
-    not_integers,
-    plain_rope,
-    refuse,
-    rope_theta,
-)
+from mamegpt.models.hf_format import HFFormat, plain_rope, rotary_sizes
 from mamegpt.models.qwen3.config import UNSUPPORTED_FIELDS
 from mamegpt.models.qwen3.modeling_qwen3 import resolve_sizes
 
@@ -70,21 +62,7 @@ def _config(sizes: ModelConfig) -> dict[str, Any]:
 
 
 def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> ModelConfig:
-    """Raise `ModelError` with all that is missing, of a wrong type, or not implemented."""
-    integers = {name: config.get(name) for name in _INTEGERS}
-    theta, contradictions = rope_theta(config)
-    numbers = {"rope_theta": theta, "rms_norm_eps": config.get("rms_norm_eps", 1e-6)}
-    tied = config.get("tie_word_embeddings", False)
-    found = not_integers(integers) + not_implemented(config, _CHOICES) + contradictions
-    found += [f"{name} is {value!r}, not a number" for name, value in numbers.items() if not is_number(value)]
-    if type(tied) is not bool:
-        found.append(f"tie_word_embeddings is {tied!r}, neither true nor false")
-    refuse(found, file, "qwen3")
-    sizes: dict[str, Any] = {_INTEGERS[name]: value for name, value in integers.items()}
-    theta, eps = map(float, numbers.values())
-    return ModelConfig(
-        **UNSUPPORTED_FIELDS, **sizes, rope_theta=theta, norm_eps=eps, tie_embeddings=tied, drop_rate=0.0
-    )
+    return ModelConfig(**UNSUPPORTED_FIELDS, **rotary_sizes(config, _INTEGERS, _CHOICES, file, "qwen3"))
 
 
 def _structure(sizes: ModelConfig) -> str:

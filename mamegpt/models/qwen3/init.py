@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import nn
 
-from mamegpt.models.qwen3.modeling_qwen3 import Qwen3
+from mamegpt.models.base import LanguageModel, token_embedding
 
 __all__ = ["init_weights"]
 
@@ -25,9 +25,9 @@ def init_weights(model: nn.Module) -> None:
     2021, "Tensor Programs V", appendix D.2). A tied embedding is narrow enough that it is nearly so: the logit of the
     token just read, C * std after the last norm, begins at `TIED_LOGIT`. Norms stay at one.
     """
-    qwen3 = cast(Qwen3, model)
-    embedding = qwen3.model.embed_tokens.weight
-    embedding_std = TIED_LOGIT / embedding.shape[1] if qwen3.lm_head.weight is embedding else EMBEDDING_STD
+    embedding = token_embedding(model).weight
+    is_tied = cast(LanguageModel, model).out_head.weight is embedding
+    embedding_std = TIED_LOGIT / embedding.shape[1] if is_tied else EMBEDDING_STD
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
             nn.init.zeros_(parameter)
