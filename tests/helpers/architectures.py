@@ -64,9 +64,9 @@ def sizes(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**SIZES.__dict__, **changes})
 
 
-def model_of(architecture: str, **changes: Any) -> LanguageModel:
-    """A model in which every parameter matters: no zero bias, no unit norm."""
-    return random_model(sizes(**changes), seed=3, architecture=architecture)
+def model_of(architecture: str, spread: float = 0.3, **changes: Any) -> LanguageModel:
+    """A model in which every parameter matters: no zero bias, no unit norm; with less spread, roundings count less."""
+    return random_model(sizes(**changes), seed=3, architecture=architecture, spread=spread)
 
 
 def random_ids(batch: int = 2, length: int = 24) -> Tensor:

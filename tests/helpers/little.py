@@ -103,7 +103,9 @@ def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfi
     return TrainConfig(**(few | changed)).model(tokenizer.vocab_size)  # type: ignore[arg-type]
 
 
-def random_model(sizes: ModelConfig, seed: int = 0, architecture: str = "custom-gpt") -> LanguageModel:
+def random_model(
+    sizes: ModelConfig, seed: int = 0, architecture: str = "custom-gpt", spread: float = 0.3
+) -> LanguageModel:
     """A model whose greedy text does not repeat one token: sharper attention than a fresh model has."""
     import torch
 
@@ -113,7 +115,7 @@ def random_model(sizes: ModelConfig, seed: int = 0, architecture: str = "custom-
     model = build_model(architecture, sizes)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(spread * torch.randn_like(parameter))
     return model.eval()
 
 

@@ -124,7 +124,7 @@ def test_every_parameter_gets_a_gradient(architecture: str, changes: dict[str, A
 @VARIANTS
 def test_training_computes_what_evaluation_computes(architecture: str, changes: dict[str, Any]) -> None:
     """Attention is written out in training and fused otherwise: the same logits, the same gradients."""
-    model, ids = model_of(architecture, **changes), random_ids()
+    model, ids = model_of(architecture, 0.1, **changes), random_ids()
     found = []
     for training in (True, False):
         model.train(training)
@@ -139,7 +139,7 @@ def test_training_computes_what_evaluation_computes(architecture: str, changes: 
 
 @VARIANTS
 def test_under_autocast_it_is_nearly_the_same_and_nothing_warns(architecture: str, changes: dict[str, Any]) -> None:
-    model, ids = model_of(architecture, **changes).train(), random_ids()
+    model, ids = model_of(architecture, 0.1, **changes).train(), random_ids()
     with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
         warnings.simplefilter("error")
         hidden = model.hidden(ids)
