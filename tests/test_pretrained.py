@@ -122,7 +122,11 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
         (lambda f: (f / "pytorch_model.bin").unlink(), ModelError, "no weights file"),
         (lambda f: (f / "jp_tok_wiki.model").unlink(), ModelError, "none there"),
         (lambda f: (f / "jp_tok_wiki.model").write_bytes(b"x"), MamegptError, "not a whole SentencePiece model"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "mistral"}'), ModelError, "'mistral' model, not ours"),
+        (
+            lambda f: (f / "config.json").write_text('{"model_type": "mistral"}'),
+            ModelError,
+            "'mistral' model, not ours",
+        ),
         (lambda f: _edit(f, n_layers=3), ModelError, r"n_layers 3 contradicts .*pytorch_model.bin.* n_layers 2"),
         (lambda f: _edit(f, n_heads=5), MamegptError, "emb_dim 32 is not divisible by n_heads 5"),
     ],
