@@ -22,6 +22,7 @@ __all__ = ["ARCHITECTURES", "architecture", "architecture_of", "build_model", "h
 
 ARCHITECTURES = {
     "custom-gpt": "custom_gpt",
+    "llama": "llama",
     "qwen3": "qwen3",
 }
 """The folder of each in this package."""

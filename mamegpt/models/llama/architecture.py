@@ -1,0 +1,20 @@
+"""Llama: the parts of this folder."""
+
+from __future__ import annotations
+
+from mamegpt.models.base import Architecture
+from mamegpt.models.llama.decode import decode_step
+from mamegpt.models.llama.gguf import GGUF
+from mamegpt.models.llama.hf import LLAMA
+from mamegpt.models.llama.modeling_llama import Llama
+from mamegpt.models.qwen3.init import init_weights
+
+__all__ = ["ARCHITECTURE"]
+
+ARCHITECTURE = Architecture(
+    build=Llama,  # type: ignore[arg-type]  # the sizes are frozen
+    init_weights=init_weights,  # those of Qwen3: the same matrices under the same names
+    hf_formats=(LLAMA,),
+    gguf_format=GGUF,
+    decode_step=decode_step,
+)

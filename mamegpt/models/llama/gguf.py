@@ -1,0 +1,50 @@
+"""Llama as llama.cpp has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mamegpt.config import ModelConfig
+from mamegpt.models.gguf_format import GGUFFormat, Tensors, renamed
+from mamegpt.models.llama.modeling_llama import resolve_sizes
+
+__all__ = ["GGUF"]
+
+_NAMES = {
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+}  # fmt: skip
+
+
+def _write_settings(file: Any, sizes: ModelConfig) -> None:
+    n_kv_heads, head_dim, ffn_dim = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
+    file.add_vocab_size(sizes.vocab_size)
+    file.add_head_count_kv(n_kv_heads)
+    file.add_feed_forward_length(ffn_dim)
+    file.add_layer_norm_rms_eps(sizes.norm_eps)
+    file.add_rope_freq_base(sizes.rope_theta)
+    file.add_rope_dimension_count(head_dim)
+    file.add_key_length(head_dim)
+    file.add_value_length(head_dim)
+
+
+def _to_file(tensors: Tensors, sizes: ModelConfig) -> Tensors:
+    """Rename the tensors; llama.cpp turns neighbors of its ``llama``, not numbers that are half a head apart."""
+    _, head_dim, _ = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
+    turned = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
+    paired = {name: _paired(tensor, head_dim) for name, tensor in tensors.items() if name.endswith(turned)}
+    return renamed(tensors | paired, "model.layers", _NAMES)
+
+
+def _paired(matrix: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+    """Put rows i and i + D/2 of each head beside each other: (H D, C) -> (H D, C)."""
+    halves = matrix.reshape(-1, 2, head_dim // 2, matrix.shape[1])  # (H, 2, D/2, C)
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(matrix.shape))
+
+
+GGUF = GGUFFormat("llama", _write_settings, _to_file)

@@ -1,0 +1,245 @@
+"""Llama in plain PyTorch: what TinyLlama, llm-jp-3 and Sarashina2.2 are, and what every tool knows how to run.
+
+The architecture is that of LLaMA (Touvron et al. 2023, section 2.2) with the shared keys and values of Llama 2, as
+``transformers`` computes it: pre-norm blocks (RMSNorm), rotary positions, grouped heads, SwiGLU, no biases. State-dict
+keys are those of its ``LlamaForCausalLM``, so an exported folder is a copy and needs no code of ours.
+
+Letters in shape comments: B batch, T tokens given now, S tokens seen in all (cache included), C embedding width,
+H heads, K heads of keys and values, D width of a head, F feed-forward width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Llama", "resolve_sizes"]
+
+
+class Sizes(Protocol):
+    """What a model needs to know to be built; a 0 stands for what `resolve_sizes` chooses."""
+
+    vocab_size: int
+    context_length: int
+    emb_dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    ffn_dim: int
+    rope_theta: float
+    norm_eps: float
+    tie_embeddings: bool
+    drop_rate: float
+
+
+class Cache(Protocol):
+    """Keys and values of the tokens before, by layer; the two methods are those of transformers' own caches."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append (B, K, T, D) keys and values to a layer and return all of its (B, K, S, D)."""
+        ...
+
+    def get_seq_length(self) -> int:
+        """Return how many tokens are held."""
+        ...
+
+
+def resolve_sizes(sizes: Sizes) -> tuple[int, int, int]:
+    """(K, D, F): heads of keys and values, width of a head, feed-forward width, where 0 leaves them to us.
+
+    F is 8/3 C, rounded up to a multiple of 8: three matrices then hold what two of 4 C do (Shazeer 2020, section 3).
+    """
+    head_dim = sizes.head_dim or sizes.emb_dim // sizes.n_heads
+    ffn_dim = sizes.ffn_dim or 8 * -(-sizes.emb_dim // 3)
+    return sizes.n_kv_heads or sizes.n_heads, head_dim, ffn_dim
+
+
+def rope_table(context_length: int, head_dim: int, theta: float) -> Tensor:
+    """Cosines and sines (2, context_length, D/2) of position x theta^(-2i/D) (Su et al. 2021, eq. 15)."""
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
+    angles = torch.arange(context_length).float()[:, None] * frequencies
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i + D/2}) of (B, H, T, D) by its angle, given as cosines and sines (2, T, D/2).
+
+    Su et al. 2021, eq. 34, with the pairs half a head apart, as in GPT-NeoX and everywhere in transformers.
+    """
+    cos, sin = rope
+    a, b = x.chunk(2, dim=-1)  # 2 x (B, H, T, D/2)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def eager_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of q (B, H, T, D) over k, v (B, K, T, D), product by product.
+
+    In training on a CPU, with windows of a few hundred tokens, it takes a third to three quarters of the time of
+    PyTorch's fused kernel (docs/log.md).
+    """
+    B, H, T, D = q.shape
+    future = torch.full((T, T), float("-inf"), device=q.device).triu(1)
+    k, v = (x.repeat_interleave(H // x.shape[1], dim=1).reshape(B * H, T, D) for x in (k, v))
+    scores = torch.baddbmm(future.to(q.dtype), q.reshape(B * H, T, D), k.transpose(1, 2), alpha=D**-0.5)  # (BH, T, T)
+    return (scores.softmax(-1) @ v).view(B, H, T, D)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang and Sennrich 2019, eq. 4)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Begin with ones."""
+        nn.init.ones_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width), in the type of ``x``: autocast hands over bfloat16 beside float32 weights."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with shared keys and values (Ainslie et al. 2023)."""
+
+    def __init__(self, sizes: Sizes, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        n_kv_heads, self.head_dim, _ = resolve_sizes(sizes)
+        self.is_grouped = n_kv_heads != sizes.n_heads
+        self.q_proj = nn.Linear(sizes.emb_dim, sizes.n_heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(sizes.emb_dim, n_kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(sizes.emb_dim, n_kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(sizes.n_heads * self.head_dim, sizes.emb_dim, bias=False)
+
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C). ``mask`` (T, S) is true where a query may look; None: causal."""
+        B, T, _ = x.shape
+        heads = (B, T, -1, self.head_dim)
+        q = rotate(self.q_proj(x).view(heads).transpose(1, 2), rope)  # (B, T, HD) -> (B, H, T, D)
+        k = rotate(self.k_proj(x).view(heads).transpose(1, 2), rope)  # (B, T, KD) -> (B, K, T, D)
+        v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, T, KD) -> (B, K, T, D)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)  # (B, K, S, D)
+        # One query after a cache may look at everything, several at the start only backwards; else see the mask.
+        is_causal = mask is None and T > 1
+        if self.training and is_causal and x.device.type == "cpu":
+            y = eager_attention(q, k, v)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=self.is_grouped)
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, C)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, eq. 6): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        _, _, ffn_dim = resolve_sizes(sizes)
+        self.gate_proj = nn.Linear(sizes.emb_dim, ffn_dim, bias=False)
+        self.up_proj = nn.Linear(sizes.emb_dim, ffn_dim, bias=False)
+        self.down_proj = nn.Linear(ffn_dim, sizes.emb_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block: attention, then feed-forward, each added to what came in."""
+
+    def __init__(self, sizes: Sizes, layer: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(sizes, layer)
+        self.mlp = FeedForward(sizes)
+        self.input_layernorm = RMSNorm(sizes.emb_dim, sizes.norm_eps)
+        self.post_attention_layernorm = RMSNorm(sizes.emb_dim, sizes.norm_eps)
+        self.dropout = nn.Dropout(sizes.drop_rate)
+
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), rope, mask, cache))
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+
+
+class Body(nn.Module):
+    """All but the head: ids to final hidden states."""
+
+    rope: Tensor
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.emb_dim)
+        self.dropout = nn.Dropout(sizes.drop_rate)
+        self.layers = nn.ModuleList(Block(sizes, layer) for layer in range(sizes.n_layers))
+        self.norm = RMSNorm(sizes.emb_dim, sizes.norm_eps)
+        _, self.head_dim, _ = resolve_sizes(sizes)
+        self.rope_theta = sizes.rope_theta
+        table = torch.empty(2, sizes.context_length, self.head_dim // 2)
+        self.register_buffer("rope", table, persistent=False)  # not in files: transformers has no such key
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill the table of positions."""
+        self.rope.copy_(rope_table(self.rope.shape[1], self.head_dim, self.rope_theta))
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, T) -> (B, T, C)."""
+        T, context_length = ids.shape[1], self.rope.shape[1]
+        past = cache.get_seq_length() if cache is not None else 0
+        S = past + T
+        if context_length < S:
+            raise ValueError(f"{S} tokens do not fit into context_length {context_length}")
+        mask = None
+        if past > 0 and T > 1:
+            rows = torch.arange(past, S, device=ids.device)[:, None]
+            mask = torch.arange(S, device=ids.device)[None, :] <= rows  # (T, S)
+        x = self.dropout(self.embed_tokens(ids))
+        for layer in self.layers:
+            x = layer(x, self.rope[:, past:S], mask, cache)
+        return self.norm(x)
+
+
+class Llama(nn.Module):
+    """Token ids in, logits out. It never sees targets and never computes a loss."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.context_length = sizes.context_length
+        self.model = Body(sizes)
+        self.lm_head = nn.Linear(sizes.emb_dim, sizes.vocab_size, bias=False)
+        if sizes.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+            self.register_load_state_dict_pre_hook(_share_the_embedding)  # type: ignore[no-untyped-call]
+
+    @property
+    def out_head(self) -> nn.Linear:
+        """The output head, (V, C)."""
+        return self.lm_head
+
+    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the final hidden states: (B, T) ids -> (B, T, C); ``out_head`` makes logits of them.
+
+        ``cache`` holds the tokens before these. Raises ValueError past ``context_length`` positions.
+        """
+        return self.model(ids, cache)
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits: (B, T) -> (B, T, V)."""
+        return self.lm_head(self.hidden(ids, cache))
+
+
+def _share_the_embedding(_model: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Files hold a tied weight once; put the head back, and refuse a head that is not the embedding."""
+    embedding, head = f"{prefix}model.embed_tokens.weight", f"{prefix}lm_head.weight"
+    errors = rest[-1]
+    assert isinstance(errors, list), "torch's hooks end with the list of errors"
+    if embedding in state and not torch.equal(state.setdefault(head, state[embedding]), state[embedding]):
+        errors.append(f"{head} is not {embedding}, though the two are to be tied")
