@@ -28,8 +28,9 @@ def main(
             of export_to_hf.py; a model that is needs no such trust.
     """
     model = mamegpt.load(repo_id, device=device or "auto", spm_file=spm_file, trust_remote_code=trust_remote_code)
+    written = model.stream(prompt, max_new_tokens=max_new_tokens, at_start=False)
     mamegpt.show(f"Using device: {model.device.type}", "", "=== Generation ===")
-    mamegpt.show_stream(prompt, model.stream(prompt, max_new_tokens=max_new_tokens, at_start=False))
+    mamegpt.show_stream(prompt, written)
 
 
 if __name__ == "__main__":

@@ -50,12 +50,13 @@ class ModelConfig:
     norm_eps: float
     tie_embeddings: bool
 
-    def problems(self, architecture: str, unsupported: Mapping[str, Any]) -> list[str]:
+    def problems(self, architecture: str, unsupported: Mapping[str, Any] | None) -> list[str]:
         """Return what is wrong with these sizes for an architecture, a line each; empty if nothing is.
 
-        ``unsupported`` are the fields that it does not have, with the only values that they may have.
+        ``unsupported`` are the fields that it does not have, with the only values that they may have; None for an
+        architecture that is not known, of which nothing is said but what is wrong with any.
         """
-        if changed := {name: value for name, value in unsupported.items() if getattr(self, name) != value}:
+        if changed := {name: value for name, value in (unsupported or {}).items() if getattr(self, name) != value}:
             refused = [f"{flag(name)} is nothing that {architecture} has; leave it out" for name in changed]
             return refused + dataclasses.replace(self, **changed).problems(architecture, unsupported)
         found = [
@@ -81,7 +82,7 @@ class ModelConfig:
             found.append(f"--n-kv-heads {self.n_kv_heads} does not divide --n-heads {self.n_heads}; use one of {use}")
         if self.n_heads >= 1 and self.emb_dim >= 1 and not self.head_dim:
             # Rotary positions turn pairs, so their heads are of even width.
-            is_rotary = "rope_theta" not in unsupported
+            is_rotary = unsupported is not None and "rope_theta" not in unsupported
             unit = self.n_heads * (2 if is_rotary else 1)
             below = self.emb_dim // unit * unit
             if below != self.emb_dim:
@@ -262,7 +263,8 @@ class TrainConfig:
         for name, names in (("architecture", architecture), ("optimizer", optimizer)):
             if names and getattr(self, name) not in names:
                 found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
-        found += self.model(vocab_size=1).problems(self.architecture, architecture.get(self.architecture, {}))
+        lacks = architecture.get(self.architecture) if architecture else {}
+        found += self.model(vocab_size=1).problems(self.architecture, lacks)
         for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
                      "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:

@@ -21,7 +21,7 @@ command line runs (`naming_options`); elsewhere it gives the names of parameters
 import contextlib
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 _OUT_OF_MEMORY = re.compile(
     "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
@@ -109,6 +109,13 @@ class MamegptWarning(UserWarning):
 
 class ConfigError(MamegptError, ValueError):
     """A setting is wrong or contradicts another; the message names the setting and a value that works."""
+
+
+def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `ConfigError` unless a value, of the option of this name, is one of its choices."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(f"{option} is {value!r}, none of {', '.join(choices)}")
 
 
 class DataError(MamegptError, ValueError):

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, Literal, NamedTuple, get_args
 
 from mamegpt.config import TrainConfig
+from mamegpt.errors import check_choice
 
 __all__ = ["ORIGINAL", "RECIPES", "SIZES", "Recipe", "Shape", "Size", "peak_lr", "preset"]
 
@@ -64,7 +65,10 @@ def preset(size: Size = "5m", recipe: Recipe = "mame", **settings: Any) -> Train
 
     Such as ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
     The learning rate follows the width and the optimizer, but in the original recipe, which has its own (and one size).
+    Raises `ConfigError` for another size or recipe than there are.
     """
+    check_choice("--size", size, SIZES)
+    check_choice("--recipe", recipe, RECIPES)
     if recipe != "mame":
         return dataclasses.replace(ORIGINAL, **settings)
     config = TrainConfig(**{**SIZES[size]._asdict(), **settings})

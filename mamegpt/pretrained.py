@@ -7,6 +7,7 @@ a known format (`hf_formats`, by its ``model_type``) is loaded by our own class.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import re
 import warnings
@@ -171,7 +172,11 @@ class Pretrained:
 
 
 def load(
-    model: str | Path, *, device: str | torch.device = "auto", spm_file: str = "", trust_remote_code: bool = False
+    model: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    spm_file: str = "",
+    trust_remote_code: bool = False,
 ) -> Pretrained:
     """Load a run's folder (its newest checkpoint), one checkpoint, an exported folder, or a repository on the Hub.
 
@@ -191,7 +196,7 @@ def load(
     elif run := Run.of_checkpoint(model):
         found = _load_run(run, Path(model))
     else:
-        found = _load_repository(str(model), spm_file, trust_remote_code)
+        found = _load_repository(os.fspath(model), spm_file, trust_remote_code)
     found.model.to(device).eval()
     return found
 

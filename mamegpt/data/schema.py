@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from mamegpt.errors import check_choice
+
 __all__ = ["GUESS", "SETTINGS", "Schema"]
 
 
@@ -20,6 +22,9 @@ class Schema:
     """One document of a txt file; auto: articles headed 【title】, else pieces of plain text."""
     encoding: str = "utf-8"
     """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
+
+    def __post_init__(self) -> None:
+        check_choice("--txt-layout", self.txt_layout, ("auto", "file", "line", "block"))
 
     def options(self) -> list[str]:
         """Return the words of a command line that say this."""

@@ -6,6 +6,7 @@ and byte of held-out text, minimal pairs, cloze; and how much of what a model wr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ class Measuring:
 
 
 def evaluate(
-    models: str | Path | Pretrained | Sequence[str | Path | Pretrained],
+    models: str | os.PathLike[str] | Pretrained | Sequence[str | os.PathLike[str] | Pretrained],
     data: str | Path | Sequence[str | Path] = (),
     *,
     split: str = "validation",
@@ -109,7 +110,7 @@ def evaluate(
 
     Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
     """
-    models = [models] if isinstance(models, str | Path | Pretrained) else models
+    models = [models] if isinstance(models, str | os.PathLike | Pretrained) else models
     named = list(map(_named, models))
     places = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
     if not models:
@@ -160,10 +161,10 @@ def evaluate(
     )
 
 
-def _named(model: str | Path | Pretrained) -> str:
+def _named(model: str | os.PathLike[str] | Pretrained) -> str:
     """Return what a model is called; one that was loaded from a run is called as the run's folder."""
     if not isinstance(model, Pretrained):
-        return str(model)
+        return os.fspath(model)
     run = Run.of_checkpoint(model.origin)
     return str(run.folder) if run else model.origin
 

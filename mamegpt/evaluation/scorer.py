@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,7 +141,7 @@ def _rows(scorer: Scorer, documents: Iterable[Ids]) -> Iterator[Ids]:
     yield from (stream[i : i + n + 1] for i in range(0, len(stream) - 1, n))
 
 
-def open_model(model: str | Path | Pretrained, *, spm_file: str = "", device: torch.device) -> Writer:
+def open_model(model: str | os.PathLike[str] | Pretrained, *, spm_file: str = "", device: torch.device) -> Writer:
     """Load a run, a checkpoint, an exported folder, or any causal model that transformers has, from here or the Hub.
 
     One that is loaded already stays where it is.
@@ -150,8 +151,8 @@ def open_model(model: str | Path | Pretrained, *, spm_file: str = "", device: to
     """
     if isinstance(model, Pretrained):
         return _Own(model)
-    if is_foreign(str(model)):
-        return _Foreign(str(model), device)
+    if is_foreign(os.fspath(model)):
+        return _Foreign(os.fspath(model), device)
     return _Own(load(model, spm_file=spm_file, device=device))
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
-from mamegpt.errors import ConfigError, ModelError
+from mamegpt.errors import ConfigError, ModelError, check_choice
 from mamegpt.exporting.checks import N_SENTENCES
 from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
@@ -36,7 +37,7 @@ SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
 def export(
-    model: str | Path | Pretrained,
+    model: str | os.PathLike[str] | Pretrained,
     out: str | Path,
     *,
     to: Target | Literal["all"] = "hf",
@@ -59,13 +60,15 @@ def export(
 
     Raises what `load` and `export_model` raise, and `DataError` if that text cannot be read.
     """
+    check_choice("--to", to, (*get_args(Target), "all"))
+    check_choice("--gguf-type", gguf_type, get_args(GgufType))
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
             f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "
             "see the Hub's list of licenses"
         )
     out = Path(out)
-    check_folder(out, [model.origin if isinstance(model, Pretrained) else model], overwrite=overwrite)
+    check_folder(out, [model.origin if isinstance(model, Pretrained) else os.fspath(model)], overwrite=overwrite)
     loaded = _on_cpu(model) if isinstance(model, Pretrained) else load(model, device="cpu", spm_file=spm_file)
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from mamegpt.errors import ConfigError
 from mamegpt.generation.cache import KVCache
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
@@ -38,6 +39,8 @@ def generate_many(
 
     ``at_start`` as in `stream.stream`. Raises `ConfigError`, before anything is computed, as that does.
     """
+    if isinstance(prompts, str):
+        raise ConfigError("prompts must be a list of strings (got one string); write [prompt]")
     sampling = checked(sampling, max_new_tokens)
     given = [prompt_ids(tokenizer, prompt, at_start=at_start) for prompt in prompts]
     samplings = [sampling.of_text(i) for i in range(len(given))]

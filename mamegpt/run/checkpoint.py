@@ -176,11 +176,15 @@ class Saver:
             if self.on_saved and self.world.is_main:
                 self.on_saved(step, path)
 
+    def close(self) -> None:
+        """Finish what was begun, whatever else went wrong, without raising why it failed."""
+        self._thread.shutdown()
+
     def __enter__(self) -> Saver:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._thread.shutdown()  # what was begun is finished, whatever else went wrong
+        self.close()
         if error is None:
             self.wait()
 

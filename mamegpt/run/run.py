@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,19 +80,23 @@ class Run:
     `CheckpointError` with one line that names it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
+    def __fspath__(self) -> str:
+        """Return the path of its folder, so that a run can be given wherever a path can."""
+        return str(self.folder)
+
     @classmethod
-    def find(cls, folder: str | Path) -> Run | None:
+    def find(cls, folder: str | os.PathLike[str]) -> Run | None:
         """Return the run in a folder; None if the folder is not that of a run, or does not exist."""
         return cls(folder) if is_run(Path(folder)) else None
 
     @classmethod
-    def of_checkpoint(cls, path: str | Path) -> Run | None:
+    def of_checkpoint(cls, path: str | os.PathLike[str]) -> Run | None:
         """Return the run that holds the checkpoint in a folder; None if no run does."""
         path = Path(path)
         is_inside = path.parent.name == CHECKPOINTS and is_here(path) and path.is_dir()

@@ -184,8 +184,12 @@ def setup(
         on_saved=lambda step, path: emit(Saved(step, path)),
     )
     if starts_from_model:
-        saver.save(model, optimizer, state)  # so that the run can be resumed without that model
-        saver.wait()
+        try:
+            saver.save(model, optimizer, state)  # so that the run can be resumed without that model
+            saver.wait()
+        except BaseException:  # Ctrl-C too: nothing may be written once the run's lock is released
+            saver.close()
+            raise
     elif skip_damaged and world.is_main:
         for problem in checkpoint.quarantine(run / CHECKPOINTS):
             emit(Quarantined(problem))

@@ -15,6 +15,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import math
 import signal
 import statistics
 import threading
@@ -31,7 +32,7 @@ from torch import nn
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import processes
 from mamegpt.distributed.sharding import full_tensor, no_sync, unsharded
-from mamegpt.errors import TrainingError
+from mamegpt.errors import ConfigError, TrainingError
 from mamegpt.models.base import LanguageModel
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
@@ -120,6 +121,7 @@ def train(
     `TokenizerError` or `ModelError` for ``config.tokenizer`` or ``config.init_from`` that cannot be used, and
     `OutputError` or `OSError` for a checkpoint that cannot be written.
     """
+    _check_call(resume, skip_damaged, more_steps, more_minutes, watchers)
     resume = resume or (processes.started_again() and is_of_this_job(Path(config.out)))
     while True:
         result = _train(config, resume, skip_damaged, more_steps, more_minutes, watchers)
@@ -127,6 +129,24 @@ def train(
             return result
         resume = True
         more_steps, more_minutes = 0, 0.0  # it is extended by now
+
+
+def _check_call(
+    resume: bool, skip_damaged: bool, more_steps: int, more_minutes: float, watchers: Sequence[Watcher]
+) -> None:
+    """Raise `ConfigError` for arguments of `train` that cannot be meant, before anything is written."""
+    if skip_damaged and not resume:
+        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+    if (more_steps or more_minutes) and not resume:
+        raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
+    if more_steps and more_minutes:
+        raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
+    if type(more_steps) is not int or more_steps < 0:
+        raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
+    if not 0 <= more_minutes < math.inf:
+        raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
+    if not isinstance(watchers, Sequence) or not all(map(callable, watchers)):
+        raise ConfigError("watchers must be a list of functions of one event, such as [print]")
 
 
 def _train(
@@ -142,8 +162,8 @@ def _train(
     run = Path(config.out)
     with (
         processes.join(config.device) as world,
-        watching(watchers if world.is_main else ()) as emit,
         own_folder(run, config, resume, world) as kept,
+        watching(watchers if world.is_main else ()) as emit,
         as_begun(run, world, emit),
     ):
         training = setup(

@@ -11,7 +11,7 @@ from operator import add
 from typing import Literal
 
 from mamegpt.data.readers.prefilter import needles
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, check_choice
 from mamegpt.system.files import shown
 from mamegpt.text.folding import FoldedText, fold, fold_fast
 
@@ -59,6 +59,12 @@ class Topic:
     _regex: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("keywords", "exclude", "regex"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(
+                    f"{name} must be a tuple of strings (got one string); write ({getattr(self, name)!r},)"
+                )
+        check_choice("--match", self.match, ("any", "all"))
         if not self.patterns:
             raise ConfigError("nothing to look for; give --keyword or --regex")
         for word in (*self.keywords, *self.exclude, *self.regex):
