@@ -213,7 +213,7 @@ def test_nothing_is_left_after_a_failure_in_the_middle(tmp_path: Path, tokenizer
         ({"train": []}, 0.0, "no text for the split 'train'"),
         ({"train": ["豆"], "val": []}, 0.0, "no text for the split 'val'"),
         ({"train": ["豆"], "val": [""]}, 0.0, "no text for the split 'val'"),
-        ({"train": ["豆"]}, 1 - 1e-15, r"all 1 document\(s\) of the corpus .*--val-fraction 0"),
+        ({"train": ["豆"]}, 1 - 1e-15, r"all 1 document\(s\) of the corpus .*val_fraction 0"),
     ],
 )
 def test_a_split_without_text_is_an_error(

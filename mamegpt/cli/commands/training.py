@@ -168,10 +168,17 @@ def train_command(
         raise ConfigError(
             f"--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others"
         )
-    if "more_steps" in given and not more_steps:
-        raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
-    if "more_minutes" in given and not more_minutes:
-        raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
+    if "resume_intact" in given and resume is None:
+        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+    if more := given & {"more_steps", "more_minutes"}:
+        if resume is None:
+            raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
+        if len(more) > 1:
+            raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
+        if "more_steps" in more and not more_steps:  # `train` refuses other impossible values
+            raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
+        if "more_minutes" in more and not more_minutes:
+            raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
     from mamegpt.cli.progress import json_lines, show_progress
     from mamegpt.report.live import live_report
     from mamegpt.report.write import write_report
