@@ -10,13 +10,14 @@ import asyncio
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mamegpt.errors import MamegptError
+from mamegpt.errors import MamegptError, MamegptWarning
 
 __all__ = ["Target", "feed", "targets"]
 
@@ -31,15 +32,26 @@ class Target:
     read: Callable[[bytes], object]
     seeds: list[bytes]
 
+    def __repr__(self) -> str:
+        """Leave the seeds out, which can be megabytes; hypothesis prints every argument of a test that fails."""
+        return f"Target({len(self.seeds)} seeds)"
+
 
 def feed(target: Target, data: bytes) -> bool:
-    """Return whether the bytes were accepted; what is no `MamegptError` is a bug, and raised."""
-    try:
-        target.read(data)
-    except MamegptError as error:
-        assert len(str(error).splitlines()) == 1, f"not one line: {error}"
-        return False
-    return True
+    """Return whether the bytes were accepted, with or without a `MamegptWarning`.
+
+    Any other exception than a `MamegptError` is a bug, and raised.
+    """
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", MamegptWarning)
+        try:
+            target.read(data)
+            refusal = None
+        except MamegptError as error:
+            refusal = error
+    for said in [*(note.message for note in notes), *([refusal] if refusal else [])]:
+        assert len(str(said).splitlines()) == 1, f"not one line: {said}"
+    return refusal is None
 
 
 def targets(folder: Path) -> dict[str, Target]:

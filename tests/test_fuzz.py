@@ -123,6 +123,14 @@ def test_a_run_whose_loss_became_no_number_can_be_reported(places: dict[str, Tar
     assert feed(places["metrics"], places["metrics"].seeds[0].replace(b"6.4,", b"NaN,", 1))
 
 
+def test_what_is_read_with_a_warning_is_accepted(places: dict[str, Target]) -> None:
+    assert feed(places["jsonl"], b'{"a": null}\n' + places["jsonl"].seeds[0])
+
+
+def test_a_target_is_short_in_a_report(places: dict[str, Target]) -> None:
+    assert len(repr(places)) < 100 * len(NAMES)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32))

@@ -199,7 +199,7 @@ def test_nasty_strings_come_back(tmp_path: Path, model_type: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the data folder is not there")
 def test_all_real_text_comes_back(tmp_path: Path) -> None:
-    wiki = (document.text for document in read_documents(DATA / "wiki_ja", "train"))
+    wiki = (document.text for document in read_documents(DATA / "wiki_ja" / "train.parquet"))
     tokenizer = Tokenizer.load(train_tokenizer(wiki, tmp_path / "wiki", vocab_size=8000, max_characters=2_000_000).path)
     n_documents = 0
     for path in sorted(DATA.rglob("*.parquet")):
