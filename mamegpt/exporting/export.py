@@ -19,6 +19,7 @@ from mamegpt.exporting.checks import N_SENTENCES, Check, make_cases
 from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
+from mamegpt.exporting.upload import Upload
 from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import Pretrained
 from mamegpt.system.files import atomic_directory, shown
@@ -33,12 +34,13 @@ Target = Literal["hf", "hf-native", "gguf"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote, and the checks it passed, by target."""
+    """What an export wrote, the checks it passed, by target, and what was uploaded or would be."""
 
     out: Path
     files: list[str]
     checks: dict[Target, list[Check]]
     elapsed_s: float
+    upload: Upload | None = None
 
 
 @dataclass(frozen=True)

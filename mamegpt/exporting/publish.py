@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,20 +17,19 @@ from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf import GgufType
 from mamegpt.exporting.model_card import Facts
+from mamegpt.exporting.upload import Push, upload_folder
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, sizes_of
 from mamegpt.models.registry import build_model
 from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
-from mamegpt.system.files import is_here, sha256_file
-from mamegpt.system.hub import upload
-from mamegpt.system.outputs import CARD, check_folder
+from mamegpt.system.files import is_here
+from mamegpt.system.outputs import check_folder
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["COMMIT_MESSAGE", "Upload", "UploadedFile", "export", "export_weights", "upload_folder"]
+__all__ = ["export", "export_weights"]
 
-COMMIT_MESSAGE = "Upload model (mamegpt export)"
 SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
@@ -45,6 +43,11 @@ def export(
     spm_file: str = "",
     name: str = "",
     data_license: str = "",
+    push: str = "",
+    private: bool | None = None,
+    revision: str = "",
+    create_pr: bool = False,
+    dry_run: bool = False,
     n_sentences: int = N_SENTENCES,
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
@@ -55,11 +58,20 @@ def export(
     `load` returned. The folder appears when the comparison has succeeded. ``to`` is "hf" (for transformers),
     "hf-native" (also without code of ours), "gguf" (for llama.cpp), or "all", each in a folder of its name in ``out``.
     Of a run the tokenizers are compared on ``n_sentences`` of its own text, if that still lies here. ``name`` is what
-    the model card calls the model (default: the folder's name). ``data_license`` is the license of the training text,
-    an identifier of the Hub (default: what the data card beside that text names).
+    the model card calls the model (default: ``push``, or the folder's name). ``data_license`` is the license of the
+    training text, an identifier of the Hub (default: what the data card beside that text names).
 
-    Raises what `load` and `export_model` raise, and `DataError` if that text cannot be read.
+    ``push`` is a repository of the Hub, ``owner/name``, which the folder is uploaded to: to its branch ``revision``
+    (default: main; created if there is none), or with ``create_pr`` as a pull request against main. A repository that
+    does not exist is created, private unless ``private`` is False; of one that exists the visibility stays. With
+    ``dry_run`` nothing is sent, and the report holds what would be.
+
+    Raises what `load` and `export_model` raise, `DataError` if that text cannot be read, and `HubError` if the folder,
+    which is complete then, cannot be uploaded.
     """
+    wanted = Push(push, private, revision, create_pr, dry_run)
+    if push and to == "all":
+        raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     check_choice("--to", to, (*get_args(Target), "all"))
     check_choice("--gguf-type", gguf_type, get_args(GgufType))
     if data_license and not LICENSE.fullmatch(data_license):
@@ -79,58 +91,23 @@ def export(
             known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
     if data_license:
         known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])
-    return export_model(
+    report = export_model(
         out,
         loaded,
         targets,
         gguf_type=gguf_type,
-        name=name,
+        name=name or push,
         n_sentences=n_sentences,
         overwrite=overwrite,
         on_event=on_event,
         **known,
     )
+    return dataclasses.replace(report, upload=upload_folder(report.out, wanted)) if push else report
 
 
 def _on_cpu(model: Pretrained) -> Pretrained:
     """Return the model, or a copy of one that computes elsewhere."""
     return model if model.device.type == "cpu" else dataclasses.replace(model, model=copy.deepcopy(model.model).cpu())
-
-
-@dataclass(frozen=True)
-class UploadedFile:
-    """A file by its name in the folder."""
-
-    name: str
-    n_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Upload:
-    """What went to a repository of the Hub, or would go: the files, and the text of the model card among them.
-
-    ``url`` is where they are; empty if nothing was sent.
-    """
-
-    repository: str
-    files: list[UploadedFile]
-    card: str
-    url: str = ""
-
-
-def upload_folder(out: Path, repository: str, *, dry_run: bool) -> Upload:
-    """Upload an exported folder as one commit, or only find out what would go up.
-
-    Raises `HubError` if it cannot be uploaded.
-    """
-    files = [
-        UploadedFile(path.relative_to(out).as_posix(), path.stat().st_size, sha256_file(path))
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    ]
-    card = (out / CARD).read_text(encoding="utf-8")
-    return Upload(repository, files, card, "" if dry_run else upload(out, repository, COMMIT_MESSAGE))
 
 
 def _facts(run: Run, loaded: Pretrained) -> Facts:

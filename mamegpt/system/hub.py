@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mamegpt.errors import DataError, HubError, first_line
 
-__all__ = ["card_metadata", "is_hub_name", "snapshot", "upload"]
+__all__ = ["Uploaded", "card_metadata", "is_hub_name", "snapshot", "upload"]
 
 ATTEMPTS = 3
 """Tries when the Hub answers that it is busy; the client itself retries only part of its requests."""
@@ -118,21 +119,58 @@ def snapshot(
     raise AssertionError("the last attempt returns or raises")
 
 
-def upload(folder: Path, name: str, message: str) -> str:
-    """Put the files of ``folder`` into the model repository ``name``, made if there is none; returns its address.
+@dataclass(frozen=True)
+class Uploaded:
+    """The ``url`` of a commit or pull request in a repository: a ``private`` one or not, created for it or not."""
 
-    Files of the repository that the folder does not have stay. Raises `HubError`: what could not be done, and what
-    to do.
+    url: str
+    private: bool
+    is_new: bool
+
+
+def upload(
+    folder: Path, name: str, message: str, *, private: bool | None = None, revision: str = "", create_pr: bool = False
+) -> Uploaded:
+    """Put the files of ``folder`` into the model repository ``name`` as one commit.
+
+    Files of the repository that the folder does not have stay. A repository that does not exist is created, and is
+    private unless ``private`` is False; the visibility of one that exists is never changed. The commit goes to the
+    branch ``revision`` (empty: main), created from main if there is none, or with ``create_pr`` into a pull request
+    against main.
+
+    Raises `HubError`: what could not be done, and what to do; also, before anything is sent, if ``private`` asks for
+    another visibility than an existing repository has.
     """
     from huggingface_hub import HfApi, constants, errors
 
     network_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
     try:
         api = HfApi()
-        address = str(api.create_repo(name, exist_ok=True))
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
-        return address
-    except (network_error, errors.HFValidationError, OSError) as error:
+        is_new = False
+        try:
+            found = api.model_info(name)
+        except errors.RepositoryNotFoundError:
+            api.create_repo(name, private=private is not False)
+            is_new, found = True, api.model_info(name)
+        is_private = bool(found.private)
+        if private not in (None, is_private):
+            raise HubError(
+                f"{name} at {constants.ENDPOINT} is {'private' if is_private else 'public'}, and --private changes no "
+                "repository that exists; leave --private out, or change the repository's settings on the Hub"
+            )
+        if revision:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message=message,
+            revision=revision or None,
+            create_pr=create_pr,
+        )
+        return Uploaded(commit.pr_url or commit.commit_url, is_private, is_new)
+    except HubError:
+        raise
+    except (network_error, ValueError, OSError) as error:  # a name or a card that the client refuses is a ValueError
         status = getattr(getattr(error, "response", None), "status_code", 0)
         advice = "run `hf auth login` with a token that may write there" if status in (401, 403) else "try again"
         raise HubError(

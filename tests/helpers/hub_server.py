@@ -1,7 +1,8 @@
 """A Hugging Face Hub on the loopback interface, for tests with the real clients and no network.
 
-It serves a folder tree, ``root/{models,datasets}/{owner}/{name}/files...``, and stores uploads in it. The
-only revision is ``main``, also under its commit hash (made from the contents: it changes when they do).
+It serves a folder tree, ``root/{models,datasets}/{owner}/{name}/files...``, and stores uploads in it. That is the
+revision ``main``, also under its commit hash (made from the contents: it changes when they do). Other branches and
+pull requests lie beside it, in ``root/{models,datasets}@{revision}/...``.
 The clients read their settings when they are imported: run them in a subprocess, with `HubServer.env`.
 """
 
@@ -32,7 +33,7 @@ DATE = "2026-01-01T00:00:00.000Z"
 REPO = r"(?P<repo>\w[\w.-]*/\w[\w.-]*)"
 API = rf"/api/(?P<kind>models|datasets)/{REPO}"
 PAGE = rf"/(?:(?P<kind>datasets)/)?{REPO}"  # models have no prefix
-WRITES = {"create", "preupload", "lfs_batch", "commit"}  # refused without a token
+WRITES = {"create", "branch", "preupload", "lfs_batch", "commit"}  # refused without a token
 ROUTES = {
     rf"(GET|HEAD) {PAGE}/resolve/(?P<revision>[^/]+)/(?P<path>.+)": "resolve",
     rf"GET {API}(/revision/(?P<revision>[^/]+))?": "info",
@@ -40,6 +41,7 @@ ROUTES = {
     rf"POST {API}/paths-info/(?P<revision>[^/]+)": "paths_info",
     r"POST /api/repos/create": "create",
     r"POST /api/validate-yaml": "validate_yaml",
+    rf"POST {API}/branch/(?P<path>.+)": "branch",
     rf"POST {API}/preupload/(?P<revision>[^/]+)": "preupload",
     rf"POST {PAGE}\.git/info/lfs/objects/batch": "lfs_batch",
     r"PUT /lfs/(?P<oid>[0-9a-f]{64})": "lfs_put",
@@ -58,6 +60,7 @@ class HubServer(ThreadingHTTPServer):
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[str] = []
         self.blobs: dict[str, bytes] = {}  # LFS uploads by SHA-256, for a commit to name
+        self.private: set[str] = set()  # "models/owner/name" of private repositories
         self._faults: list[tuple[str, int]] = []
         self._lock = threading.Lock()
 
@@ -148,13 +151,18 @@ class _Handler(BaseHTTPRequestHandler):
         getattr(self, name)()
 
     def _open(self, kind: str, repo: str, revision: str) -> None:
-        self.repo, self.folder = repo, self.server.root / kind / repo
+        self.kind, self.repo, self.folder = kind, repo, self.server.root / kind / repo
         self.url = self._url(kind, repo)
         if not self.folder.is_dir():
             raise _Refused(404, "RepoNotFound")
+        if self._branch(revision).is_dir():
+            self.folder = self._branch(revision)
         self.commit_oid = _commit_oid(self.folder)
-        if revision not in ("main", self.commit_oid):
+        if self.folder != self._branch(revision) and revision not in ("main", self.commit_oid):
             raise _Refused(404, "RevisionNotFound")
+
+    def _branch(self, revision: str) -> Path:
+        return self.server.root / f"{self.kind}@{revision.replace('/', '-')}" / self.repo
 
     def _inside(self, name: str) -> Path:
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
@@ -180,8 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": entry["path"]} for entry in _entries(self.folder) if entry["type"] == "file"]
         self._json(
             {"id": self.repo, "author": self.repo.split("/")[0], "sha": self.commit_oid, "siblings": siblings}
-            | {"createdAt": DATE, "lastModified": DATE, "private": False, "gated": False, "disabled": False}
+            | {"createdAt": DATE, "lastModified": DATE, "gated": False, "disabled": False}
             | {"downloads": 0, "likes": 0, "tags": [], "cardData": {}}
+            | {"private": f"{self.kind}/{self.repo}" in self.server.private}
         )
 
     def tree(self) -> None:
@@ -203,7 +212,17 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.server.root / kind / repo
         status = 409 if folder.is_dir() else 200
         folder.mkdir(parents=True, exist_ok=True)
+        if status == 200 and (wanted.get("private") or wanted.get("visibility") == "private"):
+            self.server.private.add(f"{kind}/{repo}")
         self._json({"url": self._url(kind, repo)}, status)
+
+    def branch(self) -> None:
+        if self.path_in_repo == "main" or self._branch(self.path_in_repo).is_dir():
+            raise _Refused(409, "BranchExists")
+        if self.path_in_repo.startswith("refs/"):
+            raise _Refused(400, "BadBranchName")
+        shutil.copytree(self.folder, self._branch(self.path_in_repo))
+        self._json({})
 
     def validate_yaml(self) -> None:
         self._json({"errors": [], "warnings": []})
@@ -227,6 +246,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(b"")
 
     def commit(self) -> None:
+        request = None
+        if parse_qs(urlsplit(self.path).query).get("create_pr") == ["1"]:
+            request = 1 + len(list(self.server.root.glob(f"{self.kind}@refs-pr-*/{self.repo}")))
+            shutil.copytree(self.folder, self._branch(f"refs/pr/{request}"))
+            self.folder = self._branch(f"refs/pr/{request}")
         for operation in map(json.loads, self.body.splitlines()):
             key, value = operation["key"], operation["value"]
             path = self._inside(value.get("path", ""))
@@ -239,7 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self.server.blobs[value["oid"]] if is_lfs else base64.b64decode(value["content"]))
         oid = _commit_oid(self.folder)
-        self._json({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/commit/{oid}"})
+        opened = {"pullRequestUrl": f"{self.url}/discussions/{request}"} if request else {}
+        self._json({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/commit/{oid}"} | opened)
 
     def _url(self, kind: str, repo: str) -> str:
         return f"{self.server.endpoint}/{'datasets/' if kind == 'datasets' else ''}{repo}"

@@ -199,6 +199,9 @@ def export_command(
     to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
     gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
     push: str = "",
+    private: bool | None = None,
+    revision: str = "",
+    create_pr: bool = False,
     dry_run: bool = False,
     spm_file: str = "",
     data_license: str = "",
@@ -215,6 +218,9 @@ def export_command(
             file for llama.cpp), or all of them.
         gguf_type: Number format of a GGUF file's matrices.
         push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
+        private: With --push: whether a repository that does not exist yet is created private (default: True).
+        revision: With --push: branch to commit to, created if there is none (default: main).
+        create_pr: With --push: open a pull request against main instead of committing.
         dry_run: With --push: show what would go up, and upload nothing.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         data_license: License of the training text for the model card, an identifier of the Hub such as cc-by-sa-4.0
@@ -222,17 +228,10 @@ def export_command(
         overwrite: Replace a folder of that name when the new one is complete.
         json: Print one line of JSON instead of tables.
     """
-    from mamegpt.exporting.publish import export, upload_folder
-    from mamegpt.system.hub import is_hub_name
+    from mamegpt.exporting.publish import export
 
     if "gguf_type" in given and to not in ("gguf", "all"):
         raise ConfigError(f"--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out")
-    if dry_run and not push:
-        raise ConfigError("--dry-run shows what --push would upload; say --push owner/name as well")
-    if push and not is_hub_name(push):
-        raise ConfigError(f"--push {push} is no name on the Hub; give owner/name")
-    if push and to == "all":
-        raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), "with a run")])
     with answering(json) as answer:
         with show_export() as on_event:
@@ -242,8 +241,12 @@ def export_command(
                 to=to,
                 gguf_type=gguf_type,
                 spm_file=spm_file,
-                name=push,
                 data_license=data_license,
+                push=push,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                dry_run=dry_run,
                 overwrite=overwrite,
                 on_event=on_event,
             )
@@ -251,8 +254,8 @@ def export_command(
             {{"checks": "gates"}.get(name, name): value for name, value in dataclasses.asdict(report).items()},
             export_line(report),
         )
-        if push:
-            say(upload_table(upload_folder(report.out, push, dry_run=dry_run)))
+        if report.upload:
+            say(upload_table(report.upload))
         if dry_run:
             say("nothing was sent; to send it: hf auth login, then the same command, --overwrite instead of --dry-run")
         elif to == "gguf":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mamegpt.evaluation.evaluate import Evaluation, Measuring
     from mamegpt.exporting.checks import Check
     from mamegpt.exporting.export import Exporting, ExportReport
-    from mamegpt.exporting.publish import Upload
+    from mamegpt.exporting.upload import Upload
     from mamegpt.playground.server import Serving
     from mamegpt.report.write import WritingSamples
     from mamegpt.training.validation import Verdict
@@ -139,11 +139,25 @@ def check_table(checks: Sequence[Check]) -> str:
 
 def upload_table(found: Upload) -> str:
     """Return every file with its size and hash, and where they went, or would go, then with the model card."""
-    from mamegpt.exporting.publish import COMMIT_MESSAGE
+    from mamegpt.exporting.upload import COMMIT_MESSAGE
 
     listed = table([(file.name, f"{file.n_bytes:>12,} bytes  {file.sha256}") for file in found.files])
+    name, visibility = found.repository, "private" if found.private else "public"
     if found.url:
-        uploaded = translated(f"uploaded to {found.url}")
-        return f"{listed}\n{uploaded}"
-    what = translated(f"would go to {found.repository}, as one commit {COMMIT_MESSAGE!r}:")
-    return "\n".join([what, listed, "", "README.md:", "", found.card])
+        state = translated(
+            f"created the repository {name}, {visibility}" if found.is_new else f"{name} exists and stays {visibility}"
+        )
+        return "\n".join([listed, state, translated(f"uploaded to {found.url}")])
+    place = f"{name}@{found.revision}" if found.revision else name
+    how = "pull request" if found.create_pr else "commit"
+    return "\n".join(
+        [
+            translated(f"would go to {place}, as one {how} {COMMIT_MESSAGE!r}:"),
+            listed,
+            translated(f"if {name} does not exist, it is created, {visibility}"),
+            "",
+            "README.md:",
+            "",
+            found.card,
+        ]
+    )
