@@ -306,4 +306,4 @@ def test_the_scripts_speak_japanese_to_the_end(little: Little, tmp_path: Path) -
     model = folder_of(little, tmp_path / "model", "qwen3")  # without the seconds in which transformers is imported
     words = ["--repo-id", model, "--prompt", "豆", "--max-new-tokens", "1", "--device", "cpu"]
     done = run_script("generate.py", *words, cwd=tmp_path, env=env)
-    assert done.stdout.startswith("計算する装置: cpu\n\n=== 続き ===\n豆")
+    assert done.stdout.startswith("デバイス: cpu\n\n=== 生成結果 ===\n豆")

@@ -66,7 +66,7 @@ def _joined(text: str) -> str | None:
     for cut in re.finditer("; ", text):
         head, rest = _one(text[: cut.start()]), _joined(text[cut.end() :])
         if head is not None and rest is not None:
-            return f"{head}; {rest}"
+            return f"{head}。{rest}"
     return _one(text)
 
 

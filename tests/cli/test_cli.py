@@ -100,35 +100,38 @@ def test_every_setting_has_a_sentence_and_it_is_the_help(mame: Mame, name: str, 
 
 MISREAD = [
     ("trian", "no command trian; did you mean train? (see mamegpt --help)",
-     "trian というコマンドはありません。train のことですか(mamegpt --help を参照)"),
-    ("豆", "no command 豆 (see mamegpt --help)", "豆 というコマンドはありません(mamegpt --help を参照)"),
+     "コマンド trian はありません。train の間違いではありませんか(mamegpt --help を参照)"),
+    ("豆", "no command 豆 (see mamegpt --help)", "コマンド 豆 はありません(mamegpt --help を参照)"),
     ("--versoin", "--versoin is not an option of mamegpt; did you mean --version? (see mamegpt --help)",
-     "--versoin は mamegpt のオプションではありません。--version のことですか(mamegpt --help を参照)"),
-    ("--version now", "--version stands alone", "--version は一つだけで使います"),
+     "--versoin は mamegpt のオプションではありません。--version の間違いではありませんか(mamegpt --help を参照)"),
+    ("--version now", "--version stands alone", "--version は単独で指定してください"),
     ("train --max-step 2", "--max-step is not an option of mamegpt train; did you mean --max-steps? "
      "(see mamegpt train --help)",
-     "--max-step は mamegpt train のオプションではありません。--max-steps のことですか(mamegpt train --help を参照)"),
+     "--max-step は mamegpt train のオプションではありません。--max-steps の間違いではありませんか"
+     "(mamegpt train --help を参照)"),
     ("doctor --foo", "--foo is not an option of mamegpt doctor (see mamegpt doctor --help)",
      "--foo は mamegpt doctor のオプションではありません(mamegpt doctor --help を参照)"),
-    ("train --max_steps abc", "--max-steps takes a whole number, not 'abc'", "--max-steps は整数です('abc' でした)"),
-    ("plan --minutes=abc", "--minutes takes a number, not 'abc'", "--minutes は数です('abc' でした)"),
+    ("train --max_steps abc", "--max-steps takes a whole number, not 'abc'",
+     "--max-steps は整数で指定してください(指定値: 'abc')"),
+    ("plan --minutes=abc", "--minutes takes a number, not 'abc'", "--minutes は数で指定してください(指定値: 'abc')"),
     ("doctor --json maybe", "--json takes True or False, not 'maybe'",
-     "--json は True か False です('maybe' でした)"),
+     "--json は True か False で指定してください(指定値: 'maybe')"),
     ("export --to ggfu", "--to must be one of hf, hf-native, gguf, all, not 'ggfu'",
-     "--to は hf, hf-native, gguf, all のどれかです('ggfu' でした)"),
+     "--to は hf, hf-native, gguf, all のどれかで指定してください(指定値: 'ggfu')"),
     ("completion tcsh", "SHELL must be one of bash, zsh, fish, not 'tcsh'",
-     "SHELL は bash, zsh, fish のどれかです('tcsh' でした)"),
+     "SHELL は bash, zsh, fish のどれかで指定してください(指定値: 'tcsh')"),
     ("completion", "SHELL is needed; see mamegpt completion --help",
-     "SHELL が必要です; mamegpt completion --help を見てください"),
+     "SHELL が必要です。mamegpt completion --help を参照してください"),
     ("export", "--model is needed; --out is needed; see mamegpt export --help",
-     "--model が必要です; --out が必要です; mamegpt export --help を見てください"),
+     "--model が必要です。--out が必要です。mamegpt export --help を参照してください"),
     ("generate --model", "--model needs a value", "--model には値が必要です"),
     ("generate --model m --prompt 豆 木", "'木' belongs to no option; quote a value with spaces "
      "(see mamegpt generate --help)",
      "'木' はどのオプションの値でもありません。空白のある値は引用符で囲んでください(mamegpt generate --help を参照)"),
     ("train --lr x --max-stps 2", "--lr takes a number, not 'x'; --max-stps is not an option of mamegpt train; "
      "did you mean --max-steps? (see mamegpt train --help)",
-     "--lr は数です('x' でした); --max-stps は mamegpt train のオプションではありません。--max-steps のことですか"
+     "--lr は数で指定してください(指定値: 'x')。--max-stps は mamegpt train のオプションではありません。"
+     "--max-steps の間違いではありませんか"
      "(mamegpt train --help を参照)"),
 ]  # fmt: skip
 

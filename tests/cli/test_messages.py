@@ -145,7 +145,8 @@ def test_which_language(environment: dict[str, str], expected: bool, monkeypatch
 @pytest.mark.usefixtures("japanese")
 def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not() -> None:
     assert translated("--lr must be above 0, not -1; --data is needed; --seed must be below 2**63, not 9") == (
-        "--lr は 0 より大きい数です(-1 でした); --data が必要です; --seed は 2**63 未満です(9 でした)"
+        "--lr は 0 より大きい数で指定してください(指定値: -1)。--data が必要です。"
+        "--seed は 2**63 未満で指定してください(指定値: 9)"
     )
     assert translated("m has no x; choose with --spm-file from: a") == (
         "m に x はありません。--spm-file で次から選んでください: a"
@@ -156,8 +157,8 @@ def test_joined_problems_and_places_are_translated_and_what_users_wrote_is_not()
     )
     assert translated("昔々、あるところに") == "昔々、あるところに"
     assert translated("go on with the same 64 tokens") == "go on with the same 64 tokens"  # "{} tokens" is a part
-    assert translated("dropped, no keyword") == "除いた文書: 語がない"
-    assert console.table([("read", "1"), ("text", "2")]) == "  読んだ文書  1\n  文章        2"
+    assert translated("dropped, no keyword") == "除外した文書: キーワードなし"
+    assert console.table([("read", "1"), ("text", "2")]) == "  読んだ文書  1\n  テキスト    2"
 
 
 @pytest.mark.usefixtures("japanese")
@@ -166,17 +167,19 @@ def test_tables_and_gates_are_japanese_and_aligned() -> None:
     plan = ClusterPlan("tight", tight, (("7B", best(MODELS["7B"], tight, 8), 8), ("7B", None, 1)))
     about, header, fits, not_at_all = cluster_table(plan).splitlines()
     assert about == (
-        "tight の机上の見積もり(何も動かしていません): 312 TFLOP/s、19 GB の装置、ノードに 8 台、1 台 1 時間 $1.80"
+        "tight での理論見積もり(実測ではありません): GPU 1 台 312 TFLOP/s・19 GB、1 ノード 8 台、$1.80/GPU 時"
     )
-    assert header.split()[:3] == ["モデル", "台数", "重みを持つのは"] and n_cells(header) == n_cells(fits)
-    assert "  全体で分担、再計算あり  " in fits and " 日  $" in fits and not_at_all.endswith("  入りません")
+    assert header.split()[:3] == ["モデル", "台数", "並列方式"] and n_cells(header) == n_cells(fits)
+    assert "  全分割(FSDP)、再計算あり  " in fits and " 日  $" in fits and not_at_all.endswith("  メモリ不足")
     assert [duration(seconds) for seconds in (40, 300, 9_000, 300_000)] == ["40 秒", "5 分", "2.5 時間", "3.5 日"]
     logits = logits_check(0.5, 0.1, "2 x 256 positions, from a.bin")
-    assert check_table([logits]) == "  ロジット  不合格  差は最大 5.0e-01(1.0e-01 まで可)、2 x 256 か所、a.bin から"
+    assert check_table([logits]) == (
+        "  ロジット  不合格  最大差 5.0e-01(許容 1.0e-01)、2 系列 × 256 トークンを比較(a.bin)"
+    )
     cut = Check("tokenizer", True, "9 of 10 texts give the ids that they have here (90.0%; X and 8 odd ones), not '豆'")
     assert check_table([cut]) == (
-        "  トークナイザ  合格  文章 10 個のうち 9 個でトークン ID がこちらと同じ"
-        "(90.0%。X と変わった文章 8 個)。ちがうもの: '豆'"
+        "  トークナイザ  合格  テキスト 10 件中 9 件でトークン ID が一致"
+        "(90.0%。X と、特殊文字を含む文字列 8 件)。不一致: '豆'"
     )
 
 
@@ -184,12 +187,12 @@ def test_tables_and_gates_are_japanese_and_aligned() -> None:
 def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     for words, expected in (
-        (["--help"], [translated(WAY)[:20], "文章でモデルを学習します。"]),
+        (["--help"], [translated(WAY)[:20], "モデルを学習します。"]),
         (
             ["train", "--help"],
             [
-                "文章でモデルを学習します。",
-                "まだないものにします。",
+                "モデルを学習します。",
+                "run フォルダ(設定、",
                 "5m",
                 "--lr FLOAT",
                 "╭─ 文章の設定 ─",
@@ -200,7 +203,7 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
         (
             ["generate", "--help"],
             [
-                "temperature(ゆらぎ): 0 はいつも",
+                "サンプリング温度。0 は",
                 "╭─ オプション ─",
                 "この説明を表示して終わります",
                 "(必須)",
@@ -222,7 +225,8 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
     with pytest.raises(SystemExit) as end:
         main(["train", "--size", "1m", "--lr", "-1", "--tokenizer", "t", "--data", "d"])
     assert end.value.code == 2
-    assert capsys.readouterr().err == "エラー: --out が必要です; --lr は 0 より大きい数です(-1.0 でした)\n"
+    said = "エラー: --out が必要です。--lr は 0 より大きい数で指定してください(指定値: -1.0)\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.usefixtures("japanese")
@@ -230,9 +234,9 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
     ("words", "expected"),
     [
         ("extract --dataset few.txt --keyword 豆 --out few.txt/z.txt", "同じ名前のファイルがあります"),
-        ("extract --dataset few.txt --keyword 鈴 --out z.txt", "(語がない 1)"),
+        ("extract --dataset few.txt --keyword 鈴 --out z.txt", "(キーワードなし 1)"),
         ("tokenizer --data lines.jsonl --out tok", "lines.jsonl の 1 行目: "),
-        ("plan --cluster none.toml", "ファイルもフォルダーもありません"),
+        ("plan --cluster none.toml", "ファイルもフォルダもありません"),
         ("play folder --host 192.0.2.1", "このマシンのアドレスではありません"),
     ],
 )
@@ -254,4 +258,4 @@ def test_the_locale_decides_in_a_process_of_its_own(tmp_path: Path) -> None:
     env = {"LANG": "ja_JP.UTF-8", "PATH": "", "MAMEGPT_LANG": "", "HOME": str(tmp_path)}
     done = run_mamegpt("train", "--recipe", "seed", "--size", "1m", cwd=tmp_path, env=env)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("エラー: --recipe seed の大きさは決まっています。--size 1m を省く")
+    assert done.stderr.startswith("エラー: --recipe seed のモデルサイズは決まっています。--size 1m を外す")
