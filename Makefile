@@ -4,9 +4,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# PyPI's torch for Linux brings 3 GB of CUDA. Where no NVIDIA driver answers, the CPU build is taken from PyTorch's own
+# index, which is asked for torch alone. If it cannot be reached, pip warns and takes PyPI's.
+CPU_INDEX = $(if $(filter Linux,$(shell uname -s)),$(if $(shell nvidia-smi -L 2>/dev/null),,$\
+	--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 15))
+
+# A new environment with the torch for this machine.
+define environment
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --log $(@D)/pip.log --no-compile --no-deps $(CPU_INDEX) --constraint requirements.txt torch
+endef
+
 .PHONY: demo test test-slow check faults docs lock fuzz bench bench-quality bench-data clean
 
-demo: .venv/ready
+demo: .venv/run-ready
 	$(BIN)/mamegpt demo
 
 # On as many processes as there are cores, four at most; one file alone: .venv/bin/python -m pytest tests/test_config.py
@@ -30,12 +41,12 @@ faults: .venv/ready
 docs: .venv/ready
 	$(BIN)/python -m sphinx --fail-on-warning --quiet -b html docs docs/_build
 
-# What CI installs: all packages with their hashes, for every system.
+# All packages with their hashes, for every system: what CI installs.
 lock: .venv/ready
-	$(BIN)/python -m pip install --quiet uv
-	(sed -n 1p requirements-ci.txt; echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header requirements-dev.txt -) > requirements-ci.new
-	mv requirements-ci.new requirements-ci.txt
+	(sed -n 1,2p requirements-lock.txt; echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --group dev requirements.txt -) \
+		> requirements-lock.new
+	mv requirements-lock.new requirements-lock.txt
 
 # The parsers of data from outside, under atheris (Linux); FUZZ names one target, SECONDS is the time of each.
 FUZZ ?=
@@ -55,26 +66,35 @@ bench-quality: .venv-bench/ready
 bench-data: .venv-data/ready
 	.venv-data/bin/python -m benchmarks.peers.bench_data
 
-.venv/ready: requirements.txt requirements-dev.txt pyproject.toml
-	$(PYTHON) -m venv .venv
+# What running needs, and then what tests and checks need besides.
+.venv/run-ready: requirements.txt pyproject.toml
 	@echo "installing PyTorch and the other packages into .venv, once; this takes some minutes ..."
-	$(BIN)/python -m pip install -r requirements-dev.txt
+	$(environment)
+	$(BIN)/python -m pip install --log .venv/pip.log --no-compile --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@echo "set up: $$(awk '/ Downloading .*\)$$/ {sub(/.*\(/, ""); sub(/\)/, ""); n += $$1 * ($$2 == "MB" ? 1 : 0.001)} \
+		END {printf "%.0f", n}' .venv/pip.log) MB fetched, $$(du -sm .venv | cut -f1) MB on disk in .venv"
+	@rm .venv/pip.log
 	touch $@
 
-.venv4/ready: requirements-transformers4.txt
-	$(PYTHON) -m venv .venv4
-	.venv4/bin/python -m pip install --quiet -r requirements-transformers4.txt
+.venv/ready: .venv/run-ready
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'  # the first that knows --group
+	$(BIN)/python -m pip install --requirement requirements.txt --group dev
+	touch $@
+
+.venv4/ready: tests/requirements-transformers4.txt
+	$(environment)
+	.venv4/bin/python -m pip install --quiet -r tests/requirements-transformers4.txt
 	touch $@
 
 .venv-bench/ready: requirements.txt benchmarks/peers/requirements.txt benchmarks/peers/requirements-peers.txt
-	$(PYTHON) -m venv .venv-bench
+	$(environment)
 	.venv-bench/bin/python -m pip install --quiet -r benchmarks/peers/requirements.txt
 	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/peers/requirements-peers.txt
 	touch $@
 
 .venv-data/ready: requirements.txt benchmarks/peers/requirements-data.txt
-	$(PYTHON) -m venv .venv-data
+	$(environment)
 	.venv-data/bin/python -m pip install --quiet -r benchmarks/peers/requirements-data.txt
 	.venv-data/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@

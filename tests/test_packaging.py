@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -18,15 +20,35 @@ from little import ROOT
 
 import mamegpt
 
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
 PINNED = re.compile(r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)", re.MULTILINE)
 
 
-def pins(name: str) -> dict[str, str]:
-    return {
-        found[1].lower().replace("_", "-"): found[2]
-        for found in PINNED.finditer((ROOT / name).read_text(encoding="utf-8"))
-    }
+def normalized(name: str) -> str:
+    """The name of a distribution as PEP 503 compares it, without extras and versions."""
+    return re.split(r"[>=<\[]", name)[0].lower().replace("_", "-")
+
+
+def pins(text: str) -> dict[str, str]:
+    return {normalized(found[1]): found[2] for found in PINNED.finditer(text)}
+
+
+def pins_of(name: str) -> dict[str, str]:
+    return pins((ROOT / name).read_text(encoding="utf-8"))
+
+
+def imported() -> set[str]:
+    """The distributions that the package imports from, at once or when needed."""
+    modules = set()
+    for path in (ROOT / "mamegpt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+                modules.add(node.module.partition(".")[0])
+    of = importlib.metadata.packages_distributions()
+    return {normalized(of.get(name, [name])[0]) for name in modules - sys.stdlib_module_names - {"mamegpt"}}
 
 
 def printed(*command: object, cwd: Path = ROOT) -> str:
@@ -44,16 +66,31 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"\n## {mamegpt.__version__} " in changes
 
 
-def test_what_the_package_needs_is_pinned_and_the_pins_of_ci_are_the_same() -> None:
-    needed = {re.split(r"[>\[]", name)[0].replace("_", "-") for name in PROJECT["dependencies"]}
-    assert needed == set(pins("requirements.txt"))
-    locked = pins("requirements-ci.txt")
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        assert {package: locked.get(package) for package in pins(name)} == pins(name)
+def test_all_that_is_imported_is_declared_and_nothing_else_is_installed_to_run() -> None:
+    needed = set(map(normalized, PROJECT["dependencies"]))
+    extras = {normalized(name) for names in PROJECT["optional-dependencies"].values() for name in names}
+    assert imported() - needed - extras == set()
+    assert needed - imported() == set()
+
+
+def test_of_each_dependency_it_is_said_what_needs_it() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = text.partition("\ndependencies = [\n")[2].partition("\n]")[0].splitlines()
+    extras = text.partition("[project.optional-dependencies]\n")[2].partition("\n\n")[0].splitlines()
+    assert len(listed) == len(PROJECT["dependencies"]) and len(extras) == len(PROJECT["optional-dependencies"])
+    assert [line for line in listed + extras if not re.search(r"  # \w", line)] == []
+
+
+def test_what_the_package_needs_is_pinned_and_the_lock_has_the_same_pins() -> None:
+    assert set(map(normalized, PROJECT["dependencies"])) == set(pins_of("requirements.txt"))
+    development = pins("\n".join(PYPROJECT["dependency-groups"]["dev"]))
+    assert len(development) == len(PYPROJECT["dependency-groups"]["dev"])
+    direct, locked = pins_of("requirements.txt") | development, pins_of("requirements-lock.txt")
+    assert {name: locked.get(name) for name in direct} == direct
 
 
 def test_every_line_of_the_lock_has_hashes_and_names_no_place() -> None:
-    text = (ROOT / "requirements-ci.txt").read_text(encoding="utf-8")
+    text = (ROOT / "requirements-lock.txt").read_text(encoding="utf-8")
     assert "://" not in text and "--index" not in text and "--find-links" not in text
     for entry in re.split(r"\n(?=\S)", text):
         assert entry.startswith("#") or "--hash=sha256:" in entry, entry[:60]
