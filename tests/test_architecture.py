@@ -23,6 +23,7 @@ ROWS = [
     {"errors"},
     {"text"},
     {"system"},
+    {"pages"},
     {"tokenizer"},
     {"data"},
     {"config"},

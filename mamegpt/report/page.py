@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from mamegpt.config import flag
-from mamegpt.report.chart import Curve, Points, clock, line_chart, short, thin
+from mamegpt.pages.chart import Curve, Points, clock, line_chart, short, thin
 from mamegpt.report.run import AXES, CheckpointSample, ReportRun
 
 __all__ = ["page"]

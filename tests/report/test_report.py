@@ -20,8 +20,8 @@ from little import ROOT, Little
 from mamegpt.cli.main import main
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.generation.stream import generate
+from mamegpt.pages.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
 from mamegpt.pretrained import load
-from mamegpt.report.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
 from mamegpt.report.page import page
 from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, ReportRun, samples
 from mamegpt.report.write import write_report

@@ -1,0 +1,1 @@
+"""What the pages of mamegpt share: their frame, their style sheet, their charts."""
