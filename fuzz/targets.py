@@ -135,8 +135,13 @@ def targets(folder: Path) -> dict[str, Target]:
     records = b"".join(_json({"title": "豆", "text": text}) + b"\n" for text in texts[:2])
     found["jsonl"] = Target(in_file("data/a.jsonl", _documents), [records, b'{"body": "\\u8c46"}\n\n'])
     found["txt"] = Target(in_file("data/a.txt", _documents), ["".join(texts[:2]).encode(), "豆が一つ。\n".encode() * 9])
+    found["csv"] = Target(
+        in_file("data/a.csv", _documents),
+        ['id,title,text\n1,豆,"豆が、\n""一つ"",ある。"\n2,,京都\n'.encode(), b"body\na\n"],
+    )
     found["gz"] = Target(in_file("data/a.txt.gz", _documents), [_packed("gz", "豆\n"), _packed("gz", "\xff")])
     found["bz2"] = Target(in_file("data/a.jsonl.bz2", _documents), [_packed("bz2", '{"text": "豆"}')])
+    found["xz"] = Target(in_file("data/a.tsv.xz", _documents), [_packed("xz", "text\n豆\n")])
     found["zst"] = Target(in_file("data/a.jsonl.zst", _documents), [_packed("zst", '{"text": "豆"}')])
     found["parquet"] = Target(in_file("data/a.parquet", _documents), _parquet_seeds(folder))
     xml = f"<mediawiki>{PAGE}</mediawiki>".encode()
@@ -206,13 +211,16 @@ def _json(value: object) -> bytes:
 def _packed(kind: str, text: str) -> bytes:
     import bz2
     import gzip
+    import lzma
 
     import pyarrow
 
     data = text.encode("latin-1" if text == "\xff" else "utf-8")
     if kind == "zst":
         return pyarrow.compress(data, codec="zstd", asbytes=True)  # type: ignore[no-any-return]
-    return gzip.compress(data, mtime=0) if kind == "gz" else bz2.compress(data)
+    if kind == "gz":
+        return gzip.compress(data, mtime=0)
+    return bz2.compress(data) if kind == "bz2" else lzma.compress(data)
 
 
 def _parquet_seeds(folder: Path) -> list[bytes]:

@@ -15,9 +15,10 @@ from fuzz.targets import Target, feed, targets
 from mamegpt.models.registry import hf_formats
 
 NAMES = (
-    "text", "jsonl", "txt", "gz", "bz2", "zst", "parquet", "dump", "card", "test-items.jsonl", "test-items.parquet",
-    "origin", "shards", "state", "checkpoint model.safetensors", "checkpoint optimizer.safetensors", "config",
-    "metrics", *(f"{name} {what}" for name in hf_formats() for what in ("config", "weights")), "pth", "sentencepiece",
+    "text", "jsonl", "txt", "csv", "gz", "bz2", "xz", "zst", "parquet", "dump", "card", "test-items.jsonl",
+    "test-items.parquet", "origin", "shards", "state", "checkpoint model.safetensors",
+    "checkpoint optimizer.safetensors", "config", "metrics",
+    *(f"{name} {what}" for name in hf_formats() for what in ("config", "weights")), "pth", "sentencepiece",
     "tokenizer.json", "http body", "http request",
 )  # fmt: skip
 VALUES = [

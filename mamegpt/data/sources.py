@@ -40,7 +40,7 @@ _PATTERN = set("*?[")  # characters of a pattern
 
 _CONVERTED = "refs/convert/parquet"  # the branch where the Hub keeps its own conversion of a data set
 _SPLIT = r"(?P<split>train|validation|valid|val|dev|test)"
-_SUFFIX = r"\.\w+(\.gz|\.bz2|\.zst)?"
+_SUFFIX = rf"\.\w+({'|'.join(map(re.escape, COMPRESSIONS))})?"
 _SPLIT_PATHS = (
     re.compile(rf"(data/)?{_SPLIT}(-[^/]*)?{_SUFFIX}"),  # train.parquet, train-2.jsonl, data/train-x.txt
     re.compile(rf"(data/)?{_SPLIT}/[^/]+"),  # train/anything.parquet
@@ -87,8 +87,9 @@ class SourceFile:
 def read_documents(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[Document]:
     """Yield the documents of one split of ``source``, in order, in constant memory; empty ones are left out.
 
-    What a source is: `find_files`. parquet and jsonl: the column or key ``text``, or the only one that holds strings,
-    and ``title`` if there; Wiki-40B markers are understood. txt, in UTF-8: articles as `extract` writes them if the
+    What a source is: `find_files`. parquet, csv, tsv and jsonl: the column or key ``text``, or the only one that
+    holds strings, and ``title`` if there; Wiki-40B markers are understood. The first row of csv and tsv names the
+    columns. txt, in UTF-8: articles as `extract` writes them if the
     first line that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
     characters (the last may be shorter). xml: a dump of a MediaWiki (`readers.mediawiki`). ``schema`` says otherwise.
 
@@ -135,10 +136,10 @@ def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[
 def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS) -> list[SourceFile]:
     """Return the files of one split of ``source``, in the order they are read.
 
-    ``source`` is a file or folder of parquet, jsonl, txt or xml, the last three also with .gz, .bz2 or .zst; a pattern
-    with ``*``, ``?`` or ``[…]`` (``**`` for folders below); or else, if nothing of that name exists here, the
-    ``owner/name`` of a data set on the Hugging Face Hub, downloaded once and then read from the cache. Several of
-    these are separated by commas, and each may end in ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
+    ``source`` is a file or folder of parquet, jsonl, txt, csv, tsv or xml, all but the first also with .gz, .bz2, .xz
+    or .zst; a pattern with ``*``, ``?`` or ``[…]`` (``**`` for folders below); or else, if nothing of that name exists
+    here, the ``owner/name`` of a data set on the Hugging Face Hub, downloaded once and then read from the cache.
+    Several of these are separated by commas, and each may end in ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
 
     Which files of a folder belong to a split is told by `find_splits`; a single file is read whole, as the split
     ``train`` or the one it is named after.
@@ -161,7 +162,7 @@ def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
     The first of these that finds anything decides: the ``configs`` in the front matter of a README.md (a
     data set card; the default configuration, or the only one); names of splits (``train.parquet``,
     ``train-*.parquet``, ``train/*.parquet``, all of them also under ``data/``, and ``name-00000-of-00002``
-    for a split of any name), if all files have such a name but those of parquet in which no column can be the text by
+    for a split of any name), if all files have such a name but tables in which no column can be the text by
     ``schema``, and README, LICENSE and NOTICE;
     all text files, also in subfolders and behind links, as ``train``. Hidden files never count. A `MamegptWarning` says
     which files were passed over, and why.

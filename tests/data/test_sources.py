@@ -1,7 +1,9 @@
 import bz2
+import csv
 import gzip
 import html
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -51,7 +53,15 @@ def txt(path: Path, rows=ROWS) -> Path:
     return path
 
 
-WRITERS = {".parquet": parquet, ".jsonl": jsonl, ".txt": txt}
+def table(path: Path, rows=ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writerows([("title", "text"), *rows])
+    return path
+
+
+WRITERS = {".parquet": parquet, ".jsonl": jsonl, ".txt": txt, ".csv": table, ".tsv": table}
 
 
 def one_text(folder: Path, name: str, text: str) -> Path:
@@ -477,9 +487,9 @@ def test_what_is_neither_here_nor_a_hub_name_is_an_error_at_once(source):
 
 
 def test_unknown_formats_are_errors(tmp_path):
-    (tmp_path / "a.csv").write_text("text", encoding="utf-8")
-    with pytest.raises(DataError, match=re.escape("'.csv' is not known; give one of .parquet, .jsonl, .txt")):
-        read_documents(tmp_path / "a.csv")
+    (tmp_path / "a.pdf").write_text("text", encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape("'.pdf' is not known; give one of .parquet, .jsonl, .txt")):
+        read_documents(tmp_path / "a.pdf")
     with pytest.raises(DataError, match="no file in a known format"):
         read_documents(tmp_path)
 
@@ -596,11 +606,16 @@ def test_the_hubs_own_conversion_is_read_when_there_is_nothing_else(tmp_path):
 
 # Compressed files, layouts, columns, patterns, several sources, dumps
 
-PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": lambda raw: pa.compress(raw, "zstd", asbytes=True)}
+PACKERS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda raw: pa.compress(raw, "zstd", asbytes=True),
+}
 
 
 @pytest.mark.parametrize("packed", sorted(PACKERS))
-@pytest.mark.parametrize("suffix", [".jsonl", ".txt"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".txt", ".csv"])
 def test_compressed_files_read_alike_and_cut_off_ones_are_errors(tmp_path, suffix, packed):
     plain = WRITERS[suffix](tmp_path / f"train{suffix}", ROWS * 2000)
     raw = PACKERS[packed](plain.read_bytes())

@@ -6,6 +6,7 @@ import bz2
 import codecs
 import gzip
 import io
+import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import BinaryIO, cast
 
 from mamegpt.errors import ConfigError, DataError, first_line
 
-__all__ = ["COMPRESSIONS", "DAMAGED", "decoder_of", "lines", "open_file"]
+__all__ = ["COMPRESSIONS", "DAMAGED", "MAX_LINE_CHARACTERS", "decoder_of", "lines", "open_file"]
 
-COMPRESSIONS = (".gz", ".bz2", ".zst")
-DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 """What the decompressors raise, besides OSError, for a damaged file."""
 
 MAX_LINE_CHARACTERS = 1 << 28
@@ -31,7 +32,7 @@ MIN_PLAUSIBILITY = 0.25
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield the lines of a text file, compressed (.gz, .bz2, .zst) or not, without their ends, in constant memory.
+    """Yield the lines of a text file, compressed (`COMPRESSIONS`) or not, without their ends, in constant memory.
 
     This is what a line is wherever text is read. LF, CR LF and CR end a line. Nothing else does: U+2028, U+2029,
     U+0085, form feed and vertical tab are characters like any other. Byte order marks (U+FEFF) at the beginning of a
@@ -97,6 +98,8 @@ def open_file(path: Path) -> BinaryIO:
         return cast(BinaryIO, gzip.open(path))
     if path.suffix.lower() == ".bz2":
         return cast(BinaryIO, bz2.open(path))
+    if path.suffix.lower() == ".xz":
+        return cast(BinaryIO, lzma.open(path))
     if path.suffix.lower() == ".zst":
         import pyarrow
 

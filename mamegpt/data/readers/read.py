@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import ParseError
 
+from mamegpt.data.readers.delimited import DELIMITERS, read_delimited, table_columns, table_names
 from mamegpt.data.readers.jsonl import json_columns, read_jsonl
 from mamegpt.data.readers.lines import COMPRESSIONS, DAMAGED, lines, open_file
 from mamegpt.data.readers.mediawiki import MAX_PAGE_BYTES, pages
 from mamegpt.data.readers.parquet import open_parquet, parquet_columns, read_parquet
-from mamegpt.data.readers.records import Batch
+from mamegpt.data.readers.records import Batch, text_and_title
 from mamegpt.data.schema import Schema
 from mamegpt.errors import DataError, first_line
 from mamegpt.text.articles import is_heading, parse_articles
@@ -28,7 +29,7 @@ NO_TEXT = "no text column"
 
 
 def format_of(path: Path) -> str:
-    """One of `INPUT_FORMATS`, compression (.gz, .bz2, .zst) not counted; else the suffix that is unknown."""
+    """One of `INPUT_FORMATS`, compression (`COMPRESSIONS`) not counted; else the suffix that is unknown."""
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower()
     return inner if suffix in COMPRESSIONS and inner in INPUT_FORMATS[1:] else suffix
@@ -63,8 +64,14 @@ def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = (
 def has_text(path: Path, schema: Schema) -> bool:
     """Return whether a file may hold text.
 
-    A parquet file does not if none of its columns, or several, can be the text.
+    A parquet, csv or tsv file does not if none of its columns, or several, can be the text.
     """
+    if format_of(path) in DELIMITERS:
+        names = table_names(path, schema)
+        try:
+            return bool(names[0] and text_and_title(*names, schema, str(path)))
+        except DataError:
+            return False
     if format_of(path) != ".parquet":
         return True
     with open_parquet(path) as file:
@@ -78,9 +85,9 @@ def has_text(path: Path, schema: Schema) -> bool:
 class Layout:
     """What is taken for the text and the title of a file.
 
-    ``kind`` is "column" (of parquet) or "key" (of JSON), ``text`` and ``title`` (if there is one) being its name; for
-    txt "article" (headed 【title】), "plain" (cut at line ends) or a `Schema.txt_layout`; "page" (of a dump); or "none"
-    if there is nothing to read.
+    ``kind`` is "column" (of parquet, csv or tsv) or "key" (of JSON), ``text`` and ``title`` (if there is one) being its
+    name; for txt "article" (headed 【title】), "plain" (cut at line ends) or a `Schema.txt_layout`; "page" (of a dump);
+    or "none" if there is nothing to read.
     """
 
     kind: Literal["column", "key", "article", "plain", "file", "line", "block", "page", "none"]
@@ -94,6 +101,8 @@ def describe(path: Path, schema: Schema) -> Layout:
         with open_parquet(path) as file:
             if file.metadata.num_rows:
                 return Layout("column", *parquet_columns(file.schema_arrow, schema, path))
+    if format_of(path) in DELIMITERS and (found := table_columns(path, schema)):
+        return Layout("column", *found)
     if format_of(path) == ".jsonl" and (found := json_columns(path, schema)):
         return Layout("key", *found)
     if format_of(path) == ".txt":
@@ -160,5 +169,6 @@ def _read_dump(path: Path, encoding: str) -> Iterator[Batch]:
 READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str] | None]]] = {
     ".jsonl": read_jsonl,
     ".txt": _read_txt,
+    **dict.fromkeys(DELIMITERS, read_delimited),
 }
 INPUT_FORMATS = (".parquet", *READERS, ".xml")

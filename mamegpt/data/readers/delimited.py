@@ -1,0 +1,103 @@
+"""The rows of a csv or tsv file as records."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mamegpt.data.readers.lines import MAX_LINE_CHARACTERS, lines
+from mamegpt.data.readers.records import make_record, text_and_title
+from mamegpt.data.schema import Schema
+from mamegpt.errors import DataError, first_line
+
+__all__ = ["DELIMITERS", "read_delimited", "table_columns", "table_names"]
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+MAX_FIELDS = 1 << 20
+"""Fields in a line; a line of delimiters alone would take 8 bytes of memory for each."""
+SAMPLE_ROWS = 100
+"""Rows at the beginning of a file that its columns are chosen by."""
+
+
+def read_delimited(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
+    """Yield the records of a csv or tsv file, whose first row names the columns.
+
+    A field that begins with ``"`` ends at the next single one, may hold delimiters and line feeds, and has ``"`` as
+    ``""`` (RFC 4180), in tsv too. Raises `DataError`, naming the line where the row begins, for a row that is
+    not quoted so, or has more or fewer fields than there are columns.
+    """
+    columns = table_columns(path, schema)
+    if columns is None:
+        return
+    rows = _rows(path, schema.encoding)
+    _, names = next(rows)
+    text, title = names.index(columns[0]), names.index(columns[1]) if columns[1] else None
+    for _, row in rows:
+        yield make_record("" if title is None else row[title], row[text])
+
+
+def table_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
+    """Choose the columns of text and title ("" if there is none) by a file's first rows; None if it has no row."""
+    names, strings = table_names(path, schema)
+    if not names:
+        return None
+    text, title = text_and_title(names, strings, schema, str(path))
+    for name in (text, title):
+        if names.count(name) > 1:
+            raise DataError(f"{path}: {names.count(name)} columns are called {name!r}; rename all but one")
+    return text, title if title in names else ""
+
+
+def table_names(path: Path, schema: Schema) -> tuple[list[str], list[str]]:
+    """Return the names of a file's columns, and of those that hold strings: others than numbers in its first rows."""
+    rows = _rows(path, schema.encoding)
+    _, names = next(rows, (0, []))
+    known = {schema.text_column or "text", schema.title_column or "title"}
+    sample = [row for _, row in itertools.islice(rows, SAMPLE_ROWS)]
+    return names, [
+        name for i, name in enumerate(names) if name in known or not all(_is_number(row[i]) for row in sample)
+    ]
+
+
+def _is_number(field: str) -> bool:
+    """Return whether a field is a number, or empty."""
+    try:
+        return not field or float(field) is not None
+    except ValueError:
+        return False
+
+
+def _rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, and the line it begins in; all have as many fields as the first."""
+    inner = path if path.suffix.lower() in DELIMITERS else Path(path.stem)  # which may be compressed
+    delimiter = DELIMITERS[inner.suffix.lower()]
+    csv.field_size_limit(MAX_LINE_CHARACTERS)  # the module has one limit, by default 131,072
+    rows = csv.reader(_bounded(path, encoding, delimiter), delimiter=delimiter, strict=True)
+    n_fields, begin = 0, 1
+    try:
+        for row in rows:
+            if row:
+                n_fields = n_fields or len(row)
+                if len(row) != n_fields:
+                    raise DataError(
+                        f"{path}, line {begin}: {len(row)} fields, where the first row has {n_fields}; quote what "
+                        "holds delimiters or line ends"
+                    )
+                yield begin, row
+            begin = rows.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f'{path}, line {begin}: not quoted as csv is ({first_line(error)}); put the field between ", and write " '
+            'in it as ""'
+        ) from error
+
+
+def _bounded(path: Path, encoding: str, delimiter: str) -> Iterator[str]:
+    """Yield the lines of a file with their line feeds. Raises `DataError` for one of more than MAX_FIELDS fields."""
+    for number, line in enumerate(lines(path, encoding), 1):
+        if line.count(delimiter) >= MAX_FIELDS and re.sub('"[^"]*"', "", line).count(delimiter) >= MAX_FIELDS:
+            raise DataError(f"{path}, line {number} has more than {MAX_FIELDS:,} fields; give another file")
+        yield line + "\n"
