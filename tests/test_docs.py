@@ -15,6 +15,7 @@ from hub_server import HubServer
 from little import ROOT, run_mamegpt, run_script
 from readme import commands
 
+from benchmarks import tables
 from examples.walk import table, walk
 from mamegpt.cli import main
 from mamegpt.cli.commands.registry import COMMANDS
@@ -28,9 +29,16 @@ SMALLER = {
 """What is done less of here than on the pages."""
 
 
-def test_both_tutorials_give_the_same_commands() -> None:
-    japanese, english = (commands(f"docs/tutorial{language}.md") for language in ("", ".en"))
-    assert japanese == english and len(japanese) > 10
+@pytest.mark.parametrize("page", ["tutorial", "howto", "serving"])
+def test_a_page_gives_the_same_commands_in_both_languages(page: str) -> None:
+    japanese, english = (commands(f"docs/{page}{language}.md") for language in ("", ".en"))
+    assert japanese == english and len(japanese) > 5
+
+
+def test_the_tables_of_the_benchmarks_are_the_results() -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.rendered(page) == page
+    assert set(re.findall(r"<!-- table ([\w-]+) -->", page)) == set(tables.TABLES)
 
 
 def test_there_is_a_how_to_for_each_command() -> None:

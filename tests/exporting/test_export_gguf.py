@@ -157,7 +157,8 @@ def test_without_the_extra_it_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tolerances_are_what_the_documentation_says() -> None:
-    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["serving.md", "serving.en.md"])
+def test_tolerances_are_what_the_documentation_says(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     stated = dict(re.findall(r"^\| (f32|f16|bf16|q8_0) \| ([\d.e-]+) \|", text, re.MULTILINE))
     assert {kind: float(value) for kind, value in stated.items()} == export_gguf.TOLERANCE

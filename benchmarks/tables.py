@@ -1,0 +1,105 @@
+"""The tables of docs/benchmarks.md, made from the measurements in benchmarks/results: ``python -m benchmarks.tables``.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``. tests/test_docs.py holds the page to the results.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def results(name: str) -> dict[str, Any]:
+    """Return the measurements that a benchmark wrote last."""
+    loaded: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def training(name: str) -> list[str]:
+    """Return contestants by speed: ratio with its range over the rounds, tokens/s, peak memory."""
+    rows = []
+    for contestant, found in results(name)["contestants"].items():
+        ratio = found["speed_up"]
+        cells = (
+            bold(contestant, contestant.startswith("mamegpt")),
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+            f"{found['tokens_per_s']['median']:,.0f}",
+            f"{found['peak_bytes'] / 1e9:.2f} GB",
+        )
+        rows.append((ratio["median"], cells))
+    rows.sort(reverse=True)
+    return table(("contestant", "ratio", "tokens/s", "peak memory"), [cells for _, cells in rows])
+
+
+def head_to_head(name: str) -> list[str]:
+    """Return the finals: two contestants in turns, as often as it takes."""
+    rows = []
+    for final in results(name)["finals"]:
+        ratio = final["b_over_a"]
+        rows.append((final["b"], final["a"], f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"))
+    return table(("contestant", "compared with", "ratio"), rows)
+
+
+def generation(name: str) -> list[str]:
+    """Return the programs that generate, for each of the two models."""
+    rows = []
+    for model in ("qwen3", "custom-gpt"):
+        for program, found in results(name)[model].items():
+            ratio = found["mamegpt_times_as_fast"]
+            times = f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})" if ratio else "1"
+            rows.append((model, bold(program, program == "mamegpt"), times, f"{found['tokens_per_s']:,}"))
+    return table(("model", "program", "mamegpt's speed / its speed", "tokens/s"), rows)
+
+
+def extraction(name: str) -> list[str]:
+    """Return the ways to extract documents by keyword, for a rare and a frequent one."""
+    rows = []
+    for keyword, ways in results(name)["keywords"].items():
+        for way, found in ways.items():
+            ratio = found["wall_over_ours"]
+            times = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if way != "mamegpt" else "1"
+            memory = f"{found['peak_bytes']['median'] / 1e6:,.0f} MB"
+            rows.append((keyword, bold(way, way == "mamegpt"), times, memory))
+    return table(("keyword", "way", "its time / mamegpt's time", "peak memory"), rows)
+
+
+def bold(text: str, is_bold: bool) -> str:
+    """Return text in bold, or as it is."""
+    return f"**{text}**" if is_bold else text
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+TABLES: dict[str, tuple[Callable[[str], list[str]], str]] = {
+    "train-no-bf16": (training, "train-no-bf16"),
+    "train-no-bf16-finals": (head_to_head, "train-no-bf16"),
+    "train": (training, "train"),
+    "train-finals": (head_to_head, "train"),
+    "generation": (generation, "generation"),
+    "data": (extraction, "data"),
+}
+"""Each table's name on the page, what renders it, and the results it is made from."""
+
+
+def rendered(page: str) -> str:
+    """Return the page with its tables made anew."""
+
+    def fill(found: re.Match[str]) -> str:
+        render, name = TABLES[found[2]]
+        return found[1] + "\n".join(["", *render(name), "", ""])
+
+    return TABLE.sub(fill, page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
