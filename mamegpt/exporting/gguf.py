@@ -1,9 +1,10 @@
 """A model and its tokenizer as one GGUF file, the format of llama.cpp and of all that is built on it.
 
-Layout of the file: the ``gguf`` package's documentation; names of tensors and settings: llama.cpp's own, from the
-`GGUFFormat` of an architecture. The tokenizer goes in as llama.cpp's ``llama`` kind, which merges pieces by score
-as SentencePiece's BPE does, and spells what has no piece in bytes. It normalises nothing: a text has to be given as
-`mamegpt.text.normalize.normalize` leaves it (NFC, LF at the ends of lines).
+Layout of the file: the ``gguf`` package's documentation; names of tensors: the package's map from those of
+transformers; settings and what is laid out otherwise: the `GGUFFormat` of an architecture. The tokenizer goes in as
+llama.cpp's ``llama`` kind, which merges pieces by score as SentencePiece's BPE does, and spells what has no piece in
+bytes. It normalises nothing: a text has to be given as `mamegpt.text.normalize.normalize` leaves it (NFC, LF at the
+ends of lines).
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ def write_gguf(
     gguf_format.write_settings(file, sizes)
     file.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES[kind]))
     _add_tokenizer(file, tokenizer)
-    for name, tensor in gguf_format.to_file(own, sizes).items():
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[gguf_format.name.upper()], sizes.n_layers)
+    for theirs, tensor in gguf_format.to_file(own, sizes).items():
+        name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+        assert name is not None, f"llama.cpp's {gguf_format.name} has no tensor {theirs}"
         stored = gguf.GGMLQuantizationType[_kind_of(name, tensor, kind).upper()]
         file.add_tensor(name, gguf.quantize(tensor, stored), raw_dtype=stored)
     file.write_header_to_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError
 from mamegpt.exporting import gguf as export_gguf
 from mamegpt.exporting.export import Exporting, ExportReport
+from mamegpt.models import registry
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.custom_gpt import gguf as custom_gpt_gguf
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -59,6 +61,42 @@ def learned(little: Little, architecture: str) -> tuple[LanguageModel, ModelConf
         optimizer.step()
         optimizer.zero_grad()
     return model, sizes
+
+
+NAMES = {
+    "custom-gpt": {
+        "token_embd.weight", "position_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight",
+        *(
+            f"blk.{layer}.{module}.{kind}"
+            for module in ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
+            for kind in ("weight", "bias")
+            for layer in range(2)
+        ),
+    },
+    "llama": {
+        "token_embd.weight", "output_norm.weight", "output.weight",
+        *(
+            f"blk.{layer}.{module}.weight"
+            for module in (
+                "attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"
+            )
+            for layer in range(2)
+        ),
+    },
+}  # fmt: skip
+NAMES["qwen3"] = NAMES["llama"] | {f"blk.{layer}.attn_{one}_norm.weight" for layer in range(2) for one in "qk"}
+"""What llama.cpp calls the tensors of models of two blocks."""
+
+
+@EVERY
+def test_tensors_have_the_names_of_llama_cpp(little: Little, tmp_path: Path, architecture: str) -> None:
+    sizes = sizes_for(little.tokenizer)
+    model = random_model(sizes, architecture=architecture)
+    gguf_format = registry.architecture(architecture).gguf_format
+    export_gguf.write_gguf(tmp_path / "x.gguf", model, sizes, little.tokenizer, gguf_format, "f32")
+    read = gguf.GGUFReader(tmp_path / "x.gguf")
+    assert {tensor.name for tensor in read.tensors} == NAMES[architecture]
+    assert len(read.tensors) == len(NAMES[architecture])
 
 
 def difference(report: ExportReport) -> float:
@@ -105,7 +143,8 @@ def test_a_file_that_computes_otherwise_never_gets_its_name(
 
 def test_whatever_is_no_gguf_is_one_line(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = model_of(little, "custom-gpt")
-    monkeypatch.setattr(custom_gpt_gguf, "renamed", lambda tensors, _blocks, _names: tensors)
+    own_names = SimpleNamespace(get_name=lambda name, try_suffixes: name)
+    monkeypatch.setattr(gguf, "get_tensor_name_map", lambda *_: own_names)
     with pytest.raises(ExportError, match=r"out-f32.gguf does not load in a clean process: \S+") as error:
         export_here(tmp_path / "out", model, sizes, little.tokenizer, targets=["gguf"])
     assert "\n" not in str(error.value)

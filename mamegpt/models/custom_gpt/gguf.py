@@ -7,16 +7,10 @@ from typing import Any
 import numpy as np
 
 from mamegpt.config import ModelConfig
-from mamegpt.models.custom_gpt.hf import LAYER_NORM_EPS
-from mamegpt.models.gguf_format import GGUFFormat, Tensors, renamed
+from mamegpt.models.custom_gpt.hf import LAYER_NORM_EPS, gpt2_name
+from mamegpt.models.gguf_format import GGUFFormat, Tensors
 
 __all__ = ["GGUF"]
-
-_NAMES = {
-    "tok_emb": "token_embd", "pos_emb": "position_embd", "final_norm": "output_norm", "out_head": "output",
-    "norm1": "attn_norm", "norm2": "ffn_norm", "att.qkv": "attn_qkv", "att.proj": "attn_output",
-    "ff.layers.0": "ffn_up", "ff.layers.2": "ffn_down",
-}  # fmt: skip
 
 
 def _write_settings(file: Any, sizes: ModelConfig) -> None:
@@ -26,10 +20,10 @@ def _write_settings(file: Any, sizes: ModelConfig) -> None:
 
 
 def _to_file(tensors: Tensors, sizes: ModelConfig) -> Tensors:
-    """Our tensors under llama.cpp's names; it knows no GPT-2 without biases of query, key and value."""
+    """Our tensors under GPT-2's names; llama.cpp knows none without biases of query, key and value."""
     names = (f"trf_blocks.{layer}.att.qkv.bias" for layer in range(sizes.n_layers))
     absent = {name: np.zeros(3 * sizes.emb_dim, np.float32) for name in names if name not in tensors}
-    return renamed(tensors | absent, "trf_blocks", _NAMES)
+    return {gpt2_name(name): tensor for name, tensor in (tensors | absent).items()}
 
 
 GGUF = GGUFFormat("gpt2", _write_settings, _to_file)

@@ -15,7 +15,7 @@ from mamegpt.errors import ModelError
 from mamegpt.models.custom_gpt.config import UNSUPPORTED_FIELDS
 from mamegpt.models.hf_format import HFFormat, is_number, not_implemented, not_integers, refuse
 
-__all__ = ["CUSTOM_GPT", "GPT2", "LAYER_NORM_EPS", "sizes_of"]
+__all__ = ["CUSTOM_GPT", "GPT2", "LAYER_NORM_EPS", "gpt2_name", "sizes_of"]
 
 DEFAULT_N_HEADS, DEFAULT_DROP_RATE = 4, 0.1
 """Neither leaves a trace in the weights; where nothing else says them, they are the original scripts' numbers."""
@@ -180,16 +180,20 @@ def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) 
     return ModelConfig(**UNSUPPORTED_FIELDS, **sizes, qkv_bias=qkv_bias, drop_rate=float(drop_rate))
 
 
+def gpt2_name(name: str) -> str:
+    """Return GPT-2's name of a tensor: ``trf_blocks.2.norm1.weight`` is its ``transformer.h.2.ln_1.weight``."""
+    layer, module, kind = re.fullmatch(r"(trf_blocks\.\d+\.|)(.+)\.(\w+)", name).groups()  # type: ignore[union-attr]
+    return f"{layer.replace('trf_blocks', 'transformer.h')}{_GPT2_NAMES[module]}.{kind}"
+
+
 def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """GPT-2 multiplies from the other side ("Conv1D"), and has a bias on queries, keys and values always."""
     stored = {}
     for name, tensor in tensors.items():
-        layer, module, kind = re.fullmatch(r"(trf_blocks\.\d+\.|)(.+)\.(\w+)", name).groups()  # type: ignore[union-attr]
-        theirs = f"{layer.replace('trf_blocks', 'transformer.h')}{_GPT2_NAMES[module]}.{kind}"
-        is_matrix = bool(layer) and tensor.ndim == 2
-        stored[theirs] = tensor.T.contiguous() if is_matrix else tensor
-        if module == "att.qkv" and kind == "weight":
-            stored.setdefault(f"{theirs.removesuffix('weight')}bias", torch.zeros(len(tensor)))
+        is_matrix = name.startswith("trf_blocks.") and tensor.ndim == 2
+        stored[gpt2_name(name)] = tensor.T.contiguous() if is_matrix else tensor
+        if name.endswith("att.qkv.weight"):
+            stored.setdefault(gpt2_name(f"{name.removesuffix('weight')}bias"), torch.zeros(len(tensor)))
     return stored
 
 

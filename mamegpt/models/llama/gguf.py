@@ -8,17 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mamegpt.config import ModelConfig
-from mamegpt.models.gguf_format import GGUFFormat, Tensors, renamed
+from mamegpt.models.gguf_format import GGUFFormat, Tensors
 from mamegpt.models.llama.modeling_llama import resolve_sizes
 
 __all__ = ["GGUF"]
-
-_NAMES = {
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 
 
 def _write_settings(file: Any, sizes: ModelConfig) -> None:
@@ -34,11 +27,10 @@ def _write_settings(file: Any, sizes: ModelConfig) -> None:
 
 
 def _to_file(tensors: Tensors, sizes: ModelConfig) -> Tensors:
-    """Rename the tensors; llama.cpp turns neighbors of its ``llama``, not numbers that are half a head apart."""
+    """Reorder queries and keys; llama.cpp turns neighbors of its ``llama``, not numbers that are half a head apart."""
     _, head_dim, _ = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
     turned = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
-    paired = {name: _paired(tensor, head_dim) for name, tensor in tensors.items() if name.endswith(turned)}
-    return renamed(tensors | paired, "model.layers", _NAMES)
+    return {name: _paired(it, head_dim) if name.endswith(turned) else it for name, it in tensors.items()}
 
 
 def _paired(matrix: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:

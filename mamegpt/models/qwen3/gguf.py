@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mamegpt.config import ModelConfig
-from mamegpt.models.gguf_format import GGUFFormat, Tensors, renamed
+from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.models.qwen3.modeling_qwen3 import resolve_sizes
 
 __all__ = ["GGUF"]
-
-_NAMES = {
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 
 
 def _write_settings(file: Any, sizes: ModelConfig) -> None:
@@ -30,8 +22,4 @@ def _write_settings(file: Any, sizes: ModelConfig) -> None:
     file.add_value_length(head_dim)
 
 
-def _to_file(tensors: Tensors, _sizes: ModelConfig) -> Tensors:
-    return renamed(tensors, "model.layers", _NAMES)
-
-
-GGUF = GGUFFormat("qwen3", _write_settings, _to_file)
+GGUF = GGUFFormat("qwen3", _write_settings)
