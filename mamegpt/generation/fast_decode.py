@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mamegpt.generation.settings import check_finite
 from mamegpt.models.decode import by_columns, one_thread
 from mamegpt.models.registry import architecture_of
+from mamegpt.system.hardware import cpu_capabilities
 
 __all__ = ["MAX_ONE_THREAD", "MAX_PARAMETERS", "DecodeStep", "Head", "supports_fast_decode"]
 
@@ -77,7 +78,7 @@ class Head:
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight.detach()
         # torch 2.13 misreads matrices of one column, or with a stride of 0, in torch._int_mm.
-        self._counts_fast = torch.cpu.get_capabilities().get("avx512_vnni", False) and weight.shape[1] > 1
+        self._counts_fast = cpu_capabilities().get("avx512_vnni", False) and weight.shape[1] > 1
 
     def logits(self, state: Tensor) -> Tensor:
         """Of a state (C,): (V,)."""

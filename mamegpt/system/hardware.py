@@ -9,6 +9,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from mamegpt.errors import first_line
 from mamegpt.system.limits import memory, usable_cores
 
-__all__ = ["arithmetic", "facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
+__all__ = ["arithmetic", "cpu_capabilities", "facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -64,12 +65,23 @@ def summary(device: torch.device) -> str:
     return f"{_processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
+def cpu_capabilities() -> Mapping[str, Any]:
+    """Return what the processor can do by PyTorch's names, such as "avx512_bf16"; PyTorch 2.9 tells some of it only."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    has_amx = torch.cpu._is_amx_tile_supported()  # all processors that have the tiles have their bfloat16
+    return {
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(), "avx512_vnni": torch.cpu._is_vnni_supported(),
+        "amx_tile": has_amx, "amx_bf16": has_amx,
+    }  # fmt: skip
+
+
 def has_bf16(device: torch.device) -> bool:
     """Return whether a device multiplies bfloat16 matrices in hardware; where it does not, they are very slow."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
+        found = cpu_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
     return False
 
@@ -99,7 +111,7 @@ def _cores() -> str:
 
 def _vector_units() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
-    found = torch.cpu.get_capabilities()
+    found = cpu_capabilities()
     extras = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile", "avx512_vnni") if found.get(name)]
     bf16 = "bfloat16 in hardware" if has_bf16(torch.device("cpu")) else "no bfloat16 in hardware"
     return f"{capability} ({', '.join(extras) or 'no extras'}): {bf16}"
