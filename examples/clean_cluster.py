@@ -48,7 +48,7 @@ def main(
             import ray
         from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
     except ImportError as error:
-        raise ConfigError(f"this needs datatrove ({error.name} is missing): pip install 'mamegpt[cluster]'") from error
+        raise ConfigError(f'this needs datatrove ({error.name} is missing): pip install -e ".[cluster]"') from error
     items = tuple(path.resolve() for path in against)  # a task may run in another folder
     job = CleanTasks(data, out.resolve(), tasks, split, format, without=without, against=items)
     job.start()

@@ -1,4 +1,4 @@
-"""mamegpt under Ray Train (pip install 'ray[train]'): python examples/ray_train.py
+"""mamegpt under Ray Train (pip install -e ".[cluster]"): python examples/ray_train.py
 
 Ray starts the processes and their group, which mamegpt joins. The folder must be on a file system that all nodes see.
 """

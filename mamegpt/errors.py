@@ -22,6 +22,7 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 
 _OUT_OF_MEMORY = re.compile(
     "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
@@ -116,6 +117,15 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
     choices = tuple(choices)
     if value not in choices:
         raise ConfigError(f"{option} is {value!r}, none of {', '.join(choices)}")
+
+
+def require_packages(user: str, packages: Iterable[str], extra: str) -> None:
+    """Raise `ConfigError` unless packages that a ``user`` of them needs, all of one extra of mamegpt, are installed."""
+    missing = " and ".join(name for name in packages if find_spec(name) is None)
+    if missing:
+        raise ConfigError(
+            f'{user} needs {missing}, not installed; in the folder of mamegpt: pip install -e ".[{extra}]"'
+        )
 
 
 class DataError(MamegptError, ValueError):

@@ -12,13 +12,14 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from little import ROOT
 
 import mamegpt
+from mamegpt.config import Logger
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
@@ -79,6 +80,30 @@ def test_of_each_dependency_it_is_said_what_needs_it() -> None:
     extras = text.partition("[project.optional-dependencies]\n")[2].partition("\n\n")[0].splitlines()
     assert len(listed) == len(PROJECT["dependencies"]) and len(extras) == len(PROJECT["optional-dependencies"])
     assert [line for line in listed + extras if not re.search(r"  # \w", line)] == []
+
+
+def test_nobody_is_told_to_install_what_is_not_published_and_the_extras_that_are_named_exist() -> None:
+    named = set()
+    for name in printed("git", "ls-files", "-z").strip("\0").split("\0"):
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".json", ".toml", ".txt", ".yml", ".ipynb", "") and "golden" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"install (?:-\S+ )*\S?mamegpt\b|\bmamegpt" r"\[[a-z]", text), name
+            named |= set(re.findall(r"\.\[(\w+)\]", text))
+    assert {"wiki", "export", "cluster"} <= named <= PROJECT["optional-dependencies"].keys()
+
+
+def test_what_is_asked_for_is_of_the_extra_that_is_named() -> None:
+    extras = {name: set(map(normalized, asked)) for name, asked in PROJECT["optional-dependencies"].items()}
+    calls = [
+        [ast.literal_eval(argument) for argument in node.args[1:]]
+        for path in (ROOT / "mamegpt").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require_packages"
+        and all(isinstance(argument, ast.Constant | ast.List) for argument in node.args[2:])
+    ]  # fmt: skip
+    calls += [[[name], name] for name in get_args(Logger)]
+    assert len(calls) >= 5 and all(set(packages) == extras[extra] for packages, extra in calls)
 
 
 def test_what_the_package_needs_is_pinned_and_the_lock_has_the_same_pins() -> None:

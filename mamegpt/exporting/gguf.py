@@ -10,7 +10,6 @@ ends of lines).
 from __future__ import annotations
 
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mamegpt.config import ModelConfig
-from mamegpt.errors import ConfigError, ExportError
+from mamegpt.errors import ExportError, require_packages
 from mamegpt.exporting.checks import (
     EDGE_CASES,
     Cases,
@@ -54,8 +53,7 @@ def refuse_impossible(tokenizer: Tokenizer) -> None:
     """Raise `ConfigError` if the packages of the extra ``export`` are not installed, `ExportError` for a tokenizer that
     llama.cpp has no like of; both before anything is computed.
     """
-    if missing := [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]:
-        raise ConfigError(f"--to gguf needs {' and '.join(missing)}, not installed; pip install {' '.join(missing)}")
+    require_packages("--to gguf", ["gguf", "xllamacpp"], "export")
     if tokenizer.settings.model_type != "bpe":
         raise ExportError(
             f"{tokenizer.path} is a {tokenizer.settings.model_type} model; of SentencePiece's kinds llama.cpp cuts "

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mamegpt.config import Logger
-from mamegpt.errors import ConfigError
+from mamegpt.errors import require_packages
 from mamegpt.training.events import Ended, Event, Started, StepEvent, Validated, Watcher
 
 __all__ = ["logger"]
@@ -24,10 +23,9 @@ def logger(name: Logger) -> Watcher:
     """Return the watcher that writes every step and validation to a logger; the library of the same name does the rest.
 
     TensorBoard's files lie in ``tensorboard`` in the run, wandb's in ``wandb`` there (offline unless WANDB_MODE says
-    otherwise), trackio's where TRACKIO_DIR says. Raises `ConfigError` if the library is not installed.
+    otherwise), trackio's where TRACKIO_DIR says. Raises `errors.ConfigError` if the library is not installed.
     """
-    if importlib.util.find_spec(name) is None:
-        raise ConfigError(f"--log {name} needs a package that is not installed; pip install {name}")
+    require_packages(f"--log {name}", [name], name)
     open_ = {"tensorboard": _tensorboard, "trackio": _trackio, "wandb": _wandb}[name]
 
     stack = ExitStack()

@@ -277,7 +277,7 @@ def test_without_the_extra_it_says_what_to_install(corpus: Path, tmp_path: Path)
     (tmp_path / "datatrove.py").write_text("raise ImportError(name='datatrove')", encoding="utf-8")
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "MAMEGPT_LANG": "en"}
     done = run_script("examples/clean_cluster.py", "--data", corpus, "--out", tmp_path / "o", cwd=tmp_path, env=env)
-    assert done.returncode == 2 and "pip install 'mamegpt[cluster]'" in done.stderr
+    assert done.returncode == 2 and 'pip install -e ".[cluster]"' in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "o").exists()
 
 

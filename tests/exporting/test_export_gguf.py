@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from architectures import EVERY, supported
 from little import ROOT, Little, export_here, random_model, sizes_for
 
+from mamegpt import errors
 from mamegpt.cli.render.models import check_table
 from mamegpt.config import ModelConfig
 from mamegpt.data.stories import stories
@@ -190,8 +191,10 @@ def test_tokenizers_that_gguf_can_hold_and_those_it_cannot(little: Little, tmp_p
 def test_without_the_extra_it_says_what_to_install(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_gguf, "find_spec", lambda name: None if name == "xllamacpp" else object())
-    with pytest.raises(ConfigError, match=r"to gguf needs xllamacpp, not installed; pip install xllamacpp"):
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "xllamacpp" else object())
+    with pytest.raises(
+        ConfigError, match=r'^to gguf needs xllamacpp, not installed; .*: pip install -e "\.\[export\]"$'
+    ):
         export_here(tmp_path / "out", random_model(little.sizes), little.sizes, little.tokenizer, targets=["gguf"])
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -561,15 +560,6 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
         out, err = capsys.readouterr()
         assert (end.value.code, out, err.count("\n")) == (2, "", 1)
         assert re.match(message, err)
-
-
-def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mamegpt.playground.play import play
-
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "mamegpt.playground.server")
-    with pytest.raises(ConfigError, match=r"uvicorn is not installed; install it with: pip install 'mamegpt\[play\]'"):
-        play([], "127.0.0.1", 0)
 
 
 def test_every_word_of_the_page_is_in_both_languages_and_none_is_left_over() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import io
 import json
@@ -15,6 +14,7 @@ import pytest
 import sentencepiece
 from training_helpers import final_weights, records, tiny
 
+from mamegpt import errors
 from mamegpt.cli import console
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.console import answering, busy, counted
@@ -161,8 +161,10 @@ def test_tensorboard_holds_the_metrics(trained: Train) -> None:
 def test_a_logger_that_is_not_installed_is_refused_before_anything_is_made(
     name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=f"pip install {name}"):
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=rf'^log {name} needs {name}, not installed; .*: pip install -e "\.\[{name}\]"$'
+    ):
         logger(name)
     with pytest.raises(SystemExit) as end:
         main(["train", "--log", name, "--data", "a", "--tokenizer", "b", "--out", str(tmp_path / "run")])

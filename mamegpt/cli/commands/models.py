@@ -167,9 +167,9 @@ def play_command(
         host: Address to listen at; only this machine reaches the default.
         port: Port to listen at (0: any that is free).
     """
-    from mamegpt.playground.play import play
+    from mamegpt.playground.server import serve
 
-    play(models, host, port, on_event=lambda event: say(serving_line(event)))
+    serve(models, host, port, on_event=lambda event: say(serving_line(event)))
 
 
 def report_command(

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from mamegpt.data.clean.edits import BLOCK_TAGS
 from mamegpt.data.readers.lines import decoder_of
-from mamegpt.errors import ConfigError
+from mamegpt.errors import require_packages
 
 __all__ = ["pages"]
 
@@ -76,10 +76,9 @@ def pages(file: IO[bytes], encoding: str = "utf-8") -> Iterator[tuple[str, str, 
     `UnicodeError` for an encoding that is unknown or another one, and `OverflowError` for a page of more than
     MAX_PAGE_BYTES.
     """
-    try:
-        from mwparserfromhell import parse
-    except ModuleNotFoundError as error:
-        raise ConfigError("a dump needs mwparserfromhell; install it: pip install 'mamegpt[wiki]'") from error
+    require_packages("a dump of a wiki", ["mwparserfromhell"], "wiki")
+    from mwparserfromhell import parse
+
     events = _events(file, encoding)
     _, root = next(events)
     for event, element in events:
