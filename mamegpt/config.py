@@ -354,7 +354,7 @@ class TrainConfig:
             if _is_exported(values):
                 raise CheckpointError(f"{path.parent} is an exported model; give the folder of a run")
             return _made_of(values)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None
         except ValueError as error:
             raise CheckpointError(f"{path} does not hold the settings of a run: {error}") from None

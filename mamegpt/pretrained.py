@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Unpack, cast
+from typing import Annotated, Any, NoReturn, Unpack, cast
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mamegpt.arguments import AtLeast, checked
 from mamegpt.config import ModelConfig
 from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
@@ -81,15 +82,17 @@ class Pretrained:
         """Where the model computes."""
         return self.model.out_head.weight.device
 
+    @checked
     def prompt_ids(self, prompt: str, *, at_start: bool | None = None) -> list[int]:
         """Return the ids that the model reads for ``prompt``, normalized as training text is; see `generate`."""
         return prompt_ids(self.tokenizer, prompt, at_start=self.has_start if at_start is None else at_start)
 
+    @checked
     def generate(
         self,
         prompt: str,
         *,
-        max_new_tokens: int = 100,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
         at_start: bool | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         **options: Unpack[SamplingOptions],
@@ -107,11 +110,12 @@ class Pretrained:
             self.stream(prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=sampling, **options)
         )
 
+    @checked
     def stream(
         self,
         prompt: str,
         *,
-        max_new_tokens: int = 100,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
         at_start: bool | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         **options: Unpack[SamplingOptions],
@@ -122,12 +126,13 @@ class Pretrained:
         )
         return (token.text for token in tokens if token.text)
 
+    @checked
     def stream_tokens(
         self,
         prompt: str,
         *,
-        max_new_tokens: int = 100,
-        n_alternatives: int | None = None,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
+        n_alternatives: Annotated[int | None, AtLeast(0)] = None,
         at_start: bool | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         **options: Unpack[SamplingOptions],
@@ -147,11 +152,12 @@ class Pretrained:
             use_cache=self.use_cache,
         )
 
+    @checked
     def generate_many(
         self,
         prompts: Sequence[str],
         *,
-        max_new_tokens: int = 100,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
         at_start: bool | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         **options: Unpack[SamplingOptions],
@@ -171,6 +177,7 @@ class Pretrained:
         )
 
 
+@checked
 def load(
     model: str | os.PathLike[str],
     *,
@@ -192,9 +199,9 @@ def load(
         device = pick_device(device)
     if run := Run.find(model):
         newest = run.latest()
-        found = _load_run(run, newest.path if newest else None)
+        found = _load_run(run, newest.path if newest else None, spm_file)
     elif run := Run.of_checkpoint(model):
-        found = _load_run(run, Path(model))
+        found = _load_run(run, Path(model), spm_file)
     else:
         found = _load_repository(os.fspath(model), spm_file, trust_remote_code)
     found.model.to(device).eval()
@@ -287,11 +294,12 @@ def _refuse_not_finite(model: nn.Module, origin: str) -> None:
         )
 
 
-def _load_run(run: Run, path: Path | None) -> Pretrained:
+def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained:
     config = run.config
+    if spm_file:
+        _spm_file(run.folder, str(run.folder), spm_file)  # it has no other than its own
     if path is None:
-        again = command("train", "--resume", run.folder)
-        raise CheckpointError(f"{run.folder} has no checkpoint yet; go on with: {again}")
+        _refuse_young(run)
     tokenizer = run.tokenizer
     sizes = config.model(tokenizer.vocab_size)
     model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))
@@ -299,12 +307,19 @@ def _load_run(run: Run, path: Path | None) -> Pretrained:
     return Pretrained(model, tokenizer, sizes, config.architecture, str(path), has_start=has_start)
 
 
+def _refuse_young(run: Run) -> NoReturn:
+    again = command("train", "--resume", run.folder)
+    raise CheckpointError(f"{run.folder} has no checkpoint yet; go on with: {again}")
+
+
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
     """Return a folder or Hub repository in Hugging Face's hf_format."""
     folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
     config = _read_json(folder / "config.json")
+    if "model_type" not in config:
+        _refuse_folder(folder, "model_type in its config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
-    model_type = str(config.get("model_type"))
+    model_type = str(config["model_type"])
     hf_format = hf_formats().get(model_type)
     if hf_format is None:
         return _load_foreign(where, model_type, tokenizer, trust_remote_code)
@@ -501,7 +516,11 @@ def _refuse_folder(folder: Path, missing: str) -> NoReturn:
         raise ModelError(f"{folder} holds the checkpoints of a Trainer; give one of them, such as {found[-1]}")
     if found := sorted(folder.glob("*.gguf")):
         _refuse_gguf(str(found[0]))
-    raise ModelError(f"{folder} is neither a run nor a model folder: it has no {missing}")
+    try:
+        Run(folder).config  # noqa: B018
+    except CheckpointError:
+        raise ModelError(f"{folder} is neither a run nor a model folder: it has no {missing}") from None
+    _refuse_young(Run(folder))
 
 
 def _refuse_gguf(where: str) -> NoReturn:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from little import ROOT
+from public_names import public_functions
 
 import mamegpt
 
@@ -18,17 +19,6 @@ VERBS = {
     "Print", "Raise", "Read", "Return", "Say", "Show", "Train", "Watch", "Write", "Yield",
 }  # fmt: skip
 """What a public function does; docstrings begin with a verb in the imperative (PEP 257)."""
-
-
-def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The public functions, and the public methods of public classes that are made to be used."""
-    for name in mamegpt.__all__:
-        found = getattr(mamegpt, name)
-        if inspect.isfunction(found):
-            yield name, found
-        elif not issubclass(found, Exception):
-            methods = inspect.getmembers(found, lambda it: inspect.isfunction(it) or inspect.ismethod(it))
-            yield from ((f"{name}.{method}", it) for method, it in methods if not method.startswith("_"))
 
 
 def test_type_checkers_see_the_names_where_they_are() -> None:
@@ -49,7 +39,7 @@ def test_every_name_is_there_and_explained(name: str) -> None:
     assert not (ROOT / "mamegpt" / name).exists()  # importing a package sets its name, which would hide this one
 
 
-@pytest.mark.parametrize(("name", "function"), functions())
+@pytest.mark.parametrize(("name", "function"), [*public_functions()])
 def test_every_function_says_what_it_does(name: str, function: Callable[..., Any]) -> None:
     assert (inspect.getdoc(function) or "").split()[0] in VERBS
 

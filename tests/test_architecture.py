@@ -21,6 +21,7 @@ from mamegpt.cli.commands.registry import COMMANDS
 PACKAGE = ROOT / "mamegpt"
 ROWS = [
     {"errors"},
+    {"arguments"},
     {"text"},
     {"system"},
     {"pages"},

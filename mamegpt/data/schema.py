@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from mamegpt.errors import check_choice
+from mamegpt.arguments import checked
 
 __all__ = ["GUESS", "SETTINGS", "Schema"]
 
 
+@checked
 @dataclass(frozen=True)
 class Schema:
     """The columns, layout and encoding of text files; what is empty or ``auto`` is guessed (`read_documents`)."""
@@ -22,9 +23,6 @@ class Schema:
     """One document of a txt file; auto: articles headed 【title】, else pieces of plain text."""
     encoding: str = "utf-8"
     """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
-
-    def __post_init__(self) -> None:
-        check_choice("--txt-layout", self.txt_layout, ("auto", "file", "line", "block"))
 
     def options(self) -> list[str]:
         """Return the words of a command line that say this."""

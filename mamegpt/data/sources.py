@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mamegpt.arguments import checked
 from mamegpt.data.provenance import SUFFIX as ORIGIN_SUFFIX
 from mamegpt.data.readers.lines import COMPRESSIONS
 from mamegpt.data.readers.read import INPUT_FORMATS, format_of, has_text, read_file
@@ -84,6 +85,7 @@ class SourceFile:
     weight: float = 1.0
 
 
+@checked
 def read_documents(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[Document]:
     """Yield the documents of one split of ``source``, in order, in constant memory; empty ones are left out.
 
@@ -103,6 +105,7 @@ def read_documents(source: str | Path, split: str = "train", schema: Schema = GU
     return _documents(find_files(source, split, schema), schema, source)
 
 
+@checked
 def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[str]:
     """Yield the documents of `read_documents` as a model learns them: normalised, headed by their ``【title】``.
 
@@ -199,6 +202,7 @@ def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
     return splits
 
 
+@checked
 def download(dataset: str, cache_dir: str | Path | None = None, schema: Schema = GUESS) -> Downloaded:
     """Fetch the text files of a Hub data set into the cache, or find them there, also without a network.
 

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from mamegpt.arguments import AtLeast, checked
 from mamegpt.errors import ConfigError
 from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.text.articles import format_article
@@ -1273,7 +1274,10 @@ def stories(seed: int = 0, n: int | None = None) -> Iterator[tuple[str, str]]:
     return (_tell(seed, index)[:2] for index in (itertools.count() if n is None else range(n)))
 
 
-def write_stories(out: str | Path, n: int = 20_000, *, seed: int = 0, overwrite: bool = False) -> int:
+@checked
+def write_stories(
+    out: str | Path, n: Annotated[int, AtLeast(0)] = 20_000, *, seed: int = 0, overwrite: bool = False
+) -> int:
     """Write ``n`` stories into a text file, each headed 【title】, and return how many characters it has.
 
     20,000 stories are some 6.7 million characters. Raises `ConfigError` if ``n`` is negative, and `OutputError` if

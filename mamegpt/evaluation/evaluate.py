@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mamegpt import __version__
+from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import ConfigError
@@ -87,6 +88,7 @@ class Measuring:
     model: str = ""
 
 
+@checked
 def evaluate(
     models: str | os.PathLike[str] | Pretrained | Sequence[str | os.PathLike[str] | Pretrained],
     data: str | Path | Sequence[str | Path] = (),
@@ -94,7 +96,7 @@ def evaluate(
     split: str = "validation",
     train_data: str | Path = "",
     train_split: str = "train",
-    max_characters: int = 1_000_000,
+    max_characters: Annotated[int, AtLeast(0)] = 1_000_000,
     schema: Schema = GUESS,
     spm_file: str = "",
     device: str = "auto",
@@ -117,8 +119,6 @@ def evaluate(
         raise ConfigError("name at least one model, such as: mamegpt eval --model runs/first")
     if len(set(named)) < len(named):
         raise ConfigError("a model is named twice; name each once")
-    if max_characters < 0:
-        raise ConfigError(f"--max-characters must not be negative, not {max_characters}")
     chosen = pick_device(device)
     opened = [open_model(model, spm_file=spm_file, device=chosen) for model in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)

@@ -7,11 +7,12 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
-from mamegpt.errors import ConfigError, ModelError, check_choice
+from mamegpt.errors import ConfigError, ModelError
 from mamegpt.exporting.checks import N_SENTENCES
 from mamegpt.exporting.evaluation_card import card_rows
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
@@ -34,6 +35,7 @@ SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
+@checked
 def export(
     model: str | os.PathLike[str] | Pretrained,
     out: str | Path,
@@ -43,12 +45,16 @@ def export(
     spm_file: str = "",
     name: str = "",
     data_license: str = "",
+<<<<<<< HEAD
     push: str = "",
     private: bool | None = None,
     revision: str = "",
     create_pr: bool = False,
     dry_run: bool = False,
     n_sentences: int = N_SENTENCES,
+=======
+    n_sentences: Annotated[int, AtLeast(1)] = N_SENTENCES,
+>>>>>>> e35e7bf (Arguments of the public functions are checked by their annotations: a wrong type, an impossible value or an empty path is one line that names it; a Run of a folder without one says so; a run does not begin inside another)
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
@@ -69,11 +75,14 @@ def export(
     Raises what `load` and `export_model` raise, `DataError` if that text cannot be read, and `HubError` if the folder,
     which is complete then, cannot be uploaded.
     """
+<<<<<<< HEAD
     wanted = Push(push, private, revision, create_pr, dry_run)
     if push and to == "all":
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     check_choice("--to", to, (*get_args(Target), "all"))
     check_choice("--gguf-type", gguf_type, get_args(GgufType))
+=======
+>>>>>>> e35e7bf (Arguments of the public functions are checked by their annotations: a wrong type, an impossible value or an empty path is one line that names it; a Run of a folder without one says so; a run does not begin inside another)
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
             f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "
@@ -139,6 +148,7 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
     )
 
 
+@checked
 def export_weights(
     weights: str | Path,
     spm_model: str | Path,
@@ -146,7 +156,7 @@ def export_weights(
     *,
     spm_vocab: str | Path | None = None,
     fast: bool = True,
-    n_sentences: int = N_SENTENCES,
+    n_sentences: Annotated[int, AtLeast(1)] = N_SENTENCES,
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
     **sizes: Any,

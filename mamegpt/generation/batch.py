@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from mamegpt.errors import ConfigError
 from mamegpt.generation.cache import KVCache
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
@@ -39,8 +38,6 @@ def generate_many(
 
     ``at_start`` as in `stream.stream`. Raises `ConfigError`, before anything is computed, as that does.
     """
-    if isinstance(prompts, str):
-        raise ConfigError("prompts must be a list of strings (got one string); write [prompt]")
     sampling = checked(sampling, max_new_tokens)
     given = [prompt_ids(tokenizer, prompt, at_start=at_start) for prompt in prompts]
     samplings = [sampling.of_text(i) for i in range(len(given))]
@@ -99,7 +96,7 @@ def continue_ids(
     """
     model.eval()
     device, context_length = model.out_head.weight.device, model.context_length
-    generators = [torch.Generator(device).manual_seed(sampling.seed) for sampling in samplings]
+    generators = [torch.Generator(device).manual_seed(int(sampling.seed)) for sampling in samplings]
     all_ids = [list(ids) for ids in given]
     alive = list(range(len(all_ids)))
     n_read = min(map(len, all_ids), default=0)  # ids of each sequence that the next step has seen

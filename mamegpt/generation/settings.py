@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from mamegpt.arguments import checked
 from mamegpt.errors import ConfigError, ModelError
 
 __all__ = ["Sampling", "SamplingOptions", "check_finite"]
@@ -17,6 +18,7 @@ SEEDS = 1 << 63
 """Number of seeds; they run from 0."""
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is chosen. The default is greedy: always the most likely."""
@@ -36,9 +38,10 @@ class Sampling:
     stop: list[str] = field(default_factory=list)
     """End before any of these strings appears."""
 
+    @checked
     def of_text(self, i: int) -> Sampling:
         """Return the settings of the i-th of several texts: its seed is ``(seed + i) % 2**63``."""
-        return dataclasses.replace(self, seed=(self.seed + i) % SEEDS)
+        return dataclasses.replace(self, seed=(int(self.seed) + i) % SEEDS)
 
     def validate(self) -> None:
         """Raise `ConfigError` with every problem in one line."""

@@ -118,7 +118,7 @@ def _steps(
 ) -> Iterator[tuple[int, Tensor | None]]:
     """Each new id, and the logits (V,) it was chosen from; without ``with_logits`` they may be left out."""
     model.eval()
-    generator = torch.Generator(model.out_head.weight.device).manual_seed(sampling.seed)
+    generator = torch.Generator(model.out_head.weight.device).manual_seed(int(sampling.seed))
     is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
     head = Head(model.out_head.weight) if use_cache and supports_fast_decode(model) else None
     all_ids = list(ids)

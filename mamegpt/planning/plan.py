@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from mamegpt.arguments import checked
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.shards import is_shards, open_shards
@@ -109,6 +110,7 @@ class Plan:
         return {**asdict(self), "costs": rows, "best": self.best.size}
 
 
+@checked
 def plan(
     minutes: float = 10.0,
     *,

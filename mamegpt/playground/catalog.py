@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mamegpt.errors import CheckpointError, ModelError
-from mamegpt.run.run import Checkpoint, Run
+from mamegpt.run.run import Checkpoint, Run, checkpoints
 from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
-from mamegpt.system.run_files import CONFIG_FILE
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
 
 __all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
 
@@ -131,7 +131,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _of_folder(folder: Path) -> list[Entry]:
     """Return what can be loaded of a folder: a run and its earlier checkpoints, a checkpoint, an export."""
-    if saved := Run(folder).checkpoints():
+    if saved := checkpoints(folder / CHECKPOINTS):
         newest, *earlier = reversed(saved)
         return [_of_checkpoint(folder, newest), *(_of_checkpoint(one.path, one) for one in earlier)]
     run = Run.of_checkpoint(folder)

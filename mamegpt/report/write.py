@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mamegpt.arguments import checked
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.report.page import page
 from mamegpt.report.run import ReportRun, samples
@@ -24,6 +25,7 @@ class WritingSamples:
     checkpoint: Path
 
 
+@checked
 def write_report(
     folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | Path,

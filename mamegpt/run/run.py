@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from mamegpt.arguments import checked
 from mamegpt.config import TrainConfig
 from mamegpt.errors import CheckpointError, first_line
 from mamegpt.run.metrics import Quality, read_metrics
@@ -76,12 +77,19 @@ class Run:
     """A training run on disk, such as ``Run("runs/first")``.
 
     To construct one reads nothing. `config`, `tokenizer` and `metrics` are read at first use and kept, so a new `Run`
-    shows what a training has written since. A file that is damaged, or missing where every run has one, raises
-    `CheckpointError` with one line that names it.
+    shows what a training has written since. A folder without a run, a file that is damaged, or one that is missing
+    where every run has it, raises `CheckpointError` with one line that names it. Two are equal if their folder is.
     """
 
+    @checked
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and _place(self.folder) == _place(other.folder)
+
+    def __hash__(self) -> int:
+        return hash(_place(self.folder))
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -93,7 +101,7 @@ class Run:
     @classmethod
     def find(cls, folder: str | os.PathLike[str]) -> Run | None:
         """Return the run in a folder; None if the folder is not that of a run, or does not exist."""
-        return cls(folder) if is_run(Path(folder)) else None
+        return cls(folder) if os.fspath(folder) and is_run(Path(folder)) else None
 
     @classmethod
     def of_checkpoint(cls, path: str | os.PathLike[str]) -> Run | None:
@@ -112,17 +120,23 @@ class Run:
         """Every setting, as in ``config.json``."""
         return TrainConfig.load(self.folder / CONFIG_FILE)
 
+    @property
+    def _begun(self) -> Path:
+        """The folder, if it holds a run; else `CheckpointError` says that it does not."""
+        self.config  # noqa: B018
+        return self.folder
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's own copy of the tokenizer. Raises `TokenizerError` if it is missing or damaged."""
         from mamegpt.tokenizer.tokenizer import Tokenizer
 
-        return Tokenizer.load(self.folder / TOKENIZER_FILE)
+        return Tokenizer.load(self._begun / TOKENIZER_FILE)
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``, of steps and validations, in order; `read_metrics` describes their fields."""
-        return read_metrics(self.folder)
+        return read_metrics(self._begun)
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -144,12 +158,13 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the complete checkpoints that are there now, oldest first."""
-        return checkpoints(self.folder / CHECKPOINTS)
+        return checkpoints(self._begun / CHECKPOINTS)
 
     def latest(self) -> Checkpoint | None:
         """Return the newest complete checkpoint; None if there is none yet."""
         return next(reversed(self.checkpoints()), None)
 
+    @checked
     def tokens(self, *, verify: bool = True) -> tuple[Meta, dict[str, Split]] | None:
         """Return the token shards that the run trains on: its own, or those its settings name; None if these are gone.
 
@@ -158,7 +173,7 @@ class Run:
         """
         from mamegpt.data.shards import is_shards, open_shards
 
-        places = (self.folder / TOKENS, Path(self.config.data))
+        places = (self._begun / TOKENS, Path(self.config.data))
         found = next((place for place in places if is_shards(place)), None)
         return open_shards(found, self.tokenizer, verify=verify) if found else None
 
@@ -184,7 +199,7 @@ class Run:
 
     def _read(self, name: str, read: Callable[[Any], T], absent: T, again: str = "") -> T:
         """Return ``read`` of an optional JSON file, or ``absent``; ``again`` is the command that writes it."""
-        path = self.folder / name
+        path = self._begun / name
         if not path.is_file():
             return absent
         try:
@@ -220,3 +235,8 @@ def _extensions(found: Any) -> list[Extension]:
         if min(one.from_step, one.steps, one.minutes) < 0 or not one.steps + one.minutes > 0:
             raise ValueError("it holds impossible numbers")
     return extensions
+
+
+def _place(path: Path) -> str:
+    """Return the one name of a place, however it is written."""
+    return os.path.realpath(path)

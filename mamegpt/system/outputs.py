@@ -13,7 +13,15 @@ from mamegpt.errors import OutputError
 from mamegpt.system.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file, shown
 from mamegpt.system.run_files import RUN_FILES, is_run
 
-__all__ = ["CARD", "check_folder", "check_outputs", "export_mark", "refuse_parent", "refuse_unreadable"]
+__all__ = [
+    "CARD",
+    "check_folder",
+    "check_outputs",
+    "export_mark",
+    "refuse_inside_run",
+    "refuse_parent",
+    "refuse_unreadable",
+]
 
 CARD = "README.md"
 _MARK = re.compile(
@@ -150,6 +158,13 @@ def _refuse_run_file(output: Path) -> None:
         run = path.parent
         if path != run and is_run(run) and any(_is_same(path, run / name) for name in RUN_FILES):
             raise OutputError(f"{output} belongs to the run {run}; choose another name")
+
+
+def refuse_inside_run(folder: Path) -> None:
+    """Raise `OutputError` for the folder of a new run that would lie in that of another."""
+    outer = next(filter(is_run, Path(os.path.realpath(folder)).parents), None)
+    if outer is not None:
+        raise OutputError(f"{folder} would lie in the run {outer}; choose another --out")
 
 
 def _holds(read: Path, output: Path) -> bool:

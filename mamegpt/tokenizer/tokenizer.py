@@ -15,7 +15,7 @@ import codecs
 import hashlib
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import sentencepiece
 
+from mamegpt.arguments import checked
 from mamegpt.errors import ConfigError, TokenizerError, first_line
 from mamegpt.system.files import atomic_write, is_lfs_pointer, refuse_existing
 from mamegpt.system.limits import usable_cores
@@ -71,6 +72,7 @@ class TokenizerReport:
     byte_fallback_rate: float
 
 
+@checked
 def train_tokenizer(
     documents: Iterable[str],
     out: str | Path,
@@ -97,13 +99,13 @@ def train_tokenizer(
     started = time.perf_counter()
     if n_threads is None:
         n_threads = min(usable_cores(), _MAX_THREADS)
-    _check_settings(vocab_size, model_type, character_coverage, n_threads, max_characters)
+    _check_settings(vocab_size, character_coverage, n_threads, max_characters)
     model_path, vocab_path = output_paths(Path(out))
     if not overwrite:
         refuse_existing(model_path)
         refuse_existing(vocab_path)
 
-    corpus = collect(map(_checked, [documents] if isinstance(documents, str) else documents), max_characters)
+    corpus = collect(map(_checked, documents), max_characters)
     if not corpus.lines:
         raise TokenizerError(f"no text to train {model_path} on: every document is empty or blank")
     proto = train_model(corpus.lines, vocab_size, model_type, character_coverage, n_threads)
@@ -131,15 +133,11 @@ def train_tokenizer(
     )
 
 
-def _check_settings(
-    vocab_size: int, model_type: str, character_coverage: float, n_threads: int, max_characters: int | None
-) -> None:
+def _check_settings(vocab_size: int, character_coverage: float, n_threads: int, max_characters: int | None) -> None:
     """Raise `ConfigError`, all problems in one line."""
     problems = []
     if vocab_size <= _N_FIXED_PIECES:
         problems.append(f"vocab_size {vocab_size} has no room beside 4 control and 256 byte pieces; try 16000")
-    if model_type not in ("bpe", "unigram"):
-        problems.append(f"model_type {model_type!r} is unknown; use 'bpe' or 'unigram'")
     if not 0.98 <= character_coverage <= 1:
         problems.append(f"character_coverage {character_coverage} is not between 0.98 and 1; use 0.9995")
     if not 1 <= n_threads <= _MAX_THREADS:
@@ -204,6 +202,7 @@ class Tokenizer:
             raise TokenizerError(f"{path} is not a whole SentencePiece model; train or copy it again") from error
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a ``.model`` file. Raises `TokenizerError` if it is missing or not a SentencePiece model."""
         path = Path(path)
@@ -267,6 +266,7 @@ class Tokenizer:
         except (ValueError, LookupError, struct.error) as error:
             raise TokenizerError(f"{self.path} has a piece that cannot be read; train or copy it again") from error
 
+    @checked
     def piece(self, token: int) -> str:
         """Return the text of one piece, as in the vocabulary. Raises `TokenizerError` if there is no such id."""
         try:
@@ -274,6 +274,7 @@ class Tokenizer:
         except IndexError as error:
             raise TokenizerError(self._unknown_id([token])) from error
 
+    @checked
     def token_bytes(self, token: int) -> bytes:
         """Return the UTF-8 a token stands for; nothing for control pieces and ``<unk>``."""
         if self._processor.is_byte(token):
@@ -282,10 +283,12 @@ class Tokenizer:
             return b""
         return self.piece(token).replace("\u2581", " ").encode()
 
+    @checked
     def normalize(self, text: str) -> str:
         """Return what the model cuts into pieces: ``text`` after its own normalisation, U+2581 for the space."""
         return str(self._processor.normalize(text))
 
+    @checked
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, without ``<s>`` or ``</s>``; the names of these in ``text`` are plain text.
 
@@ -297,6 +300,7 @@ class Tokenizer:
             check_characters(text)
             raise
 
+    @checked
     def encode_batch(self, texts: Sequence[str], n_threads: int | None = None) -> list[list[int]]:
         """Return ``[encode(text) for text in texts]``, on ``n_threads`` threads (default: one a core)."""
         texts = list(texts)
@@ -307,6 +311,7 @@ class Tokenizer:
                 check_characters(text)
             raise
 
+    @checked
     def encode_joined(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Return the ids of all texts one after the other, each followed by ``</s>`` if the model has it, (tokens,).
 
@@ -324,12 +329,13 @@ class Tokenizer:
             raise
         return np.concatenate([np.zeros(0, np.int32), *ids])
 
-    def decode(self, ids: Sequence[int]) -> str:
+    @checked
+    def decode(self, ids: Collection[int]) -> str:
         """Return the text of ``ids``: control pieces are nothing, ``<unk>`` is " ⁇ ", broken UTF-8 is U+FFFD a byte.
 
         Raises `TokenizerError` if one of them is not an id of this model.
         """
-        ids = list(ids)
+        ids = list(map(int, ids))
         try:
             return str(self._processor.decode(ids))
         except IndexError as error:

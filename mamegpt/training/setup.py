@@ -33,7 +33,7 @@ from mamegpt.models.registry import build_model, init_weights, unsupported_field
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
 from mamegpt.run.metrics import Quality
-from mamegpt.run.run import Checkpoint, Run
+from mamegpt.run.run import Checkpoint, Run, checkpoints
 from mamegpt.system.files import (
     LOCK,
     atomic_write,
@@ -44,7 +44,7 @@ from mamegpt.system.files import (
     write_json,
 )
 from mamegpt.system.hardware import arithmetic, hardware, summary
-from mamegpt.system.outputs import refuse_parent, refuse_unreadable
+from mamegpt.system.outputs import refuse_inside_run, refuse_parent, refuse_unreadable
 from mamegpt.system.run_files import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -366,6 +366,7 @@ def _refuse_taken(run: Path, config: TrainConfig, may_be_used_again: bool = True
     the new one reads nothing of that (and, without a lock, not even that: another process may be at work there).
     """
     refuse_unreadable(run)
+    refuse_inside_run(run)
     if run.is_dir():
         names = {path.name for path in run.iterdir() if not path.name.startswith(".") or path.name == JOB_FILE}
         if not names:
@@ -373,9 +374,11 @@ def _refuse_taken(run: Path, config: TrainConfig, may_be_used_again: bool = True
         if may_be_used_again and names <= BEFORE_A_CHECKPOINT and _had_no_checkpoint(run):
             refuse_parent(run, [config.data, config.val_data, config.tokenizer, config.init_from])
             return
-    if run.exists():
+    if Run.find(run):
         again = command("train", "--resume", run)
         raise OutputError(f"{run} already exists; choose another --out, or go on with: {again}")
+    if run.exists():
+        raise OutputError(f"{run} already exists; choose another --out")
 
 
 def _had_no_checkpoint(run: Path) -> bool:
@@ -400,7 +403,7 @@ def _empty(run: Path) -> None:
     for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / TOKENS, ignore_errors=True)
-    checkpoint.remove(path for step, path in Run(run).checkpoints() if step == START)
+    checkpoint.remove(path for step, path in checkpoints(run / CHECKPOINTS) if step == START)
 
 
 def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:

@@ -24,11 +24,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
+from mamegpt.arguments import AtLeast, checked
 from mamegpt.config import TrainConfig
 from mamegpt.distributed import processes
 from mamegpt.distributed.sharding import full_tensor, no_sync, unsharded
@@ -97,12 +98,13 @@ class TrainResult:
         return self.outcome is Outcome.STOPPED
 
 
+@checked
 def train(
     config: TrainConfig,
     *,
     resume: bool = False,
     skip_damaged: bool = False,
-    more_steps: int = 0,
+    more_steps: Annotated[int, AtLeast(1)] = 0,
     more_minutes: float = 0.0,
     watchers: Sequence[Watcher] = (),
 ) -> TrainResult:
@@ -121,7 +123,7 @@ def train(
     `TokenizerError` or `ModelError` for ``config.tokenizer`` or ``config.init_from`` that cannot be used, and
     `OutputError` or `OSError` for a checkpoint that cannot be written.
     """
-    _check_call(resume, skip_damaged, more_steps, more_minutes, watchers)
+    _check_call(resume, skip_damaged, more_steps, more_minutes)
     resume = resume or (processes.started_again() and is_of_this_job(Path(config.out)))
     while True:
         result = _train(config, resume, skip_damaged, more_steps, more_minutes, watchers)
@@ -131,9 +133,7 @@ def train(
         more_steps, more_minutes = 0, 0.0  # it is extended by now
 
 
-def _check_call(
-    resume: bool, skip_damaged: bool, more_steps: int, more_minutes: float, watchers: Sequence[Watcher]
-) -> None:
+def _check_call(resume: bool, skip_damaged: bool, more_steps: int, more_minutes: float) -> None:
     """Raise `ConfigError` for arguments of `train` that cannot be meant, before anything is written."""
     if skip_damaged and not resume:
         raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
@@ -141,12 +141,8 @@ def _check_call(
         raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
     if more_steps and more_minutes:
         raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
-    if type(more_steps) is not int or more_steps < 0:
-        raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
     if not 0 <= more_minutes < math.inf:
         raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
-    if not isinstance(watchers, Sequence) or not all(map(callable, watchers)):
-        raise ConfigError("watchers must be a list of functions of one event, such as [print]")
 
 
 def _train(

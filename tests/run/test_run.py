@@ -1,6 +1,7 @@
 """A run's folder: what is one, what is in it, and one line for what is missing or damaged."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from little import Little
 
 from mamegpt.config import TrainConfig
 from mamegpt.data.shards import open_shards
-from mamegpt.errors import CheckpointError, MamegptError
+from mamegpt.errors import CheckpointError, MamegptError, ModelError
+from mamegpt.pretrained import load
 from mamegpt.run.metrics import read_metrics
 from mamegpt.run.run import Checkpoint, Extension, Run, checkpoints
 from mamegpt.training.budget import extend
@@ -37,6 +39,42 @@ def test_a_run_tells_what_is_in_its_folder(little: Little) -> None:
     assert set(tokens[1]) == {"train", "val"}
     assert run.machine["threads"] >= 1
     assert (run.evaluation, run.extensions) == ({}, [])
+
+
+READS = {
+    "config", "tokenizer", "metrics", "steps", "validations", "quality", "machine", "extensions", "evaluation",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(READS))
+def test_what_is_no_run_has_nothing_to_read(little: Little, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a-file.txt"
+    file.write_text("豆", encoding="utf-8")
+    for folder in (tmp_path / "missing", file, little.exported):
+        run = Run(folder)
+        for read in (lambda run=run: getattr(run, name), run.checkpoints, run.latest, run.tokens):
+            with pytest.raises(CheckpointError, match=re.escape(str(folder))):
+                read()
+
+
+def test_runs_are_equal_if_their_folder_is(little: Little, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy.parent)
+    same = {Run(copy), Run(str(copy)), Run("run"), Run(copy.parent / "other" / ".." / "run")}
+    assert same == {Run(copy)} and Run(copy) != Run(little.run) and Run(copy) != copy
+
+
+def test_a_young_run_has_no_checkpoint_yet(copy: Path) -> None:
+    for path in copy.iterdir():
+        if path.name != "config.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(copy))} has no checkpoint yet; go on with: "):
+        load(copy)
+
+
+def test_a_folder_that_is_neither_run_nor_model_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"sizes": 1}', encoding="utf-8")
+    with pytest.raises(ModelError, match="is neither a run nor a model folder: it has no model_type in its"):
+        load(tmp_path)
 
 
 def test_a_run_has_settings_and_what_training_made(little: Little, copy: Path, tmp_path: Path) -> None:

@@ -535,6 +535,24 @@ def test_an_existing_folder_is_refused_and_named(run: Path, config: TrainConfig)
     assert sorted(run.rglob("*")) == before
 
 
+def test_what_is_no_run_is_refused_without_advice_to_resume_it(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("豆", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
+    for name in ("s.txt", "folder"):
+        with pytest.raises(OutputError, match=rf"{name} already exists; choose another out$"):
+            train(dataclasses.replace(config, out=str(tmp_path / name)))
+
+
+def test_a_run_does_not_begin_inside_another(run: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(run.rglob("*"))
+    monkeypatch.chdir(run)
+    for inside in (run / "second", run / "checkpoints" / "a" / "b", Path("second")):
+        with pytest.raises(OutputError, match=f"would lie in the run {re.escape(str(run))}; choose another out"):
+            train(dataclasses.replace(config, out=str(inside)))
+    assert sorted(run.rglob("*")) == before
+
+
 def test_an_empty_folder_is_not_in_the_way(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     train(dataclasses.replace(config, out=str(tmp_path / "run"), max_steps=1))

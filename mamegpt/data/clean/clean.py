@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mamegpt.arguments import checked
 from mamegpt.data.clean.counts import CleanReport, DataReport
 from mamegpt.data.clean.dedup import Contamination, Duplicates, NearDuplicates, RepeatedLines, TextSignature
 from mamegpt.data.clean.edits import EDITS, edit
@@ -169,6 +170,7 @@ class Cleaner:
             self._lines.add(text)
 
 
+@checked
 def clean(
     data: str | Path,
     out: str | Path,
@@ -310,8 +312,6 @@ def chosen_steps(without: Collection[Step], only: Collection[Step], against: Col
     """Return the steps to take, in their order. Raises `ConfigError` for options that contradict each other."""
     if without and only:
         raise ConfigError("--without and --only contradict each other; give one of them")
-    if unknown := [name for name in [*without, *only] if name not in STEPS]:
-        raise ConfigError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
     chosen = [name for name in STEPS if (name in only if only else name not in without)]
     if against and "contamination" not in chosen:
         raise ConfigError("--against is for the step contamination, which is left out; leave out one or the other")

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mamegpt import __version__
+from mamegpt.arguments import checked
 from mamegpt.data.clean.clean import (
     Cleaned,
     Cleaner,
@@ -65,6 +66,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 BATCH_ROWS = 10_000
 
 
+@checked
 @dataclass(frozen=True)
 class CleanTasks:
     """What `clean` is to do, in ``n_tasks`` tasks.

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mamegpt import __version__
+from mamegpt.arguments import checked
 from mamegpt.data.events import Counted, Event, Reading
 from mamegpt.data.extract.hash_set import HashSet64
 from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
@@ -72,6 +73,7 @@ class Hit:
     context: str
 
 
+@checked
 def extract(
     data: str | Path,
     topic: str | Topic,

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from operator import add
-from typing import Literal
+from typing import Annotated, Literal
 
+from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.readers.prefilter import needles
-from mamegpt.errors import ConfigError, check_choice
+from mamegpt.errors import ConfigError
 from mamegpt.system.files import shown
 from mamegpt.text.folding import FoldedText, fold, fold_fast
 
@@ -33,6 +34,7 @@ class Judgment:
     key: int = 0
 
 
+@checked
 @dataclass(frozen=True)
 class Topic:
     """Which documents are wanted. The patterns are the keywords, then the regular expressions.
@@ -52,26 +54,18 @@ class Topic:
     exclude: tuple[str, ...] = ()
     regex: tuple[str, ...] = ()
     title_only: bool = False
-    min_hits: int = 1
+    min_hits: Annotated[int, AtLeast(1)] = 1
     window: int | None = None
     _keywords: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _exclude: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _regex: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("keywords", "exclude", "regex"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigError(
-                    f"{name} must be a tuple of strings (got one string); write ({getattr(self, name)!r},)"
-                )
-        check_choice("--match", self.match, ("any", "all"))
         if not self.patterns:
             raise ConfigError("nothing to look for; give --keyword or --regex")
         for word in (*self.keywords, *self.exclude, *self.regex):
             if shown(word) != word:
                 raise ConfigError(f"{word!r} is not UTF-8; type it in a terminal that writes UTF-8")
-        if self.min_hits < 1:
-            raise ConfigError(f"--min-hits must be at least 1, not {self.min_hits}")
         if self.window is not None and (self.window < 0 or self.title_only):
             why = "has no use with --title-only" if self.title_only else f"must be at least 0, not {self.window}"
             raise ConfigError(f"--window {why}; leave it out to keep whole documents")
