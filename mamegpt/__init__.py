@@ -12,10 +12,13 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from mamegpt.cli.show import show as show
     from mamegpt.config import TrainConfig as TrainConfig
     from mamegpt.data.clean.clean import clean as clean
+    from mamegpt.data.clean.counts import CleanReport as CleanReport
+    from mamegpt.data.extract.extract import ExtractReport as ExtractReport
     from mamegpt.data.extract.extract import extract as extract
     from mamegpt.data.extract.topic import Topic as Topic
     from mamegpt.data.schema import Schema as Schema
     from mamegpt.data.sources import Document as Document
+    from mamegpt.data.sources import Downloaded as Downloaded
     from mamegpt.data.sources import download as download
     from mamegpt.data.sources import read_documents as read_documents
     from mamegpt.data.sources import read_texts as read_texts
@@ -31,40 +34,53 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from mamegpt.errors import OutputError as OutputError
     from mamegpt.errors import TokenizerError as TokenizerError
     from mamegpt.errors import TrainingError as TrainingError
+    from mamegpt.evaluation.evaluate import Evaluation as Evaluation
     from mamegpt.evaluation.evaluate import evaluate as evaluate
+    from mamegpt.exporting.export import ExportReport as ExportReport
     from mamegpt.exporting.publish import export as export
     from mamegpt.exporting.publish import export_weights as export_weights
     from mamegpt.generation.settings import Sampling as Sampling
+    from mamegpt.generation.stream import Token as Token
+    from mamegpt.planning.plan import Plan as Plan
     from mamegpt.planning.plan import plan as plan
     from mamegpt.presets import preset as preset
     from mamegpt.pretrained import Pretrained as Pretrained
     from mamegpt.pretrained import load as load
     from mamegpt.report.write import write_report as write_report
+    from mamegpt.run.metrics import Quality as Quality
+    from mamegpt.run.run import Checkpoint as Checkpoint
+    from mamegpt.run.run import Extension as Extension
     from mamegpt.run.run import Run as Run
     from mamegpt.tokenizer.tokenizer import Tokenizer as Tokenizer
+    from mamegpt.tokenizer.tokenizer import TokenizerReport as TokenizerReport
     from mamegpt.tokenizer.tokenizer import train_tokenizer as train_tokenizer
+    from mamegpt.training.trainer import TrainResult as TrainResult
     from mamegpt.training.trainer import train as train
 
 __version__ = "0.1.0"
 
 _NAMES = {
     "data.stories": ["write_stories"],
-    "data.sources": ["Document", "download", "read_documents", "read_texts"],
+    "data.sources": ["Document", "Downloaded", "download", "read_documents", "read_texts"],
     "data.schema": ["Schema"],
     "data.extract.topic": ["Topic"],
-    "data.extract.extract": ["extract"],
+    "data.extract.extract": ["ExtractReport", "extract"],
     "data.clean.clean": ["clean"],
-    "tokenizer.tokenizer": ["Tokenizer", "train_tokenizer"],
+    "data.clean.counts": ["CleanReport"],
+    "tokenizer.tokenizer": ["Tokenizer", "TokenizerReport", "train_tokenizer"],
     "config": ["TrainConfig"],
     "presets": ["preset"],
-    "training.trainer": ["train"],
-    "run.run": ["Run"],
+    "training.trainer": ["TrainResult", "train"],
+    "run.run": ["Checkpoint", "Extension", "Run"],
+    "run.metrics": ["Quality"],
     "pretrained": ["Pretrained", "load"],
     "generation.settings": ["Sampling"],
-    "evaluation.evaluate": ["evaluate"],
+    "generation.stream": ["Token"],
+    "evaluation.evaluate": ["Evaluation", "evaluate"],
+    "exporting.export": ["ExportReport"],
     "exporting.publish": ["export", "export_weights"],
     "report.write": ["write_report"],
-    "planning.plan": ["plan"],
+    "planning.plan": ["Plan", "plan"],
     "cli.show": ["show"],
     "cli.progress": ["show_progress"],
     "cli.render.models": ["show_export"],

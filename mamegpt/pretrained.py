@@ -77,6 +77,17 @@ class Pretrained:
     """Whether each text followed `Tokenizer.start_id` in training: those of a run did, and those of an exported folder
     that declares it, with ``bos_token_id`` equal to ``eos_token_id``."""
 
+    def __repr__(self) -> str:
+        return (
+            f"Pretrained({self.origin!r}, architecture={self.architecture!r}, n_parameters={self.n_parameters:_}, "
+            f"vocab_size={self.tokenizer.vocab_size:_}, tokenizer={str(self.tokenizer.path)!r})"
+        )
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the model; a tied one counts once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     @property
     def device(self) -> torch.device:
         """Where the model computes."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from little import ROOT
+from little import ROOT, Little
 from public_names import public_functions
 
 import mamegpt
@@ -42,6 +43,31 @@ def test_every_name_is_there_and_explained(name: str) -> None:
 @pytest.mark.parametrize(("name", "function"), [*public_functions()])
 def test_every_function_says_what_it_does(name: str, function: Callable[..., Any]) -> None:
     assert (inspect.getdoc(function) or "").split()[0] in VERBS
+
+
+PARTS = {"Run.tokens", "Tokenizer.stream", "Topic.judge"}
+"""Methods for other modules of ours."""
+
+
+def test_what_public_functions_return_has_a_public_name() -> None:
+    run = {f"Run.{name}": it.fget for name, it in inspect.getmembers(mamegpt.Run) if isinstance(it, property)}
+    missing = []
+    for name, function in {**dict(public_functions()), **run}.items():
+        made = inspect.unwrap(function)
+        for word in re.findall(r"\w+", str(inspect.signature(made).return_annotation)):
+            found = made.__globals__.get(word)
+            if inspect.isclass(found) and found.__module__.startswith("mamegpt") and word not in mamegpt.__all__:
+                missing.append(f"{name}: {word}")
+    assert [it for it in missing if it.partition(":")[0] not in PARTS] == []
+
+
+def test_what_a_user_looks_at_says_what_it_is(little: Little) -> None:
+    model = mamegpt.load(little.run)
+    assert repr(model) == (
+        f"Pretrained({model.origin!r}, architecture='custom-gpt', n_parameters=90_752, vocab_size=1_000, "
+        f"tokenizer={str(little.run / 'tokenizer.model')!r})"
+    )
+    assert repr(model.tokenizer) == f"Tokenizer({str(little.run / 'tokenizer.model')!r}, vocab_size=1_000)"
 
 
 def test_a_name_that_is_not_there_is_an_error() -> None:

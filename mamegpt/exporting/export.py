@@ -97,7 +97,6 @@ def export_model(
     if "gguf" in targets:
         refuse_impossible(loaded.tokenizer)
     begin = time.perf_counter()
-    n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     model, parts = loaded.model.eval(), architecture(loaded.architecture)
     checks: dict[Target, list[Check]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
@@ -119,7 +118,7 @@ def export_model(
                         settings=settings,
                     )  # fmt: skip
                 card = model_card(
-                    card_name, loaded.sizes, n_parameters, loaded.tokenizer, hf_format, facts,
+                    card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts,
                     gguf_file=file.name if file else "",
                 )  # fmt: skip
                 card = shown(card)  # the name of a file in it may be none

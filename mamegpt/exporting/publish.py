@@ -45,16 +45,12 @@ def export(
     spm_file: str = "",
     name: str = "",
     data_license: str = "",
-<<<<<<< HEAD
     push: str = "",
     private: bool | None = None,
     revision: str = "",
     create_pr: bool = False,
     dry_run: bool = False,
-    n_sentences: int = N_SENTENCES,
-=======
     n_sentences: Annotated[int, AtLeast(1)] = N_SENTENCES,
->>>>>>> e35e7bf (Arguments of the public functions are checked by their annotations: a wrong type, an impossible value or an empty path is one line that names it; a Run of a folder without one says so; a run does not begin inside another)
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
@@ -75,14 +71,9 @@ def export(
     Raises what `load` and `export_model` raise, `DataError` if that text cannot be read, and `HubError` if the folder,
     which is complete then, cannot be uploaded.
     """
-<<<<<<< HEAD
     wanted = Push(push, private, revision, create_pr, dry_run)
     if push and to == "all":
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
-    check_choice("--to", to, (*get_args(Target), "all"))
-    check_choice("--gguf-type", gguf_type, get_args(GgufType))
-=======
->>>>>>> e35e7bf (Arguments of the public functions are checked by their annotations: a wrong type, an impossible value or an empty path is one line that names it; a Run of a folder without one says so; a run does not begin inside another)
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
             f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "

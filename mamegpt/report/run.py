@@ -145,8 +145,7 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
         on_checkpoint(path)
         loaded = load(path, device="cpu")
         texts = [loaded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING) for prompt in prompts]
-        n_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        found.append(CheckpointSample(run.name, step, n_parameters, texts))
+        found.append(CheckpointSample(run.name, step, loaded.n_parameters, texts))
     return found
 
 

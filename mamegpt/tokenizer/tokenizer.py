@@ -201,6 +201,9 @@ class Tokenizer:
         except (RuntimeError, ValueError, LookupError, struct.error) as error:
             raise TokenizerError(f"{path} is not a whole SentencePiece model; train or copy it again") from error
 
+    def __repr__(self) -> str:
+        return f"Tokenizer({str(self.path)!r}, vocab_size={self.vocab_size:_})"
+
     @classmethod
     @checked
     def load(cls, path: str | Path) -> Tokenizer:

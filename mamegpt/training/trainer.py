@@ -21,7 +21,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -80,7 +80,7 @@ class TrainResult:
     out: Path
     outcome: Outcome
     step: int
-    losses: list[float]
+    losses: list[float] = field(repr=False)
     quality: Quality | None
     n_parameters: int
     n_tokens: int
