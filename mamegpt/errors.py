@@ -77,8 +77,8 @@ def naming_options() -> Iterator[None]:
         _names_options = before
 
 
-def _named(message: str) -> str:
-    """Return a message with its settings as they are named here: outside of `naming_options`, as in Python.
+def naming_fields(message: str) -> str:
+    """Return a message with its settings as Python and JSON name them: ``batch_size``, not ``--batch-size``.
 
     Command lines that it advises (from ``mamegpt`` to the next comma, semicolon or parenthesis) stay as they are.
     Quoted text is not told apart: after a space, it loses two dashes before a lower-case letter as well.
@@ -87,7 +87,12 @@ def _named(message: str) -> str:
     def name(found: re.Match[str]) -> str:
         return found[0].removeprefix("--").replace("-", "_") if found[0].startswith("--") else found[0]
 
-    return message if _names_options else _COMMAND_OR_OPTION.sub(name, message)
+    return _COMMAND_OR_OPTION.sub(name, message)
+
+
+def _named(message: str) -> str:
+    """Return a message with its settings as they are named here: outside of `naming_options`, as in Python."""
+    return message if _names_options else naming_fields(message)
 
 
 class MamegptError(Exception):

@@ -105,10 +105,11 @@ def evaluate(
     """Measure a model, or compare several, by all that can be measured from what is given.
 
     A model is a run, an exported folder, a repository on the Hub (any causal model of transformers), or what `load`
-    returned. Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation text
-    of the first run among the models; of each, a sample of documents with at most ``max_characters`` (0: all). The
-    training text is ``train_data``, else that run's. Without held-out text only minimal pairs are left; without
-    training text there is no baseline, and nothing is recited. ``on_event`` gets a `Measuring` before each part.
+    returned. Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation
+    text of the first run among the models, or of the run of a checkpoint; of each, a sample of documents with at
+    most ``max_characters`` (0: all). The training text is ``train_data``, else that run's. Without held-out text
+    only minimal pairs are left; without training text there is no baseline, and nothing is recited. ``on_event``
+    gets a `Measuring` before each part.
 
     Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
     """
@@ -122,7 +123,11 @@ def evaluate(
     chosen = pick_device(device)
     opened = [open_model(model, spm_file=spm_file, device=chosen) for model in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
-    runs = [(where, run, model) for where, model in zip(named, opened, strict=True) if (run := Run.find(where))]
+    runs = [
+        (where if Run.find(where) else "", run, model)  # what is found of an earlier checkpoint is not the run's
+        for where, model in zip(named, opened, strict=True)
+        if (run := Run.find(where) or Run.of_checkpoint(where))
+    ]
     own, run, run_model = runs[0] if runs else ("", None, None)
     known = run_texts(run) if run else {}
     texts = {"validation": known["val"]} if "val" in known else {}

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from mamegpt.errors import ConfigError
+from mamegpt.errors import ConfigError, naming_fields
 from mamegpt.generation.settings import Sampling
 from mamegpt.playground.engine import MAX_TEXTS, CompletionRequest, NewToken
 from mamegpt.system.files import shown
@@ -102,8 +102,11 @@ def usage(request: CompletionRequest, steps: Sequence[NewToken]) -> dict[str, in
 
 
 def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
-    """Return a failure as OpenAI's clients expect it; half of a surrogate pair, as in a file's name, is escaped."""
-    return {"error": {"message": shown(message), "type": kind, "param": None, "code": None}}
+    """Return a failure as OpenAI's clients expect it; half of a surrogate pair, as in a file's name, is escaped.
+
+    It names settings as the fields of a request, though a command runs the server.
+    """
+    return {"error": {"message": shown(naming_fields(message)), "type": kind, "param": None, "code": None}}
 
 
 def _logprobs(steps: Sequence[NewToken]) -> dict[str, Any]:

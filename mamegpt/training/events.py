@@ -241,6 +241,7 @@ def watching(watchers: Sequence[Watcher]) -> Iterator[Emit]:
     """Yield a function that hands an event to every watcher; each gets `Ended` at the end.
 
     A watcher that raises `OSError` gets no event but `Ended` from then on; the others are handed `WatcherFailed`.
+    Ctrl-C at `Ended`, as in the last upload of a logger, ends that watcher and nothing else: the run is saved by then.
     """
     failed: set[int] = set()
 
@@ -252,6 +253,9 @@ def watching(watchers: Sequence[Watcher]) -> Iterator[Emit]:
                 except OSError as error:
                     failed.add(i)
                     emit(WatcherFailed(str(error.filename or ""), first_line(error)))
+                except KeyboardInterrupt:
+                    if not isinstance(event, Ended):
+                        raise
 
     try:
         yield emit

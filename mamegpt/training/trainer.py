@@ -73,8 +73,8 @@ class Outcome(enum.Enum):
 class TrainResult:
     """How a call of `train` ended, in the folder ``out``.
 
-    ``losses`` has a value, nats per token, for every step in ``metrics.jsonl``; ``quality`` is that of the newest
-    validation, None if there was none. ``is_main`` is true in the one process that is to speak of it.
+    ``losses`` has a value, nats per token, for every step in ``metrics.jsonl`` up to ``step``; ``quality`` is that of
+    the newest validation, None if there was none. ``is_main`` is true in the one process that is to speak of it.
     """
 
     out: Path
@@ -240,6 +240,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 t.saver.wait()
                 way_back = roll_back(t.run / CHECKPOINTS, metrics.losses, step, n_seen, elapsed_s, problem, world)
                 emit(way_back)
+                del metrics.losses[max(0, way_back.step - offset) :]  # of the steps that come again
                 return _result(t, way_back.step, Outcome.STOPPED if stopping else Outcome.ROLLED_BACK)
             seconds_left = budget.seconds_left(step, elapsed_s, interval_s / n_new)
             tokens_per_s = n_new * targets_per_step / interval_s

@@ -677,6 +677,16 @@ def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little
     assert evaluate([str(bare)]).baseline is None
 
 
+def test_a_checkpoint_is_measured_on_the_text_of_its_run_and_nothing_is_kept_there(little: Little) -> None:
+    newest = Run(little.run).latest()
+    assert newest is not None
+    found = evaluate(newest.path, max_characters=2000)
+    assert found.baseline is not None and found.run == "" and found.models[0].recited is not None
+    assert found.models[0].text == evaluate(little.run, max_characters=2000).models[0].text
+    found.keep()
+    assert not (little.run / "evaluation.json").exists()
+
+
 def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Path) -> None:
     for name, texts in (("learned", ["豆は丸い。", "米は白い。"]), ("other", ["麦は長い。"] * 30)):
         rows = [json.dumps({"text": text * 20}, ensure_ascii=False) + "\n" for text in texts]
@@ -722,7 +732,7 @@ def test_a_model_alone_has_its_pairs(little: Little) -> None:
     [
         ([], {}, "name at least one model"),
         (["a", "a"], {}, "named twice"),
-        (["a"], {"max_characters": -1}, "max_characters must not be negative"),
+        (["a"], {"max_characters": -1}, "max_characters must be at least 0, not -1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(models: list[str], options: dict[str, int], message: str) -> None:

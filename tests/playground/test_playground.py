@@ -24,11 +24,11 @@ from little import ROOT, Little
 from playground_server import serving
 
 from mamegpt.cli.main import main
-from mamegpt.errors import ConfigError, ModelError
+from mamegpt.errors import ConfigError, ModelError, naming_options
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_tokens
 from mamegpt.playground import catalog
-from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, read_request
+from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, error, read_request
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
 from mamegpt.pretrained import load
@@ -300,6 +300,14 @@ def test_what_cannot_be_answered_is_said(port: int, body: object, message: str) 
     assert status == 400
     assert re.search(message, answer["error"]["message"])
     assert answer["error"]["type"] == "invalid_request_error"
+
+
+def test_a_command_that_serves_names_the_fields_of_a_request() -> None:
+    with naming_options(), pytest.raises(ConfigError) as caught:
+        read_request({"top_p": 0})
+    with naming_options():
+        assert str(caught.value).startswith("--top-p must be above 0")
+        assert error(str(caught.value))["error"]["message"].startswith("top_p must be above 0")
 
 
 def test_settings_at_their_bounds_give_a_text(port: int) -> None:

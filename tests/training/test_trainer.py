@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import io
+import itertools
 import json
 import math
 import os
@@ -684,6 +685,18 @@ def test_a_checkpoint_saved_inside_a_spike_is_not_gone_back_to(
     assert final_weights(tmp_path / "run", 120) == weights
 
 
+def test_a_run_that_is_stopped_on_its_way_back_has_the_losses_up_to_there(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad_from(monkeypatch, range(7, 8))
+    steps = itertools.count(1)
+    monkeypatch.setattr(trainer.processes, "any_process", lambda *_: next(steps) == 8)  # a signal, in that very step
+    monkeypatch.setattr(trainer, "weights_not_finite", lambda *_: None)
+    result = train(dataclasses.replace(config, out=str(tmp_path / "run"), on_bad_loss="rollback"))
+    assert (result.interrupted, result.step) == (True, 6)
+    assert result.losses == list(losses(Path(config.out)).values())[:6]
+
+
 def test_when_other_text_does_not_help_the_run_ends(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -834,6 +847,20 @@ def test_neither_do_output_and_errors_that_cannot_be_written(
     monkeypatch.setattr(sys, "stderr", Failing(number, 0, False))
     monkeypatch.setattr(sys, "stdout", Failing(number, 0, False))
     assert train(dataclasses.replace(config, out=str(tmp_path / "run")), watchers=[show_progress()]).step == 12
+
+
+def test_an_interrupt_while_a_logger_ends_ends_that_logger_alone(config: TrainConfig, tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def uploading(event: Event) -> None:
+        if isinstance(event, Ended):
+            raise KeyboardInterrupt
+
+    result = train(
+        dataclasses.replace(config, out=str(tmp_path / "run")),
+        watchers=(uploading, lambda event: ended.append("view") if isinstance(event, Ended) else None),
+    )
+    assert (result.step, result.interrupted, ended) == (12, False, ["view"])
 
 
 def test_a_watcher_that_cannot_write_ends_alone(
