@@ -16,8 +16,12 @@ from public_names import public_functions
 import mamegpt
 from mamegpt.config import ModelConfig
 
-UNCHECKED = {
-    "preset", "TrainConfig", "Document", "show", "show_progress", "show_export", "show_stream", "run_command_line",
+RESULTS = {
+    "Checkpoint", "CleanReport", "Document", "Evaluation", "ExportReport", "ExtractReport", "Plan", "Quality", "Token",
+}  # fmt: skip
+"""What functions return; only this package makes them."""
+UNCHECKED = RESULTS | {
+    "preset", "TrainConfig", "show", "show_progress", "show_export", "show_stream", "run_command_line",
     "train_original", "Topic.judge", "Topic.contexts", "Run.find", "Run.of_checkpoint", "Run.read_evaluation",
 }  # fmt: skip
 """Settings of a training, which are checked when it begins; what prints for the scripts in the root; what is called for

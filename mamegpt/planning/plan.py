@@ -75,11 +75,11 @@ class Plan:
     free_memory_bytes: int
 
     def n_tokens(self, cost: Cost) -> int:
-        """Tokens that a size is trained on in the minutes of the plan."""
+        """Return the tokens that a size is trained on in the minutes of the plan."""
         return int(cost.tokens_per_s * self.minutes * 60)
 
     def corpus_s(self, cost: Cost) -> float:
-        """Seconds for the whole corpus once. There must be one."""
+        """Return the seconds for the whole corpus once. There must be one."""
         assert self.corpus is not None
         return self.corpus.n_tokens / cost.tokens_per_s
 
@@ -101,7 +101,7 @@ class Plan:
         return min(fitting or self.costs[:1], key=self.bits_per_character)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         rows = [
             {**asdict(cost), "n_tokens": self.n_tokens(cost), "bits_per_character": self.bits_per_character(cost)}
             | ({"corpus_s": self.corpus_s(cost)} if self.corpus else {})

@@ -60,7 +60,7 @@ class ExtractReport:
     elapsed_s: float = 0.0
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count documents left out."""
+        """Add to the documents left out."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
