@@ -65,8 +65,8 @@ def test_what_a_user_looks_at_says_what_it_is(little: Little) -> None:
     model = mamegpt.load(little.run)
     assert 50_000 < model.n_parameters < 200_000
     assert repr(model) == (
-        f"Pretrained({model.origin!r}, architecture='custom-gpt', n_parameters={model.n_parameters:_}, vocab_size=1_000, "
-        f"tokenizer={str(little.run / 'tokenizer.model')!r})"
+        f"Pretrained({model.origin!r}, architecture='custom-gpt', n_parameters={model.n_parameters:_}, "
+        f"vocab_size=1_000, tokenizer={str(little.run / 'tokenizer.model')!r})"
     )
     assert repr(model.tokenizer) == f"Tokenizer({str(little.run / 'tokenizer.model')!r}, vocab_size=1_000)"
 

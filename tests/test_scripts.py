@@ -302,7 +302,9 @@ def test_the_whole_contract_verbatim(hub: HubServer, tmp_path: Path) -> None:
 def test_the_scripts_speak_japanese_to_the_end(little: Little, tmp_path: Path) -> None:
     env = dict(os.environ) | {"MAMEGPT_LANG": "ja"}
     done = run_script("make_dataset.py", "--dataset", little.text, "--keyword", "豆", cwd=tmp_path, env=env)
-    assert done.stdout.splitlines()[-1].startswith("output_with_titles.txt を ") and "wrote" not in done.stdout
+    assert (
+        done.stdout.splitlines()[-1].startswith("output_with_titles.txt を出力しました(") and "wrote" not in done.stdout
+    )
     model = folder_of(little, tmp_path / "model", "qwen3")  # without the seconds in which transformers is imported
     words = ["--repo-id", model, "--prompt", "豆", "--max-new-tokens", "1", "--device", "cpu"]
     done = run_script("generate.py", *words, cwd=tmp_path, env=env)
