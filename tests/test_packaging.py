@@ -131,6 +131,17 @@ def test_the_files_of_the_forge_can_be_read() -> None:
     assert f'python: ["{lowest}", ' in ci
 
 
+def test_every_file_of_the_package_that_is_no_module_is_package_data() -> None:
+    data = {
+        path.relative_to(ROOT)
+        for name, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / name.replace(".", "/")).glob(pattern)
+    }
+    names = printed("git", "ls-files", "--cached", "--others", "--exclude-standard", "mamegpt").splitlines()
+    assert {Path(name) for name in names if not name.endswith(".py")} == data
+
+
 @pytest.mark.slow
 def test_an_installed_wheel_runs_the_demo_in_another_folder(tmp_path: Path) -> None:
     copy = tmp_path / "source"
@@ -159,3 +170,8 @@ def test_an_installed_wheel_runs_the_demo_in_another_folder(tmp_path: Path) -> N
     assert Path(where.strip()).is_relative_to(site)
     printed(command, "demo", "--seconds", "3", cwd=tmp_path)
     assert (tmp_path / "demo/hf/model.safetensors").is_file()
+    printed(command, "report", "demo/run", cwd=tmp_path)
+    printed(command, "clean", "--data", "demo/stories.txt", "--out", "c.txt", "--report", "c.html", cwd=tmp_path)
+    for name in ("report.html", "c.html"):
+        page = (tmp_path / name).read_text(encoding="utf-8")
+        assert "<svg " in page and page.endswith("</html>\n"), name

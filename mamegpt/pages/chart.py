@@ -1,6 +1,7 @@
-"""Curves as SVG, without a library: several lines over one axis, numbers only, colours left to the page's style sheet.
+"""Charts as SVG, without a library: curves over one axis, and bars. Colors are left to ``static/chart.css``.
 
-Elements carry classes: ``grid``, ``tick``, ``line``, ``dot``, ``faint``, and ``c0``, ``c1``, ... for the colour.
+Elements carry its classes: ``grid``, ``tick``, ``name``, ``line``, ``dot``, ``bar``, ``faint``, and a color: ``c0`` to
+``c5``, or ``plain``.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-__all__ = ["Curve", "Points", "clock", "line_chart", "short", "thin"]
+from markupsafe import Markup
+
+from mamegpt.pages.render import as_text
+
+__all__ = ["Bars", "Curve", "Points", "bar_chart", "clock", "line_chart", "short", "thin"]
 
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 18, 10, 28
+TEXT_HEIGHT, BAR_HEIGHT = 24, 7
 MAX_POINTS = 240
 """Points of a line; more could not be told apart."""
 
@@ -29,51 +34,94 @@ class Curve:
     """Points (x, y), x ascending. ``dots`` marks each with its values; ``faint`` draws it behind the others."""
 
     name: str
-    colour: int
+    color: str
     points: Points
     dots: bool = False
     faint: bool = False
 
 
-def line_chart(curves: Sequence[Curve], x_text: Callable[[float], str]) -> str:
+@dataclass(frozen=True)
+class Bars:
+    """A row of bars below one another, (length, color) each, under its name and what is written at its end."""
+
+    name: str
+    bars: Sequence[tuple[float, str]]
+    text: str
+
+
+def line_chart(
+    curves: Sequence[Curve],
+    x_text: Callable[[float], str],
+    *,
+    log_x: bool = False,
+    named: bool = False,
+    y_name: str = "",
+) -> Markup:
     """Draw curves into one SVG; with no points it is empty.
 
-    ``x_text`` writes an x: `short`, or `clock` for seconds, which then are in round minutes or hours.
+    ``x_text`` writes an x: `short`, or `clock` for seconds, which then are in round minutes or hours. A logarithmic
+    axis goes from one power of ten to another. ``named`` writes a curve's name where it begins.
     """
     every = [point for curve in curves for point in curve.points]
     if not every:
-        return ""
-    x_ticks = _ticks([x for x, _ in every], CLOCK_STEPS if x_text is clock else ())
+        return Markup()
+    xs = [x for x, _ in every]
+    x_ticks = _powers_of_ten(xs) if log_x else _ticks(xs, CLOCK_STEPS if x_text is clock else ())
     y_ticks = _ticks([y for _, y in every])
-    x_low, x_high = min(x for x, _ in every), max(x for x, _ in every)
+    x_low, x_high = (x_ticks[0], x_ticks[-1]) if log_x else (min(xs), max(xs))
     y_low, y_high = y_ticks[0], y_ticks[-1]
+    top = TOP + TEXT_HEIGHT if y_name else TOP
+    scale = math.log10 if log_x else float
 
     def across(x: float) -> float:
-        return LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (scale(x) - scale(x_low)) / ((scale(x_high) - scale(x_low)) or 1) * (WIDTH - LEFT - RIGHT)
 
     def down(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - top - BOTTOM)
 
-    parts = []
+    parts = [f'<text class="name" x="0" y="12">{as_text(y_name)}</text>'] if y_name else []
     for y in y_ticks:
         parts.append(f'<path class="grid" d="M{LEFT} {down(y):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{short(y)}</text>')
     for x in x_ticks:
         if x_low <= x <= x_high:
             place = f'x="{across(x):.1f}" y="{HEIGHT - 8}" text-anchor="middle"'
-            parts.append(f'<text class="tick" {place}>{escape(x_text(x))}</text>')
+            parts.append(f'<text class="tick" {place}>{as_text(x_text(x))}</text>')
     for curve in sorted(curves, key=lambda curve: not curve.faint):
-        kind = f"line c{curve.colour}" + (" faint" if curve.faint else "")
-        places = [f"{across(x):.1f} {down(y):.1f}" for x, y in curve.points]
+        kind = f"line {curve.color}" + (" faint" if curve.faint else "")
+        places = [(f"{across(x):.1f}", f"{down(y):.1f}") for x, y in curve.points]
         if places:
-            parts.append(f'<path class="{kind}" d="M{"L".join(places)}"/>')
-        for x, y in curve.points if curve.dots else ():
-            told = escape(f"{curve.name}: {y:.4g} ({x_text(x)})")
+            parts.append(f'<path class="{kind}" d="M{"L".join(map(" ".join, places))}"/>')
+        for (x, y), (left, height) in zip(curve.points, places, strict=True) if curve.dots else ():
+            title = as_text(f"{curve.name}: {y:.4g} ({x_text(x)})")
             parts.append(
-                f'<circle class="dot c{curve.colour}" cx="{across(x):.1f}" cy="{down(y):.1f}" r="3.5">'
-                f"<title>{told}</title></circle>"
+                f'<circle class="dot {curve.color}" cx="{left}" cy="{height}" r="3.5"><title>{title}</title></circle>'
             )
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+        if named and places:
+            left, height = places[0]
+            parts.append(f'<text class="name" x="{left}" y="{height}" dx="8" dy="-6">{as_text(curve.name)}</text>')
+    return _svg(HEIGHT, parts)
+
+
+def bar_chart(rows: Sequence[Bars]) -> Markup:
+    """Draw rows of bars into one SVG, the longest as wide as it is; lengths are from 0 on."""
+    scale = WIDTH / (max((length for row in rows for length, _ in row.bars), default=0) or 1)
+    parts, y = [], 0
+    for row in rows:
+        y += TEXT_HEIGHT
+        parts.append(f'<text class="name" x="0" y="{y - 6}">{as_text(row.name)}</text>')
+        parts.append(f'<text class="tick" x="{WIDTH}" y="{y - 6}" text-anchor="end">{as_text(row.text)}</text>')
+        for length, color in row.bars:
+            parts.append(
+                f'<rect class="bar {color}" y="{y}" width="{length * scale:.1f}" height="{BAR_HEIGHT}" rx="2"/>'
+            )
+            y += BAR_HEIGHT + 1
+        y += 6
+    return _svg(y, parts)
+
+
+def _svg(height: int, parts: Sequence[str]) -> Markup:
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>')
 
 
 def thin(points: Points) -> list[tuple[float, float]]:
@@ -110,3 +158,9 @@ def _ticks(values: Sequence[float], steps: Sequence[int] = ()) -> list[float]:
     step = next(step for step in (*steps, power, 2 * power, 5 * power, 10 * power) if span / step <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+def _powers_of_ten(values: Sequence[float]) -> list[float]:
+    """Two or more powers of ten, the first at or below all values, the last at or above."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [10.0**i for i in range(low, max(low + 1, high) + 1)]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from importlib import resources
-from string import Template
-from typing import Any
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from mamegpt.config import flag
 from mamegpt.pages.chart import Curve, Points, clock, line_chart, short, thin
+from mamegpt.pages.render import render
 from mamegpt.report.run import AXES, CheckpointSample, ReportRun
 
 __all__ = ["page"]
 
-N_COLOURS = 6  # in the style sheet; further runs begin anew
+COLORS = ("c0", "c1", "c2", "c3", "c4", "c5")
+"""Classes of the style sheet; further runs begin anew."""
 NONE = "–"
-
-Words = dict[str, dict[str, str]]
 
 
 def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: datetime, refresh_s: int = 0) -> str:
@@ -27,150 +25,82 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
 
     ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often.
     """
-    write = _Writer(json.loads(_static("words.json")))
-    parts = [
-        write.charts(runs),
-        write.results(runs, samples),
-        write.samples(runs, samples) if samples else "",
-        write.values(runs, "data", [_facts(run) for run in runs], write.word),
-        write.settings(runs),
-        write.values(runs, "evaluation", [run.scores for run in runs], write.word, "evaluation-help"),
-        write.values(runs, "machine", [run.machine for run in runs], _text),
-    ]
-    return Template(_static("page.html")).substitute(
-        title=_text("豆GPT: " + ", ".join(run.name for run in runs)),
-        style=_static("style.css"),
-        refresh=f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else "",
-        heading=write.word("report"),
-        made=write.word("made", f"{now:%Y-%m-%d %H:%M}"),
-        legend="".join(f"<li>{_swatch(i)}{_text(run.name)}</li>" for i, run in enumerate(runs)),
-        over=write.word("over"),
-        axes="".join(
-            f'<label><input type="radio" name="axis" id="by-{axis}"{" checked" if axis == AXES[0] else ""}>'
-            f"{write.word(axis)}</label>"
-            for axis in AXES
-        ),
-        body="\n".join(parts),
+    colors = [COLORS[i % len(COLORS)] for i in range(len(runs))]
+    color_of = dict(zip((run.name for run in runs), colors, strict=True))
+    charts = (
+        _chart(runs, colors, "loss", lambda run, axis: run.curve(axis, "loss"), "loss"),
+        _chart(runs, colors, "bits", lambda run, axis: run.bits(axis), "bits_per_character"),
+        _chart(runs, colors, "lr", lambda run, axis: run.curve(axis, "lr")),
+        _chart(runs, colors, "speed", lambda run, axis: run.speed(axis)),
+        _chart(runs, colors, "grad-norm", lambda run, axis: run.curve(axis, "grad_norm")),
+    )
+    return render(
+        "mamegpt.report",
+        "page.html",
+        made=f"{now:%Y-%m-%d %H:%M}",
+        refresh_s=refresh_s,
+        runs=[(color, run.name) for color, run in zip(colors, runs, strict=True)],
+        axes=AXES,
+        charts=[chart for chart in charts if all(chart.drawn.values())],
+        results=[_results(run, samples) for run in runs],
+        verdicts=[(color, found) for color, run in zip(colors, runs, strict=True) if (found := run.verdict)],
+        samples=[
+            (prompt, [(color_of[one.run], f"{one.step:,}", one.texts[n].strip()) for one in samples])
+            for n, prompt in enumerate(runs[0].openings if samples else ())
+        ],
+        facts=_rows([_facts(run) for run in runs]),
+        settings=_rows([{flag(name): value for name, value in run.config.to_dict().items()} for run in runs]),
+        scores=_rows([run.scores for run in runs]),
+        machine=_rows([run.machine for run in runs]),
     )
 
 
-class _Writer:
-    """The parts of the page, in all languages of the catalogue at once."""
+class Chart(NamedTuple):
+    """A chart as ``drawn`` over each axis, with a note if it is ``noted``."""
 
-    def __init__(self, words: Words) -> None:
-        self.words = words
+    name: str
+    noted: bool
+    drawn: dict[str, Markup]
 
-    def word(self, name: str, *values: str) -> str:
-        return "".join(
-            f'<span lang="{language}">{_text(words[name].format(*values))}</span>'
-            for language, words in self.words.items()
-        )
 
-    def section(self, name: str, body: str, note: str = "") -> str:
-        note = f'<p class="faint">{self.word(note)}</p>' if note else ""
-        return f"<section><h2>{self.word(name)}</h2>{note}{body}</section>"
+def _chart(
+    runs: Sequence[ReportRun],
+    colors: Sequence[str],
+    name: str,
+    line: Callable[[ReportRun, str], Points],
+    validated: str = "",
+) -> Chart:
+    """Return a line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
+    drawn = {}
+    for axis in AXES:
+        curves = []
+        for color, run in zip(colors, runs, strict=True):
+            curves.append(Curve(run.name, color, thin(line(run, axis)), faint=bool(validated)))
+            if validated:
+                for of, points in run.validated(axis, validated):
+                    curves.append(Curve(f"{run.name}, {of}", color, points, dots=True))
+        drawn[axis] = line_chart(curves, clock if axis == "elapsed_s" else short)
+    return Chart(name, bool(validated), drawn)
 
-    def charts(self, runs: Sequence[ReportRun]) -> str:
-        figures = (
-            self._chart(runs, "loss", lambda run, axis: run.curve(axis, "loss"), "loss"),
-            self._chart(runs, "bits", lambda run, axis: run.bits(axis), "bits_per_character"),
-            self._chart(runs, "lr", lambda run, axis: run.curve(axis, "lr")),
-            self._chart(runs, "speed", lambda run, axis: run.speed(axis)),
-            self._chart(runs, "grad-norm", lambda run, axis: run.curve(axis, "grad_norm")),
-        )
-        return f'<div class="charts">{"".join(figures)}</div>'
 
-    def _chart(
-        self, runs: Sequence[ReportRun], name: str, line: Callable[[ReportRun, str], Points], validated: str = ""
-    ) -> str:
-        """Return a line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
-        drawn = []
-        for axis in AXES:
-            curves = []
-            for i, run in enumerate(runs):
-                curves.append(Curve(run.name, i % N_COLOURS, thin(line(run, axis)), faint=bool(validated)))
-                if validated:
-                    for of, points in run.validated(axis, validated):
-                        curves.append(Curve(f"{run.name}, {of}", i % N_COLOURS, points, dots=True))
-            svg = line_chart(curves, clock if axis == "elapsed_s" else short)
-            drawn.append(f'<div class="by-{axis}">{svg}</div>' if svg else "")
-        if not all(drawn):
-            return ""
-        note = f"<p>{self.word(f'{name}-help')}</p>" if validated else ""
-        return f"<figure><figcaption><h3>{self.word(name)}</h3>{note}</figcaption>{''.join(drawn)}</figure>"
-
-    def results(self, runs: Sequence[ReportRun], samples: Sequence[CheckpointSample]) -> str:
-        sizes = {sample.run: f"{sample.n_parameters:,}" for sample in samples}
-        columns = (
-            "n-parameters",
-            "steps",
-            "n-tokens",
-            "seconds",
-            "tokens-per-s",
-            "validation-loss",
-            "bits-per-byte",
-            "bits-per-character",
-        )
-        rows = []
-        for i, run in enumerate(runs):
-            last = run.timed_steps[-1]
-            quality = [getattr(run.quality, name, None) for name in ("loss", "bits_per_byte", "bits_per_character")]
-            values = [
-                sizes.get(run.name, NONE),
-                f"{last['step']:,}",
-                f"{last['tokens']:,}",
-                clock(last["elapsed_s"]),
-                f"{run.tokens_per_s:,.0f}",
-                *(NONE if value is None else f"{value:.4f}" for value in quality),
-            ]
-            rows.append((f"<i>{_swatch(i)}{_text(run.name)}</i>", values))
-        table = _table([self.word(name) for name in ("run", *columns)], rows, "numbers")
-        notes = "".join(
-            f"<p>{_swatch(i)}{self.word(f'verdict-{found.kind}', *(f'{value:.3f}' for value in found[1:]))}</p>"
-            for i, run in enumerate(runs)
-            if (found := run.verdict)
-        )
-        return self.section("results", table + notes)
-
-    def samples(self, runs: Sequence[ReportRun], samples: Sequence[CheckpointSample]) -> str:
-        colours = {run.name: i for i, run in enumerate(runs)}
-        boxes = []
-        for n, prompt in enumerate(runs[0].openings):
-            texts = "".join(
-                f"<dt>{_swatch(colours[sample.run])}{sample.step:,}</dt>"
-                f'<dd class="written">{_text(sample.texts[n].strip())}</dd>'
-                for sample in samples
-            )
-            boxes.append(f'<div class="sample"><h3 class="written">{_text(prompt)}</h3><dl>{texts}</dl></div>')
-        return self.section("samples", "".join(boxes), "samples-help")
-
-    def values(
-        self,
-        runs: Sequence[ReportRun],
-        name: str,
-        found: Sequence[Mapping[str, object]],
-        named: Callable[[str], str],
-        note: str = "",
-    ) -> str:
-        """Return a section of values, ``named`` by their keys, a column a run; nothing if no run has any."""
-        keys = dict.fromkeys(key for values in found for key in values)
-        rows = [(named(key), [_text(str(values.get(key, NONE))) for values in found]) for key in keys]
-        return self.section(name, _table(_heads(runs), rows), note) if rows else ""
-
-    def settings(self, runs: Sequence[ReportRun]) -> str:
-        found = [run.config.to_dict() for run in runs]
-        rows = []
-        for name in found[0]:
-            values = [_text(str(settings[name])) for settings in found]
-            differs = ' class="differs"' if len(set(values)) > 1 else ""
-            rows.append((_text(flag(name)), values, differs))
-        body = _table(_heads(runs), rows)
-        note = f'<p class="faint">{self.word("settings-help")}</p>' if len(runs) > 1 else ""
-        return f"<details><summary><h2>{self.word('settings')}</h2></summary>{note}{body}</details>"
+def _results(run: ReportRun, samples: Sequence[CheckpointSample]) -> dict[str, str]:
+    """Return what came of a run, by words of the catalogue."""
+    last, quality = run.timed_steps[-1], run.quality
+    n_parameters = next((f"{sample.n_parameters:,}" for sample in samples if sample.run == run.name), NONE)
+    return {
+        "n-parameters": n_parameters,
+        "steps": f"{last['step']:,}",
+        "n-tokens": f"{last['tokens']:,}",
+        "seconds": clock(last["elapsed_s"]),
+        "tokens-per-s": f"{run.tokens_per_s:,.0f}",
+        "validation-loss": f"{quality.loss:.4f}" if quality else NONE,
+        "bits-per-byte": f"{quality.bits_per_byte:.4f}" if quality else NONE,
+        "bits-per-character": f"{quality.bits_per_character:.4f}" if quality else NONE,
+    }
 
 
 def _facts(run: ReportRun) -> dict[str, str]:
-    """Names of the catalogue, and what the run's text and tokenizer are by them."""
+    """Return what a run's text and tokenizer are, by words of the catalogue."""
     facts = {
         "source": run.config.data,
         "documents": NONE,
@@ -198,28 +128,7 @@ def _facts(run: ReportRun) -> dict[str, str]:
     return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
 
 
-def _heads(runs: Sequence[ReportRun]) -> list[str]:
-    """Return the runs as columns of a table."""
-    return ["", *(f"<i>{_swatch(i)}{_text(run.name)}</i>" for i, run in enumerate(runs))]
-
-
-def _table(heads: Sequence[str], rows: Sequence[tuple[Any, ...]], kind: str = "") -> str:
-    """Rows of (head, cells) or (head, cells, attributes); all are HTML already."""
-    head = f"<thead><tr>{''.join(f'<th>{one}</th>' for one in heads)}</tr></thead>" if heads else ""
-    body = "".join(
-        f"<tr{''.join(more)}><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for name, cells, *more in rows
-    )
-    return f'<div class="table"><table class="{kind}">{head}<tbody>{body}</tbody></table></div>'
-
-
-def _swatch(i: int) -> str:
-    return f'<span class="swatch c{i % N_COLOURS}"></span>'
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
-
-
-def _static(name: str) -> str:
-    return resources.files("mamegpt.report").joinpath("static", name).read_text(encoding="utf-8")
+def _rows(found: Sequence[Mapping[str, object]]) -> dict[str, list[str]]:
+    """Return the values that runs have, by their names, a column a run; nothing if no run has any."""
+    names = dict.fromkeys(name for values in found for name in values)
+    return {name: [str(values.get(name, NONE)) for values in found] for name in names}

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
-from collections.abc import Sequence
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from little import ROOT, Little
 
 from mamegpt.cli.main import main
 from mamegpt.errors import CheckpointError, OutputError
 from mamegpt.generation.stream import generate
-from mamegpt.pages.chart import CLOCK_STEPS, MAX_POINTS, Curve, _ticks, clock, line_chart, short, thin
+from mamegpt.pages.render import Words
 from mamegpt.pretrained import load
 from mamegpt.report.page import page
-from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, ReportRun, samples
+from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, CheckpointSample, ReportRun, samples
 from mamegpt.report.write import write_report
 from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.run.run import Run
+from mamegpt.text.display import visible
 from mamegpt.training.metrics import Metrics
 
-STATIC = ROOT / "mamegpt" / "report" / "static"
 VOID = {"meta", "input", "link", "br", "img"}
 
 
@@ -239,6 +235,26 @@ def test_the_numbers_in_it_are_the_runs(written: str, little: Little) -> None:
     assert f"{run.quality.bits_per_character:.4g} (12)" in text  # what the dot says
 
 
+def test_names_and_texts_of_strangers_stay_text(little: Little, tmp_path: Path) -> None:
+    hostile = "</title></style><script>alert(1)<img src=x onerror=y>\"'\n&lt;{{ 7 * 7 }}\u202e\u2066\x1b豆"
+    run = tmp_path / hostile
+    run.parent.mkdir(parents=True)
+    shutil.copytree(little.run, run)
+    (run / "machine.json").write_text(json.dumps({hostile: hostile}), encoding="utf-8")
+    found = ReportRun(run)
+    found.openings = [hostile]
+    text = page([found], [CheckpointSample(found.name, 12, 1, [hostile])], datetime(2026, 1, 2))
+    tags = Tags(text)
+    assert not {"script", "img"} & tags.names and not any(name.startswith("on") for name, _ in tags.attributes)
+    assert not {"\u202e", "\u2066", "\x1b"} & set(text)
+    name = visible(found.name)
+    assert tags.texts.count(visible(hostile)) == 4, "a prompt, a sample, the name of a fact and its value"
+    assert tags.texts.count(name) == 5 and tags.texts.count(f"豆GPT: {name}") == 1, "the legend, and four tables"
+    assert any(one.startswith(f"{name}, ") for one in tags.texts), "what a dot says"
+    for chart in re.findall("<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(chart)
+
+
 @pytest.mark.parametrize("axis", AXES)
 def test_every_chart_is_there_for_every_axis(written: str, axis: str) -> None:
     charts = re.findall(rf'<div class="by-{axis}">(<svg.*?</svg>)</div>', written)
@@ -246,20 +262,19 @@ def test_every_chart_is_there_for_every_axis(written: str, axis: str) -> None:
     for chart in charts:
         lines = ElementTree.fromstring(chart).findall("path")
         assert {"c0", "c1"} <= {name for line in lines for name in line.attrib["class"].split()}
-    style = (STATIC / "style.css").read_text(encoding="utf-8")
-    assert f"body:has(#by-{axis}:checked)" in style and f'id="by-{axis}"' in written
+    assert f"body:has(#by-{axis}:checked)" in written and f'id="by-{axis}"' in written
 
 
 def test_every_word_is_in_both_languages_and_none_is_left_over(written: str) -> None:
-    words = json.loads((STATIC / "words.json").read_text(encoding="utf-8"))
-    assert list(words["ja"]) == list(words["en"])
-    code = "".join((ROOT / f"mamegpt/report/{name}.py").read_text(encoding="utf-8") for name in ("page", "run"))
-    named = set(re.findall(r'"([\w-]+)"', code)) | {"loss-help", "bits-help", *AXES}
-    named |= {f"verdict-{kind}" for kind in ("alone", "better", "worse")}
-    named |= set(re.findall(r"word\('([\w-]+)'\)", code))
-    assert set(words["ja"]) <= named
-    for language in words:
-        assert f'<span lang="{language}">{words[language]["results"]}</span>' in written
+    languages = Words("mamegpt.report").languages
+    folder = ROOT / "mamegpt" / "report"
+    sources = [*folder.glob("*.py"), *folder.glob("templates/*"), ROOT / "mamegpt/pages/templates/base.html"]
+    named = set(re.findall(r'"([\w-]+)"', "".join(path.read_text(encoding="utf-8") for path in sources)))
+    named |= {"loss-help", "bits-help", *(f"verdict-{kind}" for kind in ("alone", "better", "worse"))}
+    assert list(languages) == ["ja", "en"]
+    for language, words in languages.items():
+        assert set(words) <= named and list(words) == list(languages["ja"])
+        assert f'<span lang="{language}">{words["results"]}</span>' in written
 
 
 def test_settings_that_differ_stand_out(little: Little, tmp_path: Path) -> None:
@@ -336,56 +351,3 @@ def test_mistakes_are_one_line_and_change_nothing(
         assert end.value.code == 2
     assert "no run in" in capsys.readouterr().err
     assert out.read_text(encoding="utf-8") == "old"
-
-
-# ---------------------------------------------------------------- curves
-
-
-numbers = st.floats(-1e9, 1e9, allow_subnormal=False).map(lambda x: round(x, 6))
-
-
-@given(st.lists(numbers, min_size=1), st.sampled_from([(), CLOCK_STEPS]))
-def test_ticks_are_few_round_and_enclose(values: list[float], steps: Sequence[int]) -> None:
-    ticks = _ticks(values, steps)
-    assert 2 <= len(ticks) <= 8
-    step = ticks[1] - ticks[0]
-    assert ticks[0] <= min(values) + 1e-6 * step and ticks[-1] >= max(values) - 1e-6 * step
-    if not steps or step > CLOCK_STEPS[-1]:
-        assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 6) in (1, 2, 5)
-    else:
-        assert min(abs(step - one) for one in (*steps, step)) == 0
-
-
-@given(st.lists(st.tuples(numbers, numbers)))
-def test_thinned_points_keep_mean_and_end(points: list[tuple[float, float]]) -> None:
-    found = thin(points)
-    assert len(found) == min(len(points), MAX_POINTS)
-    if len(points) <= MAX_POINTS:
-        assert found == points
-
-
-def test_thinning_takes_means_of_even_stretches() -> None:
-    points = [(float(i), float(i % 2)) for i in range(10 * MAX_POINTS)]
-    found = thin(points)
-    assert found[0] == (9.0, 0.5) and found[-1] == (10 * MAX_POINTS - 1, 0.5) and len(found) == MAX_POINTS
-
-
-def test_a_line_goes_from_corner_to_corner() -> None:
-    svg = ElementTree.fromstring(line_chart([Curve("a", 3, [(0, 0), (5, 5), (10, 10)], dots=True)], short))
-    (path,) = (one for one in svg.findall("path") if one.attrib["class"] == "line c3")
-    assert path.attrib["d"] == "M52.0 252.0L297.0 131.0L542.0 10.0"
-    assert [dot.findtext("title") for dot in svg.findall("circle")] == ["a: 0 (0)", "a: 5 (5)", "a: 10 (10)"]
-    assert line_chart([Curve("a", 0, [])], short) == ""
-    assert "nan" not in line_chart([Curve("a", 0, [(1, 0)])], short)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.0003, "0.0003"), (1500, "1.5k"), (2_000_000, "2M"), (-3e9, "-3G"), (12.5, "12.5")]
-)
-def test_short_numbers(value: float, text: str) -> None:
-    assert short(value) == text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (59.7, "1:00"), (750, "12:30"), (3723, "1:02:03")])
-def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
