@@ -58,6 +58,7 @@ def _environment(package: str) -> Environment:
         finalize=as_text,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.globals["word"] = Words(package)
     return environment

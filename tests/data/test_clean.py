@@ -2,25 +2,32 @@
 
 import gzip
 import json
+import re
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from html_tags import Tags
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from little import ROOT
 
 from mamegpt.data.clean.clean import Cleaner, clean, read_items
 from mamegpt.data.clean.counts import MAX_TOP, DataReport
 from mamegpt.data.clean.dedup import Contamination, TextSignature
 from mamegpt.data.clean.edits import EDITS
 from mamegpt.data.clean.filters import FILTERS
-from mamegpt.data.clean.page import count_rows
+from mamegpt.data.clean.page import count_rows, html_page
 from mamegpt.data.clean.steps import STEPS
 from mamegpt.data.sources import Document, read_documents
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.pages.render import Words
+from mamegpt.text.characters import CLASSES
+from mamegpt.text.display import visible
 
 STORIES = [text for _, text in stories(seed=3, n=12)]
 LINE = "この文は三十字をこえていて、ほかの文書にも同じものがあるので、二度目からは取り除かれます。"
@@ -282,11 +289,48 @@ def test_the_page_says_what_was_counted_and_escapes_what_it_shows(corpus, tmp_pa
         pages[suffix] = page.read_text(encoding="utf-8")
         assert "&lt;script&gt;" in pages[suffix] and "<script>" not in pages[suffix]
         assert LINE in pages[suffix]
-    html = pages["html"]
-    assert "http" not in html and html.count("<blockquote") == 4 + 7
-    assert '<span lang="ja">除いた: 短すぎる</span><span lang="en">dropped, short</span>' in html
+    assert pages["html"].count("<blockquote") == 4 + 7
+    assert not {"src", "href", "style"} & {name for name, _ in Tags(pages["html"]).attributes}
     assert "| dropped, short | 1 |" in pages["md"] and "| kept | 4 |" in pages["md"]
-    assert "prefers-color-scheme:dark" in html
+
+
+def test_the_page_has_the_rows_of_the_counts_in_both_languages(corpus, tmp_path, items):
+    report = clean(corpus, tmp_path / "out.jsonl", against=[items])
+    page = html_page(report)
+    rows = {language: rows_of(page, without) for language, without in (("ja", "en"), ("en", "ja"))}
+    expected = [(name, value.replace("->", "→")) for name, value in count_rows(report)]
+    assert rows["en"][: len(expected)] == expected
+    assert ("除いた: 短すぎる", "1") in rows["ja"] and ("評価用の項目", "1 件を照合, 2 件は短すぎて照合せず") in rows[
+        "ja"
+    ]
+    assert len(rows["ja"]) == len(rows["en"]) == len(expected) + len(report.data.repeated)
+    charts = re.findall("<svg.*?</svg>", page)
+    assert len(charts) == 2 and len(ElementTree.fromstring(charts[1]).findall("rect")) == 2 * len(CLASSES)
+
+
+def rows_of(page: str, without: str) -> list[tuple[str, str]]:
+    rows = re.findall("<tr><th>(.*?)</th><td>(.*?)</td></tr>", page, re.DOTALL)
+    return [("".join(Tags(name, without).texts), "".join(Tags(value, without).texts)) for name, value in rows]
+
+
+def test_every_word_of_the_page_is_in_both_languages_and_none_is_left_over():
+    words = Words("mamegpt.data.clean").languages
+    folder = ROOT / "mamegpt" / "data" / "clean"
+    source = "".join(path.read_text(encoding="utf-8") for path in [*folder.glob("*.py"), *folder.glob("templates/*")])
+    assert list(words["ja"]) == list(words["en"])
+    assert set(words["ja"]) <= {*re.findall(r'"([\w -]+)"', source), *CLASSES, *REASONS, *STEPS, "heading"}
+
+
+def test_what_documents_hold_stays_text_on_the_page(tmp_path):
+    hostile = "</style></blockquote><script>alert(1)</script>\"'{{ 7 * 7 }}&lt;\u202e\x07"
+    rows = [{"title": hostile, "text": hostile + STORIES[i % 2]} for i in range(4)]
+    report = clean(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", only=["duplicates"])
+    report.settings["data"] = hostile
+    page = html_page(report)
+    tags = Tags(page)
+    assert not {"script", "b"} & tags.names and not {"\u202e", "\x07"} & set(page)
+    shown = [text for text in tags.texts if visible(hostile) in text]
+    assert len(shown) == 12, "titles and texts of four documents, two of which are repeated, and two names"
 
 
 def test_the_report_takes_no_more_memory_for_more_text():

@@ -6,11 +6,11 @@ import json
 import re
 import shutil
 from datetime import datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from html_tags import Tags
 from little import ROOT, Little
 
 from mamegpt.cli.main import main
@@ -25,37 +25,6 @@ from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.run.run import Run
 from mamegpt.text.display import visible
 from mamegpt.training.metrics import Metrics
-
-VOID = {"meta", "input", "link", "br", "img"}
-
-
-class Tags(HTMLParser):
-    """Holds every tag against the one that closes it, and gathers attributes and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.names: set[str] = set()
-        self.texts: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.add(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
 
 # ---------------------------------------------------------------- what a run tells
 
