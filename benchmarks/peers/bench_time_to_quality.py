@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import bench_train as bench
-from benchmarks.peers.chart import curve_chart
+from benchmarks.peers.chart import STRONG, WEAK, svg_file
 from benchmarks.peers.task import Task
 from mamegpt.config import Precision, TrainConfig
+from mamegpt.pages.chart import Curve, line_chart, short
 from mamegpt.system.files import write_json
 
 CURVE = "reference_curve.json"
@@ -174,7 +175,9 @@ def draw(record: dict[str, Any]) -> str:
         ends.setdefault(run["steps"], []).append(run["bits_per_character"])
     curve = [(point["step"] * record["reference_step_s"], point["bits_per_character"]) for point in record["reference"]]
     ours = [(n_steps * record["step_s"], statistics.fmean(bits)) for n_steps, bits in ends.items()]
-    return curve_chart([(bench.REFERENCE, curve), (record["contestant"], ours)], highlight=record["contestant"])
+    curves = [Curve(bench.REFERENCE, WEAK, curve, dots=True), Curve(record["contestant"], STRONG, ours, dots=True)]
+    chart = line_chart(curves, lambda s: f"{short(s)} s", log_x=True, named=True, y_name="bits per character")
+    return svg_file(chart)
 
 
 def main() -> None:

@@ -45,9 +45,10 @@ from typing import Any
 
 import psutil
 
-from benchmarks.peers.chart import bar_chart
+from benchmarks.peers.chart import STRONG, WEAK, svg_file
 from benchmarks.peers.task import DATA, ROOT, Task, load
 from benchmarks.peers.without_bf16 import add_option, imitate, is_imitated, results_file
+from mamegpt.pages.chart import Bars, bar_chart
 
 RESULTS = ROOT / "benchmarks" / "results"
 REFERENCE = "original recipe"
@@ -351,7 +352,11 @@ def draw(results: dict[str, Any]) -> str:
     rows = results["contestants"]
     names = sorted(fastest_of_each(rows).values(), key=lambda name: -rows[name]["speed_up"]["median"])
     medians = [(name, rows[name]["speed_up"]["median"], rows[name]["tokens_per_s"]["median"]) for name in names]
-    return bar_chart([(name, s, f"×{s:.1f}   {rate:,.0f} tokens/s") for name, s, rate in medians], highlight="mamegpt")
+    bars = [
+        Bars(name, [(s, STRONG if name == "mamegpt" else WEAK)], f"×{s:.1f}, {rate:,.0f} tokens/s")
+        for name, s, rate in medians
+    ]
+    return svg_file(bar_chart(bars))
 
 
 def options(description: str | None, name: str) -> argparse.ArgumentParser:
