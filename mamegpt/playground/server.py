@@ -44,6 +44,7 @@ PAGE_FILES = {
     "index.html": "text/html",
     "app.js": "text/javascript",
     "style.css": "text/css",
+    "theme.css": "text/css",
     "words.json": "application/json",
     "icon.svg": "image/svg+xml",
 }
@@ -210,7 +211,8 @@ def _page(request: Request) -> Response:
     name = request.path_params.get("name", "index.html")
     if name not in PAGE_FILES:
         return JSONResponse(error(f"nothing at /{name}", "not_found"), 404)
-    body = resources.files("mamegpt.playground").joinpath("static", name).read_bytes()
+    package = "mamegpt.pages" if name == "theme.css" else "mamegpt.playground"
+    body = resources.files(package).joinpath("static", name).read_bytes()
     return Response(body, media_type=PAGE_FILES[name])
 
 

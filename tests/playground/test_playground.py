@@ -469,6 +469,20 @@ def test_only_the_files_of_the_page_are_served(port: int, path: str) -> None:
     assert get(port, path)[0].status == 404
 
 
+def test_all_that_the_page_asks_for_is_served_and_its_style_knows_every_property(port: int) -> None:
+    page = get(port, "/")[1].decode()
+    sheets = {}
+    for name in re.findall(r'(?:src|href)="([^"]+)"', page):
+        answer, body = get(port, f"/{name}")
+        assert answer.status == 200, name
+        if name.endswith(".css"):
+            assert answer.getheader("content-type") == "text/css; charset=utf-8"
+            sheets[name] = body.decode()
+    assert list(sheets) == ["theme.css", "style.css"]
+    style = "".join(sheets.values())
+    assert set(re.findall(r"var\((--[\w-]+)", style)) <= {"--heat", *re.findall(r"(--[\w-]+):", style)}
+
+
 # ---------------------------------------------------------------- many at once
 
 
