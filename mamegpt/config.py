@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,10 +23,21 @@ Precision = Literal["auto", "bf16", "fp32"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
 
 LARGEST = {
-    "vocab_size": 1 << 24, "context_length": 1 << 20, "emb_dim": 1 << 17, "n_layers": 1 << 10, "n_heads": 1 << 12,
-    "ffn_dim": 1 << 20, "n_kv_heads": 1 << 12, "head_dim": 1 << 12,
-}  # fmt: skip
+    "vocab_size": 1 << 24,
+    "context_length": 1 << 20,
+    "emb_dim": 1 << 17,
+    "n_layers": 1 << 10,
+    "n_heads": 1 << 12,
+    "ffn_dim": 1 << 20,
+    "n_kv_heads": 1 << 12,
+    "head_dim": 1 << 12,
+}
 """Far above any model there is; what is larger came from a damaged or hostile file."""
+
+
+def flag(name: str) -> str:
+    """Return the command-line spelling of a field's name."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,28 +223,10 @@ class TrainConfig:
     on_bad_loss: Literal["stop", "rollback"] = "stop"
     """If the loss is no number or a spike: stop, or go back to the last sound checkpoint and skip the text since."""
 
-    SECTIONS = MappingProxyType({
-        "text": (
-            "data", "tokenizer", "out", "split", "text_column", "title_column", "txt_layout", "encoding",
-            "init_from", "val_data", "val_split", "val_fraction",
-        ),
-        "model": (
-            "architecture", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias",
-            "ffn_dim", "n_kv_heads", "head_dim", "rope_theta", "norm_eps", "tie_embeddings",
-        ),
-        "training": (
-            "batch_size", "micro_batch_size", "max_steps", "minutes", "samples_per_epoch",
-        ),
-        "optimizer": (
-            "optimizer", "lr", "emb_lr", "muon_lr", "weight_decay", "beta2", "warmup_fraction",
-            "cooldown_fraction", "grad_clip",
-        ),
-        "running": (
-            "seed", "device", "precision", "compile", "log_every_steps", "eval_every_steps", "val_tokens",
-            "save_every_steps", "keep_checkpoints", "sharding", "activation_checkpointing", "on_bad_loss",
-        ),
-    })  # fmt: skip
-    """The settings by what they are of, as help shows them."""
+    SECTIONS = MappingProxyType(
+        {"data": "text", "architecture": "model", "batch_size": "training", "optimizer": "optimizer", "seed": "running"}
+    )
+    """The sections that help shows the settings in, by the setting that each begins with."""
 
     def __post_init__(self) -> None:
         for name in ("data", "tokenizer", "out", "init_from", "val_data"):
@@ -265,12 +258,25 @@ class TrainConfig:
                 found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
         lacks = architecture.get(self.architecture) if architecture else {}
         found += self.model(vocab_size=1).problems(self.architecture, lacks)
-        for name in ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps",
-                     "keep_checkpoints"):  # fmt: skip
+        for name in (
+            "batch_size",
+            "max_steps",
+            "eval_every_steps",
+            "save_every_steps",
+            "log_every_steps",
+            "keep_checkpoints",
+        ):
             if getattr(self, name) < 1:
                 found.append(f"{flag(name)} must be at least 1, not {getattr(self, name)}")
-        for name in ("micro_batch_size", "samples_per_epoch", "grad_clip", "weight_decay", "seed", "val_tokens",
-                     "minutes"):  # fmt: skip
+        for name in (
+            "micro_batch_size",
+            "samples_per_epoch",
+            "grad_clip",
+            "weight_decay",
+            "seed",
+            "val_tokens",
+            "minutes",
+        ):
             if getattr(self, name) < 0:
                 found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
         if self.seed >= 1 << 63:
@@ -304,17 +310,20 @@ class TrainConfig:
         if found:
             raise ConfigError("; ".join(found))
 
-    def _misfits(self) -> list[str]:
-        """Values that no setting could have: of another type, none of the choices, or no number to compute with."""
+    def _misfits(self, named: Callable[[str], str] = flag) -> list[str]:
+        """Return which values no setting could have: of another type, none of the choices, no number to compute with.
+
+        ``named`` says how a setting is called where its value was written.
+        """
         found = []
         for name, hint in get_type_hints(type(self)).items():
             value, kind = getattr(self, name), type(getattr(TrainConfig, name))
             if type(value) is not kind and not (kind is float and type(value) is int):
-                found.append(f"{flag(name)} is {value!r}, not of type {kind.__name__}")
+                found.append(f"{named(name)} is {value!r}, not of type {kind.__name__}")
             elif get_args(hint) and value not in get_args(hint):
-                found.append(f"{flag(name)} is {value!r}, none of {', '.join(get_args(hint))}")
+                found.append(f"{named(name)} is {value!r}, none of {', '.join(get_args(hint))}")
             elif kind in (int, float) and not -1e300 < value < 1e300:
-                found.append(f"{flag(name)} is {value}, no number to compute with")
+                found.append(f"{named(name)} is {value}, no number to compute with")
         return found
 
     @property
@@ -340,8 +349,14 @@ class TrainConfig:
         What a way back did to the weights is told by the checkpoints.
         """
         # A run that does not use one of these keeps the fingerprint it had before there were such settings.
-        later = {"init_from": "", "sharding": "none", "activation_checkpointing": False, "head_dim": 0,
-                 "norm_eps": TrainConfig.norm_eps, **dataclasses.asdict(GUESS)}  # fmt: skip
+        later = {
+            "init_from": "",
+            "sharding": "none",
+            "activation_checkpointing": False,
+            "head_dim": 0,
+            "norm_eps": TrainConfig.norm_eps,
+            **dataclasses.asdict(GUESS),
+        }
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
         del settings["on_bad_loss"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]
@@ -393,11 +408,6 @@ def _made_of(values: object) -> TrainConfig:
     if unknown := values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}:
         raise ValueError(f"no setting is called {', '.join(sorted(unknown))}")
     config = TrainConfig(**values)
-    if found := config._misfits():
+    if found := config._misfits(str):
         raise ValueError("; ".join(found))
     return config
-
-
-def flag(name: str) -> str:
-    """Return the command-line spelling of a field's name."""
-    return "--" + name.replace("_", "-")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from help_texts import sentences
 
-from mamegpt.cli.help import sentences
 from mamegpt.config import ModelConfig, TrainConfig, flag
 from mamegpt.errors import CheckpointError, ConfigError, naming_options
 from mamegpt.models.registry import unsupported_fields

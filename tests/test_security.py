@@ -100,7 +100,7 @@ def test_only_one_function_prints() -> None:
 
 
 def test_a_folder_s_modules_are_not_imported(tmp_path: Path) -> None:
-    for name in ("torch", "tyro", "rich", "json"):
+    for name in ("torch", "cyclopts", "rich", "json"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the current folder ran')")
     done = run_mamegpt("--help", cwd=tmp_path)
     assert done.returncode == 0 and "mamegpt" in done.stdout, done.stderr

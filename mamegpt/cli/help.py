@@ -1,177 +1,111 @@
-"""The help of commands and options in Japanese, as tyro is given it; in English tyro reads the code itself."""
+"""How help is drawn: in the user's language, by the cells that characters take in a terminal."""
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import dataclasses
-import functools
-import inspect
-import io
+import math
 import re
+import shutil
 import sys
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, get_type_hints
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import docstring_parser
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from cyclopts.help import HelpEntry, HelpPanel
+from cyclopts.help.formatters import DefaultFormatter
+from cyclopts.help.specs import ColumnSpec, NameRenderer
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
 
-from mamegpt.cli.console import n_cells
+from mamegpt.cli.console import n_cells, output_must_succeed
 from mamegpt.cli.messages import is_japanese, translated
+from mamegpt.cli.parsing import Program
 
-__all__ = ["add_rule", "command_texts", "in_japanese", "in_user_language", "sentences"]
+__all__ = ["NARROWEST", "show_help"]
 
-FILLER = "\u200b"
-"""tyro lays help out by characters, but a terminal draws Japanese ones two cells wide. While tyro counts, a character
-without width stands after each; `in_japanese` takes them out of what is printed."""
-
-
+NARROWEST = 60
+"""Columns that help is drawn in at least: in fewer it grows to thousands of lines."""
 WORDS = {
-    "usage: ": "使い方: ",
-    "positional arguments": "引数",
+    "Usage:": "使い方:",
+    "commands": "コマンド",
+    "Arguments": "引数",
+    "options": "オプション",
     "text options": "文章の設定",
     "model options": "モデルの設定",
     "training options": "学習の長さの設定",
     "optimizer options": "最適化の設定",
     "running options": "実行の設定",
     "sampling options": "選び方の設定",
-    "╭─ options": "╭─ オプション",
-    "╭─ subcommands": "╭─ コマンド",
-    "show this help message and exit": "この説明を表示して終わります",
+    "schema options": "ファイルの読み方の設定",
+    "Display this message and exit.": "この説明を表示して終わります。",
     "(required)": "(必須)",
-    "(repeatable)": "(何度でも)",
-    "(default: None)": "(既定: なし)",
-    "(default: '')": "(既定: 空)",
-    "(default: )": "(既定: 空)",
-    "(default: False)": "(既定: しない)",
-    "(default: True)": "(既定: する)",
-    "(default:": "(既定:",
-    "{None}|": "",
+    "choices:": "選択肢:",
+    "default:": "既定:",
 }
-"""What tyro says itself. But for titles no translation is wider, so that what stands in a box goes on to fit in."""
+"""The words of help that are of no command."""
+DEFAULTS = {"None": "なし", "False": "しない", "True": "する"}
+NOTHING = (None, "", '""', "()", "[]")
+"""Defaults that go without saying, as cyclopts writes them."""
+PIECE = re.compile(r"[(「『【]*(?:(?:[!-'*-~]|\((?=[!-~])|\))+|.)[、。)」』】ー…]*\s*")
+"""What stays on one line: a word of Latin letters or one character, with the brackets and punctuation around it."""
 
 
-@contextlib.contextmanager
-def in_japanese() -> Iterator[None]:
-    """Print, at the end, what was printed in this block, without fillers and with tyro's own words translated."""
-    terminal, printed = sys.stdout, _Held()
-    try:
-        with contextlib.redirect_stdout(printed):
-            yield
-    finally:
-        terminal.write("".join(map(_piece, re.split("(?<=[│╮\n])", printed.getvalue()))))
+def show_help(app: Program) -> None:
+    """Print the help of a command, or of all. Raises `OSError` if it cannot be written."""
+    width = max(NARROWEST, shutil.get_terminal_size().columns)
+    names = math.ceil(width * 0.35)
+    columns = ColumnSpec(NameRenderer(names), style="cyclopts.name", max_width=names), ColumnSpec(_about)
+    app.help_formatter = _Formatter(column_specs=columns)
+    with output_must_succeed():
+        app.help_print([], console=Console(file=sys.stdout, width=width))
 
 
-def _piece(text: str) -> str:
-    """Return a piece of help up to the right side of a box, without fillers, translated, and as wide as tyro meant."""
-    found = text.replace(FILLER, "")
-    for english, japanese in WORDS.items():
-        found = found.replace(english, japanese)
-    if text[-1:] not in ("│", "╮"):
-        return found
-    lack = len(text) - n_cells(found)  # below 0 for a title, or where a filler was wrapped: there is a space or a dash
-    return found[: min(lack, 0) - 1] + (" " if text[-1] == "│" else "─") * lack + text[-1]
+def _word(text: str, words: Mapping[str, str] = WORDS) -> str:
+    return words.get(text, text) if is_japanese() else text
 
 
-class _Held(io.StringIO):
-    """What is printed, held back; it draws boxes as a terminal of UTF-8 does."""
+class _Formatter(DefaultFormatter):
+    """What cyclopts has found out of commands, drawn."""
 
-    encoding = "utf-8"
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        about = _sentences(getattr(panel.description, "primary_renderable", ""))
+        drawn = panel.copy(title=_word(str(panel.title)), description=_Wrapped(f"{about}\n") if about else Text())
+        super().__call__(console, options, drawn)
 
+    def render_usage(self, console: Console, _options: ConsoleOptions, usage: Any) -> None:
+        console.print(Text(f"{_word('Usage:')} {usage}"))
 
-def _filled(text: str) -> str:
-    """Return a translated text, as many characters long as it is cells wide."""
-    return "".join(one + FILLER if n_cells(one) == 2 else one for one in translated(text))
-
-
-def command_texts(command: Callable[..., Any]) -> tuple[list[str], dict[str, str]]:
-    """Return the paragraphs that describe a command, and the sentence of each of its options."""
-    found = docstring_parser.parse(command.__doc__ or "")
-    paragraphs = [" ".join(paragraph.split()) for paragraph in (found.description or "").split("\n\n")]
-    return paragraphs, {param.arg_name: " ".join((param.description or "").split()) for param in found.params}
+    def render_description(self, console: Console, _options: ConsoleOptions, description: Any) -> None:
+        console.print(_Wrapped(_sentences(description.primary_renderable) + "\n"))
 
 
-def sentences(settings: type[Any]) -> dict[str, str]:
-    """Return the sentence below each field of a dataclass of settings."""
-    (tree,) = ast.parse(inspect.getsource(settings)).body
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, after in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            found[field.target.id] = str(after.value.value)
-    return found
+def _sentences(text: object) -> str:
+    """Return paragraphs in the user's language, a line each, without marks of code."""
+    paragraphs = (translated(" ".join(paragraph.split())) for paragraph in str(text).strip().split("\n\n"))
+    return "\n\n".join(paragraphs).replace("`", "")
 
 
-def in_user_language(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command whose docstring is in the user's language."""
-    if not is_japanese():
-        return command
-    if isinstance(command, functools.partial):
-        return functools.partial(in_user_language(command.func), *command.args, **command.keywords)
-    assert isinstance(command, types.FunctionType)
-    paragraphs, options = command_texts(command)
-    if any(translated(text) == text for text in (*paragraphs, *options.values())):
-        return command  # rather all in English than in both
-    settings = {name: kind for name, kind in get_type_hints(command).items() if dataclasses.is_dataclass(kind)}
-    options |= {name: inspect.cleandoc(kind.__doc__ or "") for name, kind in settings.items()}
-    twin = types.FunctionType(
-        command.__code__, command.__globals__, command.__name__, command.__defaults__, command.__closure__
-    )
-    twin.__annotations__, twin.__kwdefaults__ = command.__annotations__, command.__kwdefaults__
-    twin.__doc__ = "\n\n".join(map(_filled, paragraphs))
-    if options:
-        lines = (f"    {name}: {_filled(sentence)}" for name, sentence in options.items())
-        twin.__doc__ += "\n\nArgs:\n" + "\n".join(lines)
-    return twin
+def _about(entry: HelpEntry) -> _Wrapped:
+    """Return the sentence of an option, with what it may be and what it is by default."""
+    sentence = _sentences(entry.description.primary_renderable)
+    notes = [_word("(required)")] if entry.required else []
+    if entry.choices:
+        notes.append(f"({_word('choices:')} {', '.join(entry.choices)})")
+    if entry.default not in NOTHING:
+        notes.append(f"({_word('default:')} {_word(entry.default, DEFAULTS)})")
+    return _Wrapped(_word(sentence), notes)
 
 
-def add_rule(registry: ConstructorRegistry) -> None:
-    """Let tyro read dataclasses of settings: in their sections, if they have any, and in the user's language."""
+class _Wrapped:
+    """Text in lines as wide as there is room for; Japanese is broken between any two letters, a note nowhere."""
 
-    @registry.struct_rule
-    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
-        kind = info.type
-        ours = dataclasses.is_dataclass(kind) and kind.__module__.startswith("mamegpt.")
-        sections = getattr(kind, "SECTIONS", {})
-        if not ours or not (sections or is_japanese()):
-            return None
-        kinds, helps = get_type_hints(kind), sentences(kind)
-        defaults = info.default if isinstance(info.default, kind) else kind()
-        if not sections:
-            return StructConstructorSpec(instantiate=kind, fields=_fields([*helps], kinds, helps, defaults))
-        parts = tuple(
-            StructFieldSpec(
-                name=title, type=_Section, default=_Section(_fields(names, kinds, helps, defaults)), helptext=""
-            )
-            for title, names in sections.items()
-        )
-        return StructConstructorSpec(
-            instantiate=lambda **parts: kind(**{name: one for part in parts.values() for name, one in part.items()}),
-            fields=parts,
-        )
+    def __init__(self, text: str, notes: Sequence[str] = ()) -> None:
+        self.text, self.notes = text, notes
 
-    @registry.struct_rule
-    def section(info: StructTypeInfo) -> StructConstructorSpec | None:
-        return StructConstructorSpec(dict, info.default.fields) if info.type is _Section else None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Section:
-    """Some settings of a dataclass, which help shows in a box of their own."""
-
-    fields: tuple[StructFieldSpec, ...]
-
-
-def _fields(
-    names: Iterable[str], kinds: Mapping[str, Any], helps: Mapping[str, str], defaults: object
-) -> tuple[StructFieldSpec, ...]:
-    """Return how tyro reads these settings."""
-    return tuple(
-        StructFieldSpec(
-            name=name, type=kinds[name], default=getattr(defaults, name),
-            helptext=_filled(helps[name]) if is_japanese() else helps[name],
-        )
-        for name in names
-    )  # fmt: skip
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        lines = []
+        for paragraph in self.text.split("\n"):
+            lines.append("")
+            for piece in [*PIECE.findall(paragraph), *(f" {note}" for note in self.notes)]:
+                if n_cells(f"{lines[-1]}{piece}".rstrip()) > options.max_width:
+                    lines.append("")
+                lines[-1] += piece
+        yield Text("\n".join(line.strip() for line in lines), overflow="fold")

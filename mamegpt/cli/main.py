@@ -9,24 +9,19 @@ import functools
 import inspect
 import io
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
-
+from mamegpt import __doc__ as summary
 from mamegpt import __version__
-from mamegpt.cli.commands.registry import COMMANDS, PARSING
-from mamegpt.cli.commands.training import train_command
-from mamegpt.cli.console import INTERRUPTED, output_may_fail, output_must_succeed, say
-from mamegpt.cli.given import is_option, typed
-from mamegpt.cli.help import add_rule, in_japanese, in_user_language
+from mamegpt.cli.commands.registry import COMMANDS
+from mamegpt.cli.commands.training import chosen_settings, train_command
+from mamegpt.cli.console import INTERRUPTED, output_may_fail, say
 from mamegpt.cli.messages import is_japanese, put, translated
-from mamegpt.config import TrainConfig, read_settings
+from mamegpt.cli.parsing import is_option, program, read, unknown
 from mamegpt.errors import (
     ConfigError,
     ExportError,
@@ -37,7 +32,6 @@ from mamegpt.errors import (
     memory_asked,
     naming_options,
 )
-from mamegpt.presets import RECIPES, SIZES, preset
 from mamegpt.system.limits import default_threads
 
 __all__ = ["main", "run_command_line"]
@@ -47,8 +41,11 @@ SPIN_COUNT = "3000"
 program on the machine can make training twenty times slower; with this many it is as fast as ever when alone, and two
 to three times slower at worst (docs/log.md)."""
 
-NARROWEST = 60
-"""Columns that help is drawn in at least: in fewer it grows to thousands of lines, and in a few tyro never ends."""
+HELP = {"-h", "--help"}
+WAY = (
+    "The way: download, extract, clean -> tokenizer -> plan -> train -> generate, play, eval, report -> export; each "
+    "command says the next one. All of it at once, without a network: mamegpt demo"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,34 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments in (["--version"], ["-V"]):
         say(f"mamegpt {__version__}")
         return
-    run_command_line(
-        {**COMMANDS, "train": functools.partial(train_command, settings=_defaults(typed(arguments)))},
-        arguments or ["--help"],
-    )
-
-
-def _defaults(given: Mapping[str, str]) -> TrainConfig:
-    """Return the settings that fill in what a command line of ``train`` does not say.
-
-    A value that is no such value is left to the parser, and a file that holds no settings to the command: they
-    complain of it.
-    """
-    size, recipe = given.get("size", "5m"), given.get("recipe", "mame")
-    if size not in SIZES or recipe not in RECIPES:
-        return preset()
-    settings: dict[str, Any] = {}
-    if "config" in given:
-        with contextlib.suppress(ConfigError):
-            settings = read_settings(Path(given["config"]))
-    for name, other in (("minutes", "max_steps"), ("max_steps", "minutes")):
-        if name in given:
-            settings.pop(other, None)  # of the two, the one that was typed says when to stop
-    width = given.get("emb_dim", "")
-    if width.isdecimal() and 0 < int(width) < 1 << 30:
-        settings["emb_dim"] = int(width)
-    if optimizer := given.get("optimizer"):
-        settings["optimizer"] = optimizer
-    return preset(size, recipe, **settings)
+    run_command_line(COMMANDS, arguments or ["--help"])
 
 
 def run_command_line(
@@ -110,11 +80,10 @@ def run_command_line(
 
 def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str]) -> int:
     """Make the call that a command line asks for; returns its exit code, after the line that says why if it failed."""
-    call: Callable[..., Any] = _code
+    call: tuple[Callable[..., Any], inspect.BoundArguments] | None = None
     try:
-        with _SWITCHES:
-            call = _call(command, arguments)
-            code = call()
+        call = _call(command, arguments)
+        code = call and call[0](*call[1].args, **call[1].kwargs)
     except MamegptError as error:
         message = str(error)
         for found in error.found if isinstance(error, ExportError) else ():
@@ -123,7 +92,7 @@ def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments
     except Exception as error:
         if is_out_of_memory(error):
             asked = f"out of memory, {said} more were needed" if (said := memory_asked(error)) else "out of memory"
-            return _failed(f"{asked}; {_less_memory(call, arguments)}")
+            return _failed(f"{asked}; {_less_memory(call[1])}" if call else asked)
         if not isinstance(error, OSError):
             raise
         if error.errno == errno.EPIPE:  # the reader of what `deliver` prints has seen enough
@@ -140,107 +109,61 @@ NEED_MEMORY = ("micro_batch_size", "batch_size", "context_length", "emb_dim", "n
 """Options of any command that decide how much memory it needs."""
 
 
-def _less_memory(call: Callable[..., Any], words: Sequence[str]) -> str:
+def _less_memory(bound: inspect.BoundArguments) -> str:
     """Return what to do about a command that needs too much memory: lower those of its options that decide it."""
-    call = call.func if isinstance(call, functools.partial) else call
     names = set()
-    for name, parameter in inspect.signature(call).parameters.items():
+    for name, parameter in bound.signature.parameters.items():
         is_group = dataclasses.is_dataclass(parameter.default)
         names |= {field.name for field in dataclasses.fields(parameter.default)} if is_group else {name}
     # A run that is resumed brings these settings.
-    found = [f"--{name.replace('_', '-')}" for name in NEED_MEMORY if name in names and "resume" not in typed(words)]
+    found = [f"--{name.replace('_', '-')}" for name in NEED_MEMORY if name in names and "resume" not in bound.arguments]
     if found:
         return f"lower {', '.join(found)}, or close other programs"
     return "close other programs, or use a smaller model"
 
 
-def _call(command: Callable[..., Any] | dict[str, Callable[..., Any]], words: Sequence[str]) -> Callable[[], Any]:
-    """Return the call that a command line asks for; exits if that is help.
+def _call(
+    command: Callable[..., Any] | Mapping[str, Callable[..., Any]], words: Sequence[str]
+) -> tuple[Callable[..., Any], inspect.BoundArguments] | None:
+    """Return what a command line calls, and its arguments; None after help, which it prints.
 
     Raises ConfigError with what is wrong with it.
     """
     name = Path(sys.argv[0]).name
-    prog = "mamegpt" if isinstance(command, dict) else f"python {name}" if name.endswith(".py") else name
-    if isinstance(command, dict) and words and words[0] in command:
-        # To choose among all, tyro imports typeguard, which takes longer than to parse one.
+    prog = "mamegpt" if not callable(command) else f"python {name}" if name.endswith(".py") else name
+    if not callable(command) and words and words[0] in command:
         prog, command, words = f"mamegpt {words[0]}", command[words[0]], words[1:]
-    elif isinstance(command, dict) and words and not is_option(words[0]):
-        raise ConfigError(_what_is_wrong(command, prog, words))  # where tyro would show the help of all
-    told = command if isinstance(command, dict) else in_user_language(command)
-    asks_help = not {"-h", "--help"}.isdisjoint(words)
-    if asks_help and shutil.get_terminal_size().columns < NARROWEST:
-        os.environ["COLUMNS"] = str(NARROWEST)
-    is_told = is_japanese() and (isinstance(command, dict) or told is not command)
-    try:
-        with (
-            output_must_succeed(),
-            in_japanese() if asks_help and is_told else contextlib.nullcontext(),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            if isinstance(told, dict):
-                commands = {name: _held(in_user_language(one)) for name, one in told.items()}
-                call = tyro.extras.subcommand_cli_from_dict(
-                    commands, prog=prog, description=_description(), args=words, config=PARSING
-                )
-            else:
-                call = tyro.cli(_held(told), prog=prog, args=words, config=PARSING)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise ConfigError(_what_is_wrong(command, prog, words)) from None
-    assert isinstance(call, functools.partial), "what _held made"
-    if "given" in inspect.signature(call.func).parameters:
-        return functools.partial(call, given=frozenset(typed(words)))
-    return call
+    if not callable(command) and words[0] not in HELP:
+        raise ConfigError(_no_command([*command], prog, words[0]))
+    if HELP.isdisjoint(words):
+        assert callable(command)
+        return read(command, prog, words)
+    from mamegpt.cli.help import show_help  # which imports rich
+
+    app = program(prog, command, "" if callable(command) else f"{summary}\n\n{WAY}")
+    if command is train_command:
+        with contextlib.suppress(MamegptError):
+            _, bound = read(command, prog, [word for word in words if word not in HELP])
+            bound.apply_defaults()
+            app.defaults, _ = chosen_settings(**bound.arguments)
+    show_help(app)
+    return None
 
 
-def _what_is_wrong(command: Callable[..., Any] | dict[str, Callable[..., Any]], prog: str, words: Sequence[str]) -> str:
-    from mamegpt.cli.argument_errors import what_is_wrong  # which imports difflib
+def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
+    """Return what to say of a first word that is no command."""
+    import difflib
 
-    return what_is_wrong(command, prog, words)
-
-
-def _held(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
-    """Return a command that returns its call instead of making it, so that reading the command line ends before."""
-    if isinstance(command, functools.partial):
-        return functools.partial(_held(command.func), *command.args, **command.keywords)
-    return functools.wraps(command)(lambda *args, **kwargs: functools.partial(command, *args, **kwargs))
-
-
-WAY = (
-    "The way: download, extract, clean -> tokenizer -> plan -> train -> generate, play, eval, report -> export; each "
-    "command says the next one. All of it at once, without a network: mamegpt demo"
-)
-
-_SWITCHES = ConstructorRegistry()
-add_rule(_SWITCHES)
-
-
-@_SWITCHES.primitive_rule
-def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
-    """Read ``--flag``, ``--flag True`` and ``--flag false`` alike."""
-    if info.type is not bool:
-        return None
-
-    def read(words: list[str]) -> bool:
-        if [word.lower() for word in words] not in ([], ["true"], ["false"]):
-            raise ValueError(f"{' '.join(words)} is neither True nor False")
-        return not words or words[0].lower() == "true"
-
-    return PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[True|False]",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _description() -> str:
-    """Return what stands above the list of commands: what this is, and the way through them."""
-    from mamegpt import __doc__ as summary
-
-    return f"{translated((summary or '').strip())}\n\n{translated(WAY)}"
+    options = ["--help", "--version"]
+    if word in options:
+        found = f"{word} stands alone"
+    elif is_option(word):
+        found = unknown(word, options, prog)
+    elif near := difflib.get_close_matches(word, commands, 1):
+        found = f"no command {word}; did you mean {near[0]}? (see {prog} --help)"
+    else:
+        found = f"no command {word} (see {prog} --help)"
+    return found
 
 
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:

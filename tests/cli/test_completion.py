@@ -44,13 +44,15 @@ def test_every_shell_accepts_its_script(scripts: dict[str, Path]) -> None:
         (["export", "--gg"], {"--gguf-type"}),
         (["train", "--siz"], {"--size"}),
         (["train", "--device", "cp"], {"cpu"}),
+        (["clean", "--without", "ma"], {"markup"}),
+        (["completion", "b"], {"bash"}),
     ],
 )
 def test_bash_completes_commands_and_options(scripts: dict[str, Path], words: list[str], offered: set[str]) -> None:
     line = " ".join(["mamegpt", *words])
     script = (
         f"source {scripts['bash']}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; COMP_LINE='{line}'; "
-        f"COMP_POINT={len(line)}; _tyro_mamegpt; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        f"COMP_POINT={len(line)}; _mamegpt; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert set(done.stdout.split()) == offered, done.stderr

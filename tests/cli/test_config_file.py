@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Mame
+from command import Mame, chosen
 from little import Little
 from training_helpers import final_weights
 
-from mamegpt.cli.main import _defaults
 from mamegpt.config import TrainConfig, read_settings
 from mamegpt.presets import ORIGINAL, peak_lr, preset
 
@@ -42,16 +41,16 @@ def test_a_run_is_trained_again_from_its_own_settings_into_another_folder(
 
 def test_options_override_a_file_and_a_file_overrides_presets(tmp_path: Path) -> None:
     file = toml(tmp_path, 'data = "a.txt"\nemb_dim = 256\nminutes = 5\nlog_every_steps = 7\nout = "runs/豆"\n')
-    found = _defaults({"config": str(file), "size": "15m", "log_every_steps": "9"})
+    found = chosen("--config", file, "--size", "15m")
     assert (found.data, found.emb_dim, found.n_layers, found.minutes, found.out) == ("a.txt", 256, 8, 5.0, "runs/豆")
     assert found.lr == peak_lr(256, "muon") and type(found.minutes) is float
-    assert _defaults({"config": str(file), "emb_dim": "512"}).lr == peak_lr(512, "muon")
-    assert _defaults({"config": str(file), "optimizer": "adamw"}).lr == peak_lr(256, "adamw")
-    assert _defaults({"config": str(file), "max_steps": "50"}).minutes == 0.0
+    assert chosen("--config", file, "--emb-dim", 512).lr == peak_lr(512, "muon")
+    assert chosen("--config", file, "--optimizer", "adamw").lr == peak_lr(256, "adamw")
+    assert chosen("--config", file, "--max-steps", 50).minutes == 0.0
     file = toml(tmp_path, "lr = 1\nmax_steps = 50")
-    assert _defaults({"config": str(file), "emb_dim": "512"}).lr == 1.0
-    assert _defaults({"config": str(file), "minutes": "2"}).max_steps == TrainConfig.max_steps
-    assert _defaults({"config": str(file), "recipe": "original"}).architecture == "custom-gpt"
+    assert chosen("--config", file, "--emb-dim", 512).lr == 1.0
+    assert chosen("--config", file, "--minutes", 2).max_steps == TrainConfig.max_steps
+    assert chosen("--config", file, "--recipe", "original").architecture == "custom-gpt"
 
 
 def test_what_was_typed_is_what_is_trained(little: Little, tmp_path: Path, mame: Mame) -> None:
@@ -81,9 +80,9 @@ def test_settings_of_an_older_version_are_read_as_resuming_does(tmp_path: Path) 
         ("none.toml", None, "none.toml cannot be read (No such file or directory); give a run's config.json or a"),
         ("a.toml", "bach_size = 3", "a.toml does not hold settings: no setting is called bach_size"),
         ("a.toml", "[model]\nemb_dim = 64", "a.toml does not hold settings: no setting is called model"),
-        ("a.toml", "emb_dim = '64'", "a.toml does not hold settings: --emb-dim is '64', not of type int"),
-        ("a.toml", "seed = 2026-01-01", "a.toml does not hold settings: --seed is datetime.date(2026, 1, 1), not"),
-        ("a.toml", "lr = nan", "a.toml does not hold settings: --lr is nan, no number to compute with"),
+        ("a.toml", "emb_dim = '64'", "a.toml does not hold settings: emb_dim is '64', not of type int"),
+        ("a.toml", "seed = 2026-01-01", "a.toml does not hold settings: seed is datetime.date(2026, 1, 1), not"),
+        ("a.toml", "lr = nan", "a.toml does not hold settings: lr is nan, no number to compute with"),
         ("a.toml", "emb_dim = 0", "--data is needed; --tokenizer is needed; --emb-dim must be at least 1, not 0"),
         ("a.toml", "lr =", "a.toml does not hold settings: Invalid value"),
         ("a.toml", "lr = " + "[" * 9999, "a.toml does not hold settings: "),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from help_texts import help_texts
 from little import ROOT, Little, run_mamegpt
 from message_templates import printed
 
@@ -22,15 +23,12 @@ import mamegpt
 from mamegpt.cli import console, messages
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.console import duration, n_cells
-from mamegpt.cli.help import FILLER, WORDS, command_texts, sentences
+from mamegpt.cli.help import WORDS
 from mamegpt.cli.main import WAY, main
 from mamegpt.cli.messages import is_japanese, translated
 from mamegpt.cli.render.models import check_table
 from mamegpt.cli.render.planning import cluster_table
-from mamegpt.config import TrainConfig
-from mamegpt.data.schema import Schema
 from mamegpt.exporting.checks import Check, logits_check
-from mamegpt.generation.settings import Sampling
 from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
 
 SECTIONS = json.loads((ROOT / "mamegpt/cli/locale/ja.json").read_text(encoding="utf-8"))
@@ -74,12 +72,7 @@ def helps() -> dict[str, str]:
     """Every sentence of the help, with where it is from."""
     found = {WAY: "cli", str(mamegpt.__doc__): "mamegpt"}
     for name, command in (COMMANDS | scripts()).items():
-        paragraphs, options = command_texts(command)
-        for text in (*paragraphs, *options.values()):
-            found.setdefault(text, name)
-    for settings in (Schema, TrainConfig, Sampling):
-        for sentence in (str(settings.__doc__), *sentences(settings).values()):
-            found.setdefault(sentence, settings.__name__)
+        found |= dict.fromkeys(help_texts(command), name)
     return found
 
 
@@ -218,7 +211,6 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
         out = capsys.readouterr().out
         boxes = re.findall(r"^╭.*?^╰.*?$", out, re.MULTILINE | re.DOTALL)
         assert boxes and all(len(set(map(n_cells, box.splitlines()))) == 1 for box in boxes)
-        assert FILLER not in out
         text = " ".join(out.replace("│", " ").split())
         assert [one for one in expected if one not in text] == []
         assert [one for one in WORDS if one in text] == []

@@ -12,13 +12,13 @@ from typing import get_type_hints
 
 import pytest
 from command import Mame
+from help_texts import sentences
 from hypothesis import example, given
 from hypothesis import strategies as st
 from little import Little
 
 from mamegpt.cli.commands.models import read_prompts
 from mamegpt.cli.commands.registry import COMMANDS
-from mamegpt.cli.help import sentences
 from mamegpt.config import TrainConfig
 from mamegpt.data.readers import lines as module
 from mamegpt.data.readers.lines import lines

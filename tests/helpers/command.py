@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from mamegpt.cli.commands.training import chosen_settings, train_command
 from mamegpt.cli.main import main
+from mamegpt.cli.parsing import read
+from mamegpt.config import TrainConfig
 
 Mame = Callable[..., tuple[int | str | None, str, str]]
 
@@ -24,3 +27,10 @@ def mame(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return code, *capsys.readouterr()
 
     return call
+
+
+def chosen(*words: object) -> TrainConfig:
+    """The settings that ``mamegpt train`` with these words trains with."""
+    _, bound = read(train_command, "mamegpt train", [str(word) for word in words])
+    bound.apply_defaults()
+    return chosen_settings(**bound.arguments)[0]

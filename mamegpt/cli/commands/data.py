@@ -6,10 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from mamegpt.cli.console import answering, busy, counted, output_must_succeed, say
-from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.options import Flat, Given, Repeatable, refuse_idle
 from mamegpt.cli.render.data import (
     clean_table,
     comparison_table,
@@ -47,18 +45,18 @@ def download_command(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None 
 
 
 def extract_command(
-    keyword: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    keyword: Repeatable = (),
     dataset: str = "fujiki/wiki40b_ja",
     split: str = "train",
     out: Path = Path("output_with_titles.txt"),
     match: Literal["any", "all"] = "any",
-    exclude: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    regex: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    exclude: Repeatable = (),
+    regex: Repeatable = (),
     title_only: bool = False,
     min_hits: int = 1,
     window: int | None = None,
     preview: int = 0,
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
@@ -125,7 +123,7 @@ def clean_command(
     against: tuple[Path, ...] = (),
     write_dropped: Path | None = None,
     report: Path | None = None,
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -179,7 +177,7 @@ def tokenizer_command(
     model_type: Literal["bpe", "unigram"] = "bpe",
     character_coverage: float = 0.9995,
     max_characters: int = 10_000_000,
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -227,7 +225,7 @@ def tokenizer_report_command(
     compare: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     max_characters: int = 1_000_000,
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     json: bool = False,
 ) -> None:
     """What a tokenizer does to a text it was not trained on, alone or beside others.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from mamegpt.cli.console import answering, deliver, is_terminal, say, show_stream
-from mamegpt.cli.given import Given, refuse_idle
+from mamegpt.cli.options import Flat, Given, Repeatable, refuse_idle
 from mamegpt.cli.render.models import (
     evaluation_table,
     export_line,
@@ -30,14 +28,14 @@ __all__ = ["evaluate_command", "export_command", "generate_command", "play_comma
 
 
 def evaluate_command(
-    model: tyro.conf.UseAppendAction[tuple[str, ...]],
-    data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    model: Repeatable,
+    data: Repeatable = (),
     split: str = "validation",
     train_data: str = "",
     train_split: str = "train",
     max_characters: int = 1_000_000,
     out: Path | None = None,
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     json: bool = False,
@@ -98,7 +96,7 @@ def generate_command(
     max_new_tokens: int = 100,
     samples: int = 1,
     at_start: bool | None = None,
-    sampling: tyro.conf.OmitArgPrefixes[Sampling] = Sampling(),  # noqa: B008  (frozen)
+    sampling: Flat[Sampling] = Sampling(),  # noqa: B008  (frozen)
     spm_file: str = "",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     trust_remote_code: bool = False,
@@ -156,7 +154,7 @@ def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
 
 
 def play_command(
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = (),
+    *models: str,
     host: str = "127.0.0.1",
     port: int = 8765,
 ) -> None:
@@ -173,7 +171,7 @@ def play_command(
 
 
 def report_command(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    *runs: Path,
     out: Path = Path("report.html"),
 ) -> None:
     """Show what happened in one or several runs, as one HTML file: curves, results, samples, text, settings.

@@ -6,9 +6,7 @@ Heavy libraries are imported inside them, so that ``--help`` answers at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from mamegpt.cli.commands.data import (
     clean_command,
@@ -19,26 +17,21 @@ from mamegpt.cli.commands.data import (
 )
 from mamegpt.cli.commands.models import evaluate_command, export_command, generate_command, play_command, report_command
 from mamegpt.cli.commands.training import demo_command, doctor_command, plan_command, train_command
-from mamegpt.cli.console import output_must_succeed
+from mamegpt.cli.console import deliver
+from mamegpt.cli.parsing import program
 
-__all__ = ["COMMANDS", "PARSING"]
+__all__ = ["COMMANDS"]
 
 
-def completion_command(shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]) -> None:
+def completion_command(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """Print a script with which a shell completes commands and options; save it where the shell looks for such.
 
     Args:
         shell: Shell to write for: bash looks in ~/.local/share/bash-completion/completions/mamegpt, zsh for _mamegpt
             in the folders of $fpath, fish in ~/.config/fish/completions/mamegpt.fish.
     """
-    with output_must_succeed():
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="mamegpt", args=["--tyro-write-completion", shell, "-"], config=PARSING
-        )
+    deliver(program("mamegpt", COMMANDS).generate_completion(shell=shell), end="")
 
-
-PARSING = (tyro.conf.FlagConversionOff,)
-"""How tyro reads every command line: a switch may be followed by True or False."""
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo_command,

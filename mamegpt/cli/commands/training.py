@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from mamegpt import __version__
 from mamegpt.cli.console import INTERRUPTED, answering, busy, table
-from mamegpt.cli.given import Given, refuse_idle
 from mamegpt.cli.messages import translated
+from mamegpt.cli.options import Flat, Given, refuse_idle
 from mamegpt.cli.render.next_step import next_text, next_training
 from mamegpt.config import Logger, TrainConfig, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
@@ -24,7 +22,7 @@ from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline
 
-__all__ = ["demo_command", "doctor_command", "plan_command", "train_command"]
+__all__ = ["chosen_settings", "demo_command", "doctor_command", "plan_command", "train_command"]
 
 
 def demo_command(
@@ -34,7 +32,7 @@ def demo_command(
     seconds: float = 60.0,
     vocab_size: int = 0,
     seed: int = 42,
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     given: Given = frozenset(),
 ) -> int:
     """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
@@ -79,7 +77,7 @@ def plan_command(
     vocab_size: int = 0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     cluster: str = "",
-    schema: tyro.conf.OmitArgPrefixes[Schema] = GUESS,
+    schema: Flat[Schema] = GUESS,
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
@@ -131,7 +129,7 @@ WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_
 
 
 def train_command(
-    settings: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")] = preset(),  # noqa: B008  (frozen)
+    settings: Flat[TrainConfig] = TrainConfig(),  # noqa: B008  (frozen)
     config: Path | None = None,
     size: Size = "5m",
     recipe: Recipe = "mame",
@@ -163,7 +161,7 @@ def train_command(
         report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
-    in_file = {} if config is None else read_settings(config)
+    settings, in_file = chosen_settings(settings, config, size, recipe, given)
     if recipe != "mame" and "size" in given:
         raise ConfigError(
             f"--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others"
@@ -199,11 +197,11 @@ def train_command(
 
         if "size" in given:
             raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
-        settings = config_from_pretrained(settings, given | in_file.keys(), recipe)
+        settings = config_from_pretrained(settings, given | in_file, recipe)
     if resume is None:
         refuse_idle(given, [
-            (in_file.keys() >= {*Shape._fields}, ("size",), f"with the settings in {config}"),
-            (in_file.keys() >= ORIGINAL_FIELDS, ("recipe",), f"with the settings in {config}"),
+            (in_file >= {*Shape._fields}, ("size",), f"with the settings in {config}"),
+            (in_file >= ORIGINAL_FIELDS, ("recipe",), f"with the settings in {config}"),
             *_idle(settings),
         ])  # fmt: skip
     with answering(json) as answer:
@@ -232,6 +230,22 @@ def train_command(
             next_text(result.out),
         )
     return 0
+
+
+def chosen_settings(
+    settings: TrainConfig, config: Path | None, size: Size, recipe: Recipe, given: Set[str], **_others: object
+) -> tuple[TrainConfig, Set[str]]:
+    """Return the settings that were typed before those of the file, and these before the preset's.
+
+    The names of those in the file are returned as well; others are arguments of ``train`` that decide none.
+    """
+    in_file = {} if config is None else read_settings(config)
+    typed = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    typed = {name: value for name, value in typed.items() if name in given}
+    for name, other in (("minutes", "max_steps"), ("max_steps", "minutes")):
+        if name in typed:
+            in_file.pop(other, None)  # of the two, the one that was typed says when to stop
+    return preset(size, recipe, **{**in_file, **typed}), in_file.keys()
 
 
 def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:

@@ -1,0 +1,35 @@
+"""How parameters of commands become options, and what is refused of those that were typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, TypeVar
+
+from cyclopts import Parameter
+
+from mamegpt.errors import ConfigError
+
+__all__ = ["Flat", "Given", "Repeatable", "refuse_idle"]
+
+T = TypeVar("T")
+
+Flat = Annotated[T, Parameter(name="*")]
+"""A dataclass of settings, each of whose fields is an option."""
+Repeatable = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
+"""Values of an option that is repeated, one each; those of another tuple may also follow one name."""
+Given = Annotated[frozenset[str], Parameter(parse=False)]
+"""Parameters of a command whose options were typed; a command that takes these as ``given`` is handed them."""
+
+
+def refuse_idle(given: Iterable[str], cases: Iterable[tuple[bool, Sequence[str], str]]) -> None:
+    """Refuse options that were typed and would do nothing.
+
+    A case is whether it holds, the parameters that then do nothing, and where that is so ("with --optimizer adamw").
+    Raises `ConfigError` that names all of them.
+    """
+    found = []
+    for holds, names, where in cases:
+        if idle := [f"--{name.replace('_', '-')}" for name in names if holds and name in given]:
+            found.append(f"leave out {', '.join(idle)}, which would do nothing {where}")
+    if found:
+        raise ConfigError("; ".join(found))

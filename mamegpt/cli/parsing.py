@@ -1,0 +1,207 @@
+"""From the words of a command line to a call of a command, or to one line on what is wrong with them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+from cyclopts import (
+    App,
+    Argument,
+    ArgumentCollection,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    Token,
+    UnknownOptionError,
+    convert,
+)
+
+from mamegpt.errors import ConfigError
+
+__all__ = ["Program", "is_option", "program", "read", "unknown"]
+
+ANY = Parameter(
+    negative=(), consume_multiple=True, allow_repeating=True, json_dict=False, json_list=False, show_default=True
+)
+"""What holds of every parameter: no --no-FLAG, tuples take several values, the last of repeated options counts."""
+
+
+def program(
+    name: str, command: Callable[..., Any] | Mapping[str, Callable[..., Any]], summary: str = "", sort_key: int = 0
+) -> Program:
+    """Return a command, or several by name with a ``summary`` of them all, as cyclopts knows them."""
+    options = Group("options", sort_key=0)
+    commands, function = (command, None) if isinstance(command, Mapping) else ({}, command)
+    app = Program(
+        name,
+        summary or None,
+        default_command=function,
+        default_parameter=ANY,
+        group_parameters=options,
+        group_commands=options if function else Group("commands"),
+        help_format="plaintext",
+        version_flags=(),
+        sort_key=sort_key,
+    )
+    for i, (one, each) in enumerate(commands.items()):
+        app.command(program(one, each, sort_key=i))
+    return app
+
+
+class Program(App):
+    """A command whose parameters are options unless they are positional only."""
+
+    defaults: object = None
+    """Settings whose values help shows as defaults, instead of those of their dataclass."""
+
+    def assemble_argument_collection(self, **how: Any) -> ArgumentCollection:
+        """Return the arguments of the command, with what annotations cannot say of them."""
+        found = super().assemble_argument_collection(**how)
+        for argument in found:
+            if argument.field_info.kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL):
+                argument.index = None
+            kinds = _kinds(argument)
+            if int in kinds or {Path, NoneType} <= kinds:
+                _change(argument, converter=functools.partial(_value, argument.hint))
+            if argument.children:
+                self._group(argument)
+        return found
+
+    def _group(self, settings: Argument) -> None:
+        """Put the options of a dataclass into the sections that it has, or all into one."""
+        kind, names = settings.hint, [one.field_info.name for one in settings.children]
+        starts = getattr(kind, "SECTIONS", {names[0]: kind.__name__.lower()})
+        about = "" if len(starts) > 1 else inspect.getdoc(kind) or ""
+        for i, (name, one) in enumerate(zip(names, settings.children, strict=True), start=1):
+            if name in starts:
+                group = Group(f"{starts[name]} options", about, sort_key=i)
+            _change(one, group=group)
+            if isinstance(self.defaults, kind):
+                _change(one, show_default=str(getattr(self.defaults, name)))
+
+
+def _change(argument: Argument, **how: Any) -> None:
+    argument.parameter = Parameter.combine(argument.parameter, Parameter(**how))
+
+
+def _kinds(argument: Argument) -> set[Any]:
+    """Return the types that a value may have."""
+    alternatives = get_args(argument.hint)
+    return {argument.hint, *(alternatives if NoneType in alternatives else ())}
+
+
+def _value(hint: Any, _kind: Any, tokens: Sequence[Token]) -> Any:
+    """Read a value; cyclopts alone would round 1.5 to 2, and take None for the name of a file."""
+    if tokens[0].value == "None" and NoneType in get_args(hint):
+        return None
+    if "." in tokens[0].value and int in (hint, *get_args(hint)):
+        raise ValueError
+    return convert(hint, tokens)
+
+
+def read(
+    command: Callable[..., Any], prog: str, words: Sequence[str]
+) -> tuple[Callable[..., Any], inspect.BoundArguments]:
+    """Return what ``prog`` followed by these words calls: a function and its arguments.
+
+    Raises `ConfigError` with what is wrong with the words.
+    """
+    app, problem = program(prog, command), None
+    seen: list[Argument] = []
+    app.config = lambda _app, _names, arguments: seen.extend(arguments)  # where it has found which words are whose
+    try:
+        function, bound, unused, hidden = app.parse_known_args(_joined(words))
+    except CycloptsError as error:
+        unused, problem = error.unused_tokens or [], error
+    if problem or unused:
+        raise ConfigError("; ".join(_problems(app, prog, seen, unused, problem)))
+    if "given" in hidden:
+        bound.arguments["given"] = frozenset(one.field_info.name for one in seen if one.tokens)
+    return function, bound
+
+
+OPTION = re.compile("--|-[A-Za-z]$")
+
+
+def is_option(word: str) -> bool:
+    """Return whether a word is meant as the name of an option; -1 is a number, and a dash alone may be text."""
+    return OPTION.match(word) is not None
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return the words with each option and its (first) value as one, ``--max-steps=5``: a value may begin with -."""
+    found: list[str] = []
+    for i, word in enumerate(words):
+        if word == "--":
+            return [*found, *words[i:]]
+        if is_option(word):
+            name, *value = word.split("=", 1)
+            found.append("=".join([name.replace("_", "-"), *value]))
+        elif found and i and is_option(words[i - 1]) and "=" not in words[i - 1]:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _problems(
+    app: Program, prog: str, seen: Iterable[Argument], unused: Sequence[str], error: CycloptsError | None
+) -> list[str]:
+    """Return what is wrong with a command line of which cyclopts says ``error``."""
+    problems = []
+    match error:
+        case CoercionError(argument=Argument() as argument, token=Token(value=value)) if not seen:
+            return [_misread(argument, value)]
+        case MissingArgumentError(keyword=str(name)):
+            problems.append(f"{name} needs a value")
+            return problems
+        case UnknownOptionError():
+            unused = [error.token.value]
+    for argument in seen:
+        try:
+            if argument.tokens:
+                argument.convert()
+        except CoercionError as wrong:
+            problems.append(_misread(argument, (wrong.token or argument.tokens[0]).value))
+    names = [name for argument in app.assemble_argument_collection() for name in argument.names if argument.parse]
+    options = [word.partition("=")[0] for word in unused if re.match("--|-[A-Za-z]", word)]
+    problems += [unknown(name, names, prog) for name in options]
+    if not options:
+        problems += [f"'{word}' belongs to no option; quote a value with spaces (see {prog} --help)" for word in unused]
+    if not problems:
+        problems = [f"{one.name} is needed" for one in seen if one.required and not one.tokens]
+        problems.append(f"see {prog} --help")
+    return problems
+
+
+def _misread(argument: Argument, value: str) -> str:
+    """Return what to say of a value that is none of an argument."""
+    name, kinds = argument.name, _kinds(argument)
+    if choices := argument.get_choices(force=True):
+        found = f"{name} must be one of {', '.join(choices)}, not '{value}'"
+    elif bool in kinds:
+        found = f"{name} takes True or False, not '{value}'"
+    elif int in kinds:
+        found = f"{name} takes a whole number, not '{value}'"
+    else:
+        found = f"{name} takes a number, not '{value}'"
+    return found
+
+
+def unknown(word: str, options: Sequence[str], prog: str) -> str:
+    """Return what to say of an option that is none."""
+    import difflib
+
+    if near := difflib.get_close_matches(word, options, 1):
+        found = f"{word} is not an option of {prog}; did you mean {near[0]}? (see {prog} --help)"
+    else:
+        found = f"{word} is not an option of {prog} (see {prog} --help)"
+    return found
