@@ -102,7 +102,9 @@ def parse(script: str, arguments: list[str]) -> dict[str, Any]:
 
     @functools.wraps(function)
     def note(*args: Any, **kwargs: Any) -> None:
-        found.update(inspect.signature(function).bind(*args, **kwargs).arguments)
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        found.update(bound.arguments)
 
     with pytest.raises(SystemExit) as end:
         run_command_line(note, arguments)
@@ -129,7 +131,8 @@ def test_help_names_every_flag_with_its_default_and_says_what_it_is(script: str,
         assert ("(required)" if default is REQUIRED else f"(default: {default})") in after
     sentences = [line.split(": ", 1)[1] for line in _help_lines(entry(script))]
     assert len(sentences) == len(CONTRACT[script])
-    assert [s for s in sentences if " ".join(s.split()) not in text] == []
+    whole = "".join(text.split())  # Japanese letters break anywhere
+    assert [s for s in sentences if "".join(s.split()) not in whole] == []
 
 
 def _help_lines(function: Callable[..., Any]) -> Iterator[str]:
