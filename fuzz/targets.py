@@ -287,8 +287,9 @@ def _tokenizer_json(tokenizer: Any) -> bytes:
 def _strings(data: bytes) -> None:
     from mamegpt.data.clean.edits import EDITS, edit
     from mamegpt.text.articles import format_article, parse_articles, parse_wiki40b
-    from mamegpt.text.folding import FoldedText, fold, fold_fast
+    from mamegpt.text.folding import fold
     from mamegpt.text.normalize import normalize
+    from mamegpt.text.spellings import row_expression, spellings
 
     try:
         raw = data.decode("utf-8", "surrogatepass")
@@ -301,8 +302,9 @@ def _strings(data: bytes) -> None:
     title, body = parse_wiki40b(raw)
     assert not any(marker in body for marker in ("_START_ARTICLE_", "_START_PARAGRAPH_"))
     list(parse_articles(format_article(title, body).split("\n")))
-    FoldedText(raw).key()
-    assert fold_fast(raw) == fold(raw)
+    keyword = fold(normalize(raw))[:20]
+    spellings(keyword).findall(normalize(raw))
+    row_expression(keyword)
     edit(raw, EDITS)
 
 

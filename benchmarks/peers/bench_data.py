@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "wiki_ja" / "train.parquet"
 RESULTS = ROOT / "benchmarks" / "results"
 OURS = "mamegpt"
-PACKAGES = ("pyarrow", "polars", "duckdb", "datasets", "numpy", "stringzilla")
+PACKAGES = ("pyarrow", "polars", "duckdb", "datasets", "numpy")
 KEYWORDS = ("ファミコン", "京都")  # in one article of 7,000, and in every third
 
 

@@ -29,25 +29,25 @@ def _length(value: Any) -> int:
 
 
 @contextmanager
-def write_documents(path: Path) -> Iterator[Callable[[dict[str, str]], object]]:
+def write_documents(path: Path, suffix: str | None = None) -> Iterator[Callable[[dict[str, str]], object]]:
     """Yield a function that writes one document; ``path`` appears when the block ends without an error.
 
     A document has the keys ``title`` and ``text``, and may have others, the same in all. jsonl and parquet keep
-    them all, as strings; txt is `format_article`'s format. Raises `OutputError` for another suffix.
+    them all, as strings; txt is `format_article`'s format. ``suffix`` is that of the format, by default that of
+    ``path``. Raises `OutputError` for another one.
     """
-    if path.suffix.lower() == ".parquet":
+    suffix = path.suffix.lower() if suffix is None else suffix
+    if suffix == ".parquet":
         with write_rows(path) as write:
             yield write
-    elif path.suffix.lower() in OUTPUT_FORMATS:
+    elif suffix in OUTPUT_FORMATS:
         with atomic_write(path) as file:
-            if path.suffix.lower() == ".txt":
+            if suffix == ".txt":
                 yield lambda document: file.write(format_article(document["title"], document["text"]))
             else:
                 yield lambda document: file.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        raise OutputError(
-            f"{path}: cannot write the format {path.suffix!r}; name it one of {', '.join(OUTPUT_FORMATS)}"
-        )
+        raise OutputError(f"{path}: cannot write the format {suffix!r}; name it one of {', '.join(OUTPUT_FORMATS)}")
 
 
 @contextmanager

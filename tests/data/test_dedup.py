@@ -18,18 +18,9 @@ from mamegpt.data.clean.dedup import (
     TextSignature,
 )
 from mamegpt.data.stories import stories
-from mamegpt.text.folding import FoldedText
-from mamegpt.text.normalize import normalize
 
 STORIES = [text for _, text in stories(seed=7, n=60)]
 LINE = "三十字をこえる一行は、ほかの文書にもう一度出てきたら、くり返しとして取り除かれます。"
-
-
-@given(st.lists(st.sampled_from("がﾞか゛ｶﾞ ｶ　AａÅ…㍿\n\x85\x01"), max_size=3).map("".join), st.text(max_size=2))
-def test_the_same_texts_are_duplicates_in_extract(text, other):
-    for a, b in ((text, other), (text, normalize(text, "nfkc")), (text, f"\u2028{text} ")):
-        equal = TextSignature(normalize(a)).key == TextSignature(normalize(b)).key
-        assert equal == (FoldedText(a).key() == FoldedText(b).key())
 
 
 def test_duplicates_whatever_the_width_and_space():

@@ -1,7 +1,6 @@
 import errno
-import io
 import json
-import random
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +16,6 @@ from little import ROOT
 from mamegpt.cli.render.data import extract_table, hit_line, reading_line
 from mamegpt.data.events import Counted, Reading
 from mamegpt.data.extract.extract import extract, preview_hits
-from mamegpt.data.extract.resumable import ResumableWriter, resumable_writer
 from mamegpt.data.extract.topic import Topic
 from mamegpt.data.readers.read import Layout
 from mamegpt.data.sources import read_documents
@@ -30,7 +28,7 @@ ROWS = [
     {"title": "ファミコン", "text": "家庭用ゲーム機。"},
     {"title": "任天堂", "text": "\nﾌｧﾐｺﾝを\r\n発売した。か\u3099っき▁\n"},
     {"title": "京都", "text": "みやこ。"},
-    {"title": "写し", "text": "ファミコンを発売した。 がっき_"},
+    {"title": "写し", "text": "ﾌｧﾐｺﾝを発売した。 がっき_"},
     {"title": "ファミコン", "text": " \u3000\n\u0000"},
     {"title": "", "text": "題のないファミコンの文。"},
 ]
@@ -321,129 +319,45 @@ def test_by_columns_and_row_by_row_the_output_is_the_same(tmp_path_factory, rows
 class RowByRow(Topic):
     """A topic that lets every row through to be judged."""
 
-    def needles(self):
+    def row_expressions(self):
         return []
 
 
 # Interrupted work
 
 
-def test_work_that_was_killed_goes_on_after_its_last_file(tmp_path):
-    folder, out = tmp_path / "corpus", tmp_path / "out.parquet"
+def test_work_that_was_killed_leaves_the_old_file_and_the_next_call_cleans_up(tmp_path):
+    folder, out = tmp_path / "corpus", tmp_path / "out" / "a.parquet"
     folder.mkdir()
-    for i in range(4):
-        rows = [{"title": f"{i}-{j}", "text": f"京都の{i * 7 + j}番。"} for j in range(10)]
-        (folder / f"{i}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    extract(str(folder), "京都", tmp_path / "whole.parquet")
+    out.parent.mkdir()
+    for i in range(3):
+        (folder / f"{i}.jsonl").write_text(f'{{"text": "京都の{i}番。"}}\n', encoding="utf-8")
+    extract(str(folder), "0番", out)
+    before = out.read_bytes()
     script = """
 import os, signal, sys
 from mamegpt.data.extract import extract
 def read_file(path, *rest, read=extract.read_file):
-    print(path.name, flush=True)
-    if path.name == sys.argv[4]:
-        yield next(iter(read(path, *rest)))
+    if path.name == "2.jsonl":
         os.kill(os.getpid(), signal.SIGKILL)
     yield from read(path, *rest)
-extract.read_file, extract.STEP_EVERY_S = read_file, 0
-report = extract.extract(sys.argv[1], sys.argv[2], extract.Path(sys.argv[3]))
-print(report.resumed, report.read)
+extract.read_file = read_file
+extract.extract(sys.argv[1], "京都", extract.Path(sys.argv[2]), overwrite=True)
 """
-
-    def run(keyword: str, kill: str) -> list[str]:
-        command = [sys.executable, "-c", script, str(folder), keyword, str(out), kill]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, check=False)
-        assert (done.returncode == -9) == bool(kill), done.stderr
-        assert out.exists() == (not kill)
-        return done.stdout.split()
-
-    assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
-    assert run("京都", "3.jsonl") == ["2.jsonl", "3.jsonl"]
-    assert run("京都", "") == ["3.jsonl", "3", "40"]
-    assert pq.read_table(out).to_pylist() == pq.read_table(tmp_path / "whole.parquet").to_pylist()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "corpus",
-        "out.parquet",
-        "out.parquet.origin.json",
-        "whole.parquet",
-        "whole.parquet.origin.json",
-    ]
-    out.unlink()
-    assert run("京都", "2.jsonl") == ["0.jsonl", "1.jsonl", "2.jsonl"]
-    assert run("京都の", "")[0] == "0.jsonl"  # another topic begins anew
+    done = subprocess.run([sys.executable, "-c", script, str(folder), str(out)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert out.read_bytes() == before
+    assert extract(str(folder), "京都", out, overwrite=True).kept == 3
+    assert len(list(read_documents(out))) == 3
+    assert sorted(path.name for path in out.parent.iterdir()) == ["a.parquet", "a.parquet.origin.json"]
 
 
-def test_many_small_files_wait_for_the_disk_once_a_second_at_most(tmp_path, monkeypatch):
-    for i in range(50):
-        (tmp_path / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
-    steps = []
-    monkeypatch.setattr("mamegpt.data.extract.extract.ResumableWriter.step", lambda self, state: steps.append(state))
-    monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 3600)
-    assert extract(str(tmp_path), "京都", tmp_path / "out" / "a.txt").kept == 50
-    assert steps == []
-
-
-def test_a_damaged_file_put_right_does_not_cost_those_before_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("mamegpt.data.extract.extract.STEP_EVERY_S", 0)
-    folder, events = tmp_path / "corpus", []
-    folder.mkdir()
-    for i in range(3):
-        (folder / f"{i}.txt").write_text(f"京都の{i}。", encoding="utf-8")
-    (folder / "2.txt").write_bytes("京都".encode("cp932"))
-    with pytest.raises(DataError, match="not UTF-8"):
-        extract(str(folder), "京都", tmp_path / "out.txt")
-    (folder / "2.txt").write_text("京都の二。", encoding="utf-8")
-    report = extract(str(folder), "京都", tmp_path / "out.txt", on_event=events.append)
-    assert (report.resumed, report.read, report.kept, report.n_bytes) == (
-        2,
-        3,
-        3,
-        (tmp_path / "out.txt").stat().st_size,
-    )
-    assert "going on after 2 files" in extract_table(report)
-    assert reading_line(events[0]) == "reading 0.txt and 2 more: plain text, cut at line ends"
-    (folder / "2.txt").write_bytes(b"\xff")
-    with pytest.raises(DataError, match="not UTF-8"):
-        extract(str(folder), "京都", tmp_path / "out.txt", overwrite=True)
-    (folder / "0.txt").write_text("京都の零番。", encoding="utf-8")  # what was done is out of date
-    (folder / "2.txt").write_text("終", encoding="utf-8")
-    report = extract(str(folder), "京都", tmp_path / "out.txt", overwrite=True)
-    assert (report.resumed, report.read, report.kept) == (0, 3, 2)
-    assert (tmp_path / "out.txt").read_text(encoding="utf-8").startswith("【無題】\n京都の零番。\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out.txt", "out.txt.origin.json"]
-
-
-def test_what_was_written_after_the_last_step_is_gone(tmp_path):
-    for written, length in ((b"more than before", 3), (b"", 3)):
-        with pytest.raises(Interrupted), resumable_writer(tmp_path / "out", "same") as work:
-            file = work.open("text")
-            if work.state is None:
-                file.write(b"abc")
-            work.step(1)
-            file.write(written)
-            raise Interrupted
-        with pytest.raises(Interrupted), resumable_writer(tmp_path / "out", "same") as work:
-            assert work.open("text").tell() == length
-            raise Interrupted
-    with resumable_writer(tmp_path / "out", "same") as work:
-        work.open("text")
-        work.take("text", tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == b"abc"
-    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
-
-
-def test_after_a_kill_at_the_very_end_all_is_done_again(tmp_path):
-    def unfinished() -> ResumableWriter:
-        work = ResumableWriter(tmp_path, "same")
-        work.open("text").write(b"abc")
-        work.step(1)
-        return work
-
-    unfinished().take("text", tmp_path / "out")
-    assert ResumableWriter(tmp_path, "same").state is None
-    unfinished().close()
-    assert ResumableWriter(tmp_path, "same").state == 1
-    (tmp_path / "text").write_bytes(b"ab")  # as no process of ours leaves it
-    assert ResumableWriter(tmp_path, "same").state is None
+def test_unfinished_work_of_an_earlier_version_is_let_alone(corpus, tmp_path):
+    (work := tmp_path / ".topic.txt.unfinished").mkdir()
+    for name in ("made-by-mamegpt", "lock", "state.json", "text", "keys"):
+        (work / name).write_text("{", encoding="utf-8")
+    assert extract(corpus, "ファミコン", tmp_path / "topic.txt").kept == 3
+    assert len(list(work.iterdir())) == 5
 
 
 def test_a_corpus_without_documents_is_an_error(tmp_path):
@@ -452,44 +366,26 @@ def test_a_corpus_without_documents_is_an_error(tmp_path):
         extract(str(tmp_path / "empty.jsonl"), "京都", tmp_path / "topic.txt")
 
 
-def test_of_a_full_disk_nothing_is_left(tmp_path):
-    class Full(io.BytesIO):
-        def close(self):
-            super().close()
-            raise OSError(errno.ENOSPC, "No space left on device")
+def test_of_a_full_disk_nothing_is_left(corpus, tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    first, second = Full(), Full()
-    with pytest.raises(OSError, match="No space left"), resumable_writer(tmp_path / "out", "same") as work:
-        work.open("text").write(b"abc")
-        work._files |= {"keys": first, "more": second}
-    assert first.closed and second.closed
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("mamegpt.system.files.sync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        extract(corpus, "ファミコン", tmp_path / "out" / "topic.txt")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_two_at_the_same_output_are_refused(corpus, tmp_path):
+def test_what_another_process_has_written_meanwhile_is_not_replaced(corpus, tmp_path):
     def again(event):
-        if isinstance(event, Reading):
-            return
-        with pytest.raises(OutputError, match="being written by another process"):
+        if isinstance(event, Counted) and not (tmp_path / "topic.txt").exists():
             extract(corpus, "京都", tmp_path / "topic.txt")
 
-    extract(corpus, "ファミコン", tmp_path / "topic.txt", on_event=again)
+    with pytest.raises(OutputError, match="already exists"):
+        extract(corpus, "ファミコン", tmp_path / "topic.txt", on_event=again)
+    assert (tmp_path / "topic.txt").read_text(encoding="utf-8") == "【京都】\nみやこ。\n\n"
 
 
 def test_a_weight_is_refused(corpus, tmp_path):
     with pytest.raises(ConfigError, match="a weight"):
         extract(f"{corpus}@2", "京都", tmp_path / "topic.txt")
-
-
-def test_a_set_of_keys_is_a_set():
-    from mamegpt.data.extract.hash_set import HashSet64
-
-    dice = random.Random(0)
-    numbers = [dice.getrandbits(64) >> dice.choice([0, 56]) or 1 for _ in range(5000)]
-    seen, plain = HashSet64(), set()
-    for number in numbers:
-        assert seen.add(number) == (number not in plain)
-        plain.add(number)
-    assert len(seen) == len(plain)
-    assert 12 <= len(seen._slots) * seen._slots.itemsize / len(seen) <= 24
-    assert not seen.add(0) and seen.add(2**64 - 1)

@@ -24,7 +24,6 @@ from mamegpt.cli.original import train_original
 from mamegpt.config import TrainConfig
 from mamegpt.data.clean.clean import clean
 from mamegpt.data.extract.extract import extract
-from mamegpt.data.extract.resumable import resumable_writer
 from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.exporting.publish import export
 from mamegpt.run import checkpoint
@@ -131,14 +130,6 @@ def test_a_checkpoint_to_be_removed_that_somebody_put_a_file_into_is_renamed(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["kept-step-00000002"]
 
 
-def test_a_file_that_somebody_put_into_unfinished_work_stays(tmp_path: Path) -> None:
-    with resumable_writer(tmp_path / "out", 1) as work:
-        work.open("text").write(b"ours")
-        work.step(1)
-        (theirs := work.folder / "notes.txt").write_text("mine", encoding="utf-8")
-    assert [path.name for path in theirs.parent.iterdir()] == ["notes.txt"]
-
-
 def test_without_locks_a_folder_with_a_run_in_it_is_not_used_again(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,15 +146,6 @@ def test_without_locks_a_folder_with_a_run_in_it_is_not_used_again(
         monkeypatch.setattr(files, "_warned", set())
         train(config, watchers=())
     assert (tmp_path / "run" / "config.json").is_file()
-
-
-def test_a_folder_of_another_with_the_name_of_unfinished_work_stays(corpus: Path, tmp_path: Path) -> None:
-    (theirs := tmp_path / ".out.txt.unfinished").mkdir()
-    for name in ("text", "notes"):
-        (theirs / name).write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match="is no unfinished work of mamegpt"):
-        extract(str(corpus), "犬", tmp_path / "out.txt")
-    assert sorted(path.name for path in theirs.iterdir()) == ["notes", "text"]
 
 
 def test_another_file_with_the_name_of_the_note_on_the_origin_stays(corpus: Path, tmp_path: Path) -> None:
@@ -623,8 +605,6 @@ def test_long_names(corpus: Path, tmp_path: Path, length: int) -> None:
     write_json(name(".json"), [1])
     with atomic_directory(name("")) as folder:
         (folder / "a").touch()
-    with resumable_writer(name(".txt"), 1) as work:
-        assert work.folder.is_dir()
     notes = [path for path in tmp_path.iterdir() if path.name.endswith(".origin.json")]
     assert len(notes) == 2 and all("extract" in note.read_text(encoding="utf-8") for note in notes)
 

@@ -83,8 +83,7 @@ def extract_table(report: ExtractReport) -> str:
     lines = [
         f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}" for name, count in counts.items()
     ]
-    resumed = f", going on after {report.resumed:,} files of an earlier run" if report.resumed else ""
-    return "\n".join([*lines, f"wrote {report.out} in {report.elapsed_s:.1f} s{resumed}"])
+    return "\n".join([*lines, f"wrote {report.out} in {report.elapsed_s:.1f} s"])
 
 
 def download_table(got: Downloaded) -> str:

@@ -35,14 +35,14 @@ def format_of(path: Path) -> str:
     return inner if suffix in COMPRESSIONS and inner in INPUT_FORMATS[1:] else suffix
 
 
-def read_file(path: Path, schema: Schema, needles: Sequence[Sequence[bytes]] = ()) -> Iterator[Batch]:
+def read_file(path: Path, schema: Schema, expressions: Sequence[str] = ()) -> Iterator[Batch]:
     """Yield the records of one file, empty ones too.
 
-    With ``needles`` a reader may leave out records that have not, in title or text, one byte string of each list.
+    With ``expressions`` (RE2's syntax) a reader may leave out records in which, in title or text, one is not found.
     Raises `DataError`, naming the place, for what cannot be read or has not what ``schema`` asks for.
     """
     if format_of(path) == ".parquet":
-        yield from read_parquet(path, schema, needles)
+        yield from read_parquet(path, schema, expressions)
         return
     if format_of(path) == ".xml":
         yield from _read_dump(path, schema.encoding)
