@@ -11,20 +11,22 @@ import contextlib
 import functools
 import ipaddress
 import json
+import mimetypes
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mamegpt.errors import ConfigError, MamegptError, first_line
@@ -40,14 +42,14 @@ MAX_BODY_BYTES = 1 << 20
 GONE = 499
 """Status, after nginx, of an answer that has no reader left."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-PAGE_FILES = {
-    "index.html": "text/html",
-    "app.js": "text/javascript",
-    "style.css": "text/css",
-    "theme.css": "text/css",
-    "words.json": "application/json",
-    "icon.svg": "image/svg+xml",
+PAGE_TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
 }
+"""Types of the page's files; Windows' registry may have others, and browsers run no script of another type."""
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -150,26 +152,25 @@ def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
         yield
         engine.close()
 
-    app = Starlette(
-        routes=[
-            Route("/", _page),
-            Route("/{name}", _page),
-            Route("/v1/models", _models),
-            Route("/v1/models/{name:path}", _model),
-            Route("/v1/status", _status),
-            Route("/v1/completions", _completions, methods=["POST"]),
-        ],
-        lifespan=lifespan,
-    )
+    for suffix, media_type in PAGE_TYPES.items():
+        mimetypes.add_type(media_type, suffix)
+    api = [
+        Route("/models", _models),
+        Route("/models/{name:path}", _model),
+        Route("/status", _status),
+        Route("/completions", _completions, methods=["POST"]),
+    ]
+    page = StaticFiles(packages=[("mamegpt.playground", "static"), ("mamegpt.pages", "static")], html=True)
+    app = Starlette(routes=[Mount("/v1", routes=api), Mount("/", page)], lifespan=lifespan)
     app.state.engine = engine
-    return Guard(app, hosts)
+    return Guard(TrustedHostMiddleware(app, hosts, www_redirect=False))
 
 
 class Guard:
-    """Refuse what comes from elsewhere, and put the headers on every answer."""
+    """Refuse what pages of other sites send, and put the headers on every answer."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        self.app, self.hosts = app, [host.lower() for host in hosts]
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
@@ -190,30 +191,13 @@ class Guard:
         await app(scope, receive, send_with_headers)
 
     def _problem(self, headers: Headers) -> str | None:
-        host = headers.get("host", "").lower()
-        if _without_port(host) not in self.hosts:
-            return f"this server is not called {host!r}; open it by its address, or start it with --host"
         origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"http://{host}":
+        if origin is not None and origin.lower() != f"http://{headers.get('host', '')}".lower():
             return f"requests of pages from {origin!r} are refused"
         own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
         if not own and headers.get("sec-fetch-mode") != "navigate":  # a link to here may stand anywhere
             return "requests of other sites' pages are refused"
         return None
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
-
-
-def _page(request: Request) -> Response:
-    name = request.path_params.get("name", "index.html")
-    if name not in PAGE_FILES:
-        return JSONResponse(error(f"nothing at /{name}", "not_found"), 404)
-    package = "mamegpt.pages" if name == "theme.css" else "mamegpt.playground"
-    body = resources.files(package).joinpath("static", name).read_bytes()
-    return Response(body, media_type=PAGE_FILES[name])
 
 
 def _models(request: Request) -> Response:

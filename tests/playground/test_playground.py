@@ -35,6 +35,7 @@ from mamegpt.pretrained import load
 from mamegpt.run.run import Run
 
 STATIC = ROOT / "mamegpt" / "playground" / "static"
+THEME = ROOT / "mamegpt" / "pages" / "static" / "theme.css"
 PROMPT = "昔々、"
 
 
@@ -420,23 +421,40 @@ def test_a_folder_whose_name_is_not_utf8_is_in_the_list_and_no_answer_fails(litt
 # ---------------------------------------------------------------- whom it refuses
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:80"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:80", "[::1]:8765"])
 def test_the_page_and_its_headers(port: int, host: str) -> None:
     answer, page = get(port, "/", host=host)
     assert (answer.status, answer.getheader("content-type")) == (200, "text/html; charset=utf-8")
-    policy = answer.getheader("content-security-policy") or ""
-    assert policy.startswith("default-src 'none'; script-src 'self'") and "unsafe" not in policy
-    assert "frame-ancestors 'none'" in policy
-    assert answer.getheader("x-content-type-options") == "nosniff"
     assert page == (STATIC / "index.html").read_bytes()
+    refused, _ = get(port, "/", host="evil.example")
+    for one in (answer, refused, get(port, "/nothing", host=host)[0], get(port, "/v1/status", host=host)[0]):
+        policy = one.getheader("content-security-policy") or ""
+        assert policy.startswith("default-src 'none'; script-src 'self'") and "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert one.getheader("x-content-type-options") == "nosniff"
+        assert one.getheader("cache-control") == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("index.html", "text/html; charset=utf-8"),
+        ("app.js", "text/javascript; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
+        ("theme.css", "text/css; charset=utf-8"),
+        ("words.json", "application/json"),
+        ("icon.svg", "image/svg+xml"),
+    ],
+)
+def test_each_file_of_the_page_has_its_type(port: int, name: str, media_type: str) -> None:
+    answer, body = get(port, f"/{name}")
+    assert (answer.status, answer.getheader("content-type")) == (200, media_type)
+    assert body == (THEME if name == THEME.name else STATIC / name).read_bytes()
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"host": "evil.example"},
-        {"host": "127.0.0.1.evil.example:8765"},
-        {"host": ""},
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:1"},
@@ -445,11 +463,32 @@ def test_the_page_and_its_headers(port: int, host: str) -> None:
         {"sec_fetch_site": "same-site"},
     ],
 )
-def test_other_hosts_and_origins_are_refused(port: int, headers: dict[str, str]) -> None:
+def test_other_origins_are_refused(port: int, headers: dict[str, str]) -> None:
     for path in ("/", "/v1/models"):
         assert get(port, path, **headers)[0].status == 403
     status, answer = ask(port, {"prompt": "豆"}, **headers)
     assert (status, answer["error"]["type"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example:8765",
+        "www.localhost",
+        "localhost.evil.example",
+        "[::2]",
+        "[::1",
+        "*",
+        "",
+    ],
+)
+def test_other_hosts_are_refused(port: int, host: str) -> None:
+    """As if by DNS rebinding, where pages of that name, their origin, are of the same site as the requests."""
+    for path in ("/", "/app.js", "/v1/models"):
+        assert get(port, path, host=host, sec_fetch_site="same-origin")[0].status == 400
+    answer, said = post(port, {"prompt": "豆"}, host=host, origin=f"http://{host}")
+    assert (answer.status, said) == (400, b"Invalid host header")
 
 
 def test_a_link_on_another_site_may_lead_here_but_not_its_form(port: int) -> None:
@@ -464,7 +503,13 @@ def test_the_pages_own_requests_are_not_refused(port: int) -> None:
     assert ask(port, {"prompt": "豆", "max_tokens": 1}, **own)[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/server.py", "/..%2fserver.py", "/../server.py", "/static/app.js", "/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/server.py", "/..%2fserver.py", "/../server.py", "/%2e%2e/server.py", "/..%5cserver.py", "/%2fetc%2fhostname",
+        "/%00", "/static/app.js", "/nothing", "/v1/", "/v1/nothing",
+    ],
+)  # fmt: skip
 def test_only_the_files_of_the_page_are_served(port: int, path: str) -> None:
     assert get(port, path)[0].status == 404
 
