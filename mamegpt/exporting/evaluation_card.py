@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mamegpt.run.run import Run
 
-__all__ = ["card_rows"]
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+__all__ = ["card_results", "card_rows", "quality_results"]
+
+T = TypeVar("T")
 
 
 def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
@@ -15,12 +21,58 @@ def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
 
     Raises `CheckpointError` if the run's file is damaged.
     """
+    return _read(run, checkpoint, _rows)
 
-    def read(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+
+def card_results(run: Run, checkpoint: Path, text: Mapping[str, Any]) -> list[EvalResult]:
+    """Return the same figures, but for what is recited, as the Hub indexes them.
+
+    ``text`` says which text is held out, as `EvalResult` names it. Raises `CheckpointError` if the run's file is
+    damaged.
+    """
+    return _read(run, checkpoint, lambda model, _: _results(model, text))
+
+
+def quality_results(found: Mapping[str, Any], text: Mapping[str, Any]) -> list[EvalResult]:
+    """Return how well a model finds a text, of the fields of a `Quality`, as the Hub indexes it."""
+    of = {"n_characters": found["n_characters"]}
+    return [
+        _result(metric.replace(" ", "_"), metric, found[metric.replace(" ", "_")], of, text)
+        for metric in ("bits per character", "bits per byte")
+    ]
+
+
+def _read(run: Run, checkpoint: Path, make: Callable[[dict[str, Any], dict[str, Any]], list[T]]) -> list[T]:
+    """Return what is made of the newest evaluation of a run, if it is of that checkpoint."""
+
+    def read(found: dict[str, Any]) -> list[T]:
         (model,) = found["models"]
-        return _rows(model, found) if Path(model["origin"]).name == checkpoint.name else []
+        return make(model, found) if Path(model["origin"]).name == checkpoint.name else []
 
     return run.read_evaluation(read, [])
+
+
+def _results(model: dict[str, Any], text: Mapping[str, Any]) -> list[EvalResult]:
+    found = [one for quality in model["text"].values() for one in quality_results(quality, text)]
+    right = model["pairs"]["total"]
+    pairs = {"dataset_type": "mamegpt-minimal-pairs", "dataset_name": "mamegpt minimal pairs (Japanese)"}
+    found.append(_result("accuracy", "minimal pairs", right["share"], {"n_pairs": right["n"]}, pairs))
+    if gaps := model["cloze"]:
+        found.append(_result("accuracy", "cloze, one of four", gaps["share"], {"n_gaps": gaps["n"]}, text))
+    return found
+
+
+def _result(metric: str, name: str, value: float, of: Mapping[str, int], text: Mapping[str, Any]) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="text-generation",
+        metric_type=metric,
+        metric_name=name,
+        metric_value=round(value, 4),
+        metric_args=dict(of),
+        **text,
+    )
 
 
 def _rows(model: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str, str]]:

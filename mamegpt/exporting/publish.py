@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mamegpt.arguments import AtLeast, checked
+from mamegpt.config import TrainConfig
 from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.exporting.checks import N_SENTENCES
-from mamegpt.exporting.evaluation_card import card_rows
+from mamegpt.exporting.evaluation_card import card_results, card_rows, quality_results
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf import GgufType
-from mamegpt.exporting.model_card import Facts
+from mamegpt.exporting.model_card import Facts, public_names
 from mamegpt.exporting.upload import Push, upload_folder
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, sizes_of
@@ -26,6 +28,7 @@ from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
 from mamegpt.system.files import is_here
+from mamegpt.system.hub import is_cached, is_hub_name
 from mamegpt.system.outputs import check_folder
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -117,17 +120,25 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
     meta = tokens[0] if tokens else None
     validations = [quality for quality in run.validations if (quality.step or 0) <= state.step]
     new_tokens = min(60, max(1, run.config.context_length // 2))
+    origins = meta.origins if meta else ()
+    held_out = _held_out(run.config)
+    results = card_results(run, Path(loaded.origin), held_out)
+    if not results and validations and validations[-1].step in (None, state.step):
+        results = quality_results(dataclasses.asdict(validations[-1]), held_out)
     return Facts(
         config=run.config,
         step=state.step,
         elapsed_s=state.elapsed_s,
         n_documents=meta.splits["train"].n_documents if meta else 0,
         n_characters=meta.splits["train"].n_characters if meta else 0,
-        origins=meta.origins if meta else (),
+        origins=origins,
         machine=str(run.machine.get("machine", "")),
         losses=[record["loss"] for record in run.steps if record["step"] <= state.step],
         quality=validations[-1] if validations else None,
         evaluation=card_rows(run, Path(loaded.origin)),
+        results=results,
+        datasets=_datasets(run.config.data, *(origin.source for origin in origins)),
+        base_model=start if _is_known(start := run.config.init_from, "model") else "",
         sampling=SAMPLING,
         samples=list(
             zip(
@@ -137,6 +148,33 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
             )
         ),
     )
+
+
+def _held_out(config: TrainConfig) -> dict[str, str]:
+    """Return what the text is that a run validates on, as the Hub's index names it."""
+    source, split, share = config.data, config.split, f" ({100 * config.val_fraction:g}% held out)"
+    if is_shards(config.data):
+        split, share = "val", ""
+    elif config.val_data:
+        source, split, share = config.val_data, config.val_split, ""
+    known = _datasets(source)
+    kind = known[0] if len(known) == 1 and "," not in source else "custom"
+    return {"dataset_type": kind, "dataset_name": f"{public_names(source)}{share}", "dataset_split": split}
+
+
+_HUB_SOURCE = re.compile(r"(?:hf://datasets/)?([^/@:\s]+/[^/@:\s]+)(?:[:/][^@]*)?(?:@\S*)?(?: \(.*\))?")
+"""A data set of the Hub in a list of sources: with a configuration, a revision, a path, a weight, a split."""
+
+
+def _datasets(*sources: str) -> list[str]:
+    """Return the data sets of the Hub in lists of sources, those that are known to be some."""
+    found = (_HUB_SOURCE.fullmatch(part.strip()) for source in sources for part in source.split(","))
+    return list(dict.fromkeys(name[1] for name in found if name and _is_known(name[1], "dataset")))
+
+
+def _is_known(name: str, repo_type: Literal["model", "dataset"]) -> bool:
+    """Return whether a name is that of a repository on the Hub, not of a folder that is here or was here."""
+    return is_hub_name(name) and not is_here(name) and is_cached(name, repo_type)
 
 
 @checked

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mamegpt.errors import DataError, HubError, first_line
 
-__all__ = ["Uploaded", "card_metadata", "is_hub_name", "snapshot", "upload"]
+__all__ = ["Uploaded", "card_metadata", "is_cached", "is_hub_name", "snapshot", "upload"]
 
 ATTEMPTS = 3
 """Tries when the Hub answers that it is busy; the client itself retries only part of its requests."""
@@ -126,6 +126,14 @@ class Uploaded:
     url: str
     private: bool
     is_new: bool
+
+
+def is_cached(name: str, repo_type: Literal["model", "dataset"]) -> bool:
+    """Return whether the cache holds something of a repository, which is one of the Hub then."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=repo_type)).is_dir()
 
 
 def upload(

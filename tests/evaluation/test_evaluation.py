@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from huggingface_hub import ModelCard
 from little import ROOT, Little
 from safetensors.torch import load_file, save_file
 from training_helpers import tiny
@@ -623,6 +624,16 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))
     publish.export(str(run), tmp_path / "out")
     card = model_card("豆", little.sizes, 1, little.tokenizer, CUSTOM_GPT, given["facts"])
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    index = {one.metric_name: one for one in ModelCard.load(tmp_path / "README.md").data.eval_results}
+    assert list(index) == ["bits per character", "bits per byte", "cloze, one of four", "minimal pairs"]
+    assert {name: one.metric_value for name, one in index.items()} == {
+        "bits per character": round(found.models[0].text["validation"].bits_per_character, 4),
+        "bits per byte": round(found.models[0].text["validation"].bits_per_byte, 4),
+        "cloze, one of four": round(found.models[0].cloze.share, 4),
+        "minimal pairs": round(pairs.share, 4),
+    }
+    assert index["minimal pairs"].metric_args == {"n_pairs": pairs.n}
     assert all(f" | {value} |\n" in card for value in rows.values()) and ", minimal pairs, cloze," in card
 
     tiny = replace(found, models=[replace(found.models[0], cloze=None)], heldout_recited=None)

@@ -19,18 +19,22 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 from architectures import supported
+from huggingface_hub import EvalResult, ModelCard
 from little import N_SENTENCES, ROOT, Little, export_here, random_model, sizes_for
+from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mamegpt.config import TrainConfig
+from mamegpt.data.provenance import Provenance
 from mamegpt.data.sources import card_licenses
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError, MamegptError, ModelError, OutputError
 from mamegpt.exporting import hf as export_module
+from mamegpt.exporting import publish
 from mamegpt.exporting.checks import EDGE_CASES, Check
 from mamegpt.exporting.export import ExportReport
-from mamegpt.exporting.model_card import Facts, model_card
+from mamegpt.exporting.model_card import Facts, model_card, public_names
 from mamegpt.exporting.publish import export, export_weights
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids
@@ -42,7 +46,9 @@ from mamegpt.models.hf_format import HFFormat
 from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import load
 from mamegpt.run.metrics import Quality
+from mamegpt.run.run import Run
 from mamegpt.system.files import sha256_file
+from mamegpt.text.display import visible
 from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
@@ -241,7 +247,8 @@ def test_the_card_states_the_facts(little: Little) -> None:
     for fact in (
         "| 学習した文章 | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
         "3.250 ビット/文字、1.500 ビット/バイト",
-        "| 出発点 | 前 |", "| 時間 | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン", "- **昔々、**豆が いました。",
+        "| 出発点 | 前 |", "| 時間 | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン",
+        "- <strong>昔々、</strong>豆が いました。",
         "| 学習の損失 | █▃▁ 9.50 → 6.12 |",
         "training text, start, training, recipe, time, training loss, validation",
     ):  # fmt: skip
@@ -267,7 +274,110 @@ def test_names_and_texts_bring_no_markup_into_the_card(little: Little) -> None:
         in_prose = "".join(card.split("```")[::2])
         assert "<img" not in in_prose.replace("`mamegpt generate --model <img src=x onerror=alert(1)>|' # --prompt", "")
         assert card.count("```") == 2 and "\n#\n" not in card
-        assert "| マシン | &lt;img src=x onerror=alert(1)&gt;\\|` # |" in card
+        assert "| マシン | &lt;img src=x onerror=alert(1)&gt;\\|\\` # |" in card
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>|`\n#",
+    "\"'\n---\nlicense: mit\n---\n# 別の題",
+    "[x](javascript:alert(1)) ![y](http://a.example/p.png) [z]: <http://a.example>",
+    "**b** _c_ ~~d~~ $e$ \\ \\| &lt;b&gt;",
+    "| a | b |\n| --- | --- |\n| c | d |",
+    "```\nx\n```\n~~~\n- y\n1. z",
+    "--- <!-- {{ name }} {% endif %} {# -->",
+    "\x1b[31m\x00\u202e\u2028---",
+    ": - ? *a &b !!python/object:os.system 'c",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_whatever_texts_say_the_card_has_the_same_parts(little: Little, tmp_path: Path, hostile: str) -> None:
+    plain = "豆"
+    for gguf in (False, True):
+        parts, heads = [], []
+        for text in (plain, hostile):
+            result = EvalResult(
+                task_type="text-generation", dataset_type="custom", dataset_name=public_names(text),
+                metric_type="bits_per_character", metric_value=3.25,
+            )  # fmt: skip
+            facts = Facts(
+                config=TrainConfig(data=text), step=1, machine=text, samples=[(text, text)], results=[result],
+                origins=[Provenance("extract", text, {text: text}, 2, 1, {text: 1})],
+            )  # fmt: skip
+            file = tmp_path / "README.md"
+            card = model_card(text, little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts, gguf_file=text * gguf)
+            file.write_text(card, encoding="utf-8", newline="\n")
+            read = ModelCard.load(file)
+            assert read.data.model_name == visible(" ".join(text.split()))
+            heads.append({**read.data.to_dict(), "model-index": read.data.eval_results[0].metric_value})
+            parts.append(parts_of(read.text))
+            assert visible(" ".join(text.split())) in parts[-1][1]
+        assert heads[0] == heads[1] and parts[0][0] == parts[1][0]
+
+
+def parts_of(text: str) -> tuple[list[str], str]:
+    """The elements of a Markdown text in their order, and the text of them."""
+    tokens = [
+        inner
+        for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+        for inner in (token, *(token.children or ()))
+    ]
+    kinds = [token.type for token in tokens if token.type not in ("text", "text_special", "softbreak")]
+    return kinds, "".join(token.content for token in tokens if token.type != "inline")
+
+
+def test_the_hub_reads_what_is_known_in_the_card(little: Little, tmp_path: Path) -> None:
+    results = [
+        EvalResult(
+            task_type="text-generation", dataset_type="fujiki/wiki40b_ja", dataset_name="wiki", dataset_split="train",
+            metric_type=metric, metric_value=value, metric_name=metric, metric_args={"n_characters": 9},
+        )
+        for metric, value in (("bits_per_character", 3.25), ("bits_per_byte", 1.0833))
+    ]  # fmt: skip
+    facts = Facts(
+        config=TrainConfig(data="fujiki/wiki40b_ja", init_from="mame/bean"), datasets=["fujiki/wiki40b_ja"],
+        base_model="mame/bean", results=results, licenses=["cc-by-sa-4.0", "mit"],
+    )  # fmt: skip
+    file = tmp_path / "README.md"
+    file.write_text(model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts), encoding="utf-8")
+    data = ModelCard.load(file).data
+    assert (data.base_model, data.datasets, data.language) == ("mame/bean", ["fujiki/wiki40b_ja"], ["ja"])
+    assert (data.library_name, data.pipeline_tag, data.tags) == (
+        "transformers", "text-generation", ["mamegpt", "custom-gpt"],
+    )  # fmt: skip
+    assert (data.model_name, data.eval_results, data.license) == ("豆", results, "unknown")
+    (whole,) = data.to_dict()["model-index"]
+    assert [len(one["metrics"]) for one in whole["results"]] == [2]
+
+    file.write_text(model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, Facts()), encoding="utf-8")
+    assert set(ModelCard.load(file).data.to_dict()) == {"language", "library_name", "license", "pipeline_tag", "tags"}
+
+
+def test_only_what_came_from_the_hub_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    for name in ("datasets--fujiki--wiki40b_ja", "datasets--a--b", "models--a--m"):
+        (cache / name).mkdir(parents=True)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    sources = (
+        "fujiki/wiki40b_ja@0.5, books/old,a/b,x.txt",
+        "fujiki/wiki40b_ja (train)",
+        "hf://datasets/fujiki/wiki40b_ja",
+    )
+    assert publish._datasets(*sources) == ["fujiki/wiki40b_ja"]
+    assert publish._datasets("fujiki/wiki40b_ja:ja@v1@0.5") == ["fujiki/wiki40b_ja"]
+    assert publish._is_known("a/m", "model") and not publish._is_known("a/m", "dataset")
+
+    config = TrainConfig(data="fujiki/wiki40b_ja", val_fraction=0.005)
+    held = "fujiki/wiki40b_ja (0.5% held out)"
+    assert publish._held_out(config) == {
+        "dataset_type": "fujiki/wiki40b_ja", "dataset_name": held, "dataset_split": "train",
+    }  # fmt: skip
+    other = dataclasses.replace(config, val_data=str(tmp_path / "ひみつ" / "val.txt"))
+    assert publish._held_out(other) == {
+        "dataset_type": "custom", "dataset_name": "val.txt", "dataset_split": "validation",
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- what transformers makes of it
@@ -487,6 +597,11 @@ def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, t
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "12 ステップ、1,536 トークン" in card  # 12 steps of 4 windows of 32
     assert "| 検証 |" in card
+    quality = Run(little.run).validations[-1]
+    index = {one.metric_type: one for one in ModelCard.load(out / "README.md").data.eval_results}
+    assert index["bits_per_character"].metric_value == round(quality.bits_per_character, 4)
+    assert index["bits_per_byte"].metric_value == round(quality.bits_per_byte, 4)
+    assert index["bits_per_byte"].dataset_name == "stories.txt (10% held out)" and len(index) == 2
     exported = load_file(out / "model.safetensors")
     for name, tensor in torch.load(little.weights, weights_only=True).items():
         assert torch.equal(exported[f"backbone.{name}"], tensor)
