@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from little import Little
+from little import ROOT, Little, sizes_for
 
 from mamegpt.config import TrainConfig
 from mamegpt.data.clean.clean import clean
@@ -17,7 +17,8 @@ from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import open_shards
 from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError
-from mamegpt.exporting.model_card import Facts
+from mamegpt.exporting.model_card import Facts, model_card
+from mamegpt.models.custom_gpt.hf import CUSTOM_GPT
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.setup import run_tokens
@@ -73,8 +74,10 @@ def test_a_note_is_of_the_file_it_was_written_for(cleaned: Path, tmp_path: Path)
 def test_a_bar_in_a_keyword_is_no_new_column(tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text(format_article("豆", STORY), encoding="utf-8")
     extract(str(tmp_path / "all.txt"), Topic(regex=("豆|\n杉",)), tmp_path / "topic.txt")
-    value = Facts(config=TrainConfig(data="a"), origins=read_provenance([tmp_path / "topic.txt"])).rows()[1][2]
-    assert "regex 豆\\| 杉" in value
+    facts = Facts(config=TrainConfig(data="a"), origins=read_provenance([tmp_path / "topic.txt"]))
+    tokenizer = Tokenizer.load(ROOT / "tests" / "golden" / "jp_tok.model")
+    card = model_card("豆", sizes_for(tokenizer), 7, tokenizer, CUSTOM_GPT, facts)
+    assert "regex 豆\\| 杉" in card
 
 
 @pytest.mark.parametrize("damage", [{"steps": 3}, {"n_bytes": 0, "steps": [{"command": 1}]}, ["n_bytes"], "{"])
