@@ -6,16 +6,12 @@ from pathlib import Path
 
 import torch
 
-from mamegpt.config import TrainConfig
+import mamegpt
 from mamegpt.data.shards import open_shards, write_shards
-from mamegpt.data.sources import read_documents, read_texts
-from mamegpt.data.stories import stories
 from mamegpt.data.window_order import WindowOrder
 from mamegpt.models.registry import build_model
-from mamegpt.text.articles import format_article
 from mamegpt.text.folding import fold, matches
 from mamegpt.text.normalize import normalize
-from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ROW = "_START_ARTICLE_\n月見町_START_PARAGRAPH_\nある春の朝、ﾌﾐはﾕｷｵに豆をわたした。_NEWLINE_ユキオはわらった。"
 
@@ -24,10 +20,12 @@ def walk(folder: Path) -> list[tuple[str, object]]:
     """(where, what the text is there) of each step; files are written below ``folder``."""
     corpus = folder / "row.jsonl"
     corpus.write_text(json.dumps({"text": ROW}), encoding="utf-8")
-    (document,) = read_documents(corpus)
-    (text,) = read_texts(corpus)
-    spm = train_tokenizer([format_article(*s) for s in stories(seed=1, n=300)], folder / "beans", vocab_size=1000).path
-    tokenizer = Tokenizer.load(spm)
+    (document,) = mamegpt.read_documents(corpus)
+    (text,) = mamegpt.read_texts(corpus)
+    stories = folder / "stories.txt"
+    mamegpt.write_stories(stories, 300, seed=1)
+    learned = mamegpt.train_tokenizer(mamegpt.read_texts(stories), folder / "beans", vocab_size=1000)
+    tokenizer = mamegpt.Tokenizer.load(learned.path)
     ids = tokenizer.encode(text)
     meta = write_shards(folder / "tokens", {"train": [text]}, tokenizer)
     _, splits = open_shards(folder / "tokens", tokenizer)
@@ -35,7 +33,7 @@ def walk(folder: Path) -> list[tuple[str, object]]:
         splits["train"].tokens, step=0
     )
     torch.manual_seed(42)
-    sizes = TrainConfig(context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.0).model(1000)
+    sizes = mamegpt.TrainConfig(context_length=8, emb_dim=16, n_layers=2, n_heads=2, drop_rate=0.0).model(1000)
     model = build_model("qwen3", sizes)
     with torch.no_grad():
         hidden = model.hidden(torch.from_numpy(inputs))
@@ -43,7 +41,7 @@ def walk(folder: Path) -> list[tuple[str, object]]:
         loss = torch.nn.functional.cross_entropy(logits[0], torch.from_numpy(targets)[0])
     return [
         ("a row of the corpus", ROW),
-        ("data.sources.read_documents", document),
+        ("read_documents", document),
         ("text.folding.matches, フミ", matches(document.text, fold("フミ"))),
         ("text.normalize.normalize", normalize(text)),
         ("tokenizer.encode", ids),

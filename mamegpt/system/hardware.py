@@ -113,8 +113,10 @@ def _vector_units() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     found = cpu_capabilities()
     extras = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile", "avx512_vnni") if found.get(name)]
-    bf16 = "bfloat16 in hardware" if has_bf16(torch.device("cpu")) else "no bfloat16 in hardware"
-    return f"{capability} ({', '.join(extras) or 'no extras'}): {bf16}"
+    more = ", ".join(extras) or "no extras"
+    if has_bf16(torch.device("cpu")):
+        return f"{capability} ({more}): bfloat16 in hardware"
+    return f"{capability} ({more}): no bfloat16 in hardware"
 
 
 def _memory() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Mame
 from help_texts import help_texts
 from little import ROOT, Little, run_mamegpt
 from message_templates import printed
@@ -251,3 +252,12 @@ def test_the_locale_decides_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = run_mamegpt("train", "--recipe", "seed", "--size", "1m", cwd=tmp_path, env=env)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("エラー: --recipe seed のモデルサイズは決まっています。--size 1m を外す")
+
+
+@pytest.mark.usefixtures("japanese")
+def test_what_the_machine_can_do_is_japanese(mame: Mame) -> None:
+    code, out, _ = mame("doctor")
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith("  ")]
+    english = r"\b(free|usable|hardware|extras|none|threads|cores|system|processor|memory|measured|nothing)\b"
+    assert len(rows) == 12 and [row for row in rows if re.search(english, row)] == []
