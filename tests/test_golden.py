@@ -223,6 +223,7 @@ def test_a_run_and_its_exported_folders_have_the_same_logits(golden: Path, name:
     torch.testing.assert_close(logits, frozen[name.partition("-")[0]], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("warm_exports")
 @pytest.mark.parametrize("name", ["mame", pytest.param("seed", marks=pytest.mark.slow)])
 def test_export_writes_the_same_folders_over_those_it_wrote(mame: Mame, golden: Path, name: str) -> None:
     pytest.importorskip("gguf")

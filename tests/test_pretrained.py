@@ -96,6 +96,7 @@ def test_generate_py_writes_from_the_original_folder_without_running_its_code(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("warm_exports")
 def test_the_original_folder_can_be_exported_anew(original: Path, tmp_path: Path, weights: dict[str, Tensor]) -> None:
     export(str(original), tmp_path / "new", n_sentences=N_SENTENCES)
     assert same(read_weights(tmp_path / "new" / "model.safetensors"), weights)

@@ -53,6 +53,8 @@ from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("warm_exports")
+
 OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
 CHANGED = {"n_kv_heads": 2, "ffn_dim": 56, "rope_theta": 500.0, "tie_embeddings": True, "drop_rate": 0.1}
 N_NEW = 15
@@ -77,7 +79,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def all_made(little: Little, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+def all_made(little: Little, warm_exports: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """A run of every architecture, exported in every format; where it differs from its defaults, it does so."""
 
     runs = {CUSTOM_GPT.architecture: little.run}

@@ -187,7 +187,9 @@ def test_whatever_a_config_says_we_compute_what_transformers_does_or_refuse(fore
 
 
 @pytest.fixture(scope="module", params=OWN)
-def native(little: Little, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def native(
+    little: Little, warm_exports: None, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     """An untied model that transformers has, from a folder of its in bfloat16, exported by us."""
     model_type = request.param
     folder = foreign_folder(

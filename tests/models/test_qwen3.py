@@ -228,6 +228,7 @@ def test_config_says_what_both_transformers_need() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("warm_exports")
 def test_a_native_folder_that_behaves_differently_never_gets_its_name(
     little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
