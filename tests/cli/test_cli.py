@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,14 +26,17 @@ import mamegpt
 from mamegpt import config
 from mamegpt.cli import main
 from mamegpt.cli.commands.registry import COMMANDS
-from mamegpt.cli.console import table
+from mamegpt.cli.console import n_cells, table
 from mamegpt.cli.help import NARROWEST
 from mamegpt.cli.main import run_command_line
 from mamegpt.cli.options import Flat
+from mamegpt.cli.parsing import read
 from mamegpt.cli.render.data import vocabulary_table
 from mamegpt.config import TrainConfig
+from mamegpt.data.schema import Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.generation import settings
+from mamegpt.generation.settings import Sampling
 from mamegpt.text.display import sparkline
 
 NAMES = [
@@ -100,6 +104,11 @@ MISREAD = [
      "--foo は mamegpt doctor のオプションではありません(mamegpt doctor --help を参照)"),
     ("train --max_steps abc", "--max-steps takes a whole number, not 'abc'",
      "--max-steps は整数で指定してください(指定値: 'abc')"),
+    ("train --max-steps 1.5", "--max-steps takes a whole number, not '1.5'",
+     "--max-steps は整数で指定してください(指定値: '1.5')"),
+    ("generate --model m --prompt -- 豆", "--prompt needs a value", "--prompt には値が必要です"),
+    ("train -data x", "-data is not an option of mamegpt train; did you mean --data? (see mamegpt train --help)",
+     "-data は mamegpt train のオプションではありません。--data の間違いではありませんか(mamegpt train --help を参照)"),
     ("plan --minutes=abc", "--minutes takes a number, not 'abc'", "--minutes は数で指定してください(指定値: 'abc')"),
     ("doctor --json maybe", "--json takes True or False, not 'maybe'",
      "--json は True か False で指定してください(指定値: 'maybe')"),
@@ -121,6 +130,37 @@ MISREAD = [
      "--max-steps の間違いではありませんか"
      "(mamegpt train --help を参照)"),
 ]  # fmt: skip
+
+
+READ: list[tuple[str, dict[str, object]]] = [
+    ("doctor", {}), ("doctor --json", {"json": True}), ("doctor --json True", {"json": True}),
+    ("doctor --json=false", {"json": False}), ("doctor --json FALSE", {"json": False}),
+    ("doctor --json --json False", {"json": False}),
+    ("plan --minutes -1", {"minutes": -1.0}), ("plan --vocab_size 5 --vocab-size=6", {"vocab_size": 6}),
+    ("generate --model m --prompt=--", {"model": "m", "prompt": "--"}),
+    ("generate --model m --prompt=--samples=2", {"model": "m", "prompt": "--samples=2"}),
+    ("generate --model m --prompt '- 豆'", {"model": "m", "prompt": "- 豆"}),
+    ("generate --model m --prompt -豆", {"model": "m", "prompt": "-豆"}),
+    ("generate --model m --prompt ''", {"model": "m", "prompt": ""}),
+    ("generate --model m --prompt= --at-start", {"model": "m", "prompt": "", "at_start": True}),
+    ("generate --model None --prompts None --prompt None", {"model": "None", "prompts": None, "prompt": "None"}),
+    ("generate --model m --stop a b --stop '- c'", {"model": "m", "sampling": Sampling(stop=["a", "b", "- c"])}),
+    ("extract --keyword 豆 --keyword '[1]' --window None", {"keyword": ("豆", "[1]"), "window": None}),
+    ("extract --txt_layout line", {"schema": Schema(txt_layout="line")}),
+    ("clean --data d --out o --without short markup --without aozora",
+     {"data": "d", "out": Path("o"), "without": ("short", "markup", "aozora")}),
+    ("clean --data d --out o --without", {"data": "d", "out": Path("o"), "without": ()}),
+    ("report a --out o.html b", {"runs": (Path("a"), Path("b")), "out": Path("o.html")}),
+    ("report -- --a", {"runs": (Path("--a"),)}),
+    ("completion zsh", {"shell": "zsh"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "expected"), READ, ids=[line for line, _ in READ])
+def test_what_a_command_line_means(line: str, expected: dict[str, object]) -> None:
+    name, *words = shlex.split(line)
+    arguments = read(COMMANDS[name], "mamegpt", words)[1].arguments
+    assert {name: value for name, value in arguments.items() if name != "given"} == expected
 
 
 @pytest.mark.parametrize(("line", "english", "japanese"), MISREAD, ids=[line for line, *_ in MISREAD])
@@ -169,6 +209,19 @@ def test_help_ends_however_narrow_the_terminal_is(
             main.main(["plan", "--help"])
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize(("language", "names"), [("ja", NAMES), ("en", ["train"])])
+def test_boxes_of_help_are_as_wide_as_the_terminal(
+    mame: Mame, monkeypatch: pytest.MonkeyPatch, language: str, names: list[str], columns: int
+) -> None:
+    monkeypatch.setenv("MAMEGPT_LANG", language)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name in names:
+        lines = mame(name, "--help")[1].splitlines()
+        drawn = {n_cells(line) for line in lines if line[:1] in tuple("╭│╰")}
+        assert drawn == {columns} and max(map(n_cells, lines)) <= columns, name
 
 
 def test_the_help_of_train_is_in_sections_that_hold_every_setting(mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:

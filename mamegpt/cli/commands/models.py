@@ -248,10 +248,7 @@ def export_command(
                 overwrite=overwrite,
                 on_event=on_event,
             )
-        answer(
-            {{"checks": "gates"}.get(name, name): value for name, value in dataclasses.asdict(report).items()},
-            export_line(report),
-        )
+        answer(dataclasses.asdict(report), export_line(report))
         if report.upload:
             say(upload_table(report.upload))
         if dry_run:
