@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from mamegpt.errors import ConfigError
 
-__all__ = ["Flat", "Given", "Repeatable", "refuse_idle"]
+__all__ = ["Flat", "Given", "Repeatable", "Switch", "refuse_idle"]
 
 T = TypeVar("T")
 
@@ -17,6 +17,8 @@ Flat = Annotated[T, Parameter(name="*")]
 """A dataclass of settings, each of whose fields is an option."""
 Repeatable = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
 """Values of an option that is repeated, one each; those of another tuple may also follow one name."""
+Switch = Annotated[bool | None, Parameter(negative=None, show_default=False)]
+"""An option that has an opposite, --private and --no-private; its help says which of both holds if it is left out."""
 Given = Annotated[frozenset[str], Parameter(parse=False)]
 """Parameters of a command whose options were typed; a command that takes these as ``given`` is handed them."""
 

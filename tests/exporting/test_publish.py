@@ -131,7 +131,7 @@ def test_where_it_goes_and_who_may_see_it(hub: HubServer, tmp_path: Path) -> Non
             ["--private", "--revision", "v2", "--create-pr"],
             "leave out --private, --revision, --create-pr, which would do nothing without --push",
         ),
-        (["--private", "False"], "leave out --private, which would do nothing without --push"),
+        (["--no-private"], "leave out --private, which would do nothing without --push"),
         (
             ["--push", "mame/little", "--create-pr", "--revision", "v2"],
             "--create-pr is a pull request against main; leave --revision v2 out",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mamegpt.cli.console import answering, deliver, is_terminal, say, show_stream
-from mamegpt.cli.options import Flat, Given, Repeatable, refuse_idle
+from mamegpt.cli.options import Flat, Given, Repeatable, Switch, refuse_idle
 from mamegpt.cli.render.models import (
     evaluation_table,
     export_line,
@@ -197,7 +197,7 @@ def export_command(
     to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
     gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
     push: str = "",
-    private: bool | None = None,
+    private: Switch = None,
     revision: str = "",
     create_pr: bool = False,
     dry_run: bool = False,
