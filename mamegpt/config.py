@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, cast
 
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError, first_line
 from mamegpt.system.files import parse_json
+from mamegpt.system.run_files import CONFIG_FILE, is_run
+from mamegpt.system.validation import FromJSON, problems
 
 __all__ = ["Logger", "ModelConfig", "Precision", "TrainConfig", "read_settings"]
 
@@ -111,7 +113,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(FromJSON):
     """Everything that decides a training run. Runs of equal settings give bitwise equal weights on equal machines."""
 
     # That is: if nothing in them is left to be measured (auto, --minutes), on as many processes and threads.
@@ -250,8 +252,7 @@ class TrainConfig:
         ``architecture`` and ``optimizer`` hold the names there are to choose
         from (none: any), architectures with the fields of `ModelConfig` that they do not have.
         """
-        if found := self._misfits():
-            raise ConfigError("; ".join(found))  # nothing else can be asked about them
+        self.check_types()  # nothing else can be asked about other values
         found = [f"{flag(name)} is needed" for name in ("data", "tokenizer", "out") if not getattr(self, name)]
         for name, names in (("architecture", architecture), ("optimizer", optimizer)):
             if names and getattr(self, name) not in names:
@@ -310,21 +311,10 @@ class TrainConfig:
         if found:
             raise ConfigError("; ".join(found))
 
-    def _misfits(self, named: Callable[[str], str] = flag) -> list[str]:
-        """Return which values no setting could have: of another type, none of the choices, no number to compute with.
-
-        ``named`` says how a setting is called where its value was written.
-        """
-        found = []
-        for name, hint in get_type_hints(type(self)).items():
-            value, kind = getattr(self, name), type(getattr(TrainConfig, name))
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                found.append(f"{named(name)} is {value!r}, not of type {kind.__name__}")
-            elif get_args(hint) and value not in get_args(hint):
-                found.append(f"{named(name)} is {value!r}, none of {', '.join(get_args(hint))}")
-            elif kind in (int, float) and not -1e300 < value < 1e300:
-                found.append(f"{named(name)} is {value}, no number to compute with")
-        return found
+    def check_types(self) -> None:
+        """Raise `ConfigError` for values that no setting could have."""
+        if found := _misfits(self.to_dict(), flag):
+            raise ConfigError("; ".join(found))
 
     @property
     def schema(self) -> Schema:
@@ -368,7 +358,7 @@ class TrainConfig:
             values = parse_json(path.read_text(encoding="utf-8"))
             if _is_exported(values):
                 raise CheckpointError(f"{path.parent} is an exported model; give the folder of a run")
-            return _made_of(values)
+            return _made_of(values)  # as written: a run's fingerprint tells 1 from 1.0
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None
         except ValueError as error:
@@ -376,25 +366,33 @@ class TrainConfig:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read settings by their names from a TOML file or a run's ``config.json``, but not the folder of that run.
+    """Read settings by their names from a TOML or JSON file, such as a run's ``config.json``.
 
-    Raises `ConfigError`, which names the file and what is wrong, if it cannot be read or holds anything else.
+    What that says of its own folder, ``out``, is left out, for another run needs another one. Raises `ConfigError`,
+    which names the file and what is wrong, if it cannot be read or holds anything else.
     """
     is_toml = path.suffix.lower() == ".toml"
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text) if is_toml else parse_json(text)
-        if _is_exported(values):
-            raise ValueError("it is of an exported model")
-        found = _made_of(values).to_dict()
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({first_line(error)}); give a run's config.json or a TOML file"
         ) from None
     except (ValueError, RecursionError) as error:  # of tomllib, for what is nested too deeply
-        raise ConfigError(f"{path} does not hold settings: {first_line(error)}") from None
-    kinds = {name: type(getattr(TrainConfig, name)) for name in found}
-    return {name: kinds[name](found[name]) for name in values if is_toml or name != "out"}
+        kind = "TOML" if is_toml else "JSON"
+        raise ConfigError(
+            f"{path} is not {kind} ({first_line(error)}); give a run's config.json or a TOML file (NAME.toml)"
+        ) from None
+    try:
+        if _is_exported(values):
+            raise ValueError("it is of an exported model")
+        found = _made_of(values)
+    except ValueError as error:
+        raise ConfigError(f"{path} does not hold settings: {error}") from None
+    kinds = {name: type(getattr(TrainConfig, name)) for name in values}
+    is_of_run = path.name == CONFIG_FILE and is_run(path.parent)
+    return {name: kinds[name](getattr(found, name)) for name in values if name != "out" or not is_of_run}
 
 
 def _is_exported(values: object) -> bool:
@@ -403,11 +401,15 @@ def _is_exported(values: object) -> bool:
 
 def _made_of(values: object) -> TrainConfig:
     """Return the settings that a file holds. Raises `ValueError` for an unknown name or a value of another type."""
-    if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
-    if unknown := values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}:
-        raise ValueError(f"no setting is called {', '.join(sorted(unknown))}")
-    config = TrainConfig(**values)
-    if found := config._misfits(str):
+    if found := _misfits(values, str):
         raise ValueError("; ".join(found))
-    return config
+    return TrainConfig(**cast(dict[str, Any], values))
+
+
+def _misfits(values: object, named: Callable[[str], str]) -> list[str]:
+    """Return what cannot be settings: other names, values of another type, none of the choices, far too large."""
+    if found := problems(TrainConfig, values, named):
+        return found
+    numbers = {name: value for name, value in cast(dict[str, Any], values).items() if type(value) in (int, float)}
+    found = [f"{named(name)} is no number to compute with" for name, value in numbers.items() if abs(value) >= 1e300]
+    return found

@@ -65,13 +65,16 @@ def preset(size: Size = "5m", recipe: Recipe = "mame", **settings: Any) -> Train
 
     Such as ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
     The learning rate follows the width and the optimizer, but in the original recipe, which has its own (and one size).
-    Raises `ConfigError` for another size or recipe than there are.
+    Raises `ConfigError` for another size or recipe than there are, and for settings of another type.
     """
     check_choice("--size", size, SIZES)
     check_choice("--recipe", recipe, RECIPES)
+    base = TrainConfig(**SIZES[size]._asdict()) if recipe == "mame" else ORIGINAL
+    config = dataclasses.replace(base, **settings)
+    if settings:
+        config.check_types()
     if recipe != "mame":
-        return dataclasses.replace(ORIGINAL, **settings)
-    config = TrainConfig(**{**SIZES[size]._asdict(), **settings})
+        return config
     return dataclasses.replace(config, lr=settings.get("lr", peak_lr(max(1, config.emb_dim), config.optimizer)))
 
 

@@ -32,9 +32,10 @@ from mamegpt.models.base import LanguageModel, not_finite, token_embedding, uniq
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
-from mamegpt.system.files import is_lfs_pointer, parse_json
+from mamegpt.system.files import is_lfs_pointer
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.shell import command
+from mamegpt.system.validation import FromJSON, read_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -227,7 +228,7 @@ def is_foreign(where: str) -> bool:
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         return False  # a checkpoint, or nothing at all
     folder = _folder(where, ["config.json", "*.model"])
-    model_type = _read_json(folder / "config.json").get("model_type")
+    model_type = _read_config(folder / "config.json").get("model_type")
     return model_type is not None and (model_type not in hf_formats() or not any(folder.glob("*.model")))
 
 
@@ -326,7 +327,7 @@ def _refuse_young(run: Run) -> NoReturn:
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
     """Return a folder or Hub repository in Hugging Face's hf_format."""
     folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
-    config = _read_json(folder / "config.json")
+    config = _read_config(folder / "config.json")
     if "model_type" not in config:
         _refuse_folder(folder, "model_type in its config.json")
     tokenizer = Tokenizer.load(_spm_file(folder, where, spm_file))
@@ -503,22 +504,27 @@ def _own_name(name: str) -> str:
     return name
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Config(FromJSON, extra="ignore"):
+    """What is asked of every ``config.json`` before its ``model_type`` says what else is in it."""
+
+    model_type: str | None = None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        value = parse_json(path.read_text(encoding="utf-8-sig"))
+        read_json(path, _Config)
+        return read_json(path, dict[str, Any])
     except FileNotFoundError:
         _refuse_folder(path.parent, path.name)
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
-    return value
+        raise ModelError(f"{path} is no configuration of a model: {error}") from None
 
 
 def _refuse_folder(folder: Path, missing: str) -> NoReturn:
     """Raise `ModelError` for a folder without a configuration: what it is instead, and what to do."""
     if (adapter := folder / "adapter_config.json").is_file():
-        base = _read_json(adapter).get("base_model_name_or_path")
+        base = _read_config(adapter).get("base_model_name_or_path")
         raise ModelError(
             f"{folder} holds a PEFT adapter for {base}, not a model; merge them (merge_and_unload, save_pretrained) "
             "into a folder, and copy the tokenizer.model of that model into it"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mamegpt.errors import DataError, OutputError
-from mamegpt.system.files import is_stream, neighbor, parse_json, write_json
+from mamegpt.system.files import is_stream, neighbor, write_json
+from mamegpt.system.validation import Count, FromJSON, read_json
 
 __all__ = ["Provenance", "forget_provenance", "read_provenance", "refuse_other_note", "write_provenance"]
 
@@ -20,27 +21,26 @@ SUFFIX = ".origin.json"
 
 
 @dataclass(frozen=True)
-class Provenance:
+class Provenance(FromJSON):
     """One step: the ``command`` read ``source`` with ``settings`` and kept so many documents of those it read.
 
-    ``dropped`` has the reasons for which documents were left out, and how many. Raises `ValueError` for values that
-    are none of these.
+    ``dropped`` has the reasons for which documents were left out, and how many.
     """
 
     command: str
     source: str
     settings: Mapping[str, str]
-    read: int
-    kept: int
-    dropped: Mapping[str, int]
+    read: Count
+    kept: Count
+    dropped: Mapping[str, Count]
 
-    def __post_init__(self) -> None:
-        counts = [self.read, self.kept, *dict(self.dropped).values()]
-        texts = [self.command, self.source, *self.dropped, *self.settings, *dict(self.settings).values()]
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("a count is none")
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a text is none")
+
+@dataclass(frozen=True)
+class _Note(FromJSON, extra="ignore"):
+    """The file: the size of the corpus file, and the steps that made it."""
+
+    n_bytes: Count
+    steps: list[Provenance]
 
 
 def write_provenance(out: Path, last: Provenance, sources: Iterable[Path]) -> None:
@@ -59,8 +59,7 @@ def refuse_other_note(out: Path) -> None:
     note = _beside(out)
     if note.exists():
         try:
-            value: Any = parse_json(note.read_text(encoding="utf-8"))
-            is_ours = isinstance(value, dict) and value.keys() == {"n_bytes", "steps"}
+            is_ours = read_json(note, dict[str, Any]).keys() == {"n_bytes", "steps"}
         except (OSError, ValueError):
             is_ours = False
         if not is_ours:
@@ -83,12 +82,11 @@ def read_provenance(files: Iterable[Path]) -> list[Provenance]:
         if not note.is_file():
             continue
         try:
-            value: Any = parse_json(note.read_text(encoding="utf-8"))
-            steps = [Provenance(**step) for step in value["steps"]]
-            is_of_file = value["n_bytes"] == file.stat().st_size
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            told = read_json(note, _Note)
+        except ValueError as error:
             raise DataError(f"{note} is damaged ({error}); remove it, and nothing is said of the origin") from None
-        found += [step for step in steps if is_of_file and step not in found]  # parts have the steps of the whole
+        if told.n_bytes == file.stat().st_size:
+            found += [step for step in told.steps if step not in found]  # parts have the steps of the whole
     return found
 
 

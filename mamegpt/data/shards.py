@@ -13,46 +13,46 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from mamegpt.data.provenance import Provenance
 from mamegpt.errors import DataError
-from mamegpt.system.files import atomic_directory, parse_json, sha256_file, write_json
+from mamegpt.system.files import atomic_directory, sha256_file, write_json
 from mamegpt.system.limits import usable_cores
+from mamegpt.system.validation import Count, FromJSON, Positive, read_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Meta", "Split", "is_shards", "open_shards", "write_shards"]
 
-FORMAT = "mamegpt-tokens-1"
+Format = Literal["mamegpt-tokens-1"]
 META_FILE = "meta.json"
-DTYPES = ("uint16", "uint32")
 SPLITS = ("train", "val")
 CHUNK_CHARACTERS = 1 << 20
 """Text is tokenized in batches of about this many characters, so memory does not grow with the corpus."""
 
 
 @dataclass(frozen=True)
-class SplitMeta:
+class SplitMeta(FromJSON):
     """Counts of one split. Characters and bytes are those of the normalised text, without end-of-text tokens."""
 
-    n_tokens: int
-    n_documents: int
-    n_characters: int
-    n_bytes: int
+    n_tokens: Positive
+    n_documents: Positive
+    n_characters: Positive
+    n_bytes: Positive
     sha256: str
 
 
 @dataclass(frozen=True)
-class Meta:
+class Meta(FromJSON):
     """What ``meta.json`` holds. ``origins`` are the steps that made the text, as far as they are known."""
 
-    format: str
-    dtype: str
-    vocab_size: int
-    eos_id: int | None
+    format: Format
+    dtype: Literal["uint16", "uint32"]
+    vocab_size: Positive
+    eos_id: Count | None
     tokenizer_sha256: str
     source: str
     splits: dict[str, SplitMeta]
@@ -62,7 +62,7 @@ class Meta:
         """64 hexadecimal digits that change with any token or with the tokenizer."""
         parts = [self.tokenizer_sha256, self.dtype]
         parts += [f"{name}:{split.sha256}" for name, split in sorted(self.splits.items())]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def write_shards(
     ``check`` gets what is known of the files before the folder appears, and may raise. Raises `OutputError` if ``out``
     exists, and `DataError` if the training split comes out empty.
     """
-    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     n_threads = n_threads or usable_cores()
     with atomic_directory(out) as folder, ThreadPoolExecutor(n_threads) as threads:
         splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer, threads, n_threads) for name in SPLITS}
@@ -125,7 +125,7 @@ def write_shards(
             if not finished[name].n_characters:
                 raise DataError(f"{source or 'the corpus'} holds no text for the split {name!r}")
         meta = Meta(
-            format=FORMAT,
+            format=get_args(Format)[0],
             dtype=dtype,
             vocab_size=tokenizer.vocab_size,
             eos_id=tokenizer.eos_id,
@@ -160,21 +160,14 @@ def open_shards(
     """
     path = folder / META_FILE
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            raise DataError(f"{path}: format {raw['format']!r} is not {FORMAT!r}; tokenize the text again")
-        raw["splits"] = {name: SplitMeta(**split) for name, split in raw["splits"].items()}
-        if not isinstance(origins := raw.get("origins", []), list):
-            raise ValueError("origins is no list")
-        raw["origins"] = [Provenance(**origin) for origin in origins]
-        meta = Meta(**raw)
-        _check(meta)
-        sizes = {name: split.n_tokens * np.dtype(meta.dtype).itemsize for name, split in meta.splits.items()}
+        meta = read_json(path, Meta)
+        if not {"train"} <= meta.splits.keys() <= set(SPLITS):
+            raise ValueError("it has no usable splits")
+        if meta.eos_id is not None and meta.eos_id >= meta.vocab_size:
+            raise ValueError("eos_id is no id")
     except FileNotFoundError:
         raise DataError(f"{folder} is not a folder of token shards: it has no {META_FILE}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
+    except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); tokenize the text again") from None
     if tokenizer is not None and tokenizer.fingerprint != meta.tokenizer_sha256:
         raise DataError(
@@ -183,7 +176,7 @@ def open_shards(
     splits = {}
     for name, split in meta.splits.items():
         file = folder / f"{name}.bin"
-        size = sizes[name]
+        size = split.n_tokens * np.dtype(meta.dtype).itemsize
         if not file.is_file():
             raise DataError(f"{file} is missing; tokenize the text again")
         if file.stat().st_size != size:
@@ -197,21 +190,6 @@ def open_shards(
             raise DataError(f"{file} holds ids beyond the {meta.vocab_size} pieces of {META_FILE}; tokenize again")
         splits[name] = Split(tokens, split, meta.eos_id)
     return meta, splits
-
-
-def _check(meta: Meta) -> None:
-    """Raise ValueError for what `write_shards` would never write."""
-    if meta.dtype not in DTYPES or not {"train"} <= meta.splits.keys() <= set(SPLITS):
-        raise ValueError("it has no usable splits")
-    counts = {"vocab_size": meta.vocab_size}
-    for name, split in meta.splits.items():
-        counts |= {f"{key} of {name}": value for key, value in asdict(split).items() if key != "sha256"}
-    if wrong := [name for name, value in counts.items() if type(value) is not int or not 0 < value < 1 << 63]:
-        raise ValueError(f"{wrong[0]} is no count")
-    if meta.eos_id is not None and (type(meta.eos_id) is not int or not 0 <= meta.eos_id < meta.vocab_size):
-        raise ValueError("eos_id is no id")
-    if not all(isinstance(text, str) for text in (meta.tokenizer_sha256, meta.source)):
-        raise ValueError("tokenizer_sha256 or source is no text")
 
 
 def _held_out(text: str, fraction: float) -> bool:

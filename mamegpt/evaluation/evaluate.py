@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,8 +29,9 @@ from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.system.files import write_json
 from mamegpt.system.run_files import EVALUATION_FILE
+from mamegpt.system.validation import FromJSON, Lax, Number
 
-__all__ = ["Evaluation", "Measuring", "Result", "evaluate"]
+__all__ = ["Evaluation", "KeptEvaluation", "KeptResult", "Measuring", "Result", "evaluate"]
 
 ORDER = 3
 """Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
@@ -39,7 +40,7 @@ NGRAM_CHARACTERS = 30_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(FromJSON, extra="ignore"):
     """What was found of one model. ``text`` is by held-out text; what could not be measured is None.
 
     ``model`` is as it was named, ``origin`` what was loaded (of a run, the folder of its checkpoint).
@@ -52,7 +53,7 @@ class Result:
     text: dict[str, Quality]
     pairs: PairScores
     cloze: Proportion | None
-    recited: float | None = None
+    recited: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,28 @@ class Evaluation:
         if self.run:
             own = [result for result in self.models if result.model == self.run]
             write_json(Path(self.run) / EVALUATION_FILE, replace(self, models=own).to_dict())
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptResult(Result, extra="ignore"):
+    """The result of a run's own model."""
+
+    origin: str = field()
+    recited: Number | None = field()
+
+
+@dataclass(frozen=True)
+class KeptEvaluation(FromJSON, extra="ignore"):
+    """What `Evaluation.keep` wrote into a run, for `Run.read_evaluation`."""
+
+    models: Annotated[tuple[KeptResult], Lax()]
+    baseline: Result
+    heldout_recited: Number | None
+
+    def __post_init__(self) -> None:
+        (model,) = self.models
+        if model.text.keys() != self.baseline.text.keys() or (model.cloze and not self.baseline.cloze):
+            raise ValueError("model and baseline were not asked the same")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, log_likelihoods
+from mamegpt.system.validation import FromJSON
 
 __all__ = ["PHENOMENA", "Pair", "PairScores", "minimal_pairs", "read_pairs"]
 
@@ -41,7 +42,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class PairScores:
+class PairScores(FromJSON, extra="ignore"):
     """Shares of pairs that are right, 0.5 by chance; a tie is half right.
 
     ``total`` compares probabilities of whole sentences, ``per_character`` these by the number of characters (the mean

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mamegpt.system.validation import Count, FromJSON, Number
+
 __all__ = ["Proportion"]
 
 
 @dataclass(frozen=True)
-class Proportion:
+class Proportion(FromJSON, extra="ignore"):
     """A share of ``n`` items."""
 
-    share: float
-    n: int
+    share: Number
+    n: Count
 
     @property
     def standard_error(self) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from mamegpt.evaluation.evaluate import KeptEvaluation
+from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 
 if TYPE_CHECKING:
@@ -13,15 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["card_results", "card_rows", "quality_results"]
 
-T = TypeVar("T")
-
 
 def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
     """Return (name in Japanese, in English, value) of each figure, if the newest evaluation is of that checkpoint.
 
     Raises `CheckpointError` if the run's file is damaged.
     """
-    return _read(run, checkpoint, _rows)
+    found = _read(run, checkpoint)
+    return _rows(found) if found else []
 
 
 def card_results(run: Run, checkpoint: Path, text: Mapping[str, Any]) -> list[EvalResult]:
@@ -30,35 +31,33 @@ def card_results(run: Run, checkpoint: Path, text: Mapping[str, Any]) -> list[Ev
     ``text`` says which text is held out, as `EvalResult` names it. Raises `CheckpointError` if the run's file is
     damaged.
     """
-    return _read(run, checkpoint, lambda model, _: _results(model, text))
+    found = _read(run, checkpoint)
+    return _results(found, text) if found else []
 
 
-def quality_results(found: Mapping[str, Any], text: Mapping[str, Any]) -> list[EvalResult]:
-    """Return how well a model finds a text, of the fields of a `Quality`, as the Hub indexes it."""
-    of = {"n_characters": found["n_characters"]}
+def quality_results(found: Quality, text: Mapping[str, Any]) -> list[EvalResult]:
+    """Return how well a model finds a text, as the Hub indexes it."""
+    of = {"n_characters": found.n_characters}
     return [
-        _result(metric.replace(" ", "_"), metric, found[metric.replace(" ", "_")], of, text)
+        _result(metric.replace(" ", "_"), metric, getattr(found, metric.replace(" ", "_")), of, text)
         for metric in ("bits per character", "bits per byte")
     ]
 
 
-def _read(run: Run, checkpoint: Path, make: Callable[[dict[str, Any], dict[str, Any]], list[T]]) -> list[T]:
-    """Return what is made of the newest evaluation of a run, if it is of that checkpoint."""
-
-    def read(found: dict[str, Any]) -> list[T]:
-        (model,) = found["models"]
-        return make(model, found) if Path(model["origin"]).name == checkpoint.name else []
-
-    return run.read_evaluation(read, [])
+def _read(run: Run, checkpoint: Path) -> KeptEvaluation | None:
+    """Return the newest evaluation of a run, if it is of that checkpoint."""
+    found = run.read_evaluation(KeptEvaluation)
+    return found if found and Path(found.models[0].origin).name == checkpoint.name else None
 
 
-def _results(model: dict[str, Any], text: Mapping[str, Any]) -> list[EvalResult]:
-    found = [one for quality in model["text"].values() for one in quality_results(quality, text)]
-    right = model["pairs"]["total"]
+def _results(kept: KeptEvaluation, text: Mapping[str, Any]) -> list[EvalResult]:
+    (model,) = kept.models
+    found = [one for quality in model.text.values() for one in quality_results(quality, text)]
+    right, gaps = model.pairs.total, model.cloze
     pairs = {"dataset_type": "mamegpt-minimal-pairs", "dataset_name": "mamegpt minimal pairs (Japanese)"}
-    found.append(_result("accuracy", "minimal pairs", right["share"], {"n_pairs": right["n"]}, pairs))
-    if gaps := model["cloze"]:
-        found.append(_result("accuracy", "cloze, one of four", gaps["share"], {"n_gaps": gaps["n"]}, text))
+    found.append(_result("accuracy", "minimal pairs", right.share, {"n_pairs": right.n}, pairs))
+    if gaps:
+        found.append(_result("accuracy", "cloze, one of four", gaps.share, {"n_gaps": gaps.n}, text))
     return found
 
 
@@ -75,21 +74,19 @@ def _result(metric: str, name: str, value: float, of: Mapping[str, int], text: M
     )
 
 
-def _rows(model: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    base, other = found["baseline"], f"{found['baseline']['name']} は"
-    right, base_right = model["pairs"]["total"], base["pairs"]["total"]
-    rows = [
-        ("最小対", "minimal pairs",
-         f"{right['share']:.1%}({right['n']} 組、偶然なら 50%、{other} {base_right['share']:.1%})")
-    ]  # fmt: skip
-    if gaps := model["cloze"]:
-        value = f"{gaps['share']:.1%}({gaps['n']} 問の四択、{other} {base['cloze']['share']:.1%})"
+def _rows(found: KeptEvaluation) -> list[tuple[str, str, str]]:
+    (model,), base, other = found.models, found.baseline, f"{found.baseline.name} は"
+    right, base_right = model.pairs.total, base.pairs.total
+    value = f"{right.share:.1%}({right.n} 組、偶然なら 50%、{other} {base_right.share:.1%})"
+    rows = [("最小対", "minimal pairs", value)]
+    if model.cloze and base.cloze:
+        value = f"{model.cloze.share:.1%}({model.cloze.n} 問の四択、{other} {base.cloze.share:.1%})"
         rows.append(("穴埋め", "cloze", value))
-    for text, quality in base["text"].items():
-        bits, base_bits = (f"{of['bits_per_character']:.3f}" for of in (model["text"][text], quality))
+    for text, quality in base.text.items():
+        bits, base_bits = (f"{of.bits_per_character:.3f}" for of in (model.text[text], quality))
         rows.append(("n-gram との比較", "beside an n-gram model", f"{bits} ビット/文字、{other} {base_bits}"))
-    if None not in (model["recited"], found["heldout_recited"]):
-        here, there = f"{model['recited']:.2%}", f"{found['heldout_recited']:.2%}"
+    if model.recited is not None and found.heldout_recited is not None:
+        here, there = f"{model.recited:.2%}", f"{found.heldout_recited:.2%}"
         value = f"書いた 20 文字の並びの {here} が学習した文章にある(学習していない文章では {there})"
         rows.append(("丸写し", "recited", value))
     return rows

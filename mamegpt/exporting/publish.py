@@ -124,7 +124,7 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
     held_out = _held_out(run.config)
     results = card_results(run, Path(loaded.origin), held_out)
     if not results and validations and validations[-1].step in (None, state.step):
-        results = quality_results(dataclasses.asdict(validations[-1]), held_out)
+        results = quality_results(validations[-1], held_out)
     return Facts(
         config=run.config,
         step=state.step,

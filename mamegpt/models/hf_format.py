@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ModelError
+from mamegpt.system.validation import Number, problems
 
-__all__ = ["HFFormat", "is_number", "not_implemented", "not_integers", "plain_rope", "refuse", "rotary_sizes"]
+__all__ = ["HFFormat", "not_implemented", "plain_rope", "refuse", "rotary_sizes"]
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,6 @@ def refuse(found: Collection[str], file: Path, model_type: str) -> None:
     """Raise `ModelError` if anything was found that is missing, of a wrong type, or not implemented."""
     if found:
         raise ModelError(f"{file.with_name('config.json')} holds no {model_type} model known here: {'; '.join(found)}")
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value of JSON is a number that a float can hold."""
-    return type(value) in (int, float) and -1e300 < value < 1e300  # type: ignore[operator]
-
-
-def not_integers(values: Mapping[str, Any]) -> list[str]:
-    """Return the settings that are no whole numbers, a line each."""
-    found = [f"{name} is {value!r}, not a whole number" for name, value in values.items() if type(value) is not int]
-    return found
 
 
 def not_implemented(config: dict[str, Any], choices: Mapping[str, Callable[[Any], bool]]) -> list[str]:
@@ -93,10 +83,8 @@ def rotary_sizes(
     theta, contradictions = _rope_theta(config)
     numbers = {"rope_theta": theta, "rms_norm_eps": config.get("rms_norm_eps", 1e-6)}
     tied = config.get("tie_word_embeddings", False)
-    found = not_integers(whole) + not_implemented(config, choices) + contradictions
-    found += [f"{name} is {value!r}, not a number" for name, value in numbers.items() if not is_number(value)]
-    if type(tied) is not bool:
-        found.append(f"tie_word_embeddings is {tied!r}, neither true nor false")
+    found = problems(dict[str, int], whole) + not_implemented(config, choices) + contradictions
+    found += problems(dict[str, Number], numbers) + problems(dict[str, bool], {"tie_word_embeddings": tied})
     refuse(found, file, model_type)
     theta, eps = map(float, numbers.values())
     sizes = {integers[name]: value for name, value in whole.items()}

@@ -20,9 +20,10 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mamegpt.errors import ConfigError, first_line
+from mamegpt.system.validation import FromJSON, Within, validated
 
 __all__ = [
     "CLUSTERS",
@@ -38,6 +39,7 @@ __all__ = [
     "plan_cluster",
 ]
 
+Positive = Annotated[float, Within(gt=0)]
 Sharding = Literal["none", "full"]
 SHARDINGS: tuple[Sharding, ...] = ("none", "full")
 """What ``train --sharding`` has: every device holds all weights, or all devices together hold them once."""
@@ -65,25 +67,25 @@ DEVICES = (8, 64, 256, 1024)
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(FromJSON):
     """Devices in nodes. Rates are of one device and in one direction, per second; the price is of a device's hour."""
 
-    peak_flops: float
+    peak_flops: Positive
     """Of dense bfloat16 products."""
-    sustained: float
+    sustained: Positive
     """Share of the peak that one device alone reaches with a very wide model."""
-    memory_bytes: float
-    memory_bandwidth: float
-    devices_per_node: int
-    link_bandwidth: float
+    memory_bytes: Positive
+    memory_bandwidth: Positive
+    devices_per_node: Annotated[int, Within(gt=0)]
+    link_bandwidth: Positive
     """Between devices of one node, bytes."""
-    network_bandwidth: float
+    network_bandwidth: Positive
     """Between nodes, bytes for each device."""
-    storage_bandwidth: float
+    storage_bandwidth: Positive
     """Bytes that a node writes to the storage of checkpoints."""
-    price: float
+    price: Positive
     """US dollars."""
-    latency_s: float = 10e-6
+    latency_s: Positive = 10e-6
     """Of one hop of a collective."""
 
 
@@ -285,9 +287,8 @@ def plan_cluster(described: str) -> ClusterPlan:
 
 
 def _read(path: Path) -> Cluster:
-    known = {field.name for field in dataclasses.fields(Cluster)}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return validated(Cluster, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         names = ", ".join(CLUSTERS)
         raise ConfigError(
@@ -295,14 +296,5 @@ def _read(path: Path) -> Cluster:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--cluster {path} is not TOML: {error}") from None
-    needed = {field.name for field in dataclasses.fields(Cluster) if field.default is dataclasses.MISSING}
-    if wrong := sorted((values.keys() - known) | (needed - values.keys())):
-        raise ConfigError(
-            f"--cluster {path}: unknown or missing: {', '.join(wrong)}; it needs {', '.join(sorted(needed))}"
-        )
-    for name, value in values.items():
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise ConfigError(f"--cluster {path}: {name} must be a positive number, not {value!r}")
-    if type(values["devices_per_node"]) is not int:
-        raise ConfigError(f"--cluster {path}: devices_per_node must be a whole number")
-    return Cluster(**values)
+    except ValueError as error:
+        raise ConfigError(f"--cluster {path} describes no cluster ({error})") from None

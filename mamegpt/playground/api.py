@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
 from mamegpt.errors import ConfigError, naming_fields
 from mamegpt.generation.settings import Sampling
 from mamegpt.playground.engine import MAX_TEXTS, CompletionRequest, NewToken
 from mamegpt.system.files import shown
+from mamegpt.system.validation import FromJSON, Number, Within, validated
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_request", "usage"]
@@ -38,40 +40,71 @@ UNSUPPORTED: dict[str, Any] = {
     "presence_penalty": 0,
 }
 """What OpenAI has and we do not, by the value that asks for nothing."""
-OUTSIDE = {"stream", "stream_options", "user"}
-"""Fields that do not change the texts."""
-NUMBERS: dict[str, float] = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
-def read_request(body: object) -> CompletionRequest:
+@dataclass(frozen=True)
+class _StreamOptions(FromJSON, extra="ignore"):
+    include_usage: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Body(FromJSON):
+    """The fields of a request."""
+
+    model: str = ""
+    prompt: list[str] = field(default_factory=lambda: [""])
+    max_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] = 16
+    n: Annotated[int, Within(ge=1, le=MAX_TEXTS)] = 1
+    temperature: Number = 1.0
+    top_p: Number = 1.0
+    min_p: Number = 0.0
+    repetition_penalty: Number = 1.0
+    top_k: Annotated[int, Within(ge=0, le=MAX_TOP_K)] = 0
+    seed: Annotated[int, Within(ge=0, le=MAX_SEED)] = field(default_factory=lambda: random.randrange(MAX_SEED))
+    stop: list[str] = field(default_factory=list)
+    logprobs: Annotated[int, Within(ge=0, le=MAX_LOGPROBS)] | None = None
+    at_start: bool | None = None
+    stream: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
+    user: str = ""
+    suffix: str = ""
+    echo: bool = False
+    best_of: int = 1
+    logit_bias: dict[str, float] = field(default_factory=dict)
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+
+
+def read_request(value: object) -> CompletionRequest:
     """Read the JSON of a request. Raises `ConfigError` for what is wrong, unknown or too much."""
-    if not isinstance(body, dict):
+    if not isinstance(value, dict):
         raise ConfigError("the body must be a JSON object")
-    fields: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
+    given = {name: one for name, one in value.items() if one is not None}
+    # OpenAI's lists of token ids are not taken, for they depend on the tokenizer.
+    texts = {name: [text] for name in ("prompt", "stop") if isinstance(text := given.get(name), str)}
+    try:
+        body = validated(_Body, given | texts)
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
     for name, nothing in UNSUPPORTED.items():
-        if fields.pop(name, nothing) != nothing:
+        if getattr(body, name) != nothing:
             raise ConfigError(f"{name} is not supported; leave it out")
-    prompts = _texts(fields.pop("prompt", ""), "prompt", MAX_CHARACTERS)
-    numbers = {name: _number(fields.pop(name, default), name) for name, default in NUMBERS.items()}
-    sampling = Sampling(
-        **numbers,
-        top_k=_between(fields.pop("top_k", 0), "top_k", 0, MAX_TOP_K),
-        seed=_between(fields.pop("seed", random.randrange(MAX_SEED)), "seed", 0, MAX_SEED),
-        stop=_texts(fields.pop("stop", []), "stop", MAX_STOP_CHARACTERS),
-    )
+    for name, most in (("prompt", MAX_CHARACTERS), ("stop", MAX_STOP_CHARACTERS)):
+        if sum(map(len, getattr(body, name))) > most:
+            raise ConfigError(f"{name} must not be longer than {most:,} characters")
+    sampling = Sampling(**{setting.name: getattr(body, setting.name) for setting in fields(Sampling)})
     sampling.validate()
-    logprobs = fields.pop("logprobs", None)
     request = CompletionRequest(
-        model=str(fields.pop("model", "")),
-        prompts=prompts,
-        n=_between(fields.pop("n", 1), "n", 1, MAX_TEXTS),
-        max_tokens=_between(fields.pop("max_tokens", 16), "max_tokens", 1, MAX_TOKENS),
+        model=body.model,
+        prompts=body.prompt,
+        n=body.n,
+        max_tokens=body.max_tokens,
         sampling=sampling,
-        at_start=_flag(fields.pop("at_start", None), "at_start"),
-        n_alternatives=None if logprobs is None else _between(logprobs, "logprobs", 0, MAX_LOGPROBS),
+        at_start=body.at_start,
+        n_alternatives=body.logprobs,
+        stream=body.stream,
+        with_usage=bool(body.stream_options.include_usage),
     )
-    if unknown := sorted(fields.keys() - OUTSIDE):
-        raise ConfigError(f"unknown: {', '.join(map(repr, unknown))}")
     if not 1 <= request.n_texts <= MAX_TEXTS:
         raise ConfigError(f"prompts times n must lie between 1 and {MAX_TEXTS}, not be {request.n_texts}")
     return request
@@ -130,36 +163,3 @@ def _shown(tokenizer: Tokenizer, token: int | None) -> str:
         return raw.decode() or tokenizer.piece(token)
     except UnicodeDecodeError:
         return tokenizer.piece(token)
-
-
-def _texts(value: object, name: str, most: int) -> list[str]:
-    """Return a string, or a list of them
-
-    OpenAI's lists of token ids are not taken, for they depend on the tokenizer.
-    """
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"{name} must be a string or a list of strings")
-    if sum(map(len, texts)) > most:
-        raise ConfigError(f"{name} must not be longer than {most:,} characters")
-    return texts
-
-
-def _flag(value: object, name: str) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"{name} must be true or false")
-    return value
-
-
-def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e9 < value < 1e9:
-        raise ConfigError(f"{name} must be a number, and a sensible one")
-    return float(value)
-
-
-def _between(value: object, name: str, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} must be a whole number")
-    if not least <= value <= most:
-        raise ConfigError(f"{name} must lie between {least:,} and {most:,}, not be {value:,}")
-    return value

@@ -48,6 +48,9 @@ class CompletionRequest:
     n_alternatives: int | None = None
     at_start: bool | None = None
     """Whether the prompts begin a text; None: if the model was trained with such beginnings."""
+    stream: bool = False
+    """Whether to answer in parts; ``with_usage`` asks for a last one that counts tokens."""
+    with_usage: bool = False
 
     @property
     def n_texts(self) -> int:

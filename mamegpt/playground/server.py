@@ -238,8 +238,7 @@ def _status(request: Request) -> Response:
 async def _completions(request: Request) -> Response:
     engine: Engine = request.app.state.engine
     try:
-        body = await _read_json(request)
-        wanted = read_request(body)
+        wanted = read_request(await _read_json(request))
         entry = engine.find(wanted.model)
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 400)
@@ -256,9 +255,8 @@ async def _completions(request: Request) -> Response:
         "model": entry.name,
         "system_fingerprint": f"seed-{wanted.sampling.seed}",
     }
-    if body.get("stream"):
-        with_usage = body.get("stream_options") == {"include_usage": True}
-        return StreamingResponse(_events(engine, job, head, with_usage), media_type="text/event-stream")
+    if wanted.stream:
+        return StreamingResponse(_events(engine, job, head), media_type="text/event-stream")
     return await _whole(request, engine, job, head)
 
 
@@ -280,14 +278,14 @@ async def _read_json(request: Request) -> Any:
         raise ConfigError(f"the body is not JSON: {problem}") from None
 
 
-async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bool) -> AsyncIterator[str]:
+async def _events(engine: Engine, job: Job, head: dict[str, Any]) -> AsyncIterator[str]:
     """Return the answer as server-sent events. Places in the queue are comments, which clients pass over."""
     scored = job.request.n_alternatives is not None
     steps: list[NewToken] = []
     try:
         async for batch in job.batches():
             new = [event for event in batch if isinstance(event, NewToken)]
-            steps += new if with_usage else []
+            steps += new if job.request.with_usage else []
             last = batch[-1] if batch else None
             if isinstance(last, Queued):
                 yield f": queue {last.position}\n\n"
@@ -296,7 +294,7 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any], with_usage: bo
             if isinstance(last, Failed):
                 yield _event(_failure(last))
                 return
-        if with_usage:
+        if job.request.with_usage:
             yield _event({**head, "choices": [], "usage": usage(job.request, steps)})
         yield "data: [DONE]\n\n"
     finally:

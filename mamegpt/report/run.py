@@ -11,9 +11,9 @@ from typing import Any
 
 from mamegpt.data.shards import Split
 from mamegpt.errors import CheckpointError
+from mamegpt.evaluation.evaluate import KeptEvaluation
 from mamegpt.generation.settings import Sampling
 from mamegpt.pretrained import load
-from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.system.run_files import METRICS_FILE
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -57,9 +57,8 @@ class ReportRun(Run):
 
         Raises `CheckpointError` if the file is damaged.
         """
-        return self.read_evaluation(
-            lambda found: _scores(found["models"][0], found["baseline"], found["heldout_recited"]), {}
-        )
+        found = self.read_evaluation(KeptEvaluation)
+        return _scores(found) if found else {}
 
     @property
     def verdict(self) -> Verdict | None:
@@ -70,10 +69,9 @@ class ReportRun(Run):
         own = self.quality
         if own is None:
             return None
-        found = self.read_evaluation(
-            lambda found: [Quality(**quality) for quality in found["baseline"]["text"].values()], list[Quality]()
-        )
-        baseline = next((quality.bits_per_character for quality in found if quality.of == own.of), None)
+        found = self.read_evaluation(KeptEvaluation)
+        qualities = found.baseline.text.values() if found else ()
+        baseline = next((quality.bits_per_character for quality in qualities if quality.of == own.of), None)
         return verdict(own.bits_per_character, baseline)
 
     @property
@@ -149,22 +147,23 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
     return found
 
 
-def _scores(model: dict[str, Any], baseline: dict[str, Any], heldout_recited: float | None) -> dict[str, str]:
-    """Return the figures of an evaluation; for the fields see `evaluate.Result`."""
-    scores = {"evaluated": Path(model["origin"]).name}
-    for text, quality in model["text"].items():
-        there = baseline["text"][text]
-        scores["bits-per-character"] = f"{quality['bits_per_character']:.3f} ({there['bits_per_character']:.3f})"
-    for name, found, there in (
-        ("minimal-pairs", model["pairs"]["total"], baseline["pairs"]["total"]),
-        ("cloze", model["cloze"], baseline["cloze"]),
+def _scores(found: KeptEvaluation) -> dict[str, str]:
+    """Return the figures of an evaluation."""
+    (model,), baseline = found.models, found.baseline
+    scores = {"evaluated": Path(model.origin).name}
+    for text, quality in model.text.items():
+        there = baseline.text[text].bits_per_character
+        scores["bits-per-character"] = f"{quality.bits_per_character:.3f} ({there:.3f})"
+    for name, own, other in (
+        ("minimal-pairs", model.pairs.total, baseline.pairs.total),
+        ("cloze", model.cloze, baseline.cloze),
     ):
-        if found and there:
-            scores[name] = f"{found['share']:.1%} ({there['share']:.1%})"
-    if model["recited"] is not None:
-        scores["recited"] = f"{model['recited']:.2%}"
-    if heldout_recited is not None:
-        scores["recited-by-chance"] = f"{heldout_recited:.2%}"
+        if own and other:
+            scores[name] = f"{own.share:.1%} ({other.share:.1%})"
+    if model.recited is not None:
+        scores["recited"] = f"{model.recited:.2%}"
+    if found.heldout_recited is not None:
+        scores["recited-by-chance"] = f"{found.heldout_recited:.2%}"
     return scores
 
 

@@ -47,11 +47,11 @@ from mamegpt.system.files import (
     free_name,
     hardening,
     make_scratch,
-    parse_json,
     remove_folder,
     sha256_file,
     write_json,
 )
+from mamegpt.system.validation import Count, FromJSON, Number, read_json, validated
 
 __all__ = [
     "Saver",
@@ -91,7 +91,7 @@ class SavedOptimizer(Protocol):
 
 
 @dataclass(frozen=True)
-class State:
+class State(FromJSON):
     """What a checkpoint is of. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256.
 
     ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with, ``metrics`` is the
@@ -100,15 +100,15 @@ class State:
     of an extension, which ``--minutes`` does not.
     """
 
-    step: int
-    elapsed_s: float
+    step: Count
+    elapsed_s: Number
     settings: str
     tokens: str
     tokenizer: str
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metrics: str = ""
-    skipped: int = 0
-    rollbacks: int = 0
+    skipped: Count = 0
+    rollbacks: Count = 0
     finished: bool = False
 
 
@@ -332,23 +332,15 @@ def read_state(path: Path) -> State:
     Raises `CheckpointError` if it cannot be read or is damaged.
     """
     try:
-        content = parse_json((path / STATE_FILE).read_text(encoding="utf-8"))
+        content = read_json(path / STATE_FILE, dict[str, Any])
         digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
-        state = State(**content)
-        facts = (state.settings, state.tokens, state.tokenizer, state.metrics)
-        if (
-            any(type(number) is not int for number in (state.step, state.skipped, state.rollbacks))
-            or type(state.finished) is not bool
-            or type(state.elapsed_s) not in (int, float)
-            or not all(isinstance(fact, str) for fact in facts)
-            or not isinstance(state.files, dict)
-            or not (set(state.files) == {MODEL_FILE, OPTIMIZER_FILE} or _is_parts(state))
-        ):
-            raise ValueError("it does not hold the state of a run")
+        state = validated(State, content)
+        if not (set(state.files) == {MODEL_FILE, OPTIMIZER_FILE} or _is_parts(state)):
+            raise ValueError("it does not name the files of a checkpoint")
         if digest not in (None, _digest(content)):
             raise ValueError("it is not what its hash says")
         return state
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / STATE_FILE} cannot be read ({first_line(error)}); {GO_ON}") from None
 
 

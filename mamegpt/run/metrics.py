@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mamegpt.errors import CheckpointError
 from mamegpt.system.files import parse_json
 from mamegpt.system.run_files import METRICS_FILE
+from mamegpt.system.validation import Count, FromJSON, Number, Within, validated
 
 __all__ = ["Quality", "read_metrics"]
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(FromJSON):
     """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length.
 
     ``of_n_characters`` are those of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is the one of
@@ -23,15 +24,15 @@ class Quality:
     versions have none of the three.
     """
 
-    loss: float
-    bits_per_byte: float
-    bits_per_character: float
-    n_tokens: int
-    n_characters: int
-    n_bytes: int
-    of_n_characters: int = 0
+    loss: Number
+    bits_per_byte: Number
+    bits_per_character: Number
+    n_tokens: Count
+    n_characters: Count
+    n_bytes: Count
+    of_n_characters: Count = 0
     dtype: str = ""
-    step: int | None = None
+    step: Count | None = None
 
     @classmethod
     def from_nats(
@@ -71,12 +72,36 @@ class Quality:
         return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
 
 
-STEP_FIELDS = {"step", "loss", "lr", "tokens", "elapsed_s"}
-MAY_BE_INFINITE = {"loss", "grad_norm"}
-"""Of a run that fails."""
-QUALITY_FIELDS = {field.name for field in fields(Quality)}
-LATER_FIELDS = {"of_n_characters", "dtype", "step"}
-"""Those of `Quality` that records of older versions lack."""
+@dataclass(frozen=True)
+class _Record(FromJSON, extra="ignore"):
+    """What every line has."""
+
+    step: Count
+
+
+@dataclass(frozen=True)
+class _Step(_Record, extra="ignore", allow_inf_nan=True):
+    """A line of a step. ``loss`` and ``grad_norm`` of a run that fails may be infinite, or no number."""
+
+    loss: float
+    lr: Number
+    tokens: Number
+    elapsed_s: Annotated[float, Within(gt=0, lt=1e18)]
+    grad_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Measured(Quality):
+    """A quality as a training measures it; one of an older version has no step."""
+
+    step: Count = 0
+
+
+@dataclass(frozen=True)
+class _Validation(_Record, extra="ignore"):
+    """A line of a validation."""
+
+    quality: _Measured
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -96,32 +121,22 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
                 record = parse_json(line)
             except ValueError:
                 continue
-            if not _is_record(record):
-                raise CheckpointError(f"{path}, line {number} is no record of a run; remove that line")
+            try:
+                _check(record)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{path}, line {number} is no record of a run ({error}); remove that line"
+                ) from None
             records.append(record)
     return records
 
 
-def _is_record(value: Any) -> bool:
-    """Return whether what is drawn and counted of it is there and a number."""
-    if not isinstance(value, dict) or type(value.get("step")) is not int:
-        return False
-    if "quality" in value:
-        quality = value["quality"]
-        if not isinstance(quality, dict) or quality.keys() | LATER_FIELDS != QUALITY_FIELDS:
-            return False
-        if not all(_is_finite(value) for name, value in quality.items() if name != "dtype"):
-            return False
-        if not isinstance(quality.get("dtype", ""), str):
-            return False
-    if "loss" in value:
-        numbers = [
-            number for name, number in value.items() if not (name in MAY_BE_INFINITE and isinstance(number, float))
-        ]
-        return value.keys() >= STEP_FIELDS and all(map(_is_finite, numbers)) and value["elapsed_s"] > 0
-    return True
-
-
-def _is_finite(value: Any) -> bool:
-    """Return whether it is a number to compute with; only the loss of a run that failed may be none."""
-    return type(value) in (int, float) and -1e18 < value < 1e18
+def _check(record: Any) -> None:
+    """Raise `ValueError` for a record that a run would never write."""
+    validated(_Record, record)
+    if "quality" in record:
+        validated(_Validation, record)
+    if "loss" in record:
+        validated(_Step, record)
+        others = record.keys() - {field.name for field in fields(_Step)}
+        validated(dict[str, Number], {name: record[name] for name in others})

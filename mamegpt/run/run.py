@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from mamegpt.arguments import checked
 from mamegpt.config import TrainConfig
 from mamegpt.errors import CheckpointError, first_line
 from mamegpt.run.metrics import Quality, read_metrics
-from mamegpt.system.files import is_here, parse_json
+from mamegpt.system.files import is_here
 from mamegpt.system.run_files import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -25,6 +24,7 @@ from mamegpt.system.run_files import (
     is_run,
 )
 from mamegpt.system.shell import command
+from mamegpt.system.validation import Count, FromJSON, Within, read_json
 
 if TYPE_CHECKING:
     from mamegpt.data.shards import Meta, Split
@@ -59,18 +59,29 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 @dataclass(frozen=True)
-class Extension:
+class Extension(FromJSON):
     """Steps or minutes that were added to a run when it was finished, after ``from_step`` steps and ``from_s`` seconds.
 
     The learning rate rises and falls in them once more, as in the run before.
     """
 
-    from_step: int
-    from_s: float
-    steps: int = 0
-    minutes: float = 0.0
+    from_step: Count
+    from_s: Annotated[float, Within(ge=0)]
+    steps: Count = 0
+    minutes: Annotated[float, Within(ge=0)] = 0.0
     job: str = ""
     """What ``torchrun`` calls the command that asked for it."""
+
+    def __post_init__(self) -> None:
+        if not self.steps + self.minutes > 0:
+            raise ValueError("an extension has neither steps nor minutes")
+
+
+@dataclass(frozen=True)
+class _Machine(FromJSON, extra="ignore"):
+    """What is computed with of ``machine.json``."""
+
+    threads: Annotated[int, Within(ge=1, le=MAX_THREADS)] = 1
 
 
 class Run:
@@ -180,61 +191,37 @@ class Run:
     @property
     def machine(self) -> dict[str, Any]:
         """The machine that started the run, as in ``machine.json``; old versions wrote less of it, or nothing."""
-        return self._read(MACHINE_FILE, _machine, {})
+        self._read(MACHINE_FILE, _Machine)
+        return self._read(MACHINE_FILE, dict[str, Any]) or {}
 
     @property
     def extensions(self) -> list[Extension]:
         """The extensions of a finished run, in order."""
-        return self._read(EXTENSIONS_FILE, _extensions, [])
+        return self._read(EXTENSIONS_FILE, list[Extension]) or []
 
     @property
     def evaluation(self) -> dict[str, Any]:
         """The newest result of `mamegpt eval`, as in ``evaluation.json``; empty if the run was not evaluated."""
-        return self.read_evaluation(dict, {})
+        return self.read_evaluation(dict[str, Any]) or {}
 
-    def read_evaluation(self, read: Callable[[dict[str, Any]], T], absent: T) -> T:
-        """Return ``read(evaluation)``, or ``absent`` if there is none; what ``read`` misses is reported as damage."""
-        again = command("eval", "--model", self.folder)
-        return self._read(EVALUATION_FILE, lambda found: read(_json_object(found)), absent, again)
+    def read_evaluation(self, shape: type[T]) -> T | None:
+        """Return the newest result of `mamegpt eval` as a shape; None if the run was not evaluated."""
+        return self._read(EVALUATION_FILE, shape, again=command("eval", "--model", self.folder))
 
-    def _read(self, name: str, read: Callable[[Any], T], absent: T, again: str = "") -> T:
-        """Return ``read`` of an optional JSON file, or ``absent``; ``again`` is the command that writes it."""
+    def _read(self, name: str, shape: type[T], again: str = "") -> T | None:
+        """Return an optional JSON file as a shape, None if it is not there; ``again`` is the command that writes it."""
         path = self._begun / name
         if not path.is_file():
-            return absent
+            return None
         try:
-            return read(parse_json(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            return read_json(path, shape)
+        except ValueError as error:
             why = first_line(error)
             raise CheckpointError(
                 f"{path} is damaged ({why}); delete it, or run: {again}"
                 if again
                 else f"{path} is damaged ({why}); remove it to go on without it"
             ) from None
-
-
-def _json_object(found: Any) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
-    return found
-
-
-def _machine(found: Any) -> dict[str, Any]:
-    machine = _json_object(found)
-    n_threads = machine.get("threads", 1)
-    if type(n_threads) is not int or not 1 <= n_threads <= MAX_THREADS:
-        raise ValueError(f"{n_threads} threads")
-    return machine
-
-
-def _extensions(found: Any) -> list[Extension]:
-    extensions = [Extension(**one) for one in found]
-    for one in extensions:
-        if type(one.from_step) is not int or type(one.steps) is not int or not one.from_s >= 0:
-            raise ValueError("it holds no extensions")
-        if min(one.from_step, one.steps, one.minutes) < 0 or not one.steps + one.minutes > 0:
-            raise ValueError("it holds impossible numbers")
-    return extensions
 
 
 def _place(path: Path) -> str:

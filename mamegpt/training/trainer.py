@@ -123,6 +123,7 @@ def train(
     `TokenizerError` or `ModelError` for ``config.tokenizer`` or ``config.init_from`` that cannot be used, and
     `OutputError` or `OSError` for a checkpoint that cannot be written.
     """
+    config.check_types()
     _check_call(resume, skip_damaged, more_steps, more_minutes)
     resume = resume or (processes.started_again() and is_of_this_job(Path(config.out)))
     while True:

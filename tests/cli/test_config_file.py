@@ -69,6 +69,8 @@ def test_settings_of_an_older_version_are_read_as_resuming_does(tmp_path: Path) 
     for name in ("encoding", "sharding", "init_from", "head_dim", "on_bad_loss"):
         old.pop(name, None)
     (tmp_path / "config.json").write_text(json.dumps(old), encoding="utf-8-sig")
+    assert read_settings(tmp_path / "config.json") == old
+    (tmp_path / "metrics.jsonl").touch()  # so it is a run's, whose folder is taken
     found = read_settings(tmp_path / "config.json")
     assert found == {name: value for name, value in old.items() if name != "out"}
     assert preset(**found) == TrainConfig(data="a", tokenizer="b", lr=0.5)
@@ -78,18 +80,23 @@ def test_settings_of_an_older_version_are_read_as_resuming_does(tmp_path: Path) 
     ("name", "text", "complaint"),
     [
         ("none.toml", None, "none.toml cannot be read (No such file or directory); give a run's config.json or a"),
-        ("a.toml", "bach_size = 3", "a.toml does not hold settings: no setting is called bach_size"),
-        ("a.toml", "[model]\nemb_dim = 64", "a.toml does not hold settings: no setting is called model"),
-        ("a.toml", "emb_dim = '64'", "a.toml does not hold settings: emb_dim is '64', not of type int"),
-        ("a.toml", "seed = 2026-01-01", "a.toml does not hold settings: seed is datetime.date(2026, 1, 1), not"),
-        ("a.toml", "lr = nan", "a.toml does not hold settings: lr is nan, no number to compute with"),
+        ("a.toml", "bach_size = 3", "a.toml does not hold settings: bach_size is unknown"),
+        ("a.toml", "[model]\nemb_dim = 64", "a.toml does not hold settings: model is unknown"),
+        ("a.toml", "emb_dim = '64'", "a.toml does not hold settings: emb_dim must be a whole number (got '64')"),
+        ("a.toml", "seed = 2026-01-01", "a.toml does not hold settings: seed must be a whole number (got datetime"),
+        ("a.toml", "lr = nan", "a.toml does not hold settings: lr must be a finite number (got nan)"),
         ("a.toml", "emb_dim = 0", "--data is needed; --tokenizer is needed; --emb-dim must be at least 1, not 0"),
-        ("a.toml", "lr =", "a.toml does not hold settings: Invalid value"),
-        ("a.toml", "lr = " + "[" * 9999, "a.toml does not hold settings: "),
-        ("a.json", "[]", "a.json does not hold settings: it is no JSON object"),
-        ("a.json", "lr = 1", "a.json does not hold settings: "),
+        ("a.toml", "lr =", "a.toml is not TOML (Invalid value"),
+        ("a.toml", "lr = " + "[" * 9999, "a.toml is not TOML ("),
+        (
+            "a.yaml",
+            "lr: 1",
+            "a.yaml is not JSON (Expecting value: line 1 column 1 (char 0)); give a run's config.json or",
+        ),
+        ("a.json", "[]", "a.json does not hold settings: it must be a JSON object (got [])"),
+        ("a.json", "lr = 1", "a.json is not JSON ("),
         ("a.json", '{"model_type": "qwen3"}', "a.json does not hold settings: it is of an exported model"),
-        ("a.json", b"\xff\xfe\x00", "a.json does not hold settings: 'utf-8' codec can't decode"),
+        ("a.json", b"\xff\xfe\x00", "a.json is not JSON ('utf-8' codec can't decode"),
     ],
 )
 def test_a_file_that_holds_no_settings_is_named_in_one_line(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from little import ROOT
 
 from mamegpt.data.clean.clean import Cleaner, clean, read_items
-from mamegpt.data.clean.counts import MAX_TOP, DataReport
+from mamegpt.data.clean.counts import MAX_TOP, Counted, DataReport
 from mamegpt.data.clean.dedup import Contamination, TextSignature
 from mamegpt.data.clean.edits import EDITS
 from mamegpt.data.clean.filters import FILTERS
@@ -26,6 +26,7 @@ from mamegpt.data.sources import Document, read_documents
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.pages.render import Words
+from mamegpt.system.validation import validated
 from mamegpt.text.characters import CLASSES
 from mamegpt.text.display import visible
 
@@ -345,6 +346,6 @@ def test_the_report_takes_no_more_memory_for_more_text():
             report.repeat("late")
     assert report.repeated["often"] == n and report.repeated["late"] == MAX_TOP - 1
     for _ in range(3):
-        report.merge(report.to_dict())
+        report.merge(validated(Counted, report.to_dict()))
     assert MAX_TOP <= len(report.repeated) <= 2 * MAX_TOP
     assert len(report.samples["short"]) == 4 and report.dropped["short"] == 8 * n

@@ -144,7 +144,7 @@ def test_names_without_a_prefix_and_masks_of_old_files(little: Little, tmp_path:
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True is not implemented"),
         (
             {"n_layer": "2", "resid_pdrop": None},
-            "n_layer is '2', not a whole number; resid_pdrop is None, not a number",
+            r"n_layer must be a whole number \(got '2'\); resid_pdrop must be a number",
         ),
         ({"n_layer": 3}, "does not fit the model"),
         ({"vocab_size": 900}, "1000 pieces, but .* 900"),

@@ -119,11 +119,11 @@ def test_the_command_prints_the_table_and_json(mame: Mame, tmp_path: Path) -> No
     [
         (None, "no file that can be read"),
         ("peak = ", "is not TOML"),
-        ("peak_flops = 1", "unknown or missing: devices_per_node"),
-        ("{all}\nspeed = 1", "unknown or missing: speed"),
-        ("{all}\nlatency_s = -1", "latency_s must be a positive number"),
-        ("{all}\nlatency_s = 'x'", "latency_s must be a positive number"),
-        ("{all}\nlatency_s = inf", "latency_s must be a positive number"),
+        ("peak_flops = 1", "describes no cluster (sustained is missing; memory_bytes is missing; "),
+        ("{all}\nspeed = 1", "speed is unknown"),
+        ("{all}\nlatency_s = -1", "latency_s must be above 0 (got -1)"),
+        ("{all}\nlatency_s = 'x'", "latency_s must be a number (got 'x')"),
+        ("{all}\nlatency_s = inf", "latency_s must be a finite number (got inf)"),
     ],
 )
 def test_a_bad_description_is_one_line(text: str | None, complaint: str, mame: Mame, tmp_path: Path) -> None:

@@ -263,7 +263,8 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     (other / "machine.json").write_text(json.dumps({"processor": "a <fast> one"}), encoding="utf-8")
     share = {"share": 0.5, "n": 372}
     text = {"validation": Run(other).metrics[-1]["quality"] | {"bits_per_character": 5.0}}
-    baseline = {"text": text, "pairs": {"total": share}, "cloze": None}
+    pairs = {"total": share, "per_character": share, "by_phenomenon": {}}
+    baseline = {"name": "3-gram", "text": text, "pairs": pairs, "cloze": None}
     model = baseline | {"origin": "run/checkpoints/step-00000012", "recited": 0.0123}
     scores = {"models": [model], "baseline": baseline, "heldout_recited": 0.001}
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
@@ -278,6 +279,8 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"evaluation.json is damaged .* run: mamegpt eval"):
         assert ReportRun(other).verdict
+    del text["validation"]["of_another_version"]
+    (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     assert [ReportRun(run).scores for run in (little.run, other)] == [
         {},
         {
@@ -294,7 +297,8 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     (other / "evaluation.json").write_text("[1]", encoding="utf-8")
     assert ReportRun(other).machine == {}
     with pytest.raises(
-        CheckpointError, match=r"evaluation.json is damaged \(it is no JSON object\); delete it, or run: mamegpt eval"
+        CheckpointError,
+        match=r"evaluation.json is damaged \(it must be a JSON object .*; delete it, or run: mamegpt eval",
     ):
         page([ReportRun(other)], [], datetime(2026, 1, 2))
     (other / "evaluation.json").write_text('{"models": []}', encoding="utf-8")

@@ -156,12 +156,13 @@ def test_an_extension_comes_back_as_it_was_written(copy: Path) -> None:
         ("config.json", None, "config", "it has no config.json"),
         ("config.json", "{", "config", "config.json does not hold the settings of a run: "),
         ("tokenizer.model", None, "tokenizer", "tokenizer.model"),
-        ("metrics.jsonl", '{"step": "1"}\n', "steps", "metrics.jsonl, line 1 is no record of a run"),
-        ("machine.json", "[]", "machine", "machine.json is damaged (it is no JSON object); remove it to go on"),
-        ("machine.json", '{"threads": 0}', "machine", "machine.json is damaged (0 threads); remove it to go on"),
-        ("extensions.json", '[{"a": 1}]', "extensions", "extensions.json is damaged ("),
+        ("metrics.jsonl", '{"step": "1"}\n', "steps", "metrics.jsonl, line 1 is no record of a run (step must be a"),
+        ("machine.json", "[]", "machine", "machine.json is damaged (it must be a JSON object (got [])); remove it"),
+        ("machine.json", '{"threads": 0}', "machine", "machine.json is damaged (threads must be at least 1 (got 0)); "),
+        ("extensions.json", '[{"a": 1}]', "extensions", "extensions.json is damaged ([0].from_step is missing; [0]."),
+        ("extensions.json", '[{"from_step": 1, "from_s": 2}]', "extensions", "has neither steps nor minutes"),
         ("extensions.json", "7", "extensions", "extensions.json is damaged ("),
-        ("evaluation.json", "[1]", "evaluation", "evaluation.json is damaged (it is no JSON object); delete it, or"),
+        ("evaluation.json", "[1]", "evaluation", "evaluation.json is damaged (it must be a JSON object (got [1])); "),
         ("evaluation.json", "\udcff", "evaluation", "evaluation.json is damaged ("),
     ],
 )  # fmt: skip
@@ -180,9 +181,10 @@ def test_what_is_missing_or_damaged_is_named_in_one_line(
 
 def test_what_a_reader_of_an_evaluation_does_not_find_is_damage(copy: Path) -> None:
     path = copy / "evaluation.json"
-    assert Run(copy).read_evaluation(lambda found: found["models"], None) is None
-    readers: list[Any] = [lambda it: it["models"][0], lambda it: it["text"].items(), lambda it: it["a"]]
+    assert Run(copy).read_evaluation(dict[str, list[int]]) is None
     path.write_text('{"models": [], "text": 1}', encoding="utf-8")
-    for read in readers:
-        with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged \(.*\); delete it, or run: "):
-            Run(copy).read_evaluation(read, None)
+    assert Run(copy).read_evaluation(dict[str, Any]) == Run(copy).evaluation == {"models": [], "text": 1}
+    with pytest.raises(
+        CheckpointError, match=r"evaluation\.json is damaged \(text must be a list .*; delete it, or run: "
+    ):
+        Run(copy).read_evaluation(dict[str, list[int]])

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mamegpt.data.provenance import Provenance
+from mamegpt.system.validation import Count, FromJSON, Lax, Within
 from mamegpt.text.characters import CLASSES, count_classes
 
-__all__ = ["CleanReport", "CorpusCounts", "DataReport", "Excerpt"]
+__all__ = ["CleanReport", "CorpusCounts", "Counted", "DataReport", "Excerpt"]
 
 N_SAMPLES = 4
 """Documents shown for each reason to drop one; of kept ones twice as many."""
@@ -43,13 +44,40 @@ class CorpusCounts:
         self.lengths[max(0, len(text).bit_length() - 1)] += 1
         self.classes.update(count_classes(text))
 
-    def merge(self, other: Mapping[str, Any]) -> None:
-        """Count another stream too: its `vars`, which may have been JSON."""
-        self.n_documents += other["n_documents"]
-        self.n_characters += other["n_characters"]
-        self.n_bytes += other["n_bytes"]
-        self.lengths.update({int(k): n for k, n in other["lengths"].items()})
-        self.classes.update(other["classes"])
+    def merge(self, other: _Sizes) -> None:
+        """Count another stream too."""
+        self.n_documents += other.n_documents
+        self.n_characters += other.n_characters
+        self.n_bytes += other.n_bytes
+        self.lengths.update(other.lengths)
+        self.classes.update(other.classes)
+
+
+_Lot = Annotated[int, Within(ge=0, lt=1 << 64)]
+
+
+@dataclass(frozen=True)
+class _Sizes(FromJSON):
+    """`CorpusCounts` in JSON."""
+
+    n_documents: Count
+    n_characters: Count
+    n_bytes: Count
+    lengths: dict[Annotated[int, Lax()], Count]
+    classes: dict[str, Count]
+
+
+@dataclass(frozen=True)
+class Counted(FromJSON):
+    """`DataReport.to_dict` in JSON."""
+
+    before: _Sizes
+    after: _Sizes
+    dropped: dict[str, Count]
+    edited_documents: dict[str, Count]
+    edited_places: dict[str, Count]
+    repeated: dict[str, Count]
+    drawn: dict[str, list[Annotated[tuple[_Lot, str, str, str], Lax()]]]
 
 
 @dataclass(frozen=True)
@@ -98,7 +126,7 @@ class DataReport:
         self._repeat({_beginning(text, 80): 1})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that was counted, for JSON and `merge`."""
+        """Return all that was counted, for JSON, which is a `Counted`."""
         drawn = {name: [(lot, *astuple(sample)) for lot, sample in some] for name, some in self._drawn.items()}
         return {
             "before": vars(self.before),
@@ -110,16 +138,23 @@ class DataReport:
             "drawn": drawn,
         }
 
-    def merge(self, other: Mapping[str, Any]) -> None:
-        """Count what another report with the same reasons and edits has counted, of other documents (`to_dict`)."""
-        self.before.merge(other["before"])
-        self.after.merge(other["after"])
-        for name in ("dropped", "edited_documents", "edited_places"):
-            mine = getattr(self, name)
-            for key, n in other[name].items():
+    def merge(self, other: Counted) -> None:
+        """Count what another report has counted, of other documents.
+
+        Raises `ValueError` if it has other reasons or edits.
+        """
+        both = [
+            (getattr(self, name), getattr(other, name)) for name in ("dropped", "edited_documents", "edited_places")
+        ]
+        if any(mine.keys() != theirs.keys() for mine, theirs in (*both, (self._drawn, other.drawn))):
+            raise ValueError("it counts other reasons or edits")
+        self.before.merge(other.before)
+        self.after.merge(other.after)
+        for mine, theirs in both:
+            for key, n in theirs.items():
                 mine[key] += n
-        self._repeat(other["repeated"])
-        for name, drawn in other["drawn"].items():
+        self._repeat(other.repeated)
+        for name, drawn in other.drawn.items():
             for lot, *sample in drawn:
                 self._sample(name, lot, Excerpt(*sample))
 

@@ -25,9 +25,10 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from mamegpt import __version__
 from mamegpt.arguments import checked
@@ -41,7 +42,7 @@ from mamegpt.data.clean.clean import (
     finished,
     read_items,
 )
-from mamegpt.data.clean.counts import CleanReport, DataReport
+from mamegpt.data.clean.counts import CleanReport, Counted, DataReport
 from mamegpt.data.clean.dedup import COMPARED, Compared, Contamination, TextSignature
 from mamegpt.data.clean.page import html_page
 from mamegpt.data.clean.steps import Normalisation, Step
@@ -52,6 +53,7 @@ from mamegpt.data.sources import Document, SourceFile, find_files, read_files
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.system.files import atomic_write, remove_leftovers, write_json
+from mamegpt.system.validation import FromJSON, Lax, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +103,9 @@ class CleanTasks:
             )
         plan = self._settings() | {"files": [[str(file.path.resolve()), file.name, file.weight] for file in files]}
         if self._plan.is_file():
-            if json.loads(self._plan.read_text(encoding="utf-8")) != plan:
+            with _reading(self._plan):
+                is_same = read_json(self._plan, dict[str, Any]) == plan
+            if not is_same:
                 raise OutputError(f"{self.out} is of another version, other files or settings; choose another name")
         elif self.out.exists() and any(self.out.iterdir()):
             raise OutputError(f"{self.out} is not empty, and not of such tasks; choose another name")
@@ -234,7 +238,8 @@ class CleanTasks:
         cleaner = self._cleaner(items)
         counts = DataReport(cleaner.reasons, cleaner.edits)
         for rank in range(self.n_tasks):
-            counts.merge(json.loads(self._counted(rank).read_text(encoding="utf-8")))
+            with _reading(self._counted(rank)):
+                counts.merge(read_json(self._counted(rank), Counted))
         done = finished(counts, self.data, self.split, self.normalisation, self._steps, items, self.out, started)
         with atomic_write(self.out / "report.html") as file:
             file.write(html_page(done))
@@ -285,7 +290,8 @@ class CleanTasks:
 
     def _files(self, rank: int) -> list[SourceFile]:
         """Return the files of a task: as many as the others have, in their order."""
-        files = json.loads(self._plan.read_text(encoding="utf-8"))["files"]
+        with _reading(self._plan):
+            files = read_json(self._plan, _Plan).files
         first, last = (len(files) * at // self.n_tasks for at in (rank, rank + 1))
         return [SourceFile(Path(path), name, weight) for path, name, weight in files[first:last]]
 
@@ -321,6 +327,22 @@ class Stage:
             tasks.report()
         else:
             getattr(tasks, self.name)(rank)
+
+
+@dataclass(frozen=True)
+class _Plan(FromJSON, extra="ignore"):
+    """The files of all tasks: path, name and weight of each."""
+
+    files: list[Annotated[tuple[str, str, float], Lax()]]
+
+
+@contextmanager
+def _reading(note: Path) -> Iterator[None]:
+    """Raise `DataError` if a note of the tasks is damaged."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"{note} is damaged ({error}); begin anew, elsewhere") from None
 
 
 def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

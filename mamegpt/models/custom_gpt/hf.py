@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from mamegpt.config import ModelConfig, flag
 from mamegpt.errors import ModelError
 from mamegpt.models.custom_gpt.config import UNSUPPORTED_FIELDS
-from mamegpt.models.hf_format import HFFormat, is_number, not_implemented, not_integers, refuse
+from mamegpt.models.hf_format import HFFormat, not_implemented, refuse
+from mamegpt.system.validation import FromJSON, Number, problems
 
 __all__ = ["CUSTOM_GPT", "GPT2", "LAYER_NORM_EPS", "gpt2_name", "sizes_of"]
 
@@ -58,6 +60,19 @@ _CODE = Path(__file__).with_name("modeling_custom_gpt.py")
 _CUSTOM_GPT_SIZES = ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias")
 
 
+@dataclass(frozen=True)
+class _CustomGPT(FromJSON, extra="ignore"):
+    """The sizes in ``config.json``; what is missing or null is as the weights have it."""
+
+    vocab_size: int | None = None
+    context_length: int | None = None
+    emb_dim: int | None = None
+    n_layers: int | None = None
+    n_heads: int = 1
+    drop_rate: Number = 0.0
+    qkv_bias: bool | None = None
+
+
 def _custom_gpt_config(sizes: ModelConfig) -> dict[str, Any]:
     return {
         "model_type": "custom-gpt",
@@ -73,10 +88,7 @@ def _custom_gpt_config(sizes: ModelConfig) -> dict[str, Any]:
 
 
 def _custom_gpt_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
-    found = not_integers({"n_heads": config.get("n_heads", 1)})
-    if not is_number(drop_rate := config.get("drop_rate", 0.0)):
-        found.append(f"drop_rate is {drop_rate!r}, not a number")
-    refuse(found, file, "custom-gpt")
+    refuse(problems(_CustomGPT, config), file, "custom-gpt")
     return sizes_of(weights, str(file), **{name: config.get(name) for name in _CUSTOM_GPT_SIZES})
 
 
@@ -164,12 +176,12 @@ def _gpt2_config(sizes: ModelConfig) -> dict[str, Any]:
 def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
     """Raise `ModelError` with all that is missing, of a wrong type, or not implemented."""
     whole = {name: config.get(name) for name in _GPT2_SIZES}
-    found = not_integers(whole) + not_implemented(config, _GPT2_CHOICES)
+    found = problems(dict[str, int], whole) + not_implemented(config, _GPT2_CHOICES)
     width = config.get("n_embd")
     if (inner := config.get("n_inner")) is not None and not (type(width) is int and inner == 4 * width):
         found.append(f"n_inner {inner} is not implemented")
-    if not is_number(drop_rate := config.get("resid_pdrop", 0.1)):
-        found.append(f"resid_pdrop is {drop_rate!r}, not a number")
+    drop_rate = config.get("resid_pdrop", 0.1)
+    found += problems(dict[str, Number], {"resid_pdrop": drop_rate})
     pair = [weights[name] for name in ("lm_head.weight", "transformer.wte.weight") if name in weights]
     if config.get("tie_word_embeddings") is not False and len(pair) == 2 and not torch.equal(*pair):
         found.append("tie_word_embeddings is not false, but the head is not the embedding")

@@ -1,0 +1,178 @@
+"""What was read from outside, compared with the shape it must have: what is wrong, and where, in one line.
+
+A shape is a type: ``list[Extension]``, ``dict[str, float]``, a dataclass of `FromJSON`. pydantic compares, strictly:
+"7" and true are no numbers. It is imported at first use, and nothing is said in its words.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from mamegpt.system.files import parse_json
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+__all__ = ["Count", "FromJSON", "Lax", "Number", "Positive", "Within", "problems", "read_json", "validated"]
+
+MOST = 5
+"""Problems that are named at once."""
+KINDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a string",
+    "string_unicode": "text that UTF-8 can encode",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a JSON object",
+    "mapping_type": "a JSON object",
+    "dataclass_type": "a JSON object",
+}
+"""What a value must be, by pydantic's name of the error."""
+
+T = TypeVar("T")
+Schema = dict[str, Any]
+"""How pydantic compares with a type, as its core reads it."""
+
+
+class Within:
+    """Bounds of a number, ``Annotated[int, Within(ge=1, lt=10)]``."""
+
+    def __init__(self, **bounds: float) -> None:
+        self.bounds = bounds
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Schema]) -> Schema:
+        return {**handler(source), **self.bounds}
+
+
+Count = Annotated[int, Within(ge=0, lt=1 << 63)]
+Positive = Annotated[int, Within(ge=1, lt=1 << 63)]
+Number = Annotated[float, Within(gt=-1e18, lt=1e18)]
+"""A number to compute with."""
+
+
+class FromJSON:
+    """A dataclass that `validated` makes of a JSON object: each value of its type, and all of those without a default.
+
+    Other keys are refused; with ``extra="ignore"`` they are passed over.
+    """
+
+    __pydantic_config__ = MappingProxyType({"strict": True, "extra": "forbid", "allow_inf_nan": False})
+
+    def __init_subclass__(cls, extra: str = "forbid", allow_inf_nan: bool = False) -> None:
+        cls.__pydantic_config__ = MappingProxyType({"strict": True, "extra": extra, "allow_inf_nan": allow_inf_nan})
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Schema]) -> Schema:
+        """Take a dict for the object, which strict mode would not; its values stay strict."""
+        return {**handler(source), "strict": False}
+
+
+class Lax:
+    """What JSON has no type for: a tuple, which is a list there, or a number as a key, ``Annotated[int, Lax()]``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Schema]) -> Schema:
+        return {**handler(source), "strict": False}
+
+
+def read_json(path: Path, shape: type[T]) -> T:
+    """Read a file of JSON as a shape. Raises `OSError`, and `ValueError` as `validated` does."""
+    return validated(shape, parse_json(path.read_text(encoding="utf-8-sig")))
+
+
+def validated(shape: type[T], value: object) -> T:
+    """Return a value of JSON as a shape. Raises `ValueError` with all that is wrong in one line."""
+    from pydantic import ValidationError
+
+    adapter: TypeAdapter[T] = _adapter(shape)  # type: ignore[arg-type]  # types are hashable
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise ValueError("; ".join(_problems(error))) from None
+
+
+def problems(shape: type[T], value: object, named: Callable[[str], str] = str) -> list[str]:
+    """Return what is wrong with a value of JSON, a line each; ``named`` says how the place of a value is written."""
+    from pydantic import ValidationError
+
+    adapter: TypeAdapter[T] = _adapter(shape)  # type: ignore[arg-type]
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        return _problems(error, named)
+    return []
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    is_own = isinstance(shape, type) and issubclass(shape, FromJSON)
+    return TypeAdapter(shape, config=None if is_own else ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _problems(raised: ValidationError, named: Callable[[str], str] = str) -> list[str]:
+    found: list[str] = []
+    errors = raised.errors(include_url=False)
+    for error in errors[:MOST]:
+        name, got, about = named(_place(error["loc"])), _shown(error["input"]), error.get("ctx", {})
+        match error["type"]:
+            case kind if kind in KINDS:
+                found.append(f"{name} must be {KINDS[kind]} (got {got})")
+            case "greater_than_equal":
+                found.append(f"{name} must be at least {_bound(about['ge'])} (got {got})")
+            case "greater_than":
+                found.append(f"{name} must be above {_bound(about['gt'])} (got {got})")
+            case "less_than_equal":
+                found.append(f"{name} must be at most {_bound(about['le'])} (got {got})")
+            case "less_than":
+                found.append(f"{name} must be below {_bound(about['lt'])} (got {got})")
+            case "literal_error":
+                choices = re.sub("'(.*?)'", r"\1", about["expected"].replace(" or ", ", "))
+                found.append(f"{name} is {got}, none of {choices}")
+            case "missing":
+                found.append(f"{name} is missing")
+            case "too_long":
+                found.append(f"{name} must hold at most {about['max_length']:,} (got {about['actual_length']:,})")
+            case "unexpected_keyword_argument":
+                found.append(f"{name} is unknown")
+            case "value_error":
+                found.append(str(about["error"]))
+            case _:
+                found.append(f"{name} has a value that cannot be used (got {got})")
+    if len(errors) > MOST:
+        found.append(f"{len(errors) - MOST} more of this kind")
+    return found
+
+
+def _place(keys: Iterable[str | int]) -> str:
+    """Return where a value stands, ``splits.train.n_tokens`` or ``steps[0]``; the whole is "it"."""
+    known = (key for key in keys if key != "[key]")  # pydantic's word for a key that is wrong itself
+    named = ((key, key if isinstance(key, int) or _PLAIN.fullmatch(key) else _shown(key)) for key in known)
+    parts = (f"[{name}]" if isinstance(key, int) else f".{name}" for key, name in named)
+    return "".join(parts).removeprefix(".") or "it"
+
+
+_PLAIN = re.compile(r"[\w-]{1,40}")
+"""A key that is written as it is."""
+
+
+def _bound(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as Python writes it, what is long cut short."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "thousands of digits"
