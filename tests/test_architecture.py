@@ -39,7 +39,10 @@ ROWS = [
     {"", "__main__"},
 ]
 """The packages and modules of the root, in import layers: each imports only from rows further up."""
-HEAVY = {"torch", "transformers", "numpy", "sentencepiece", "tokenizers", "pyarrow", "huggingface_hub", "safetensors"}
+HEAVY = {
+    "torch", "transformers", "numpy", "sentencepiece", "tokenizers", "pyarrow", "huggingface_hub", "safetensors",
+    "pydantic",
+}  # fmt: skip
 
 
 def modules() -> dict[str, Path]:
