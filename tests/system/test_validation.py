@@ -119,16 +119,16 @@ def test_nothing_is_said_in_the_words_of_a_library_and_all_of_it_in_japanese(mon
     [
         (
             "a.json is damaged (n must be a whole number (got 'x')); remove it to go on without it",
-            "a.json が壊れています(n は整数にしてください(指定値: 'x'))。削除すると、このファイルなしで続行します",
+            "a.json が壊れています(n は整数で指定してください(指定値: 'x'))。削除すると、このファイルなしで続行します",
         ),
         (
             "m/meta.json is damaged (n is missing; b.c must be at least 1 (got 0)); tokenize the text again",
-            "m/meta.json は壊れています(n がありません。b.c は 1 以上にしてください(指定値: 0))。"
+            "m/meta.json は壊れています(n がありません。b.c は 1 以上で指定してください(指定値: 0))。"
             "テキストをトークン化し直してください",
         ),
         (
             "a.toml does not hold settings: seed must be true or false (got 3); x is unknown",
-            "a.toml の設定を読めません: seed は true か false にしてください(指定値: 3)。x という項目はありません",
+            "a.toml の設定を読めません: seed は true か false で指定してください(指定値: 3)。x という項目はありません",
         ),
     ],
 )
