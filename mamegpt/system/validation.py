@@ -30,7 +30,7 @@ KINDS = {
     "finite_number": "a finite number",
     "string_type": "a string",
     "string_unicode": "text that UTF-8 can encode",
-    "bool_type": "true or false",
+    "bool_type": "true/false",
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a JSON object",

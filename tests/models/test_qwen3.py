@@ -158,7 +158,7 @@ def foreign(little: Little, tmp_path: Path) -> Path:
         ({"rope_theta": 5.0}, r"rope_theta is 5.0 and 77.0"),
         ({"rope_theta": "77", "rope_parameters": "-"}, "rope_theta must be a number"),
         ({"rms_norm_eps": None}, "rms_norm_eps must be a number"),
-        ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true/false"),
         ({"hidden_size": "-"}, "hidden_size must be a whole number"),
         ({"head_dim": 6.5, "num_hidden_layers": "2"}, "num_hidden_layers must .*; head_dim must be a whole"),
         ({"num_key_value_heads": True}, "num_key_value_heads must be a whole number"),

@@ -290,7 +290,7 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"seed": 1 << 60}, "seed must be at most"),
         ({"stop": [""]}, "stop must not be empty"),
         ({"logprobs": 99}, "logprobs must be at most 10"),
-        ({"at_start": "yes"}, "at_start must be true or false"),
+        ({"at_start": "yes"}, "at_start must be true/false"),
         ({"echo": True}, "echo is not supported"),
         ({"presence_penalty": 0.5}, "presence_penalty is not supported"),
         ({"promt": "x"}, "promt is unknown"),

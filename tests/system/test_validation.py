@@ -73,7 +73,7 @@ def test_a_value_of_its_shape_is_made() -> None:
         ({"more": [{"n": 1, "share": math.nan}]}, "more[0].share must be a finite number (got nan)"),
         ({"row": ["a", 1, 2]}, "row must hold at most 2 (got 3)"),
         ({"row": ["a"]}, "row[1] is missing"),
-        ({"by_number": {"3": 1}}, "by_number.3 must be true or false (got 1)"),
+        ({"by_number": {"3": 1}}, "by_number.3 must be true/false (got 1)"),
         ({"by_number": {"x": True}}, "by_number.x must be a whole number (got 'x')"),
         ({"seed": 0}, "seed must be above 0 (got 0)"),
         ({"seed": 11}, "seed must be at most 10 (got 11)"),
@@ -127,7 +127,7 @@ def test_nothing_is_said_in_the_words_of_a_library_and_all_of_it_in_japanese(mon
             "テキストをトークン化し直してください",
         ),
         (
-            "a.toml does not hold settings: seed must be true or false (got 3); x is unknown",
+            "a.toml does not hold settings: seed must be true/false (got 3); x is unknown",
             "a.toml の設定を読めません: seed は true か false で指定してください(指定値: 3)。x という項目はありません",
         ),
     ],
