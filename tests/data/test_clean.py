@@ -301,9 +301,7 @@ def test_the_page_has_the_rows_of_the_counts_in_both_languages(corpus, tmp_path,
     rows = {language: rows_of(page, without) for language, without in (("ja", "en"), ("en", "ja"))}
     expected = [(name, value.replace("->", "→")) for name, value in count_rows(report)]
     assert rows["en"][: len(expected)] == expected
-    assert ("除いた: 短すぎる", "1") in rows["ja"] and ("評価用の項目", "1 件を照合, 2 件は短すぎて照合せず") in rows[
-        "ja"
-    ]
+    assert {("除外: 短すぎる", "1"), ("評価データ", "1 件を照合、2 件は短すぎて照合せず")} <= set(rows["ja"])
     assert len(rows["ja"]) == len(rows["en"]) == len(expected) + len(report.data.repeated)
     charts = re.findall("<svg.*?</svg>", page)
     assert len(charts) == 2 and len(ElementTree.fromstring(charts[1]).findall("rect")) == 2 * len(CLASSES)

@@ -50,7 +50,7 @@ def test_the_style_sheet_knows_every_class_and_property() -> None:
 
 def test_a_word_is_filled_with_text() -> None:
     word = Words("mamegpt.report")
-    assert word("made", "<1>") == '<span lang="ja">&lt;1&gt; に作成</span><span lang="en">made &lt;1&gt;</span>'
+    assert word("made", "<1>") == '<span lang="ja">&lt;1&gt; 作成</span><span lang="en">made &lt;1&gt;</span>'
     assert word("loss", tag="tspan").startswith('<tspan lang="ja">損失')
     with pytest.raises(KeyError):
         word("no such word")

@@ -159,7 +159,7 @@ def test_a_run_without_its_tokens_is_told_without_them(little: Little, tmp_path:
     found = ReportRun(run)
     assert (found.meta, found.openings, found.bits("step")) == (None, [], [])
     write_report([run], tmp_path / "report.html")
-    assert "書いたもの" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "生成例" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the page
@@ -291,7 +291,7 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
             "recited-by-chance": "0.10%",
         },
     ]
-    assert "minimal pairs right (50% by chance)</span></th><td>–</td><td>50.0% (50.0%)</td>" in html
+    assert "minimal pairs, accuracy (50% by chance)</span></th><td>–</td><td>50.0% (50.0%)</td>" in html
     assert "Evaluation" not in page([ReportRun(little.run)], [], datetime(2026, 1, 2))
     (other / "machine.json").unlink()
     (other / "evaluation.json").write_text("[1]", encoding="utf-8")
