@@ -31,7 +31,10 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (x, y), x ascending. ``dots`` marks each with its values; ``faint`` draws it behind the others."""
+    """Points (x, y), x ascending. ``dots`` marks each with its values; ``faint`` draws it behind the others.
+
+    A single point is marked in any case, for no line shows it.
+    """
 
     name: str
     color: str
@@ -92,7 +95,7 @@ def line_chart(
         places = [(f"{across(x):.1f}", f"{down(y):.1f}") for x, y in curve.points]
         if places:
             parts.append(f'<path class="{kind}" d="M{"L".join(map(" ".join, places))}"/>')
-        for (x, y), (left, height) in zip(curve.points, places, strict=True) if curve.dots else ():
+        for (x, y), (left, height) in zip(curve.points, places, strict=True) if curve.dots or len(places) == 1 else ():
             title = as_text(f"{curve.name}: {y:.4g} ({x_text(x)})")
             parts.append(
                 f'<circle class="dot {curve.color}" cx="{left}" cy="{height}" r="3.5"><title>{title}</title></circle>'

@@ -61,7 +61,8 @@ def test_a_line_goes_from_corner_to_corner() -> None:
     assert path.attrib["d"] == "M52.0 252.0L297.0 131.0L542.0 10.0"
     assert [dot.findtext("title") for dot in svg.findall("circle")] == ["a: 0 (0)", "a: 5 (5)", "a: 10 (10)"]
     assert line_chart([Curve("a", "c0", [])], short) == ""
-    assert "nan" not in line_chart([Curve("a", "c0", [(1, 0)])], short)
+    single = line_chart([Curve("a", "c0", [(1, 0)])], short)
+    assert "nan" not in single and single.count("<circle") == 1, "no line shows a single point"
 
 
 @given(st.lists(st.floats(1e-6, 1e9), min_size=1))

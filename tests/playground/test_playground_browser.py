@@ -13,6 +13,7 @@ import pytest
 from little import Little
 from playground_server import serving
 
+from mamegpt.data.clean.clean import clean
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import Token, generate
 from mamegpt.pretrained import load
@@ -367,4 +368,30 @@ def test_the_report_opens_alone_and_switches(page: Page, little: Little, tmp_pat
     page.run("document.getElementById('by-tokens').click(); document.getElementById('en').click()")
     assert visible() == {"by-tokens"}
     assert page.one("h2").text == "Results"
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("name", ["run", "data"])
+def test_a_report_shows_its_texts_in_either_language_and_fits_a_telephone(
+    page: Page, little: Little, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "<b>長い名前のファイル" / "report.html"
+    path.parent.mkdir()
+    if name == "run":
+        write_report([shutil.copytree(little.run, path.parent / ("長い名前の記録" * 8))], path)
+    else:
+        clean(shutil.copy(little.text, path.parent), tmp_path / "out.jsonl", report=path)
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.driver.get(path.as_uri())
+    for language in ("ja", "en"):
+        page.run("document.getElementById(arguments[0]).click()", language)
+        assert page.run("return document.documentElement.scrollWidth") == 360
+        texts = page.all(".written")
+        assert len(texts) > 4 and all(text.is_displayed() for text in texts)
+        assert page.run(
+            "return [...document.querySelectorAll('svg')].filter((svg) => svg.checkVisibility())"
+            ".every((svg) => svg.querySelector('text').getBoundingClientRect().height > 11)"
+        ), "text of charts can be read"
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert page.complaints() == []
