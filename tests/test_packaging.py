@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +23,8 @@ from mamegpt.config import Logger
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+"""Those that are not called as the module that is imported from them."""
 PINNED = re.compile(r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)", re.MULTILINE)
 
 
@@ -48,8 +50,7 @@ def imported() -> set[str]:
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
                 modules.add(node.module.partition(".")[0])
-    of = importlib.metadata.packages_distributions()
-    return {normalized(of.get(name, [name])[0]) for name in modules - sys.stdlib_module_names - {"mamegpt"}}
+    return {normalized(DISTRIBUTIONS.get(name, name)) for name in modules - sys.stdlib_module_names - {"mamegpt"}}
 
 
 def printed(*command: object, cwd: Path = ROOT) -> str:
@@ -140,6 +141,25 @@ def test_every_file_of_the_package_that_is_no_module_is_package_data() -> None:
     }
     names = printed("git", "ls-files", "--cached", "--others", "--exclude-standard", "mamegpt").splitlines()
     assert {Path(name) for name in names if not name.endswith(".py")} == data
+
+
+@pytest.mark.skipif(shutil.which("make") is None or sys.platform == "win32", reason="no make")
+@pytest.mark.parametrize(
+    ("system", "driver", "asked"),
+    [("Linux", "exit 9", True), ("Linux", "echo GPU 0: H200", False), ("Darwin", "exit 9", False)],
+)
+def test_the_cpu_build_of_torch_is_asked_for_where_it_is_smaller(
+    system: str, driver: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, script in (("uname", f"echo {system}"), ("nvidia-smi", driver)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    commands = printed("make", "--dry-run", "--always-make", "demo").splitlines()
+    (torch,) = [line for line in commands if line.endswith(" torch")]
+    index = PYPROJECT["tool"]["uv"]["index"][0]["url"]
+    assert (f"--extra-index-url {index} " in torch) is asked
+    assert not any("--group" in line or index in line for line in commands if line != torch)
 
 
 @pytest.mark.slow
