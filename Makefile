@@ -15,7 +15,7 @@ define environment
 	$(@D)/bin/python -m pip install --log $(@D)/pip.log --no-compile --no-deps $(CPU_INDEX) --constraint requirements.txt torch
 endef
 
-.PHONY: demo test test-slow check faults docs lock fuzz bench bench-quality bench-data clean
+.PHONY: demo test test-slow check messages faults docs lock fuzz bench bench-quality bench-data clean
 
 demo: .venv/run-ready
 	$(BIN)/mamegpt demo
@@ -32,6 +32,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The catalogue of translations: templates as the source has them, and the compiled file that is read at run time.
+messages: .venv/ready
+	$(BIN)/python tests/helpers/catalogue.py
 
 # What a run loses that is killed, damaged, or on a full disk: nothing (some minutes; the disks want root).
 faults: .venv/ready

@@ -9,10 +9,10 @@ import mamegpt
 
 
 def main(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None) -> None:
-    """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
+    """Fetch a dataset from the Hugging Face Hub into the cache, and show its files and place.
 
     Args:
-        dataset: Data set on the Hub, owner/name.
+        dataset: Dataset on the Hub, owner/name.
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
     """
     mamegpt.show(mamegpt.download(dataset, cache_dir))

@@ -8,6 +8,7 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 from pathlib import Path
 
 import mamegpt
+from mamegpt.messages import msg
 
 
 def main(
@@ -32,13 +33,13 @@ def main(
         spm_model: SentencePiece .model file the weights were trained with.
         spm_vocab: Its .vocab file (default: written from the model).
         out_dir: Folder to write.
-        context_length: Tokens the model sees at once (default: read from the weights).
-        emb_dim: Width of the model (default: read from the weights).
+        context_length: Context length in tokens (default: read from the weights).
+        emb_dim: Hidden size (default: read from the weights).
         n_layers: Transformer blocks (default: read from the weights).
-        n_heads: Attention heads in a block; the weights do not tell (default: 4).
-        drop_rate: Share of activations dropped if the model is trained further.
+        n_heads: Attention heads in a block; not stored in the weights (default: 4).
+        drop_rate: Dropout rate if the model is trained further.
         qkv_bias: Whether query, key and value projections have a bias (default: read from the weights).
-        vocab_size: Pieces of the tokenizer (default: read from the weights).
+        vocab_size: Vocabulary size (default: read from the weights).
         fast: Recorded in config.json; there is one backbone, the book's fast one.
         overwrite: Replace a folder of that name when the new one is complete.
     """
@@ -59,7 +60,7 @@ def main(
             vocab_size=vocab_size,
             on_event=on_event,
         )
-    mamegpt.show(f"[OK] Exported to {report.out}: loaded again in a clean process and compared")
+    mamegpt.show(msg("[OK] Exported to {out} and verified in a separate process", out=report.out))
 
 
 if __name__ == "__main__":

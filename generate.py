@@ -6,6 +6,7 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 from typing import Literal
 
 import mamegpt
+from mamegpt.messages import msg
 
 
 def main(
@@ -16,11 +17,11 @@ def main(
     device: Literal["cpu", "cuda"] | None = None,
     trust_remote_code: bool = False,
 ) -> None:
-    """Write the most likely continuation of a text.
+    """Generate the continuation of a prompt (greedy decoding).
 
     Args:
-        prompt: Text to go on with.
-        max_new_tokens: Longest continuation, in tokens.
+        prompt: Prompt.
+        max_new_tokens: Maximum number of tokens to generate.
         repo_id: Repository on the Hub, or a local folder.
         spm_file: SentencePiece model inside it.
         device: Where to compute (default: cuda if there is one, else cpu).
@@ -29,7 +30,7 @@ def main(
     """
     model = mamegpt.load(repo_id, device=device or "auto", spm_file=spm_file, trust_remote_code=trust_remote_code)
     written = model.stream(prompt, max_new_tokens=max_new_tokens, at_start=False)
-    mamegpt.show(f"Using device: {model.device.type}", "", "=== Generation ===")
+    mamegpt.show(msg("Using device: {type}", type=model.device.type), "", msg("=== Generation ==="))
     mamegpt.show_stream(prompt, written)
 
 

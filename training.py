@@ -34,22 +34,22 @@ def main(
     """Train a small GPT from scratch and write its weights, a plain state dict with the book's keys.
 
     Args:
-        train_txt: Text to learn, UTF-8.
+        train_txt: Training data, UTF-8.
         spm_model: SentencePiece .model file.
-        out_weights: Weights file to write. The run (metrics, checkpoints) is kept in a folder runs/ beside it.
-        context_length: Tokens the model sees at once.
-        emb_dim: Width of the model.
+        out_weights: Weights file to write. The run (metrics, checkpoints) is kept in runs/ in the same folder.
+        context_length: Context length in tokens.
+        emb_dim: Hidden size (embedding dimension).
         n_layers: Transformer blocks.
         n_heads: Attention heads in a block.
-        drop_rate: Share of activations dropped while training.
+        drop_rate: Dropout rate.
         qkv_bias: Give the query, key and value projections a bias.
-        batch_size: Windows of --context-length tokens in one step.
-        max_steps: Optimizer steps.
+        batch_size: Batch size: sequences of --context-length tokens per step.
+        max_steps: Training steps.
         lr: Learning rate, the same in every step.
         device: Where to compute (default: cuda if there is one, else cpu).
-        seed: Fixes everything random: initial weights, data order, dropout.
-        samples_per_epoch: Windows drawn before the text is shuffled anew and a mean loss is reported.
-        precision: Number format of matrix products; auto measures both, so name one for the same bytes elsewhere.
+        seed: Random seed of initial weights, data order and dropout.
+        samples_per_epoch: Sequences per epoch; after each, the data is reshuffled and a mean loss is reported.
+        precision: Precision of matrix products; auto measures both, so name one for equal results on other machines.
     """
     return mamegpt.train_original(
         train_txt,

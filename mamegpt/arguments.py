@@ -18,6 +18,7 @@ from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, overload
 
 from mamegpt.errors import ConfigError
+from mamegpt.messages import join, msg
 
 __all__ = ["AtLeast", "checked"]
 
@@ -64,7 +65,7 @@ def checked(function: Any) -> Any:
             if (problem := _problem(f"--{name.replace('_', '-')}", value, hints[name]))
         ]
         if found:
-            raise ConfigError("; ".join(found))
+            raise ConfigError(join("; ", found))
         return function(*args, **kwargs)
 
     return call
@@ -93,13 +94,24 @@ def _problem(option: str, value: object, hint: Any) -> str | None:
         of_elements = [one for it in types for part in get_args(it)[:1] for one in _alternatives(part)]
         wrong = next((one for one in _elements(value) if not _is_one(one, of_elements)), value)
         if choices := _choices(types) or (_elements(value) and _choices(of_elements)):
-            found.append(f"{option} is {reprlib.repr(wrong)}, none of {', '.join(map(str, choices))}")
+            found.append(
+                msg(
+                    "{option} must be one of {names} (got {value})",
+                    option=option,
+                    value=reprlib.repr(wrong),
+                    names=", ".join(map(str, choices)),
+                )
+            )
         else:
-            found.append(f"{option} must be {_kind(types)} (got {reprlib.repr(value)})")
+            found.append(
+                msg(
+                    "{option} must be {kind} (got {value})", option=option, kind=_kind(types), value=reprlib.repr(value)
+                )
+            )
     elif any(isinstance(one, str) and not one for one in (value, *_elements(value))) and _PATH in _kind(types):
-        found.append(f"{option} is an empty path; give a name, or . for the current folder")
+        found.append(msg("{option} is an empty path; give a name, or . for the current folder", option=option))
     elif least is not None and isinstance(value, numbers.Real) and not float(value) >= least:
-        found.append(f"{option} must be at least {least}, not {value}")
+        found.append(msg("{option} must be at least {least} (got {value})", option=option, least=least, value=value))
     return next(iter(found), None)
 
 

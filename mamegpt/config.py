@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError, first_line
+from mamegpt.messages import join, msg
 from mamegpt.system.files import parse_json
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
@@ -70,62 +71,99 @@ class ModelConfig:
         architecture that is not known, of which nothing is said but what is wrong with any.
         """
         if changed := {name: value for name, value in (unsupported or {}).items() if getattr(self, name) != value}:
-            refused = [f"{flag(name)} is nothing that {architecture} has; leave it out" for name in changed]
+            refused: list[str] = [
+                msg(
+                    "{option} is nothing that {architecture} has; leave it out",
+                    option=flag(name),
+                    architecture=architecture,
+                )
+                for name in changed
+            ]
             return refused + dataclasses.replace(self, **changed).problems(architecture, unsupported)
-        found = [
-            f"{flag(name)} must be at least 1, not {getattr(self, name)}"
+        found: list[str] = [
+            msg("{option} must be at least 1 (got {value})", option=flag(name), value=getattr(self, name))
             for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads")
             if getattr(self, name) < 1
         ]
         too_large = [name for name, most in LARGEST.items() if getattr(self, name) > most]
         for name in too_large:
-            found.append(f"{flag(name)} must be at most {LARGEST[name]}, not {getattr(self, name)}")
+            found.append(
+                msg(
+                    "{option} must be at most {most} (got {value})",
+                    option=flag(name),
+                    most=LARGEST[name],
+                    value=getattr(self, name),
+                )
+            )
         if too_large:
             return found  # what follows counts up to the sizes
         if not 0 <= self.drop_rate < 1:
-            found.append(f"--drop-rate must be at least 0 and below 1, not {self.drop_rate}")
+            found.append(msg("--drop-rate must be at least 0 and below 1 (got {drop_rate})", drop_rate=self.drop_rate))
         for name in ("ffn_dim", "n_kv_heads", "head_dim"):
             if getattr(self, name) < 0:
-                found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
+                found.append(
+                    msg("{option} must be at least 0 (got {value})", option=flag(name), value=getattr(self, name))
+                )
         for name in ("rope_theta", "norm_eps"):
             if not 0 < getattr(self, name) < math.inf:
-                found.append(f"{flag(name)} must be above 0 and finite, not {getattr(self, name)}")
+                found.append(
+                    msg(
+                        "{option} must be above 0 and finite (got {value})",
+                        option=flag(name),
+                        value=getattr(self, name),
+                    )
+                )
         if self.n_heads >= 1 and self.n_kv_heads >= 1 and self.n_heads % self.n_kv_heads:
             use = ", ".join(str(n) for n in range(1, self.n_heads + 1) if self.n_heads % n == 0)
-            found.append(f"--n-kv-heads {self.n_kv_heads} does not divide --n-heads {self.n_heads}; use one of {use}")
+            found.append(
+                msg(
+                    "--n-kv-heads {n_kv_heads} does not divide --n-heads {n_heads}; use one of {use}",
+                    n_kv_heads=self.n_kv_heads,
+                    n_heads=self.n_heads,
+                    use=use,
+                )
+            )
         if self.n_heads >= 1 and self.emb_dim >= 1 and not self.head_dim:
             # Rotary positions turn pairs, so their heads are of even width.
             is_rotary = unsupported is not None and "rope_theta" not in unsupported
             unit = self.n_heads * (2 if is_rotary else 1)
             below = self.emb_dim // unit * unit
             if below != self.emb_dim:
-                by = f"--n-heads {self.n_heads}" + (" into even widths" if is_rotary else "")
-                use = " or ".join(str(n) for n in (below, below + unit) if n)
-                found.append(f"--emb-dim {self.emb_dim} is not divisible by {by}; use {use}")
+                by = f"--n-heads {self.n_heads}"
+                by = msg("{by} into even widths", by=by) if is_rotary else by
+                use = join(" or ", [str(n) for n in (below, below + unit) if n])
+                found.append(
+                    msg("--emb-dim {emb_dim} is not divisible by {by}; use {use}", emb_dim=self.emb_dim, by=by, use=use)
+                )
         if self.head_dim % 2:
-            found.append(f"--head-dim {self.head_dim} is odd, but rotary positions turn pairs; use an even one")
+            found.append(
+                msg(
+                    "--head-dim must be even (got {head_dim}), since RoPE rotates pairs of dimensions",
+                    head_dim=self.head_dim,
+                )
+            )
         return found
 
     def validate(self, architecture: str, unsupported: Mapping[str, Any]) -> None:
         """Raise `ConfigError` with every problem in one line."""
         if found := self.problems(architecture, unsupported):
-            raise ConfigError("; ".join(found))
+            raise ConfigError(join("; ", found))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(FromJSON):
-    """Everything that decides a training run. Runs of equal settings give bitwise equal weights on equal machines."""
+    """All settings of a training run. Equal settings give bitwise equal weights on equal machines."""
 
     # That is: if nothing in them is left to be measured (auto, --minutes), on as many processes and threads.
 
     data: str = ""
-    """Text to learn: a file or folder (parquet, jsonl, txt), a Hub data set, or a folder of token shards."""
+    """Training data: a file or folder (parquet, jsonl, txt), a Hub dataset, or a folder of token shards."""
     tokenizer: str = ""
-    """SentencePiece model file that turns the text into tokens."""
+    """SentencePiece model file."""
     out: str = ""
     """Folder of the run: settings, metrics, tokens and checkpoints; it must not exist yet."""
     split: str = "train"
-    """Split of the data to learn from."""
+    """Split of the data to train on."""
     text_column: str = ""
     """Column or key of the text (default: text, or the only one that holds strings)."""
     title_column: str = ""
@@ -135,9 +173,9 @@ class TrainConfig(FromJSON):
     encoding: str = "utf-8"
     """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
     init_from: str = ""
-    """Model to go on from (a run, exported folder or repository); it brings its shape and wants lower rates."""
+    """Model to continue from (a run, exported folder or repository), with its model size; lower the learning rates."""
     val_data: str = ""
-    """Text to validate on; if empty, a share of the training documents is held out instead."""
+    """Validation data; if empty, a share of the training documents is held out instead."""
     val_split: str = "validation"
     """Split of --val-data to validate on."""
     val_fraction: float = 0.02
@@ -146,40 +184,40 @@ class TrainConfig(FromJSON):
     architecture: str = "qwen3"
     """Kind of model, a name in the registry mamegpt.models.registry.ARCHITECTURES."""
     context_length: int = 256
-    """Tokens a model sees at once."""
+    """Context length in tokens."""
     emb_dim: int = 128
-    """Width of the model."""
+    """Hidden size (embedding dimension)."""
     n_layers: int = 4
     """Transformer blocks."""
     n_heads: int = 2
     """Attention heads in a block."""
     drop_rate: float = 0.0
-    """Share of activations dropped while training."""
+    """Dropout rate."""
     qkv_bias: bool = False
     """Give the query, key and value projections a bias (custom-gpt only)."""
     ffn_dim: int = 0
-    """Width inside the feed-forward layers (not custom-gpt; 0: 8/3 of --emb-dim, rounded up to a multiple of 8)."""
+    """FFN intermediate size (not custom-gpt; 0: 8/3 of --emb-dim, rounded up to a multiple of 8)."""
     n_kv_heads: int = 0
-    """Heads of keys and values, which the attention heads share (not custom-gpt; 0: as many as --n-heads)."""
+    """KV heads, shared by the attention heads (GQA; not custom-gpt; 0: as many as --n-heads)."""
     head_dim: int = 0
     """Width of an attention head (not custom-gpt; 0: --emb-dim / --n-heads)."""
     rope_theta: float = 10000.0
-    """Base of the rotary positions; a longer context wants a larger one (not custom-gpt)."""
+    """RoPE base (theta); larger for a longer context (not custom-gpt)."""
     norm_eps: float = 1e-6
     """Epsilon of the norms, which keeps them from dividing by zero (not custom-gpt)."""
     tie_embeddings: bool = False
-    """Let the output head be the token embedding: fewer parameters (not custom-gpt)."""
+    """Tie the output head to the token embedding: fewer parameters (not custom-gpt)."""
 
     batch_size: int = 16
-    """Windows of --context-length tokens in one step, over all processes."""
+    """Global batch size: sequences of --context-length tokens per step, over all processes."""
     micro_batch_size: int = 0
-    """Windows in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU, else all)."""
+    """Sequences in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU, else all)."""
     max_steps: int = 2000
-    """Optimizer steps."""
+    """Training steps."""
     minutes: float = 0.0
     """Wall-clock budget instead of --max-steps, tokenizing and validation included, on any machine (0: none)."""
     samples_per_epoch: int = 0
-    """Windows drawn before the text is shuffled anew and a mean loss is reported (0: the whole text once)."""
+    """Sequences per epoch; after each, the data is reshuffled and a mean loss is reported (0: all of the data)."""
 
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.training.optim.OPTIMIZERS."""
@@ -194,18 +232,18 @@ class TrainConfig(FromJSON):
     beta2: float = 0.95
     """Decay of the second moment of the gradient."""
     warmup_fraction: float = 0.02
-    """Share of the steps in which the learning rate rises linearly to its peak."""
+    """Warmup: share of the steps in which the learning rate rises linearly to its peak."""
     cooldown_fraction: float = 0.6
-    """Share of the steps, at the end, in which it falls linearly to a hundredth of the peak."""
+    """Cooldown: share of the steps, at the end, in which it falls linearly to 1/100 of the peak."""
     grad_clip: float = 1.0
-    """Largest norm of the gradient; a longer one is scaled down to it (0: no limit)."""
+    """Gradient clipping: maximum norm of the gradient (0: no clipping)."""
 
     seed: int = 42
-    """Fixes everything random: initial weights, data order, dropout."""
+    """Random seed of initial weights, data order and dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes CUDA if there is one, else the CPU."""
     precision: Precision = "auto"
-    """Number format of matrix products; auto measures both at the first start and keeps the faster."""
+    """Precision of matrix products; auto measures both at the first start and keeps the faster one."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model; auto does so where a compiler is, for runs of 10 minutes and more, if it measures a gain."""
     log_every_steps: int = 10
@@ -221,9 +259,9 @@ class TrainConfig(FromJSON):
     sharding: Literal["none", "full"] = "none"
     """On several processes: each holds a whole model, or (full) its share of weights, gradients and optimizer state."""
     activation_checkpointing: bool = False
-    """Compute what a block holds for the backward pass again there: less memory, a third more arithmetic."""
+    """Activation checkpointing: recompute activations in the backward pass; less memory, a third more arithmetic."""
     on_bad_loss: Literal["stop", "rollback"] = "stop"
-    """If the loss is no number or a spike: stop, or go back to the last sound checkpoint and skip the text since."""
+    """If the loss is NaN/Inf or spikes: stop, or roll back to the last good checkpoint and skip the data since."""
 
     SECTIONS = MappingProxyType(
         {"data": "text", "architecture": "model", "batch_size": "training", "optimizer": "optimizer", "seed": "running"}
@@ -253,10 +291,21 @@ class TrainConfig(FromJSON):
         from (none: any), architectures with the fields of `ModelConfig` that they do not have.
         """
         self.check_types()  # nothing else can be asked about other values
-        found = [f"{flag(name)} is needed" for name in ("data", "tokenizer", "out") if not getattr(self, name)]
+        found: list[str] = [
+            msg("{option} is needed", option=flag(name))
+            for name in ("data", "tokenizer", "out")
+            if not getattr(self, name)
+        ]
         for name, names in (("architecture", architecture), ("optimizer", optimizer)):
             if names and getattr(self, name) not in names:
-                found.append(f"{flag(name)} {getattr(self, name)} is not known; choose from {', '.join(names)}")
+                found.append(
+                    msg(
+                        "{option} must be one of {names} (got {value})",
+                        option=flag(name),
+                        value=getattr(self, name),
+                        names=", ".join(names),
+                    )
+                )
         lacks = architecture.get(self.architecture) if architecture else {}
         found += self.model(vocab_size=1).problems(self.architecture, lacks)
         for name in (
@@ -268,7 +317,9 @@ class TrainConfig(FromJSON):
             "keep_checkpoints",
         ):
             if getattr(self, name) < 1:
-                found.append(f"{flag(name)} must be at least 1, not {getattr(self, name)}")
+                found.append(
+                    msg("{option} must be at least 1 (got {value})", option=flag(name), value=getattr(self, name))
+                )
         for name in (
             "micro_batch_size",
             "samples_per_epoch",
@@ -279,42 +330,67 @@ class TrainConfig(FromJSON):
             "minutes",
         ):
             if getattr(self, name) < 0:
-                found.append(f"{flag(name)} must not be negative, not {getattr(self, name)}")
+                found.append(
+                    msg("{option} must be at least 0 (got {value})", option=flag(name), value=getattr(self, name))
+                )
         if self.seed >= 1 << 63:
-            found.append(f"--seed must be below 2**63, not {self.seed}")
+            found.append(msg("--seed must be below 2**63 (got {seed})", seed=self.seed))
         for name in ("lr", "emb_lr", "muon_lr"):
             if not getattr(self, name) > 0:
-                found.append(f"{flag(name)} must be above 0, not {getattr(self, name)}")
+                found.append(
+                    msg("{option} must be above 0 (got {value})", option=flag(name), value=getattr(self, name))
+                )
         for name in ("warmup_fraction", "cooldown_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                found.append(f"{flag(name)} must lie between 0 and 1, not {getattr(self, name)}")
+                found.append(
+                    msg("{option} must be between 0 and 1 (got {value})", option=flag(name), value=getattr(self, name))
+                )
         for name in ("val_fraction", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                found.append(f"{flag(name)} must be at least 0 and below 1, not {getattr(self, name)}")
+                found.append(
+                    msg(
+                        "{option} must be at least 0 and below 1 (got {value})",
+                        option=flag(name),
+                        value=getattr(self, name),
+                    )
+                )
         if self.minutes > 0 and self.max_steps != TrainConfig.max_steps:
-            found.append("--minutes and --max-steps both say when to stop; give one of them")
+            found.append(msg("--minutes and --max-steps both set the length; give one of them"))
         if self.compile == "true" and self.drop_rate > 0 and self.device != "cuda":
-            found.append("--compile true cannot be had with --drop-rate: the CPU's dropout is not compiled")
+            found.append(
+                msg(
+                    "--compile true does not work with --drop-rate: dropout on a CPU cannot be compiled; "
+                    "leave one of them out"
+                )
+            )
         if self.sharding == "full" and (self.precision == "auto" or self.minutes > 0 or self.compile == "true"):
             found.append(
-                "--sharding full cannot be had with --precision auto, --minutes or --compile true, which want the "
-                "whole model in one process; say --precision bf16 or fp32, and --max-steps"
+                msg(
+                    "--sharding full does not work with --precision auto, --minutes or --compile true, which "
+                    "need the whole model in one process; use --precision bf16 or fp32, and --max-steps"
+                )
             )
         if self.warmup_fraction + self.cooldown_fraction > 1:
-            found.append("--warmup-fraction and --cooldown-fraction together must not pass 1")
+            found.append(msg("--warmup-fraction and --cooldown-fraction together must not pass 1"))
         share = self.micro_batch_size or 1
         if self.batch_size >= 1 and share >= 1 and self.batch_size % (n_processes * share):
             found.append(
-                f"--batch-size {self.batch_size} is not divisible by {n_processes} processes x "
-                f"--micro-batch-size {share}; use {-(-self.batch_size // (n_processes * share)) * n_processes * share}"
+                msg(
+                    "--batch-size {batch_size} is not divisible by {n_processes} processes x "
+                    "--micro-batch-size {share}; use {use}",
+                    batch_size=self.batch_size,
+                    n_processes=n_processes,
+                    share=share,
+                    use=-(-self.batch_size // (n_processes * share)) * n_processes * share,
+                )
             )
         if found:
-            raise ConfigError("; ".join(found))
+            raise ConfigError(join("; ", found))
 
     def check_types(self) -> None:
         """Raise `ConfigError` for values that no setting could have."""
         if found := _misfits(self.to_dict(), flag):
-            raise ConfigError("; ".join(found))
+            raise ConfigError(join("; ", found))
 
     @property
     def schema(self) -> Schema:
@@ -357,12 +433,14 @@ class TrainConfig(FromJSON):
         try:
             values = parse_json(path.read_text(encoding="utf-8"))
             if _is_exported(values):
-                raise CheckpointError(f"{path.parent} is an exported model; give the folder of a run")
+                raise CheckpointError("{parent} is an exported model; give the folder of a run", parent=path.parent)
             return _made_of(values)  # as written: a run's fingerprint tells 1 from 1.0
         except (FileNotFoundError, NotADirectoryError):
-            raise CheckpointError(f"no run in {path.parent}: it has no {path.name}") from None
+            raise CheckpointError("no run in {parent}: it has no {name}", parent=path.parent, name=path.name) from None
         except ValueError as error:
-            raise CheckpointError(f"{path} does not hold the settings of a run: {error}") from None
+            raise CheckpointError(
+                "{path} does not hold the settings of a run: {reason}", path=path, reason=error
+            ) from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -377,19 +455,24 @@ def read_settings(path: Path) -> dict[str, Any]:
         values = tomllib.loads(text) if is_toml else parse_json(text)
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read ({first_line(error)}); give a run's config.json or a TOML file"
+            "{path} cannot be read ({reason}); give a run's config.json or a TOML file",
+            path=path,
+            reason=first_line(error),
         ) from None
     except (ValueError, RecursionError) as error:  # of tomllib, for what is nested too deeply
         kind = "TOML" if is_toml else "JSON"
         raise ConfigError(
-            f"{path} is not {kind} ({first_line(error)}); give a run's config.json or a TOML file (NAME.toml)"
+            "{path} is not {kind} ({reason}); give a run's config.json or a TOML file (NAME.toml)",
+            path=path,
+            kind=kind,
+            reason=first_line(error),
         ) from None
     try:
         if _is_exported(values):
             raise ValueError("it is of an exported model")
         found = _made_of(values)
     except ValueError as error:
-        raise ConfigError(f"{path} does not hold settings: {error}") from None
+        raise ConfigError("{path} does not hold settings: {reason}", path=path, reason=error) from None
     kinds = {name: type(getattr(TrainConfig, name)) for name in values}
     is_of_run = path.name == CONFIG_FILE and is_run(path.parent)
     return {name: kinds[name](getattr(found, name)) for name in values if name != "out" or not is_of_run}
@@ -402,7 +485,7 @@ def _is_exported(values: object) -> bool:
 def _made_of(values: object) -> TrainConfig:
     """Return the settings that a file holds. Raises `ValueError` for an unknown name or a value of another type."""
     if found := _misfits(values, str):
-        raise ValueError("; ".join(found))
+        raise ValueError(join("; ", found))
     return TrainConfig(**cast(dict[str, Any], values))
 
 
@@ -411,5 +494,9 @@ def _misfits(values: object, named: Callable[[str], str]) -> list[str]:
     if found := problems(TrainConfig, values, named):
         return found
     numbers = {name: value for name, value in cast(dict[str, Any], values).items() if type(value) in (int, float)}
-    found = [f"{named(name)} is no number to compute with" for name, value in numbers.items() if abs(value) >= 1e300]
+    found = [
+        msg("{option} is no number to compute with", option=named(name))
+        for name, value in numbers.items()
+        if abs(value) >= 1e300
+    ]
     return found

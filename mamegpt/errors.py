@@ -21,8 +21,11 @@ command line runs (`naming_options`); elsewhere it gives the names of parameters
 import contextlib
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from typing import Any
+
+from mamegpt.messages import Message
 
 _OUT_OF_MEMORY = re.compile(
     "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
@@ -30,13 +33,15 @@ _OUT_OF_MEMORY = re.compile(
 _ASKED = re.compile(r"allocate (?:(\d+) bytes|([\d.]+ [KMGT]iB))")
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> Message:
     """Return the first line of what an error says, since our messages are one line.
 
     Of a system's, without number and file.
     """
+    if error.args and isinstance(error.args[0], Message):
+        return error.args[0]
     said = getattr(error, "strerror", None) or str(error).strip()
-    return re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__))
+    return Message(re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -96,14 +101,18 @@ def _named(message: str) -> str:
 
 
 class MamegptError(Exception):
-    """The root: whatever a user may want to catch from this package. Whatever is quoted, its message is one line."""
+    """The root: whatever a user may want to catch from this package. Whatever is quoted, its text is one line."""
 
-    def __init__(self, message: str = "") -> None:
-        """Take the message, as one line."""
-        super().__init__(" ".join(message.splitlines()))
+    message: Message
+    """What happened, with the template and fields it was made from."""
+
+    def __init__(self, message: str = "", /, **fields: Any) -> None:
+        """Take a message, or a template of one and its fields: ``ConfigError("{path} is empty", path=path)``."""
+        self.message = message if isinstance(message, Message) and not fields else Message(message, **fields)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
-        return _named(super().__str__())
+        return _named(" ".join(self.message.splitlines()))
 
 
 class MamegptWarning(UserWarning):
@@ -121,7 +130,9 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
     """Raise `ConfigError` unless a value, of the option of this name, is one of its choices."""
     choices = tuple(choices)
     if value not in choices:
-        raise ConfigError(f"{option} is {value!r}, none of {', '.join(choices)}")
+        raise ConfigError(
+            "{option} must be one of {names} (got {value!r})", option=option, value=value, names=", ".join(choices)
+        )
 
 
 def require_packages(user: str, packages: Iterable[str], extra: str) -> None:
@@ -129,7 +140,10 @@ def require_packages(user: str, packages: Iterable[str], extra: str) -> None:
     missing = " and ".join(name for name in packages if find_spec(name) is None)
     if missing:
         raise ConfigError(
-            f'{user} needs {missing}, not installed; in the folder of mamegpt: pip install -e ".[{extra}]"'
+            '{user} needs {missing}, not installed; in the folder of mamegpt: pip install -e ".[{extra}]"',
+            user=user,
+            missing=missing,
+            extra=extra,
         )
 
 
@@ -163,8 +177,3 @@ class OutputError(MamegptError, OSError):
 
 class ExportError(MamegptError):
     """A finished export, loaded again, does not behave as the model it was made from."""
-
-    def __init__(self, message: str = "", found: Sequence[str] = ()) -> None:
-        """Take the message, and the sentences in it that say what the checks that failed have ``found``."""
-        super().__init__(message)
-        self.found = found

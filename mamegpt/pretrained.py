@@ -28,6 +28,7 @@ from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_me
 from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
 from mamegpt.generation.stream import Token, prompt_ids, stream_tokens
+from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, not_finite, token_embedding, unique_state_dict
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
@@ -241,9 +242,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     further).
     """
     if not path.is_file():
-        raise ModelError(f"no weights file {path}")
+        raise ModelError("no weights file {path}", path=path)
     if is_lfs_pointer(path):
-        raise ModelError(f"{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull")
+        raise ModelError(
+            "{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull", path=path
+        )
     try:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
@@ -253,17 +256,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
-            f"{path} was refused: it is damaged, or holds code or objects besides tensors, which could do anything "
-            "when opened; ask for a plain state dict or a .safetensors file"
+            "{path} was refused: it is damaged, or holds code or objects besides tensors, which "
+            "could do anything when opened; ask for a plain state dict or a .safetensors file",
+            path=path,
         ) from None
     except Exception as error:  # a damaged pickle may raise anything, as far as IndexError and struct.error
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{path} is truncated or is not a weights file: {first_line(error)}") from None
+        raise ModelError(
+            "{path} is truncated or is not a weights file: {reason}", path=path, reason=first_line(error)
+        ) from None
     if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
         weights = weights["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ModelError(f"{path} does not hold a state dict (names and tensors)")
+        raise ModelError("{path} does not hold a state dict (names and tensors)", path=path)
     check_memory(
         sum(map(_n_bytes, weights.values())), path.stat().st_size, path
     )  # a view may be larger than what it shows
@@ -274,8 +280,12 @@ def check_memory(needed: int, there: int, origin: str | Path) -> None:
     """Raise `ModelError` if ``needed`` bytes of memory are out of proportion to ``there`` bytes of weights."""
     if needed > MEMORY_FACTOR * there + MEMORY_FREE:
         raise ModelError(
-            f"{origin} would take {needed / 1e9:,.1f} GB of memory for {there / 1e6:,.1f} MB of weights; it is damaged "
-            "or made to exhaust the memory, or its config.json allows far too many positions"
+            "{origin} would take {needed_gb:,.1f} GB of memory for {there_mb:,.1f} MB of weights; it "
+            "is damaged or made to exhaust the memory, or its config.json allows far too many "
+            "positions",
+            origin=origin,
+            needed_gb=needed / 1e9,
+            there_mb=there / 1e6,
         )
 
 
@@ -294,15 +304,21 @@ def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) 
         model.load_state_dict(weights)
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
-        raise ModelError(f"{origin} does not fit the model: {' '.join(line.strip() for line in lines[1:3])}") from None
+        raise ModelError(
+            "{origin} does not fit the model: {names}",
+            origin=origin,
+            names=" ".join(line.strip() for line in lines[1:3]),
+        ) from None
     _refuse_not_finite(model, origin)
 
 
 def _refuse_not_finite(model: nn.Module, origin: str) -> None:
     if names := not_finite(model.named_parameters()):
         raise ModelError(
-            f"{origin} has {len(names)} weights with NaN or infinity, {names[0]} first; use another copy or an earlier "
-            "checkpoint"
+            "{origin} has {n} weights with NaN or infinity, {name} first; use another copy or an earlier checkpoint",
+            origin=origin,
+            n=len(names),
+            name=names[0],
         )
 
 
@@ -321,7 +337,7 @@ def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained:
 
 def _refuse_young(run: Run) -> NoReturn:
     again = command("train", "--resume", run.folder)
-    raise CheckpointError(f"{run.folder} has no checkpoint yet; go on with: {again}")
+    raise CheckpointError("{run} has no checkpoint yet; resume with: {again}", run=run.folder, again=again)
 
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
@@ -343,8 +359,12 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
     padding = sizes.vocab_size - tokenizer.vocab_size
     if not 0 <= padding <= min(MAX_PADDING, sizes.vocab_size // 8):
         raise ModelError(
-            f"{tokenizer.path} has {tokenizer.vocab_size} pieces, but {file} {sizes.vocab_size}; "
-            "this is not the tokenizer the model was trained with"
+            "{path} has vocabulary size {vocab_size}, but {file} has {vocab_size_2}; this is not the "
+            "tokenizer the model was trained with",
+            path=tokenizer.path,
+            vocab_size=tokenizer.vocab_size,
+            file=file,
+            vocab_size_2=sizes.vocab_size,
         )
     if padding:
         sizes, own = _without_padding(hf_format.architecture, sizes, own, tokenizer.vocab_size)
@@ -363,10 +383,16 @@ def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], o
     expected = unique_state_dict(shape)
     for name, tensor in expected.items():
         if name not in weights:
-            raise ModelError(f"{origin} does not fit the model: {name} is missing")
+            raise ModelError("{origin} does not fit the model: {name} is missing", origin=origin, name=name)
         if weights[name].shape != tensor.shape:
             found, needed = tuple(weights[name].shape), tuple(tensor.shape)
-            raise ModelError(f"{origin} does not fit the model: {name} is {found}, where {needed} is needed")
+            raise ModelError(
+                "{origin} does not fit the model: {name} is {found}, where {needed} is needed",
+                origin=origin,
+                name=name,
+                found=found,
+                needed=needed,
+            )
     check_memory(memory_of(shape), sum(map(_n_bytes, weights.values())), origin)
     model = build_model(architecture, sizes)
     load_weights(model, weights, origin)
@@ -408,9 +434,15 @@ def _weight_files(where: str) -> list[Path]:
                 parts[0].with_name(re.sub(r"-\d+-of-", f"-{i:05}-of-", parts[0].name)) for i in range(1, int(n) + 1)
             ]
             if missing := [part.name for part in expected if part not in parts]:
-                raise ModelError(f"{folder} has no {missing[0]}, a part of its weights; copy the whole folder again")
+                raise ModelError(
+                    "{folder} has no {part}, a part of its weights; copy the whole folder again",
+                    folder=folder,
+                    part=missing[0],
+                )
             return expected
-    raise ModelError(f"no weights file {' or '.join(WEIGHTS)} in {folder}; copy the whole folder again")
+    raise ModelError(
+        "no weights file {names} in {folder}; copy the whole folder again", names=" or ".join(WEIGHTS), folder=folder
+    )
 
 
 def _folder(where: str, patterns: list[str]) -> Path:
@@ -420,9 +452,11 @@ def _folder(where: str, patterns: list[str]) -> Path:
     if where.endswith(".gguf"):
         _refuse_gguf(where)
     if Path(where).is_file():
-        raise ModelError(f"{where} is a file; give the folder that it lies in, with its config.json")
+        raise ModelError("{where} is a file; give its folder, with the config.json", where=where)
     if not is_hub_name(where):
-        raise ModelError(f"no model {where}: it is neither a folder nor a Hub name (owner/name); check the spelling")
+        raise ModelError(
+            "no model {where}: it is neither a folder nor a Hub name (owner/name); check the spelling", where=where
+        )
     return snapshot(where, patterns, repo_type="model")
 
 
@@ -435,19 +469,28 @@ def _spm_file(folder: Path, where: str, name: str) -> Path:
         return folder / there[0]
     if not there and (folder / "tokenizer.json").is_file():
         raise ModelError(
-            f"{where} has a tokenizer.json only, as save_pretrained leaves it; copy the SentencePiece model "
-            "(tokenizer.model) of the model that it was made from into it"
+            "{where} has a tokenizer.json only, as save_pretrained leaves it; copy the SentencePiece "
+            "model (tokenizer.model) of the model that it was made from into it",
+            where=where,
         )
-    asked = f"{where} has no {name}" if name else f"which SentencePiece model of {where} is meant?"
-    raise ModelError(f"{asked}; choose with --spm-file from: {', '.join(there) or 'none there'}")
+    if name:
+        asked = msg("{where} has no {name}", where=where, name=name)
+    else:
+        asked = msg("{where} has several SentencePiece models", where=where)
+    raise ModelError(
+        "{asked}; choose with --spm-file from: {names}", asked=asked, names=", ".join(there) or msg("none there")
+    )
 
 
 def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remote_code: bool) -> Pretrained:
     """Any other model, run by transformers, with the repository's own code if it has some."""
     if not trust_remote_code:
         raise ModelError(
-            f"{where} is a {model_type!r} model, not ours. --trust-remote-code loads it through transformers, which "
-            "may run Python code from the repository with your rights: say it only if you trust its author"
+            "{where} is a {model_type!r} model, not ours. --trust-remote-code loads it through "
+            "transformers, which may run Python code from the repository with your rights: say it "
+            "only if you trust its author",
+            where=where,
+            model_type=model_type,
         )
     from transformers import AutoModelForCausalLM
 
@@ -465,7 +508,9 @@ def transformers_loads(where: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ModelError) or is_out_of_memory(error):
             raise
-        raise ModelError(f"{where} cannot be loaded by transformers: {first_line(error)}") from error
+        raise ModelError(
+            "{where} cannot be loaded by transformers: {reason}", where=where, reason=first_line(error)
+        ) from error
 
 
 class TransformersModel(LanguageModel):
@@ -518,7 +563,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         _refuse_folder(path.parent, path.name)
     except ValueError as error:
-        raise ModelError(f"{path} is no configuration of a model: {error}") from None
+        raise ModelError("{path} is no configuration of a model: {reason}", path=path, reason=error) from None
 
 
 def _refuse_folder(folder: Path, missing: str) -> NoReturn:
@@ -526,19 +571,29 @@ def _refuse_folder(folder: Path, missing: str) -> NoReturn:
     if (adapter := folder / "adapter_config.json").is_file():
         base = _read_config(adapter).get("base_model_name_or_path")
         raise ModelError(
-            f"{folder} holds a PEFT adapter for {base}, not a model; merge them (merge_and_unload, save_pretrained) "
-            "into a folder, and copy the tokenizer.model of that model into it"
+            "{folder} holds a PEFT adapter for {base}, not a model; merge them (merge_and_unload, "
+            "save_pretrained) into a folder, and copy the tokenizer.model of that model into it",
+            folder=folder,
+            base=base,
         )
     if found := sorted(folder.glob("checkpoint-*")):
-        raise ModelError(f"{folder} holds the checkpoints of a Trainer; give one of them, such as {found[-1]}")
+        raise ModelError(
+            "{folder} holds the checkpoints of a Trainer; give one of them, such as {example}",
+            folder=folder,
+            example=found[-1],
+        )
     if found := sorted(folder.glob("*.gguf")):
         _refuse_gguf(str(found[0]))
     try:
         Run(folder).config  # noqa: B018
     except CheckpointError:
-        raise ModelError(f"{folder} is neither a run nor a model folder: it has no {missing}") from None
+        raise ModelError(
+            "{folder} is neither a run nor a model folder: it has no {missing}", folder=folder, missing=missing
+        ) from None
     _refuse_young(Run(folder))
 
 
 def _refuse_gguf(where: str) -> NoReturn:
-    raise ModelError(f"{where} is a GGUF file, which llama.cpp runs; give the run or folder that it was exported from")
+    raise ModelError(
+        "{where} is a GGUF file, which llama.cpp runs; give the run or folder that it was exported from", where=where
+    )

@@ -36,17 +36,26 @@ class Odd:
 
 
 CALLS: dict[str, tuple[Callable[..., Any], str]] = {
-    "size": (lambda _: mamegpt.preset("2m"), "size is '2m', none of 1m, 5m"),
-    "recipe": (lambda _: mamegpt.preset("1m", "nope"), "recipe is 'nope', none of mame, seed, original"),
-    "layout": (lambda _: mamegpt.Schema(txt_layout="nope"), "txt_layout is 'nope', none of auto, file"),
-    "match": (lambda _: mamegpt.Topic(("豆",), match="none"), "match is 'none', none of any, all"),
+    "size": (lambda _: mamegpt.preset("2m"), "size must be one of 1m, 5m (got '2m')"),
+    "recipe": (lambda _: mamegpt.preset("1m", "nope"), "recipe must be one of mame, seed, original (got 'nope')"),
+    "layout": (lambda _: mamegpt.Schema(txt_layout="nope"), "txt_layout must be one of auto, file (got 'nope')"),
+    "match": (lambda _: mamegpt.Topic(("豆",), match="none"), "match must be one of any, all (got 'none')"),
     "a string as keywords": (lambda _: mamegpt.Topic("京都"), r"keywords must be a tuple of strings \(got '京都'\)"),
     "a list as topic": (lambda it: mamegpt.extract(it.text, ["町"], "new"), r"topic must be a string or mamegpt.Topic"),
-    "form": (lambda it: mamegpt.export(it.run, "new", to="onnx"), "to is 'onnx', none of hf, hf-native, gguf, all"),
-    "gguf": (lambda it: mamegpt.export(it.run, "new", to="gguf", gguf_type="q4"), "gguf_type is 'q4', none of f32"),
-    "sentences": (lambda it: mamegpt.export(it.run, "new", n_sentences=-1), "n_sentences must be at least 1, not -1"),
+    "form": (
+        lambda it: mamegpt.export(it.run, "new", to="onnx"),
+        "to must be one of hf, hf-native, gguf, all (got 'onnx')",
+    ),
+    "gguf": (
+        lambda it: mamegpt.export(it.run, "new", to="gguf", gguf_type="q4"),
+        "gguf_type must be one of f32 (got 'q4')",
+    ),
+    "sentences": (lambda it: mamegpt.export(it.run, "new", n_sentences=-1), "n_sentences must be at least 1 (got -1)"),
     "normal form": (lambda it: mamegpt.clean(it.text, "new", normalisation="nfd"), "normalisation is 'nfd', none of"),
-    "step": (lambda it: mamegpt.clean(it.text, "new", only=["spelling"]), "only is 'spelling', none of aozora"),
+    "step": (
+        lambda it: mamegpt.clean(it.text, "new", only=["spelling"]),
+        "only must be one of aozora (got 'spelling')",
+    ),
     "a string as steps": (lambda it: mamegpt.clean(it.text, "new", only="markup"), "only must be a list of strings"),
     "a file's name as its text": (
         lambda it: mamegpt.train_tokenizer(str(it.text), "new"), "documents must be a list of strings"
@@ -107,10 +116,10 @@ def test_every_argument_of_a_public_function_is_checked(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"resume": True, "more_steps": -3}, "more_steps must be at least 1, not -3"),
+        ({"resume": True, "more_steps": -3}, "more_steps must be at least 1 (got -3)"),
         ({"resume": True, "more_steps": 1.5}, r"more_steps must be a whole number \(got 1.5\)"),
-        ({"resume": True, "more_minutes": -1.0}, "more_minutes must be above 0, not -1"),
-        ({"resume": True, "more_minutes": float("nan")}, "more_minutes must be above 0, not nan"),
+        ({"resume": True, "more_minutes": -1.0}, "more_minutes must be above 0 (got -1)"),
+        ({"resume": True, "more_minutes": float("nan")}, "more_minutes must be above 0 (got nan)"),
         ({"resume": True, "more_steps": 2, "more_minutes": 1}, "both say how long"),
         ({"more_steps": 3}, "extend a finished run"),
         ({"skip_damaged": True}, "says how to go on with a run"),

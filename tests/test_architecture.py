@@ -20,6 +20,7 @@ from mamegpt.cli.commands.registry import COMMANDS
 
 PACKAGE = ROOT / "mamegpt"
 ROWS = [
+    {"messages"},
     {"errors"},
     {"arguments"},
     {"text"},

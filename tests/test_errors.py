@@ -14,7 +14,7 @@ import mamegpt
 from mamegpt.errors import ConfigError, ExportError, MamegptError, MamegptWarning, OutputError, naming_options
 
 NAMED = {
-    "--lr must be above 0, not -1; --data is needed": "lr must be above 0, not -1; data is needed",
+    "--lr must be above 0 (got -1); --data is needed": "lr must be above 0 (got -1); data is needed",
     "needs 9 (--context-length and one more)": "needs 9 (context_length and one more)",
     "a b exists; choose another --out, or go on with: mamegpt train --resume 'a b, --c' --log x":
         "a b exists; choose another out, or go on with: mamegpt train --resume 'a b, --c' --log x",
@@ -41,8 +41,8 @@ def test_settings_are_named_as_they_are_given(kind: type[Exception], message: st
 
 
 def test_the_command_line_names_options_and_python_its_own(mame: Mame) -> None:
-    assert mame("plan", "--minutes", "0") == (2, "", "error: --minutes must be above 0, not 0\n")
-    with pytest.raises(ConfigError, match=r"^minutes must be above 0, not 0$"):
+    assert mame("plan", "--minutes", "0") == (2, "", "error: --minutes must be above 0 (got 0)\n")
+    with pytest.raises(ConfigError, match=r"^minutes must be above 0 \(got 0$\)"):
         mamegpt.plan(0)
 
 

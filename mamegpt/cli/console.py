@@ -11,8 +11,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from mamegpt.cli.messages import put, translated
+from mamegpt.cli.language import put, translated
 from mamegpt.errors import first_line
+from mamegpt.messages import msg
 from mamegpt.text.display import visible
 
 __all__ = [
@@ -67,7 +68,12 @@ class _Forgiving:
         if not self.has_failed:
             self.has_failed = True
             say(
-                f"warning: {self.name} cannot be written ({first_line(error)}); continuing without it", file=self.errors
+                msg(
+                    "warning: {name} cannot be written ({reason}); continuing without it",
+                    name=self.name,
+                    reason=first_line(error),
+                ),
+                file=self.errors,
             )
 
     def __getattr__(self, name: str) -> Any:
@@ -81,8 +87,8 @@ def output_may_fail() -> Iterator[None]:
     Inside, writing to standard output or error never raises, `deliver` excepted. Each write is tried, so a disk with
     space again gets the rest.
     """
-    err = _Forgiving(sys.stderr, "standard error")
-    out = _Forgiving(sys.stdout, "standard output", err)
+    err = _Forgiving(sys.stderr, msg("standard error"))
+    out = _Forgiving(sys.stdout, msg("standard output"), err)
     with redirect_stdout(out), redirect_stderr(err):
         try:
             yield
@@ -156,7 +162,7 @@ def _pad_left(text: str, width: int) -> str:
 
 def headings(*names: str) -> list[str]:
     """Names of rows or columns of a table, in the user's language."""
-    return [translated(name, part=True) for name in names]
+    return [translated(name) for name in names]
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -170,10 +176,10 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def duration(seconds: float) -> str:
     """Seconds as a person says them, in the user's language: 40 s, 12 min, 3.5 h, 2.1 days."""
     if seconds >= 2 * 86_400:
-        return translated(f"{seconds / 86_400:.1f} days", part=True)
+        return translated(msg("{n:.1f} days", n=seconds / 86_400))
     if seconds >= 2 * 3_600:
-        return translated(f"{seconds / 3_600:.1f} h", part=True)
-    return translated(f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s", part=True)
+        return translated(msg("{n:.1f} h", n=seconds / 3_600))
+    return translated(msg("{n:.0f} min", n=seconds / 60) if seconds >= 120 else msg("{seconds:.0f} s", seconds=seconds))
 
 
 def show_stream(prompt: str, pieces: Iterable[str]) -> None:

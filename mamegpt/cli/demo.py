@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from mamegpt.cli.console import INTERRUPTED, busy, counted, say, table
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import translated
 from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import extract_table
 from mamegpt.cli.render.models import show_export, verdict_line
@@ -19,6 +19,7 @@ from mamegpt.data.stories import write_stories
 from mamegpt.errors import ConfigError
 from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
+from mamegpt.messages import msg
 from mamegpt.pretrained import load
 from mamegpt.system.files import free_name, gone_if_empty, make_folder
 from mamegpt.system.shell import command
@@ -49,7 +50,7 @@ def demo(
     if keyword and not data:
         raise ConfigError("--keyword needs --data to look for it in, such as --data fujiki/wiki40b_ja")
     if not seconds > 0:
-        raise ConfigError(f"--seconds must be above 0, not {seconds:g}")
+        raise ConfigError("--seconds must be above 0 (got {seconds:g})", seconds=seconds)
     out = free_name(out)  # a demo never overwrites another
     with gone_if_empty(make_folder(out)):
         return _demo(out, data, keyword, seconds, vocab_size, seed, schema)
@@ -57,52 +58,90 @@ def demo(
 
 def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int, schema: Schema) -> int:
     """Return all steps of `demo`, in a new folder."""
-    say("1/5  text")
+    say(msg("1/5  text"))
     text, schema, prompts = _text(out, data, keyword, seed, schema)
 
-    say("", "2/5  tokenizer")
+    say("", msg("2/5  tokenizer"))
     vocab_size = vocab_size or (TEXT_VOCAB_SIZE if data else STORY_VOCAB_SIZE)
-    with busy("training a tokenizer") as show:
+    with busy(msg("training a tokenizer")) as show:
         report = train_tokenizer(
             counted(read_texts(text, schema=schema), show), out / "tokenizer", vocab_size=vocab_size
         )
     say(
-        f"{report.path}: {report.vocab_size:,} pieces in {report.elapsed_s:.1f} s, "
-        f"{report.characters_per_token:.2f} characters per token"
+        msg(
+            "{path}: vocabulary size {vocab_size:,}, {elapsed_s:.1f} s, {characters_per_token:.2f} "
+            "characters per token",
+            path=report.path,
+            vocab_size=report.vocab_size,
+            elapsed_s=report.elapsed_s,
+            characters_per_token=report.characters_per_token,
+        )
     )
 
-    say("", "3/5  training")
+    say("", msg("3/5  training"))
     config = TrainConfig(
         data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
         eval_every_steps=200, minutes=seconds / 60, **dataclasses.asdict(schema),
     )  # fmt: skip
     result = train(config, watchers=[show_progress()])
     if result.interrupted:
-        say(f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
+        say(
+            msg(
+                "saved at step {step}; resume with: {command}",
+                step=result.step,
+                command=command("train", "--resume", result.out),
+            )
+        )
         return INTERRUPTED
-    say(f"loss {sparkline(result.losses)} {result.losses[0]:.2f} -> {result.losses[-1]:.2f}")
+    say(
+        msg(
+            "loss {curve} {first_loss:.2f} -> {loss:.2f}",
+            curve=sparkline(result.losses),
+            first_loss=result.losses[0],
+            loss=result.losses[-1],
+        )
+    )
 
-    say("", "4/5  what it writes")
+    say("", msg("4/5  samples"))
     model = load(result.out, device="cpu")
     for i, prompt in enumerate(prompts):
         sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
         say(f"[{prompt}]{model.generate(prompt, max_new_tokens=80, sampling=sampling)}", "")
 
-    say("5/5  export")
+    say(msg("5/5  export"))
     with show_export() as on_event:
         exported = export(str(result.out), out / "hf", on_event=on_event)
-    run = translated(f"{result.out} ({result.n_parameters:,} parameters, {result.step:,} steps)", part=True)
+    run = translated(
+        msg(
+            "{run} ({n_parameters:,} parameters, {step:,} steps)",
+            run=result.out,
+            n_parameters=result.n_parameters,
+            step=result.step,
+        )
+    )
     bits = result.quality and result.quality.bits_per_character
-    quality = translated("not validated" if bits is None else f"{bits:.3f} bits per character", part=True)
-    folder = translated(f"{exported.out} (loads in transformers)", part=True)
-    made = [("text", text), ("tokenizer", str(report.path)), ("run", run), ("quality", quality), ("model", folder)]
-    say("", "made:", table(made), "")
+    quality = translated(msg("not validated") if bits is None else msg("{bits:.3f} bits per character", bits=bits))
+    folder = translated(msg("{out} (loads in transformers)", out=exported.out))
+    made = [
+        (msg("text"), text),
+        (msg("tokenizer"), str(report.path)),
+        (msg("run"), run),
+        (msg("validation (lower is better)"), quality),
+        (msg("model"), folder),
+    ]
+    say("", msg("output:"), table(made), "")
     if result.quality:
         judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)
         say(verdict_line(judged))
         if judged.kind == "worse":
             again = command("demo", "--seconds", f"{4 * seconds:g}")
-            say(f"{result.step:,} steps were too few: the texts above make little sense; give it more time: {again}")
+            say(
+                msg(
+                    "{step:,} steps were too few: the samples above make little sense; train for longer: {again}",
+                    step=result.step,
+                    again=again,
+                )
+            )
         say("")
     say(next_text(exported.out, prompts[-1]))
     return 0
@@ -119,9 +158,16 @@ def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tupl
             (f"【{keyword}】\n{keyword}は、", f"【{keyword}】\n{keyword}の", f"【{keyword}】"),
         )
     if data:
-        say(f"{data}, as it is")
+        say(msg("{data}, as it is", data=data))
         return data, schema, ("日本の", "これは、", "昔、")
     path = out / "stories.txt"
     n_characters = write_stories(path, N_STORIES, seed=seed)
-    say(f"{path}: {N_STORIES:,} stories (豆物語), {n_characters:,} characters")
+    say(
+        msg(
+            "{path}: {n_stories:,} stories (豆物語), {n_characters:,} characters",
+            path=path,
+            n_stories=N_STORIES,
+            n_characters=n_characters,
+        )
+    )
     return str(path), GUESS, STORY_PROMPTS

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cyclopts.help import HelpEntry, HelpPanel
@@ -16,32 +16,21 @@ from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from mamegpt.cli.console import n_cells, output_must_succeed
-from mamegpt.cli.messages import is_japanese, translated
+from mamegpt.cli.language import label
 from mamegpt.cli.parsing import Program
+from mamegpt.messages import msg
 
 __all__ = ["NARROWEST", "show_help"]
 
 NARROWEST = 60
 """Columns that help is drawn in at least: in fewer it grows to thousands of lines."""
-WORDS = {
-    "Usage:": "使い方:",
-    "commands": "コマンド",
-    "Arguments": "引数",
-    "options": "オプション",
-    "text options": "文章の設定",
-    "model options": "モデルの設定",
-    "training options": "学習の長さの設定",
-    "optimizer options": "最適化の設定",
-    "running options": "実行の設定",
-    "sampling options": "選び方の設定",
-    "schema options": "ファイルの読み方の設定",
-    "Display this message and exit.": "この説明を表示して終わります。",
-    "(required)": "(必須)",
-    "choices:": "選択肢:",
-    "default:": "既定:",
-}
+WORDS = (
+    msg("Usage:"), msg("commands"), msg("Arguments"), msg("options"), msg("text options"), msg("model options"),
+    msg("training options"), msg("optimizer options"), msg("running options"), msg("sampling options"),
+    msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("choices:"), msg("default:"),
+    msg("None"), msg("False"), msg("True"),
+)  # fmt: skip
 """The words of help that are of no command."""
-DEFAULTS = {"None": "なし", "False": "しない", "True": "する"}
 NOTHING = (None, "", '""', "()", "[]")
 """Defaults that go without saying, as cyclopts writes them."""
 PIECE = re.compile(r"[(「『【]*(?:(?:[!-'*-~]|\((?=[!-~])|\))+|.)[、。)」』】ー…]*\s*")
@@ -58,20 +47,16 @@ def show_help(app: Program) -> None:
         app.help_print([], console=Console(file=sys.stdout, width=width))
 
 
-def _word(text: str, words: Mapping[str, str] = WORDS) -> str:
-    return words.get(text, text) if is_japanese() else text
-
-
 class _Formatter(DefaultFormatter):
     """What cyclopts has found out of commands, drawn."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         about = _sentences(getattr(panel.description, "primary_renderable", ""))
-        drawn = panel.copy(title=_word(str(panel.title)), description=_Wrapped(f"{about}\n") if about else Text())
+        drawn = panel.copy(title=label(str(panel.title)), description=_Wrapped(f"{about}\n") if about else Text())
         super().__call__(console, options, drawn)
 
     def render_usage(self, console: Console, _options: ConsoleOptions, usage: Any) -> None:
-        console.print(Text(f"{_word('Usage:')} {usage}"))
+        console.print(Text(f"{label('Usage:')} {usage}"))
 
     def render_description(self, console: Console, _options: ConsoleOptions, description: Any) -> None:
         console.print(_Wrapped(_sentences(description.primary_renderable) + "\n"))
@@ -79,19 +64,19 @@ class _Formatter(DefaultFormatter):
 
 def _sentences(text: object) -> str:
     """Return paragraphs in the user's language, a line each, without marks of code."""
-    paragraphs = (translated(" ".join(paragraph.split())) for paragraph in str(text).strip().split("\n\n"))
+    paragraphs = (label(" ".join(paragraph.split())) for paragraph in str(text).strip().split("\n\n"))
     return "\n\n".join(paragraphs).replace("`", "")
 
 
 def _about(entry: HelpEntry) -> _Wrapped:
     """Return the sentence of an option, with what it may be and what it is by default."""
     sentence = _sentences(entry.description.primary_renderable)
-    notes = [_word("(required)")] if entry.required else []
+    notes = [label("(required)")] if entry.required else []
     if entry.choices:
-        notes.append(f"({_word('choices:')} {', '.join(entry.choices)})")
+        notes.append(f"({label('choices:')} {', '.join(entry.choices)})")
     if entry.default not in NOTHING:
-        notes.append(f"({_word('default:')} {_word(entry.default, DEFAULTS)})")
-    return _Wrapped(_word(sentence), notes)
+        notes.append(f"({label('default:')} {label(entry.default)})")
+    return _Wrapped(label(sentence), notes)
 
 
 class _Wrapped:

@@ -20,11 +20,10 @@ from mamegpt import __version__
 from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.commands.training import chosen_settings, train_command
 from mamegpt.cli.console import INTERRUPTED, output_may_fail, say
-from mamegpt.cli.messages import is_japanese, put, translated
+from mamegpt.cli.language import put, translated
 from mamegpt.cli.parsing import is_option, program, read, unknown
 from mamegpt.errors import (
     ConfigError,
-    ExportError,
     MamegptError,
     MamegptWarning,
     first_line,
@@ -32,6 +31,7 @@ from mamegpt.errors import (
     memory_asked,
     naming_options,
 )
+from mamegpt.messages import Message, join, msg
 from mamegpt.system.limits import default_threads
 
 __all__ = ["main", "run_command_line"]
@@ -43,8 +43,8 @@ to three times slower at worst (docs/log.md)."""
 
 HELP = {"-h", "--help"}
 WAY = (
-    "The way: download, extract, clean -> tokenizer -> plan -> train -> generate, play, eval, report -> export; each "
-    "command says the next one. All of it at once, without a network: mamegpt demo"
+    "Workflow: download, extract, clean -> tokenizer -> plan -> train -> generate, play, eval, report -> export; each "
+    "command prints the next one. The whole pipeline at once, without a network: mamegpt demo"
 )
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line ``mamegpt ...`` and exit."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments in (["--version"], ["-V"]):
-        say(f"mamegpt {__version__}")
+        say(msg("mamegpt {version}", version=__version__))
         return
     run_command_line(COMMANDS, arguments or ["--help"])
 
@@ -85,22 +85,25 @@ def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments
         call = _call(command, arguments)
         code = call and call[0](*call[1].args, **call[1].kwargs)
     except MamegptError as error:
-        message = str(error)
-        for found in error.found if isinstance(error, ExportError) else ():
-            message = message.replace(found, translated(found, part=True))
-        return _failed(message)
+        return _failed(error.message)
     except Exception as error:
         if is_out_of_memory(error):
-            asked = f"out of memory, {said} more were needed" if (said := memory_asked(error)) else "out of memory"
-            return _failed(f"{asked}; {_less_memory(call[1])}" if call else asked)
+            size = memory_asked(error)
+            what = msg("out of memory, {size} more were needed", size=size) if size else msg("out of memory")
+            return _failed(join("; ", [what, _less_memory(call[1])]) if call else what)
         if not isinstance(error, OSError):
             raise
         if error.errno == errno.EPIPE:  # the reader of what `deliver` prints has seen enough
             return 0
-        place = error.filename or "what was to be written here"
-        return _failed(f"{place}: {first_line(error)}; check the space and permissions there, or choose another place")
+        return _failed(
+            msg(
+                "{place}: {reason}; check the space and permissions there, or choose another place",
+                place=error.filename or msg("the output"),
+                reason=first_line(error),
+            )
+        )
     except KeyboardInterrupt:
-        say("", "stopped; nothing that was complete is lost")
+        say("", msg("interrupted; saved files are not lost"))
         return INTERRUPTED
     return code if isinstance(code, int) else 0
 
@@ -109,7 +112,7 @@ NEED_MEMORY = ("micro_batch_size", "batch_size", "context_length", "emb_dim", "n
 """Options of any command that decide how much memory it needs."""
 
 
-def _less_memory(bound: inspect.BoundArguments) -> str:
+def _less_memory(bound: inspect.BoundArguments) -> Message:
     """Return what to do about a command that needs too much memory: lower those of its options that decide it."""
     names = set()
     for name, parameter in bound.signature.parameters.items():
@@ -118,8 +121,8 @@ def _less_memory(bound: inspect.BoundArguments) -> str:
     # A run that is resumed brings these settings.
     found = [f"--{name.replace('_', '-')}" for name in NEED_MEMORY if name in names and "resume" not in bound.arguments]
     if found:
-        return f"lower {', '.join(found)}, or close other programs"
-    return "close other programs, or use a smaller model"
+        return msg("lower {names}, or close other programs", names=", ".join(found))
+    return msg("close other programs, or use a smaller model")
 
 
 def _call(
@@ -156,24 +159,29 @@ def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
 
     options = ["--help", "--version"]
     if word in options:
-        found = f"{word} stands alone"
+        found: str = msg("{word} must be given alone", word=word)
     elif is_option(word):
         found = unknown(word, options, prog)
     elif near := difflib.get_close_matches(word, commands, 1):
-        found = f"no command {word}; did you mean {near[0]}? (see {prog} --help)"
+        found = msg(
+            "no command {word}; did you mean {suggestion}? (see {prog} --help)",
+            word=word,
+            suggestion=near[0],
+            prog=prog,
+        )
     else:
-        found = f"no command {word} (see {prog} --help)"
+        found = msg("no command {word} (see {prog} --help)", word=word, prog=prog)
     return found
 
 
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Print a warning of ours as a line in the user's language; ``others`` shows those of other packages."""
     if issubclass(category, MamegptWarning):
-        put(f"{'注意:' if is_japanese() else 'note:'} {translated(str(message))}", file=sys.stderr)
+        put(translated(msg("note: {message}", message=getattr(message, "args", [message])[0])), file=sys.stderr)
     else:
         others(message, category, *place)
 
 
-def _failed(message: str) -> int:
-    put(f"{'エラー:' if is_japanese() else 'error:'} {translated(' '.join(message.splitlines()))}", file=sys.stderr)
+def _failed(message: Message) -> int:
+    put(" ".join(translated(msg("error: {message}", message=message)).splitlines()), file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from cyclopts import Parameter
 
 from mamegpt.errors import ConfigError
+from mamegpt.messages import join, msg
 
 __all__ = ["Flat", "Given", "Repeatable", "Switch", "refuse_idle"]
 
@@ -32,6 +33,6 @@ def refuse_idle(given: Iterable[str], cases: Iterable[tuple[bool, Sequence[str],
     found = []
     for holds, names, where in cases:
         if idle := [f"--{name.replace('_', '-')}" for name in names if holds and name in given]:
-            found.append(f"leave out {', '.join(idle)}, which would do nothing {where}")
+            found.append(msg("leave out {names}, which would do nothing {where}", names=", ".join(idle), where=where))
     if found:
-        raise ConfigError("; ".join(found))
+        raise ConfigError(join("; ", found))

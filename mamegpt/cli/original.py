@@ -12,6 +12,7 @@ import torch
 from mamegpt.cli.console import INTERRUPTED, say
 from mamegpt.cli.progress import show_progress
 from mamegpt.errors import DataError
+from mamegpt.messages import msg
 from mamegpt.presets import preset
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
@@ -33,9 +34,9 @@ def train_original(train_txt: str | Path, spm_model: str | Path, out_weights: st
     """
     train_txt, spm_model, out_weights = Path(train_txt), Path(spm_model), Path(out_weights)
     if not train_txt.is_file():
-        raise DataError(f"no text file {train_txt}; make one with make_dataset.py")
+        raise DataError("no text file {train_txt}; make one with make_dataset.py", train_txt=train_txt)
     check_outputs([out_weights], [train_txt, spm_model])
-    say(f"Vocab size: {Tokenizer.load(spm_model).vocab_size}")
+    say(msg("Vocab size: {vocab_size}", vocab_size=Tokenizer.load(spm_model).vocab_size))
     recipe = preset(
         recipe="original", data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0, log_every_steps=50,
         **settings,
@@ -46,11 +47,14 @@ def train_original(train_txt: str | Path, spm_model: str | Path, out_weights: st
     config = dataclasses.replace(recipe, out=str(run.folder))
     result = train(config, resume=run.is_begun, watchers=[show_progress()])
     if result.interrupted:
-        say(f"saved at step {result.step} in {run.folder}; the same command goes on from there")
+        say(msg("saved at step {step} in {run}; the same command resumes from there", step=result.step, run=run.folder))
         return INTERRUPTED
     newest = run.latest()
     assert newest is not None, "a finished run has a checkpoint"
     with atomic_write(out_weights, "wb") as file:
         torch.save(checkpoint.read_model(newest.path), file)
-    say(f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}", f"[OK] Saved weights -> {out_weights}")
+    say(
+        msg("loss {curve} {loss:.4f}", curve=sparkline(result.losses), loss=result.losses[-1]),
+        msg("[OK] Saved weights -> {out_weights}", out_weights=out_weights),
+    )
     return 0

@@ -25,6 +25,7 @@ from cyclopts import (
 )
 
 from mamegpt.errors import ConfigError
+from mamegpt.messages import join, msg
 
 __all__ = ["Program", "is_option", "program", "read", "unknown"]
 
@@ -122,7 +123,7 @@ def read(
     except CycloptsError as error:
         unused, problem = error.unused_tokens or [], error
     if problem or unused:
-        raise ConfigError("; ".join(_problems(app, prog, seen, unused, problem)))
+        raise ConfigError(join("; ", _problems(app, prog, seen, unused, problem)))
     if "given" in hidden:
         bound.arguments["given"] = frozenset(one.field_info.name for one in seen if one.tokens)
     return function, bound
@@ -156,12 +157,12 @@ def _problems(
     app: Program, prog: str, seen: Iterable[Argument], unused: Sequence[str], error: CycloptsError | None
 ) -> list[str]:
     """Return what is wrong with a command line of which cyclopts says ``error``."""
-    problems = []
+    problems: list[str] = []
     match error:
         case CoercionError(argument=Argument() as argument, token=Token(value=value)) if not seen:
             return [_misread(argument, value)]
         case MissingArgumentError(keyword=str(name)):
-            problems.append(f"{name} needs a value")
+            problems.append(msg("{name} needs a value", name=name))
             return problems
         case UnknownOptionError():
             unused = [error.token.value]
@@ -175,10 +176,13 @@ def _problems(
     options = [word.partition("=")[0] for word in unused if re.match("--|-[A-Za-z]", word)]
     problems += [unknown(name, names, prog) for name in options]
     if not options:
-        problems += [f"'{word}' belongs to no option; quote a value with spaces (see {prog} --help)" for word in unused]
+        problems += [
+            msg("'{word}' belongs to no option; quote a value with spaces (see {prog} --help)", word=word, prog=prog)
+            for word in unused
+        ]
     if not problems:
-        problems = [f"{one.name} is needed" for one in seen if one.required and not one.tokens]
-        problems.append(f"see {prog} --help")
+        problems = [msg("{name} is needed", name=one.name) for one in seen if one.required and not one.tokens]
+        problems.append(msg("see {prog} --help", prog=prog))
     return problems
 
 
@@ -186,13 +190,13 @@ def _misread(argument: Argument, value: str) -> str:
     """Return what to say of a value that is none of an argument."""
     name, kinds = argument.name, _kinds(argument)
     if choices := argument.get_choices(force=True):
-        found = f"{name} must be one of {', '.join(choices)}, not '{value}'"
+        found = msg("{name} must be one of {names} (got '{value}')", name=name, names=", ".join(choices), value=value)
     elif bool in kinds:
-        found = f"{name} takes True or False, not '{value}'"
+        found = msg("{name} must be True or False (got '{value}')", name=name, value=value)
     elif int in kinds:
-        found = f"{name} takes a whole number, not '{value}'"
+        found = msg("{name} must be a whole number (got '{value}')", name=name, value=value)
     else:
-        found = f"{name} takes a number, not '{value}'"
+        found = msg("{name} must be a number (got '{value}')", name=name, value=value)
     return found
 
 
@@ -201,7 +205,12 @@ def unknown(word: str, options: Sequence[str], prog: str) -> str:
     import difflib
 
     if near := difflib.get_close_matches(word, options, 1):
-        found = f"{word} is not an option of {prog}; did you mean {near[0]}? (see {prog} --help)"
+        found = msg(
+            "{word} is not an option of {prog}; did you mean {suggestion}? (see {prog} --help)",
+            word=word,
+            prog=prog,
+            suggestion=near[0],
+        )
     else:
-        found = f"{word} is not an option of {prog} (see {prog} --help)"
+        found = msg("{word} is not an option of {prog} (see {prog} --help)", word=word, prog=prog)
     return found

@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mamegpt.cli.console import busy, is_terminal, say
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import translated
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
+from mamegpt.messages import msg
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline, visible
 from mamegpt.training.events import (
@@ -107,50 +108,87 @@ def _notices() -> Watcher:
             case MachineChanged(before, now):
                 was, is_ = (", ".join(f"{name} {fact}" for name, fact in facts.items()) for facts in (before, now))
                 say(
-                    f"warning: the run began with {was} and continues with {is_}: its weights will differ in the last "
-                    "bits"
+                    msg(
+                        "warning: the run began with {before} and continues with {now}: its weights will differ "
+                        "in the last bits",
+                        before=was,
+                        now=is_,
+                    )
                 )
             case ThreadsRestored(n, n_default):
                 say(
-                    f"threads: {n}, with which the run began, instead of {n_default}, so that its weights stay the same"
+                    msg(
+                        "threads: {n}, with which the run began, instead of {n_default}, so that its weights "
+                        "stay the same",
+                        n=n,
+                        n_default=n_default,
+                    )
                 )
             case Tokenizing(data, n_documents):
                 if show is None:
-                    say(f"tokenizing {data} ...")
-                    show = stack.enter_context(busy("tokenizing"))
+                    say(msg("tokenizing {data} ...", data=data))
+                    show = stack.enter_context(busy(msg("tokenizing")))
                 show(n_documents)
             case Tokenized(n_tokens, n_documents, n_characters, elapsed_s):
                 stack.close()
                 show = None
                 say(
-                    f"{n_tokens:,} tokens of {n_documents:,} documents, "
-                    f"{n_characters / n_tokens:.3f} characters each, in {elapsed_s:.1f} s"
+                    msg(
+                        "{n_tokens:,} tokens of {n_documents:,} documents, {characters_per_token:.3f} characters "
+                        "each, in {elapsed_s:.1f} s",
+                        n_tokens=n_tokens,
+                        n_documents=n_documents,
+                        characters_per_token=n_characters / n_tokens,
+                        elapsed_s=elapsed_s,
+                    )
                 )
             case UnknownTokens(share):
                 say(
-                    f"warning: {share:.2%} of the tokens are unknown characters, which the model cannot write, and its "
-                    "bits per character look better than they are; a tokenizer made with mamegpt tokenizer has no "
-                    "unknown characters"
+                    msg(
+                        "warning: {share:.2%} of the tokens are unknown characters, which the model cannot "
+                        "write, and its bits per character look better than they are; a tokenizer made with "
+                        "mamegpt tokenizer has no unknown characters",
+                        share=share,
+                    )
                 )
             case PrecisionMeasured(precision, speedup):
-                say(f"precision: {precision}, measured to be {speedup:.1f} times as fast as the other")
+                say(
+                    msg(
+                        "precision: {precision}, chosen by measurement ({speedup:.1f}x as fast as the alternative)",
+                        precision=precision,
+                        speedup=speedup,
+                    )
+                )
             case Compiling():
-                say("compiling the model, as the run is long enough to pay for it ...")
+                say(msg("compiling the model (worthwhile for a run of this length) ..."))
             case CompileFailed(reason):
-                say(f"warning: torch.compile does not work here ({reason}); going on without it")
+                say(msg("warning: torch.compile does not work here ({reason}); continuing without it", reason=reason))
             case CompileMeasured(choice, time_ratio):
-                say(f"compile: {choice}, a step takes {time_ratio:.2f} of the time")
+                say(msg("compile: {choice} (step time {time_ratio:.2f}x)", choice=choice, time_ratio=time_ratio))
             case Quarantined(problem):
-                say(f"{problem}; set aside")
+                say(msg("{problem}; the checkpoint was set aside", problem=problem))
             case Started():
                 _describe(event)
             case StopRequested():
-                say("", "stopping after this step (once more to stop at once)")
+                say("", msg("stopping after this step (once more to stop at once)"))
             case RolledBack(problem, step, n_skipped):
-                say(f"{problem}; going back to step {step} and passing over {n_skipped} batches")
+                say(
+                    msg(
+                        "{problem}; rolling back to step {step} and skipping {n_skipped} batches",
+                        problem=problem,
+                        step=step,
+                        n_skipped=n_skipped,
+                    )
+                )
             case WatcherFailed(place, reason):
-                place = place or "the output of a watcher"
-                say(f"warning: {place} cannot be written ({reason}); continuing without it")
+                place = place or msg("the output of a watcher")
+                say(
+                    msg(
+                        "warning: {place} cannot be written ({reason}); continuing without it",
+                        place=place,
+                        reason=reason,
+                    )
+                )
             case Ended():
                 stack.close()
 
@@ -160,21 +198,48 @@ def _notices() -> Watcher:
 def _describe(started: Started) -> None:
     """Print what is about to happen."""
     config, n_steps = started.config, f"{started.n_steps:,}"
-    n_all = f"about {n_steps}" if started.budget_s else n_steps
+    n_all = msg("about {n}", n=n_steps) if started.budget_s else n_steps
     kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
-    held_out = "none" if started.n_val_tokens is None else f"{started.n_val_tokens:,} tokens"
+    held_out = msg("none") if started.n_val_tokens is None else msg("{n:,} tokens", n=started.n_val_tokens)
     say(
-        f"device: {started.device}, {kind}, {started.n_processes} process(es), {started.n_threads} threads",
-        f"model: {started.n_parameters:,} parameters, {config.n_layers} layers, {config.emb_dim} wide",
-        f"text: {started.n_train_tokens:,} tokens, an epoch is {started.windows_per_epoch:,} windows; "
-        f"validation: {held_out}",
-        f"steps: {started.step:,} done of {n_all}, {config.batch_size} windows each",
+        msg(
+            "device: {device}, {kind}, {n_processes} process(es), {n_threads} threads",
+            device=started.device,
+            kind=kind,
+            n_processes=started.n_processes,
+            n_threads=started.n_threads,
+        ),
+        msg(
+            "model: {n_parameters:,} parameters, {n_layers} layers, hidden size {emb_dim}",
+            n_parameters=started.n_parameters,
+            n_layers=config.n_layers,
+            emb_dim=config.emb_dim,
+        ),
+        msg(
+            "training data: {n_train_tokens:,} tokens, {windows_per_epoch:,} sequences per epoch; "
+            "validation data: {held_out}",
+            n_train_tokens=started.n_train_tokens,
+            windows_per_epoch=started.windows_per_epoch,
+            held_out=held_out,
+        ),
+        msg(
+            "steps: {step:,}/{n_all}, batch size {batch_size}",
+            step=started.step,
+            n_all=n_all,
+            batch_size=config.batch_size,
+        ),
     )
     if started.reserve_s >= 1:
-        say(f"time: {started.budget_s / 60:g} minutes, about {started.reserve_s:.0f} s of them for the last validation")
+        say(
+            msg(
+                "time: {minutes:g} minutes, about {reserve_s:.0f} s of them for the last validation",
+                minutes=started.budget_s / 60,
+                reserve_s=started.reserve_s,
+            )
+        )
     if started.is_finished:
         longer = command("train", "--resume", started.run, "--more-minutes", 10)
-        say(f"{started.run} is finished; to train it for longer: {longer}")
+        say(msg("{run} is finished; to train it for longer: {longer}", run=started.run, longer=longer))
 
 
 def _plain(started: Started) -> Watcher:
@@ -190,11 +255,19 @@ def _plain(started: Started) -> Watcher:
                 if not (step % every == 0 or step in (started.step + 1, event.n_steps)):
                     return
                 place, left = _place(started, step, event.n_steps), _clock(event.seconds_left)
-                say(f"step {place} - loss {loss:.4f} - {event.tokens_per_s:,.0f} tokens/s - {left} left")
+                say(
+                    msg(
+                        "step {place} - loss {loss:.4f} - {tokens_per_s:,.0f} tokens/s - {left} left",
+                        place=place,
+                        loss=loss,
+                        tokens_per_s=event.tokens_per_s,
+                        left=left,
+                    )
+                )
             case Validating(share):
                 if time.monotonic() < said_s + QUIET_S:
                     return
-                say(f"validating, {share:.0%} done")
+                say(msg("validating, {share:.0%} done", share=share))
             case EpochEnded() | Validated():
                 say(_line(started, event))
             case _:
@@ -215,12 +288,24 @@ def _clock(seconds: float) -> str:
 
 def _line(started: Started, event: EpochEnded | Validated) -> str:
     if isinstance(event, EpochEnded):
-        return f"epoch {event.epoch} ends at step {event.step} - mean loss {event.loss:.4f}"
+        return msg(
+            "epoch {epoch} ends at step {step} - mean loss {loss:.4f}",
+            epoch=event.epoch,
+            step=event.step,
+            loss=event.loss,
+        )
     quality = event.quality
-    return (
-        f"step {_place(started, event.step, event.n_steps)} - validation loss {quality.loss:.4f} - "
-        f"{quality.bits_per_byte:.4f} bits/byte - {quality.bits_per_character:.4f} bits/character "
-        f"on {quality.n_characters:,} of {quality.of_n_characters:,} characters in {quality.dtype}"
+    return msg(
+        "step {step} - validation loss {loss:.4f} - {bits_per_byte:.4f} bits/byte - "
+        "{bits_per_character:.4f} bits/character on {n_characters:,} of {of_n_characters:,} "
+        "characters in {dtype}",
+        step=_place(started, event.step, event.n_steps),
+        loss=quality.loss,
+        bits_per_byte=quality.bits_per_byte,
+        bits_per_character=quality.bits_per_character,
+        n_characters=quality.n_characters,
+        of_n_characters=quality.of_n_characters,
+        dtype=quality.dtype,
     )
 
 
@@ -286,8 +371,13 @@ class _View:
             record = self.last.records[-1]
             step, n_steps = record["step"], self.last.n_steps
             facts = translated(
-                f"{self.last.tokens_per_s:,.0f} tokens/s  {self.last.memory_bytes / 1e9:.2f} GB  "
-                f"gradient {record['grad_norm']:.2f}  lr {record['lr']:.1e}"
+                msg(
+                    "{tokens_per_s:,.0f} tokens/s  {memory_gb:.2f} GB  gradient {grad_norm:.2f}  lr {lr:.1e}",
+                    tokens_per_s=self.last.tokens_per_s,
+                    memory_gb=self.last.memory_bytes / 1e9,
+                    grad_norm=record["grad_norm"],
+                    lr=record["lr"],
+                )
             )
         place = f"{step:,}" if budget_s else f"{step:,}/{n_steps:,}"
         left = _clock(left_s) if budget_s or self.last is not None else "-:--"
@@ -296,17 +386,29 @@ class _View:
         head.add_column(ratio=1)
         head.add_column(justify="right")
         head.add_row(
-            translated(f"step {place}", part=True) if self.validating is None
-            else translated(f"validating, {self.validating:.0%} done"),
+            translated(msg("step {place}", place=place)) if self.validating is None
+            else translated(msg("validating, {validating:.0%} done", validating=self.validating)),
             ProgressBar(total=budget_s or n_steps, completed=budget_s - left_s if budget_s else step),
-            translated(f"{left} left", part=True),
+            translated(msg("{left} left", left=left)),
         )  # fmt: skip
         lines: list[Table | Text] = [head]
         if self.last is not None:
-            lines += [Text(translated(f"loss {self.losses[-1]:.4f}  {self.curve}")), Text(facts)]
+            lines += [
+                Text(translated(msg("loss {loss:.4f}  {curve}", loss=self.losses[-1], curve=self.curve))),
+                Text(facts),
+            ]
         if self.written is not None:
             lines.append(
-                Text(_cut(visible(translated(f"writes at step {self.written[0]:,}: {self.written[1]}")), console.width))
+                Text(
+                    _cut(
+                        visible(
+                            translated(
+                                msg("sample at step {step:,}: {text}", step=self.written[0], text=self.written[1])
+                            )
+                        ),
+                        console.width,
+                    )
+                )
             )
         yield Group(*lines)
 

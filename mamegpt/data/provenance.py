@@ -63,7 +63,9 @@ def refuse_other_note(out: Path) -> None:
         except (OSError, ValueError):
             is_ours = False
         if not is_ours:
-            raise OutputError(f"{note} would be replaced, and is no note on the origin of a corpus; move it away")
+            raise OutputError(
+                "{note} would be overwritten and is not the provenance of a corpus; move it away", note=note
+            )
 
 
 def forget_provenance(out: Path) -> None:
@@ -84,7 +86,9 @@ def read_provenance(files: Iterable[Path]) -> list[Provenance]:
         try:
             told = read_json(note, _Note)
         except ValueError as error:
-            raise DataError(f"{note} is damaged ({error}); remove it, and nothing is said of the origin") from None
+            raise DataError(
+                "{note} is damaged ({reason}); remove it (only the provenance is lost)", note=note, reason=error
+            ) from None
         if told.n_bytes == file.stat().st_size:
             found += [step for step in told.steps if step not in found]  # parts have the steps of the whole
     return found

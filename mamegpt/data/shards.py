@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from mamegpt.data.provenance import Provenance
 from mamegpt.errors import DataError
+from mamegpt.messages import msg
 from mamegpt.system.files import atomic_directory, sha256_file, write_json
 from mamegpt.system.limits import usable_cores
 from mamegpt.system.validation import Count, FromJSON, Positive, read_json
@@ -118,12 +119,16 @@ def write_shards(
                 split.file.close()
         if not finished["train"].n_characters and "val" not in documents and finished["val"].n_characters:
             raise DataError(
-                f"all {finished['val'].n_documents} document(s) of {source or 'the corpus'} fell to the validation "
-                "side; give more documents, or --val-fraction 0"
+                "all {n_documents} document(s) of {source} fell to the validation side; give more "
+                "documents, or --val-fraction 0",
+                n_documents=finished["val"].n_documents,
+                source=source or msg("the corpus"),
             )
         for name in ("train", *documents):
             if not finished[name].n_characters:
-                raise DataError(f"{source or 'the corpus'} holds no text for the split {name!r}")
+                raise DataError(
+                    "{source} holds no text for the split {name!r}", source=source or msg("the corpus"), name=name
+                )
         meta = Meta(
             format=get_args(Format)[0],
             dtype=dtype,
@@ -162,32 +167,50 @@ def open_shards(
     try:
         meta = read_json(path, Meta)
         if not {"train"} <= meta.splits.keys() <= set(SPLITS):
-            raise ValueError("it has no usable splits")
+            raise ValueError(msg("it has no usable splits"))
         if meta.eos_id is not None and meta.eos_id >= meta.vocab_size:
-            raise ValueError("eos_id is no id")
+            raise ValueError(msg("eos_id is no id"))
     except FileNotFoundError:
-        raise DataError(f"{folder} is not a folder of token shards: it has no {META_FILE}") from None
+        raise DataError(
+            "{folder} is not a folder of token shards: it has no {meta_file}", folder=folder, meta_file=META_FILE
+        ) from None
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); tokenize the text again") from None
+        raise DataError("{path} is damaged ({reason}); tokenize the text again", path=path, reason=error) from None
     if tokenizer is not None and tokenizer.fingerprint != meta.tokenizer_sha256:
         raise DataError(
-            f"{folder} was made with another tokenizer than {tokenizer.path}; use that one, or tokenize the text again"
+            "{folder} was made with another tokenizer than {path}; use that one, or tokenize the text again",
+            folder=folder,
+            path=tokenizer.path,
         )
     splits = {}
     for name, split in meta.splits.items():
         file = folder / f"{name}.bin"
         size = split.n_tokens * np.dtype(meta.dtype).itemsize
         if not file.is_file():
-            raise DataError(f"{file} is missing; tokenize the text again")
+            raise DataError("{file} is missing; tokenize the text again", file=file)
         if file.stat().st_size != size:
             raise DataError(
-                f"{file} has {file.stat().st_size} bytes where {META_FILE} says {size}; tokenize the text again"
+                "{file} has {st_size} bytes where {meta_file} says {size}; tokenize the text again",
+                file=file,
+                st_size=file.stat().st_size,
+                meta_file=META_FILE,
+                size=size,
             )
         if verify and sha256_file(file) != split.sha256:
-            raise DataError(f"{file} is damaged: its hash is not the one in {META_FILE}; tokenize the text again")
+            raise DataError(
+                "{file} is damaged: its hash is not the one in {meta_file}; tokenize the text again",
+                file=file,
+                meta_file=META_FILE,
+            )
         tokens = np.memmap(file, dtype=np.dtype(meta.dtype).newbyteorder("<"), mode="r")
         if verify and tokens.max() >= meta.vocab_size:
-            raise DataError(f"{file} holds ids beyond the {meta.vocab_size} pieces of {META_FILE}; tokenize again")
+            raise DataError(
+                "{file} contains token ids beyond the vocabulary size {vocab_size} of {meta_file}; "
+                "tokenize the text again",
+                file=file,
+                vocab_size=meta.vocab_size,
+                meta_file=META_FILE,
+            )
         splits[name] = Split(tokens, split, meta.eos_id)
     return meta, splits
 

@@ -18,6 +18,7 @@ from mamegpt.data.readers.lines import COMPRESSIONS
 from mamegpt.data.readers.read import INPUT_FORMATS, format_of, has_text, read_file
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
+from mamegpt.messages import Message, join, msg
 from mamegpt.system.files import is_here, shown
 from mamegpt.system.hub import card_metadata, is_hub_name, snapshot
 from mamegpt.text.articles import one_line
@@ -132,8 +133,12 @@ def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[
                     if text and (share == 1 or _place(f"{file.name}#{number}") < share):
                         yield Document(f"{file.name}#{number}", title, text)
         if dropped:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items())
-            warnings.warn(f"{file.name}: what is no text was left out ({reasons})", MamegptWarning, stacklevel=2)
+            reasons = join(", ", [msg("{reason} {n:,}", reason=Message(reason), n=n) for reason, n in dropped.items()])
+            warnings.warn(
+                msg("{name}: dropped records without text ({reasons})", name=file.name, reasons=reasons),
+                MamegptWarning,
+                stacklevel=2,
+            )
 
 
 def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS) -> list[SourceFile]:
@@ -174,13 +179,17 @@ def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
     """
     files = _text_files(folder)
     if not files:
-        raise DataError(f"{folder} holds no file in a known format ({', '.join(INPUT_FORMATS)}); give another folder")
+        raise DataError(
+            "{folder} holds no file in a known format ({names}); give another folder",
+            folder=folder,
+            names=", ".join(INPUT_FORMATS),
+        )
     unknown = (path for path in _files_below(folder) if format_of(path) not in INPUT_FORMATS)
     if others := sorted(path for path in unknown if not _is_note(path)):
-        _pass_over(folder, others, "their format is not known")
+        _pass_over(folder, others, msg("their format is not known"))
     if splits := _splits_from_card(folder, files):
         if others := [file for file in files if not any(file in chosen for chosen in splits.values())]:
-            _pass_over(folder, others, "README.md does not name them")
+            _pass_over(folder, others, msg("README.md does not name them"))
         return splits
     for file in files:
         splits.setdefault(_split_in_name(file.relative_to(folder).as_posix()) or "", []).append(file)
@@ -189,11 +198,16 @@ def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
         return {"train": files}
     notes = [file for file in unnamed if _is_note(file)]
     if empty := [file for file in unnamed if not has_text(file, schema)]:
-        _pass_over(folder, empty, "no column of theirs can be the text")
+        _pass_over(folder, empty, msg("no column of theirs can be the text"))
     if texts := [file for file in unnamed if file not in notes and file not in empty]:
         named, other = next(iter(splits.values()))[0], texts[0]
         warnings.warn(
-            f"{folder}: {named.name} is read as part of 'train', not as a split, since {other.name} is named for none",
+            msg(
+                "{folder}: {name} is read as part of 'train', not as a split, since {name_2} is named for none",
+                folder=folder,
+                name=named.name,
+                name_2=other.name,
+            ),
             MamegptWarning,
             stacklevel=2,
         )
@@ -219,8 +233,11 @@ def download(dataset: str, cache_dir: str | Path | None = None, schema: Schema =
             converted = _snapshot(dataset, _CONVERTED, cache_dir)
         except HubError as error:
             raise HubError(
-                f"{dataset} has no file in a known format ({', '.join(INPUT_FORMATS)}), and its conversion to parquet "
-                f"cannot be had: {error}"
+                "{dataset} has no file in a known format ({names}), and its parquet conversion is not "
+                "available: {reason}",
+                dataset=dataset,
+                names=", ".join(INPUT_FORMATS),
+                reason=error,
             ) from error
         folder = _default_config(dataset, converted)
         splits = {name: list(group) for name, group in itertools.groupby(_text_files(folder), _parent_name)}
@@ -237,7 +254,9 @@ def _documents(files: list[SourceFile], schema: Schema, source: str | Path) -> I
         empty = False
         yield document
     if empty:
-        raise DataError(f"{source} holds no text at all in {len(files)} file(s); give one that does")
+        raise DataError(
+            "{source} holds no text at all in {n_files} file(s); give one that does", source=source, n_files=len(files)
+        )
 
 
 def _shares(weight: float) -> list[float]:
@@ -262,7 +281,12 @@ def _weighted(part: str) -> tuple[str, float]:
     except ValueError:
         weight = 0.0
     if not 0 < weight <= MAX_WEIGHT:
-        raise DataError(f"{part!r}: {number!r} is no weight; give a number above 0, at most {MAX_WEIGHT}, after the @")
+        raise DataError(
+            "{part!r}: {number!r} is not a weight; give a number above 0 and at most {max_weight} after the @",
+            part=part,
+            number=number,
+            max_weight=MAX_WEIGHT,
+        )
     return name, weight
 
 
@@ -296,14 +320,17 @@ def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[Source
     elif path.is_file():
         splits = _splits_of_file(path)
         if split not in splits and not path.stat().st_size:
-            raise DataError(f"{source} is empty; give a file that holds text")
+            raise DataError("{source} is empty; give a file that holds text", source=source)
         return _files_of(path.parent, {name: [path] for name in splits}, split, source)
     elif path.is_dir():
         return _files_of(path, find_splits(path, schema), split, source)
     if _PATTERN & set(str(source)):
         return _files_of_pattern(str(source), split)
     if not isinstance(source, str) or not is_hub_name(source) or format_of(path) in INPUT_FORMATS:
-        raise DataError(f"no such file or folder, and not a Hub name (owner/name): {str(source)!r}; check the spelling")
+        raise DataError(
+            "no such file or folder, and not a Hub name (owner/name): {source!r}; check the spelling",
+            source=str(source),
+        )
     data = download(source, schema=schema)
     return _files_of(data.folder, {name: list(info.files) for name, info in data.splits.items()}, split, source)
 
@@ -316,7 +343,9 @@ def _files_of_pattern(pattern: str, split: str) -> list[SourceFile]:
     files = _text_files(folder, "/".join(parts[n_fixed:]))
     if not files:
         raise DataError(
-            f"no file in a known format ({', '.join(INPUT_FORMATS)}) matches {pattern!r}; check the spelling"
+            "no file in a known format ({names}) matches {pattern!r}; check the spelling",
+            names=", ".join(INPUT_FORMATS),
+            pattern=pattern,
         )
     splits: dict[str, list[Path]] = {}
     for path in files:
@@ -333,10 +362,20 @@ def _splits_of_file(path: Path) -> set[str]:
 def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: str | Path) -> list[SourceFile]:
     """Return the files of one split, all in a known format, named relative to ``folder``."""
     if split not in splits:
-        raise DataError(f"{source} has no split {split!r}; it has {', '.join(sorted(splits))}")
+        raise DataError(
+            "{source} has no split {split!r}; it has {names}",
+            source=source,
+            split=split,
+            names=", ".join(sorted(splits)),
+        )
     for file in splits[split]:
         if format_of(file) not in INPUT_FORMATS:
-            raise DataError(f"{file}: format {file.suffix!r} is not known; give one of {', '.join(INPUT_FORMATS)}")
+            raise DataError(
+                "{file}: format {suffix!r} is not known; give one of {names}",
+                file=file,
+                suffix=file.suffix,
+                names=", ".join(INPUT_FORMATS),
+            )
     return [SourceFile(file, shown(file.relative_to(folder).as_posix())) for file in splits[split]]
 
 
@@ -349,7 +388,18 @@ def _pass_over(folder: Path, files: list[Path], why: str) -> None:
     """Warn of files that are not read."""
     names = ", ".join(shown(file.relative_to(folder).as_posix()) for file in files[:3])
     more = ", ..." if len(files) > 3 else ""
-    warnings.warn(f"{folder}: {len(files):,} file(s) passed over ({names}{more}): {why}", MamegptWarning, stacklevel=3)
+    warnings.warn(
+        msg(
+            "{folder}: skipped {n_files:,} file(s) ({names}{more}): {why}",
+            folder=folder,
+            n_files=len(files),
+            names=names,
+            more=more,
+            why=why,
+        ),
+        MamegptWarning,
+        stacklevel=3,
+    )
 
 
 def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
@@ -390,7 +440,11 @@ def _folders(top: Path) -> Iterator[Path]:
                 about = folder.stat()
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                warnings.warn(f"{folder} was passed over ({first_line(error)})", MamegptWarning, stacklevel=2)
+                warnings.warn(
+                    msg("skipped {folder} ({reason})", folder=folder, reason=first_line(error)),
+                    MamegptWarning,
+                    stacklevel=2,
+                )
                 continue
             if (about.st_dev, about.st_ino) in met:
                 continue
@@ -413,7 +467,9 @@ def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
         by_suffix = {format_of(file): file for file in files}
         if len(by_suffix) > 1:
             both = " and ".join(map(str, by_suffix.values()))
-            raise DataError(f"split {name!r} is there in several formats, {both}; name the file to read")
+            raise DataError(
+                "split {name!r} is there in several formats, {both}; name the file to read", name=name, both=both
+            )
 
 
 def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
@@ -429,7 +485,9 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     chosen = [c for c in configs if c.get("default") or c.get("config_name") == "default"] or configs
     if len(chosen) > 1:
         names = ", ".join(str(config.get("config_name")) for config in chosen)
-        raise DataError(f"{card} names several configurations ({names}) and no default; give the file of one")
+        raise DataError(
+            "{card} names several configurations ({names}) and no default; give the file of one", card=card, names=names
+        )
     entries = chosen[0].get("data_files") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         entries = [{"split": "train", "path": entries}]
@@ -442,7 +500,9 @@ def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
                 raise TypeError("a path is no text")
             found = {path for pattern in patterns for path in _glob(folder, Path(pattern).parts)}
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise DataError(f"{card}: the path {paths!r} is not understood; give the file to read") from error
+            raise DataError(
+                "{card}: the path {paths!r} is not understood; give the file to read", card=card, paths=paths
+            ) from error
         if chosen_files := [file for file in files if file in found]:
             splits[str(entry.get("split", "train"))] = chosen_files
     return splits
@@ -464,7 +524,12 @@ def _default_config(dataset: str, folder: Path) -> Path:
     chosen = [config for config in configs if config.name == "default"] or configs
     if len(chosen) != 1:
         names = ", ".join(config.name for config in configs) or "none"
-        raise DataError(f"{dataset} has no default configuration (it has: {names}); give a file of one in {folder}")
+        raise DataError(
+            "{dataset} has no default configuration (it has: {names}); give a file of one in {folder}",
+            dataset=dataset,
+            names=names,
+            folder=folder,
+        )
     return chosen[0]
 
 
@@ -486,4 +551,6 @@ def _parquet_rows(path: Path) -> int:
     try:
         return int(pyarrow.parquet.read_metadata(path).num_rows)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error
+        raise DataError(
+            "{path} is not a readable parquet file ({reason}); fetch it again", path=path, reason=first_line(error)
+        ) from error

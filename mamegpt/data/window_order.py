@@ -38,8 +38,10 @@ class WindowOrder:
     def __post_init__(self) -> None:
         if self.n_tokens < self.context_length + 1:
             raise DataError(
-                f"the text has {self.n_tokens} tokens, but one window needs {self.context_length + 1} "
-                "(--context-length and one more); give more text or a shorter --context-length"
+                "the text has {n_tokens} tokens, but one sequence needs {n} (--context-length + 1); use "
+                "more text or a shorter --context-length",
+                n_tokens=self.n_tokens,
+                n=self.context_length + 1,
             )
 
     @property

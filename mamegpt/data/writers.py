@@ -47,7 +47,12 @@ def write_documents(path: Path, suffix: str | None = None) -> Iterator[Callable[
             else:
                 yield lambda document: file.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        raise OutputError(f"{path}: cannot write the format {suffix!r}; name it one of {', '.join(OUTPUT_FORMATS)}")
+        raise OutputError(
+            "{path}: cannot write the format {suffix!r}; name it one of {formats}",
+            path=path,
+            suffix=suffix,
+            formats=", ".join(OUTPUT_FORMATS),
+        )
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if has["cuda"] else "cpu"
     if name not in has:
-        raise ConfigError(f"--device {name} is not known; choose from auto, {', '.join(has)}")
+        raise ConfigError("--device must be one of auto, {names} (got {name})", name=name, names=", ".join(has))
     if not has[name]:
-        raise ConfigError(f"--device {name} was asked for, but PyTorch sees none here; use --device cpu")
+        raise ConfigError("--device {name} was asked for, but PyTorch sees none here; use --device cpu", name=name)
     return torch.device(name)

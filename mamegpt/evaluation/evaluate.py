@@ -24,6 +24,7 @@ from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
 from mamegpt.evaluation.texts import TextSample, named_texts, run_texts
+from mamegpt.messages import msg
 from mamegpt.pretrained import Pretrained
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
@@ -100,7 +101,7 @@ class KeptEvaluation(FromJSON, extra="ignore"):
     def __post_init__(self) -> None:
         (model,) = self.models
         if model.text.keys() != self.baseline.text.keys() or (model.cloze and not self.baseline.cloze):
-            raise ValueError("model and baseline were not asked the same")
+            raise ValueError(msg("model and baseline were not asked the same"))
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,22 @@ from pathlib import Path
 
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, log_likelihoods
+from mamegpt.messages import msg
 from mamegpt.system.validation import FromJSON
 
 __all__ = ["PHENOMENA", "Pair", "PairScores", "minimal_pairs", "read_pairs"]
 
-PHENOMENA = (
-    "particles",
-    "counters",
-    "honorifics",
-    "transitivity",
-    "kana and kanji",
-    "word order",
-    "tense",
-    "quantity",
-    "reference",
-    "negation",
+PHENOMENA: tuple[str, ...] = (
+    msg("particles"),
+    msg("counters"),
+    msg("honorifics"),
+    msg("transitivity"),
+    msg("kana and kanji"),
+    msg("word order"),
+    msg("tense"),
+    msg("quantity"),
+    msg("reference"),
+    msg("negation"),
 )
 
 

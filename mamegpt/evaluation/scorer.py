@@ -258,8 +258,8 @@ def _sums(model: LanguageModel, rows: Sequence[Ids], vocab_size: int) -> list[fl
         totals = (nats * counts).double().sum(-1)
         if not bool(totals.isfinite().all()):
             raise ModelError(
-                "the model's probabilities must be numbers (got NaN): its weights are damaged, or its training "
-                "diverged; choose another checkpoint"
+                "the model's probabilities must be numbers (got NaN): its weights are damaged, or its "
+                "training diverged; choose another checkpoint"
             )
         for i, total in zip(some, totals.tolist(), strict=True):
             sums[i] = total

@@ -95,10 +95,10 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
     if not is_shards(data):
         return Texts(lambda: map(EvalDocument, read_texts(data, split, schema)))
     if tokenizer is None:
-        raise DataError(f"{data} holds the tokens of another tokenizer; give the text they were made of")
+        raise DataError("{data} contains the tokens of another tokenizer; give the text they were made from", data=data)
     found = _tokenized(open_shards(Path(data), tokenizer)[1], tokenizer)
     if split not in found:
-        raise DataError(f"{data} has no split {split!r}; it has {', '.join(found)}")
+        raise DataError("{data} has no split {split!r}; it has {names}", data=data, split=split, names=", ".join(found))
     return found[split]
 
 

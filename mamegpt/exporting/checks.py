@@ -24,6 +24,7 @@ from torch import Tensor
 from mamegpt.data.stories import stories
 from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.generation.stream import prompt_ids, stream_ids
+from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -145,7 +146,16 @@ def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
 
 def logits_check(difference: float, tolerance: float, what: str) -> Check:
     """Return whether the largest difference of logits is within what rounding explains."""
-    return Check("logits", difference <= tolerance, f"{difference:.1e} apart at most ({tolerance:.1e} allowed), {what}")
+    return Check(
+        msg("logits"),
+        difference <= tolerance,
+        msg(
+            "max difference {difference:.1e} (tolerance {tolerance:.1e}), {what}",
+            difference=difference,
+            tolerance=tolerance,
+            what=what,
+        ),
+    )
 
 
 def until_end(ids: list[int], eos_id: int | None) -> list[int]:
@@ -203,9 +213,17 @@ def greedy_check(
         ties += gap <= 2 * tolerance
     n = len(found_ids)
     n_new = max(map(len, own_ids))
-    found = f"{n_equal} of {n} prompts go on with the same {n_new} tokens"
+    found = msg(
+        "{n_equal} of {n} prompts are continued with the same {n_new} tokens", n_equal=n_equal, n=n, n_new=n_new
+    )
     if n_equal < n:
-        found = f"{found}, {ties} part at a tie; logits {worst:.1e} apart there at most ({2 * tolerance:.1e} allowed)"
+        found = msg(
+            "{found}, {ties} differ at a tie of logits: max difference {worst:.1e} (tolerance {tolerance:.1e})",
+            found=found,
+            ties=ties,
+            worst=worst,
+            tolerance=2 * tolerance,
+        )
     return Check(name, n_equal + ties == n, found)
 
 
@@ -222,12 +240,20 @@ def text_checks(cases: Cases, found_ids: list[list[int]], decoded: list[str], mu
     def check(name: str, equal: list[bool], what: str) -> Check:
         n = len(equal)
         share = f"{sum(equal) / n:.1%}"
-        found = f"{sum(equal):,} of {n:,} texts {what} ({share}; {cases.source} and {len(EDGE_CASES)} odd ones)"
+        found = msg(
+            "{n_equal:,} of {n:,} texts {what} ({share}; {source} and {n_cases} edge cases)",
+            n_equal=sum(equal),
+            n=n,
+            what=what,
+            share=share,
+            source=cases.source,
+            n_cases=len(EDGE_CASES),
+        )
         if not all(equal):
-            found = f"{found}, not {cases.texts[equal.index(False)][:30]!r}"
+            found = msg("{found}, not {text!r}", found=found, text=cases.texts[equal.index(False)][:30])
         return Check(name, all(equal) or not must_agree, found)
 
     return [
-        check("tokenizer", same, "give the ids that they have here"),
-        check("round trip", whole, "come back from their ids"),
+        check(msg("tokenizer"), same, msg("have the same token ids")),
+        check(msg("round trip"), whole, msg("are restored from their token ids")),
     ]

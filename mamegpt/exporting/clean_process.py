@@ -39,6 +39,6 @@ def run_in_clean_process(script: Path, model: Path, asked: dict[str, Any], scrat
     )
     if done.returncode:
         last = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-        raise ExportError(f"{model.name} does not load in a clean process: {last}")
+        raise ExportError("{name} does not load in a separate process: {last}", name=model.name, last=last)
     found: dict[str, Any] = json.loads((scratch / "found.json").read_text(encoding="utf-8"))
     return found

@@ -20,6 +20,7 @@ from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, writ
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
 from mamegpt.exporting.upload import Upload
+from mamegpt.messages import join, msg
 from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import Pretrained
 from mamegpt.system.files import atomic_directory, shown
@@ -88,11 +89,19 @@ def export_model(
     """
     if loaded.sizes is None:
         known = ", ".join(hf_formats())
-        raise ModelError(f"{loaded.origin} is a {loaded.architecture} model; only {known} can be exported")
+        raise ModelError(
+            "{origin} is a {architecture} model; only {known} can be exported",
+            origin=loaded.origin,
+            architecture=loaded.architecture,
+            known=known,
+        )
     if loaded.tokenizer.vocab_size != loaded.sizes.vocab_size:
         raise ModelError(
-            f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} pieces, but the model "
-            f"{loaded.sizes.vocab_size}; give the tokenizer it was trained with"
+            "{path} has vocabulary size {vocab_size}, but the model {vocab_size_2}; give the "
+            "tokenizer it was trained with",
+            path=loaded.tokenizer.path,
+            vocab_size=loaded.tokenizer.vocab_size,
+            vocab_size_2=loaded.sizes.vocab_size,
         )
     if "gguf" in targets:
         refuse_impossible(loaded.tokenizer)
@@ -126,16 +135,21 @@ def export_model(
                 (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
             except (OSError, SafetensorError) as error:
                 raise OutputError(
-                    f"{out} cannot be written ({first_line(error)}); free space or choose another place"
+                    "{out} cannot be written ({reason}); free space or choose another place",
+                    out=out,
+                    reason=first_line(error),
                 ) from error
             on_event(Exporting("comparing", target))
             found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, hf_format)
             checks[target] = found
             on_event(Exporting("checked", target, found))
             if failed := [check for check in found if not check.passed]:
-                what = "; ".join(f"{check.name}: {check.found}" for check in failed)
+                what = join("; ", [msg("{name}: {found}", name=check.name, found=check.found) for check in failed])
                 raise ExportError(
-                    f"{out} was not written: as {target}, loaded again, {what}", [check.found for check in failed]
+                    "{out} was not written: as {target} it differs from the model: {what}",
+                    out=out,
+                    target=target,
+                    what=what,
                 )
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
         check_folder(out, overwrite=overwrite)  # again: it is long since

@@ -29,6 +29,7 @@ from mamegpt.exporting.checks import (
     until_end,
 )  # fmt: skip
 from mamegpt.exporting.clean_process import run_in_clean_process
+from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.text.normalize import normalize
@@ -56,13 +57,16 @@ def refuse_impossible(tokenizer: Tokenizer) -> None:
     require_packages("--to gguf", ["gguf", "xllamacpp"], "export")
     if tokenizer.settings.model_type != "bpe":
         raise ExportError(
-            f"{tokenizer.path} is a {tokenizer.settings.model_type} model; of SentencePiece's kinds llama.cpp cuts "
-            "text equally with bpe only, so there can be no GGUF of it"
+            "{path} is a {model_type} model; llama.cpp tokenizes like SentencePiece for bpe only, so "
+            "it cannot be converted to GGUF",
+            path=tokenizer.path,
+            model_type=tokenizer.settings.model_type,
         )
     if not tokenizer.settings.byte_fallback:
         raise ExportError(
-            f"{tokenizer.path} has no byte pieces; without them llama.cpp fails at a character that has no piece; "
-            "train a tokenizer with byte fallback, as mamegpt tokenizer does, or export with --to hf"
+            "{path} has no byte fallback, and llama.cpp fails at a character outside the vocabulary; "
+            "train a tokenizer with byte fallback, as mamegpt tokenizer does, or export with --to hf",
+            path=tokenizer.path,
         )
 
 
@@ -154,8 +158,12 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
     decoded = [text.removeprefix(prefix) for text in found["decoded"]]
     return [
-        logits_check(apart, tolerance, f"log-probabilities of {len(lengths)} x {cases.tokenizer.vocab_size:,} ids"),
-        greedy_check("greedy", cases, until, found["greedy"], tolerance),
-        greedy_check("no cache", cases, found["greedy"], found["uncached"], tolerance),
+        logits_check(
+            apart,
+            tolerance,
+            msg("log-probabilities of {n} x {vocab_size:,} ids", n=len(lengths), vocab_size=cases.tokenizer.vocab_size),
+        ),
+        greedy_check(msg("greedy"), cases, until, found["greedy"], tolerance),
+        greedy_check(msg("no cache"), cases, found["greedy"], found["uncached"], tolerance),
         *text_checks(cases, found["text_ids"], decoded, must_agree=True),
     ]

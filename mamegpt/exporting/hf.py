@@ -27,6 +27,7 @@ from mamegpt.exporting.checks import (
 )  # fmt: skip
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.generation.stream import prompt_ids, stream_ids
+from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.hf_format import HFFormat
 from mamegpt.system.files import write_json
@@ -124,16 +125,42 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
 
     def close(name: str, what: str) -> Check:
         apart = found[f"{name}_difference"]
-        return Check(name, apart <= tolerance, f"{what}: {apart:.1e} apart at most ({tolerance:.1e} allowed)")
+        return Check(
+            name,
+            apart <= tolerance,
+            msg(
+                "{what}: max difference {apart:.1e} (tolerance {tolerance:.1e})",
+                what=what,
+                apart=apart,
+                tolerance=tolerance,
+            ),
+        )
 
     return [
-        Check("weights", not odd_keys, f"missing or left over: {', '.join(odd_keys[:3]) or 'none'}, in {names}"),
-        logits_check(apart, tolerance, f"{len(cases.rows)} x {len(cases.rows[0])} positions, from {names}"),
-        greedy_check("greedy", cases, cases.greedy, found["greedy"], tolerance),
-        greedy_check("no cache", cases, found["greedy"], found["uncached"], tolerance),
-        close("cache", "logits with and without cache"),
-        close("padding", "logits of a left-padded row and of the row alone"),
-        close("loss", "the loss of labels and its definition"),
+        Check(
+            msg("weights"),
+            not odd_keys,
+            msg(
+                "missing or unexpected keys: {keys}, in {names}",
+                keys=", ".join(odd_keys[:3]) or msg("none"),
+                names=names,
+            ),
+        ),
+        logits_check(
+            apart,
+            tolerance,
+            msg(
+                "{n_rows} sequences x {n_tokens} tokens, from {names}",
+                n_rows=len(cases.rows),
+                n_tokens=len(cases.rows[0]),
+                names=names,
+            ),
+        ),
+        greedy_check(msg("greedy"), cases, cases.greedy, found["greedy"], tolerance),
+        greedy_check(msg("no cache"), cases, found["greedy"], found["uncached"], tolerance),
+        close(msg("cache"), msg("logits with and without cache")),
+        close(msg("padding"), msg("logits of a left-padded row and of the row alone")),
+        close(msg("loss"), msg("the loss of labels and its definition")),
         *text_checks(cases, found["text_ids"], found["decoded"], tokenizer.settings.is_lossless),
         *written_checks(cases, asked_prompts, found["written_ids"], found["written"], tolerance),
     ]
@@ -156,11 +183,17 @@ def written_checks(
         ids = prompt_ids(tokenizer, prompt)
         own = list(stream_ids(cases.model, ids, min(PIPELINE_TOKENS, cases.n_new)))
         new = row[len(ids) :] if row[: len(ids)] == ids else []
-        check = greedy_check("pipeline", cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
+        check = greedy_check(msg("pipeline"), cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
         expected = whole_text(tokenizer, row)
         same = expected is None or text == expected
         # A tokenizer with a normalization table may cut a prompt in another way than here; that is stated above.
         only_stated = bool(prompt) and not tokenizer.settings.is_lossless
         passed = only_stated or (check.passed and same)
-        checks.append(Check("pipeline" if prompt else "empty prompt", passed, f"{check.found}; wrote {text!r}"))
+        checks.append(
+            Check(
+                msg("pipeline") if prompt else msg("empty prompt"),
+                passed,
+                msg("{found}; generated {text!r}", found=check.found, text=text),
+            )
+        )
     return checks

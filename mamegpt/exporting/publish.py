@@ -79,8 +79,9 @@ def export(
         raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
-            f"--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got {data_license!r}); "
-            "see the Hub's list of licenses"
+            "--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got "
+            "{data_license!r}); see the Hub's list of licenses",
+            data_license=data_license,
         )
     out = Path(out)
     check_folder(out, [model.origin if isinstance(model, Pretrained) else os.fspath(model)], overwrite=overwrite)
@@ -201,7 +202,10 @@ def export_weights(
     spm_vocab = Path(spm_vocab) if spm_vocab else None
     check_folder(out, [weights, spm_model, *([spm_vocab] if spm_vocab else [])], overwrite=overwrite)
     if spm_vocab is not None and not spm_vocab.is_file():
-        raise ModelError(f"no vocabulary file {spm_vocab}; leave --spm-vocab out and it is written from the model")
+        raise ModelError(
+            "no vocabulary file {spm_vocab}; leave --spm-vocab out and it is written from the model",
+            spm_vocab=spm_vocab,
+        )
     tensors = read_weights(weights)
     implied = sizes_of(tensors, str(weights), **sizes)
     tokenizer = Tokenizer.load(spm_model)

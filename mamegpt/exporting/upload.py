@@ -34,9 +34,11 @@ class Push:
 
     def __post_init__(self) -> None:
         if self.repository and not is_hub_name(self.repository):
-            raise ConfigError(f"--push {self.repository} is no name on the Hub; give owner/name")
+            raise ConfigError(
+                "--push must be a name on the Hub, owner/name (got {repository})", repository=self.repository
+            )
         if self.dry_run and not self.repository:
-            raise ConfigError("--dry-run shows what --push would upload; say --push owner/name as well")
+            raise ConfigError("--dry-run shows what --push would upload; add --push owner/name")
         idle = [
             option
             for option, is_given in (
@@ -47,9 +49,11 @@ class Push:
             if is_given and not self.repository
         ]
         if idle:
-            raise ConfigError(f"leave out {', '.join(idle)}, which would do nothing without --push")
+            raise ConfigError("leave out {names}, which would do nothing without --push", names=", ".join(idle))
         if self.create_pr and self.revision:
-            raise ConfigError(f"--create-pr is a pull request against main; leave --revision {self.revision} out")
+            raise ConfigError(
+                "--create-pr is a pull request against main; leave --revision {revision} out", revision=self.revision
+            )
 
 
 @dataclass(frozen=True)

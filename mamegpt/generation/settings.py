@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from mamegpt.arguments import checked
 from mamegpt.errors import ConfigError, ModelError
+from mamegpt.messages import join, msg
 
 __all__ = ["Sampling", "SamplingOptions", "check_finite"]
 
@@ -21,22 +22,22 @@ SEEDS = 1 << 63
 @checked
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. The default is greedy: always the most likely."""
+    """How the next token is chosen (sampling). The default is greedy decoding: always the most probable token."""
 
     temperature: float = 0.0
-    """Randomness: 0 always takes the most likely token, 1 samples as the model was trained."""
+    """Sampling temperature: 0 is greedy decoding, 1 samples from the model's distribution."""
     top_k: int = 0
-    """Sample among this many most likely tokens only (0: all)."""
+    """Sample among this many most probable tokens only (0: all)."""
     top_p: float = 1.0
-    """Sample among the fewest tokens whose probabilities add up to this (1: all)."""
+    """Nucleus sampling: among the most probable tokens until their probabilities add up to this (1: all)."""
     min_p: float = 0.0
-    """Sample among tokens at least this share as likely as the most likely one (0: all)."""
+    """Sample among tokens at least this share as probable as the most probable one (0: all)."""
     repetition_penalty: float = 1.0
-    """Divide the logits of tokens already there by this (1: off; 1.1 to 1.3 discourages loops)."""
+    """Repetition penalty: divide the logits of tokens already there by this (1: off; 1.1 to 1.3 discourages loops)."""
     seed: int = 0
-    """Fixes the samples; the i-th of several texts, counted from 0, uses seed + i."""
+    """Random seed of sampling; the i-th of several samples, counted from 0, uses seed + i."""
     stop: list[str] = field(default_factory=list)
-    """End before any of these strings appears."""
+    """Stop sequences: end before any of these strings appears."""
 
     @checked
     def of_text(self, i: int) -> Sampling:
@@ -48,25 +49,34 @@ class Sampling:
         found = []
         if self.temperature != 0 and not MIN_FACTOR <= self.temperature <= MAX_FACTOR:
             found.append(
-                f"--temperature must be 0 or between {MIN_FACTOR:g} and {MAX_FACTOR:g} (got {self.temperature:g})"
+                msg(
+                    "--temperature must be 0 or between {least:g} and {most:g} (got {temperature:g})",
+                    least=MIN_FACTOR,
+                    most=MAX_FACTOR,
+                    temperature=self.temperature,
+                )
             )
         if self.top_k < 0:
-            found.append(f"--top-k must not be negative, not {self.top_k}")
+            found.append(msg("--top-k must be at least 0 (got {top_k})", top_k=self.top_k))
         if not 0 < self.top_p <= 1:
-            found.append(f"--top-p must be above 0 and at most 1, not {self.top_p}")
+            found.append(msg("--top-p must be above 0 and at most 1 (got {top_p})", top_p=self.top_p))
         if not 0 <= self.min_p <= 1:
-            found.append(f"--min-p must lie between 0 and 1, not {self.min_p}")
+            found.append(msg("--min-p must be between 0 and 1 (got {min_p})", min_p=self.min_p))
         if not MIN_FACTOR <= self.repetition_penalty <= MAX_FACTOR:
             found.append(
-                f"--repetition-penalty must be between {MIN_FACTOR:g} and {MAX_FACTOR:g} "
-                f"(got {self.repetition_penalty:g})"
+                msg(
+                    "--repetition-penalty must be between {least:g} and {most:g} (got {repetition_penalty:g})",
+                    least=MIN_FACTOR,
+                    most=MAX_FACTOR,
+                    repetition_penalty=self.repetition_penalty,
+                )
             )
         if not 0 <= self.seed < SEEDS:
-            found.append(f"--seed must lie between 0 and 2**63 - 1, not {self.seed}")
+            found.append(msg("--seed must be between 0 and 2**63 - 1 (got {seed})", seed=self.seed))
         if "" in self.stop:
-            found.append("--stop must not be empty")
+            found.append(msg("--stop must not be empty"))
         if found:
-            raise ConfigError("; ".join(found))
+            raise ConfigError(join("; ", found))
 
 
 class SamplingOptions(TypedDict, total=False):

@@ -198,7 +198,7 @@ def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:
     sampling = sampling or Sampling()
     sampling.validate()
     if max_new_tokens < 1:
-        raise ConfigError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+        raise ConfigError("--max-new-tokens must be at least 1 (got {max_new_tokens})", max_new_tokens=max_new_tokens)
     return sampling
 
 

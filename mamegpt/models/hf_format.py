@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mamegpt.config import ModelConfig
 from mamegpt.errors import ModelError
+from mamegpt.messages import join, msg
 from mamegpt.system.validation import Number, problems
 
 __all__ = ["HFFormat", "not_implemented", "plain_rope", "refuse", "rotary_sizes"]
@@ -47,7 +48,12 @@ class HFFormat:
 def refuse(found: Collection[str], file: Path, model_type: str) -> None:
     """Raise `ModelError` if anything was found that is missing, of a wrong type, or not implemented."""
     if found:
-        raise ModelError(f"{file.with_name('config.json')} holds no {model_type} model known here: {'; '.join(found)}")
+        raise ModelError(
+            "{path} holds no {model_type} model known here: {names}",
+            path=file.with_name("config.json"),
+            model_type=model_type,
+            names=join("; ", found),
+        )
 
 
 def not_implemented(config: dict[str, Any], choices: Mapping[str, Callable[[Any], bool]]) -> list[str]:
@@ -56,7 +62,11 @@ def not_implemented(config: dict[str, Any], choices: Mapping[str, Callable[[Any]
     ``choices`` say of settings that come in several ways which of them are; null and no key are.
     """
     asked = {name: value for name in choices if (value := config.get(name)) is not None}
-    found = [f"{name} {value!r} is not implemented" for name, value in asked.items() if not choices[name](value)]
+    found: list[str] = [
+        msg("{name} {value!r} is not implemented", name=name, value=value)
+        for name, value in asked.items()
+        if not choices[name](value)
+    ]
     return found
 
 
@@ -95,7 +105,11 @@ def _rope_theta(config: dict[str, Any]) -> tuple[Any, list[str]]:
     """Return the base of the rotary positions, and what is wrong if it stands in several places."""
     ropes = [config, config.get("rope_parameters"), config.get("rope_scaling")]
     thetas = [rope["rope_theta"] for rope in ropes if isinstance(rope, dict) and "rope_theta" in rope] or [10000.0]
-    found = []
+    found: list[str] = []
     if any(theta != thetas[0] for theta in thetas):
-        found.append(f"rope_theta is {' and '.join(map(str, thetas))}, where one reader takes this, another that")
+        found.append(
+            msg(
+                "rope_theta is {names}, where one reader takes this, another that", names=" and ".join(map(str, thetas))
+            )
+        )
     return thetas[0], found

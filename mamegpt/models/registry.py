@@ -31,7 +31,9 @@ ARCHITECTURES = {
 def architecture(name: str) -> Architecture:
     """Import the parts of an architecture. Raises `ConfigError` for an unknown name."""
     if name not in ARCHITECTURES:
-        raise ConfigError(f"--architecture {name} is not known; choose from {', '.join(ARCHITECTURES)}")
+        raise ConfigError(
+            "--architecture must be one of {names} (got {name})", name=name, names=", ".join(ARCHITECTURES)
+        )
     return cast("Architecture", _module(name, "architecture").ARCHITECTURE)
 
 

@@ -292,9 +292,12 @@ def _read(path: Path) -> Cluster:
     except (OSError, UnicodeDecodeError) as error:
         names = ", ".join(CLUSTERS)
         raise ConfigError(
-            f"--cluster {path} is none of {names} and no file that can be read: {first_line(error)}"
+            "--cluster {path} is not one of {names} and not a readable file: {reason}",
+            path=path,
+            names=names,
+            reason=first_line(error),
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--cluster {path} is not TOML: {error}") from None
+        raise ConfigError("--cluster {path} is not TOML: {reason}", path=path, reason=error) from None
     except ValueError as error:
-        raise ConfigError(f"--cluster {path} describes no cluster ({error})") from None
+        raise ConfigError("--cluster {path} describes no cluster ({reason})", path=path, reason=error) from None

@@ -130,11 +130,11 @@ def plan(
     Raises `ConfigError` for numbers that cannot be, and what reading the data or the tokenizer raises.
     """
     if not minutes > 0:
-        raise ConfigError(f"--minutes must be above 0, not {minutes:g}")
+        raise ConfigError("--minutes must be above 0 (got {minutes:g})", minutes=minutes)
     if tokenizer and vocab_size:
         raise ConfigError("--tokenizer brings its own --vocab-size; leave one of them out")
     if vocab_size < 0:
-        raise ConfigError(f"--vocab-size must be at least 1, not {vocab_size}")
+        raise ConfigError("--vocab-size must be at least 1 (got {vocab_size})", vocab_size=vocab_size)
     loaded = Tokenizer.load(tokenizer) if tokenizer else None
     corpus = measure_corpus(data, split, loaded, schema) if data else None
     chosen = pick_device(device)
@@ -160,7 +160,7 @@ def measure_corpus(data: str | Path, split: str, tokenizer: Tokenizer | None, sc
 
     sample = subsample(counted(), SAMPLE_CHARACTERS, len)
     if not n_characters:
-        raise DataError(f"{data} holds no text")
+        raise DataError("{data} holds no text", data=data)
     per_token = CHARACTERS_PER_TOKEN
     if tokenizer:
         n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # and the ends of the texts

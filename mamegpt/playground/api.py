@@ -88,10 +88,10 @@ def read_request(value: object) -> CompletionRequest:
         raise ConfigError(str(problem)) from None
     for name, nothing in UNSUPPORTED.items():
         if getattr(body, name) != nothing:
-            raise ConfigError(f"{name} is not supported; leave it out")
+            raise ConfigError("{name} is not supported; leave it out", name=name)
     for name, most in (("prompt", MAX_CHARACTERS), ("stop", MAX_STOP_CHARACTERS)):
         if sum(map(len, getattr(body, name))) > most:
-            raise ConfigError(f"{name} must not be longer than {most:,} characters")
+            raise ConfigError("{name} must not be longer than {most:,} characters", name=name, most=most)
     sampling = Sampling(**{setting.name: getattr(body, setting.name) for setting in fields(Sampling)})
     sampling.validate()
     request = CompletionRequest(
@@ -106,7 +106,9 @@ def read_request(value: object) -> CompletionRequest:
         with_usage=bool(body.stream_options.include_usage),
     )
     if not 1 <= request.n_texts <= MAX_TEXTS:
-        raise ConfigError(f"prompts times n must lie between 1 and {MAX_TEXTS}, not be {request.n_texts}")
+        raise ConfigError(
+            "prompts times n must be between 1 and {most} (got {n_texts})", most=MAX_TEXTS, n_texts=request.n_texts
+        )
     return request
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mamegpt.errors import CheckpointError, ModelError
+from mamegpt.messages import join
 from mamegpt.run.run import Checkpoint, Run, checkpoints
 from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
@@ -55,10 +56,14 @@ def entries(models: Sequence[str]) -> list[Entry]:
         if not inside and is_hub_name(name) and not Path(name).exists():
             inside = [[Entry(name, name, 0)]]
         if not inside and models:
-            raise ModelError(f"no model in {name}: it is neither a run nor an exported folder, and holds none")
+            raise ModelError(
+                "no model in {name}: it is neither a run nor an exported folder, and holds none", name=name
+            )
         groups += inside
     if not groups:
-        raise ModelError(f"no model in {' or '.join(PLACES)} here; name one, or make one with: mamegpt demo")
+        raise ModelError(
+            "no model in {names} here; name one, or make one with: mamegpt demo", names=join(" or ", PLACES)
+        )
     groups.sort(key=lambda group: -group[0].created)
     return list({entry.name: entry for group in groups for entry in group}.values())
 

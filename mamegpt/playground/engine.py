@@ -179,7 +179,9 @@ class Engine:
         for entry in found:
             if name in ("", entry.name):
                 return entry
-        raise ModelError(f"no model {name!r}; choose from: {', '.join(entry.name for entry in found)}")
+        raise ModelError(
+            "no model {name!r}; choose from: {names}", name=name, names=", ".join(entry.name for entry in found)
+        )
 
     def _work(self) -> None:
         while True:

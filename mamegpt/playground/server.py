@@ -30,6 +30,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mamegpt.errors import ConfigError, MamegptError, first_line
+from mamegpt.messages import msg
 from mamegpt.playground.api import error, merge, read_request, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
@@ -100,7 +101,7 @@ def _address(host: str, port: int) -> tuple[Any, ...]:
     address = ipaddress.ip_address(str(name))
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_unspecified:
-        raise ConfigError(f"--host {host or repr('')} is every address; give the one that others will type")
+        raise ConfigError("--host {host} is every address; give the one that others will type", host=host or repr(""))
     return (name, port, *scope)
 
 
@@ -109,8 +110,13 @@ def _listening(host: str, port: int) -> Iterator[None]:
     try:
         yield
     except (OSError, OverflowError, UnicodeError) as problem:
-        why = first_line(problem).partition(" (while")[0]  # Python says once more where
-        raise ConfigError(f"cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one") from None
+        why = msg(first_line(problem).partition(" (while")[0])  # Python says once more where
+        raise ConfigError(
+            "cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one",
+            host=host,
+            port=port,
+            why=why,
+        ) from None
 
 
 def _in_url(host: str) -> str:
@@ -271,11 +277,11 @@ async def _read_json(request: Request) -> Any:
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY_BYTES:
-            raise ConfigError(f"the body must not be longer than {MAX_BODY_BYTES:,} bytes")
+            raise ConfigError("the body must not be longer than {most:,} bytes", most=MAX_BODY_BYTES)
     try:
         return parse_json(bytes(body))
     except ValueError as problem:
-        raise ConfigError(f"the body is not JSON: {problem}") from None
+        raise ConfigError("the body is not JSON: {problem}", problem=problem) from None
 
 
 async def _events(engine: Engine, job: Job, head: dict[str, Any]) -> AsyncIterator[str]:

@@ -48,7 +48,9 @@ class ReportRun(Run):
         self.timed_steps = _with_times(self.steps)
         if not self.timed_steps:
             raise CheckpointError(
-                f"{folder} has no step in its {METRICS_FILE} yet; wait for its first lines of progress"
+                "{folder} has no step in its {metrics_file} yet; wait for its first lines of progress",
+                folder=folder,
+                metrics_file=METRICS_FILE,
             )
 
     @property

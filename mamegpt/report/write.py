@@ -42,7 +42,7 @@ def write_report(
         raise ConfigError("name at least one run")
     check_outputs([out])
     if out.suffix.lower() != ".html":
-        raise OutputError(f"{out}: a report is .html; name it so")
+        raise OutputError("{out}: a report is .html; name it so", out=out)
     runs = [ReportRun(Path(folder)) for folder in folders]
     prompts = runs[0].openings
     written = [sample for run in runs for sample in samples(run, prompts, lambda path: on_event(WritingSamples(path)))]

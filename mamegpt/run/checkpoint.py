@@ -37,6 +37,7 @@ from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import empty_state_dict, load_sharded, save_sharded, snapshot
 from mamegpt.errors import CheckpointError, OutputError, first_line
+from mamegpt.messages import join, msg
 from mamegpt.models.base import cpu_state_dict, unique_state_dict
 from mamegpt.run.run import Checkpoint, checkpoints
 from mamegpt.system.files import (
@@ -72,8 +73,8 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 MODEL_PARTS, OPTIMIZER_PARTS = "model", "optimizer"
 STATE_FILE = "state.json"
 OWN_FILES = {MODEL_FILE, OPTIMIZER_FILE, MODEL_PARTS, OPTIMIZER_PARTS, STATE_FILE}
-MAKE_ROOM = "those before it are intact: make room, then --resume"
-GO_ON = "with --resume-intact a run goes on from its newest intact checkpoint"
+MAKE_ROOM = msg("earlier checkpoints are intact: free space, then --resume")
+GO_ON = msg("--resume-intact resumes from the newest intact checkpoint")
 
 
 class SavedOptimizer(Protocol):
@@ -216,7 +217,9 @@ def _write_parts(
         if is_main:
             shutil.rmtree(staging, ignore_errors=True)
         reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
-        raise OutputError(f"{path} cannot be written ({first_line(reason)}); {MAKE_ROOM}") from None
+        raise OutputError(
+            "{path} cannot be written ({reason}); {advice}", path=path, reason=first_line(reason), advice=MAKE_ROOM
+        ) from None
     is_complete = not is_main
     try:
         if is_main:
@@ -232,7 +235,7 @@ def _write_parts(
     finally:
         failed = processes.any_process(not is_complete, torch.device("cpu"), group)
     if failed:
-        raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
+        raise OutputError("{path} cannot be written by the main process; {advice}", path=path, advice=MAKE_ROOM)
     return path
 
 
@@ -249,9 +252,11 @@ def _shared_folder(path: Path, is_main: bool, group: ProcessGroup | None) -> Pat
             number, failed = 0, error
     number = int(processes.sum_over_processes(torch.tensor(number), group).item())
     if failed:
-        raise OutputError(f"{path} cannot be written ({first_line(failed)}); {MAKE_ROOM}") from None
+        raise OutputError(
+            "{path} cannot be written ({reason}); {advice}", path=path, reason=first_line(failed), advice=MAKE_ROOM
+        ) from None
     if not number:
-        raise OutputError(f"{path} cannot be written by the main process; {MAKE_ROOM}")
+        raise OutputError("{path} cannot be written by the main process; {advice}", path=path, advice=MAKE_ROOM)
     return path.parent / f"{SCRATCH}{number:x}"
 
 
@@ -265,7 +270,9 @@ def _write(
             save_file(dict(model), partial / MODEL_FILE)
             save_file(dict(optimizer), partial / OPTIMIZER_FILE)
         except SafetensorError as error:
-            raise OutputError(f"{path} cannot be written ({first_line(error)}); {MAKE_ROOM}") from None
+            raise OutputError(
+                "{path} cannot be written ({reason}); {advice}", path=path, reason=first_line(error), advice=MAKE_ROOM
+            ) from None
         files = {name: sha256_file(partial / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
         _write_state(partial, dataclasses.replace(state, files=files))
     _rotate(folder, keep, proven)
@@ -274,7 +281,7 @@ def _write(
 
 def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
     for _, old in checkpoints(folder)[:-keep]:
-        with hardening("to remove a folder", old, *IN_USE):
+        with hardening(msg("to remove a folder"), old, *IN_USE):
             if old != proven and _is_only_ours(old):
                 remove_folder(old)  # one that somebody put a file into is kept
 
@@ -304,11 +311,15 @@ def load(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> State:
     try:
         model.load_state_dict(load_file(path / MODEL_FILE))
     except (RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit this model: {first_line(error)}") from None
+        raise CheckpointError(
+            "{path} does not fit this model: {reason}", path=path / MODEL_FILE, reason=first_line(error)
+        ) from None
     try:
         _restore_optimizer(model, optimizer, load_file(path / OPTIMIZER_FILE))
     except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path / OPTIMIZER_FILE} does not fit this model: {first_line(error)}") from None
+        raise CheckpointError(
+            "{path} does not fit this model: {reason}", path=path / OPTIMIZER_FILE, reason=first_line(error)
+        ) from None
     return state
 
 
@@ -321,7 +332,10 @@ def verify(path: Path) -> State:
     for name, expected in state.files.items():
         if not (path / name).is_file() or sha256_file(path / name) != expected:
             raise CheckpointError(
-                f"{path / name} is missing or damaged: its hash is not the one in {STATE_FILE}; {GO_ON}"
+                "{path} is missing or damaged: its hash is not the one in {file}; {advice}",
+                path=path / name,
+                file=STATE_FILE,
+                advice=GO_ON,
             )
     return state
 
@@ -336,12 +350,14 @@ def read_state(path: Path) -> State:
         digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
         state = validated(State, content)
         if not (set(state.files) == {MODEL_FILE, OPTIMIZER_FILE} or _is_parts(state)):
-            raise ValueError("it does not name the files of a checkpoint")
+            raise ValueError(msg("it does not name the files of a checkpoint"))
         if digest not in (None, _digest(content)):
-            raise ValueError("it is not what its hash says")
+            raise ValueError(msg("it is not what its hash says"))
         return state
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / STATE_FILE} cannot be read ({first_line(error)}); {GO_ON}") from None
+        raise CheckpointError(
+            "{path} cannot be read ({reason}); {advice}", path=path / STATE_FILE, reason=first_line(error), advice=GO_ON
+        ) from None
 
 
 def skip_batches(path: Path, n_batches: int, elapsed_s: float) -> None:
@@ -371,7 +387,9 @@ def quarantine(folder: Path) -> list[str]:
                 damaged.replace(free_name(folder / f"damaged-{damaged.name}"))
             return list(wrong.values())
     if wrong:
-        raise CheckpointError(f"no checkpoint under {folder} is intact: {'; '.join(wrong.values())}")
+        raise CheckpointError(
+            "no checkpoint under {folder} is intact: {names}", folder=folder, names=join("; ", wrong.values())
+        )
     return []
 
 
@@ -386,10 +404,12 @@ def read_model(path: Path) -> dict[str, Tensor]:
     file = path / MODEL_FILE
     try:
         if sha256_file(file) != state.files[MODEL_FILE]:
-            raise CheckpointError(f"{file} is damaged: its hash is not the one in {STATE_FILE}")
+            raise CheckpointError(
+                "{file} is damaged: its hash is not the one in {file_2}", file=file, file_2=STATE_FILE
+            )
         return load_file(file)
     except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be read: {first_line(error)}") from None
+        raise CheckpointError("{file} cannot be read: {reason}", file=file, reason=first_line(error)) from None
 
 
 def refuse_other(folder: Path, **now: str) -> None:
@@ -404,7 +424,9 @@ def refuse_other(folder: Path, **now: str) -> None:
     else:
         return
     if other:
-        raise CheckpointError(f"{path} was made with other {other} than the run has now; nothing was changed")
+        raise CheckpointError(
+            "{path} was made with other {other} than the run has now; nothing was changed", path=path, other=other
+        )
 
 
 def _is_parts(state: State) -> bool:
@@ -418,7 +440,7 @@ def _load_parts(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> None
     tensors = unique_state_dict(model)
     found = empty_state_dict(path / MODEL_PARTS)
     if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
-        raise CheckpointError(f"{path / MODEL_PARTS} does not fit this model: other names or sizes")
+        raise CheckpointError("{path} does not fit this model: other names or sizes", path=path / MODEL_PARTS)
     load_sharded(path / MODEL_PARTS, tensors)
     if not (path / OPTIMIZER_PARTS).is_dir():
         return

@@ -125,7 +125,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
                 _check(record)
             except ValueError as error:
                 raise CheckpointError(
-                    f"{path}, line {number} is no record of a run ({error}); remove that line"
+                    "{path}, line {number} is no record of a run ({reason}); remove that line",
+                    path=path,
+                    number=number,
+                    reason=error,
                 ) from None
             records.append(record)
     return records

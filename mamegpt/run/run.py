@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from mamegpt.arguments import checked
 from mamegpt.config import TrainConfig
 from mamegpt.errors import CheckpointError, first_line
+from mamegpt.messages import msg
 from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.system.files import is_here
 from mamegpt.system.run_files import (
@@ -74,7 +75,7 @@ class Extension(FromJSON):
 
     def __post_init__(self) -> None:
         if not self.steps + self.minutes > 0:
-            raise ValueError("an extension has neither steps nor minutes")
+            raise ValueError(msg("an extension has neither steps nor minutes"))
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,9 @@ class Run:
         except ValueError as error:
             why = first_line(error)
             raise CheckpointError(
-                f"{path} is damaged ({why}); delete it, or run: {again}"
+                msg("{path} is damaged ({why}); delete it, or run: {again}", path=path, why=why, again=again)
                 if again
-                else f"{path} is damaged ({why}); remove it to go on without it"
+                else msg("{path} is damaged ({why}); remove it to continue without it", path=path, why=why)
             ) from None
 
 

@@ -19,6 +19,7 @@ from typing import IO, Any
 from filelock import FileLock
 
 from mamegpt.errors import MamegptWarning, OutputError, first_line
+from mamegpt.messages import msg
 
 __all__ = [
     "DESKTOP_FILES",
@@ -140,7 +141,7 @@ def held(lock: Path) -> Iterator[bool]:
     Where the file system has no locks, this is said once, and the block runs without: it is given False.
     """
     file_lock = FileLock(lock, timeout=0)
-    with hardening("a lock", lock):
+    with hardening(msg("a lock"), lock):
         file_lock.acquire()
     try:
         yield file_lock.is_locked
@@ -178,9 +179,9 @@ def refuse_unwritable(path: Path) -> None:
     with suppress(FileNotFoundError, NotADirectoryError):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise OutputError(f"{path} is a folder; give the name of a file to write")
+            raise OutputError("{path} is a folder; give the name of a file to write", path=path)
         if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
-            raise OutputError(f"{path} is a socket or a disk; give the name of a file to write")
+            raise OutputError("{path} is a socket or a disk; give the name of a file to write", path=path)
 
 
 @contextmanager
@@ -221,7 +222,7 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         for file in new.rglob("*"):
             if file.is_file():
                 if stat.S_IMODE(file.stat().st_mode) != usual:  # some writers keep their files to their owner
-                    with hardening("to set permissions", file):
+                    with hardening(msg("to set permissions"), file):
                         file.chmod(usual)
                 sync_file(file)
         if not overwrite:
@@ -240,7 +241,7 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def refuse_existing(path: Path) -> None:
     """Raise `OutputError` if there is anything at ``path``."""
     if Path(path).exists():
-        raise OutputError(f"{path} already exists; choose another name, or say --overwrite to replace it")
+        raise OutputError("{path} already exists; choose another name, or use --overwrite", path=path)
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -296,7 +297,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(msg("it is nested too deeply")) from None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -313,7 +314,7 @@ def write_mark(folder: Path, what: str) -> None:
 
 def sync(file: IO[Any]) -> None:
     """Make a file's bytes durable, if the file system can."""
-    with hardening("fsync", Path(str(file.name))):
+    with hardening(msg("fsync"), Path(str(file.name))):
         os.fsync(file.fileno())
 
 
@@ -336,7 +337,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
             write_mark(scratch, UNFINISHED)
             yield scratch
     finally:
-        with hardening("to remove a folder", scratch, *IN_USE):
+        with hardening(msg("to remove a folder"), scratch, *IN_USE):
             _empty(scratch)
 
 
@@ -370,7 +371,14 @@ def _warn(what: str, path: Path, error: BaseException) -> None:
     if what not in _warned:
         _warned.add(what)
         warnings.warn(
-            f"{path}: {what} is not possible here ({first_line(error)}); going on without", MamegptWarning, stacklevel=2
+            msg(
+                "{path}: {what} is not possible here ({reason}); continuing without it",
+                path=path,
+                what=what,
+                reason=first_line(error),
+            ),
+            MamegptWarning,
+            stacklevel=2,
         )
 
 
@@ -399,7 +407,7 @@ def _sync_folder(path: Path) -> None:
     """Make a rename durable. Windows cannot open folders, and does not need it."""
     if os.name == "nt":
         return
-    with hardening("fsync of a folder", path, errno.EACCES):
+    with hardening(msg("fsync of a folder"), path, errno.EACCES):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

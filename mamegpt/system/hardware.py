@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from mamegpt.errors import first_line
+from mamegpt.messages import join, msg
 from mamegpt.system.limits import memory, usable_cores
 
 __all__ = ["arithmetic", "cpu_capabilities", "facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
@@ -29,24 +30,33 @@ def facts(folder: Path) -> list[tuple[str, str]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return [
         *hardware(),
-        ("C++ compiler", _compiler()),
-        ("disk", f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free at {folder.resolve()}"),
-        ("Hub", _hub()),
-        ("will train on", device.type),
-        ("will compute in", "bf16 or fp32, whichever a run measures to be faster" if has_bf16(device) else "fp32"),
-        ("will compile", "runs of 10 minutes and more, if measured to gain" if has_compiler(device) else "nothing"),
+        (msg("C++ compiler"), _compiler()),
+        (
+            msg("disk"),
+            msg("{n:.0f} GB free at {place}", n=shutil.disk_usage(folder).free / 1e9, place=folder.resolve()),
+        ),
+        (msg("Hub"), _hub()),
+        (msg("will train on"), device.type),
+        (
+            msg("will compute in"),
+            msg("bf16 or fp32, whichever is measured to be faster") if has_bf16(device) else "fp32",
+        ),
+        (
+            msg("will compile"),
+            msg("runs of 10 minutes or more, if measured to be faster") if has_compiler(device) else msg("nothing"),
+        ),
     ]
 
 
 def hardware() -> list[tuple[str, str]]:
     """System, PyTorch, processor, memory and accelerators."""
     return [
-        ("system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
-        ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
-        ("processor", f"{_processor()}, {_cores()}"),
-        ("vector units", _vector_units()),
-        ("memory", _memory()),
-        ("GPU", _gpu()),
+        (msg("system"), f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
+        (msg("PyTorch"), msg("{version}, {n} threads", version=torch.__version__, n=torch.get_num_threads())),
+        (msg("processor"), join(", ", [_processor(), _cores()])),
+        (msg("vector units"), _vector_units()),
+        (msg("memory"), _memory()),
+        (msg("GPU"), _gpu()),
     ]
 
 
@@ -106,30 +116,32 @@ def _processor() -> str:
 
 
 def _cores() -> str:
-    return f"{psutil.cpu_count(logical=False) or '?'} cores, {usable_cores()} threads usable"
+    return msg(
+        "{n} cores, {n_threads} threads usable", n=psutil.cpu_count(logical=False) or "?", n_threads=usable_cores()
+    )
 
 
 def _vector_units() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     found = cpu_capabilities()
     extras = [name for name in ("avx512_bf16", "amx_bf16", "amx_tile", "avx512_vnni") if found.get(name)]
-    more = ", ".join(extras) or "no extras"
+    more = ", ".join(extras) or msg("no extras")
     if has_bf16(torch.device("cpu")):
-        return f"{capability} ({more}): bfloat16 in hardware"
-    return f"{capability} ({more}): no bfloat16 in hardware"
+        return msg("{name} ({more}): bfloat16 in hardware", name=capability, more=more)
+    return msg("{name} ({more}): no bfloat16 in hardware", name=capability, more=more)
 
 
 def _memory() -> str:
     found = memory()
-    return f"{found.total / 2**30:.1f} GiB, {found.available / 2**30:.1f} GiB free"
+    return msg("{total:.1f} GiB, {free:.1f} GiB free", total=found.total / 2**30, free=found.available / 2**30)
 
 
 def _gpu() -> str:
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     if torch.backends.mps.is_available():
-        return "Apple MPS (use it with --device mps)"
-    return "none"
+        return msg("Apple MPS (use it with --device mps)")
+    return msg("none")
 
 
 def has_compiler(device: torch.device) -> bool:
@@ -145,7 +157,7 @@ def _cpp_compiler() -> str | None:
 
 
 def _compiler() -> str:
-    return _cpp_compiler() or "none (torch.compile needs one; mamegpt works without)"
+    return _cpp_compiler() or msg("none (torch.compile needs one; mamegpt works without)")
 
 
 def _hub() -> str:
@@ -154,9 +166,12 @@ def _hub() -> str:
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
-        return f"{constants.ENDPOINT} answers (with status {error.code})"
+        return msg("{url} answers (with status {status})", url=constants.ENDPOINT, status=error.code)
     except (urllib.error.URLError, OSError, ValueError) as error:
-        return (
-            f"{constants.ENDPOINT} cannot be reached ({first_line(getattr(error, 'reason', error))}); local data works"
+        reason = getattr(error, "reason", error)
+        return msg(
+            "{url} cannot be reached ({reason}); local data works",
+            url=constants.ENDPOINT,
+            reason=first_line(reason) if isinstance(reason, BaseException) else reason,
         )
-    return f"{constants.ENDPOINT} answers"
+    return msg("{url} answers", url=constants.ENDPOINT)

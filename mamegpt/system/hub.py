@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mamegpt.errors import DataError, HubError, first_line
+from mamegpt.messages import Message, msg
 
 __all__ = ["Uploaded", "card_metadata", "is_cached", "is_hub_name", "snapshot", "upload"]
 
@@ -38,12 +39,16 @@ def card_metadata(card: Path) -> dict[str, Any]:
     try:
         front = REGEX_YAML_BLOCK.search(card.read_text(encoding="utf-8-sig"))
         if front and "&" in front[2] and _n_values(front[2]) > MAX_CARD_VALUES:
-            raise DataError(f"{card}: its front matter has more than {MAX_CARD_VALUES:,} values; shorten it")
+            raise DataError(
+                "{card}: its front matter has more than {most:,} values; shorten it", card=card, most=MAX_CARD_VALUES
+            )
         return metadata_load(card) or {}
     except DataError:
         raise
     except (YAMLError, ValueError) as error:
-        raise DataError(f"{card}: its front matter is not YAML ({first_line(error)}); correct it") from error
+        raise DataError(
+            "{card}: its front matter is not YAML ({reason}); correct it", card=card, reason=first_line(error)
+        ) from error
 
 
 def _n_values(text: str) -> int:
@@ -85,7 +90,7 @@ def snapshot(
     from huggingface_hub import constants, errors, snapshot_download
 
     hub = constants.ENDPOINT
-    kind = "data set" if repo_type == "dataset" else "model"
+    kind = msg("dataset") if repo_type == "dataset" else msg("model")
     # What the HTTP client raises: requests' errors are all OSErrors, those of httpx have this base.
     network_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
     # This small file is in every repository, so that even one with nothing else leaves a folder in the cache.
@@ -98,23 +103,38 @@ def snapshot(
                 )
             )
         except errors.GatedRepoError as error:
-            raise HubError(f"{name} is gated: accept its terms at {hub}, then run `hf auth login`") from error
+            raise HubError(
+                "{name} is gated: accept its terms at {hub}, then run `hf auth login`", name=name, hub=hub
+            ) from error
         except errors.RepositoryNotFoundError as error:
             raise HubError(
-                f"no file or folder {name} here, and no such {kind} at {hub}; check the name, "
-                "or run `hf auth login` if it is private"
+                "no local file or folder {name}, and no such {kind} at {hub}; check the name, or run `hf "
+                "auth login` if it is private",
+                name=name,
+                kind=kind,
+                hub=hub,
             ) from error
         except errors.RevisionNotFoundError as error:
-            raise HubError(f"{name} at {hub} has no revision {revision}") from error
+            raise HubError(
+                "{name} at {hub} has no revision {revision}", name=name, hub=hub, revision=revision
+            ) from error
         except errors.LocalEntryNotFoundError as error:
             raise HubError(
-                f"{name} is no file or folder here, {hub} cannot serve it now ({_reason(error)}), and the cache does "
-                "not hold all of it; connect to the network once, or give a local path"
+                "{name} is not a local file or folder, {hub} cannot be reached ({reason}), and the cache "
+                "is incomplete; connect to the network once, or give a local path",
+                name=name,
+                hub=hub,
+                reason=_reason(error),
             ) from error
         except (network_error, errors.HFValidationError, OSError) as error:
             status = getattr(getattr(error, "response", None), "status_code", 0)
             if status < 500 or attempt == ATTEMPTS:
-                raise HubError(f"{name} cannot be fetched from {hub} ({_reason(error)}); try again") from error
+                raise HubError(
+                    "{name} cannot be fetched from {hub} ({reason}); try again",
+                    name=name,
+                    hub=hub,
+                    reason=_reason(error),
+                ) from error
             time.sleep(attempt)
     raise AssertionError("the last attempt returns or raises")
 
@@ -163,8 +183,11 @@ def upload(
         is_private = bool(found.private)
         if private not in (None, is_private):
             raise HubError(
-                f"{name} at {constants.ENDPOINT} is {'private' if is_private else 'public'}, and --private changes no "
-                "repository that exists; leave --private out, or change the repository's settings on the Hub"
+                "{name} at {endpoint} is {visibility}, and --private changes no repository that exists; "
+                "leave --private out, or change the repository's settings on the Hub",
+                name=name,
+                endpoint=constants.ENDPOINT,
+                visibility=msg("private") if is_private else msg("public"),
             )
         if revision:
             api.create_branch(name, branch=revision, exist_ok=True)
@@ -180,12 +203,18 @@ def upload(
         raise
     except (network_error, ValueError, OSError) as error:  # a name or a card that the client refuses is a ValueError
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        advice = "run `hf auth login` with a token that may write there" if status in (401, 403) else "try again"
+        is_refused = status in (401, 403)
+        advice = msg("run `hf auth login` with a token that may write there") if is_refused else msg("try again")
         raise HubError(
-            f"{folder} cannot be uploaded to {name} at {constants.ENDPOINT} ({_reason(error)}); {advice}"
+            "{folder} cannot be uploaded to {name} at {endpoint} ({reason}); {advice}",
+            folder=folder,
+            name=name,
+            endpoint=constants.ENDPOINT,
+            reason=_reason(error),
+            advice=advice,
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException) -> Message:
     """Return the first line of what lies at the bottom of an error, without the name of a class before it."""
-    return re.sub(r"^(Got: )?\w+Error: ", "", first_line(error.__cause__ or error))
+    return Message(re.sub(r"^(Got: )?\w+Error: ", "", first_line(error.__cause__ or error)))

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mamegpt.errors import OutputError
+from mamegpt.messages import msg
 from mamegpt.system.files import DESKTOP_FILES, is_here, refuse_existing, refuse_unwritable, sha256_file, shown
 from mamegpt.system.run_files import RUN_FILES, is_run
 
@@ -59,18 +60,20 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] =
             refuse_existing(output)
         _refuse_run_file(output)
         if any(_holds(path, output) for path in read):
-            raise OutputError(f"{output} is also read; give another name")
+            raise OutputError("{output} is also read; give another name", output=output)
         place = Path(os.path.realpath(output))
         key = str(place.parent), unicodedata.normalize("NFC", place.name).casefold()
         if key in seen:
-            raise OutputError(f"{output} is named twice; give another name")
+            raise OutputError("{output} is named twice; give another name", output=output)
         seen.add(key)
 
 
 def refuse_unreadable(out: Path) -> None:
     """Raise `OutputError` for a folder whose weights safetensors, which takes UTF-8 names only, could not read."""
     if shown(out) != str(out):
-        raise OutputError(f"{out} is not UTF-8, and weights in such a folder cannot be read; choose another name")
+        raise OutputError(
+            "{out} is not UTF-8, and weights in such a folder cannot be read; choose another name", out=out
+        )
 
 
 def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False) -> None:
@@ -86,12 +89,14 @@ def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: boo
     if not out.exists():
         return
     if not out.is_dir():
-        raise OutputError(f"{out} is no folder; choose another name")
+        raise OutputError("{out} is not a folder; choose another name", out=out)
     refuse_parent(out, [Path(), *inputs])
     if found := _foreign(out):
         raise OutputError(
-            f"{out} is not replaced, since {found} is not as an export wrote it; choose another name, or move the "
-            "folder away"
+            "{out} is not overwritten, since {found} is not as an export wrote it; choose another "
+            "name, or move the folder away",
+            out=out,
+            found=found,
         )
 
 
@@ -99,8 +104,10 @@ def refuse_parent(out: Path, inputs: Iterable[str | Path]) -> None:
     """Raise `OutputError` if one of the ``inputs`` is the folder ``out``, or lies in it; links are seen through."""
     for path in (Path(source) for source in inputs if source and is_here(source)):
         if any(folder.samefile(out) for folder in _with_parents(path)):
-            what = "the current folder" if path == Path() else str(path)
-            raise OutputError(f"{out} is not replaced, since {what} lies in it; choose another name")
+            what = msg("the current folder") if path == Path() else str(path)
+            raise OutputError(
+                "{out} is not overwritten, since {what} is in it; choose another name", out=out, what=what
+            )
 
 
 def export_mark(folder: Path, card: str, targets: Collection[str] = ()) -> str:
@@ -157,14 +164,14 @@ def _refuse_run_file(output: Path) -> None:
     for path in _with_parents(place):
         run = path.parent
         if path != run and is_run(run) and any(_is_same(path, run / name) for name in RUN_FILES):
-            raise OutputError(f"{output} belongs to the run {run}; choose another name")
+            raise OutputError("{output} belongs to the run {run}; choose another name", output=output, run=run)
 
 
 def refuse_inside_run(folder: Path) -> None:
     """Raise `OutputError` for the folder of a new run that would lie in that of another."""
     outer = next(filter(is_run, Path(os.path.realpath(folder)).parents), None)
     if outer is not None:
-        raise OutputError(f"{folder} would lie in the run {outer}; choose another --out")
+        raise OutputError("{folder} would lie in the run {outer}; choose another --out", folder=folder, outer=outer)
 
 
 def _holds(read: Path, output: Path) -> bool:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from mamegpt.errors import first_line
+from mamegpt.messages import join, msg
 from mamegpt.system.files import parse_json
 
 if TYPE_CHECKING:
@@ -24,18 +26,18 @@ __all__ = ["Count", "FromJSON", "Lax", "Number", "Positive", "Within", "problems
 MOST = 5
 """Problems that are named at once."""
 KINDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "a string",
-    "string_unicode": "text that UTF-8 can encode",
-    "bool_type": "true/false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a JSON object",
-    "mapping_type": "a JSON object",
-    "dataclass_type": "a JSON object",
+    "int_type": msg("a whole number"),
+    "int_parsing": msg("a whole number"),
+    "float_type": msg("a number"),
+    "finite_number": msg("a finite number"),
+    "string_type": msg("a string"),
+    "string_unicode": msg("text that UTF-8 can encode"),
+    "bool_type": msg("true/false"),
+    "list_type": msg("a list"),
+    "tuple_type": msg("a list"),
+    "dict_type": msg("a JSON object"),
+    "mapping_type": msg("a JSON object"),
+    "dataclass_type": msg("a JSON object"),
 }
 """What a value must be, by pydantic's name of the error."""
 
@@ -97,7 +99,7 @@ def validated(shape: type[T], value: object) -> T:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise ValueError("; ".join(_problems(error))) from None
+        raise ValueError(join("; ", _problems(error))) from None
 
 
 def problems(shape: type[T], value: object, named: Callable[[str], str] = str) -> list[str]:
@@ -127,30 +129,45 @@ def _problems(raised: ValidationError, named: Callable[[str], str] = str) -> lis
         name, got, about = named(_place(error["loc"])), _shown(error["input"]), error.get("ctx", {})
         match error["type"]:
             case kind if kind in KINDS:
-                found.append(f"{name} must be {KINDS[kind]} (got {got})")
+                found.append(msg("{name} must be {kind} (got {got})", name=name, kind=KINDS[kind], got=got))
             case "greater_than_equal":
-                found.append(f"{name} must be at least {_bound(about['ge'])} (got {got})")
+                found.append(
+                    msg("{name} must be at least {least} (got {got})", name=name, least=_bound(about["ge"]), got=got)
+                )
             case "greater_than":
-                found.append(f"{name} must be above {_bound(about['gt'])} (got {got})")
+                found.append(
+                    msg("{name} must be above {least} (got {got})", name=name, least=_bound(about["gt"]), got=got)
+                )
             case "less_than_equal":
-                found.append(f"{name} must be at most {_bound(about['le'])} (got {got})")
+                found.append(
+                    msg("{name} must be at most {most} (got {got})", name=name, most=_bound(about["le"]), got=got)
+                )
             case "less_than":
-                found.append(f"{name} must be below {_bound(about['lt'])} (got {got})")
+                found.append(
+                    msg("{name} must be below {most} (got {got})", name=name, most=_bound(about["lt"]), got=got)
+                )
             case "literal_error":
                 choices = re.sub("'(.*?)'", r"\1", about["expected"].replace(" or ", ", "))
-                found.append(f"{name} is {got}, none of {choices}")
+                found.append(msg("{name} must be one of {choices} (got {got})", name=name, got=got, choices=choices))
             case "missing":
-                found.append(f"{name} is missing")
+                found.append(msg("{name} is missing", name=name))
             case "too_long":
-                found.append(f"{name} must hold at most {about['max_length']:,} (got {about['actual_length']:,})")
+                found.append(
+                    msg(
+                        "{name} must hold at most {max_length:,} (got {actual_length:,})",
+                        name=name,
+                        max_length=about["max_length"],
+                        actual_length=about["actual_length"],
+                    )
+                )
             case "unexpected_keyword_argument":
-                found.append(f"{name} is unknown")
+                found.append(msg("{name} is unknown", name=name))
             case "value_error":
-                found.append(str(about["error"]))
+                found.append(first_line(about["error"]))
             case _:
-                found.append(f"{name} has a value that cannot be used (got {got})")
+                found.append(msg("{name} has a value that cannot be used (got {got})", name=name, got=got))
     if len(errors) > MOST:
-        found.append(f"{len(errors) - MOST} more of this kind")
+        found.append(msg("{n} more of this kind", n=len(errors) - MOST))
     return found
 
 

@@ -111,8 +111,9 @@ def _model(tokenizer: Tokenizer) -> models.Model:
             ignore_merges=bool(_user_defined(tokenizer)),
         )
     raise TokenizerError(
-        f"{tokenizer.path} is a {settings.model_type!r} model, which tokenizer.json cannot hold; "
-        "use a bpe or unigram model"
+        "{path} is a {model_type!r} model, which tokenizer.json cannot hold; use a bpe or unigram model",
+        path=tokenizer.path,
+        model_type=settings.model_type,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mamegpt.errors import TokenizerError, first_line
+from mamegpt.messages import msg
 from mamegpt.system.files import parse_json
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.text.characters import count_classes
@@ -48,7 +49,7 @@ EXAMPLE_WORDS = (
 )
 """Words to show the splits of, if none are given."""
 
-ODDITIES = ("one character four times and more", "Latin and Japanese letters", "letters and signs")
+ODDITIES = (msg("one character four times and more"), msg("Latin and Japanese letters"), msg("letters and signs"))
 
 
 class AnyTokenizer(Protocol):
@@ -122,7 +123,9 @@ class JsonTokenizer:
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise TokenizerError(f"{self._path} is not a tokenizer.json ({first_line(error)})") from error
+            raise TokenizerError(
+                "{path} is not a tokenizer.json ({reason})", path=self._path, reason=first_line(error)
+            ) from error
 
     @cached_property
     def _special(self) -> set[int]:
@@ -158,7 +161,9 @@ def open_tokenizer(where: str) -> Tokenizer | JsonTokenizer:
     if path.suffix != ".json":
         return Tokenizer.load(path)
     if not path.is_file():
-        raise TokenizerError(f"no tokenizer.json and no single .model file in {path.parent}; give the file itself")
+        raise TokenizerError(
+            "no tokenizer.json and no single .model file in {parent}; give the file itself", parent=path.parent
+        )
     return JsonTokenizer(path)
 
 

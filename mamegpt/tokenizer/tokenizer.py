@@ -25,6 +25,7 @@ import sentencepiece
 
 from mamegpt.arguments import checked
 from mamegpt.errors import ConfigError, TokenizerError, first_line
+from mamegpt.messages import join, msg
 from mamegpt.system.files import atomic_write, is_lfs_pointer, refuse_existing
 from mamegpt.system.limits import usable_cores
 from mamegpt.tokenizer.sentencepiece_file import Piece, read_pieces, read_settings, round_scores
@@ -107,7 +108,9 @@ def train_tokenizer(
 
     corpus = collect(map(_checked, documents), max_characters)
     if not corpus.lines:
-        raise TokenizerError(f"no text to train {model_path} on: every document is empty or blank")
+        raise TokenizerError(
+            "no text to train {model_path} on: every document is empty or blank", model_path=model_path
+        )
     proto = train_model(corpus.lines, vocab_size, model_type, character_coverage, n_threads)
     if model_type == "unigram":
         proto = round_scores(proto)
@@ -137,15 +140,36 @@ def _check_settings(vocab_size: int, character_coverage: float, n_threads: int, 
     """Raise `ConfigError`, all problems in one line."""
     problems = []
     if vocab_size <= _N_FIXED_PIECES:
-        problems.append(f"vocab_size {vocab_size} has no room beside 4 control and 256 byte pieces; try 16000")
+        problems.append(
+            msg(
+                "vocab_size {vocab_size} has no room for tokens besides 4 control and 256 byte tokens; try 16000",
+                vocab_size=vocab_size,
+            )
+        )
     if not 0.98 <= character_coverage <= 1:
-        problems.append(f"character_coverage {character_coverage} is not between 0.98 and 1; use 0.9995")
+        problems.append(
+            msg(
+                "character_coverage {character_coverage} is not between 0.98 and 1; use 0.9995",
+                character_coverage=character_coverage,
+            )
+        )
     if not 1 <= n_threads <= _MAX_THREADS:
-        problems.append(f"n_threads {n_threads} is not between 1 and {_MAX_THREADS}; leave it out to use every core")
+        problems.append(
+            msg(
+                "n_threads {n_threads} is not between 1 and {most}; leave it out to use every core",
+                n_threads=n_threads,
+                most=_MAX_THREADS,
+            )
+        )
     if max_characters is not None and max_characters < 1:
-        problems.append(f"max_characters {max_characters} is not positive; None uses the whole text")
+        problems.append(
+            msg(
+                "max_characters {max_characters} is not positive; None uses the whole text",
+                max_characters=max_characters,
+            )
+        )
     if problems:
-        raise ConfigError("; ".join(problems))
+        raise ConfigError(join("; ", problems))
 
 
 def output_paths(out: Path) -> tuple[Path, Path]:
@@ -166,7 +190,9 @@ def check_characters(text: str) -> None:
     except UnicodeEncodeError as error:
         near = text[max(0, error.start - 10) : error.start]
         raise TokenizerError(
-            f"character {error.start} of a text is half a surrogate pair, after {near!r}; remove it first"
+            "character {at} of a text is an unpaired surrogate, after {near!r}; remove it first",
+            at=error.start,
+            near=near,
         ) from error
 
 
@@ -199,7 +225,9 @@ class Tokenizer:
             self.settings = read_settings(model)
             self._processor.LoadFromSerializedProto(model)
         except (RuntimeError, ValueError, LookupError, struct.error) as error:
-            raise TokenizerError(f"{path} is not a whole SentencePiece model; train or copy it again") from error
+            raise TokenizerError(
+                "{path} is not a complete SentencePiece model; train or copy it again", path=path
+            ) from error
 
     def __repr__(self) -> str:
         return f"Tokenizer({str(self.path)!r}, vocab_size={self.vocab_size:_})"
@@ -213,16 +241,18 @@ class Tokenizer:
             model = path.read_bytes()
         except OSError as error:
             if path.is_dir():
-                there = ", ".join(sorted(str(file) for file in path.glob("*.model"))) or "none there"
+                there = ", ".join(sorted(str(file) for file in path.glob("*.model"))) or msg("none there")
                 raise TokenizerError(
-                    f"cannot read the tokenizer {path}, a folder; give a .model file in it: {there}"
+                    "cannot read the tokenizer {path}, a folder; give a .model file in it: {there}",
+                    path=path,
+                    there=there,
                 ) from error
             raise TokenizerError(
-                f"cannot read the tokenizer {path} ({first_line(error)}); give a .model file"
+                "cannot read the tokenizer {path} ({reason}); give a .model file", path=path, reason=first_line(error)
             ) from error
         if is_lfs_pointer(path):
             raise TokenizerError(
-                f"{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull"
+                "{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull", path=path
             )
         return cls(model, path)
 
@@ -267,7 +297,9 @@ class Tokenizer:
         try:
             return read_pieces(self._model)
         except (ValueError, LookupError, struct.error) as error:
-            raise TokenizerError(f"{self.path} has a piece that cannot be read; train or copy it again") from error
+            raise TokenizerError(
+                "{path} has a token that cannot be read; train or copy it again", path=self.path
+            ) from error
 
     @checked
     def piece(self, token: int) -> str:
@@ -350,7 +382,12 @@ class Tokenizer:
 
     def _unknown_id(self, ids: Sequence[int]) -> str:
         bad = next(token for token in ids if not 0 <= token < self.vocab_size)
-        return f"{bad} is no id of {self.path}, which has 0 to {self.vocab_size - 1}; is it the right tokenizer?"
+        return msg(
+            "{bad} is not a token id of {path}, which has 0 to {last_id}; check that it is the right tokenizer",
+            bad=bad,
+            path=self.path,
+            last_id=self.vocab_size - 1,
+        )
 
 
 class StreamDecoder:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import sentencepiece
 
 from mamegpt.errors import TokenizerError
+from mamegpt.messages import msg
 from mamegpt.text.subsample import subsample
 
 __all__ = ["MAX_LINE_BYTES", "TRAINER_SETTINGS", "ModelType", "TrainingLines", "collect", "cut_line", "train_model"]
@@ -124,10 +125,16 @@ def train_model(
 def _explain(message: str, vocab_size: int) -> str:
     """Return the trainer's own error, as what to do about it."""
     if found := re.search(r"Vocabulary size too high .*<= (\d+)", message):
-        return f"vocab_size {vocab_size} is too large for this text; use at most {found[1]}, or more text"
-    if found := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
-        return (
-            f"vocab_size {vocab_size} is too small for this text's different characters; use more than "
-            f"{found[1]}, or a lower character_coverage (0.995, 0.98)"
+        return msg(
+            "vocab_size {vocab_size} is too large for this text; use at most {limit}, or more text",
+            vocab_size=vocab_size,
+            limit=found[1],
         )
-    return f"SentencePiece cannot train on this text: {' '.join(message.split())}"
+    if found := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
+        return msg(
+            "vocab_size {vocab_size} is too small for this text's different characters; use more "
+            "than {limit}, or a lower character_coverage (0.995, 0.98)",
+            vocab_size=vocab_size,
+            limit=found[1],
+        )
+    return msg("SentencePiece cannot train on this text: {names}", names=" ".join(message.split()))

@@ -45,8 +45,8 @@ def extensions_of(
         return found
     if more_minutes and config.sharding == "full":
         raise ConfigError(
-            f"{run} has --sharding full, with which --more-minutes cannot be had: it wants the whole model in one "
-            "process; say --more-steps"
+            "{run} has --sharding full, and --more-minutes needs the whole model in one process; use --more-steps",
+            run=run,
         )
     if is_finished(config, state, found):
         found.append(Extension(state.step, state.elapsed_s, more_steps, more_minutes, processes.job()))
@@ -54,7 +54,10 @@ def extensions_of(
             extend(run, found[-1])
     elif not processes.started_again():
         raise ConfigError(
-            f"{run} is not finished (step {state.step:,}); first resume it: {command('train', '--resume', run)}"
+            "{run} is not finished (step {step:,}); first resume it: {command}",
+            run=run,
+            step=state.step,
+            command=command("train", "--resume", run),
         )
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mamegpt.config import TrainConfig, flag
 from mamegpt.errors import ConfigError, ModelError
+from mamegpt.messages import join
 from mamegpt.models.base import LanguageModel
 from mamegpt.presets import Recipe, peak_lr
 from mamegpt.pretrained import Pretrained, load, load_weights
@@ -48,7 +49,11 @@ def config_from_pretrained(config: TrainConfig, given: Collection[str], recipe: 
     if config.tokenizer and Tokenizer.load(Path(config.tokenizer)).fingerprint != loaded.tokenizer.fingerprint:
         wrong.append(f"--tokenizer {config.tokenizer}: it has another")
     if wrong:
-        raise ConfigError(f"--init-from {config.init_from} brings its own shape and tokenizer; {'; '.join(wrong)}")
+        raise ConfigError(
+            "--init-from {init_from} brings its own shape and tokenizer; {names}",
+            init_from=config.init_from,
+            names=join("; ", wrong),
+        )
     if "lr" not in given and recipe == "mame":
         found["lr"] = peak_lr(loaded.sizes.emb_dim, config.optimizer)
     tokenizer = config.tokenizer or str(loaded.tokenizer.path)
@@ -63,5 +68,9 @@ def load_initial_weights(model: LanguageModel, where: str) -> None:
 def _load(where: str) -> Pretrained:
     loaded = load(where, device="cpu")
     if loaded.sizes is None:
-        raise ModelError(f"{where} is a {loaded.architecture} model, not ours; it cannot be trained here")
+        raise ModelError(
+            "{where} is a {architecture} model, not ours; it cannot be trained here",
+            where=where,
+            architecture=loaded.architecture,
+        )
     return loaded

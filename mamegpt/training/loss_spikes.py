@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.errors import TrainingError
+from mamegpt.messages import Message, msg
 from mamegpt.models.base import not_finite
 from mamegpt.run import checkpoint
 from mamegpt.run.run import checkpoints
@@ -40,21 +41,33 @@ MAX_ROLLBACKS = 3
 """Ways back to one checkpoint; after these the text is not what is wrong."""
 
 
-def find_spike(losses: Sequence[float], n_new: int, offset: int = 0) -> str | None:
+def find_spike(losses: Sequence[float], n_new: int, offset: int = 0) -> Message | None:
     """Return what is wrong with the first bad one of the last ``n_new`` losses (nats per token, one a step).
 
     ``offset`` steps came before them.
     """
     for i in range(len(losses) - n_new, len(losses)):
         if not math.isfinite(losses[i]):
-            before = next((f"; the last number was {x:.4f}" for x in reversed(losses[:i]) if math.isfinite(x)), "")
-            return f"the loss is {losses[i]} at step {offset + i + 1}{before}"
+            step, before = offset + i + 1, [x for x in losses[:i] if math.isfinite(x)]
+            if not before:
+                return msg("loss is {loss} at step {step}", loss=losses[i], step=step)
+            return msg(
+                "loss is {loss} at step {step} (last finite value {last:.4f})",
+                loss=losses[i],
+                step=step,
+                last=before[-1],
+            )
         begin = max(0, i + 1 - N_HIGH)
         middle, limit = _limit(losses, begin, min(losses[begin : i + 1]))
         if min(losses[begin : i + 1]) > limit:
-            return (
-                f"the loss is {losses[i]:.4f} at step {offset + i + 1}, the {N_HIGH}th in a row far above "
-                f"{middle:.4f}, the median of the {N_BEFORE} before"
+            return msg(
+                "loss rose to {loss:.4f} at step {step}: {n} steps in a row far above {median:.4f}, the median of the "
+                "{n_before} steps before",
+                loss=losses[i],
+                step=offset + i + 1,
+                n=N_HIGH,
+                median=middle,
+                n_before=N_BEFORE,
             )
     return None
 
@@ -85,12 +98,14 @@ def is_proven(step: int, losses: Sequence[float], offset: int = 0) -> bool:
     return len(losses) + offset >= step + N_HIGH and is_sound(step, losses, offset)
 
 
-def weights_not_finite(model: nn.Module, step: int) -> str | None:
+def weights_not_finite(model: nn.Module, step: int) -> Message | None:
     """Return whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
     names = not_finite((name, _here(weight)) for name, weight in model.named_parameters())
     if not processes.any_process(bool(names), next(model.parameters()).device):
         return None
-    return f"weights are not finite after step {step}" + (f", {names[0]} first" if names else "")
+    if not names:
+        return msg("weights are not finite after step {step}", step=step)
+    return msg("weights are not finite after step {step}, {name} first", step=step, name=names[0])
 
 
 def _here(weight: Tensor) -> Tensor:
@@ -112,12 +127,17 @@ def roll_back(
     sound = (p for p, s in states.items() if s.rollbacks or is_sound(s.step, losses, step - len(losses)))
     path = next(sound, None)
     if path is None:
-        raise TrainingError(f"{problem}; there is no checkpoint to go back to: train again with a lower --lr")
+        raise TrainingError(
+            "{problem}; there is no checkpoint to roll back to: train again with a lower --lr", problem=problem
+        )
     state = states[path]
     if state.rollbacks == MAX_ROLLBACKS:
         raise TrainingError(
-            f"{problem}; {path} was gone back to {MAX_ROLLBACKS} times, each time with other text, so the text is not "
-            "the reason: train again with a lower --lr"
+            "{problem}; rolled back to {path} {n} times, each time with other data, so the data is "
+            "not the cause: train again with a lower --lr",
+            problem=problem,
+            path=path,
+            n=MAX_ROLLBACKS,
         )
     n_skipped = n_seen - state.step - state.skipped
     processes.barrier()  # all have read them

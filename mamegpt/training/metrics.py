@@ -38,8 +38,10 @@ class Metrics:
         self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
         if digest and self.path.exists() and self._hash.hexdigest() != digest:
             raise CheckpointError(
-                f"{self.path} is damaged: it is not what the checkpoint of step {first_step} has the hash of; "
-                "remove it to go on without what it told"
+                "{path} is damaged: its hash is not the one in the checkpoint of step {first_step}; "
+                "remove it to continue without it",
+                path=self.path,
+                first_step=first_step,
             )
         self.losses = [record["loss"] for record in records if "loss" in record]
         for record in records:

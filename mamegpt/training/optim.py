@@ -143,5 +143,9 @@ OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig], Optimizer]] = {
 def build_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
     """Return the optimizer a run asks for. Raises `ConfigError` for an unknown name."""
     if config.optimizer not in OPTIMIZERS:
-        raise ConfigError(f"--optimizer {config.optimizer} is not known; choose from {', '.join(OPTIMIZERS)}")
+        raise ConfigError(
+            "--optimizer must be one of {names} (got {optimizer})",
+            optimizer=config.optimizer,
+            names=", ".join(OPTIMIZERS),
+        )
     return OPTIMIZERS[config.optimizer](model, config)

@@ -317,7 +317,11 @@ def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> It
             if resume:
                 kept = Run(run).config
                 if kept.fingerprint() != config.resolved(kept).fingerprint():
-                    raise CheckpointError(f"{run} was made with other settings: compare its {CONFIG_FILE}")
+                    raise CheckpointError(
+                        "{run} was made with other settings: compare its {config_file}",
+                        run=run,
+                        config_file=CONFIG_FILE,
+                    )
             else:
                 _refuse_taken(run, config, may_be_used_again=is_held)
                 _empty(run)
@@ -335,7 +339,9 @@ def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> It
                     _empty(run)  # so that the corrected command may use the same folder
                 raise
     except Timeout:
-        raise OutputError(f"{run} is being trained by another process; wait for it, or choose another --out") from None
+        raise OutputError(
+            "{run} is being trained by another process; wait for it, or choose another --out", run=run
+        ) from None
 
 
 @contextlib.contextmanager
@@ -376,9 +382,9 @@ def _refuse_taken(run: Path, config: TrainConfig, may_be_used_again: bool = True
             return
     if Run.find(run):
         again = command("train", "--resume", run)
-        raise OutputError(f"{run} already exists; choose another --out, or go on with: {again}")
+        raise OutputError("{run} already exists; choose another --out, or resume with: {again}", run=run, again=again)
     if run.exists():
-        raise OutputError(f"{run} already exists; choose another --out")
+        raise OutputError("{run} already exists; choose another --out", run=run)
 
 
 def _had_no_checkpoint(run: Path) -> bool:

@@ -34,6 +34,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.distributed import processes
 from mamegpt.distributed.sharding import full_tensor, no_sync, unsharded
 from mamegpt.errors import ConfigError, TrainingError
+from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
@@ -56,7 +57,7 @@ from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folde
 
 __all__ = ["Outcome", "TrainResult", "train"]
 
-_ADVICE = "go on past it with --resume and --on-bad-loss rollback, or train again with a lower --lr"
+_ADVICE = msg("to skip these batches, add --on-bad-loss rollback to --resume; or train again with a lower --lr")
 
 
 class Outcome(enum.Enum):
@@ -137,13 +138,13 @@ def train(
 def _check_call(resume: bool, skip_damaged: bool, more_steps: int, more_minutes: float) -> None:
     """Raise `ConfigError` for arguments of `train` that cannot be meant, before anything is written."""
     if skip_damaged and not resume:
-        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+        raise ConfigError("--resume-intact works only with --resume RUN; give both")
     if (more_steps or more_minutes) and not resume:
         raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
     if more_steps and more_minutes:
-        raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
+        raise ConfigError("--more-steps and --more-minutes both set the length; give one of them")
     if not 0 <= more_minutes < math.inf:
-        raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
+        raise ConfigError("--more-minutes must be above 0 (got {more_minutes:g})", more_minutes=more_minutes)
 
 
 def _train(
@@ -235,9 +236,16 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             if saving and not problem:
                 problem = weights_not_finite(model, step)
             if problem:
-                problem = f"{problem} of {t.run}, at {factor:.2f} of the peak learning rates"
+                problem = msg(
+                    "{run}: {problem} (learning rates at {share:.0%} of their peak)",
+                    run=t.run,
+                    problem=problem,
+                    share=factor,
+                )
                 if config.on_bad_loss == "stop":
-                    raise TrainingError(f"{problem}; {_ADVICE} (it was {config.lr:g})")
+                    raise TrainingError(
+                        "{problem}; {advice} (it was {lr:g})", problem=problem, advice=_ADVICE, lr=config.lr
+                    )
                 t.saver.wait()
                 way_back = roll_back(t.run / CHECKPOINTS, metrics.losses, step, n_seen, elapsed_s, problem, world)
                 emit(way_back)

@@ -95,26 +95,26 @@ MISREAD = [
     ("豆", "no command 豆 (see mamegpt --help)", "コマンド 豆 はありません(mamegpt --help を参照)"),
     ("--versoin", "--versoin is not an option of mamegpt; did you mean --version? (see mamegpt --help)",
      "--versoin は mamegpt のオプションではありません。--version の間違いではありませんか(mamegpt --help を参照)"),
-    ("--version now", "--version stands alone", "--version は単独で指定してください"),
+    ("--version now", "--version must be given alone", "--version は単独で指定してください"),
     ("train --max-step 2", "--max-step is not an option of mamegpt train; did you mean --max-steps? "
      "(see mamegpt train --help)",
      "--max-step は mamegpt train のオプションではありません。--max-steps の間違いではありませんか"
      "(mamegpt train --help を参照)"),
     ("doctor --foo", "--foo is not an option of mamegpt doctor (see mamegpt doctor --help)",
      "--foo は mamegpt doctor のオプションではありません(mamegpt doctor --help を参照)"),
-    ("train --max_steps abc", "--max-steps takes a whole number, not 'abc'",
+    ("train --max_steps abc", "--max-steps must be a whole number (got 'abc')",
      "--max-steps は整数で指定してください(指定値: 'abc')"),
-    ("train --max-steps 1.5", "--max-steps takes a whole number, not '1.5'",
+    ("train --max-steps 1.5", "--max-steps must be a whole number (got '1.5')",
      "--max-steps は整数で指定してください(指定値: '1.5')"),
     ("generate --model m --prompt -- 豆", "--prompt needs a value", "--prompt には値が必要です"),
     ("train -data x", "-data is not an option of mamegpt train; did you mean --data? (see mamegpt train --help)",
      "-data は mamegpt train のオプションではありません。--data の間違いではありませんか(mamegpt train --help を参照)"),
-    ("plan --minutes=abc", "--minutes takes a number, not 'abc'", "--minutes は数で指定してください(指定値: 'abc')"),
-    ("doctor --json maybe", "--json takes True or False, not 'maybe'",
+    ("plan --minutes=abc", "--minutes must be a number (got 'abc')", "--minutes は数で指定してください(指定値: 'abc')"),
+    ("doctor --json maybe", "--json must be True or False (got 'maybe')",
      "--json は True か False で指定してください(指定値: 'maybe')"),
-    ("export --to ggfu", "--to must be one of hf, hf-native, gguf, all, not 'ggfu'",
+    ("export --to ggfu", "--to must be one of hf, hf-native, gguf, all (got 'ggfu')",
      "--to は hf, hf-native, gguf, all のどれかで指定してください(指定値: 'ggfu')"),
-    ("completion tcsh", "SHELL must be one of bash, zsh, fish, not 'tcsh'",
+    ("completion tcsh", "SHELL must be one of bash, zsh, fish (got 'tcsh')",
      "SHELL は bash, zsh, fish のどれかで指定してください(指定値: 'tcsh')"),
     ("completion", "SHELL is needed; see mamegpt completion --help",
      "SHELL が必要です。mamegpt completion --help を参照してください"),
@@ -124,7 +124,7 @@ MISREAD = [
     ("generate --model m --prompt 豆 木", "'木' belongs to no option; quote a value with spaces "
      "(see mamegpt generate --help)",
      "'木' はどのオプションの値でもありません。空白のある値は引用符で囲んでください(mamegpt generate --help を参照)"),
-    ("train --lr x --max-stps 2", "--lr takes a number, not 'x'; --max-stps is not an option of mamegpt train; "
+    ("train --lr x --max-stps 2", "--lr must be a number (got 'x'); --max-stps is not an option of mamegpt train; "
      "did you mean --max-steps? (see mamegpt train --help)",
      "--lr は数で指定してください(指定値: 'x')。--max-stps は mamegpt train のオプションではありません。"
      "--max-steps の間違いではありませんか"
@@ -553,7 +553,7 @@ def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, st
     row = next(line for line in printed.splitlines() if "characters per token" in line)
     assert row.split()[-1] == row.split()[-2]
     lines = printed.splitlines()
-    cut = lines[lines.index("how words are cut") + 2]
+    cut = lines[lines.index("how words are split") + 2]
     assert cut.split()[0] == cut.split()[1] and vocabulary_table() in printed
     assert lines[-1] == f"next: mamegpt plan --data {stories_txt} --tokenizer {stories_model}"
 

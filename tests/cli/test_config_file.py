@@ -85,7 +85,7 @@ def test_settings_of_an_older_version_are_read_as_resuming_does(tmp_path: Path) 
         ("a.toml", "emb_dim = '64'", "a.toml does not hold settings: emb_dim must be a whole number (got '64')"),
         ("a.toml", "seed = 2026-01-01", "a.toml does not hold settings: seed must be a whole number (got datetime"),
         ("a.toml", "lr = nan", "a.toml does not hold settings: lr must be a finite number (got nan)"),
-        ("a.toml", "emb_dim = 0", "--data is needed; --tokenizer is needed; --emb-dim must be at least 1, not 0"),
+        ("a.toml", "emb_dim = 0", "--data is needed; --tokenizer is needed; --emb-dim must be at least 1 (got 0)"),
         ("a.toml", "lr =", "a.toml is not TOML (Invalid value"),
         ("a.toml", "lr = " + "[" * 9999, "a.toml is not TOML ("),
         (

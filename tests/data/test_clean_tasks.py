@@ -188,7 +188,7 @@ def test_a_part_may_be_empty(tmp_path: Path) -> None:
         ({"n_tasks": 9}, ConfigError, "9 tasks for 4 files"),
         ({"n_tasks": 0}, ConfigError, "0 tasks for 4 files"),
         ({"format": ".csv"}, ConfigError, "format '.csv'"),
-        ({"without": ("nonsense",)}, ConfigError, "without is 'nonsense', none of aozora"),
+        ({"without": ("nonsense",)}, ConfigError, "without must be one of aozora (got 'nonsense')"),
         ({"split": "test"}, DataError, "has no split 'test'"),
         ({"n_tasks": 2}, OutputError, "other files or settings"),
         ({"out": "elsewhere"}, OutputError, "is not empty"),

@@ -281,7 +281,7 @@ def test_a_meta_file_that_is_none_is_refused(folder: Path, text: str) -> None:
 def test_a_meta_file_of_another_format_is_refused(folder: Path) -> None:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     (folder / "meta.json").write_text(json.dumps({**meta, "format": "mamegpt-tokens-9"}), encoding="utf-8")
-    assert "format is 'mamegpt-tokens-9', none of mamegpt-tokens-1" in refused(folder)
+    assert "format must be one of mamegpt-tokens-1 (got 'mamegpt-tokens-9')" in refused(folder)
 
 
 JUNK: list[Any] = [None, "豆", -1, 10**30, 1.5, [], {}, {"train": {}}, {"train": None}, True]

@@ -143,14 +143,14 @@ def test_what_is_passed_over_is_said_with_the_reason(tmp_path, mame):
         assert texts(tmp_path) == ["犬", "犬。", "猫"]
     assert [str(warning.message).removeprefix(f"{tmp_path}: ") for warning in said] == [
         "2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
-        "b.jsonl: what is no text was left out (no text column 1)",
+        "b.jsonl: dropped records without text (no text column 1)",
     ]
     code, _, err = mame("clean", "--data", tmp_path, "--out", tmp_path / "out.jsonl", "--only", "duplicates")
     assert (code, err.splitlines()) == (
         0,
         [
-            f"note: {tmp_path}: 2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
-            "note: b.jsonl: what is no text was left out (no text column 1)",
+            f"note: skipped {tmp_path}: 2 file(s) (a.pdf, b/c.docx): their format is not known",
+            "note: b.jsonl: dropped records without text (no text column 1)",
         ],
     )
 

@@ -682,7 +682,9 @@ def test_a_run_without_its_tokens_is_measured_on_what_is_named(run: Path, little
     (tmp_path / "tiny.txt").write_text("豆の本。", encoding="utf-8")
     found = evaluate([str(bare)], [str(tmp_path / "tiny.txt")], split="train", train_data=str(little.text))
     assert found.run == "" and found.heldout_recited is None and found.baseline is not None
-    assert "held-out text itself" in evaluation_table(found) and list(found.models[0].text) == ["tiny.txt"]
+    assert "for comparison: validation data itself" in evaluation_table(found) and list(found.models[0].text) == [
+        "tiny.txt"
+    ]
     found.keep()
     assert not (bare / "evaluation.json").exists()
     assert evaluate([str(bare)]).baseline is None
@@ -743,7 +745,7 @@ def test_a_model_alone_has_its_pairs(little: Little) -> None:
     [
         ([], {}, "name at least one model"),
         (["a", "a"], {}, "named twice"),
-        (["a"], {"max_characters": -1}, "max_characters must be at least 0, not -1"),
+        (["a"], {"max_characters": -1}, "max_characters must be at least 0 (got -1)"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(models: list[str], options: dict[str, int], message: str) -> None:

@@ -55,7 +55,9 @@ def test_a_continuation_may_leave_the_models_own_only_at_a_tie(cases: Cases) -> 
     parted[3][5:] = [second, *[0] * 6]  # what comes after is another text
     assert greedy_check("greedy", cases, cases.greedy, parted, 0.51 * gap).passed
     refused = greedy_check("greedy", cases, cases.greedy, parted, 0.49 * gap)
-    assert not refused.passed and refused.found.startswith("49 of 50 prompts go on with the same 12 tokens, 0 part")
+    assert not refused.passed and refused.found.startswith(
+        "49 of 50 prompts are continued with the same 12 tokens, 0 part"
+    )
     shorter = [row[:-1] if i == 7 else row for i, row in enumerate(cases.greedy)]
     assert not greedy_check("greedy", cases, cases.greedy, shorter, 1e9).passed
 
@@ -70,7 +72,7 @@ def test_texts_are_compared_one_by_one(cases: Cases) -> None:
     wrong = [*cases.text_ids[:-1], [0]]
     ids_check, round_trip = text_checks(cases, wrong, decoded[:9], must_agree=True)
     assert not ids_check.passed and round_trip.passed
-    stated = "12 of 13 texts give the ids that they have here (92.3%; here and 9 odd ones), not '三つ'"
+    stated = "12 of 13 texts have the same token ids (92.3%; here and 9 edge cases), not '三つ'"
     assert ids_check.found == stated
     assert round_trip.found.startswith("9 of 9 texts come back")
     assert text_checks(cases, wrong, decoded, must_agree=False)[0].passed  # only stated

@@ -539,7 +539,7 @@ ALL_BAD = ("from typing import Any, Protocol", "raise SystemError('豆が足り�
             [NO_POSITIONS, HALF_THE_CACHE],
             ["logits: ", "greedy: ", "logits with and without cache"],
         ),
-        ([NO_PADDING, TWICE_THE_LOSS], ["left-padded row", "the loss of labels", "give the ids that they have here"]),
+        ([NO_PADDING, TWICE_THE_LOSS], ["left-padded row", "the loss of labels", "have the same token ids"]),
     ],
 )
 def test_an_export_that_behaves_differently_fails_and_leaves_nothing(
@@ -620,7 +620,7 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     assert tokenizer.settings.normalizer == "nmt_nfkc"
     sizes = sizes_for(tokenizer, qkv_bias=True, context_length=20)
     report = export_here(tmp_path / "out", random_model(sizes), sizes, tokenizer, settings={"fast": False})
-    found = re.match(r"(\d+) of (\d+) texts give the ids that they have here", check_of(report, "tokenizer").found)
+    found = re.match(r"(\d+) of (\d+) texts have the same token ids", check_of(report, "tokenizer").found)
     assert found and 0.9 < int(found[1]) / int(found[2]) <= 1
     assert load(str(tmp_path / "out")).sizes == sizes
     assert json.loads((tmp_path / "out/config.json").read_text(encoding="utf-8"))["fast"] is False
@@ -634,7 +634,7 @@ def test_a_model_that_always_ends_its_text_exports_even_with_a_tiny_context(litt
         model.out_head.weight[2] += 50.0
     assert list(stream_ids(model, [5], 2)) == [2, 2]
     report = export_here(tmp_path / "out", model, sizes, little.tokenizer)
-    assert check_of(report, "greedy").found == "50 of 50 prompts go on with the same 1 tokens"
+    assert check_of(report, "greedy").found == "50 of 50 prompts are continued with the same 1 tokens"
 
 
 def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(little: Little, tmp_path: Path) -> None:

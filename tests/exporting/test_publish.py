@@ -125,7 +125,7 @@ def test_where_it_goes_and_who_may_see_it(hub: HubServer, tmp_path: Path) -> Non
     [
         (["--gguf-type", "f16"], "--gguf-type f16 is for --to gguf (or all), not hf"),
         (["--dry-run"], "--dry-run shows what --push would upload"),
-        (["--push", "nobody"], "--push nobody is no name on the Hub; give owner/name"),
+        (["--push", "nobody"], "--push must be a name on the Hub, owner/name (got nobody)"),
         (["--push", "mame/little", "--to", "all"], "--push uploads one folder"),
         (
             ["--private", "--revision", "v2", "--create-pr"],

@@ -115,7 +115,7 @@ def test_the_table_and_the_json_say_the_same(little: Little) -> None:
 
 
 def test_what_cannot_be_planned_is_said(little: Little) -> None:
-    with pytest.raises(ConfigError, match="minutes must be above 0, not 0"):
+    with pytest.raises(ConfigError, match=r"minutes must be above 0 \(got 0\)"):
         plan(minutes=0)
     with pytest.raises(ConfigError, match="leave one of them out"):
         plan(minutes=1, tokenizer=str(little.spm), vocab_size=100)

@@ -217,13 +217,13 @@ def test_folders_that_are_no_export_are_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is no folder"):
         check_folder(tmp_path / "file", overwrite=True)
-    with pytest.raises(OutputError, match=r"hf lies in it"):
+    with pytest.raises(OutputError, match=r"hf is in it"):
         check_folder(tmp_path / "many" / "hf", [tmp_path / "many" / "hf"], overwrite=True)
-    with pytest.raises(OutputError, match=r"config\.json lies in it"):
+    with pytest.raises(OutputError, match=r"config\.json is in it"):
         check_folder(tmp_path / "many" / "hf", [str(tmp_path / "many" / "hf" / "config.json")], overwrite=True)
     monkeypatch.chdir(tmp_path / "many" / "hf")
     for name in (".", "../hf"):
-        with pytest.raises(OutputError, match="the current folder lies in it"):
+        with pytest.raises(OutputError, match="the current folder is in it"):
             check_folder(Path(name), overwrite=True)
 
 
@@ -491,7 +491,7 @@ def test_one_that_the_new_run_reads_is_not_used_again(little: Little, tmp_path: 
         train(started, watchers=(fails,))
     before = content(run)
     setting = {"tokens": "data", "tokenizer.model": "tokenizer"}.get(name, "init_from")
-    with pytest.raises(OutputError, match=f"{name} lies in it; choose another name"):
+    with pytest.raises(OutputError, match=f"{name} is in it; choose another name"):
         train(dataclasses.replace(started, **{setting: str(run / name)}), watchers=())
     assert content(run) == before
 

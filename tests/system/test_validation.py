@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import translated
 from mamegpt.system.validation import Count, FromJSON, Lax, Number, Within, problems, validated
 
 
@@ -59,7 +59,7 @@ def test_a_value_of_its_shape_is_made() -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"kind": "c"}, "kind is 'c', none of a, b"),
+        ({"kind": "c"}, "kind must be one of a, b (got 'c')"),
         ({"kind": ...}, "kind is missing"),
         ({"kinds": 1}, "kinds is unknown"),
         ({"texts": {"a.b": 1}}, "texts.'a.b' must be a string (got 1)"),
@@ -78,7 +78,7 @@ def test_a_value_of_its_shape_is_made() -> None:
         ({"seed": 0}, "seed must be above 0 (got 0)"),
         ({"seed": 11}, "seed must be at most 10 (got 11)"),
         ({"a\n\udcff": 1}, "it must be text that UTF-8 can encode (got 'a\\n\\udcff')"),
-        ({"seed": 0, "kind": 3}, "kind is 3, none of a, b; seed must be above 0 (got 0)"),
+        ({"seed": 0, "kind": 3}, "kind must be one of a, b (got 3); seed must be above 0 (got 0)"),
         ({"more": [{}] * 7}, "; more[4].n is missing; 2 more of this kind"),
         ({"seed": 10**5000}, "seed must be at most 10 (got thousands of digits)"),
     ],
@@ -118,7 +118,7 @@ def test_nothing_is_said_in_the_words_of_a_library_and_all_of_it_in_japanese(mon
     ("english", "japanese"),
     [
         (
-            "a.json is damaged (n must be a whole number (got 'x')); remove it to go on without it",
+            "a.json is damaged (n must be a whole number (got 'x')); remove it to continue without it",
             "a.json が壊れています(n は整数で指定してください(指定値: 'x'))。削除すると、このファイルなしで続行します",
         ),
         (

@@ -129,14 +129,14 @@ def test_a_byte_level_tokenizer_beside_ours(byte_level: Path, stories_model: Pat
         "tokens",
         "characters per token",
         "bytes per token",
-        "tokens of part of a character",
+        "tokens of less than a character",
         "unknown tokens",
         "vocabulary never used",
-        "documents that come back",
+        "documents restored exactly",
     ]
     ours, theirs = printed[2].split()[1:]
     assert (ours, theirs) == ("1,000", "400")
-    words = printed.index("how words are cut")
+    words = printed.index("how words are split")
     assert printed[words + 1].split() == [str(stories_model), str(byte_level)]
     first, second = printed[words + 2], printed[words + 1].index(str(byte_level))
     assert first.startswith("  豆") and n_cells(first[: first.rindex("    ") + 4]) == second

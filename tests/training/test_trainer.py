@@ -735,7 +735,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(straight: TrainConfig, tmp_
             break
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    saved = re.search(r"saved at step (\d+); go on with: mamegpt train --resume run\n", output)
+    saved = re.search(r"saved at step (\d+); resume with: mamegpt train --resume run\n", output)
     assert saved and "stopping after this step" in output, output
     assert 20 <= int(saved[1]) < 300
     assert list(losses(tmp_path / "run")) == list(range(1, int(saved[1]) + 1))

@@ -22,15 +22,16 @@ from mamegpt.cli.render.next_step import next_step
 from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
+from mamegpt.messages import msg
 
 __all__ = ["clean_command", "download_command", "extract_command", "tokenizer_command", "tokenizer_report_command"]
 
 
 def download_command(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, json: bool = False) -> None:
-    """Fetch a data set from the Hugging Face Hub into the cache, and say what it holds and where it lies.
+    """Fetch a dataset from the Hugging Face Hub into the cache, and show its files and place.
 
     Args:
-        dataset: Data set on the Hub, owner/name.
+        dataset: Dataset on the Hub, owner/name.
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
         json: Print one line of JSON instead of a table.
     """
@@ -65,11 +66,11 @@ def extract_command(
     Args:
         keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン). Repeatable.
         dataset: Data set on the Hub, or local: file, folder or 'pattern*' (parquet, jsonl, txt, xml; .gz .bz2 .zst).
-        split: Split of the data set.
+        split: Split of the dataset.
         out: File to write, text or .jsonl or .parquet; one that is there is replaced when the new one is complete.
         match: Whether any or all of the keywords and expressions must occur.
         exclude: Word that must not occur; width and case do not matter. Repeatable.
-        regex: Python regular expression; it sees the text as it is written, width and case matter. Repeatable.
+        regex: Python regular expression, matched against the text as written (width and case matter). Repeatable.
         title_only: Look at titles only.
         min_hits: Least number of hits in a document, of all keywords and expressions together.
         window: Keep only the paragraphs with a hit and this many before and after; all if the title has one.
@@ -84,11 +85,14 @@ def extract_command(
     topic = Topic(keyword, match, exclude, regex, title_only, min_hits, window)
     if out.suffix.lower() not in ("", *OUTPUT_FORMATS):
         raise OutputError(
-            f"{out}: what is written as {out.suffix} cannot be read again; name it {', '.join(OUTPUT_FORMATS)}"
+            "{out}: mamegpt cannot read {suffix} files back; use one of {formats}",
+            out=out,
+            suffix=out.suffix,
+            formats=", ".join(OUTPUT_FORMATS),
         )
     if preview < 0:
-        raise ConfigError(f"--preview must be at least 1, not {preview}; leave it out to write a file")
-    refuse_idle(given, [(preview > 0, ("json",), "with --preview")])
+        raise ConfigError("--preview must be at least 1 (got {preview}); leave it out to write a file", preview=preview)
+    refuse_idle(given, [(preview > 0, ("json",), msg("with --preview"))])
 
     def on_event(event: Event) -> None:
         match event:
@@ -104,7 +108,7 @@ def extract_command(
         return
 
     with answering(json) as answer:
-        with busy("reading") as show:
+        with busy(msg("reading")) as show:
             report = extract(dataset, topic, out, split=split, schema=schema, overwrite=True, on_event=on_event)
         answer(
             dataclasses.asdict(report),
@@ -127,16 +131,16 @@ def clean_command(
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Clean a corpus: edits, rules, personal data, duplicates, test items; all steps in a fixed order and counted.
+    """Clean a corpus: normalization, rules, personal data, duplicates, benchmark data; in a fixed order, with counts.
 
     Args:
         data: Documents: a file or folder (parquet, jsonl, txt) or a Hub data set.
         out: File to write: .jsonl, .parquet or .txt.
         split: Split of the data.
-        normalisation: Unicode normalisation: nfc, nfkc (unifies widths too), or none.
+        normalisation: Unicode normalization: nfc, nfkc (unifies widths too), or none.
         without: Steps to leave out.
         only: The only steps to take.
-        against: Files of test items (validation text, benchmarks; jsonl, parquet, txt): documents that share 50
+        against: Files of benchmark data (validation text, test items; jsonl, parquet, txt): documents that share 50
             letters and digits in a row with one are dropped.
         write_dropped: File for the dropped documents, with the reason (.jsonl).
         report: Page with counts, charts and samples (.html or .md).
@@ -147,7 +151,7 @@ def clean_command(
     from mamegpt.data.clean.page import count_rows
 
     with answering(json) as answer:
-        with busy("cleaning") as show:
+        with busy(msg("cleaning")) as show:
             done = clean(
                 data,
                 out,
@@ -181,16 +185,17 @@ def tokenizer_command(
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Train a SentencePiece tokenizer that loses nothing; rare characters are spelt in bytes.
+    """Train a lossless SentencePiece tokenizer; rare characters are represented by bytes (byte fallback).
 
     Args:
-        data: Text to learn from: file, folder, 'pattern*' or Hub data set; several with commas, weights as in a@0.5.
+        data: Training data: file, folder, 'pattern*' or Hub dataset; several with commas;
+            a@0.5 uses half of the documents.
         out: Name of the files to write, OUT.model and OUT.vocab.
         split: Split of the data.
-        vocab_size: Number of pieces.
+        vocab_size: Vocabulary size.
         model_type: bpe gives the same ids in every program that loads it; unigram is SentencePiece's classic.
-        character_coverage: Share of the text's characters that get a piece of their own.
-        max_characters: Learn from a sample of this many characters (0: from all).
+        character_coverage: Character coverage: share of the text's characters that get a token of their own.
+        max_characters: Train on a sample of this many characters (0: all).
         overwrite: Replace files of that name.
         json: Print one line of JSON instead of a table.
     """
@@ -200,7 +205,7 @@ def tokenizer_command(
 
     check_outputs(output_paths(out), (file.path for file in find_files(data, split, schema)), overwrite=overwrite)
     with answering(json) as answer:
-        with busy("training a tokenizer") as show:
+        with busy(msg("training a tokenizer")) as show:
             report = train_tokenizer(
                 counted(read_texts(data, split, schema), show),
                 out,
@@ -228,14 +233,14 @@ def tokenizer_report_command(
     schema: Flat[Schema] = GUESS,
     json: bool = False,
 ) -> None:
-    """What a tokenizer does to a text it was not trained on, alone or beside others.
+    """Measure a tokenizer on text it was not trained on, and compare it with others.
 
     Args:
         model: SentencePiece model, tokenizer.json, or a folder or Hub repository with one.
         data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub data set.
         split: Split of the data.
         compare: Other tokenizers, given as the first one.
-        words: Words to show the splits of (default: ten that tell much).
+        words: Words to show the splits of (default: ten instructive ones).
         max_characters: Compare on a sample of documents of at most this many characters (0: all).
         json: Print one line of JSON instead of tables.
     """
@@ -244,7 +249,7 @@ def tokenizer_report_command(
     from mamegpt.tokenizer.vocab_size import best_vocab_sizes
 
     with answering(json, is_product=True) as answer:
-        with busy("measuring"):
+        with busy(msg("measuring")):
             found = compare_tokenizers(
                 [model, *compare], read_texts(data, split, schema), words=words, max_characters=max_characters or None
             )

@@ -22,6 +22,7 @@ from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.settings import Sampling
+from mamegpt.messages import msg
 from mamegpt.run.run import Run
 
 __all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "read_prompts", "report_command"]
@@ -41,13 +42,13 @@ def evaluate_command(
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
-    """How good models are: bits per character, minimal pairs, cloze, what they recite; beside an n-gram model.
+    """Evaluate models: bits per character, minimal pairs, cloze tests, memorization; compared with an n-gram baseline.
 
     Args:
         model: Run, exported folder, or repository on the Hub (any causal model of transformers).
-        data: Held-out text: file, folder, Hub data set or token shards (default: the run's validation).
+        data: Validation data: file, folder, Hub dataset or token shards (default: the run's).
         split: Split of the data (train or val for token shards).
-        train_data: Text the models learned from (default: the run's), for what they recite and the n-gram model.
+        train_data: Training data of the models (default: the run's), for memorization and the n-gram baseline.
         train_split: Split of that text.
         max_characters: Measure a sample of documents of at most this many characters of each held-out text (0: all).
         out: JSON file to write all numbers into; a run keeps its own in its folder.
@@ -61,10 +62,10 @@ def evaluate_command(
     from mamegpt.system.outputs import check_outputs
 
     refuse_idle(given, [
-        (all(map(Run.find, model)), ("spm_file",), "with a run"),
-        (not data, ("split",), "without --data"),
-        (not train_data, ("train_split",), "without --train-data"),
-        (not data and not train_data, SETTINGS, "without --data and --train-data"),
+        (all(map(Run.find, model)), ("spm_file",), msg("with a run")),
+        (not data, ("split",), msg("without --data")),
+        (not train_data, ("train_split",), msg("without --train-data")),
+        (not data and not train_data, SETTINGS, msg("without --data and --train-data")),
     ])  # fmt: skip
     if out:
         texts = [*((name, split) for name in data), *([(train_data, train_split)] if train_data else [])]
@@ -102,17 +103,17 @@ def generate_command(
     trust_remote_code: bool = False,
     given: Given = frozenset(),
 ) -> None:
-    """Go on with a text, streaming; greedy unless a temperature is given.
+    """Continue a prompt, streaming; greedy decoding unless a temperature is given.
 
     Args:
         model: A run, an exported folder, or a repository on the Hub.
-        prompt: Text to go on with; empty starts a new one.
-        prompts: Instead, a file with a prompt a line, all gone on with together; prints JSON, a line a text.
+        prompt: Prompt; empty generates from nothing.
+        prompts: Instead of --prompt: a file with one prompt per line; prints one line of JSON per sample.
         encoding: Encoding of that file, such as cp932, euc-jp or utf-16.
-        max_new_tokens: Longest continuation, in tokens.
-        samples: Continuations to write; all but greedy ones differ.
-        at_start: Read each prompt as the beginning of a text, after the end-of-text token as in training; False: as
-            the middle of one (default: True if the model was trained with such beginnings).
+        max_new_tokens: Maximum number of tokens to generate.
+        samples: Number of samples; they differ if the temperature is above 0.
+        at_start: Read each prompt as the start of a document, after the end-of-text token as in training; False: as
+            the middle of one (default: True if the model was trained that way).
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         device: Where to compute.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
@@ -120,14 +121,14 @@ def generate_command(
     from mamegpt.pretrained import load
 
     if samples < 1:
-        raise ConfigError(f"--samples must be at least 1, not {samples}")
+        raise ConfigError("--samples must be at least 1 (got {samples})", samples=samples)
     if (prompt is None) == (prompts is None):
         raise ConfigError("give one of --prompt and --prompts")
     sampling.validate()
     refuse_idle(given, [
-        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), "with --temperature 0"),
-        (Run.find(model) is not None, ("spm_file",), "with a run"),
-        (prompts is None, ("encoding",), "without --prompts"),
+        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), msg("with --temperature 0")),
+        (Run.find(model) is not None, ("spm_file",), msg("with a run")),
+        (prompts is None, ("encoding",), msg("without --prompts")),
     ])  # fmt: skip
     lines = [] if prompts is None else [line for line in read_prompts(prompts, encoding) for _ in range(samples)]
     loaded = load(model, device=device, spm_file=spm_file, trust_remote_code=trust_remote_code)
@@ -149,7 +150,7 @@ def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
 
     prompts = list(filter(None, lines(path, encoding)))
     if not prompts:
-        raise DataError(f"--prompts {path} has no line to go on with")
+        raise DataError("--prompts {path} has no prompts", path=path)
     return prompts
 
 
@@ -158,7 +159,7 @@ def play_command(
     host: str = "127.0.0.1",
     port: int = 8765,
 ) -> None:
-    """Write with models on a local page, which also answers the clients of OpenAI's completions (http://HOST:PORT/v1).
+    """Generate in the browser on a local page; clients of OpenAI's completions API work as well (http://HOST:PORT/v1).
 
     Args:
         models: Runs, exported folders, folders of these, or Hub repositories (default: what runs/ and demo/ hold).
@@ -174,7 +175,7 @@ def report_command(
     *runs: Path,
     out: Path = Path("report.html"),
 ) -> None:
-    """Show what happened in one or several runs, as one HTML file: curves, results, samples, text, settings.
+    """Write a training report of one or several runs, one HTML file: curves, results, samples, data, settings.
 
     Args:
         runs: Folders of runs, finished or not.
@@ -186,7 +187,7 @@ def report_command(
         raise ConfigError("name at least one run, such as: mamegpt report runs/first")
     write_report(runs, out, on_event=lambda event: say(samples_line(event)))
     say(
-        f"{out}: open it with any browser",
+        msg("{out}: open it with any browser", out=out),
         next_step("export", "--model", runs[-1], "--out", f"{runs[-1].name}-hf"),
     )
 
@@ -207,19 +208,19 @@ def export_command(
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
-    """Write what transformers or llama.cpp load, and compare it with the model before saying it is done.
+    """Export a model for transformers or llama.cpp, and verify that it equals the original.
 
     Args:
         model: A run, an exported folder, or a repository on the Hub.
         out: Folder to write.
         to: hf (a folder for transformers), hf-native (one without code of ours, also of the book's model), gguf (a
             file for llama.cpp), or all of them.
-        gguf_type: Number format of a GGUF file's matrices.
+        gguf_type: Data type of a GGUF file's matrices.
         push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
         private: With --push: whether a repository that does not exist yet is created private (default: True).
         revision: With --push: branch to commit to, created if there is none (default: main).
         create_pr: With --push: open a pull request against main instead of committing.
-        dry_run: With --push: show what would go up, and upload nothing.
+        dry_run: With --push: show what would be uploaded, and upload nothing.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         data_license: License of the training text for the model card, an identifier of the Hub such as cc-by-sa-4.0
             (default: what the data card beside that text names, or unknown).
@@ -229,8 +230,10 @@ def export_command(
     from mamegpt.exporting.publish import export
 
     if "gguf_type" in given and to not in ("gguf", "all"):
-        raise ConfigError(f"--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out")
-    refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), "with a run")])
+        raise ConfigError(
+            "--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out", gguf_type=gguf_type, to=to
+        )
+    refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), msg("with a run"))])
     with answering(json) as answer:
         with show_export() as on_event:
             report = export(
@@ -252,9 +255,14 @@ def export_command(
         if report.upload:
             say(upload_table(report.upload))
         if dry_run:
-            say("nothing was sent; to send it: hf auth login, then the same command, --overwrite instead of --dry-run")
+            say(
+                msg(
+                    "nothing was uploaded; to upload: hf auth login, then the same command with --overwrite "
+                    "instead of --dry-run (it overwrites the local folder)"
+                )
+            )
         elif to == "gguf":
-            say(f"next: see docs/serving.md for what runs {report.out}")
+            say(msg("next: docs/serving.en.md explains how to serve {out}", out=report.out))
         else:
             made = report.out / "hf" if to == "all" else report.out
             say(next_text(made))

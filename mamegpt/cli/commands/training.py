@@ -9,12 +9,13 @@ from typing import Literal
 
 from mamegpt import __version__
 from mamegpt.cli.console import INTERRUPTED, answering, busy, table
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import translated
 from mamegpt.cli.options import Flat, Given, refuse_idle
 from mamegpt.cli.render.next_step import next_text, next_training
 from mamegpt.config import Logger, TrainConfig, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
+from mamegpt.messages import msg
 from mamegpt.models.registry import unsupported_fields
 from mamegpt.presets import ORIGINAL, Recipe, Shape, Size, preset
 from mamegpt.run.run import Run
@@ -35,24 +36,24 @@ def demo_command(
     schema: Flat[Schema] = GUESS,
     given: Given = frozenset(),
 ) -> int:
-    """See it all work: text -> tokenizer -> training -> samples -> a folder that transformers loads.
+    """Run the whole pipeline: text -> tokenizer -> training -> samples -> a folder that transformers loads.
 
     Args:
-        data: Text to learn (file, folder or Hub data set); if empty, the built-in stories 豆物語.
-        keyword: With --data: learn only documents with this word.
-        out: Folder for everything that is made; a number is added if it exists.
+        data: Training data (file, folder or Hub dataset); if empty, the built-in stories 豆物語.
+        keyword: With --data: train only on documents with this keyword.
+        out: Output folder; a number is added if it exists.
         seconds: Seconds of training.
-        vocab_size: Pieces of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
-        seed: Fixes everything random.
+        vocab_size: Vocabulary size of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
+        seed: Random seed.
     """
     from mamegpt.cli.demo import demo
 
-    refuse_idle(given, [(not data, SETTINGS, "without --data")])
+    refuse_idle(given, [(not data, SETTINGS, msg("without --data"))])
     return demo(data=data, keyword=keyword, out=out, seconds=seconds, vocab_size=vocab_size, seed=seed, schema=schema)
 
 
 def doctor_command(json: bool = False) -> None:
-    """What this machine can do, and what mamegpt would choose on it.
+    """Show this machine and the settings that mamegpt would choose.
 
     Args:
         json: Print one line of JSON instead of a table.
@@ -63,9 +64,9 @@ def doctor_command(json: bool = False) -> None:
         found = facts(Path())
         answer(
             {"mamegpt": __version__, **dict(found)},
-            f"mamegpt {__version__}",
-            table([(name, translated(value, part=True)) for name, value in found]),
-            f"next: {command('demo')}, or {command('plan', '--minutes', 10)}",
+            msg("mamegpt {version}", version=__version__),
+            table([(name, translated(value)) for name, value in found]),
+            msg("next: {command}, or {command_2}", command=command("demo"), command_2=command("plan", "--minutes", 10)),
         )
 
 
@@ -81,16 +82,16 @@ def plan_command(
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
-    """What training will cost and be worth on this machine: it is measured for some seconds, nothing is trained.
+    """Estimate time, memory and quality of training on this machine, from a benchmark of some seconds.
 
     Args:
         minutes: Time there is for training.
-        data: Text to learn (as for train), to see how long it takes and how often it will be read.
+        data: Training data (as for train), to show the time per epoch and the number of epochs.
         split: Split of the data.
-        tokenizer: SentencePiece model for that text; without one, 1.66 characters a token are assumed.
-        vocab_size: Pieces of the tokenizer, if there is none yet (0: 16,000).
+        tokenizer: SentencePiece model for that text; without one, 1.66 characters per token are assumed.
+        vocab_size: Vocabulary size, if there is no tokenizer yet (0: 16,000).
         device: Where to compute; auto takes CUDA if there is one, else the CPU.
-        cluster: Instead, reckon for 8 to 1,024 devices: a100, h100, h200, or a TOML file that describes a cluster.
+        cluster: Instead, estimate analytically for 8 to 1,024 GPUs: a100, h100, h200, or a TOML file of a cluster.
         json: Print one line of JSON instead of a table.
     """
     if cluster:
@@ -98,7 +99,9 @@ def plan_command(
         from mamegpt.planning.cluster_cost import plan_cluster
 
         if given - {"cluster", "json"}:
-            raise ConfigError("--cluster reckons and measures nothing here; of the other options it takes --json only")
+            raise ConfigError(
+                "--cluster is an analytical estimate and measures nothing here; combine it with --json only"
+            )
         planned = plan_cluster(cluster)
         with answering(json, is_product=True) as answer:
             answer(planned.to_dict(), cluster_table(planned))
@@ -108,11 +111,11 @@ def plan_command(
     from mamegpt.planning.plan import plan
 
     refuse_idle(given, [
-        (not data, ("split", *SETTINGS), "without --data"),
-        (bool(data) and is_shards(data), ("split", *SETTINGS), "with token shards as --data"),
+        (not data, ("split", *SETTINGS), msg("without --data")),
+        (bool(data) and is_shards(data), ("split", *SETTINGS), msg("with token shards as --data")),
     ])  # fmt: skip
     with answering(json, is_product=True) as answer:
-        with busy("measuring"):
+        with busy(msg("measuring")):
             made = plan(
                 minutes=minutes, data=data, split=split, tokenizer=tokenizer,
                 vocab_size=vocab_size, device=device, schema=schema,
@@ -142,7 +145,7 @@ def train_command(
     json: bool = False,
     given: Given = frozenset(),
 ) -> int:
-    """Train a model on text, or go on with a run that was stopped.
+    """Train a model, or resume a run that was interrupted.
 
     Such as: mamegpt train --data wiki.parquet --tokenizer jp.model --out runs/first --size 15m --minutes 60
 
@@ -150,33 +153,35 @@ def train_command(
 
     Args:
         config: Settings from a run's config.json (without --out) or TOML; they override presets, options override them.
-        size: Preset of shape and learning rate, by parameters with 16,000 pieces; other options go before it.
+        size: Preset of model size and learning rates (parameters at vocabulary size 16,000); other options override it.
         recipe: mame, or original (also called seed) for the model and the training of the original training.py.
-        resume: Folder of a run to go on with, exactly where its last checkpoint is; it brings all settings.
+        resume: Run folder to resume from its last checkpoint, with all its settings.
         resume_intact: With --resume: if the last checkpoint is damaged, set it aside and take the newest intact one.
-        more_steps: With --resume, of a finished run: train it for so many steps more; the learning rate rises and falls
-            once more.
-        more_minutes: As --more-steps, for so many minutes.
-        log: Write the figures also for these loggers (in the run's folder; trackio has a place of its own).
-        report: Keep report.html in the run's folder, a page that renews itself while the run goes on.
+        more_steps: With --resume: train a finished run for so many more steps; the learning rate rises and falls once
+            more.
+        more_minutes: Like --more-steps, for so many minutes.
+        log: Write metrics to these loggers as well (in the run's folder; trackio has its own place).
+        report: Keep report.html in the run's folder, a page that reloads itself during training.
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
     settings, in_file = chosen_settings(settings, config, size, recipe, given)
     if recipe != "mame" and "size" in given:
         raise ConfigError(
-            f"--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others"
+            "--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others",
+            recipe=recipe,
+            size=size,
         )
     if "resume_intact" in given and resume is None:
-        raise ConfigError("--resume-intact says how to go on with a run; give it with --resume RUN")
+        raise ConfigError("--resume-intact works only with --resume RUN; give both")
     if more := given & {"more_steps", "more_minutes"}:
         if resume is None:
             raise ConfigError("--more-steps and --more-minutes extend a finished run; give it with --resume RUN")
         if len(more) > 1:
-            raise ConfigError("--more-steps and --more-minutes both say how long; give one of them")
+            raise ConfigError("--more-steps and --more-minutes both set the length; give one of them")
         if "more_steps" in more and not more_steps:  # `train` refuses other impossible values
-            raise ConfigError(f"--more-steps must be at least 1, not {more_steps}")
+            raise ConfigError("--more-steps must be at least 1 (got {more_steps})", more_steps=more_steps)
         if "more_minutes" in more and not more_minutes:
-            raise ConfigError(f"--more-minutes must be above 0, not {more_minutes:g}")
+            raise ConfigError("--more-minutes must be above 0 (got {more_minutes:g})", more_minutes=more_minutes)
     from mamegpt.cli.progress import json_lines, show_progress
     from mamegpt.report.live import live_report
     from mamegpt.report.write import write_report
@@ -186,8 +191,9 @@ def train_command(
     if resume is not None:
         if given - WITH_RESUME:
             raise ConfigError(
-                "--resume takes every setting but --on-bad-loss from the run; leave the others out; to train a "
-                "finished run for longer: --more-steps or --more-minutes; with other data or settings: --init-from"
+                "--resume takes every setting but --on-bad-loss from the run; leave the others out; to "
+                "train a finished run for longer: --more-steps or --more-minutes; with other data or "
+                "settings: --init-from"
             )
         kept = Run(resume).config
         on_bad_loss = settings.on_bad_loss if "on_bad_loss" in given else kept.on_bad_loss
@@ -196,12 +202,12 @@ def train_command(
         from mamegpt.training.init_from import config_from_pretrained
 
         if "size" in given:
-            raise ConfigError(f"--init-from brings its own shape; leave out --size {size}")
+            raise ConfigError("--init-from brings its own shape; leave out --size {size}", size=size)
         settings = config_from_pretrained(settings, given | in_file, recipe)
     if resume is None:
         refuse_idle(given, [
-            (in_file >= {*Shape._fields}, ("size",), f"with the settings in {config}"),
-            (in_file >= ORIGINAL_FIELDS, ("recipe",), f"with the settings in {config}"),
+            (in_file >= {*Shape._fields}, ("size",), msg("with the settings in {path}", path=config)),
+            (in_file >= ORIGINAL_FIELDS, ("recipe",), msg("with the settings in {path}", path=config)),
             *_idle(settings),
         ])  # fmt: skip
     with answering(json) as answer:
@@ -219,14 +225,30 @@ def train_command(
             "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
         }  # fmt: skip
         if result.interrupted:
-            answer(facts, f"saved at step {result.step}; go on with: {command('train', '--resume', result.out)}")
+            answer(
+                facts,
+                msg(
+                    "saved at step {step}; resume with: {command}",
+                    step=result.step,
+                    command=command("train", "--resume", result.out),
+                ),
+            )
             return INTERRUPTED
         if report:
             write_report([result.out], result.out / REPORT_FILE)
         answer(
             facts,
-            *([f"loss {sparkline(result.losses)} {result.losses[-1]:.4f}"] if result.losses else []),
-            f"{result.step:,} steps, {result.n_tokens:,} tokens, {result.elapsed_s:.0f} s",
+            *(
+                [msg("loss {curve} {loss:.4f}", curve=sparkline(result.losses), loss=result.losses[-1])]
+                if result.losses
+                else []
+            ),
+            msg(
+                "{step:,} steps, {n_tokens:,} tokens, {elapsed_s:.0f} s",
+                step=result.step,
+                n_tokens=result.n_tokens,
+                elapsed_s=result.elapsed_s,
+            ),
             next_text(result.out),
         )
     return 0
@@ -259,12 +281,12 @@ def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
         else bool(config.val_data) or config.val_fraction > 0
     )
     return [
-        (in_shards, ("split", "val_data", "val_split", "val_fraction", *SETTINGS), "with token shards as --data"),
-        (not in_shards and not config.val_data, ("val_split",), "without --val-data"),
-        (not in_shards and bool(config.val_data), ("val_fraction",), "with --val-data"),
-        (not validates, ("eval_every_steps", "val_tokens"), "without validation text"),
-        (config.minutes > 0, ("max_steps",), "with --minutes"),
+        (in_shards, ("split", "val_data", "val_split", "val_fraction", *SETTINGS), msg("with token shards as --data")),
+        (not in_shards and not config.val_data, ("val_split",), msg("without --val-data")),
+        (not in_shards and bool(config.val_data), ("val_fraction",), msg("with --val-data")),
+        (not validates, ("eval_every_steps", "val_tokens"), msg("without validation text")),
+        (config.minutes > 0, ("max_steps",), msg("with --minutes")),
         (config.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {config.optimizer}"),
-        (config.optimizer == "muon" and config.tie_embeddings, ("emb_lr",), "with tied embeddings"),
+        (config.optimizer == "muon" and config.tie_embeddings, ("emb_lr",), msg("with tied embeddings")),
         (True, [*unsupported_fields().get(config.architecture, ())], f"with --architecture {config.architecture}"),
     ]

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mamegpt.cli.console import columns, headings, n_cells, pad, table
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import translated
 from mamegpt.cli.render.next_step import next_step
+from mamegpt.messages import Message, msg
 
 if TYPE_CHECKING:  # each of them is there when there is one to show, and may be slow to import
     from mamegpt.data.clean.counts import CleanReport
     from mamegpt.data.events import Reading
     from mamegpt.data.extract.extract import ExtractReport, Hit
     from mamegpt.data.readers.read import Layout
-    from mamegpt.data.sources import Downloaded
+    from mamegpt.data.sources import Downloaded, SplitInfo
     from mamegpt.tokenizer.report import Comparison, TokenizerStats
     from mamegpt.tokenizer.tokenizer import TokenizerReport
 
@@ -35,8 +36,8 @@ N_ODD = 8
 
 def reading_line(event: Reading) -> str:
     """Return the line that says what is read, and how."""
-    more = f" and {event.n_files - 1:,} more" if event.n_files > 1 else ""
-    return f"reading {event.file}{more}: {_layout(event.layout)}"
+    more = msg(" and {n:,} more", n=event.n_files - 1) if event.n_files > 1 else ""
+    return msg("reading {file}{more}: {layout}", file=event.file, more=more, layout=_layout(event.layout))
 
 
 def _layout(layout: Layout) -> str:
@@ -44,21 +45,21 @@ def _layout(layout: Layout) -> str:
     match layout.kind:
         case "column":
             if layout.title:
-                return f"text in column {layout.text!r}, title in {layout.title!r}"
-            return f"text in column {layout.text!r}, no title column"
+                return msg("text in column {text!r}, title in {title!r}", text=layout.text, title=layout.title)
+            return msg("text in column {text!r}, no title column", text=layout.text)
         case "key":
             if layout.title:
-                return f"text under {layout.text!r}, title under {layout.title!r}"
-            return f"text under {layout.text!r}, no title"
+                return msg("text under {text!r}, title under {title!r}", text=layout.text, title=layout.title)
+            return msg("text under {text!r}, no title", text=layout.text)
         case "article":
-            return "articles headed 【title】"
+            return msg("articles headed 【title】")
         case "plain":
-            return "plain text, cut at line ends"
+            return msg("plain text, split at line ends")
         case "page":
-            return "pages of a dump"
+            return msg("pages of a dump")
         case "none":
-            return "no records"
-    return f"one document a {layout.kind}"
+            return msg("no records")
+    return msg("one document per {kind}", kind=Message(layout.kind))
 
 
 def hit_line(found: Hit) -> str:
@@ -68,53 +69,71 @@ def hit_line(found: Hit) -> str:
 
 def extract_table(report: ExtractReport) -> str:
     """Return the counts as aligned lines, and what was written."""
-    counts = {"read": report.read, "kept": report.kept}
-    counts |= {f"dropped, {reason}": count for reason, count in report.dropped.items()}
-    counts |= {f"hits, {pattern}": count for pattern, count in report.hits.items()}
+    rows = [(msg("read"), report.read, ""), (msg("kept"), report.kept, "")]
+    rows += [(msg("dropped, {reason}", reason=Message(reason)), n, "") for reason, n in report.dropped.items()]
+    for pattern, n in report.hits.items():
+        documents = msg("in {n:,} documents", n=report.documents[pattern])
+        rows.append((msg("hits, {pattern}", pattern=pattern), n, f" {translated(documents)}"))
     if report.n_holes:
-        counts["sentences with a hole"] = report.n_holes
-    counts |= {"characters": report.n_characters, "bytes": report.n_bytes}
-    names = {name: translated(name) for name in counts}
-    label, number = max(map(n_cells, names.values())), max(len(f"{count:,}") for count in counts.values())
-    in_documents = {
-        f"hits, {pattern}": " " + translated(f"in {count:,} documents", part=True)
-        for pattern, count in report.documents.items()
-    }
+        rows.append((msg("sentences with a hole"), report.n_holes, ""))
+    rows += [(msg("characters"), report.n_characters, ""), (msg("bytes"), report.n_bytes, "")]
+    names = headings(*(name for name, _, _ in rows))
+    width, digits = max(map(n_cells, names)), max(len(f"{n:,}") for _, n, _ in rows)
     lines = [
-        f"{pad(names[name], label)}  {count:>{number},}{in_documents.get(name, '')}" for name, count in counts.items()
+        f"{pad(name, width)}  {n:>{digits},}{documents}" for name, (_, n, documents) in zip(names, rows, strict=True)
     ]
-    return "\n".join([*lines, f"wrote {report.out} in {report.elapsed_s:.1f} s"])
+    wrote = msg("wrote {out} in {elapsed_s:.1f} s", out=report.out, elapsed_s=report.elapsed_s)
+    return "\n".join([*lines, translated(wrote)])
 
 
 def download_table(got: Downloaded) -> str:
     """Return where a data set lies, the rows, files and size of each split, and the next command."""
     rows = []
     for name, split in got.splits.items():
-        count = "rows unknown" if split.rows is None else f"{split.rows:,} rows"
-        rows.append((name, f"{count}, {len(split.files)} file(s), {split.bytes / 1e6:,.1f} MB"))
-    place = translated(f"{got.name} lies in {got.folder}")
+        rows.append((name, translated(_split_size(split))))
+    place = translated(msg("{name} is in {folder}", name=got.name, folder=got.folder))
     extract = next_step("extract", "--dataset", got.name, "--keyword", "ファミコン", "--out", "topic.txt")
     return f"{place}\n{table(rows)}\n{translated(extract)}"
+
+
+def _split_size(split: SplitInfo) -> Message:
+    """Return the rows (if they are known), files and size of a split."""
+    n_files, megabytes = len(split.files), split.bytes / 1e6
+    if split.rows is None:
+        return msg("{n_files} file(s), {megabytes:,.1f} MB", n_files=n_files, megabytes=megabytes)
+    return msg(
+        "{n_rows:,} rows, {n_files} file(s), {megabytes:,.1f} MB",
+        n_rows=split.rows,
+        n_files=n_files,
+        megabytes=megabytes,
+    )
 
 
 def clean_table(done: CleanReport) -> str:
     """Return the counts, and what was written."""
     from mamegpt.data.clean.page import count_rows
 
-    wrote = translated(f"wrote {done.out} in {done.elapsed_s:.1f} s")
+    wrote = translated(msg("wrote {out} in {elapsed_s:.1f} s", out=done.out, elapsed_s=done.elapsed_s))
     return f"{_count_table(count_rows(done))}\n{wrote}"
 
 
 def tokenizer_table(report: TokenizerReport) -> str:
     """Return what was trained on what, and how it cuts that text."""
     made = translated(
-        f"{report.path}: {report.vocab_size:,} {report.model_type} pieces from {report.n_characters:,} characters "
-        f"in {report.elapsed_s:.1f} s"
+        msg(
+            "{path}: {model_type}, vocabulary size {vocab_size:,}, trained on {n_characters:,} "
+            "characters in {elapsed_s:.1f} s",
+            path=report.path,
+            vocab_size=report.vocab_size,
+            model_type=report.model_type,
+            n_characters=report.n_characters,
+            elapsed_s=report.elapsed_s,
+        )
     )
     rows = [
-        ("characters per token", f"{report.characters_per_token:.3f}"),
-        ("byte-fallback tokens", f"{report.byte_fallback_rate:.3%}"),
-        ("long lines split", f"{report.n_lines_split:,}"),
+        (msg("characters per token"), f"{report.characters_per_token:.3f}"),
+        (msg("byte-fallback tokens"), f"{report.byte_fallback_rate:.3%}"),
+        (msg("long lines split"), f"{report.n_lines_split:,}"),
     ]
     return f"{made}\n{table(rows)}"
 
@@ -123,7 +142,7 @@ def _count_table(rows: Sequence[tuple[str, str]]) -> str:
     """Return rows whose values begin with numbers as a table: these to the right, what follows translated."""
     width = max(len(value.split()[0]) for _, value in rows)
     return table([
-        (name, " " * (width - len(value.split()[0])) + translated(value, part=True)) for name, value in rows
+        (name, " " * (width - len(value.split()[0])) + translated(value)) for name, value in rows
     ])  # fmt: skip
 
 
@@ -133,15 +152,21 @@ def comparison_table(found: Comparison) -> str:
     labels = headings(*(name for name, _ in _stats_rows(found.fits[names[0]])))
     values = ([value for _, value in _stats_rows(found.fits[name])] for name in names)
     lines = [
-        translated(f"{found.n_documents:,} documents, {found.n_characters:,} characters", part=True),
+        translated(
+            msg(
+                "{n_documents:,} documents, {n_characters:,} characters",
+                n_documents=found.n_documents,
+                n_characters=found.n_characters,
+            )
+        ),
         columns(("", *names), list(zip(labels, *values, strict=True))),
     ]
-    lines += ["", translated(f"longest pieces of {names[0]}", part=True)]
+    lines += ["", translated(msg("longest tokens of {name}", name=names[0]))]
     lines.append("  " + " ".join(map(_with_spaces, found.longest)))
     for what, pieces in found.odd.items():
-        lines.append(translated(f"{what}: {len(pieces):,} pieces", part=True))
+        lines.append(translated(msg("{what}: {n:,} tokens", what=what, n=len(pieces))))
         lines += ["  " + " ".join(map(_with_spaces, pieces[:N_ODD]))] if pieces else []
-    lines += ["", translated("how words are cut", part=True)]
+    lines += ["", translated(msg("how words are split"))]
     cuts = [names, *found.splits]
     widths = [max(map(n_cells, column)) for column in zip(*cuts, strict=True)]
     lines += ["  " + "    ".join(map(pad, cut, widths)).rstrip() for cut in cuts]
@@ -150,14 +175,14 @@ def comparison_table(found: Comparison) -> str:
 
 def _stats_rows(stats: TokenizerStats) -> list[tuple[str, str]]:
     return [
-        ("vocabulary", f"{stats.vocab_size:,}"),
-        ("tokens", f"{stats.n_tokens:,}"),
-        ("characters per token", f"{stats.characters_per_token:.3f}"),
-        ("bytes per token", f"{stats.bytes_per_token:.3f}"),
-        ("tokens of part of a character", f"{stats.byte_rate:.2%}"),
-        ("unknown tokens", f"{stats.unknown_rate:.2%}"),
-        ("vocabulary never used", f"{stats.unused_rate:.1%}"),
-        ("documents that come back", f"{stats.round_trips:.2%}"),
+        (msg("vocabulary"), f"{stats.vocab_size:,}"),
+        (msg("tokens"), f"{stats.n_tokens:,}"),
+        (msg("characters per token"), f"{stats.characters_per_token:.3f}"),
+        (msg("bytes per token"), f"{stats.bytes_per_token:.3f}"),
+        (msg("tokens of less than a character"), f"{stats.byte_rate:.2%}"),
+        (msg("unknown tokens"), f"{stats.unknown_rate:.2%}"),
+        (msg("vocabulary never used"), f"{stats.unused_rate:.1%}"),
+        (msg("documents restored exactly"), f"{stats.round_trips:.2%}"),
     ]
 
 
@@ -178,8 +203,10 @@ def vocabulary_table() -> str:
     seconds = runs[0].processor_s
     return "\n".join([
         translated(
-            f"bits per character by size of vocabulary, after {seconds} s of processor time each (Japanese Wikipedia)",
-            part=True,
+            msg(
+                "bits per character by vocabulary size, after {seconds} s of processor time each (Japanese Wikipedia)",
+                seconds=seconds,
+            )
         ),
-        columns([*headings("size"), *(f"{n:,}" for n in vocab_sizes), *headings("best")], rows),
+        columns([*headings(msg("size")), *(f"{n:,}" for n in vocab_sizes), *headings(msg("best"))], rows),
     ])  # fmt: skip

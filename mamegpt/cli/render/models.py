@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from mamegpt.cli.console import busy, columns, say, table
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import label, translated
+from mamegpt.messages import join, msg
 
 if TYPE_CHECKING:
     from mamegpt.evaluation.evaluate import Evaluation, Measuring
@@ -37,10 +38,10 @@ MAX_TRAINED_ON = 0.05
 def measuring_line(event: Measuring) -> str:
     """Return the line that says what is measured next."""
     if event.what == "likelihoods":
-        return f"{event.model}: texts, minimal pairs, cloze ..."
+        return msg("{model}: bits per character, minimal pairs, cloze ...", model=event.model)
     if event.what == "continuations":
-        return f"{event.model} writes ..."
-    return "training text, and an n-gram model of it ..."
+        return msg("{model}: generating ...", model=event.model)
+    return msg("training data and its n-gram model ...")
 
 
 def evaluation_table(found: Evaluation) -> str:
@@ -51,21 +52,23 @@ def evaluation_table(found: Evaluation) -> str:
     rows: list[tuple[str, list[str]]] = []
     for text in results[0].text:
         of = f", {text}" if len(results[0].text) > 1 else ""
-        rows.append((f"bits per character{of}", [f"{r.text[text].bits_per_character:.4f}" for r in results]))
-        rows.append((f"bits per byte{of}", [f"{r.text[text].bits_per_byte:.4f}" for r in results]))
-    rows.append(("minimal pairs", [str(r.pairs.total) for r in results]))
+        rows.append((msg("bits per character{of}", of=of), [f"{r.text[text].bits_per_character:.4f}" for r in results]))
+        rows.append((msg("bits per byte{of}", of=of), [f"{r.text[text].bits_per_byte:.4f}" for r in results]))
+    rows.append((msg("minimal pairs"), [str(r.pairs.total) for r in results]))
     for name in results[0].pairs.by_phenomenon:
-        rows.append((f"  {translated(name, part=True)}", [str(r.pairs.by_phenomenon[name]) for r in results]))
-    rows.append(("minimal pairs, per character", [str(r.pairs.per_character) for r in results]))
+        rows.append((f"  {label(name)}", [str(r.pairs.by_phenomenon[name]) for r in results]))
+    rows.append((msg("minimal pairs, per character"), [str(r.pairs.per_character) for r in results]))
     if results[0].cloze:
-        rows.append(("cloze", [str(r.cloze) for r in results]))
+        rows.append((msg("cloze"), [str(r.cloze) for r in results]))
     if found.baseline:
-        rows.append(("recited", [_percent(r.recited) for r in results]))
-        itself = translated("held-out text itself", part=True)
+        rows.append((msg("memorization"), [_percent(r.recited) for r in results]))
+        itself = translated(msg("for comparison: validation data itself"))
         rows.append((f"  {itself}", [_percent(found.heldout_recited)] * len(results)))
-    notes = [translated("±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze")]
+    notes = [translated(msg("±: one standard error; by chance, 50% of minimal pairs are right and 25% of cloze"))]
     if found.baseline:
-        notes.append(translated("recited: strings of 20 characters it writes that occur in the training text"))
+        notes.append(
+            translated(msg("memorization: share of generated 20-character strings that occur in the training data"))
+        )
     for text in list(results[0].text)[:1]:
         baseline = found.baseline.text[text].bits_per_character if found.baseline else None
         for r in found.models:
@@ -74,11 +77,14 @@ def evaluation_table(found: Evaluation) -> str:
     if found.heldout_trained_on > MAX_TRAINED_ON:
         notes.append(
             translated(
-                f"warning: {found.heldout_trained_on:.0%} of the held-out documents are in the training text, so "
-                "these figures are not of held-out text; give other text to --data"
+                msg(
+                    "warning: {share:.0%} of the held-out documents are in the training text, "
+                    "so these figures are not of held-out text; give other text to --data",
+                    share=found.heldout_trained_on,
+                )
             )
         )
-    lines = [(translated(name, part=True), *cells) for name, cells in rows]
+    lines = [(translated(name), *cells) for name, cells in rows]
     return "\n".join([columns(("", *(r.name for r in results)), lines), *notes])
 
 
@@ -88,22 +94,33 @@ def _percent(share: float | None) -> str:
 
 def verdict_line(judged: Verdict) -> str:
     """Return what bits per character mean, and whether they are better than an n-gram model's."""
-    found = [f"{judged.bits:.3f} bits per character: as uncertain as a choice among {judged.choices:.1f} characters"]
+    found = [
+        msg(
+            "{bits:.3f} bits per character: as uncertain as a choice among {choices:.1f} characters",
+            bits=judged.bits,
+            choices=judged.choices,
+        )
+    ]
     if judged.kind == "better":
-        found.append(f"better than the n-gram model's {judged.baseline:.3f} bits")
+        found.append(msg("better than the n-gram model's {baseline:.3f} bits", baseline=judged.baseline))
     if judged.kind == "worse":
-        found.append(f"no better than the n-gram model's {judged.baseline:.3f} bits: more training would help")
-    return "; ".join(found)
+        found.append(
+            msg(
+                "no better than the n-gram model's {baseline:.3f} bits: more training would help",
+                baseline=judged.baseline,
+            )
+        )
+    return join("; ", found)
 
 
 def samples_line(event: WritingSamples) -> str:
     """Return the line that says which checkpoint writes."""
-    return f"{event.checkpoint} writes samples ..."
+    return msg("{checkpoint}: generating samples ...", checkpoint=event.checkpoint)
 
 
 def serving_line(event: Serving) -> str:
     """Return the line that says where the playground is, and with which model it opens."""
-    return f"http://{event.host}:{event.port}/  ({event.model}; Ctrl-C ends it)"
+    return msg("http://{host}:{port}/  ({model}; Ctrl-C ends it)", host=event.host, port=event.port, model=event.model)
 
 
 @contextmanager
@@ -114,9 +131,9 @@ def show_export() -> Iterator[Callable[[Exporting], None]]:
         def on_event(event: Exporting) -> None:
             shown.close()
             if event.what == "asking":
-                shown.enter_context(busy("asking the model itself"))
+                shown.enter_context(busy(msg("computing the model's own output")))
             elif event.what == "comparing":
-                shown.enter_context(busy(f"loading {event.target} again and comparing"))
+                shown.enter_context(busy(msg("verifying {target}", target=event.target)))
             elif event.what == "checked":
                 say(f"{event.target}", check_table(event.checks))
 
@@ -125,15 +142,15 @@ def show_export() -> Iterator[Callable[[Exporting], None]]:
 
 def export_line(report: ExportReport) -> str:
     """Return the line that says what was written and compared."""
-    return f"{report.out}: loaded again in a clean process and compared, in {report.elapsed_s:.0f} s"
+    return msg("{out}: verified in a separate process in {elapsed_s:.0f} s", out=report.out, elapsed_s=report.elapsed_s)
 
 
 def check_table(checks: Sequence[Check]) -> str:
     """Return each check with its outcome and what it found."""
     rows = []
     for check in checks:
-        outcome = translated("ok" if check.passed else "FAILED", part=True)
-        rows.append((check.name, f"{outcome}  {translated(check.found, part=True)}"))
+        outcome = translated(msg("ok") if check.passed else msg("FAILED"))
+        rows.append((check.name, f"{outcome}  {translated(check.found)}"))
     return table(rows)
 
 
@@ -142,19 +159,28 @@ def upload_table(found: Upload) -> str:
     from mamegpt.exporting.upload import COMMIT_MESSAGE
 
     listed = table([(file.name, f"{file.n_bytes:>12,} bytes  {file.sha256}") for file in found.files])
-    name, visibility = found.repository, "private" if found.private else "public"
+    name, visibility = found.repository, msg("private") if found.private else msg("public")
     if found.url:
         state = translated(
-            f"created the repository {name}, {visibility}" if found.is_new else f"{name} exists and stays {visibility}"
+            msg("created the repository {name}, {visibility}", name=name, visibility=visibility)
+            if found.is_new
+            else msg("{name} exists and stays {visibility}", name=name, visibility=visibility)
         )
-        return "\n".join([listed, state, translated(f"uploaded to {found.url}")])
+        return "\n".join([listed, state, translated(msg("uploaded to {url}", url=found.url))])
     place = f"{name}@{found.revision}" if found.revision else name
-    how = "pull request" if found.create_pr else "commit"
+    how = msg("pull request") if found.create_pr else msg("commit")
     return "\n".join(
         [
-            translated(f"would go to {place}, as one {how} {COMMIT_MESSAGE!r}:"),
+            translated(
+                msg(
+                    "would go to {place}, as one {how} {commit_message!r}:",
+                    place=place,
+                    how=how,
+                    commit_message=COMMIT_MESSAGE,
+                )
+            ),
             listed,
-            translated(f"if {name} does not exist, it is created, {visibility}"),
+            translated(msg("if {name} does not exist, it is created, {visibility}", name=name, visibility=visibility)),
             "",
             "README.md:",
             "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mamegpt.messages import msg
 from mamegpt.system.shell import command
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ __all__ = ["next_step", "next_text", "next_training"]
 
 def next_step(*words: object) -> str:
     """Return the line with which a command names the one that follows it."""
-    return f"next: {command(*words)}"
+    return msg("next: {command}", command=command(*words))
 
 
 def next_text(model: object, prompt: str = "") -> str:
@@ -38,4 +39,8 @@ def next_training(
         "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
         "--size", plan.best.size, "--minutes", f"{plan.minutes:g}", *training,
     )  # fmt: skip
-    return f"next: {train}" if tokenizer else f"next: {command('tokenizer', *text, '--out', 'jp_tok')}, then {train}"
+    return (
+        msg("next: {train}", train=train)
+        if tokenizer
+        else msg("next: {command}, then {train}", command=command("tokenizer", *text, "--out", "jp_tok"), train=train)
+    )

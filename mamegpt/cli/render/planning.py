@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mamegpt.cli.console import columns, duration, headings
-from mamegpt.cli.messages import translated
+from mamegpt.cli.language import translated
+from mamegpt.messages import msg
 from mamegpt.planning.cluster_cost import MODELS, SHARDINGS, TOKENS_PER_PARAMETER, ClusterPlan, Estimate
 
 if TYPE_CHECKING:
@@ -20,9 +21,16 @@ def plan_table(plan: Plan) -> str:
 
     from mamegpt.planning import scaling_law
 
-    header = headings("size", "parameters", "tokens/s", "memory", f"{plan.minutes:g} min: tokens", "bits/character")
+    header = headings(
+        msg("size"),
+        msg("parameters"),
+        msg("tokens/s"),
+        msg("memory"),
+        msg("{minutes:g} min: tokens", minutes=plan.minutes),
+        msg("bits/character"),
+    )
     if plan.corpus:
-        header += headings("text once")
+        header += headings(msg("one epoch"))
     rows = []
     for cost in plan.costs:
         about = "" if cost.measured else "~"
@@ -35,11 +43,16 @@ def plan_table(plan: Plan) -> str:
             rows[-1].append(duration(plan.corpus_s(cost)))
     where = f"{plan.device}, {plan.precision}"
     if plan.device == "cpu":
-        where += ", " + translated(f"{torch.get_num_threads()} threads", part=True)
+        where += ", " + translated(msg("{n} threads", n=torch.get_num_threads()))
     lines = [
         translated(
-            f"on {where}: {plan.free_memory_bytes / 1e9:.1f} GB of memory free; "
-            f"measured in {plan.measuring_s:.0f} s (~ is reckoned from the largest size measured)"
+            msg(
+                "on {where}: {memory_gb:.1f} GB of memory free; measured in {measuring_s:.0f} s (~ is "
+                "estimated from the largest size measured)",
+                where=where,
+                memory_gb=plan.free_memory_bytes / 1e9,
+                measuring_s=plan.measuring_s,
+            )
         ),
         columns(header, rows),
     ]
@@ -47,21 +60,37 @@ def plan_table(plan: Plan) -> str:
         epochs = plan.n_tokens(plan.best) / plan.corpus.n_tokens
         lines.append(
             translated(
-                f"the text: {plan.corpus.n_characters:,} characters, about {_rounded(plan.corpus.n_tokens):,} "
-                f"tokens; {plan.best.size} will read it {epochs:.1f} times"
+                msg(
+                    "training data: {n_characters:,} characters, about {n_tokens:,} tokens; {size} will "
+                    "train on it for {epochs:.1f} epochs",
+                    n_characters=plan.corpus.n_characters,
+                    n_tokens=_rounded(plan.corpus.n_tokens),
+                    size=plan.best.size,
+                    epochs=epochs,
+                )
             )
         )
     law_error, runs = scaling_law.expected_quality()[1], scaling_law.own_runs()
     n_fitted, longest = sum(not run.held_out for run in runs), max(run.n_tokens for run in runs) / 1e6
     lines += [
         translated(
-            f"best for {plan.minutes:g} minutes: {plan.best.size}, about {plan.bits_per_character(plan.best):.2f} "
-            "bits per character"
+            msg(
+                "best for {minutes:g} minutes: {size}, about {bits:.2f} bits per character",
+                minutes=plan.minutes,
+                size=plan.best.size,
+                bits=plan.bits_per_character(plan.best),
+            )
         ),
         translated(
-            f"(from {n_fitted} runs of our own on Wikipedia; {law_error:.2f} off on average on "
-            f"{len(runs) - n_fitted} others, of up to {longest:.1f} M tokens; a guess past that, and other text "
-            "has another level)"
+            msg(
+                "(estimated from {n_fitted} runs on Wikipedia; mean error {law_error:.2f} on {n_others} "
+                "other runs of up to {longest:.1f} M tokens; longer runs are an extrapolation, and other "
+                "text has other values)",
+                n_fitted=n_fitted,
+                law_error=law_error,
+                n_others=len(runs) - n_fitted,
+                longest=longest,
+            )
         ),
     ]
     return "\n".join(lines)
@@ -70,14 +99,15 @@ def plan_table(plan: Plan) -> str:
 def cluster_table(plan: ClusterPlan) -> str:
     """Return what was estimated as a table, under a line on the cluster."""
     header = headings(
-        "model", "devices", "weights held", "batch", "tokens/s", "efficiency", "memory", "checkpoint",
-        f"{TOKENS_PER_PARAMETER} tokens a parameter", "cost",
+        msg("model"), msg("devices"), msg("parallelism"), msg("batch"), msg("tokens/s"), msg("efficiency"),
+        msg("memory"), msg("checkpoint"),
+        msg("training time ({n} tokens per parameter)", n=TOKENS_PER_PARAMETER), msg("cost"),
     )  # fmt: skip
     cluster = plan.cluster
     lines = []
     for model, way, devices in plan.rows:
         if way is None:
-            lines.append((model, f"{devices:,}", translated("do not fit", part=True), *[""] * 7))
+            lines.append((model, f"{devices:,}", translated(msg("out of memory")), *[""] * 7))
             continue
         n_tokens = TOKENS_PER_PARAMETER * MODELS[model].n_parameters
         seconds = n_tokens / way.tokens_per_s
@@ -88,16 +118,24 @@ def cluster_table(plan: ClusterPlan) -> str:
             duration(seconds), f"${seconds / 3600 * devices * cluster.price:,.0f}",
         ))  # fmt: skip
     about = translated(
-        f"reckoned for {plan.name}, nothing was run: devices of {cluster.peak_flops / 1e12:,.0f} TFLOP/s and "
-        f"{cluster.memory_bytes / 1e9:,.0f} GB, {cluster.devices_per_node} in a node, ${cluster.price:.2f} an hour each"
+        msg(
+            "analytical estimate for {name} (nothing was run): {tflops:,.0f} TFLOP/s and "
+            "{memory_gb:,.0f} GB per device, {devices_per_node} devices per node, ${price:.2f} per "
+            "device hour",
+            name=plan.name,
+            tflops=cluster.peak_flops / 1e12,
+            memory_gb=cluster.memory_bytes / 1e9,
+            devices_per_node=cluster.devices_per_node,
+            price=cluster.price,
+        )
     )
     return f"{about}\n{columns(header, lines)}"
 
 
 def _holders(way: Estimate) -> str:
     """Who holds the weights, and whether activations are computed again."""
-    held = dict(zip(SHARDINGS, headings("by each", "by all together"), strict=True))[way.sharding]
-    return translated(f"{held}, recomputes", part=True) if way.recomputes else held
+    held = dict(zip(SHARDINGS, headings(msg("replicated (DDP)"), msg("sharded (FSDP)")), strict=True))[way.sharding]
+    return translated(msg("{held}, recomputes", held=held)) if way.recomputes else held
 
 
 def _rounded(number: float) -> int:

@@ -26,6 +26,7 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, find_files, read_documents, read_files
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.messages import Message, join, msg
 from mamegpt.system.files import atomic_write
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import parse_wiki40b
@@ -245,10 +246,18 @@ def finished(
     of it is kept.
     """
     if not counts.before.n_documents:
-        raise DataError(f"{data} ({split}) holds no document at all; give one that does")
+        raise DataError("{data} ({split}) holds no document at all; give one that does", data=data, split=split)
     if not counts.after.n_documents:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n)
-        raise DataError(f"nothing is left of {data} ({split}): {reasons}; leave a step out with --without")
+        reasons = join(
+            ", ",
+            [msg("{reason} {n:,}", reason=Message(reason), n=n) for reason, n in counts.dropped.items() if n],
+        )
+        raise DataError(
+            "every document of {data} ({split}) was dropped: {reasons}; leave a step out with --without",
+            data=data,
+            split=split,
+            reasons=reasons,
+        )
     return CleanReport(
         counts,
         out,
@@ -267,7 +276,7 @@ def read_items(files: Iterable[str | Path], schema: Schema = GUESS) -> Iterator[
     """
     for path in map(Path, files):
         if not path.is_file():
-            raise DataError(f"no file of test items {path}; give a jsonl, parquet or txt file")
+            raise DataError("no file of test items {path}; give a jsonl, parquet or txt file", path=path)
         if format_of(path) == ".jsonl":
             values: Iterable[Any] = (value for _, value in json_lines(path, schema.encoding))
         elif format_of(path) == ".parquet":
@@ -325,6 +334,8 @@ def chosen_steps(without: Collection[Step], only: Collection[Step], against: Col
 def _check_names(write_dropped: Path | None, report: Path | None) -> None:
     """Raise `OutputError` before any work is done for a name that does not fit what is written."""
     if write_dropped and write_dropped.suffix.lower() != ".jsonl":
-        raise OutputError(f"{write_dropped}: dropped documents are written as .jsonl; name it so")
+        raise OutputError(
+            "{write_dropped}: dropped documents are written as .jsonl; name it so", write_dropped=write_dropped
+        )
     if report and report.suffix.lower() not in (".html", ".md"):
-        raise OutputError(f"{report}: a report is .html or .md; name it so")
+        raise OutputError("{report}: a report is .html or .md; name it so", report=report)

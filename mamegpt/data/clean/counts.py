@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mamegpt.data.provenance import Provenance
+from mamegpt.messages import msg
 from mamegpt.system.validation import Count, FromJSON, Lax, Within
 from mamegpt.text.characters import CLASSES, count_classes
 
@@ -147,7 +148,7 @@ class DataReport:
             (getattr(self, name), getattr(other, name)) for name in ("dropped", "edited_documents", "edited_places")
         ]
         if any(mine.keys() != theirs.keys() for mine, theirs in (*both, (self._drawn, other.drawn))):
-            raise ValueError("it counts other reasons or edits")
+            raise ValueError(msg("it counts other reasons or edits"))
         self.before.merge(other.before)
         self.after.merge(other.after)
         for mine, theirs in both:

@@ -8,6 +8,7 @@ from html import escape
 from markupsafe import Markup
 
 from mamegpt.data.clean.counts import CleanReport, CorpusCounts, DataReport
+from mamegpt.messages import Message, msg
 from mamegpt.pages.chart import Bars, bar_chart
 from mamegpt.pages.render import Words, render
 from mamegpt.text.characters import CLASSES
@@ -20,16 +21,24 @@ N_TOP = 12
 def count_rows(cleaned: CleanReport) -> list[tuple[str, str]]:
     """Return the counts as a table of two columns."""
     report, before, after = cleaned.data, cleaned.data.before, cleaned.data.after
-    rows = [("read", f"{before.n_documents:,}"), ("kept", f"{after.n_documents:,}")]
-    rows += [(f"dropped, {reason}", f"{n:,}") for reason, n in report.dropped.items()]
+    rows: list[tuple[str, str]] = [(msg("read"), f"{before.n_documents:,}"), (msg("kept"), f"{after.n_documents:,}")]
+    rows += [(msg("dropped, {reason}", reason=Message(reason)), f"{n:,}") for reason, n in report.dropped.items()]
     rows += [
-        (f"edited, {name}", f"{n:,} documents, {report.edited_places[name]:,} places")
+        (
+            msg("edited, {name}", name=Message(name)),
+            msg("{n:,} documents, {n_places:,} places", n=n, n_places=report.edited_places[name]),
+        )
         for name, n in report.edited_documents.items()
     ]
-    rows.append(("characters", f"{before.n_characters:,} -> {after.n_characters:,}"))
-    rows.append(("bytes", f"{before.n_bytes:,} -> {after.n_bytes:,}"))
+    rows.append((msg("characters"), f"{before.n_characters:,} -> {after.n_characters:,}"))
+    rows.append((msg("bytes"), f"{before.n_bytes:,} -> {after.n_bytes:,}"))
     if cleaned.n_items or cleaned.n_items_too_short:
-        rows.append(("test items", f"{cleaned.n_items:,} looked for, {cleaned.n_items_too_short:,} too short"))
+        rows.append(
+            (
+                msg("test items"),
+                msg("{n:,} looked for, {n_short:,} too short", n=cleaned.n_items, n_short=cleaned.n_items_too_short),
+            )
+        )
     return rows
 
 

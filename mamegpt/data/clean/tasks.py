@@ -96,19 +96,27 @@ class CleanTasks:
         chosen_steps(self.without, self.only, self.against)
         files = find_files(self.data, self.split, self.schema)
         if self.format not in OUTPUT_FORMATS:
-            raise ConfigError(f"format {self.format!r} is not known; give one of {', '.join(OUTPUT_FORMATS)}")
+            raise ConfigError(
+                "format {format!r} is not known; give one of {formats}",
+                format=self.format,
+                formats=", ".join(OUTPUT_FORMATS),
+            )
         if not 1 <= self.n_tasks <= len(files):
             raise ConfigError(
-                f"{self.n_tasks} tasks for {len(files)} files: a file is read by one task; give 1 to {len(files)}"
+                "{n_tasks} tasks for {n_files} files: a file is read by one task; give 1 to {n_files}",
+                n_tasks=self.n_tasks,
+                n_files=len(files),
             )
         plan = self._settings() | {"files": [[str(file.path.resolve()), file.name, file.weight] for file in files]}
         if self._plan.is_file():
             with _reading(self._plan):
                 is_same = read_json(self._plan, dict[str, Any]) == plan
             if not is_same:
-                raise OutputError(f"{self.out} is of another version, other files or settings; choose another name")
+                raise OutputError(
+                    "{out} is of another version, other files or settings; choose another name", out=self.out
+                )
         elif self.out.exists() and any(self.out.iterdir()):
-            raise OutputError(f"{self.out} is not empty, and not of such tasks; choose another name")
+            raise OutputError("{out} is not empty, and not of such tasks; choose another name", out=self.out)
         else:
             write_json(self._plan, plan)
 
@@ -215,7 +223,10 @@ class CleanTasks:
         with write_documents(self._part(rank)) as keep:
             for number, (document, row) in enumerate(itertools.zip_longest(documents, prepared)):
                 if not document or not row or document.id != row["id"]:
-                    raise DataError(f"{self.data}: files changed after they were prepared; begin anew, elsewhere")
+                    raise DataError(
+                        "{data}: files changed after they were prepared; start again with another output",
+                        data=self.data,
+                    )
                 if decision and decision["number"] == number:
                     cleaned = Cleaned(
                         document=Document(document.id, row["title"], decision["text"]),
@@ -342,7 +353,7 @@ def _reading(note: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise DataError(f"{note} is damaged ({error}); begin anew, elsewhere") from None
+        raise DataError("{note} is damaged ({reason}); begin anew, elsewhere", note=note, reason=error) from None
 
 
 def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import SourceFile, find_files
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError, first_line
+from mamegpt.messages import Message, join, msg
 from mamegpt.system.files import destination, remove_leftovers
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import format_article
@@ -98,7 +99,9 @@ def extract(
     check_outputs([out], (file.path for file in files), overwrite=overwrite)
     refuse_other_note(out)
     if any(file.weight != 1 for file in files):
-        raise ConfigError(f"{data}: a weight (@) has no use here, since no document is written twice; leave it out")
+        raise ConfigError(
+            "{data}: a weight (@) has no use here, since no document is written twice; leave it out", data=data
+        )
     on_event(_reading(files, schema))
     suffix = out.suffix.lower() if out.suffix.lower() in OUTPUT_FORMATS else ".txt"
     try:
@@ -107,13 +110,27 @@ def extract(
             with write_documents(place, suffix) as write:
                 report = _run(files, topic, schema, out, write, on_event)
                 if not report.read:
-                    raise DataError(f"{data} ({split}) holds no document at all; give one that does")
-                if not report.kept:
-                    reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.items() if count)
                     raise DataError(
-                        f"none of the {report.read:,} documents of {data} ({split}) is kept for "
-                        f"{', '.join(map(repr, topic.patterns))} ({reasons}); "
-                        f"try a shorter one, or ask for less ({out} was not touched)"
+                        "{data} ({split}) holds no document at all; give one that does", data=data, split=split
+                    )
+                if not report.kept:
+                    reasons = join(
+                        ", ",
+                        [
+                            msg("{reason} {n:,}", reason=Message(reason), n=n)
+                            for reason, n in report.dropped.items()
+                            if n
+                        ],
+                    )
+                    raise DataError(
+                        "none of the {read:,} documents of {data} ({split}) matches {names} ({reasons}); try a "
+                        "shorter keyword or weaker conditions ({out} was not changed)",
+                        read=report.read,
+                        data=data,
+                        split=split,
+                        names=", ".join(map(repr, topic.patterns)),
+                        reasons=reasons,
+                        out=out,
                     )
                 check_outputs([out], overwrite=overwrite)  # another process may have written it
                 forget_provenance(out)
@@ -124,7 +141,9 @@ def extract(
     except OSError as error:
         if isinstance(error, OutputError | BrokenPipeError):
             raise
-        raise OutputError(f"{out} cannot be written ({first_line(error)}); choose another place") from error
+        raise OutputError(
+            "{out} cannot be written ({reason}); choose another place", out=out, reason=first_line(error)
+        ) from error
     report.elapsed_s = time.perf_counter() - start_s
     return report
 

@@ -60,10 +60,11 @@ class Topic:
             raise ConfigError("nothing to look for; give --keyword or --regex")
         for word in (*self.keywords, *self.exclude, *self.regex):
             if shown(word) != word:
-                raise ConfigError(f"{word!r} is not UTF-8; type it in a terminal that writes UTF-8")
+                raise ConfigError("{word!r} is not UTF-8; type it in a terminal that writes UTF-8", word=word)
         if self.window is not None and (self.window < 0 or self.title_only):
-            why = "has no use with --title-only" if self.title_only else f"must be at least 0, not {self.window}"
-            raise ConfigError(f"--window {why}; leave it out to keep whole documents")
+            if self.title_only:
+                raise ConfigError("--window does nothing with --title-only; leave one of them out")
+            raise ConfigError("--window must be at least 0 (got {window})", window=self.window)
         keywords = [spellings(_folded(word, "--keyword")) for word in self.keywords]
         object.__setattr__(self, "_wanted", (*keywords, *map(_compiled, self.regex)))
         object.__setattr__(self, "_unwanted", tuple(spellings(_folded(word, "--exclude")) for word in self.exclude))
@@ -137,9 +138,13 @@ def _counts(patterns: Iterable[re.Pattern[str]], text: str) -> tuple[int, ...]:
 def _folded(word: str, option: str) -> str:
     folded = fold(word)
     if not folded.strip():
-        raise ConfigError(f"{option} is empty, which every text contains; give a word to look for")
+        raise ConfigError("{option} is empty, and every text contains it; give a keyword", option=option)
     if "\n" in folded:
-        raise ConfigError(f"{option} {word!r} has a line feed; give a word, or look for lines with --regex")
+        raise ConfigError(
+            "{option} {word!r} contains a line feed; give a keyword, or search for lines with --regex",
+            option=option,
+            word=word,
+        )
     return folded
 
 
@@ -147,7 +152,11 @@ def _compiled(regex: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise ConfigError(f"--regex {regex!r} is no regular expression ({error}); see Python's re") from error
+        raise ConfigError(
+            "--regex {regex!r} is not a valid regular expression ({reason}); see Python's re", regex=regex, reason=error
+        ) from error
     if pattern.search(""):
-        raise ConfigError(f"--regex {regex!r} finds nothing at all in an empty text, so it is in every text; narrow it")
+        raise ConfigError(
+            "--regex {regex!r} matches an empty text, so it matches every text; make it stricter", regex=regex
+        )
     return pattern

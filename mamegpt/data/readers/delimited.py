@@ -47,7 +47,9 @@ def table_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
     text, title = text_and_title(names, strings, schema, str(path))
     for name in (text, title):
         if names.count(name) > 1:
-            raise DataError(f"{path}: {names.count(name)} columns are called {name!r}; rename all but one")
+            raise DataError(
+                "{path}: {n} columns are called {name!r}; rename all but one", path=path, n=names.count(name), name=name
+            )
     return text, title if title in names else ""
 
 
@@ -83,15 +85,21 @@ def _rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
                 n_fields = n_fields or len(row)
                 if len(row) != n_fields:
                     raise DataError(
-                        f"{path}, line {begin}: {len(row)} fields, where the first row has {n_fields}; quote what "
-                        "holds delimiters or line ends"
+                        "{path}, line {begin}: {n} fields, where the first row has {n_fields}; quote what holds "
+                        "delimiters or line ends",
+                        path=path,
+                        begin=begin,
+                        n=len(row),
+                        n_fields=n_fields,
                     )
                 yield begin, row
             begin = rows.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f'{path}, line {begin}: not quoted as csv is ({first_line(error)}); put the field between ", and write " '
-            'in it as ""'
+            '{path}, line {begin}: not quoted as csv is ({reason}); put the field between ", and write " in it as ""',
+            path=path,
+            begin=begin,
+            reason=first_line(error),
         ) from error
 
 
@@ -99,5 +107,10 @@ def _bounded(path: Path, encoding: str, delimiter: str) -> Iterator[str]:
     """Yield the lines of a file with their line feeds. Raises `DataError` for one of more than MAX_FIELDS fields."""
     for number, line in enumerate(lines(path, encoding), 1):
         if line.count(delimiter) >= MAX_FIELDS and re.sub('"[^"]*"', "", line).count(delimiter) >= MAX_FIELDS:
-            raise DataError(f"{path}, line {number} has more than {MAX_FIELDS:,} fields; give another file")
+            raise DataError(
+                "{path}, line {number} has more than {max_fields:,} fields; give another file",
+                path=path,
+                number=number,
+                max_fields=MAX_FIELDS,
+            )
         yield line + "\n"

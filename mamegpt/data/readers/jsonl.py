@@ -13,6 +13,7 @@ from mamegpt.data.readers.lines import COMPRESSIONS, lines
 from mamegpt.data.readers.records import make_record, text_and_title
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, first_line
+from mamegpt.messages import msg
 from mamegpt.system.files import parse_json
 
 __all__ = ["json_columns", "json_lines", "read_jsonl"]
@@ -37,7 +38,7 @@ def read_jsonl(path: Path, schema: Schema) -> Iterator[tuple[str, str] | None]:
         elif value is None:
             yield None
         else:
-            raise DataError(f"{where}: {text!r} does not hold a string; make it one")
+            raise DataError("{where}: {text!r} does not hold a string; make it one", where=where, text=text)
 
 
 def json_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
@@ -81,7 +82,7 @@ def _json_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, An
     """Yield each JSON object of a file, and where it stands."""
     for where, record in json_lines(path, encoding):
         if not isinstance(record, dict):
-            raise DataError(f'{where}: not a JSON object; make it one like {{"text": "…"}}')
+            raise DataError('{where}: not a JSON object; make it one like {{"text": "…"}}', where=where)
         yield where, record
 
 
@@ -90,15 +91,20 @@ def json_lines(path: Path, encoding: str = GUESS.encoding) -> Iterator[tuple[str
     for number, line in enumerate(lines(path, encoding), 1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
+        where = msg("{path}, line {number}", path=path, number=number)
         try:
             yield where, _parsed(line)
         except json.JSONDecodeError as error:
             raise DataError(
-                f"{where}: not JSON ({error.msg} at character {error.colno}); correct or remove it"
+                "{where}: not JSON ({reason} at character {colno}); correct or remove it",
+                where=where,
+                reason=error.msg,
+                colno=error.colno,
             ) from error
         except ValueError as error:
-            raise DataError(f"{where}: not JSON ({first_line(error)}); correct or remove it") from error
+            raise DataError(
+                "{where}: not JSON ({reason}); correct or remove it", where=where, reason=first_line(error)
+            ) from error
 
 
 def _parsed(line: str) -> Any:

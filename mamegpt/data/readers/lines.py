@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from mamegpt.errors import ConfigError, DataError, first_line
+from mamegpt.messages import msg
 
 __all__ = ["COMPRESSIONS", "DAMAGED", "MAX_LINE_CHARACTERS", "decoder_of", "lines", "open_file"]
 
@@ -57,20 +58,32 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
                     place = n_bytes - len(error.object) + error.start
                     name = _likely(error.object + file.read(BLOCK_BYTES))
                     raise DataError(
-                        f"{path} is not {encoding.upper()} text at byte {place:,}; {_advice(name, encoding)}"
+                        "{path} is not {encoding} text at byte {place:,}; {advice}",
+                        path=path,
+                        encoding=encoding.upper(),
+                        place=place,
+                        advice=_advice(name, encoding),
                     ) from error
                 marks = [at for mark in SUSPECT if (at := block.find(mark)) >= 0] if is_utf_8 else []
                 if marks and (name := _likely(block)) not in ("", "utf-8"):
                     place = n_bytes - len(block) + min(marks)
                     raise DataError(
-                        f"{path} is not {encoding.upper()} text at byte {place:,}; {_advice(name, encoding)}"
+                        "{path} is not {encoding} text at byte {place:,}; {advice}",
+                        path=path,
+                        encoding=encoding.upper(),
+                        place=place,
+                        advice=_advice(name, encoding),
                     )
                 first, *others = text.split("\n")
                 begun.append(first)
                 n_begun += len(first)
                 if n_begun > MAX_LINE_CHARACTERS:
                     raise DataError(
-                        f"{path}, line {number} is longer than {MAX_LINE_CHARACTERS:,} characters; cut it into several"
+                        "{path}, line {number} is longer than {max_line_characters:,} characters; split it into "
+                        "several",
+                        path=path,
+                        number=number,
+                        max_line_characters=MAX_LINE_CHARACTERS,
                     )
                 if others:
                     yield "".join(begun).lstrip(BYTE_ORDER_MARK)
@@ -84,11 +97,16 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
                 yield "".join(begun).lstrip(BYTE_ORDER_MARK)
     except DAMAGED as error:
         raise DataError(
-            f"{path} is damaged or cut off after line {number - 1:,} ({first_line(error)}); fetch it again"
+            "{path} is damaged or cut off after line {line:,} ({reason}); fetch it again",
+            path=path,
+            line=number - 1,
+            reason=first_line(error),
         ) from error
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({first_line(error)}); check the file, the disk and its permissions"
+            "{path} cannot be read ({reason}); check the file, the disk and its permissions",
+            path=path,
+            reason=first_line(error),
         ) from error
 
 
@@ -114,15 +132,19 @@ def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
         return codecs.getincrementaldecoder(encoding)()
     except (LookupError, ValueError) as error:
         raise ConfigError(
-            f"--encoding {encoding} is no encoding of text; give one such as {', '.join(CANDIDATES[1:5])}"
+            "--encoding {encoding} is not a text encoding; use one such as {names}",
+            encoding=encoding,
+            names=", ".join(CANDIDATES[1:5]),
         ) from error
 
 
 def _advice(likely: str, encoding: str) -> str:
     """Say what to do about a file that is not in an encoding."""
     if not likely or codecs.lookup(likely) == codecs.lookup(encoding):
-        return "save it as UTF-8"
-    return f"it looks like {likely}: say --encoding {likely}, or save it as UTF-8 (iconv -f {likely} -t utf-8)"
+        return msg("save it as UTF-8")
+    return msg(
+        "it looks like {name}: use --encoding {name}, or save it as UTF-8 (iconv -f {name} -t utf-8)", name=likely
+    )
 
 
 def _likely(sample: bytes) -> str:

@@ -103,7 +103,10 @@ def _refuse_if_too_many(n_bytes: int, chunk: Any, name: str, path: Path) -> None
     """Raise `DataError` if a column of a row group unpacks to more than a text could."""
     if n_bytes > max(MAX_BATCH_BYTES, MAX_UNPACKING * chunk.total_compressed_size):
         raise DataError(
-            f"{path}: column {name!r} unpacks to more than {MAX_UNPACKING:,} times its bytes; give another file"
+            "{path}: column {name!r} unpacks to more than {max_unpacking:,} times its bytes; give another file",
+            path=path,
+            name=name,
+            max_unpacking=MAX_UNPACKING,
         )
 
 
@@ -124,9 +127,13 @@ def open_parquet(path: Path, metadata: Any = None, read_dictionary: Sequence[str
     except DataError:
         raise
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} holds text that is not UTF-8 ({error.reason}); write it anew as UTF-8") from error
+        raise DataError(
+            "{path} has text that is not UTF-8 ({reason}); save it as UTF-8", path=path, reason=error.reason
+        ) from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({first_line(error)}); fetch it again") from error
+        raise DataError(
+            "{path} is not a readable parquet file ({reason}); fetch it again", path=path, reason=first_line(error)
+        ) from error
 
 
 def _plain(column: Any) -> Any:

@@ -154,16 +154,25 @@ def _read_dump(path: Path, encoding: str) -> Iterator[Batch]:
             for number, (reason, title, text, n_holes) in enumerate(pages(file, encoding)):
                 yield Batch(1, [], {reason: 1}) if reason else Batch(1, [(number, title, text)], n_holes=n_holes)
     except ParseError as error:
-        raise DataError(f"{path} is not a whole dump of a MediaWiki ({error}); fetch it again") from error
+        raise DataError(
+            "{path} is not a whole dump of a MediaWiki ({reason}); fetch it again", path=path, reason=error
+        ) from error
     except (LookupError, UnicodeError) as error:
-        raise DataError(f"{path} is in an encoding that cannot be read ({first_line(error)}); make it UTF-8") from error
+        raise DataError(
+            "{path} is in an encoding that cannot be read ({reason}); make it UTF-8",
+            path=path,
+            reason=first_line(error),
+        ) from error
     except OverflowError as error:
         raise DataError(
-            f"{path}: a page is larger than {MAX_PAGE_BYTES >> 20} MiB; give a dump with one revision a page "
-            "(pages-articles)"
+            "{path}: a page is larger than {most} MiB; give a dump with one revision a page (pages-articles)",
+            path=path,
+            most=MAX_PAGE_BYTES >> 20,
         ) from error
     except (*DAMAGED, OSError) as error:
-        raise DataError(f"{path} is damaged or cut off ({first_line(error)}); fetch it again") from error
+        raise DataError(
+            "{path} is damaged or cut off ({reason}); fetch it again", path=path, reason=first_line(error)
+        ) from error
 
 
 READERS: dict[str, Callable[[Path, Schema], Iterator[tuple[str, str] | None]]] = {

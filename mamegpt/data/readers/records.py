@@ -38,20 +38,30 @@ def text_and_title(names: Sequence[str], strings: Sequence[str], schema: Schema,
     """
     for name, option in ((schema.text_column, "--text-column"), (schema.title_column, "--title-column")):
         if name and name not in strings:
-            raise DataError(f"{where}: no {name!r} ({option}) that holds strings; there are {list(strings)}")
+            raise DataError(
+                "{where}: no {name!r} ({option}) that holds strings; there are {names}",
+                where=where,
+                name=name,
+                option=option,
+                names=list(strings),
+            )
     title = schema.title_column or "title"
     text = schema.text_column or ("text" if "text" in names else None)
     if text is None:
         others = [name for name in strings if name != title]
         if not others:
             raise DataError(
-                f"{where}: none of {list(names)} holds strings, so there is no text in it; give another file"
+                "{where}: none of {names} contains strings, so there is no text; give another file",
+                where=where,
+                names=list(names),
             )
         if len(others) != 1:
             raise DataError(
-                f"{where}: cannot tell which of {others} is the text; rename it to 'text' or say --text-column"
+                "{where}: cannot tell which of {others} is the text; rename it to 'text' or use --text-column",
+                where=where,
+                others=others,
             )
         text = others[0]
     elif text not in strings:
-        raise DataError(f"{where}: {text!r} does not hold a string; make it one")
+        raise DataError("{where}: {text!r} does not hold a string; make it one", where=where, text=text)
     return text, title

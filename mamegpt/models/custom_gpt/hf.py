@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mamegpt.config import ModelConfig, flag
 from mamegpt.errors import ModelError
+from mamegpt.messages import msg
 from mamegpt.models.custom_gpt.config import UNSUPPORTED_FIELDS
 from mamegpt.models.hf_format import HFFormat, not_implemented, refuse
 from mamegpt.system.validation import FromJSON, Number, problems
@@ -36,7 +37,7 @@ def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConf
         context_length, _ = weights["pos_emb.weight"].shape
     except (KeyError, ValueError):
         raise ModelError(
-            f"{origin} holds no GPT of the book's layout: tok_emb.weight or pos_emb.weight is missing"
+            "{origin} holds no GPT of the book's layout: tok_emb.weight or pos_emb.weight is missing", origin=origin
         ) from None
     implied: dict[str, Any] = {
         "vocab_size": vocab_size,
@@ -47,7 +48,14 @@ def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConf
     }
     for name, value in implied.items():
         if given.get(name) is not None and given[name] != value:
-            raise ModelError(f"{flag(name)} {given[name]} contradicts {origin}, which has {name} {value}; leave it out")
+            raise ModelError(
+                "{option} {value} contradicts {origin}, which has {name} {value_2}; leave it out",
+                option=flag(name),
+                value=given[name],
+                origin=origin,
+                name=name,
+                value_2=value,
+            )
     sizes = {name: value for name, value in given.items() if value is not None} | implied
     return ModelConfig(**UNSUPPORTED_FIELDS, **({"n_heads": DEFAULT_N_HEADS, "drop_rate": DEFAULT_DROP_RATE} | sizes))
 
@@ -179,12 +187,12 @@ def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) 
     found = problems(dict[str, int], whole) + not_implemented(config, _GPT2_CHOICES)
     width = config.get("n_embd")
     if (inner := config.get("n_inner")) is not None and not (type(width) is int and inner == 4 * width):
-        found.append(f"n_inner {inner} is not implemented")
+        found.append(msg("n_inner {inner} is not implemented", inner=inner))
     drop_rate = config.get("resid_pdrop", 0.1)
     found += problems(dict[str, Number], {"resid_pdrop": drop_rate})
     pair = [weights[name] for name in ("lm_head.weight", "transformer.wte.weight") if name in weights]
     if config.get("tie_word_embeddings") is not False and len(pair) == 2 and not torch.equal(*pair):
-        found.append("tie_word_embeddings is not false, but the head is not the embedding")
+        found.append(msg("tie_word_embeddings is not false, but the head is not the embedding"))
     refuse(found, file, "gpt2")
     biases = [tensor for name, tensor in weights.items() if name.endswith("attn.c_attn.bias")]
     qkv_bias = config.get("qkv_bias") is not False or any(bias.any() for bias in biases)

@@ -1,0 +1,57 @@
+"""What the program says, in the user's language: English as it stands in the code, or Japanese."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, Literal
+
+from mamegpt.messages import Message, msg, translate
+from mamegpt.text.display import visible
+
+__all__ = ["label", "put", "translated", "user_language"]
+
+
+LABELS = (
+    # why documents and records are dropped, and the steps of cleaning
+    msg("empty"), msg("duplicate"), msg("no keyword"), msg("too few hits"), msg("excluded"), msg("no text column"),
+    msg("redirect"), msg("other namespace"), msg("normalisation"), msg("aozora"), msg("markup"), msg("empty-brackets"),
+    msg("boilerplate"), msg("personal-data"), msg("white-space"), msg("short"), msg("no-sentence-end"),
+    msg("not-japanese"), msg("repetitive"), msg("duplicates"), msg("contamination"), msg("near-duplicates"),
+    msg("repeated-lines"), msg("paragraph"), msg("line"), msg("file"), msg("a dump of a wiki"),
+    # how a system says what went wrong
+    msg("No such file or directory"), msg("Permission denied"), msg("Is a directory"), msg("Not a directory"),
+    msg("Address already in use"), msg("Cannot assign requested address"), msg("Name or service not known"),
+    msg("Temporary failure in name resolution"), msg("Broken pipe"), msg("No space left on device"),
+    msg("Disk quota exceeded"), msg("File too large"), msg("Read-only file system"), msg("Input/output error"),
+    msg("Connection refused"), msg("Network is unreachable"), msg("timed out"), msg("File exists"),
+    # what stands between messages
+    msg("; "), msg(", "), msg(" or "),
+)  # fmt: skip
+"""Messages that come from elsewhere as plain text; `label` translates them."""
+
+
+def user_language() -> Literal["en", "ja"]:
+    """Return the language to speak: as MAMEGPT_LANG says (ja or en), else as the locale does.
+
+    Of a locale's variables the first that is set counts, as POSIX has it: LC_ALL, LC_MESSAGES, LANG.
+    """
+    names = ("MAMEGPT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    value = next((value for name in names if (value := os.environ.get(name))), "")
+    return "ja" if value.lower().startswith("ja") else "en"
+
+
+def translated(message: str) -> str:
+    """Return a `Message` in the user's language; text that is not a message stays as it is."""
+    return translate(message, user_language())
+
+
+def label(name: str) -> str:
+    """Return the name of something that came as plain text, such as a reason in a report, in the user's language."""
+    return translated(Message(name))
+
+
+def put(text: str, end: str = "\n", file: IO[str] | None = None) -> None:
+    """Print to standard output (or ``file``) at once: `visible` on a terminal, as it is elsewhere."""
+    stream = sys.stdout if file is None else file
+    print(visible(text) if stream.isatty() else text, end=end, flush=True, file=stream)
