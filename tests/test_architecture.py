@@ -189,10 +189,12 @@ print(json.dumps(found))
     assert [name for name in found["import"] if name.startswith("mamegpt")] == ["mamegpt"]
 
 
-def test_to_train_nobody_waits_for_transformers_but_where_the_model_needs_it() -> None:
+def test_nobody_waits_for_what_only_some_models_or_several_processes_need() -> None:
     script = """
 import sys
 import mamegpt.training.trainer, mamegpt.pretrained, mamegpt.exporting.hf
+for name in ("torch._dynamo", "torch.distributed.tensor", "torch.distributed.checkpoint"):
+    print(name, name in sys.modules)
 from mamegpt.config import TrainConfig
 from mamegpt.models.registry import ARCHITECTURES, build_model
 for name in sorted(ARCHITECTURES, key="custom-gpt".__eq__):

@@ -9,27 +9,33 @@ Muon one way to a matrix's owner and back (see `mamegpt.training.sharded_muon`).
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mamegpt.distributed.processes import World
 from mamegpt.models.base import blocks
+
+if TYPE_CHECKING:  # each takes a second to import, and few runs have several processes
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+    from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
     "ShardedInit",
     "empty_state_dict",
     "full_tensor",
     "init_device",
+    "is_sharded",
     "load_sharded",
+    "local",
     "no_sync",
     "parallelize",
     "save_sharded",
@@ -52,6 +58,8 @@ def parallelize(summed_loss: nn.Module, model: nn.Module, sharding: str, world: 
     if world.size == 1:
         return summed_loss
     if sharding == "none":
+        from torch.nn.parallel import DistributedDataParallel
+
         return DistributedDataParallel(summed_loss)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -77,8 +85,10 @@ class ShardedInit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return what PyTorch asks of every operation in here."""
         tensor, rest = (args[0], args[1:]) if args else (None, ())
         fills = func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.copy_.default)
-        if not (fills and isinstance(tensor, DTensor)) or (rest and isinstance(rest[0], DTensor)):
+        if not (fills and is_sharded(tensor)) or (rest and is_sharded(rest[0])):
             return func(*args, **(kwargs or {}))
+        from torch.distributed.tensor import distribute_tensor
+
         full = func(torch.empty(tensor.shape, dtype=tensor.dtype), *rest, **(kwargs or {}))
         full = full.to(tensor.device)
         return tensor.copy_(distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None))
@@ -86,17 +96,13 @@ class ShardedInit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
     """Gradients of all but the last micro-batch stay in their process, where each has room for all of them."""
-    if more_follow and isinstance(module, DistributedDataParallel):
-        return module.no_sync()
-    return contextlib.nullcontext()
+    return module.no_sync() if more_follow and _is_copied(module) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def unsharded(summed_loss: nn.Module) -> Iterator[None]:
     """Gather what lies outside the blocks (embedding, last norm, head), so that the model can be called by itself."""
-    from torch.distributed.fsdp import FSDPModule
-
-    if not isinstance(summed_loss, FSDPModule):
+    if not _is_shared(summed_loss):
         yield
         return
     summed_loss.unshard()
@@ -106,9 +112,32 @@ def unsharded(summed_loss: nn.Module) -> Iterator[None]:
         summed_loss.reshard()
 
 
+def is_sharded(tensor: object) -> TypeGuard[DTensor]:
+    """Return whether a tensor is shared out over processes, and only a part of it is here."""
+    return _is_a(tensor, "torch.distributed.tensor", "DTensor")
+
+
+def _is_copied(module: nn.Module) -> TypeGuard[DistributedDataParallel]:
+    return _is_a(module, "torch.nn.parallel", "DistributedDataParallel")
+
+
+def _is_shared(module: nn.Module) -> TypeGuard[FSDPModule]:
+    return _is_a(module, "torch.distributed.fsdp", "FSDPModule")
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Return whether a value is of a class of a module; there is none while nothing has imported that module."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+
+
 def full_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor that is shared out, gathered in every process; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process holds: all of it, unless it is shared out."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

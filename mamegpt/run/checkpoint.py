@@ -31,7 +31,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.checkpoint.api import CheckpointException
 
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
@@ -208,6 +207,8 @@ def _write_parts(
     folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, proven: Path | None,
     is_main: bool, group: ProcessGroup | None,
 ) -> Path:  # fmt: skip
+    from torch.distributed.checkpoint.api import CheckpointException
+
     path = Checkpoint.at(folder, state.step).path
     staging = _shared_folder(path, is_main, group)
     try:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch._dynamo.exc import BackendCompilerFailed
 
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.distributed.processes import World
@@ -58,6 +57,8 @@ def autotune(
     if len(choices) > 1:
         emit(PrecisionMeasured(precision, max(seconds) / best))
     if may_compile and (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S:
+        from torch._dynamo.exc import BackendCompilerFailed
+
         emit(Compiling())
         try:
             eager, compiled = measure([(precision, False), (precision, True)])

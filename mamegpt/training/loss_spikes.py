@@ -17,11 +17,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
+from mamegpt.distributed.sharding import local
 from mamegpt.errors import TrainingError
 from mamegpt.messages import Message, msg
 from mamegpt.models.base import not_finite
@@ -100,17 +100,12 @@ def is_proven(step: int, losses: Sequence[float], offset: int = 0) -> bool:
 
 def weights_not_finite(model: nn.Module, step: int) -> Message | None:
     """Return whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
-    names = not_finite((name, _here(weight)) for name, weight in model.named_parameters())
+    names = not_finite((name, local(weight)) for name, weight in model.named_parameters())
     if not processes.any_process(bool(names), next(model.parameters()).device):
         return None
     if not names:
         return msg("weights are not finite after step {step}", step=step)
     return msg("weights are not finite after step {step}, {name} first", step=step, name=names[0])
-
-
-def _here(weight: Tensor) -> Tensor:
-    """Return the share of a weight that is in this process."""
-    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def roll_back(

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-__all__ = ["Muon", "local", "orthogonalize"]
+from mamegpt.distributed.sharding import local
+
+__all__ = ["Muon", "orthogonalize"]
 
 BATCH_BYTES = 32 << 20
 """Bytes of matrices in one batch; more would need memory and gain nothing."""
@@ -84,11 +85,6 @@ def orthogonalize(matrices: Tensor, group: dict[str, Any], compute_dtype: torch.
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.view(matrices.shape)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return the rows of a tensor that this process holds: all of them, unless it is a DTensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _wide(matrix: Tensor) -> Tensor:

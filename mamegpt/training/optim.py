@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from mamegpt.config import TrainConfig
+from mamegpt.distributed.sharding import is_sharded
 from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel, token_embedding
 from mamegpt.training.muon import Muon
@@ -65,7 +65,7 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     taken = {id(p) for p in [*tables, *inside]}
     others = [p for p in model.parameters() if id(p) not in taken]
     groups = [{"params": tables, "lr": config.emb_lr}, {"params": others, "lr": config.lr}]
-    kind = ShardedMuon if any(isinstance(p, DTensor) for p in inside) else Muon
+    kind = ShardedMuon if any(map(is_sharded, inside)) else Muon
     compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     parts = (
         kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, compute_dtype=compute_dtype),
