@@ -495,7 +495,7 @@ def _misfits(values: object, named: Callable[[str], str]) -> list[str]:
         return found
     numbers = {name: value for name, value in cast(dict[str, Any], values).items() if type(value) in (int, float)}
     found = [
-        msg("{option} is no number to compute with", option=named(name))
+        msg("{option} must be a finite number", option=named(name))
         for name, value in numbers.items()
         if abs(value) >= 1e300
     ]

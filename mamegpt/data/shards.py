@@ -169,7 +169,7 @@ def open_shards(
         if not {"train"} <= meta.splits.keys() <= set(SPLITS):
             raise ValueError(msg("it has no usable splits"))
         if meta.eos_id is not None and meta.eos_id >= meta.vocab_size:
-            raise ValueError(msg("eos_id is no id"))
+            raise ValueError(msg("eos_id is not a token id"))
     except FileNotFoundError:
         raise DataError(
             "{folder} is not a folder of token shards: it has no {meta_file}", folder=folder, meta_file=META_FILE

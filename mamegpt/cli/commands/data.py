@@ -134,7 +134,7 @@ def clean_command(
     """Clean a corpus: normalization, rules, personal data, duplicates, benchmark data; in a fixed order, with counts.
 
     Args:
-        data: Documents: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        data: Documents: a file or folder (parquet, jsonl, txt) or a Hub dataset.
         out: File to write: .jsonl, .parquet or .txt.
         split: Split of the data.
         normalisation: Unicode normalization: nfc, nfkc (unifies widths too), or none.
@@ -237,7 +237,7 @@ def tokenizer_report_command(
 
     Args:
         model: SentencePiece model, tokenizer.json, or a folder or Hub repository with one.
-        data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub data set.
+        data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub dataset.
         split: Split of the data.
         compare: Other tokenizers, given as the first one.
         words: Words to show the splits of (default: ten instructive ones).

@@ -353,7 +353,9 @@ def _reading(note: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise DataError("{note} is damaged ({reason}); begin anew, elsewhere", note=note, reason=error) from None
+        raise DataError(
+            "{note} is damaged ({reason}); start again with another output", note=note, reason=error
+        ) from None
 
 
 def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

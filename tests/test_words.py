@@ -1,0 +1,77 @@
+"""One word for one thing, in what people read: pages, messages and help use the field's terms (docs/glossary.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from babel.messages.pofile import read_po
+from catalogue import PO
+from little import ROOT
+
+ENGLISH = {
+    r"\breckon": "estimate",
+    r"\bgo(?:es|ing)? on (?:with|from|past)\b": "continue, resume",
+    r"\bpass(?:es|ed|ing)? over\b": "skip",
+    r"\banew\b": "again",
+    r"\bspelt\b|\blearnt\b": "represented, learned",
+    r"\blies in\b": "is in",
+    r"(?<![\"`])\brecite[sd]?\b|\brecital\b": "memorization",
+    r"\bbits a (?:character|byte)\b|\btokens? a (?:second|parameter)\b": "per",
+    r"\bdata sets?\b": "dataset",
+    r"\bclean process\b": "separate process",
+    r"\bis no (?:number|folder|file|name|id)\b|\bno number\b": "is not a",
+    r"\bnormalise|\bmemorise|\bcolour|\blicence": "US spelling",
+    r"\bof its own accord\b|\bplugs? (?:is|was) pulled\b|\bpulled plug\b": "plain words",
+}  # fmt: skip
+JAPANESE = {
+    "書き出し|書き出す": "エクスポート、プロンプト、出力",
+    "検証の損失|学習の損失": "検証損失、学習損失",
+    "丸写し": "暗記率",
+    "(?<!複)数の形式|計算の形式": "計算精度",
+    "装置": "デバイス",
+    "文脈の長さ": "コンテキスト長",
+    "語の数": "語彙サイズ",
+    "最適化の方法": "オプティマイザ",
+    "学習率の予定": "学習率スケジュール",
+    "くらべ|ちがう|ちがい|とばす|くり返|もうあります|置きかえ": "比べる、違う、スキップ、上書き",
+    "フォルダー|メモリー|ブラウザー|ライブラリー|プロセッサー|コンパイラー|クエリー": "フォルダ、メモリ、ブラウザ、…",
+    "知りません|でした\\)": "対応していません、(指定値: …)",
+    "貪欲法|つづり|見本|何も失わない": "貪欲デコーディング、名前、サンプル、可逆な",
+}  # fmt: skip
+NOT_HELD = {"docs/log.md", "docs/glossary.md"}
+"""The log is history, and the glossary explains words."""
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """What people read, with where it is."""
+    pages = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "mamegpt").rglob("*.html")]
+    for path in [*pages, *(ROOT / "mamegpt").rglob("*.md"), *(ROOT / "mamegpt").rglob("words.json")]:
+        place = path.relative_to(ROOT).as_posix()
+        if place not in NOT_HELD:
+            yield from (
+                (f"{place}:{i}", line) for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            )
+    with PO.open("rb") as file:
+        for message in read_po(file, locale="ja"):
+            yield from ((f"{PO.name}: {message.id}", str(text)) for text in (message.id, message.string))
+
+
+@pytest.mark.parametrize("banned", [ENGLISH, JAPANESE], ids=["English", "Japanese"])
+def test_one_word_for_one_thing(banned: dict[str, str]) -> None:
+    found = [
+        f"{place}: {word[0]!r}: {better}"
+        for place, line in texts()
+        for pattern, better in banned.items()
+        if (word := re.search(pattern, line))
+    ]
+    assert found == []
+
+
+def test_the_words_of_pages_are_there_in_both_languages() -> None:
+    for path in (ROOT / "mamegpt").rglob("words.json"):
+        words = json.loads(path.read_text(encoding="utf-8"))
+        if {"ja", "en"} <= set(words):
+            assert set(words["ja"]) == set(words["en"]), path
