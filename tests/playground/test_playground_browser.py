@@ -315,7 +315,7 @@ def test_mistakes_show_and_markup_stays_text(page: Page, address: str) -> None:
         "{key: 'Enter', ctrlKey: true, bubbles: true}))"
     )
     page.until(lambda: page.one("#problem").is_displayed())
-    assert "seed must be at most" in page.one("#problem").text
+    assert "seed must be at least 0" in page.one("#problem").text
     page.driver.get_log("browser")  # the answer 400 is in it
 
 
