@@ -9,10 +9,13 @@ BIN := .venv/bin
 CPU_INDEX = $(if $(filter Linux,$(shell uname -s)),$(if $(shell nvidia-smi -L 2>/dev/null),,$\
 	--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 15))
 
+# Python compiles what it imports and keeps that, unless it was told to write no bytecode.
+NO_COMPILE = $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+
 # A new environment with the torch for this machine.
 define environment
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --log $(@D)/pip.log --no-compile --no-deps $(CPU_INDEX) --constraint requirements.txt torch
+	$(@D)/bin/python -m pip install --log $(@D)/pip.log $(NO_COMPILE) --no-deps $(CPU_INDEX) --constraint requirements.txt torch
 endef
 
 .PHONY: demo test test-slow check messages faults docs lock fuzz bench bench-quality bench-data clean
@@ -74,7 +77,7 @@ bench-data: .venv-data/ready
 .venv/run-ready: requirements.txt pyproject.toml
 	@echo "installing PyTorch and the other packages into .venv, once; this takes some minutes ..."
 	$(environment)
-	$(BIN)/python -m pip install --log .venv/pip.log --no-compile --requirement requirements.txt
+	$(BIN)/python -m pip install --log .venv/pip.log $(NO_COMPILE) --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@echo "set up: $$(awk '/ Downloading .*\)$$/ {sub(/.*\(/, ""); sub(/\)/, ""); n += $$1 * ($$2 == "MB" ? 1 : 0.001)} \
 		END {printf "%.0f", n}' .venv/pip.log) MB fetched, $$(du -sm .venv | cut -f1) MB on disk in .venv"

@@ -140,7 +140,7 @@ def test_every_file_of_the_package_that_is_no_module_is_package_data() -> None:
         for path in (ROOT / name.replace(".", "/")).glob(pattern)
     }
     names = printed("git", "ls-files", "--cached", "--others", "--exclude-standard", "mamegpt").splitlines()
-    assert {Path(name) for name in names if not name.endswith(".py")} == data
+    assert {Path(name) for name in names if not name.endswith((".py", ".po"))} == data  # .mo is made of .po
 
 
 @pytest.mark.skipif(shutil.which("make") is None or sys.platform == "win32", reason="no make")
@@ -160,6 +160,16 @@ def test_the_cpu_build_of_torch_is_asked_for_where_it_is_smaller(
     index = PYPROJECT["tool"]["uv"]["index"][0]["url"]
     assert (f"--extra-index-url {index} " in torch) is asked
     assert not any("--group" in line or index in line for line in commands if line != torch)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(("told", "ahead"), [("1", True), ("", False)])
+def test_all_is_compiled_ahead_only_where_python_may_not_keep_what_it_compiles(
+    told: str, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", told)
+    commands = printed("make", "--dry-run", "--always-make", "demo").splitlines()
+    assert ["--no-compile" in line for line in commands if "pip.log" in line and " -m pip " in line] == [not ahead] * 2
 
 
 @pytest.mark.slow
