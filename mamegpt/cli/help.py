@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from cyclopts.help import HelpEntry, HelpPanel
 from cyclopts.help.formatters import DefaultFormatter
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from mamegpt.cli.console import n_cells, output_must_succeed
 from mamegpt.cli.language import label
+from mamegpt.cli.options import REPEATED
 from mamegpt.cli.parsing import Program
 from mamegpt.messages import msg
 
@@ -27,14 +28,16 @@ NARROWEST = 60
 WORDS = (
     msg("Usage:"), msg("commands"), msg("Arguments"), msg("options"), msg("text options"), msg("model options"),
     msg("training options"), msg("optimizer options"), msg("running options"), msg("sampling options"),
-    msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("choices:"), msg("default:"),
-    msg("None"), msg("False"), msg("True"),
+    msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("(repeatable)"),
+    msg("choices:"), msg("default:"), msg("None"), msg("False"), msg("True"),
 )  # fmt: skip
 """The words of help that are of no command."""
 NOTHING = (None, "", '""', "()", "[]")
 """Defaults that go without saying, as cyclopts writes them."""
-PIECE = re.compile(r"[(「『【]*(?:(?:[!-'*-~]|\((?=[!-~])|\))+|.)[、。)」』】ー…]*\s*")
-"""What stays on one line: a word of Latin letters or one character, with the brackets and punctuation around it."""
+PIECE = re.compile(
+    r"[(「『【]*(?:(?:[!-'*-~]|\((?=[!-~])|\))+|.)[、。)」』】・ー…ぁぃぅぇぉっゃゅょァィゥェォッャュョ]*\s*"
+)
+"""What stays on one line: a word of Latin letters or one character, with what may not be parted from it."""
 
 
 def show_help(app: Program) -> None:
@@ -72,11 +75,13 @@ def _about(entry: HelpEntry) -> _Wrapped:
     """Return the sentence of an option, with what it may be and what it is by default."""
     sentence = _sentences(entry.description.primary_renderable)
     notes = [label("(required)")] if entry.required else []
+    if get_origin(entry.type) is tuple and entry.metavar == REPEATED:
+        notes.append(label("(repeatable)"))
     if entry.choices:
         notes.append(f"({label('choices:')} {', '.join(entry.choices)})")
     if entry.default not in NOTHING:
         notes.append(f"({label('default:')} {label(entry.default)})")
-    return _Wrapped(label(sentence), notes)
+    return _Wrapped(sentence, notes)
 
 
 class _Wrapped:
@@ -86,10 +91,12 @@ class _Wrapped:
         self.text, self.notes = text, notes
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        paragraphs = [PIECE.findall(paragraph) for paragraph in self.text.split("\n")]
+        paragraphs[-1] += [f" {note}" for note in self.notes]
         lines = []
-        for paragraph in self.text.split("\n"):
+        for pieces in paragraphs:
             lines.append("")
-            for piece in [*PIECE.findall(paragraph), *(f" {note}" for note in self.notes)]:
+            for piece in pieces:
                 if n_cells(f"{lines[-1]}{piece}".rstrip()) > options.max_width:
                     lines.append("")
                 lines[-1] += piece

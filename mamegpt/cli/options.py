@@ -10,13 +10,14 @@ from cyclopts import Parameter
 from mamegpt.errors import ConfigError
 from mamegpt.messages import join, msg
 
-__all__ = ["Flat", "Given", "Repeatable", "Switch", "refuse_idle"]
+__all__ = ["REPEATED", "Flat", "Given", "Repeatable", "Switch", "refuse_idle"]
 
 T = TypeVar("T")
 
 Flat = Annotated[T, Parameter(name="*")]
 """A dataclass of settings, each of whose fields is an option."""
-Repeatable = Annotated[tuple[str, ...], Parameter(consume_multiple=False)]
+REPEATED = "STR"
+Repeatable = Annotated[tuple[str, ...], Parameter(consume_multiple=False, metavar=REPEATED)]
 """Values of an option that is repeated, one each; those of another tuple may also follow one name."""
 Switch = Annotated[bool | None, Parameter(negative=None, show_default=False)]
 """An option that has an opposite, --private and --no-private; its help says which of both holds if it is left out."""
