@@ -110,6 +110,17 @@ def test_a_file_that_holds_no_settings_is_named_in_one_line(
     assert not Path("run").exists()
 
 
+def test_a_setting_that_cannot_be_is_named_with_the_file_it_is_from(
+    little: Little, tmp_path: Path, mame: Mame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml(tmp_path, "n_layers = 0\nlr = -1.0\nbatch_size = 0\nseed = 3")
+    words = ["train", "--config", "settings.toml", "--data", little.text, "--tokenizer", little.spm, "--out", "run"]
+    assert mame(*words)[2].endswith("; set in settings.toml: batch_size, lr, n_layers\n")
+    assert mame(*words, "--lr", 0, "--n-layers", 1)[2].endswith("; set in settings.toml: batch_size\n")
+    assert "settings.toml" not in mame(*words, "--lr", 0, "--n-layers", 1, "--batch-size", 0)[2]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

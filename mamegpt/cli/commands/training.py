@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence, Set
+import re
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +14,10 @@ from mamegpt.cli.console import INTERRUPTED, answering, busy, table
 from mamegpt.cli.language import translated
 from mamegpt.cli.options import Flat, Given, refuse_idle
 from mamegpt.cli.render.next_step import next_text, next_training
-from mamegpt.config import Logger, TrainConfig, read_settings
+from mamegpt.config import Logger, TrainConfig, flag, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
-from mamegpt.messages import msg
+from mamegpt.messages import join, msg
 from mamegpt.models.registry import unsupported_fields
 from mamegpt.presets import ORIGINAL, Recipe, Shape, Size, preset
 from mamegpt.run.run import Run
@@ -214,10 +216,15 @@ def train_command(
         watchers = [json_lines(answer) if json else show_progress(), *map(logger, log)]
         if report:
             watchers.append(live_report())
-        result = train(
-            settings, resume=resume is not None, skip_damaged=resume_intact, more_steps=more_steps,
-            more_minutes=more_minutes, watchers=watchers,
-        )  # fmt: skip
+        with _naming_file(config, in_file - given):
+            result = train(
+                settings,
+                resume=resume is not None,
+                skip_damaged=resume_intact,
+                more_steps=more_steps,
+                more_minutes=more_minutes,
+                watchers=watchers,
+            )
         if not result.is_main:
             return INTERRUPTED if result.interrupted else 0
         facts = {
@@ -252,6 +259,19 @@ def train_command(
             next_text(result.out),
         )
     return 0
+
+
+@contextlib.contextmanager
+def _naming_file(path: Path | None, keys: Set[str]) -> Iterator[None]:
+    """Let a `ConfigError` about settings from a file say so, with the keys that they have there."""
+    try:
+        yield
+    except ConfigError as error:
+        named = [key for key in sorted(keys) if re.search(rf"{flag(key)}(?![\w-])", error.message)]
+        if not named:
+            raise
+        origin = msg("set in {path}: {names}", path=path, names=", ".join(named))
+        raise ConfigError(join("; ", [error.message, origin])) from None
 
 
 def chosen_settings(
