@@ -469,7 +469,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ) from None
     try:
         if _is_exported(values):
-            raise ValueError("it is of an exported model")
+            raise ValueError(msg("it is of an exported model"))
         found = _made_of(values)
     except ValueError as error:
         raise ConfigError("{path} does not hold settings: {reason}", path=path, reason=error) from None

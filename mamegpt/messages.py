@@ -68,7 +68,7 @@ def translate(message: str, language: str) -> str:
 
 def _field(value: Any, language: str) -> Any:
     if isinstance(value, BaseException):
-        value = getattr(value, "message", value)
+        value = getattr(value, "message", value.args[0] if value.args else value)
     return translate(value, language) if isinstance(value, Message) else value
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any, Literal, NamedTuple, get_args
 
 from mamegpt.config import TrainConfig
-from mamegpt.errors import check_choice
+from mamegpt.errors import ConfigError, check_choice
 
 __all__ = ["ORIGINAL", "RECIPES", "SIZES", "Recipe", "Shape", "Size", "peak_lr", "preset"]
 
@@ -60,16 +60,24 @@ ADAMW_LR = 3e-3
 """Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of what it has beside Muon (docs/log.md)."""
 
 
-def preset(size: Size = "5m", recipe: Recipe = "mame", **settings: Any) -> TrainConfig:
-    """Return the settings of a size and a recipe, with ``settings`` of `TrainConfig` in place of theirs.
+def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -> TrainConfig:
+    """Return the settings of a size (default: 5m) and a recipe, with ``settings`` of `TrainConfig` in place of theirs.
 
     Such as ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
     The learning rate follows the width and the optimizer, but in the original recipe, which has its own (and one size).
-    Raises `ConfigError` for another size or recipe than there are, and for settings of another type.
+    Raises `ConfigError` for another size or recipe than there are, for a size of the original recipe, and for settings
+    of another type.
     """
-    check_choice("--size", size, SIZES)
     check_choice("--recipe", recipe, RECIPES)
-    base = TrainConfig(**SIZES[size]._asdict()) if recipe == "mame" else ORIGINAL
+    if size is not None:
+        check_choice("--size", size, SIZES)
+        if recipe != "mame":
+            raise ConfigError(
+                "--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others",
+                recipe=recipe,
+                size=size,
+            )
+    base = TrainConfig(**SIZES[size or "5m"]._asdict()) if recipe == "mame" else ORIGINAL
     config = dataclasses.replace(base, **settings)
     if settings:
         config.check_types()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from command import Mame
 
+import mamegpt
 from mamegpt.config import TrainConfig
+from mamegpt.errors import ConfigError
 from mamegpt.models.registry import ARCHITECTURES, build_model, unsupported_fields
 from mamegpt.presets import RECIPES, SIZES, Recipe, Size, peak_lr, preset
 
@@ -86,3 +89,21 @@ def test_options_go_before_the_preset(mame: Mame, tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(mame: Mame, arguments: list[str], said: str) -> None:
     code, _, error = mame("train", *arguments)
     assert code == 2 and said in error
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: preset("1m", "original"), "recipe original has one size, its own; leave out size 1m, or give emb_dim"),
+        (lambda: preset("5m", "seed"), "recipe seed has one size, its own"),
+        (lambda: preset("1m", emb_dim="64"), "emb_dim must be a whole number"),
+        (lambda: preset(lr=None, seed=1.5), "seed must be a whole number .*; |lr must be a number .*; "),
+        (lambda: preset(recipe="seed", device="gpu"), "device must be one of auto, cpu"),
+        (lambda: mamegpt.train({"out": "new"}), "config must be .*TrainConfig"),  # type: ignore[arg-type]
+        (lambda: mamegpt.train(TrainConfig(out=5)), "out must be a string"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(seed=10**5000).validate(), "seed is no number to compute with"),
+    ],
+)
+def test_settings_of_another_type_or_without_effect_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()

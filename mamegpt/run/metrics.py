@@ -90,6 +90,9 @@ class _Step(_Record, extra="ignore", allow_inf_nan=True):
     grad_norm: float = 0.0
 
 
+STEP_FIELDS = {field.name for field in fields(_Step)}
+
+
 @dataclass(frozen=True)
 class _Measured(Quality):
     """A quality as a training measures it; one of an older version has no step."""
@@ -136,10 +139,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def _check(record: Any) -> None:
     """Raise `ValueError` for a record that a run would never write."""
-    validated(_Record, record)
+    if not isinstance(record, dict) or record.keys().isdisjoint({"quality", "loss"}):
+        validated(_Record, record)
+        return
     if "quality" in record:
         validated(_Validation, record)
     if "loss" in record:
         validated(_Step, record)
-        others = record.keys() - {field.name for field in fields(_Step)}
-        validated(dict[str, Number], {name: record[name] for name in others})
+        if others := record.keys() - STEP_FIELDS:
+            validated(dict[str, Number], {name: record[name] for name in others})

@@ -126,7 +126,8 @@ def _problems(raised: ValidationError, named: Callable[[str], str] = str) -> lis
     found: list[str] = []
     errors = raised.errors(include_url=False)
     for error in errors[:MOST]:
-        name, got, about = named(_place(error["loc"])), _shown(error["input"]), error.get("ctx", {})
+        place, got, about = _place(error["loc"]), _shown(error["input"]), error.get("ctx", {})
+        name = named(place) if place else msg("it")
         match error["type"]:
             case kind if kind in KINDS:
                 found.append(msg("{name} must be {kind} (got {got})", name=name, kind=KINDS[kind], got=got))
@@ -172,11 +173,11 @@ def _problems(raised: ValidationError, named: Callable[[str], str] = str) -> lis
 
 
 def _place(keys: Iterable[str | int]) -> str:
-    """Return where a value stands, ``splits.train.n_tokens`` or ``steps[0]``; the whole is "it"."""
+    """Return where a value stands, ``splits.train.n_tokens`` or ``steps[0]``; "" for the whole."""
     known = (key for key in keys if key != "[key]")  # pydantic's word for a key that is wrong itself
     named = ((key, key if isinstance(key, int) or _PLAIN.fullmatch(key) else _shown(key)) for key in known)
     parts = (f"[{name}]" if isinstance(key, int) else f".{name}" for key, name in named)
-    return "".join(parts).removeprefix(".") or "it"
+    return "".join(parts).removeprefix(".")
 
 
 _PLAIN = re.compile(r"[\w-]{1,40}")

@@ -8,11 +8,19 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 
-from mamegpt.cli.language import translated
+from mamegpt.config import read_settings
+from mamegpt.data.shards import open_shards
+from mamegpt.errors import MamegptError
+from mamegpt.messages import translate
+from mamegpt.planning.cluster_cost import plan_cluster
+from mamegpt.pretrained import load
+from mamegpt.run.metrics import read_metrics
+from mamegpt.run.run import Run
 from mamegpt.system.validation import Count, FromJSON, Lax, Number, Within, problems, validated
 
 
@@ -99,8 +107,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(value[key])
 
 
-def test_nothing_is_said_in_the_words_of_a_library_and_all_of_it_in_japanese(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAMEGPT_LANG", "ja")
+def test_nothing_is_said_in_the_words_of_a_library_and_all_of_it_in_japanese() -> None:
     n_places, said = len(list(places([GOOD]))), 0
     for i, odd in itertools.product(range(n_places), ODD):
         value = [json.loads(json.dumps(GOOD))]
@@ -108,30 +115,48 @@ def test_nothing_is_said_in_the_words_of_a_library_and_all_of_it_in_japanese(mon
         holder[key] = odd
         for problem in problems(Outer, value[0], lambda _: "x"):
             said += 1
-            assert problem.startswith(("x is ", "x must ")) or problem.endswith(" more of this kind"), problem
+            assert problem.startswith(("x is ", "x must ", "it must ")) or problem.endswith(" more of this kind"), (
+                problem
+            )
             assert "cannot be used" not in problem and "\n" not in problem
-            assert not any(word in translated(problem) for word in (" must ", " is ", "more")), translated(problem)
+            japanese = translate(problem, "ja")
+            assert not any(word in japanese for word in (" must ", " is ", "more")), japanese
     assert said > 200
 
 
-@pytest.mark.parametrize(
-    ("english", "japanese"),
-    [
-        (
-            "a.json is damaged (n must be a whole number (got 'x')); remove it to continue without it",
-            "a.json が壊れています(n は整数で指定してください(指定値: 'x'))。削除すると、このファイルなしで続行します",
+def test_a_whole_line_is_japanese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    Path("config.json").write_text("{}", encoding="utf-8")
+    files = {
+        "machine.json": '{"threads": "x"}', "meta.json": "{}", "metrics.jsonl": '{"step": -1}\n',
+        "a.toml": "seed = true\nx = 1", "c.toml": "price = 0", "model/config.json": '{"model_type": 7}',
+        "evaluation.json": "[]",
+    }  # fmt: skip
+    for name, text in files.items():
+        Path(name).write_text(text, encoding="utf-8")
+    said = {
+        lambda: Run(".").machine: (
+            "machine.json が壊れています(threads は整数で指定してください(指定値: 'x'))。"
+            "削除すると、このファイルなしで続行します"
         ),
-        (
-            "m/meta.json is damaged (n is missing; b.c must be at least 1 (got 0)); tokenize the text again",
-            "m/meta.json は壊れています(n がありません。b.c は 1 以上で指定してください(指定値: 0))。"
-            "テキストをトークン化し直してください",
+        lambda: open_shards(Path()): (
+            "meta.json は壊れています(format がありません。dtype がありません。vocab_size がありません。"
+            "eos_id がありません。tokenizer_sha256 がありません。同様の問題がほかに 2 件あります)。"
+            "テキストをトークン化し直してください"
         ),
-        (
-            "a.toml does not hold settings: seed must be true/false (got 3); x is unknown",
-            "a.toml の設定を読めません: seed は true か false で指定してください(指定値: 3)。x という項目はありません",
+        lambda: read_metrics(Path()): (
+            "metrics.jsonl の 1 行目は run のメトリクスではありません(step は 0 以上で指定してください(指定値: -1))。"
+            "その行を削除してください"
         ),
-    ],
-)
-def test_a_whole_line_is_japanese(english: str, japanese: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAMEGPT_LANG", "ja")
-    assert translated(english) == japanese
+        lambda: read_settings(Path("a.toml")): (
+            "a.toml の設定を読めません: seed は整数で指定してください(指定値: True)。x という項目はありません"
+        ),
+        lambda: Run(".").evaluation: "全体 は JSON のオブジェクトで指定してください(指定値: [])",
+        lambda: plan_cluster("c.toml"): "price は 0 より大きい値を指定してください(指定値: 0)",
+        lambda: load("model"): "model_type は文字列で指定してください(指定値: 7)",
+    }
+    for read, japanese in said.items():
+        with pytest.raises(MamegptError) as caught:
+            read()
+        assert japanese in translate(caught.value.message, "ja")

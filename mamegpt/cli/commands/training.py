@@ -167,12 +167,6 @@ def train_command(
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
     settings, in_file = chosen_settings(settings, config, size, recipe, given)
-    if recipe != "mame" and "size" in given:
-        raise ConfigError(
-            "--recipe {recipe} has one size, its own; leave out --size {size}, or give --emb-dim and others",
-            recipe=recipe,
-            size=size,
-        )
     if "resume_intact" in given and resume is None:
         raise ConfigError("--resume-intact works only with --resume RUN; give both")
     if more := given & {"more_steps", "more_minutes"}:
@@ -287,7 +281,8 @@ def chosen_settings(
     for name, other in (("minutes", "max_steps"), ("max_steps", "minutes")):
         if name in typed:
             in_file.pop(other, None)  # of the two, the one that was typed says when to stop
-    return preset(size, recipe, **{**in_file, **typed}), in_file.keys()
+    asked = size if recipe == "mame" or "size" in given else None
+    return preset(asked, recipe, **{**in_file, **typed}), in_file.keys()
 
 
 def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
