@@ -153,7 +153,7 @@ def test_a_whole_line_is_japanese(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "a.toml の設定を読めません: seed は整数で指定してください(指定値: True)。x という項目はありません"
         ),
         lambda: Run(".").evaluation: "全体 は JSON のオブジェクトで指定してください(指定値: [])",
-        lambda: plan_cluster("c.toml"): "price は 0 より大きい値を指定してください(指定値: 0)",
+        lambda: plan_cluster("c.toml"): "クラスタの記述になっていません(peak_flops がありません。",
         lambda: load("model"): "model_type は文字列で指定してください(指定値: 7)",
     }
     for read, japanese in said.items():
