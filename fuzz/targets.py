@@ -12,7 +12,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,16 @@ VOCAB_SIZE, CONTEXT_LENGTH = 720, 16
 PAGE = "<page><title>豆</title><ns>0</ns><text>'''豆'''は[[植物|草]]。{{x}}\n== 節 ==\n本文</text></page>"
 
 
-@dataclass(frozen=True)
 class Target:
-    """``read`` takes the bytes; ``seeds`` are some that it accepts, to begin from."""
+    """``read`` takes the bytes; ``seeds`` are some that it accepts, to begin from.
 
-    read: Callable[[bytes], object]
-    seeds: list[bytes]
+    It is no dataclass, since hypothesis prints all fields of one when a test fails, and seeds can be megabytes.
+    """
+
+    def __init__(self, read: Callable[[bytes], object], seeds: list[bytes]) -> None:
+        self.read, self.seeds = read, seeds
 
     def __repr__(self) -> str:
-        """Leave the seeds out, which can be megabytes; hypothesis prints every argument of a test that fails."""
         return f"Target({len(self.seeds)} seeds)"
 
 
@@ -132,6 +132,9 @@ def targets(folder: Path) -> dict[str, Target]:
     found["text"] = Target(
         _strings, [f"_START_ARTICLE_\n豆\n_START_PARAGRAPH_\nﾏﾒ。_NEWLINE_次\n【豆】\n{texts[0]}".encode()]
     )
+    found["address"] = Target(_address, [
+        b"a.txt@0.5,owner/name:2024.ja@v1@2", b"hf://datasets/a/b@refs/pr/1/c/*.txt", b"https://u:p@h/a?b=1,2@3,s3://c/d",
+    ])  # fmt: skip
     records = b"".join(_json({"title": "豆", "text": text}) + b"\n" for text in texts[:2])
     found["jsonl"] = Target(in_file("data/a.jsonl", _documents), [records, b'{"body": "\\u8c46"}\n\n'])
     found["txt"] = Target(in_file("data/a.txt", _documents), ["".join(texts[:2]).encode(), "豆が一つ。\n".encode() * 9])
@@ -308,6 +311,20 @@ def _strings(data: bytes) -> None:
     edit(raw, EDITS)
 
 
+def _address(data: bytes) -> None:
+    from mamegpt.data.address import hub_address, public_parts, split_list, split_weight
+    from mamegpt.messages import without_secrets
+
+    source = data.decode("utf-8", "replace")
+    without_secrets(source)
+    public_parts(source)
+    for part in split_list(source):
+        name, weight = split_weight(part)
+        assert part.startswith(name) and weight > 0
+        if address := hub_address(name):
+            assert address.name in name and hub_address(address.pinned("1" * 40))
+
+
 def _documents(path: Path) -> None:
     from mamegpt.data.sources import read_documents
 
@@ -316,7 +333,7 @@ def _documents(path: Path) -> None:
 
 
 def _splits(path: Path) -> None:
-    from mamegpt.data.sources import find_splits
+    from mamegpt.data.splits import find_splits
 
     for files in find_splits(path.parent).values():
         assert files == [path.parent / "a.txt"]  # no card leads out of its folder

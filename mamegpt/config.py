@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError, first_line
-from mamegpt.messages import join, msg
+from mamegpt.messages import join, msg, without_secrets
 from mamegpt.system.files import parse_json
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
@@ -157,7 +157,7 @@ class TrainConfig(FromJSON):
     # That is: if nothing in them is left to be measured (auto, --minutes), on as many processes and threads.
 
     data: str = ""
-    """Training data: a file or folder (parquet, jsonl, txt), a Hub dataset, or a folder of token shards."""
+    """Training data: file, folder, Hub dataset or URL (parquet, jsonl, csv, txt), or a folder of token shards."""
     tokenizer: str = ""
     """SentencePiece model file."""
     out: str = ""
@@ -171,7 +171,7 @@ class TrainConfig(FromJSON):
     txt_layout: Literal["auto", "file", "line", "block"] = "auto"
     """One document of a txt file; auto: articles headed 【title】, else pieces of plain text."""
     encoding: str = "utf-8"
-    """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
+    """Encoding of all text files but parquet, such as cp932, euc-jp or utf-16."""
     init_from: str = ""
     """Model to continue from (a run, exported folder or repository), with its model size; lower the learning rates."""
     val_data: str = ""
@@ -406,8 +406,9 @@ class TrainConfig(FromJSON):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, for ``config.json``."""
-        return dataclasses.asdict(self)
+        """Return the settings as plain values, for ``config.json``; what may be secret in their URLs is left out."""
+        hidden = {name: without_secrets(getattr(self, name)) for name in ("data", "val_data")}
+        return dataclasses.asdict(self) | hidden
 
     def fingerprint(self) -> str:
         """Return eight hexadecimal digits that change with any setting but the folder's name and --on-bad-loss.

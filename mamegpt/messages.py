@@ -12,12 +12,27 @@ up in the gettext catalogue (``mamegpt/locale``; ``make messages`` brings it up 
 from __future__ import annotations
 
 import gettext
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import Any
 
-__all__ = ["Message", "join", "msg", "translate"]
+__all__ = ["Message", "join", "msg", "translate", "without_secrets"]
+
+_USER = re.compile(r"(?<=://)([^\s/]*@|[^\s/:@]*:(?!\d+/)[^\s@]*@)")  # a slash in a password is wrong, and seen
+_QUERY = re.compile(
+    r"""(?P<place>\b[a-z][\w+.-]*://[^\s?#]*)[?#]\S*?…?(?=(@[\d.]+)?[]'")};:,.]*(\s|$|,\s*[a-z][\w+.-]*://))""",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose URLs have lost what may be secret: user and password, and the query, which may be signed.
+
+    ``https://me:word@host/a.parquet?token=x`` becomes ``https://host/a.parquet?…``. A weight at the end stays.
+    """
+    return _QUERY.sub(r"\g<place>?…", _USER.sub("", text))
 
 
 class Message(str):
@@ -31,7 +46,12 @@ class Message(str):
     parts: tuple[str, ...]
 
     def __new__(cls, template: str, /, **fields: Any) -> Message:
-        """Fill a template as `str.format` does; without fields it is taken as it is, braces included."""
+        """Fill a template as `str.format` does; without fields it is taken as it is, braces included.
+
+        What may be secret in URLs, in the template and in fields that are strings, is left out (`without_secrets`).
+        """
+        template = without_secrets(template)
+        fields = {name: without_secrets(it) if type(it) is str else it for name, it in fields.items()}
         message = super().__new__(cls, template.format(**fields) if fields else template)
         message.template, message.fields, message.parts = template, fields, ()
         return message

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mamegpt.data.shards import open_shards, write_shards
-from mamegpt.data.sources import find_splits, read_texts
+from mamegpt.data.sources import read_texts
+from mamegpt.data.splits import find_splits
 from mamegpt.data.stories import stories
 from mamegpt.data.window_order import WindowOrder
 from mamegpt.errors import MamegptError

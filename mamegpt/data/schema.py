@@ -22,7 +22,7 @@ class Schema:
     txt_layout: Literal["auto", "file", "line", "block"] = "auto"
     """One document of a txt file; auto: articles headed 【title】, else pieces of plain text."""
     encoding: str = "utf-8"
-    """Encoding of txt, jsonl and xml files, such as cp932, euc-jp or utf-16."""
+    """Encoding of all text files but parquet, such as cp932, euc-jp or utf-16."""
 
     def options(self) -> list[str]:
         """Return the words of a command line that say this."""

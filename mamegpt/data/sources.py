@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mamegpt.arguments import checked
-from mamegpt.data.provenance import SUFFIX as ORIGIN_SUFFIX
-from mamegpt.data.readers.lines import COMPRESSIONS
-from mamegpt.data.readers.read import INPUT_FORMATS, format_of, has_text, read_file
+from mamegpt.data.address import hub_address, split_list, split_weight, without_weight
+from mamegpt.data.hub_dataset import HubFiles, fetch_dataset, fetch_path
+from mamegpt.data.readers.read import INPUT_FORMATS, format_of, read_file
 from mamegpt.data.schema import GUESS, Schema
+from mamegpt.data.splits import CARD, find_splits, split_in_name, text_files
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
-from mamegpt.messages import Message, join, msg
+from mamegpt.messages import Message, join, msg, without_secrets
 from mamegpt.system.files import is_here, shown
-from mamegpt.system.hub import card_metadata, is_hub_name, snapshot
+from mamegpt.system.hub import card_metadata
+from mamegpt.system.remote import fetch, is_url
 from mamegpt.text.articles import one_line
 from mamegpt.text.normalize import normalize
 
@@ -29,25 +29,16 @@ __all__ = [
     "Downloaded",
     "SourceFile",
     "SplitInfo",
+    "card_licenses",
     "download",
     "find_files",
-    "find_splits",
+    "noted_source",
     "read_documents",
     "read_files",
     "read_texts",
 ]
 
-MAX_WEIGHT = 100
 _PATTERN = set("*?[")  # characters of a pattern
-
-_CONVERTED = "refs/convert/parquet"  # the branch where the Hub keeps its own conversion of a data set
-_SPLIT = r"(?P<split>train|validation|valid|val|dev|test)"
-_SUFFIX = rf"\.\w+({'|'.join(map(re.escape, COMPRESSIONS))})?"
-_SPLIT_PATHS = (
-    re.compile(rf"(data/)?{_SPLIT}(-[^/]*)?{_SUFFIX}"),  # train.parquet, train-2.jsonl, data/train-x.txt
-    re.compile(rf"(data/)?{_SPLIT}/[^/]+"),  # train/anything.parquet
-    re.compile(rf"(data/)?(?P<split>[\w.]+)-\d{{5}}-of-\d{{5}}{_SUFFIX}"),  # the Hub's shards name any split
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +61,28 @@ class SplitInfo:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A Hub data set in the local cache. ``splits`` is keyed by split name."""
+    """What lies at an address on the Hub or a URL, in the local cache; ``splits`` is keyed by split name.
+
+    ``revision`` is the commit of a data set on the Hub, and empty for what is none.
+    """
 
     name: str
     folder: Path
     splits: dict[str, SplitInfo]
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read. Its documents' ids begin with ``name``; ``weight`` says how often each is read."""
+    """A file to read. Its documents' ids begin with ``name``; ``weight`` says how often each is read.
+
+    ``source`` is what it was found by, as it may be noted: at a commit if it is on the Hub, and without secrets.
+    """
 
     path: Path
     name: str
     weight: float = 1.0
+    source: str = ""
 
 
 @checked
@@ -146,102 +145,56 @@ def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS)
 
     ``source`` is a file or folder of parquet, jsonl, txt, csv, tsv or xml, all but the first also with .gz, .bz2, .xz
     or .zst; a pattern with ``*``, ``?`` or ``[…]`` (``**`` for folders below); or else, if nothing of that name exists
-    here, the ``owner/name`` of a data set on the Hugging Face Hub, downloaded once and then read from the cache.
-    Several of these are separated by commas, and each may end in ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
+    here, a data set on the Hugging Face Hub (``owner/name``, ``owner/name:configuration``, both with ``@revision``), a
+    path or pattern in one (``hf://datasets/owner/name@revision/path``), or a URL of any file system that fsspec opens
+    (``https://…``, ``s3://…``), all brought into a cache and read from there. Several of these are separated by commas,
+    and each may end in ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
 
     Which files of a folder belong to a split is told by `find_splits`; a single file is read whole, as the split
     ``train`` or the one it is named after.
 
-    Raises `DataError` if there is no such source, split or known format, and `HubError` if the Hub cannot serve it.
+    Raises `DataError` if there is no such source, split or known format, or a URL cannot be fetched, and `HubError` if
+    the Hub cannot serve it.
     """
     if isinstance(source, Path) or is_here(source):
-        return _files_of_one(source, split, schema)
+        return _files_of_one(Path(source), split, schema)
     found = []
-    for part in (parts := source.split(",")):
-        name, weight = _weighted(part.strip())
-        prefix = f"{name}:" if len(parts) > 1 else ""
-        found += [SourceFile(file.path, prefix + file.name, weight) for file in _files_of_one(name, split, schema)]
+    for part in (parts := split_list(source)):
+        name, weight = split_weight(part)
+        prefix = f"{without_secrets(name)}:" if len(parts) > 1 else ""
+        found += [
+            SourceFile(file.path, prefix + file.name, weight, file.source + part[len(name) :])
+            for file in _files_of_one(name, split, schema)
+        ]
     return found
 
 
-def find_splits(folder: Path, schema: Schema = GUESS) -> dict[str, list[Path]]:
-    """Return the text files of ``folder`` by split, each list sorted.
-
-    The first of these that finds anything decides: the ``configs`` in the front matter of a README.md (a
-    data set card; the default configuration, or the only one); names of splits (``train.parquet``,
-    ``train-*.parquet``, ``train/*.parquet``, all of them also under ``data/``, and ``name-00000-of-00002``
-    for a split of any name), if all files have such a name but tables in which no column can be the text by
-    ``schema``, and README, LICENSE and NOTICE;
-    all text files, also in subfolders and behind links, as ``train``. Hidden files never count. A `MamegptWarning` says
-    which files were passed over, and why.
-    Raises `DataError` if there is no file in a known format, if a split is there in two formats, or if the
-    card cannot be read or has several configurations and no default.
-    """
-    files = _text_files(folder)
-    if not files:
-        raise DataError(
-            "{folder} holds no file in a known format ({names}); give another folder",
-            folder=folder,
-            names=", ".join(INPUT_FORMATS),
-        )
-    unknown = (path for path in _files_below(folder) if format_of(path) not in INPUT_FORMATS)
-    if others := sorted(path for path in unknown if not _is_note(path)):
-        _pass_over(folder, others, msg("their format is not known"))
-    if splits := _splits_from_card(folder, files):
-        if others := [file for file in files if not any(file in chosen for chosen in splits.values())]:
-            _pass_over(folder, others, msg("README.md does not name them"))
-        return splits
-    for file in files:
-        splits.setdefault(_split_in_name(file.relative_to(folder).as_posix()) or "", []).append(file)
-    unnamed = splits.pop("", [])
-    if not splits:
-        return {"train": files}
-    notes = [file for file in unnamed if _is_note(file)]
-    if empty := [file for file in unnamed if not has_text(file, schema)]:
-        _pass_over(folder, empty, msg("no column of theirs can be the text"))
-    if texts := [file for file in unnamed if file not in notes and file not in empty]:
-        named, other = next(iter(splits.values()))[0], texts[0]
-        warnings.warn(
-            msg(
-                "{folder}: {name} is read as part of 'train', not as a split, since {name_2} is named for none",
-                folder=folder,
-                name=named.name,
-                name_2=other.name,
-            ),
-            MamegptWarning,
-            stacklevel=2,
-        )
-        return {"train": [file for file in files if file not in notes and file not in empty]}
-    _refuse_mixed_formats(splits)
-    return splits
+def noted_source(files: Iterable[SourceFile]) -> str:
+    """Return where files were found, as it is noted with what is made of them."""
+    return ",".join(dict.fromkeys(file.source for file in files))
 
 
 @checked
 def download(dataset: str, cache_dir: str | Path | None = None, schema: Schema = GUESS) -> Downloaded:
-    """Fetch the text files of a Hub data set into the cache, or find them there, also without a network.
+    """Fetch the text files of a data set on the Hub, or at a URL, into the cache, or find them there.
 
-    ``dataset`` is ``owner/name``; ``cache_dir`` is by default the one of huggingface_hub (``HF_HUB_CACHE``).
-    A repository without a file in a known format is read from the Hub's automatic conversion to parquet.
+    ``dataset`` is one address as in `find_files`; ``cache_dir`` is by default where huggingface_hub keeps data sets
+    (``HF_HUB_CACHE``), or what is none (``HF_ASSETS_CACHE``). A data set that the cache holds is found without a
+    network. One without a file in a known format is read from the Hub's automatic conversion to parquet, or by the
+    library ``datasets``.
     Raises `HubError` if the Hub cannot be reached, or has no such data set, or does not let this user see
-    it; `DataError` if what it has cannot be used.
+    it; `DataError` if a URL cannot be fetched or what is there cannot be used.
     """
-    folder = _snapshot(dataset, "main", cache_dir)
-    if _text_files(folder):
-        splits = find_splits(folder, schema)
-    else:
-        try:
-            converted = _snapshot(dataset, _CONVERTED, cache_dir)
-        except HubError as error:
-            raise HubError(
-                "{dataset} has no file in a known format ({names}), and its parquet conversion is not "
-                "available: {reason}",
-                dataset=dataset,
-                names=", ".join(INPUT_FORMATS),
-                reason=error,
-            ) from error
-        folder = _default_config(dataset, converted)
-        splits = {name: list(group) for name, group in itertools.groupby(_text_files(folder), _parent_name)}
-    return Downloaded(dataset, folder, {name: _split_info(files) for name, files in splits.items()})
+    if (found := _remote(dataset, cache_dir, schema)) is None:
+        raise DataError(
+            "{dataset!r} is neither a dataset on the Hub (owner/name) nor a URL; check the spelling", dataset=dataset
+        )
+    return Downloaded(
+        without_secrets(dataset),
+        found.folder,
+        {name: _split_info(files) for name, files in found.splits.items()},
+        found.commit,
+    )
 
 
 # Files and splits
@@ -271,25 +224,6 @@ def _place(document_id: str) -> float:
     return int.from_bytes(hashlib.blake2b(document_id.encode(), digest_size=8).digest(), "little") / 2**64
 
 
-def _weighted(part: str) -> tuple[str, float]:
-    """Return a source and its weight, 1 if it has none."""
-    name, at, number = part.rpartition("@")
-    if not at or is_here(part):
-        return part, 1.0
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = 0.0
-    if not 0 < weight <= MAX_WEIGHT:
-        raise DataError(
-            "{part!r}: {number!r} is not a weight; give a number above 0 and at most {max_weight} after the @",
-            part=part,
-            number=number,
-            max_weight=MAX_WEIGHT,
-        )
-    return name, weight
-
-
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 """How the Hub identifies a license: ``cc-by-sa-4.0``."""
 
@@ -300,8 +234,8 @@ def card_licenses(source: str) -> list[str]:
     Empty if one of them has no card or names none. Raises `DataError` if a card's front matter is not YAML.
     """
     found: list[str] = []
-    for part in source.split(","):
-        path = Path(part.strip().rpartition("@")[0] or part.strip())
+    for part in split_list(source):
+        path = Path(without_weight(part))
         card = (path if path.is_dir() else path.parent) / "README.md"
         stated = card_metadata(card).get("license") if is_here(str(path)) and card.is_file() else None
         named = stated if isinstance(stated, list) else [stated]
@@ -313,55 +247,22 @@ def card_licenses(source: str) -> list[str]:
 
 
 def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[SourceFile]:
-    """Return the files of a source that is one file, folder, pattern or Hub data set."""
-    path = Path(source)
-    if not is_here(str(source)):
-        pass  # it may be too long for a name, and asking about it an error
-    elif path.is_file():
-        splits = _splits_of_file(path)
-        if split not in splits and not path.stat().st_size:
-            raise DataError("{source} is empty; give a file that holds text", source=source)
-        return _files_of(path.parent, {name: [path] for name in splits}, split, source)
-    elif path.is_dir():
-        return _files_of(path, find_splits(path, schema), split, source)
-    if _PATTERN & set(str(source)):
-        return _files_of_pattern(str(source), split)
-    if not isinstance(source, str) or not is_hub_name(source) or format_of(path) in INPUT_FORMATS:
+    """Return the files of a source that is one file, folder, pattern, address on the Hub or URL."""
+    source, is_path = str(source), isinstance(source, Path)
+    if is_here(source):
+        found = _here(Path(source), "", schema)
+    elif not is_path and (remote := _remote(source, None, schema)) is not None:
+        found = remote
+    elif _PATTERN & set(source):
+        found = _here(Path(), source, schema)
+    else:
         raise DataError(
-            "no such file or folder, and not a Hub name (owner/name): {source!r}; check the spelling",
-            source=str(source),
+            "no such file or folder, and not a Hub name (owner/name): {source!r}; check the spelling", source=source
         )
-    data = download(source, schema=schema)
-    return _files_of(data.folder, {name: list(info.files) for name, info in data.splits.items()}, split, source)
-
-
-def _files_of_pattern(pattern: str, split: str) -> list[SourceFile]:
-    """Return the files in known formats that match a pattern, sorted, but for hidden ones."""
-    parts = Path(pattern).parts
-    n_fixed = next(i for i, part in enumerate(parts) if _PATTERN & set(part))
-    folder = Path(*parts[:n_fixed])
-    files = _text_files(folder, "/".join(parts[n_fixed:]))
-    if not files:
-        raise DataError(
-            "no file in a known format ({names}) matches {pattern!r}; check the spelling",
-            names=", ".join(INPUT_FORMATS),
-            pattern=pattern,
-        )
-    splits: dict[str, list[Path]] = {}
-    for path in files:
-        for name in _splits_of_file(path):
-            splits.setdefault(name, []).append(path)
-    return _files_of(folder, splits, split, pattern)
-
-
-def _splits_of_file(path: Path) -> set[str]:
-    """Return the splits that a file named for itself can be read as."""
-    return {"train", _split_in_name(path.name) or "train"}
-
-
-def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: str | Path) -> list[SourceFile]:
-    """Return the files of one split, all in a known format, named relative to ``folder``."""
+    splits = found.splits
     if split not in splits:
+        if not any(file.stat().st_size for files in splits.values() for file in files):
+            raise DataError("{source} is empty; give a file that holds text", source=source)
         raise DataError(
             "{source} has no split {split!r}; it has {names}",
             source=source,
@@ -376,165 +277,66 @@ def _files_of(folder: Path, splits: dict[str, list[Path]], split: str, source: s
                 suffix=file.suffix,
                 names=", ".join(INPUT_FORMATS),
             )
-    return [SourceFile(file, shown(file.relative_to(folder).as_posix())) for file in splits[split]]
+    noted = without_secrets(found.source or source)
+    return [SourceFile(file, shown(file.relative_to(found.folder).as_posix()), source=noted) for file in splits[split]]
 
 
-def _is_note(path: Path) -> bool:
-    """Return whether a file is known to be about the texts beside it."""
-    return path.name.endswith(ORIGIN_SUFFIX) or path.stem.upper() in ("README", "LICENSE", "NOTICE")
-
-
-def _pass_over(folder: Path, files: list[Path], why: str) -> None:
-    """Warn of files that are not read."""
-    names = ", ".join(shown(file.relative_to(folder).as_posix()) for file in files[:3])
-    more = ", ..." if len(files) > 3 else ""
-    warnings.warn(
-        msg(
-            "{folder}: skipped {n_files:,} file(s) ({names}{more}): {why}",
-            folder=folder,
-            n_files=len(files),
-            names=names,
-            more=more,
-            why=why,
-        ),
-        MamegptWarning,
-        stacklevel=3,
-    )
-
-
-def _text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Return all files in a known format in ``folder`` that match, sorted, but for hidden ones."""
-    return sorted(path for path in _files_below(folder, pattern) if format_of(path) in INPUT_FORMATS)
-
-
-def _files_below(folder: Path, pattern: str = "**/*") -> set[Path]:
-    """Return the files in ``folder`` that match a pattern, but for hidden ones."""
-    found = _glob(folder, Path(pattern).parts)
-    hidden = (path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return {path for path in found - {*hidden} if path.is_file()}
-
-
-def _glob(folder: Path, parts: tuple[str, ...]) -> set[Path]:
-    """Return the paths below ``folder`` that match a pattern's parts.
-
-    Its ``**`` follows links, which pathlib's does not.
-    """
-    if "**" not in parts:
-        return set(folder.glob("/".join(parts)))
-    at = parts.index("**")
-    tops = folder.glob("/".join(parts[:at])) if at else [folder]
-    return {path for top in tops for below in _folders(top) for path in _glob(below, parts[at + 1 :] or ("*",))}
-
-
-def _folders(top: Path) -> Iterator[Path]:
-    """Yield ``top`` and all folders below it, hidden ones left out, links followed.
-
-    A folder that can be reached on several ways is met once, so that links in a circle end, by its own name if it has
-    one here.
-    """
-    met, links = set[tuple[int, int]](), [top]
-    for link in links:  # which grows
-        inside = [link]
-        for folder in inside:
-            try:
-                about = folder.stat()
-                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            except OSError as error:
-                warnings.warn(
-                    msg("skipped {folder} ({reason})", folder=folder, reason=first_line(error)),
-                    MamegptWarning,
-                    stacklevel=2,
-                )
-                continue
-            if (about.st_dev, about.st_ino) in met:
-                continue
-            met.add((about.st_dev, about.st_ino))
-            yield folder
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir():
-                    (links if entry.is_symlink() else inside).append(folder / entry.name)
-
-
-def _split_in_name(name: str) -> str | None:
-    """Return the split that a file's path, relative to its source, is named for."""
-    found = next((match for pattern in _SPLIT_PATHS if (match := pattern.fullmatch(name))), None)
-    return found["split"] if found else None
-
-
-def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
-    """Two formats of one split are most likely the same text twice; only the user can say."""
-    for name, files in splits.items():
-        by_suffix = {format_of(file): file for file in files}
-        if len(by_suffix) > 1:
-            both = " and ".join(map(str, by_suffix.values()))
-            raise DataError(
-                "split {name!r} is there in several formats, {both}; name the file to read", name=name, both=both
+def _remote(source: str, cache_dir: str | Path | None, schema: Schema) -> HubFiles | None:
+    """Return what lies at an address on the Hub or a URL, brought here; None if it is neither."""
+    address = hub_address(source)
+    if address and not address.path:
+        return fetch_dataset(address, cache_dir, schema)
+    if address:
+        folder, commit = fetch_path(address, cache_dir)
+        is_pattern = bool(_PATTERN & set(address.path))
+        if not is_pattern and not (folder / address.path).exists():
+            raise HubError(
+                "{source}: there is no such file or folder, or the cache does not hold it; check the path",
+                source=source,
             )
+        found = _here(folder, address.path, schema) if is_pattern else _here(folder / address.path, "", schema)
+        return replace(found, commit=commit, source=address.pinned(commit))
+    if is_url(source):
+        return _here(*fetch(source, _is_wanted, cache_dir), schema)
+    return None
 
 
-def _splits_from_card(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Return what ``configs: data_files`` in a data set card say; nothing if there is no card or it does not say.
+def _is_wanted(name: str) -> bool:
+    """Return whether a file at a URL is fetched: text, and what says of a folder which of it is."""
+    return format_of(Path(name)) in INPUT_FORMATS or Path(name).name == CARD
 
-    A card's patterns choose among ``files``, so that none can lead out of the folder.
-    """
-    card = folder / "README.md"
-    listed = (card_metadata(card).get("configs") or []) if card.is_file() else []
-    configs = [config for config in listed if isinstance(config, dict)] if isinstance(listed, list) else []
-    if not configs:
-        return {}
-    chosen = [c for c in configs if c.get("default") or c.get("config_name") == "default"] or configs
-    if len(chosen) > 1:
-        names = ", ".join(str(config.get("config_name")) for config in chosen)
+
+def _here(path: Path, pattern: str, schema: Schema) -> HubFiles:
+    """Return the splits of a file or folder that is here, or of a pattern below a folder."""
+    if pattern:
+        return _matching(path, pattern)
+    if path.is_dir():
+        return HubFiles(path, find_splits(path, schema))
+    return HubFiles(path.parent, {name: [path] for name in _splits_of_file(path)})
+
+
+def _matching(top: Path, pattern: str) -> HubFiles:
+    """Return the files in known formats that match a pattern below a folder, sorted, but for hidden ones."""
+    parts = Path(pattern).parts
+    n_fixed = next(i for i, part in enumerate(parts) if _PATTERN & set(part))
+    folder = top.joinpath(*parts[:n_fixed])
+    files = text_files(folder, "/".join(parts[n_fixed:]))
+    if not files:
         raise DataError(
-            "{card} names several configurations ({names}) and no default; give the file of one", card=card, names=names
+            "no file in a known format ({names}) matches {pattern!r}; check the spelling",
+            names=", ".join(INPUT_FORMATS),
+            pattern=pattern,
         )
-    entries = chosen[0].get("data_files") or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        entries = [{"split": "train", "path": entries}]
-    splits = {}
-    for entry in entries:
-        paths = entry.get("path") or []
-        patterns = [paths] if isinstance(paths, str) else paths
-        try:
-            if not all(isinstance(pattern, str) for pattern in patterns):
-                raise TypeError("a path is no text")
-            found = {path for pattern in patterns for path in _glob(folder, Path(pattern).parts)}
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise DataError(
-                "{card}: the path {paths!r} is not understood; give the file to read", card=card, paths=paths
-            ) from error
-        if chosen_files := [file for file in files if file in found]:
-            splits[str(entry.get("split", "train"))] = chosen_files
-    return splits
+    splits: dict[str, list[Path]] = {}
+    for path in files:
+        for name in _splits_of_file(path):
+            splits.setdefault(name, []).append(path)
+    return HubFiles(folder, splits)
 
 
-# The Hub
-
-
-def _snapshot(dataset: str, revision: str, cache_dir: str | Path | None) -> Path:
-    """Return the cached folder of a data set's card and its files in known formats."""
-    suffixes = [*INPUT_FORMATS, *(f"{suffix}{packed}" for suffix in INPUT_FORMATS for packed in COMPRESSIONS)]
-    patterns = [f"*{suffix}" for suffix in suffixes] + ["README.md"]
-    return snapshot(dataset, patterns, repo_type="dataset", revision=revision, cache_dir=cache_dir)
-
-
-def _default_config(dataset: str, folder: Path) -> Path:
-    """Return the default or only configuration of the conversion branch: ``<configuration>/<split>/*.parquet``."""
-    configs = sorted({folder / file.relative_to(folder).parts[0] for file in _text_files(folder)})
-    chosen = [config for config in configs if config.name == "default"] or configs
-    if len(chosen) != 1:
-        names = ", ".join(config.name for config in configs) or "none"
-        raise DataError(
-            "{dataset} has no default configuration (it has: {names}); give a file of one in {folder}",
-            dataset=dataset,
-            names=names,
-            folder=folder,
-        )
-    return chosen[0]
-
-
-def _parent_name(path: Path) -> str:
-    return path.parent.name
+def _splits_of_file(path: Path) -> set[str]:
+    """Return the splits that a file named for itself can be read as."""
+    return {"train", split_in_name(path.name) or "train"}
 
 
 def _split_info(files: list[Path]) -> SplitInfo:

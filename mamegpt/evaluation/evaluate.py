@@ -24,7 +24,7 @@ from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
 from mamegpt.evaluation.texts import TextSample, named_texts, run_texts
-from mamegpt.messages import msg
+from mamegpt.messages import msg, without_secrets
 from mamegpt.pretrained import Pretrained
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
@@ -158,7 +158,7 @@ def evaluate(
     if places:
         texts = {
             name: named_texts(place, split, tokenizer, schema)
-            for name, place in zip(_short(places), places, strict=True)
+            for name, place in zip(_short([without_secrets(place) for place in places]), places, strict=True)
         }
     held_out = {name: text.sample(max_characters or None) for name, text in texts.items()}
     main = next((sample.texts for sample in held_out.values()), [])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.data.address import public_parts
 from mamegpt.data.provenance import Provenance
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.hf_format import HFFormat
@@ -142,8 +143,8 @@ def _templates() -> Environment:
 
 def public_names(source: str) -> str:
     """Return the public names of sources: names on the Hub, and the last parts of paths, without weights."""
-    parts = [part.strip() for part in source.split(",")]
-    return "、".join(_public(part.rpartition("@")[0] or part) for part in parts)
+    listed, begin, split = source.rpartition(" (") if source.endswith(")") else (source, "", "")
+    return "、".join(public_parts(listed)) + begin + split
 
 
 def _public(value: str) -> str:

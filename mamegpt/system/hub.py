@@ -124,7 +124,7 @@ def snapshot(
                 "is incomplete; connect to the network once, or give a local path",
                 name=name,
                 hub=hub,
-                reason=_reason(error),
+                reason=reason(error),
             ) from error
         except (network_error, errors.HFValidationError, OSError) as error:
             status = getattr(getattr(error, "response", None), "status_code", 0)
@@ -133,7 +133,7 @@ def snapshot(
                     "{name} cannot be fetched from {hub} ({reason}); try again",
                     name=name,
                     hub=hub,
-                    reason=_reason(error),
+                    reason=reason(error),
                 ) from error
             time.sleep(attempt)
     raise AssertionError("the last attempt returns or raises")
@@ -210,11 +210,11 @@ def upload(
             folder=folder,
             name=name,
             endpoint=constants.ENDPOINT,
-            reason=_reason(error),
+            reason=reason(error),
             advice=advice,
         ) from error
 
 
-def _reason(error: BaseException) -> Message:
+def reason(error: BaseException) -> Message:
     """Return the first line of what lies at the bottom of an error, without the name of a class before it."""
     return Message(re.sub(r"^(Got: )?\w+Error: ", "", first_line(error.__cause__ or error)))

@@ -22,12 +22,20 @@ from torch import nn
 from mamegpt.config import Logger, TrainConfig
 from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import Meta, Split, is_shards, open_shards, write_shards
-from mamegpt.data.sources import find_files, read_texts
+from mamegpt.data.sources import find_files, noted_source, read_texts
 from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import ShardedInit, init_device, parallelize
-from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError, TokenizerError
+from mamegpt.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ModelError,
+    OutputError,
+    TokenizerError,
+)
+from mamegpt.messages import without_secrets
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model, init_weights, unsupported_fields
 from mamegpt.run import checkpoint
@@ -429,9 +437,11 @@ def run_tokens(
     """Return the text as token shards: those given, or those in the run, made from the text at the first start."""
     folder = Path(config.data) if is_shards(config.data) else run / TOKENS
     if world.is_main and not folder.exists():
-        emit(Tokenizing(config.data, 0))
+        name = without_secrets(config.data)
+        emit(Tokenizing(name, 0))
         begin = time.perf_counter()
-        texts = {"train": _counted(read_texts(config.data, config.split, config.schema), config.data, emit)}
+        files = find_files(config.data, config.split, config.schema)
+        texts = {"train": _counted(read_texts(config.data, config.split, config.schema), name, emit)}
         if config.val_data:
             texts["val"] = read_texts(config.val_data, config.val_split, config.schema)
         made = write_shards(
@@ -439,8 +449,8 @@ def run_tokens(
             texts,
             tokenizer,
             val_fraction=config.val_fraction,
-            source=config.data,
-            origins=read_provenance(file.path for file in find_files(config.data, config.split, config.schema)),
+            source=noted_source(files),
+            origins=read_provenance(file.path for file in files),
             check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
         )
         train = made.splits["train"]

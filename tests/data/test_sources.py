@@ -24,7 +24,8 @@ from mamegpt.data.extract.topic import Topic
 from mamegpt.data.readers.read import Layout, describe, read_file
 from mamegpt.data.schema import Schema
 from mamegpt.data.shards import is_shards
-from mamegpt.data.sources import Document, find_files, find_splits, read_documents, read_texts
+from mamegpt.data.sources import Document, find_files, read_documents, read_texts
+from mamegpt.data.splits import find_splits
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, MamegptWarning
 from mamegpt.text.articles import format_article

@@ -31,7 +31,7 @@ def download_command(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None 
     """Fetch a dataset from the Hugging Face Hub into the cache, and show its files and place.
 
     Args:
-        dataset: Dataset on the Hub, owner/name.
+        dataset: Dataset on the Hub, owner/name:configuration@revision, or URL.
         cache_dir: Folder of the cache (default: the one all Hugging Face libraries share).
         json: Print one line of JSON instead of a table.
     """
@@ -65,7 +65,7 @@ def extract_command(
 
     Args:
         keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン). Repeatable.
-        dataset: Data set on the Hub, or local: file, folder or 'pattern*' (parquet, jsonl, txt, xml; .gz .bz2 .zst).
+        dataset: Dataset on the Hub, URL, file, folder or 'pattern*' (parquet, jsonl, csv, txt, xml; .gz .xz .zst).
         split: Split of the dataset.
         out: File to write, text or .jsonl or .parquet; one that is there is replaced when the new one is complete.
         match: Whether any or all of the keywords and expressions must occur.
@@ -134,7 +134,7 @@ def clean_command(
     """Clean a corpus: normalization, rules, personal data, duplicates, benchmark data; in a fixed order, with counts.
 
     Args:
-        data: Documents: a file or folder (parquet, jsonl, txt) or a Hub dataset.
+        data: Documents: file, folder, 'pattern*', Hub dataset or URL (parquet, jsonl, csv, txt, xml).
         out: File to write: .jsonl, .parquet or .txt.
         split: Split of the data.
         normalisation: Unicode normalization: nfc, nfkc (unifies widths too), or none.
@@ -188,7 +188,7 @@ def tokenizer_command(
     """Train a lossless SentencePiece tokenizer; rare characters are represented by bytes (byte fallback).
 
     Args:
-        data: Training data: file, folder, 'pattern*' or Hub dataset; several with commas;
+        data: Training data: file, folder, 'pattern*', Hub dataset or URL; several with commas;
             a@0.5 uses half of the documents.
         out: Name of the files to write, OUT.model and OUT.vocab.
         split: Split of the data.
@@ -237,7 +237,7 @@ def tokenizer_report_command(
 
     Args:
         model: SentencePiece model, tokenizer.json, or a folder or Hub repository with one.
-        data: Text to measure on: a file or folder (parquet, jsonl, txt) or a Hub dataset.
+        data: Text to measure on: file, folder, 'pattern*', Hub dataset or URL (parquet, jsonl, csv, txt).
         split: Split of the data.
         compare: Other tokenizers, given as the first one.
         words: Words to show the splits of (default: ten instructive ones).

@@ -41,7 +41,7 @@ def demo_command(
     """Run the whole pipeline: text -> tokenizer -> training -> samples -> a folder that transformers loads.
 
     Args:
-        data: Training data (file, folder or Hub dataset); if empty, the built-in stories 豆物語.
+        data: Training data (file, folder, Hub dataset or URL); if empty, the built-in stories 豆物語.
         keyword: With --data: train only on documents with this keyword.
         out: Output folder; a number is added if it exists.
         seconds: Seconds of training.

@@ -23,7 +23,7 @@ from mamegpt.data.readers.jsonl import json_lines
 from mamegpt.data.readers.parquet import open_parquet
 from mamegpt.data.readers.read import format_of
 from mamegpt.data.schema import GUESS, Schema
-from mamegpt.data.sources import Document, find_files, read_documents, read_files
+from mamegpt.data.sources import Document, find_files, noted_source, read_documents, read_files
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
 from mamegpt.messages import Message, join, msg
@@ -223,7 +223,7 @@ def clean(
             elif drop:
                 original = {key: normalize(getattr(document, key), "none") for key in ("id", "title", "text")}
                 drop(original | {"reason": cleaned.reason, "detail": cleaned.detail})
-        done = finished(counts, data, split, normalisation, steps, items, out, started)
+        done = finished(counts, f"{noted_source(sources)} ({split})", normalisation, steps, items, out, started)
         if report:
             page = html_page if report.suffix.lower() == ".html" else markdown_page
             files.enter_context(atomic_write(report)).write(page(done))
@@ -234,8 +234,7 @@ def clean(
 
 def finished(
     counts: DataReport,
-    data: str | Path,
-    split: str,
+    source: str,
     normalisation: Normalisation,
     steps: Sequence[Step],
     items: Contamination | None,
@@ -246,16 +245,15 @@ def finished(
     of it is kept.
     """
     if not counts.before.n_documents:
-        raise DataError("{data} ({split}) holds no document at all; give one that does", data=data, split=split)
+        raise DataError("{source} holds no document at all; give one that does", source=source)
     if not counts.after.n_documents:
         reasons = join(
             ", ",
             [msg("{reason} {n:,}", reason=Message(reason), n=n) for reason, n in counts.dropped.items() if n],
         )
         raise DataError(
-            "every document of {data} ({split}) was dropped: {reasons}; leave a step out with --without",
-            data=data,
-            split=split,
+            "every document of {source} was dropped: {reasons}; leave a step out with --without",
+            source=source,
             reasons=reasons,
         )
     return CleanReport(
@@ -264,7 +262,7 @@ def finished(
         time.perf_counter() - started,
         n_items=items.n_items if items else 0,
         n_items_too_short=items.n_too_short if items else 0,
-        settings={"data": f"{data} ({split})", "steps": ", ".join([f"normalisation {normalisation}", *steps])},
+        settings={"data": source, "steps": ", ".join([f"normalisation {normalisation}", *steps])},
     )
 
 

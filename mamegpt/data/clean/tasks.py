@@ -49,9 +49,10 @@ from mamegpt.data.clean.steps import Normalisation, Step
 from mamegpt.data.provenance import write_provenance
 from mamegpt.data.readers.parquet import open_parquet
 from mamegpt.data.schema import GUESS, Schema
-from mamegpt.data.sources import Document, SourceFile, find_files, read_files
+from mamegpt.data.sources import Document, SourceFile, find_files, noted_source, read_files
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents, write_rows
 from mamegpt.errors import ConfigError, DataError, OutputError
+from mamegpt.messages import without_secrets
 from mamegpt.system.files import atomic_write, remove_leftovers, write_json
 from mamegpt.system.validation import FromJSON, Lax, read_json
 
@@ -107,7 +108,8 @@ class CleanTasks:
                 n_tasks=self.n_tasks,
                 n_files=len(files),
             )
-        plan = self._settings() | {"files": [[str(file.path.resolve()), file.name, file.weight] for file in files]}
+        listed = [[str(file.path.resolve()), file.name, file.weight, file.source] for file in files]
+        plan = self._settings() | {"files": listed}
         if self._plan.is_file():
             with _reading(self._plan):
                 is_same = read_json(self._plan, dict[str, Any]) == plan
@@ -251,12 +253,13 @@ class CleanTasks:
         for rank in range(self.n_tasks):
             with _reading(self._counted(rank)):
                 counts.merge(read_json(self._counted(rank), Counted))
-        done = finished(counts, self.data, self.split, self.normalisation, self._steps, items, self.out, started)
+        files = [file for rank in range(self.n_tasks) for file in self._files(rank)]
+        source = f"{noted_source(files)} ({self.split})"
+        done = finished(counts, source, self.normalisation, self._steps, items, self.out, started)
         with atomic_write(self.out / "report.html") as file:
             file.write(html_page(done))
-        sources = [file.path for rank in range(self.n_tasks) for file in self._files(rank)]
         for rank in range(self.n_tasks):
-            write_provenance(self._part(rank), done.provenance(), sources)
+            write_provenance(self._part(rank), done.provenance(), [file.path for file in files])
         for folder in (self._prepared(0).parent, self._keys(0).parent, self._decided(0).parent):
             shutil.rmtree(folder, ignore_errors=True)
         remove_leftovers(self.out)  # of tasks that were killed
@@ -297,14 +300,14 @@ class CleanTasks:
     def _settings(self) -> dict[str, Any]:
         """Return all that a task's files depend on but the corpus, as JSON."""
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
-        return settings | {"version": __version__}
+        return settings | {"data": without_secrets(self.data), "version": __version__}
 
     def _files(self, rank: int) -> list[SourceFile]:
         """Return the files of a task: as many as the others have, in their order."""
         with _reading(self._plan):
             files = read_json(self._plan, _Plan).files
         first, last = (len(files) * at // self.n_tasks for at in (rank, rank + 1))
-        return [SourceFile(Path(path), name, weight) for path, name, weight in files[first:last]]
+        return [SourceFile(Path(path), name, weight, source) for path, name, weight, source in files[first:last]]
 
     def _items(self) -> Contamination | None:
         return Contamination(read_items(self.against, self.schema)) if self.against else None
@@ -342,9 +345,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class _Plan(FromJSON, extra="ignore"):
-    """The files of all tasks: path, name and weight of each."""
+    """The files of all tasks: path, name, weight and source of each."""
 
-    files: list[Annotated[tuple[str, str, float], Lax()]]
+    files: list[Annotated[tuple[str, str, float, str], Lax()]]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from mamegpt.data.provenance import Provenance, forget_provenance, refuse_other_
 from mamegpt.data.readers.read import describe, read_file
 from mamegpt.data.readers.records import Batch
 from mamegpt.data.schema import GUESS, Schema
-from mamegpt.data.sources import SourceFile, find_files
+from mamegpt.data.sources import SourceFile, find_files, noted_source
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError, first_line
 from mamegpt.messages import Message, join, msg
@@ -135,7 +135,7 @@ def extract(
                 check_outputs([out], overwrite=overwrite)  # another process may have written it
                 forget_provenance(out)
             report.n_bytes = place.stat().st_size
-        source = f"{data} ({split})"
+        source = f"{noted_source(files)} ({split})"
         step = Provenance("extract", source, topic.settings(), report.read, report.kept, report.dropped)
         write_provenance(out, step, (file.path for file in files))
     except OSError as error:
