@@ -26,9 +26,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 
-_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", Callable: "a function"}
-_PATH = "a path"
-_PLURALS = {"a whole number": "whole numbers", "a string": "strings", "a function": "functions", _PATH: "paths"}
+_PATH = msg("a path")
+_KINDS = {
+    int: msg("a whole number"),
+    float: msg("a number"),
+    bool: msg("True or False"),
+    str: msg("a string"),
+    Callable: msg("a function"),
+}
+_PLURALS = {
+    "a whole number": msg("whole numbers"),
+    "a string": msg("strings"),
+    "a function": msg("functions"),
+    "a path": msg("paths"),
+}
 
 
 @dataclass(frozen=True)
@@ -157,16 +168,19 @@ def _elements(value: object) -> Collection[object]:
 def _kind(types: Sequence[Any]) -> str:
     """Return what values of these types are called."""
     names = [_name(one) for one in types if one is not NoneType]
-    return " or ".join(dict.fromkeys(name for name in names if name != "a string" or _PATH not in names))
+    different = dict.fromkeys(name for name in names if name != "a string" or _PATH not in names)
+    return functools.reduce(lambda some, other: msg("{some} or {other}", some=some, other=other), different)
 
 
 def _name(hint: Any) -> str:
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind in _KINDS or kind is Literal:
-        return _KINDS.get(kind, "a string")
+        return _KINDS.get(kind, _KINDS[str])
     if issubclass(kind, os.PathLike):
         return _PATH
     if parts and issubclass(kind, Iterable):
-        elements = _PLURALS.get(_kind(_alternatives(parts[0])), "these")
-        return f"a tuple of {elements}" if kind is tuple else f"a list of {elements}"
+        elements = _PLURALS.get(_kind(_alternatives(parts[0])), msg("these"))
+        if kind is tuple:
+            return msg("a tuple of {elements}", elements=elements)
+        return msg("a list of {elements}", elements=elements)
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"

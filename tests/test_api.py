@@ -77,6 +77,7 @@ def test_a_name_that_is_not_there_is_an_error() -> None:
     assert dir(mamegpt) == sorted([*mamegpt.__all__, "__version__"])
 
 
+@pytest.mark.usefixtures("warm_exports")
 @pytest.mark.parametrize("page", ["README.md", "README.en.md", "docs/reference.md"])
 def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, but for a shorter training and a shorter comparison."""

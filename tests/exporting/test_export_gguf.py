@@ -40,6 +40,8 @@ OTHER = {
     "norm_eps": 1e-3,
 }
 
+pytestmark = pytest.mark.usefixtures("warm_exports")
+
 
 def model_of(little: Little, architecture: str) -> tuple[LanguageModel, ModelConfig]:
     """A model whose logits differ from token to token, with a bias or other sizes than by default."""
