@@ -88,7 +88,7 @@ def test_what_holds_no_text_is_known(tmp_path: Path) -> None:
         ("title,text\n犬,猫\n\n鳥\n", "line 4: 1 fields, where the first row has 2"),
         ('text\n犬\n"猫\n鳥', r"line 3: not quoted as csv is \(unexpected end of data\)"),
         ('text\n"犬"猫\n', r"line 2: not quoted as csv is \(',' expected after '\"'\)"),
-        ("id,score\n1,2\n", r"none of \['id', 'score'\] holds strings"),
+        ("id,score\n1,2\n", r"none of \['id', 'score'\] contains strings"),
         ("a,b\n犬,猫\n", r"cannot tell which of \['a', 'b'\] is the text"),
         ("text,text\n犬,猫\n", "2 columns are called 'text'"),
     ],
