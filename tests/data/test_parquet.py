@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.data.readers.parquet import BATCHES_AHEAD
+from mamegpt.data.readers.parquet import BATCHES_AHEAD, _pieces
 from mamegpt.data.readers.read import read_file
 from mamegpt.data.schema import Schema
 from mamegpt.errors import DataError
@@ -19,7 +19,8 @@ CODECS = ["none", "snappy", "gzip", "brotli", "zstd", "lz4"]
 
 
 def records(path, *expressions):
-    return [record for batch in read_file(path, Schema(), expressions) for record in batch.records]
+    wanted = [[one] for one in expressions]
+    return [record for batch in read_file(path, Schema(), wanted) for record in batch.records]
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"data_page_version": "2.0"}])
@@ -46,7 +47,7 @@ def test_damage_anywhere_is_one_clear_error_or_none(tmp_path, options):
 def test_titles_and_numbers_of_rows_go_along(tmp_path):
     table = pa.table({"title": [f"題{i}" for i in range(90)], "text": ["東京"] * 40 + [None] + ["京都"] * 49})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=30)
-    batches = list(read_file(tmp_path / "a.parquet", Schema(), ["題7$|京都"]))
+    batches = list(read_file(tmp_path / "a.parquet", Schema(), [["題7$", "京都"]]))
     found = [record for batch in batches for record in batch.records]
     assert sum(batch.n_read for batch in batches) == 90
     assert found == [(7, "題7", "東京"), *((i, f"題{i}", "京都") for i in range(41, 90))]
@@ -104,17 +105,18 @@ def test_one_row_group_is_read_as_a_stream_and_little_ahead(tmp_path, monkeypatc
     pq.write_table(pa.table({"text": [f"京都{i}" + "の" * 300 for i in range(1000)]}), tmp_path / "a.parquet")
     decoded, before = [], threading.active_count()
     monkeypatch.setattr("mamegpt.data.readers.parquet._plain", lambda column: decoded.append(len(column)) or column)
-    batches = read_file(tmp_path / "a.parquet", Schema(), ["京都"])
+    batches = read_file(tmp_path / "a.parquet", Schema(), [["京都"]])
     first = next(batches)
     assert 1 < len(first.records) < 100
     batches.close()
-    assert len(decoded) <= BATCHES_AHEAD + 1
+    assert sum(decoded) <= (BATCHES_AHEAD + 1) * len(first.records)
     assert threading.active_count() == before
 
 
 def test_after_a_long_dictionary_few_rows_are_read_at_once(tmp_path, monkeypatch):
     """A row group too large to say how long its texts are at most: its dictionary is asked."""
     monkeypatch.setattr("mamegpt.data.readers.parquet.MAX_BATCH_BYTES", 100_000)
+    monkeypatch.setattr("mamegpt.data.readers.parquet._arrays", lambda *a: ((0, piece) for piece in _pieces(*a)))
     long = ["犬" * 10_000, *(f"猫{i}" + "の" * 300 for i in range(1000))]
     pq.write_table(
         pa.table({"text": long}), tmp_path / "a.parquet", dictionary_pagesize_limit=40_000, write_batch_size=1

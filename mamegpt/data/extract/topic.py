@@ -19,6 +19,8 @@ from mamegpt.text.spellings import row_expression, spellings
 __all__ = ["Judgment", "Topic"]
 
 CONTEXT_CHARACTERS = 24
+EXPRESSIONS_TOGETHER = 25
+"""Keywords in one expression; of 100 in Latin letters RE2 would need more memory than it has, and get very slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,13 @@ class Topic:
         """What is looked for, in the order of `Judgment.hits`; regular expressions stand between slashes."""
         return (*self.keywords, *(f"/{regex}/" for regex in self.regex))
 
-    def row_expressions(self) -> list[str]:
-        """Return expressions for `read_file`: a document of this topic has, in title or text, every one of them."""
+    def row_expressions(self) -> list[list[str]]:
+        """Return lists of expressions for `read_file`: a document has, in title or text, one of each list."""
         each = [row_expression(fold(word)) for word in self.keywords]
         if self.match == "all":
-            return each
-        return [] if self.regex else ["|".join(each)]
+            return [[one] for one in each]
+        n = EXPRESSIONS_TOGETHER
+        return [] if self.regex else [["|".join(each[i : i + n]) for i in range(0, len(each), n)]]
 
     def judge(self, title: str, text: str) -> Judgment:
         """Say whether a document is of this topic, and what of it is to be kept; both are normalized."""

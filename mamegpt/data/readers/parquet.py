@@ -17,22 +17,23 @@ from mamegpt.errors import DataError, first_line
 
 __all__ = ["open_parquet", "parquet_columns", "read_parquet"]
 
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 1 << 21
+"""Bytes that are searched at once: each time RE2 begins anew with an expression."""
 BATCH_ROWS = 1024  # at most
 MAX_BATCH_BYTES = 1 << 28
 MAX_UNPACKING = 4096
 """Bytes of a column of parquet that may come of one in the file, if they are more than MAX_BATCH_BYTES."""
 FEW_ROWS = 32
 """Rows of a batch that are too few to be read fast."""
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 2
 READ_BYTES = 1 << 18
 """Bytes read of a file at a time; without a limit Arrow reads a whole column of a row group at once."""
 
 
-def read_parquet(path: Path, schema: Schema, expressions: Sequence[str]) -> Iterator[Batch]:
+def read_parquet(path: Path, schema: Schema, expressions: Sequence[Sequence[str]]) -> Iterator[Batch]:
     """Yield the rows of a parquet file; only the columns that are needed are read.
 
-    With ``expressions`` (RE2's syntax) there are only those rows in which, in text or title, each of them is found.
+    With ``expressions`` (RE2's syntax) there are only those rows in which, in text or title, one of each list is found.
     They are looked for ahead of the caller in two threads, since Arrow needs Python's lock neither to decode nor to
     search. `pyarrow.dataset` would do that by itself, but holds whole row groups, and many files have one only.
     """
@@ -62,11 +63,27 @@ def _searched_ahead(arrays: Iterator[tuple[int, list[Any]]], to_batch: Callable[
 
 
 def _arrays(path: Path, file: Any, columns: list[str]) -> Generator[tuple[int, list[Any]], None, None]:
-    """Yield the number of a row and Arrow arrays of the columns from there on, at most MAX_BATCH_BYTES of each.
+    """Yield the number of a row, and from there on some BATCH_BYTES of the columns, as Arrow's chunked arrays."""
+    import pyarrow
+
+    start, n_bytes, parts = 0, 0, list[list[Any]]()
+    for arrays in _pieces(path, file, columns):
+        parts.append(arrays)
+        n_bytes += sum(array.nbytes for array in arrays)
+        if n_bytes >= BATCH_BYTES:
+            yield start, [pyarrow.chunked_array(some) for some in zip(*parts, strict=True)]
+            start += sum(len(arrays[0]) for arrays in parts)
+            n_bytes, parts = 0, []
+    if parts:
+        yield start, [pyarrow.chunked_array(some) for some in zip(*parts, strict=True)]
+
+
+def _pieces(path: Path, file: Any, columns: list[str]) -> Iterator[list[Any]]:
+    """Yield Arrow arrays of the columns, at most MAX_BATCH_BYTES of each.
 
     Raises `DataError` for a column of which a few bytes stand for very many, by compression or by their dictionary.
     """
-    start, metadata = 0, file.metadata
+    metadata = file.metadata
     for group in range(metadata.num_row_groups):
         chunks = [_chunk(metadata, group, name) for name in columns]
         n_rows, n_unpacked = _batch_rows(path, metadata, group, columns), [0] * len(columns)
@@ -75,8 +92,7 @@ def _arrays(path: Path, file: Any, columns: list[str]) -> Generator[tuple[int, l
             for i, (name, chunk, array) in enumerate(zip(columns, chunks, arrays, strict=True)):
                 n_unpacked[i] += array.nbytes
                 _refuse_if_too_many(n_unpacked[i], chunk, name, path)
-            yield start, arrays
-            start += batch.num_rows
+            yield arrays
 
 
 def _batch_rows(path: Path, metadata: Any, group: int, columns: list[str]) -> int:
@@ -146,16 +162,16 @@ def _plain(column: Any) -> Any:
     return column.cast(pyarrow.large_string()) if types.is_string_view(column.type) else column
 
 
-def _to_batch(start_and_columns: tuple[int, list[Any]], expressions: Sequence[str]) -> Batch:
+def _to_batch(start_and_columns: tuple[int, list[Any]], expressions: Sequence[Sequence[str]]) -> Batch:
     """Make a batch of Arrow arrays of text and perhaps title, and the number that the first row has in the file."""
     from pyarrow import compute
 
     start, columns = start_and_columns
     n_read = len(columns[0])
     numbers: Sequence[int] = range(start, start + n_read)
-    for expression in expressions:
-        found = [compute.match_substring_regex(column, expression).fill_null(False) for column in columns]
-        wanted = functools.reduce(compute.or_, found)
+    for alternatives in expressions:
+        found = [compute.match_substring_regex(column, one) for one in alternatives for column in columns]
+        wanted = functools.reduce(compute.or_kleene, found)  # null, which is no text, is not wanted
         numbers = list(itertools.compress(numbers, wanted.to_pylist()))
         columns = [column.filter(wanted) for column in columns]
     texts, *titles = (column.to_pylist() for column in columns)

@@ -35,10 +35,10 @@ def format_of(path: Path) -> str:
     return inner if suffix in COMPRESSIONS and inner in INPUT_FORMATS[1:] else suffix
 
 
-def read_file(path: Path, schema: Schema, expressions: Sequence[str] = ()) -> Iterator[Batch]:
+def read_file(path: Path, schema: Schema, expressions: Sequence[Sequence[str]] = ()) -> Iterator[Batch]:
     """Yield the records of one file, empty ones too.
 
-    With ``expressions`` (RE2's syntax) a reader may leave out records in which, in title or text, one is not found.
+    With ``expressions`` (RE2's syntax) a reader may leave out records without, in title or text, one of each list.
     Raises `DataError`, naming the place, for what cannot be read or has not what ``schema`` asks for.
     """
     if format_of(path) == ".parquet":
