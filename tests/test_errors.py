@@ -15,9 +15,9 @@ from mamegpt.errors import ConfigError, ExportError, MamegptError, MamegptWarnin
 
 NAMED = {
     "--lr must be above 0 (got -1); --data is needed": "lr must be above 0 (got -1); data is needed",
-    "needs 9 (--context-length and one more)": "needs 9 (context_length and one more)",
-    "a b exists; choose another --out, or go on with: mamegpt train --resume 'a b, --c' --log x":
-        "a b exists; choose another out, or go on with: mamegpt train --resume 'a b, --c' --log x",
+    "needs 9 (--context-length + 1)": "needs 9 (context_length + 1)",
+    "a b exists; choose another --out, or resume with: mamegpt train --resume 'a b, --c' --log x":
+        "a b exists; choose another out, or resume with: mamegpt train --resume 'a b, --c' --log x",
     "train one, as mamegpt tokenizer does, or export with --to hf":
         "train one, as mamegpt tokenizer does, or export with to hf",
     "delete it, or run: .venv/bin/mamegpt eval --model run": "delete it, or run: .venv/bin/mamegpt eval --model run",

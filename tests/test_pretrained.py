@@ -122,7 +122,7 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
         (lambda f: (f / "config.json").write_text("[]", encoding="utf-8"), ModelError, "JSON object"),
         (lambda f: (f / "pytorch_model.bin").unlink(), ModelError, "no weights file"),
         (lambda f: (f / "jp_tok_wiki.model").unlink(), ModelError, "none there"),
-        (lambda f: (f / "jp_tok_wiki.model").write_bytes(b"x"), MamegptError, "not a whole SentencePiece model"),
+        (lambda f: (f / "jp_tok_wiki.model").write_bytes(b"x"), MamegptError, "not a complete SentencePiece model"),
         (
             lambda f: (f / "config.json").write_text('{"model_type": "mistral"}'),
             ModelError,
@@ -238,7 +238,7 @@ def test_what_a_folder_or_file_is_instead_of_a_model(little: Little, tmp_path: P
     assert f"give one of them, such as {tmp_path / 'trainer' / 'checkpoint-5'}" in said(tmp_path / "trainer")
     for where in (tmp_path / "gguf", tmp_path / "gguf" / "m.gguf", Path("mame/none.gguf")):
         assert "m.gguf is a GGUF file" in said(where) or "none.gguf is a GGUF file" in said(where)
-    assert "is a file; give the folder that it lies in" in said(little.weights)
+    assert "is a file; give its folder" in said(little.weights)
 
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 123\n"
     for name in ("model.safetensors", "tokenizer.model"):
@@ -294,10 +294,10 @@ def test_a_run_without_checkpoint_and_names_of_nothing(
     shutil.copytree(little.run, tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         shutil.rmtree(path)
-    with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
+    with pytest.raises(CheckpointError, match=r"has no checkpoint yet; resume with: mamegpt train --resume"):
         load(str(tmp_path / "run"))
     (tmp_path / "run" / "checkpoints").rmdir()  # before the first one is saved
-    with pytest.raises(CheckpointError, match=r"has no checkpoint yet; go on with: mamegpt train --resume"):
+    with pytest.raises(CheckpointError, match=r"has no checkpoint yet; resume with: mamegpt train --resume"):
         load(str(tmp_path / "run"))
     with pytest.raises(ModelError, match="neither a folder nor a Hub name"):
         load(str(tmp_path / "none"))

@@ -407,7 +407,7 @@ def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little
     assert "steps: 3 done of 3" in out
     written = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
     assert written["on_bad_loss"] == "rollback"  # and stays so
-    assert mame("train", "--resume-intact")[2].startswith("error: --resume-intact says how to go on with a run;")
+    assert mame("train", "--resume-intact")[2].startswith("error: --resume-intact works only with --resume RUN;")
 
 
 def test_generate_writes_each_of_several_samples_as_its_seed_alone(mame: Mame, little: Little) -> None:

@@ -68,7 +68,7 @@ IDLE = [
     ("train --resume RUN --lr 0.03", "--resume takes every setting but --on-bad-loss"),
     ("train --resume RUN --size 5m", "--resume takes every setting but --on-bad-loss"),
     ("train --recipe seed --size 5m", "--recipe seed has one size"),
-    ("train --resume-intact False", "--resume-intact says how to go on"),
+    ("train --resume-intact False", "--resume-intact works only with"),
     ("plan --cluster h100 --minutes 10", "--cluster reckons"),
     ("plan --cluster h100 --device auto", "--cluster reckons"),
     ("plan --split train", "--split, which would do nothing without --data"),

@@ -129,17 +129,17 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     "blank text": (TRAIN, lambda: write("stories.txt", "\n\n \n"), ["text"]),
     "text shorter than a window": (
         [*TRAINING, "--context-length", "4096"], lambda: write("stories.txt", "豆が一つ。\n"),
-        ["tokens, but one window needs 4097", "give more text or a shorter --context-length"],
+        ["tokens, but one sequence needs 4097", "use more text or a shorter --context-length"],
     ),
     # A tokenizer that does not belong to the model or the tokens.
     "other vocabulary (export)": (
         [*EXPORT, "--spm_model", "other.model"], lambda: other_tokenizer("other", 800),
-        ["other.model has 800 pieces, but the model 1000", "the tokenizer it was trained with"],
+        ["other.model has vocabulary size 800, but the model 1000", "the tokenizer it was trained with"],
     ),
     "other vocabulary (folder)": (
         ["generate.py", "--repo-id", "exported", "--prompt", "豆"],
         lambda: (other_tokenizer("other", 800), shutil.copy("other.model", "exported/jp_tok_wiki.model")),
-        ["has 800 pieces", "1000", "not the tokenizer the model was trained with"],
+        ["vocabulary size 800", "1000", "not the tokenizer the model was trained with"],
     ),
     "other tokenizer (shards)": (
         ["train", "--data", "run/tokens", "--tokenizer", "other.model", "--out", "new", *SMALL],
@@ -165,11 +165,11 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     # A word that is nowhere, or none.
     "no keyword hit": (
         ["make_dataset.py", "--dataset", "stories.txt", "--keyword", "量子色力学", "--out", "new.txt"], None,
-        ["none of the 120 documents", "量子色力学", "try a shorter one", "new.txt was not touched"],
+        ["none of the 120 documents", "量子色力学", "try a shorter keyword", "new.txt was not changed"],
     ),
     "empty keyword": (
         ["extract", "--dataset", "stories.txt", "--keyword", " ", "--out", "new.txt"], None,
-        ["--keyword is empty", "give a word"],
+        ["--keyword is empty", "give a keyword"],
     ),
     # A place that is taken.
     "run exists": ([*TRAIN, "--out", "run"], None, ["run already exists", "--resume run"]),
@@ -184,7 +184,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     # A name that promises another format.
     "no format of text": (
         ["extract", "--dataset", "stories.txt", "--keyword", "豆", "--out", "z.docx"], None,
-        ["z.docx", ".docx cannot be read again", ".jsonl, .parquet, .txt"],
+        ["z.docx", "cannot read .docx files back", ".jsonl, .parquet, .txt"],
     ),
     "no format of a report": (["report", "run", "--out", "r.txt"], None, ["r.txt: a report is .html"]),
     # Something else than what is asked for.
@@ -216,7 +216,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["generate", "--model", "exported", "--prompt", "豆"], lambda: cut(Path("exported/model.safetensors")),
         ["model.safetensors is truncated"],
     ),
-    "truncated tokenizer": (TRAINING, lambda: cut(Path("jp.model")), ["jp.model is not a whole SentencePiece model"]),
+    "truncated tokenizer": (TRAINING, lambda: cut(Path("jp.model")), ["jp.model is not a complete SentencePiece model"]),
     "code instead of weights": (
         EXPORT, lambda: torch.save({"tok_emb.weight": Bomb(Path("marker"))}, "model.pth"),
         ["model.pth was refused", "ask for a plain state dict or a .safetensors file"],
@@ -280,8 +280,8 @@ def test_a_script_in_a_process_of_its_own_says_no_more_than_that_line(home: Path
     assert done.returncode == 2
     n_tokens = len(_tokens(home / "jp.model", "豆が一つ。"))
     assert done.stderr == (
-        f"error: the text has {n_tokens} tokens, but one window needs 257 "
-        "(--context-length and one more); give more text or a shorter --context-length\n"
+        f"error: the text has {n_tokens} tokens, but one sequence needs 257 "
+        "(--context-length + 1); use more text or a shorter --context-length\n"
     )
     assert snapshot(home) == before
 

@@ -262,7 +262,7 @@ def test_whatever_goes_wrong_what_was_there_stays(corpus, tmp_path):
     with pytest.raises(OutputError, match="already exists"):
         clean(corpus, out)
     short = write_rows(tmp_path / "short.jsonl", [{"text": "短い。"}, {"text": "これも。"}])
-    with pytest.raises(DataError, match=r"nothing is left of .* 2 short; leave a step out"):
+    with pytest.raises(DataError, match=r"was dropped: .*short 2; leave a step out"):
         clean(short, out, write_dropped=dropped, report=page, overwrite=True)
     broken = tmp_path / "broken.jsonl"
     broken.write_text(json.dumps(ROWS[0]) + "\n{", encoding="utf-8")

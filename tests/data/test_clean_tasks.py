@@ -121,7 +121,7 @@ def test_the_parts_are_what_one_process_writes(corpus: Path, items: Path, tmp_pa
     assert read_provenance(sorted(out.glob("train-*.jsonl"))) == read_provenance([alone]) == [report.provenance()]
 
 
-REPORT = r"1 file\(s\) passed over \(report\.html\): their format is not known"
+REPORT = r"skipped 1 file\(s\) \(report\.html\): their format is not known"
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".parquet"])
@@ -224,7 +224,7 @@ def test_a_file_that_changes_between_the_stages_is_noticed(tmp_path: Path, lines
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     corpus = write_files(tmp_path / "corpus", ["短い。", "短い。"], 2)
-    with pytest.raises(DataError, match="nothing is left"):
+    with pytest.raises(DataError, match="every document of .* was dropped"):
         run(CleanTasks(str(corpus), tmp_path / "out", 2))
 
 

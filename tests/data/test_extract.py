@@ -266,8 +266,8 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
     [
         ({}, "nothing to look for"),
         ({"keywords": ("a",), "exclude": (" ",)}, "exclude is empty"),
-        ({"keywords": ("a\nb",)}, "has a line feed"),
-        ({"regex": ("(",)}, "is no regular expression"),
+        ({"keywords": ("a\nb",)}, "contains a line feed"),
+        ({"regex": ("(",)}, "is not a valid regular expression"),
         ({"regex": ("a*",)}, "in every text"),
         ({"keywords": ("a",), "min_hits": 0}, "min_hits must be at least 1"),
         ({"keywords": ("a",), "window": -1}, "window must be at least 0"),

@@ -85,7 +85,7 @@ def test_the_likely_encoding_is_named_and_read_when_it_is_said(tmp_path: Path, t
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode(encoding))
     if encoding != "utf-8":
-        with pytest.raises(DataError, match=rf"is not UTF-8 text at byte [\d,]+; it looks like {encoding}: say enc"):
+        with pytest.raises(DataError, match=rf"is not UTF-8 text at byte [\d,]+; it looks like {encoding}: use enc"):
             list(lines(path))
     assert list(lines(path, encoding)) == expected(text)
 
@@ -99,10 +99,10 @@ def test_zeros_are_text_if_nothing_speaks_for_another_encoding(tmp_path: Path) -
 def test_what_is_no_text_in_the_encoding_that_was_said_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("日本語の文章です。\n" * 3, encoding="utf-8")
-    with pytest.raises(DataError, match=r"is not EUC-JP text at byte \d+; it looks like utf-8: say encoding utf-8"):
+    with pytest.raises(DataError, match=r"is not EUC-JP text at byte \d+; it looks like utf-8: use encoding utf-8"):
         list(lines(path, "euc-jp"))
     for name in ("utf8000", "base64", "rot13", "\0"):
-        with pytest.raises(ConfigError, match="is no encoding of text"):
+        with pytest.raises(ConfigError, match="is not a text encoding"):
             list(lines(path, name))
 
 

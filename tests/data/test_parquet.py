@@ -59,7 +59,7 @@ def test_text_that_is_not_utf8_is_one_clear_error(tmp_path, expressions):
     raw = pa.array([b"\xff" + "京都".encode()], pa.binary())
     column = pa.StringArray.from_buffers(1, raw.buffers()[1], raw.buffers()[2])
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet holds text that is not UTF-8"):
+    with pytest.raises(DataError, match=r"a\.parquet has text that is not UTF-8"):
         records(tmp_path / "a.parquet", *expressions)
 
 

@@ -98,7 +98,7 @@ def test_every_format_reads_the_same_documents_with_stable_ids(tmp_path, suffix)
 def test_files_named_for_a_split_are_that_split_and_tables_without_text_do_not_count(tmp_path, name, split, suffix):
     one_text(tmp_path, name.format(suffix), "甲")
     parquet(tmp_path / "attribution.parquet", title=["題"], source=["乙"], license=["丙"])
-    with pytest.warns(MamegptWarning, match=r"1 file\(s\) passed over \(attribution\.parquet\): no column of theirs"):
+    with pytest.warns(MamegptWarning, match=r"skipped 1 file\(s\) \(attribution\.parquet\): no column of theirs"):
         assert list(find_splits(tmp_path)) == [split]
         assert texts(tmp_path, split) == ["甲"]
 
@@ -143,7 +143,7 @@ def test_what_is_passed_over_is_said_with_the_reason(tmp_path, mame):
     with pytest.warns(MamegptWarning) as said:
         assert texts(tmp_path) == ["犬", "犬。", "猫"]
     assert [str(warning.message).removeprefix(f"{tmp_path}: ") for warning in said] == [
-        "2 file(s) passed over (a.pdf, b/c.docx): their format is not known",
+        "skipped 2 file(s) (a.pdf, b/c.docx): their format is not known",
         "b.jsonl: dropped records without text (no text column 1)",
     ]
     code, _, err = mame("clean", "--data", tmp_path, "--out", tmp_path / "out.jsonl", "--only", "duplicates")
@@ -183,7 +183,7 @@ def test_a_folder_without_named_splits_is_train_only_and_hidden_files_never_coun
     one_text(tmp_path, "a.txt", "甲")
     one_text(tmp_path, ".cache/three.txt", "丙")
     (tmp_path / "notes.md").write_text("no corpus", encoding="utf-8")
-    with pytest.warns(MamegptWarning, match=r"1 file\(s\) passed over \(notes\.md\): their format is not known"):
+    with pytest.warns(MamegptWarning, match=r"skipped 1 file\(s\) \(notes\.md\): their format is not known"):
         assert [(d.id, d.text) for d in read_documents(tmp_path)] == [("a.txt#0", "甲"), ("b/two.jsonl#0", "乙")]
         with pytest.raises(DataError, match="no split 'test'; it has train"):
             read_documents(tmp_path, "test")
@@ -230,7 +230,7 @@ def test_a_data_set_card_decides_before_names_do(tmp_path, data_files, split, ex
         tmp_path,
         f"configs:\n- {{config_name: x, data_files: 'no'}}\n- {{default: true, data_files: {data_files}}}",
     )
-    with pytest.warns(MamegptWarning, match=r"file\(s\) passed over .*train\.txt\): README\.md does not name them"):
+    with pytest.warns(MamegptWarning, match=r"skipped \d+ file\(s\) .*train\.txt\): README\.md does not name them"):
         assert texts(tmp_path, split) == expected
 
 
@@ -286,7 +286,7 @@ def test_a_title_of_its_own_goes_before_the_one_in_the_markers(tmp_path):
     ("columns", "message"),
     [
         ({"a": ["x"], "b": ["y"]}, r"a\.parquet: cannot tell which of \['a', 'b'\] is the text"),
-        ({"n": [1]}, r"none of \['n'\] holds strings"),
+        ({"n": [1]}, r"none of \['n'\] contains strings"),
         ({"text": [1], "other": ["x"]}, "'text' does not hold a string"),
     ],
 )
@@ -388,7 +388,7 @@ TEXT, URL = {"text": "犬。"}, {"url": "http://y/犬"}
 )
 def test_a_file_has_one_column_of_text_and_rows_without_it_are_dropped_and_counted(tmp_path, rows, kept):
     path = rows_of(tmp_path / "a.jsonl", *rows)
-    left_out = rf"a\.jsonl: what is no text was left out \(no text column {len(rows) - len(kept)}\)"
+    left_out = rf"a\.jsonl: dropped records without text \(no text column {len(rows) - len(kept)}\)"
     with pytest.warns(MamegptWarning, match=left_out):
         assert [(d.id, d.text) for d in read_documents(path)] == [(f"a.jsonl#{i}", "犬。") for i in kept]
     report = extract(str(path), "犬", tmp_path / "b.jsonl")
@@ -659,7 +659,7 @@ def test_columns_are_guessed_shown_and_can_be_named(tmp_path, suffix):
     assert describe(path, named) == Layout(kind, "body", "head")
     assert describe(path, Schema()) == Layout(kind, "text")
     for schema, option in ((Schema("none"), "text_column"), (Schema(title_column="none"), "title_column")):
-        with pytest.raises(DataError, match=rf"no 'none' \({option}\) that holds strings; there are .*'head'"):
+        with pytest.raises(DataError, match=rf"no 'none' \({option}\) that contains strings; there are .*'head'"):
             list(read_documents(path, schema=schema))
 
 
@@ -788,7 +788,7 @@ def dump(tmp_path) -> Path:
 
 
 def test_a_dump_gives_its_articles_without_markup_and_counts_the_rest(dump, tmp_path):
-    with pytest.warns(MamegptWarning, match=r"what is no text was left out \(other namespace 1, redirect 1\)"):
+    with pytest.warns(MamegptWarning, match=r"dropped records without text \(other namespace 1, redirect 1\)"):
         assert list(read_documents(dump)) == [Document(f"{dump.name}#0", "京都", PLAIN)]
     report = extract(str(dump), "京都", tmp_path / "a.txt")
     assert (report.read, report.kept) == (4, 1)
@@ -857,7 +857,7 @@ def test_a_dump_in_another_encoding_than_it_declares_is_an_error(tmp_path, encod
     with pytest.raises(DataError, match="is in an encoding that cannot be read"):
         texts(path)
     path.write_bytes(path.read_bytes().replace(encoding.encode(), b"rot13"))
-    with pytest.raises(ConfigError, match="encoding rot13 is no encoding of text"):
+    with pytest.raises(ConfigError, match="encoding rot13 is not a text encoding"):
         texts(path)
 
 
@@ -901,7 +901,7 @@ def test_the_likely_encoding_is_named(tmp_path, encoding, suffix):
     path = tmp_path / f"a{suffix}"
     raw = (line * 20).encode(encoding)
     path.write_bytes(gzip.compress(raw) if suffix.endswith(".gz") else raw)
-    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: say encoding"):
+    with pytest.raises(DataError, match=rf"is not UTF-8 text at byte \d+; it looks like {encoding}: use encoding"):
         texts(path)
 
 

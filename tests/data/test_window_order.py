@@ -109,5 +109,5 @@ def test_samples_per_epoch_ends_an_epoch_early() -> None:
 def test_the_shortest_text_is_one_window_and_one_token_less_is_an_error() -> None:
     x, y = WindowOrder(9, 8, 2, seed=0).batch(np.arange(9), 0)
     assert x.tolist() == [list(range(8))] * 2 and y.tolist() == [list(range(1, 9))] * 2
-    with pytest.raises(DataError, match=r"has 8 tokens, but one window needs 9 \(context_length"):
+    with pytest.raises(DataError, match=r"has 8 tokens, but one sequence needs 9 \(context_length"):
         WindowOrder(8, 8, 2, seed=0)

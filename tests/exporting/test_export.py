@@ -572,7 +572,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
     with pytest.raises(OutputError, match="already exists"):
         export(str(little.run), out)
     monkeypatch.setattr(custom_gpt, "ARCHITECTURE", corrupt(tmp_path, ALL_BAD))
-    with pytest.raises(ExportError, match=r"does not load in a clean process.*豆が足りない") as error:
+    with pytest.raises(ExportError, match=r"does not load in a separate process.*豆が足りない") as error:
         export_weights(little.weights, little.spm, out, n_sentences=N_SENTENCES, overwrite=True)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir() if path.name != "code"] == ["out"]
@@ -654,7 +654,7 @@ def test_sizes_left_out_are_read_from_the_weights_and_contradictions_name_both(l
 
 def test_a_tokenizer_of_another_size_is_refused_naming_both(little: Little, tmp_path: Path) -> None:
     sizes = dataclasses.replace(little.sizes, vocab_size=900)
-    with pytest.raises(ModelError, match="1000 pieces, but the model 900"):
+    with pytest.raises(ModelError, match="vocabulary size 1000, but the model 900"):
         export_here(tmp_path / "out", random_model(sizes), sizes, little.tokenizer)
     with pytest.raises(ModelError, match=r"no vocabulary file .*none\.vocab"):
         export_weights(little.weights, little.spm, tmp_path / "out", spm_vocab=tmp_path / "none.vocab")

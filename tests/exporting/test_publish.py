@@ -172,6 +172,6 @@ def test_the_command_exports_all_and_shows_what_would_go_up(hub: HubServer, litt
     done = run_mamegpt(*words, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert "would go to mame/one" in done.stdout and "\n# mame/one\n" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("nothing was sent; to send it: hf auth login")
+    assert done.stdout.splitlines()[-1].startswith("nothing was uploaded; to upload: hf auth login")
     assert "next:" not in done.stdout
     assert hub.requests == []

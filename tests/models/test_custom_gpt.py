@@ -147,7 +147,7 @@ def test_names_without_a_prefix_and_masks_of_old_files(little: Little, tmp_path:
             r"n_layer must be a whole number \(got '2'\); resid_pdrop must be a number",
         ),
         ({"n_layer": 3}, "does not fit the model"),
-        ({"vocab_size": 900}, "1000 pieces, but .* 900"),
+        ({"vocab_size": 900}, "vocabulary size 1000, but .* 900"),
     ],
     ids=str,
 )

@@ -115,7 +115,7 @@ def test_positions_are_a_table_in_float32_that_no_file_holds() -> None:
         ({"rope_theta": float("nan")}, "rope_theta must be above 0 and finite (got nan)"),
         ({"norm_eps": float("inf")}, "norm_eps must be above 0 and finite (got inf)"),
         ({"emb_dim": 20}, "emb_dim 20 is not divisible by n_heads 4 into even widths; use 16 or 24"),
-        ({"head_dim": 7}, "head_dim 7 is odd, but rotary positions turn pairs; use an even one"),
+        ({"head_dim": 7}, "head_dim must be even (got 7), since RoPE rotates pairs of dimensions"),
     ],
 )
 def test_impossible_sizes(changes: dict[str, Any], message: str) -> None:
@@ -192,7 +192,7 @@ def test_what_means_nothing_else_is_accepted(foreign: Path, changes: dict[str, A
     [
         ({"num_hidden_layers": 3, "layer_types": None}, ModelError, "does not fit the model"),
         ({"tie_word_embeddings": True}, ModelError, "lm_head.weight is not model.embed_tokens.weight"),
-        ({"vocab_size": 900}, ModelError, "1000 pieces, but .* 900"),
+        ({"vocab_size": 900}, ModelError, "vocabulary size 1000, but .* 900"),
         ({"num_key_value_heads": 3}, ConfigError, "n_kv_heads 3 does not divide n_heads 4"),
     ],
     ids=str,
@@ -240,7 +240,7 @@ def test_a_native_folder_that_behaves_differently_never_gets_its_name(
     monkeypatch.setattr(qwen3, "ARCHITECTURE", dataclasses.replace(qwen3.ARCHITECTURE, hf_formats=(bad,)))
     tiny = sizes_for(little.tokenizer)
     model = random_model(tiny, architecture="qwen3")
-    with pytest.raises(ExportError, match=r"logits: .* apart at most .*greedy: \d+ of 50 prompts"):
+    with pytest.raises(ExportError, match=r"logits: max difference .*greedy: \d+ of 50 prompts"):
         export_here(tmp_path / "out" / "folder", model, tiny, little.tokenizer, "qwen3")
     assert list((tmp_path / "out").iterdir()) == []
 

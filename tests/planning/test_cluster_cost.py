@@ -117,7 +117,7 @@ def test_the_command_prints_the_table_and_json(mame: Mame, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (None, "no file that can be read"),
+        (None, "not a readable file"),
         ("peak = ", "is not TOML"),
         ("peak_flops = 1", "describes no cluster (sustained is missing; memory_bytes is missing; "),
         ("{all}\nspeed = 1", "speed is unknown"),

@@ -270,7 +270,7 @@ def test_logprobs_are_those_of_the_tokens(port: int, little: Little, stream: boo
         ({"prompt": [1, 2]}, r"prompt\[0\] must be a string \(got 1\); prompt\[1\] must"),
         ({"prompt": {}}, r"prompt must be a list \(got {}\)"),
         ({"prompt": "豆" * (MAX_CHARACTERS + 1)}, "prompt must not be longer"),
-        ({"prompt": b"\xed\xa0\x80".decode("utf-8", "surrogatepass")}, "half a surrogate pair"),
+        ({"prompt": b"\xed\xa0\x80".decode("utf-8", "surrogatepass")}, "an unpaired surrogate"),
         ({"max_tokens": 10**9}, "max_tokens must be at most 2,048"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"max_tokens": "5"}, "max_tokens must be a whole number"),

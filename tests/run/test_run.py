@@ -67,7 +67,7 @@ def test_a_young_run_has_no_checkpoint_yet(copy: Path) -> None:
     for path in copy.iterdir():
         if path.name != "config.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(CheckpointError, match=rf"{re.escape(str(copy))} has no checkpoint yet; go on with: "):
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(copy))} has no checkpoint yet; resume with: "):
         load(copy)
 
 

@@ -156,7 +156,7 @@ def test_another_file_with_the_name_of_the_note_on_the_origin_stays(corpus: Path
             lambda out: extract(str(corpus), "犬", out),
             lambda out: clean(str(corpus), out, without=["short"]),
         ):
-            with pytest.raises(OutputError, match="is no note on the origin"):
+            with pytest.raises(OutputError, match="is not the provenance"):
                 write(tmp_path / "out.txt")
         assert note.read_text(encoding="utf-8") == theirs and not (tmp_path / "out.txt").exists()
     note.unlink()

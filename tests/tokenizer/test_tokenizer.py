@@ -341,12 +341,12 @@ def test_files_that_are_no_model(tokenizer: Tokenizer, tmp_path: Path) -> None:
     for content in (b"", b"junk", "豆の木".encode() * 99, whole[: len(whole) // 2], whole[:-1]):
         path = tmp_path / "bad.model"
         path.write_bytes(content)
-        with pytest.raises(TokenizerError, match="not a whole SentencePiece model"):
+        with pytest.raises(TokenizerError, match="not a complete SentencePiece model"):
             Tokenizer.load(path)
 
 
 @pytest.mark.parametrize("bad", [400, -1, 10**6])
 def test_ids_of_another_tokenizer(tokenizer: Tokenizer, bad: int) -> None:
     for call in (tokenizer.stream().push, tokenizer.piece, lambda token: tokenizer.decode([5, token])):
-        with pytest.raises(TokenizerError, match=rf"{bad} is no id of .* 0 to 399"):
+        with pytest.raises(TokenizerError, match=rf"{bad} is not a token id of .* 0 to 399"):
             call(bad)

@@ -63,7 +63,7 @@ def test_the_live_view_shows_the_run_and_changes_nothing_in_it(trained: Train, m
     assert f"loss {last['loss']:.4f}  " in shown
     assert f"gradient {last['grad_norm']:.2f}" in shown
     assert f"validation loss {quality['loss']:.4f}" in shown
-    assert "writes at step 6: " in shown and "writes at step 12: " in shown
+    assert "sample at step 6: " in shown and "sample at step 12: " in shown
     assert final_weights(trained(name="other"), 12) == final_weights(run, 12)
 
 
