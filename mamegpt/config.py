@@ -198,7 +198,7 @@ class TrainConfig(FromJSON):
     ffn_dim: int = 0
     """FFN intermediate size (not custom-gpt; 0: 8/3 of --emb-dim, rounded up to a multiple of 8)."""
     n_kv_heads: int = 0
-    """KV heads, shared by the attention heads (GQA; not custom-gpt; 0: as many as --n-heads)."""
+    """KV heads, shared by the attention heads as in GQA (not custom-gpt; 0: as many as --n-heads)."""
     head_dim: int = 0
     """Width of an attention head (not custom-gpt; 0: --emb-dim / --n-heads)."""
     rope_theta: float = 10000.0

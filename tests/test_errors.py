@@ -42,7 +42,7 @@ def test_settings_are_named_as_they_are_given(kind: type[Exception], message: st
 
 def test_the_command_line_names_options_and_python_its_own(mame: Mame) -> None:
     assert mame("plan", "--minutes", "0") == (2, "", "error: --minutes must be above 0 (got 0)\n")
-    with pytest.raises(ConfigError, match=r"^minutes must be above 0 \(got 0$\)"):
+    with pytest.raises(ConfigError, match=r"^minutes must be above 0 \(got 0\)$"):
         mamegpt.plan(0)
 
 

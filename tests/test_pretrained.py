@@ -302,7 +302,7 @@ def test_a_run_without_checkpoint_and_names_of_nothing(
     with pytest.raises(ModelError, match="neither a folder nor a Hub name"):
         load(str(tmp_path / "none"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="mame/none is no file or folder here"):
+    with pytest.raises(HubError, match="mame/none is not a local file or folder"):
         load("mame/none")
 
 

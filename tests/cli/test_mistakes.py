@@ -216,7 +216,9 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["generate", "--model", "exported", "--prompt", "豆"], lambda: cut(Path("exported/model.safetensors")),
         ["model.safetensors is truncated"],
     ),
-    "truncated tokenizer": (TRAINING, lambda: cut(Path("jp.model")), ["jp.model is not a complete SentencePiece model"]),
+    "truncated tokenizer": (
+        TRAINING, lambda: cut(Path("jp.model")), ["jp.model is not a complete SentencePiece model"],
+    ),
     "code instead of weights": (
         EXPORT, lambda: torch.save({"tok_emb.weight": Bomb(Path("marker"))}, "model.pth"),
         ["model.pth was refused", "ask for a plain state dict or a .safetensors file"],

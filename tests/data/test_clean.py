@@ -224,7 +224,7 @@ def test_what_cannot_be_used_is_said_in_a_line(corpus, items, tmp_path):
     out = tmp_path / "out.jsonl"
     with pytest.raises(ConfigError, match="contradict"):
         clean(corpus, out, without=["markup"], only=["short"])
-    with pytest.raises(ConfigError, match=r"without must be one of aozora, markup,  \(got 'shrot'\)"):
+    with pytest.raises(ConfigError, match=r"without must be one of aozora, markup, .* \(got 'shrot'\)"):
         clean(corpus, out, without=["shrot"])
     with pytest.raises(ConfigError, match="needs against"):
         clean(corpus, out, only=["contamination"])

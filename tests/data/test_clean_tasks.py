@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import random
@@ -188,7 +189,7 @@ def test_a_part_may_be_empty(tmp_path: Path) -> None:
         ({"n_tasks": 9}, ConfigError, "9 tasks for 4 files"),
         ({"n_tasks": 0}, ConfigError, "0 tasks for 4 files"),
         ({"format": ".csv"}, ConfigError, "format '.csv'"),
-        ({"without": ("nonsense",)}, ConfigError, "without must be one of aozora (got 'nonsense')"),
+        ({"without": ("nonsense",)}, ConfigError, "without must be one of aozora, .* \\(got 'nonsense'\\)"),
         ({"split": "test"}, DataError, "has no split 'test'"),
         ({"n_tasks": 2}, OutputError, "other files or settings"),
         ({"out": "elsewhere"}, OutputError, "is not empty"),
@@ -224,7 +225,7 @@ def test_a_file_that_changes_between_the_stages_is_noticed(tmp_path: Path, lines
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     corpus = write_files(tmp_path / "corpus", ["短い。", "短い。"], 2)
-    with pytest.raises(DataError, match="every document of .* was dropped"):
+    with pytest.raises(DataError, match=r"every document of .* was dropped"):
         run(CleanTasks(str(corpus), tmp_path / "out", 2))
 
 
@@ -285,8 +286,8 @@ def test_the_pages_commands_of_the_example_parse() -> None:
     ran = []
 
     @functools.wraps(main)
-    def note(**words: object) -> None:
-        ran.append(words["executor"])
+    def note(*args: object, **words: object) -> None:
+        ran.append(inspect.signature(main).bind(*args, **words).arguments["executor"])
 
     for words in commands("docs/web-scale.md"):
         if (rest := words[words.index("python") :] if "python" in words else [])[1:2] == ["examples/clean_cluster.py"]:

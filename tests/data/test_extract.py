@@ -268,10 +268,10 @@ def test_a_preview_marks_the_hits_as_they_are_written(tmp_path):
         ({"keywords": ("a",), "exclude": (" ",)}, "exclude is empty"),
         ({"keywords": ("a\nb",)}, "contains a line feed"),
         ({"regex": ("(",)}, "is not a valid regular expression"),
-        ({"regex": ("a*",)}, "in every text"),
+        ({"regex": ("a*",)}, "matches every text"),
         ({"keywords": ("a",), "min_hits": 0}, "min_hits must be at least 1"),
         ({"keywords": ("a",), "window": -1}, "window must be at least 0"),
-        ({"keywords": ("a",), "window": 1, "title_only": True}, "no use with title_only"),
+        ({"keywords": ("a",), "window": 1, "title_only": True}, "does nothing with title_only"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wanted, message):

@@ -315,7 +315,7 @@ def test_a_split_of_another_name_cannot_lead_out_of_the_folder(folder: Path) -> 
 def test_ids_beyond_the_vocabulary_are_refused(folder: Path) -> None:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     (folder / "meta.json").write_text(json.dumps({**meta, "vocab_size": 5}), encoding="utf-8")
-    assert "ids beyond the 5 pieces" in refused(folder)
+    assert "ids beyond the vocabulary size 5" in refused(folder)
 
 
 def test_the_fingerprint_changes_with_tokens_type_and_tokenizer_only(folder: Path) -> None:

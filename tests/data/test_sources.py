@@ -150,7 +150,7 @@ def test_what_is_passed_over_is_said_with_the_reason(tmp_path, mame):
     assert (code, err.splitlines()) == (
         0,
         [
-            f"note: skipped {tmp_path}: 2 file(s) (a.pdf, b/c.docx): their format is not known",
+            f"note: {tmp_path}: skipped 2 file(s) (a.pdf, b/c.docx): their format is not known",
             "note: b.jsonl: dropped records without text (no text column 1)",
         ],
     )
@@ -579,14 +579,14 @@ def test_a_hub_data_set_is_fetched_once_and_then_read_without_a_network(tmp_path
     assert train[0][:2] == ["data/train-00000-of-00002.parquet#0", "京枡"]
     assert [text for _, _, text in test] == ["試験。"]
     assert dev == "DataError: owner/corpus has no split 'dev'; it has test, train"
-    assert re.match(r"HubError: no file or folder owner/absent here, and no such data set at http://127", absent)
+    assert re.match(r"HubError: no local file or folder owner/absent, and no such dataset at http://127", absent)
     assert re.match(r"HubError: owner/bare has no file in a known format .* no revision refs/convert/parquet", bare)
     assert counts["train"] == [4, sum(file.stat().st_size for file in files), 2]
     assert counts["test"][0] is None
 
     (*offline, missing), counts_offline = run_client(env, asked, "owner/corpus")
     assert (offline, counts_offline) == ([train, test, dev], counts)
-    assert re.match(r"HubError: owner/absent is no file or folder here, http.* cannot serve it now", missing)
+    assert re.match(r"HubError: owner/absent is not a local file or folder, http.* cannot serve it now", missing)
 
 
 def test_the_hubs_own_conversion_is_read_when_there_is_nothing_else(tmp_path):
@@ -702,7 +702,7 @@ def test_several_sources_are_read_one_after_the_other_as_often_as_they_weigh(tmp
     ]
     assert len(texts(f"{a}@2")) == 16 and len(texts(f"{a}@1.5")) == 8 + len(texts(f"{a}@0.5"))
     for weight in ("0", "x", "-1", "nan", "1e9"):
-        with pytest.raises(DataError, match="is no weight"):
+        with pytest.raises(DataError, match="is not a weight"):
             read_documents(f"{a}@{weight}")
     odd = one_text(tmp_path, "c,d@2.txt", "丙")
     assert texts(str(odd)) == ["丙"]

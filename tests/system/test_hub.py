@@ -180,10 +180,12 @@ def test_a_data_set_is_fetched_once_and_then_read_without_the_hub(hub: HubServer
     assert str(tmp_path / "cache") in answers[0][1] and "5 rows" in answers[0][1]
     text = (tmp_path / "output_with_titles.txt").read_text(encoding="utf-8")
     assert text == "【豆3】\nこれは3番目の豆。\n丸い。\n\n"
-    assert one_line(answers[2][2], "mame/none", "no such data set at", "check the name")
+    assert one_line(answers[2][2], "mame/none", "no such dataset at", "check the name")
     hub.stop()
     offline, unknown = calls(hub, tmp_path, [*make, "--out", "again.txt"], absent)
     assert offline[0] == 0
     assert (tmp_path / "again.txt").read_text(encoding="utf-8") == text
     assert unknown[0] == 2
-    assert one_line(unknown[2], "mame/none is no file or folder here", "cannot serve it now", "connect to the network")
+    assert one_line(
+        unknown[2], "mame/none is not a local file or folder", "cannot serve it now", "connect to the network"
+    )

@@ -215,7 +215,7 @@ def test_folders_that_are_no_export_are_refused(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(OutputError, match="not as an export wrote it"):
             check_folder(tmp_path / name, overwrite=True)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         check_folder(tmp_path / "file", overwrite=True)
     with pytest.raises(OutputError, match=r"hf is in it"):
         check_folder(tmp_path / "many" / "hf", [tmp_path / "many" / "hf"], overwrite=True)
