@@ -8,7 +8,6 @@ python export_to_hf.py --weights hyper_small_jp_wiki.pth --spm_model jp_tok_wiki
 from pathlib import Path
 
 import mamegpt
-from mamegpt.messages import msg
 
 
 def main(
@@ -60,7 +59,7 @@ def main(
             vocab_size=vocab_size,
             on_event=on_event,
         )
-    mamegpt.show(msg("[OK] Exported to {out} and verified in a separate process", out=report.out))
+    mamegpt.show("[OK] Exported to {out} and verified in a separate process", out=report.out)
 
 
 if __name__ == "__main__":

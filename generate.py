@@ -6,7 +6,6 @@ python generate.py --prompt "こんにちは。最近あった面白いことは
 from typing import Literal
 
 import mamegpt
-from mamegpt.messages import msg
 
 
 def main(
@@ -30,7 +29,9 @@ def main(
     """
     model = mamegpt.load(repo_id, device=device or "auto", spm_file=spm_file, trust_remote_code=trust_remote_code)
     written = model.stream(prompt, max_new_tokens=max_new_tokens, at_start=False)
-    mamegpt.show(msg("Using device: {type}", type=model.device.type), "", msg("=== Generation ==="))
+    mamegpt.show("Using device: {device}", device=model.device.type)
+    print()
+    mamegpt.show("=== Generation ===")
     mamegpt.show_stream(prompt, written)
 
 

@@ -107,7 +107,7 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
     folder = tmp_path / "two"
     shutil.copytree(original, folder)
     shutil.copy(folder / "jp_tok_wiki.model", folder / "a.model")
-    with pytest.raises(ModelError, match=r"which SentencePiece model.*spm_file from: a.model, jp_tok_wiki.model"):
+    with pytest.raises(ModelError, match=r"several SentencePiece models.*spm_file from: a.model, jp_tok_wiki.model"):
         load(folder)
     assert load(str(folder), spm_file="a.model").tokenizer.path.name == "a.model"
     with pytest.raises(ModelError, match=r"has no b.model; choose with spm_file from: a.model"):
@@ -118,7 +118,7 @@ def test_the_sentencepiece_model_is_the_only_one_or_the_one_that_is_named(origin
     ("change", "error", "message"),
     [
         (lambda f: (f / "config.json").unlink(), ModelError, "neither a run nor a model folder"),
-        (lambda f: (f / "config.json").write_text("{", encoding="utf-8"), ModelError, "not valid JSON"),
+        (lambda f: (f / "config.json").write_text("{", encoding="utf-8"), ModelError, "is no configuration of a model"),
         (lambda f: (f / "config.json").write_text("[]", encoding="utf-8"), ModelError, "JSON object"),
         (lambda f: (f / "pytorch_model.bin").unlink(), ModelError, "no weights file"),
         (lambda f: (f / "jp_tok_wiki.model").unlink(), ModelError, "none there"),

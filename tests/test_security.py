@@ -96,7 +96,7 @@ def test_only_one_function_prints() -> None:
     for path in (ROOT / "mamegpt").rglob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         n_prints = sum(ast.unparse(call.func) in ("print", "sys.stdout.write", "sys.stderr.write") for call in calls)
-        assert n_prints == (path.name == "messages.py"), path
+        assert n_prints == (path.name == "language.py"), path
 
 
 def test_a_folder_s_modules_are_not_imported(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from mamegpt.cli.console import say
 from mamegpt.cli.render.data import clean_table, comparison_table, download_table, extract_table, tokenizer_table
 from mamegpt.cli.render.models import evaluation_table, export_line
 from mamegpt.cli.render.planning import plan_table
+from mamegpt.messages import msg
 
 __all__ = ["show"]
 
@@ -25,15 +26,15 @@ RENDERERS: dict[str, Callable[[Any], str]] = {
 """What is printed of a result, by the name of its class: to import the classes would take longer than to show one."""
 
 
-def show(*results: object) -> None:
+def show(*results: object, **fields: object) -> None:
     """Print results as the command line does, in the user's language: a report as its table, text as a line.
 
-    A result is what `clean`, `download`, `evaluate`, `export`, `extract`, `plan` or `train_tokenizer` returned.
-    Raises `TypeError` for anything else.
+    A result is what `clean`, `download`, `evaluate`, `export`, `extract`, `plan` or `train_tokenizer` returned. Text is
+    a message that ``fields`` fill, ``show("wrote {out}", out=out)``. Raises `TypeError` for anything else.
     """
     for result in results:
         if isinstance(result, str):
-            say(result)
+            say(msg(result, **fields))
         elif render := RENDERERS.get(type(result).__name__):
             say(render(result))
         else:

@@ -450,7 +450,7 @@ def test_generate_reads_a_prompt_as_a_beginning_by_default(mame: Mame, little: L
 def test_tokenizer_then_extract(mame: Mame, little: Little, tmp_path: Path) -> None:
     code, out, _ = mame("tokenizer", "--data", little.text, "--out", tmp_path / "tok", "--vocab-size", 1000)
     assert code == 0
-    assert f"{tmp_path / 'tok.model'}: 1,000 bpe pieces" in out
+    assert f"{tmp_path / 'tok.model'}: bpe, vocabulary size 1,000" in out
     assert (tmp_path / "tok.vocab").is_file()
     code, out, _ = mame("extract", "--dataset", little.text, "--keyword", "町", "--out", tmp_path / "o.txt")
     assert code == 0
@@ -518,7 +518,7 @@ def test_extract_by_several_words_and_a_preview_of_it(mame: Mame, tmp_path: Path
     code, out, _ = mame(*words, "--regex", "奈.", "--match", "any", "--preview", "2")
     assert code == 0 and not (tmp_path / "o.jsonl").exists()
     assert out.splitlines() == [
-        "reading a.txt: one document a line", "a.txt#0 【】 >>京都<<と奈良。", "a.txt#0 【】 京都と>>奈良<<。",
+        "reading a.txt: one document per line", "a.txt#0 【】 >>京都<<と奈良。", "a.txt#0 【】 京都と>>奈良<<。",
     ]  # fmt: skip
     code, out, _ = mame(*words)
     rows = [" ".join(line.split()) for line in out.splitlines()]

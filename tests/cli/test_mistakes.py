@@ -225,9 +225,9 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     ),
     # Settings of generation.
     "impossible sampling": (
-        ["generate", "--model", "run", "--prompt", "豆", "--top-p", "2"], None, ["--top-p", "at most 1, not 2.0"],
+        ["generate", "--model", "run", "--prompt", "豆", "--top-p", "2"], None, ["--top-p", "at most 1 (got 2.0)"],
     ),
-    "no samples": (["generate", "--model", "run", "--prompt", "豆", "--samples", "0"], None, ["--samples", "not 0"]),
+    "no samples": (["generate", "--model", "run", "--prompt", "豆", "--samples", "0"], None, ["--samples", "(got 0)"]),
     "nothing to write": (["generate.py", "--repo-id", "exported", "--prompt", "豆", "--max-new-tokens", "0"], None,
                          ["--max-new-tokens must be at least 1"]),
     "another --spm-file": (

@@ -25,7 +25,7 @@ PO = ROOT / "mamegpt" / "locale" / "ja" / "LC_MESSAGES" / "mamegpt.po"
 MO = PO.with_suffix(".mo")
 KEYWORDS = dict.fromkeys(
     [
-        "msg", "MamegptError", "ConfigError", "DataError", "HubError", "TokenizerError", "CheckpointError",
+        "msg", "show", "MamegptError", "ConfigError", "DataError", "HubError", "TokenizerError", "CheckpointError",
         "ModelError", "TrainingError", "OutputError", "ExportError",
     ]
 )  # fmt: skip

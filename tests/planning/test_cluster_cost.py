@@ -139,4 +139,4 @@ def test_a_bad_description_is_one_line(text: str | None, complaint: str, mame: M
 
 def test_what_is_measured_here_has_no_place_beside_a_cluster(mame: Mame) -> None:
     code, _, err = mame("plan", "--cluster", "h100", "--minutes", 5)
-    assert code == 2 and "--cluster reckons" in err
+    assert code == 2 and "--cluster is an analytical estimate" in err
