@@ -69,7 +69,7 @@ RUNS = (
 )  # fmt: skip
 
 
-def estimate(run: Published) -> float:
+def estimated(run: Published) -> float:
     """Tokens a second and device."""
     shape = dataclasses.replace(run.shape, batch_tokens=run.windows * run.devices * run.shape.context_length)
     way = estimate(
@@ -81,13 +81,13 @@ def estimate(run: Published) -> float:
 
 def error(run: Published) -> float:
     """Of the model, as a share of what was measured."""
-    return estimate(run) / run.tokens_per_s - 1
+    return estimated(run) / run.tokens_per_s - 1
 
 
 def table() -> str:
-    """Published and estimate speeds."""
+    """Published and estimated speeds."""
     rows = [
-        (run.what, f"{run.tokens_per_s:,.0f}", f"{estimate(run):,.0f}", f"{error(run):+.0%}",
+        (run.what, f"{run.tokens_per_s:,.0f}", f"{estimated(run):,.0f}", f"{error(run):+.0%}",
          "fitted" if run.fitted else "", run.source)
         for run in RUNS
     ]  # fmt: skip
@@ -151,7 +151,7 @@ def measure() -> list[dict[str, float]]:
         rate = (measured[1] - optimizer) / (lone.step_s - optimizer)
         here = dataclasses.replace(here, peak_flops=min(1, cores / n) / rate)
         way = estimate(HERE, here, n, "none")
-        rows.append({"processes": n, "measured_s": seconds, "estimate_s": way.step_s, "bandwidth": bandwidth})
+        rows.append({"processes": n, "measured_s": seconds, "reckoned_s": way.step_s, "bandwidth": bandwidth})
     return rows
 
 

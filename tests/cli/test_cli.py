@@ -404,7 +404,7 @@ def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little
         )
     code, out, _ = mame("train", "--resume", tmp_path / "run", "--on-bad-loss", "rollback", "--resume-intact")
     assert code == 0
-    assert "steps: 3 done of 3" in out
+    assert "steps: 3/3, " in out
     written = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
     assert written["on_bad_loss"] == "rollback"  # and stays so
     assert mame("train", "--resume-intact")[2].startswith("error: --resume-intact works only with --resume RUN;")
