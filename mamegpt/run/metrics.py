@@ -128,7 +128,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
                 _check(record)
             except ValueError as error:
                 raise CheckpointError(
-                    "{path}, line {number} is no record of a run ({reason}); remove that line",
+                    "{path}, line {number} is not a metrics record ({reason}); remove that line",
                     path=path,
                     number=number,
                     reason=error,

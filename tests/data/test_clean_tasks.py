@@ -287,7 +287,9 @@ def test_the_pages_commands_of_the_example_parse() -> None:
 
     @functools.wraps(main)
     def note(*args: object, **words: object) -> None:
-        ran.append(inspect.signature(main).bind(*args, **words).arguments["executor"])
+        bound = inspect.signature(main).bind(*args, **words)
+        bound.apply_defaults()
+        ran.append(bound.arguments["executor"])
 
     for words in commands("docs/web-scale.md"):
         if (rest := words[words.index("python") :] if "python" in words else [])[1:2] == ["examples/clean_cluster.py"]:

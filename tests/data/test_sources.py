@@ -509,7 +509,7 @@ def test_memory_is_constant(tmp_path, name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_characters >= 4_000_000
-    assert peak < 3_000_000
+    assert peak < 4_000_000  # a batch of 2 MB as Arrow has it, and as strings
 
 
 @pytest.mark.skipif(not (DATA / "wiki_ja").is_dir(), reason="the data folder is not there")
@@ -586,7 +586,7 @@ def test_a_hub_data_set_is_fetched_once_and_then_read_without_a_network(tmp_path
 
     (*offline, missing), counts_offline = run_client(env, asked, "owner/corpus")
     assert (offline, counts_offline) == ([train, test, dev], counts)
-    assert re.match(r"HubError: owner/absent is not a local file or folder, http.* cannot serve it now", missing)
+    assert re.match(r"HubError: owner/absent is not a local file or folder, http.* cannot be reached", missing)
 
 
 def test_the_hubs_own_conversion_is_read_when_there_is_nothing_else(tmp_path):
@@ -659,7 +659,7 @@ def test_columns_are_guessed_shown_and_can_be_named(tmp_path, suffix):
     assert describe(path, named) == Layout(kind, "body", "head")
     assert describe(path, Schema()) == Layout(kind, "text")
     for schema, option in ((Schema("none"), "text_column"), (Schema(title_column="none"), "title_column")):
-        with pytest.raises(DataError, match=rf"no 'none' \({option}\) that contains strings; there are .*'head'"):
+        with pytest.raises(DataError, match=rf"no 'none' \({option}\) that holds strings; there are .*'head'"):
             list(read_documents(path, schema=schema))
 
 

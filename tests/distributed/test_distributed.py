@@ -100,7 +100,7 @@ def test_a_run_of_two_goes_on_in_one(config: TrainConfig, by_two: tuple[Path, Pa
 
 def test_a_run_of_one_goes_on_in_two(config: TrainConfig, by_two: tuple[Path, Path, str]) -> None:
     _, continued, printed = by_two
-    assert "steps: 6 done of 12" in printed
+    assert "steps: 6/12" in printed
     assert_same_course(continued, Path(config.out))
 
 
@@ -169,7 +169,7 @@ def test_what_four_saved_in_shares_goes_on_in_fewer(
     run = shutil.copytree(four_shared.out, tmp_path / "run")
     for step in (9, 12):
         shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
-    assert "steps: 6 done of 12" in on(n, "train", "--resume", str(run))
+    assert "steps: 6/12" in on(n, "train", "--resume", str(run))
     assert_same_course(run, Path(config.out))
     part = next((run / "checkpoints" / "step-00000012" / "optimizer").iterdir())
     part.write_bytes(part.read_bytes()[:-1])

@@ -745,7 +745,7 @@ def test_a_model_alone_has_its_pairs(little: Little) -> None:
     [
         ([], {}, "name at least one model"),
         (["a", "a"], {}, "named twice"),
-        (["a"], {"max_characters": -1}, "max_characters must be at least 0 (got -1)"),
+        (["a"], {"max_characters": -1}, r"max_characters must be at least 0 \(got -1\)"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(models: list[str], options: dict[str, int], message: str) -> None:

@@ -56,7 +56,7 @@ def test_a_continuation_may_leave_the_models_own_only_at_a_tie(cases: Cases) -> 
     assert greedy_check("greedy", cases, cases.greedy, parted, 0.51 * gap).passed
     refused = greedy_check("greedy", cases, cases.greedy, parted, 0.49 * gap)
     assert not refused.passed and refused.found.startswith(
-        "49 of 50 prompts are continued with the same 12 tokens, 0 part"
+        "49 of 50 prompts are continued with the same 12 tokens, 0 differ"
     )
     shorter = [row[:-1] if i == 7 else row for i, row in enumerate(cases.greedy)]
     assert not greedy_check("greedy", cases, cases.greedy, shorter, 1e9).passed
@@ -74,7 +74,7 @@ def test_texts_are_compared_one_by_one(cases: Cases) -> None:
     assert not ids_check.passed and round_trip.passed
     stated = "12 of 13 texts have the same token ids (92.3%; here and 9 edge cases), not '三つ'"
     assert ids_check.found == stated
-    assert round_trip.found.startswith("9 of 9 texts come back")
+    assert round_trip.found.startswith("9 of 9 texts are restored from their token ids")
     assert text_checks(cases, wrong, decoded, must_agree=False)[0].passed  # only stated
 
 

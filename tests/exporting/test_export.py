@@ -578,7 +578,7 @@ def test_a_failed_overwrite_leaves_the_old_folder(
     assert [path.name for path in tmp_path.iterdir() if path.name != "code"] == ["out"]
     assert sorted(path.name for path in out.iterdir()) == FILES
     (out / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match="is not replaced"):
+    with pytest.raises(OutputError, match="is not overwritten"):
         export(str(little.run), out, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "mine.txt"])
 

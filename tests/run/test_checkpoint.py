@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_line_and_takes_nothing(tmp_path: Path, monkeypatch: 
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OutputError, match=r"step-00000002 cannot be written \(.*No space left on device.*make room"):
+    with pytest.raises(OutputError, match=r"step-00000002 cannot be written \(.*No space left on device.*free space"):
         save(tmp_path, model, optimizer, step=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
@@ -243,7 +243,7 @@ def test_parts_that_cannot_be_written_are_one_line(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(checkpoint, "save_sharded", full)
     state = checkpoint.State(3, 1.5, "a", "b", "c")
-    with pytest.raises(OutputError, match=r"step-00000003 cannot be written \(.*No space left.*make room"):
+    with pytest.raises(OutputError, match=r"step-00000003 cannot be written \(.*No space left.*free space"):
         save_parts(tmp_path, *fresh(0), state, keep=1)
     assert list(tmp_path.iterdir()) == []
 

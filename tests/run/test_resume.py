@@ -116,7 +116,7 @@ def test_training_py_goes_on_when_the_same_command_is_given_again(
     process = start(*command, cwd=tmp_path)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    done = re.search(r"steps: ([\d,]+) done of 1,500", output)
+    done = re.search(r"steps: ([\d,]+)/1,500", output)
     assert done and int(done[1].replace(",", "")) in range(250, 1500, 250), output
     states = [torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("straight", "killed")]
     assert list(states[0]) == list(states[1])

@@ -187,5 +187,5 @@ def test_a_data_set_is_fetched_once_and_then_read_without_the_hub(hub: HubServer
     assert (tmp_path / "again.txt").read_text(encoding="utf-8") == text
     assert unknown[0] == 2
     assert one_line(
-        unknown[2], "mame/none is not a local file or folder", "cannot serve it now", "connect to the network"
+        unknown[2], "mame/none is not a local file or folder", "cannot be reached", "connect to the network"
     )

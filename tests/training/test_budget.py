@@ -107,4 +107,4 @@ def test_a_run_of_minutes_cools_down_and_says_so(
     assert not result.interrupted
     rates = [json.loads(line).get("lr") for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert min(rate for rate in rates[1:] if rate) < 0.2 * config.lr
-    assert "done of about" in capsys.readouterr().out
+    assert "/about" in capsys.readouterr().out

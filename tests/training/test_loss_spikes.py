@@ -29,7 +29,7 @@ def test_the_fifth_high_loss_in_a_row_is_a_spike() -> None:
     assert find_spike(calm + [5.0] * 4 + [3.0] + [5.0] * 4, 159) is None
     found = find_spike(calm + [5.0] * 6, 6)
     assert found is not None and found.startswith(
-        "the loss is 5.0000 at step 155, 5 steps in a row far above 2.9985, the"
+        "loss rose to 5.0000 at step 155: 5 steps in a row far above 2.9985, the"
     )
 
 

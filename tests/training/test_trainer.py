@@ -381,7 +381,7 @@ def test_a_finished_run_is_extended_and_an_interrupted_extension_ends_bitwise_th
     before = final_weights(run, 12)
     result = extended(run, more_steps=8)
     assert (result.step, result.interrupted, len(result.losses)) == (20, False, 20)
-    assert "steps: 12 done of 20" in capsys.readouterr().out
+    assert "steps: 12/20" in capsys.readouterr().out
     rates = [record["lr"] / config.lr for record in records(run) if "loss" in record]
     assert rates[12:] == pytest.approx([lr_factor(step, 8, 0.25, config.cooldown_fraction) for step in range(8)])
     assert rates[:12] == pytest.approx([lr_factor(step, 12, 0.25, config.cooldown_fraction) for step in range(12)])
@@ -570,7 +570,7 @@ def test_two_runs_in_one_folder_are_refused(run: Path, config: TrainConfig, tmp_
 
 def test_problems_with_settings_leave_no_folder(config: TrainConfig, tmp_path: Path) -> None:
     bad = dataclasses.replace(config, out=str(tmp_path / "run"), architecture="rnn", optimizer="sgd", max_steps=0)
-    with pytest.raises(ConfigError, match=r"architecture rnn .*optimizer sgd .*max_steps"):
+    with pytest.raises(ConfigError, match=r"architecture .*rnn.*optimizer .*sgd.*max_steps"):
         train(bad)
     assert list(tmp_path.iterdir()) == []
 
@@ -676,7 +676,7 @@ def test_a_checkpoint_saved_inside_a_spike_is_not_gone_back_to(
     result = train(rolled, watchers=[show_progress()])
     printed = capsys.readouterr().out
     assert "5 steps in a row far above" in printed and "rolling back to step 55 and skipping 57 batches" in printed
-    assert printed.count("going back") == 1 and result.step == 120 and max(result.losses) < 8
+    assert printed.count("rolling back") == 1 and result.step == 120 and max(result.losses) < 8
     assert checkpoint.read_state(tmp_path / "run/checkpoints/step-00000120").skipped == 57
     # Killed after the way back and resumed, it ends with the same weights.
     weights = final_weights(tmp_path / "run", 120)
