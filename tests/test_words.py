@@ -48,7 +48,7 @@ NOT_HELD = {"docs/log.md", "docs/glossary.md"}
 def texts() -> Iterator[tuple[str, str]]:
     """What people read, with where it is."""
     pages = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "mamegpt").rglob("*.html")]
-    for path in [*pages, *(ROOT / "mamegpt").rglob("*.md"), *(ROOT / "mamegpt").rglob("words.json")]:
+    for path in [*pages, *(ROOT / "mamegpt").rglob("*.jinja"), *(ROOT / "mamegpt").rglob("words.json")]:
         place = path.relative_to(ROOT).as_posix()
         if place not in NOT_HELD:
             yield from (

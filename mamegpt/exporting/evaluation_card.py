@@ -81,12 +81,12 @@ def _rows(found: KeptEvaluation) -> list[tuple[str, str, str]]:
     rows = [("最小対", "minimal pairs", value)]
     if model.cloze and base.cloze:
         value = f"{model.cloze.share:.1%}({model.cloze.n} 問の四択、{other} {base.cloze.share:.1%})"
-        rows.append(("穴埋め", "cloze", value))
+        rows.append(("穴埋め問題", "cloze", value))
     for text, quality in base.text.items():
         bits, base_bits = (f"{of.bits_per_character:.3f}" for of in (model.text[text], quality))
-        rows.append(("n-gram との比較", "beside an n-gram model", f"{bits} ビット/文字、{other} {base_bits}"))
+        rows.append(("n-gram との比較", "n-gram baseline", f"{bits} ビット/文字、{other} {base_bits}"))
     if model.recited is not None and found.heldout_recited is not None:
         here, there = f"{model.recited:.2%}", f"{found.heldout_recited:.2%}"
-        value = f"書いた 20 文字の並びの {here} が学習した文章にある(学習していない文章では {there})"
-        rows.append(("丸写し", "recited", value))
+        value = f"生成した 20 文字の並びの {here} が学習データにある(検証データでは {there})"
+        rows.append(("暗記率", "memorization", value))
     return rows

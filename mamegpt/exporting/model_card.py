@@ -62,15 +62,15 @@ class Facts:
         found = []
         if config := self.config:
             documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
-            found.append(("学習した文章", "training text", f"{public_names(config.data)}{documents}"))
-            found += [("文章の選び方", "its selection", _selection(origin)) for origin in self.origins]
+            found.append(("学習データ", "training data", f"{public_names(config.data)}{documents}"))
+            found += [("データの選び方", "data selection", _selection(origin)) for origin in self.origins]
             if config.init_from:
-                found.append(("出発点", "start", _public(config.init_from)))
+                found.append(("元のモデル", "base model", _public(config.init_from)))
             tokens = self.step * config.batch_size * config.context_length
             found.append(("学習", "training", f"{self.step:,} ステップ、{tokens:,} トークン"))
             found.append(
-                ("方法", "recipe", f"{config.optimizer}、学習率 {config.lr:g}、{config.batch_size} × "
-                 f"{config.context_length} トークン、減衰 {config.weight_decay:g}、{config.precision}")
+                ("学習設定", "recipe", f"{config.optimizer}、学習率 {config.lr:g}、{config.batch_size} × "
+                 f"{config.context_length} トークン、重み減衰 {config.weight_decay:g}、{config.precision}")
             )  # fmt: skip
         if self.elapsed_s:
             found.append(("時間", "time", f"{self.elapsed_s:,.0f} 秒"))
@@ -78,7 +78,7 @@ class Facts:
             found.append(("マシン", "hardware", self.machine))
         if self.losses:
             curve = f"{sparkline(self.losses)} {self.losses[0]:.2f} → {self.losses[-1]:.2f}"
-            found.append(("学習の損失", "training loss", curve))
+            found.append(("学習損失", "training loss", curve))
         if quality := self.quality:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({self._validated(quality)})"))
@@ -86,7 +86,7 @@ class Facts:
 
     def _validated(self, quality: Quality) -> str:
         """Return what a validation is of: of how much text, in which dtype, and of which step if not of the last."""
-        share = "の標本" if quality.of_n_characters > quality.n_characters else ""
+        share = "のサンプル" if quality.of_n_characters > quality.n_characters else ""
         earlier = f"、ステップ {quality.step:,} のとき" if quality.step not in (None, self.step) else ""
         dtype = f"、{quality.dtype}" if quality.dtype else ""
         return f"{quality.n_tokens:,} トークン{share}{dtype}{earlier}"
@@ -99,7 +99,7 @@ def _selection(origin: Provenance) -> str:
     dropped = "、".join(f"{reason} {count:,}" for reason, count in origin.dropped.items() if count)
     return (
         f"{origin.command}({settings}): {public_names(origin.source)} の {origin.read:,} 文書から "
-        f"{origin.kept:,} 文書。除いたもの: {dropped or 'なし'}"
+        f"{origin.kept:,} 文書。除外した文書: {dropped or 'なし'}"
     )
 
 
@@ -191,7 +191,7 @@ def model_card(
     if facts.config:
         made, english_made = "ゼロから事前学習した、", "pretrained from scratch"
     if is_continued:
-        made, english_made = "ほかのモデルから学習を続けた、", "trained on from another model"
+        made, english_made = "既存のモデルから継続学習した、", "trained on from another model"
     byte_fallback = "あり" if settings.byte_fallback else "なし"
     return (
         _templates()
@@ -210,7 +210,7 @@ def model_card(
             n_new_tokens=max(1, min(50, sizes.context_length // 2)),  # prompt and answer must fit into the context
             structure=hf_format.structure(sizes),
             tokenizer_kind=(
-                f"SentencePiece {settings.model_type}、{sizes.vocab_size:,} 語彙、正規化 {settings.normalizer}、"
+                f"SentencePiece {settings.model_type}、語彙サイズ {sizes.vocab_size:,}、正規化 {settings.normalizer}、"
                 f"バイトフォールバック{byte_fallback}"
             ),
             samples=facts.samples,

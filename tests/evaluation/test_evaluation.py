@@ -608,12 +608,12 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     kept = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert kept == json.loads(json.dumps(found.to_dict() | {"models": [found.to_dict()["models"][0]]}))
     rows = {english: value for _, english, value in card_rows(Run(run), checkpoint)}
-    assert list(rows) == ["minimal pairs", "cloze", "beside an n-gram model", "recited"]
+    assert list(rows) == ["minimal pairs", "cloze", "n-gram baseline", "memorization"]
     pairs = found.models[0].pairs.total
     assert f"{pairs.share:.1%}({pairs.n} 組" in rows["minimal pairs"]
-    assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["beside an n-gram model"]
+    assert f"3-gram は {found.baseline.text['validation'].bits_per_character:.3f}" in rows["n-gram baseline"]
     assert f"({found.models[0].cloze.n} 問の四択" in rows["cloze"]
-    assert f"学習していない文章では {found.heldout_recited:.2%}" in rows["recited"]
+    assert f"検証データでは {found.heldout_recited:.2%}" in rows["memorization"]
     assert card_rows(Run(run), checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
     bits = [of.text["validation"].bits_per_character for of in (found.models[0], found.baseline)]
     told = ReportRun(run).scores
@@ -634,11 +634,11 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
         "minimal pairs": round(pairs.share, 4),
     }
     assert index["minimal pairs"].metric_args == {"n_pairs": pairs.n}
-    assert all(f" | {value} |\n" in card for value in rows.values()) and ", minimal pairs, cloze," in card
+    assert all(f" | {value} |\n" in card for value in rows.values()) and "| 最小対 / minimal pairs |" in card
 
     tiny = replace(found, models=[replace(found.models[0], cloze=None)], heldout_recited=None)
     tiny.keep()
-    assert [english for _, english, _ in card_rows(Run(run), checkpoint)] == ["minimal pairs", "beside an n-gram model"]
+    assert [english for _, english, _ in card_rows(Run(run), checkpoint)] == ["minimal pairs", "n-gram baseline"]
     (run / "evaluation.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"evaluation\.json is damaged .* run: mamegpt eval"):
         card_rows(Run(run), checkpoint)

@@ -217,7 +217,7 @@ def test_sentencepiece_files_are_copies(little: Little) -> None:
         ({"step": 40}, "500 トークン、float32、ステップ 40 のとき"),
         (
             {"step": 40, "dtype": "bfloat16", "of_n_characters": 9000},
-            "500 トークンの標本、bfloat16、ステップ 40 のとき",
+            "500 トークンのサンプル、bfloat16、ステップ 40 のとき",
         ),
         ({"dtype": ""}, "500 トークン"),  # a record of an older version
     ],
@@ -233,12 +233,12 @@ def test_the_card_states_the_facts(little: Little) -> None:
     n_parameters = sum(tensor.numel() for tensor in torch.load(little.weights, weights_only=True).values())
     card = (little.exported / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlanguage:\n- ja\n")
-    for fact in (f"| {n_parameters:,} |", "| 2 / 32 / 4 |", "| 32 トークン |", "SentencePiece bpe、1,000 語彙"):
+    for fact in (f"| {n_parameters:,} |", "| 2 / 32 / 4 |", "| 32 トークン |", "SentencePiece bpe、語彙サイズ 1,000"):
         assert fact in card
-    assert "学習した文章 |" not in card and "書いた文の例" not in card  # weights alone do not tell
+    assert "学習データ /" not in card and "生成例" not in card  # weights alone do not tell
     assert f"*A Japanese language model, exported with mamegpt: {n_parameters:,} parameters" in card
     assert "事前学習" not in card  # nor how the weights were trained
-    assert "\nlicense: unknown\n" in card and "学習に使った文章のライセンスは記録されていません" in card
+    assert "\nlicense: unknown\n" in card and "学習データのライセンスは記録されていません" in card
     assert "pache" not in card.replace("`modeling_custom_gpt.py` は Apache License 2.0 です。", "")
     quality = Quality(4.5, 1.5, 3.25, 1234, 2000, 6000)
     config = TrainConfig(data="/home/mame/ひみつ/本.txt@0.5", batch_size=4, context_length=32, init_from="/home/前")
@@ -247,21 +247,20 @@ def test_the_card_states_the_facts(little: Little) -> None:
                   sampling=Sampling(temperature=0.7, top_p=0.9, seed=3))  # fmt: skip
     whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts)
     for fact in (
-        "| 学習した文章 | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
+        "| 学習データ / training data | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
         "3.250 ビット/文字、1.500 ビット/バイト",
-        "| 出発点 | 前 |", "| 時間 | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン",
+        "| 元のモデル / base model | 前 |", "| 時間 / time | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン",
         "- <strong>昔々、</strong>豆が いました。",
-        "| 学習の損失 | █▃▁ 9.50 → 6.12 |",
-        "training text, start, training, recipe, time, training loss, validation",
+        "| 学習損失 / training loss | █▃▁ 9.50 → 6.12 |",
     ):  # fmt: skip
         assert fact in whole
-    assert "生成例(temperature 0.7、top-p 0.9、シード 3 から)" in whole
+    assert "生成例(temperature 0.7、top-p 0.9、乱数シード 3 から)" in whole
     assert "ひみつ" not in whole and "home" not in whole
-    assert "ほかのモデルから学習を続けた" in whole and "license: unknown" in whole.split("# 豆")[0]
+    assert "既存のモデルから継続学習した" in whole and "license: unknown" in whole.split("# 豆")[0]
     scratch = dataclasses.replace(facts, config=dataclasses.replace(config, init_from=""), licenses=["cc-by-sa-4.0"])
     whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, scratch)
     assert "ゼロから事前学習した" in whole and "\nlicense: cc-by-sa-4.0\n" in whole
-    assert "学習に使った文章のライセンス: cc-by-sa-4.0。" in whole
+    assert "学習データのライセンス: cc-by-sa-4.0。" in whole
     both = dataclasses.replace(scratch, licenses=["cc-by-sa-4.0", "mit"])
     whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, both)
     assert "\nlicense:\n- cc-by-sa-4.0\n- mit\n" in whole
@@ -276,7 +275,7 @@ def test_names_and_texts_bring_no_markup_into_the_card(little: Little) -> None:
         in_prose = "".join(card.split("```")[::2])
         assert "<img" not in in_prose.replace("`mamegpt generate --model <img src=x onerror=alert(1)>|' # --prompt", "")
         assert card.count("```") == 2 and "\n#\n" not in card
-        assert "| マシン | &lt;img src=x onerror=alert(1)&gt;\\|\\` # |" in card
+        assert "| マシン / hardware | &lt;img src=x onerror=alert(1)&gt;\\|\\` # |" in card
 
 
 HOSTILE = [
@@ -598,7 +597,7 @@ def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, t
     assert str(little.text) in check_of(report, "tokenizer").found  # its own text
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "12 ステップ、1,536 トークン" in card  # 12 steps of 4 windows of 32
-    assert "| 検証 |" in card
+    assert "| 検証 / validation |" in card
     quality = Run(little.run).validations[-1]
     index = {one.metric_type: one for one in ModelCard.load(out / "README.md").data.eval_results}
     assert index["bits_per_character"].metric_value == round(quality.bits_per_character, 4)
