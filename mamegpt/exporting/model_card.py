@@ -16,6 +16,7 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.data.address import public_parts
 from mamegpt.data.provenance import Provenance
 from mamegpt.generation.settings import Sampling
+from mamegpt.messages import Message, translate
 from mamegpt.models.hf_format import HFFormat
 from mamegpt.run.metrics import Quality
 from mamegpt.system.files import is_here
@@ -96,7 +97,7 @@ def _selection(origin: Provenance) -> str:
     """One step that a corpus was made with, and what it left out."""
     shown = {name: Path(value).name if is_here(value) else value for name, value in origin.settings.items()}
     settings = "、".join(f"{name} {value}" for name, value in shown.items())
-    dropped = "、".join(f"{reason} {count:,}" for reason, count in origin.dropped.items() if count)
+    dropped = "、".join(f"{translate(Message(reason), 'ja')} {n:,}" for reason, n in origin.dropped.items() if n)
     return (
         f"{origin.command}({settings}): {public_names(origin.source)} の {origin.read:,} 文書から "
         f"{origin.kept:,} 文書。除外した文書: {dropped or 'なし'}"

@@ -56,9 +56,10 @@ def test_each_step_is_told_in_the_tokens_and_on_the_card(cleaned: Path, little: 
 
     rows = [value for name, _, value in Facts(config=config, origins=meta.origins).rows() if name == "データの選び方"]
     assert rows == [  # names, without the folders of this machine
-        "extract(keywords 豆、exclude 杉): all.txt (train) の 4 文書から 2 文書。除外した文書: no keyword 1、duplicate 1",
+        "extract(keywords 豆、exclude 杉): all.txt (train) の 4 文書から 2 文書。"
+        "除外した文書: キーワードなし 1、重複 1",
         "clean(steps normalisation nfc, repetitive): topic.jsonl (train) の 2 文書から 1 文書。"
-        "除外した文書: repetitive 1",
+        "除外した文書: 繰り返しが多い(repetitive) 1",
     ]
 
 
