@@ -156,7 +156,7 @@ def test_an_extension_comes_back_as_it_was_written(copy: Path) -> None:
         ("config.json", None, "config", "it has no config.json"),
         ("config.json", "{", "config", "config.json does not hold the settings of a run: "),
         ("tokenizer.model", None, "tokenizer", "tokenizer.model"),
-        ("metrics.jsonl", '{"step": "1"}\n', "steps", "metrics.jsonl, line 1 is no record of a run (step must be a"),
+        ("metrics.jsonl", '{"step": "1"}\n', "steps", "metrics.jsonl, line 1 is not a metrics record (step must be a"),
         ("machine.json", "[]", "machine", "machine.json is damaged (it must be a JSON object (got [])); remove it"),
         ("machine.json", '{"threads": 0}', "machine", "machine.json is damaged (threads must be at least 1 (got 0)); "),
         ("extensions.json", '[{"a": 1}]', "extensions", "extensions.json is damaged ([0].from_step is missing; [0]."),

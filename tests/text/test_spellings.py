@@ -156,7 +156,8 @@ def test_hits_on_real_text(name: str) -> None:
     text = normalize("\n".join(parse_wiki40b(row)[1] for row in rows)[:300_000])
     folded = fold(text)
     words = ["京都", "ファミコン", "が", "か", "ハ", "年", "1", "A", "km", "…", "、", "「", "ー", "の", "％"]
-    words += re.findall(r"[^\s]{2,6}", folded)[::500]
+    found = re.findall(r"[^\s]{2,6}", folded)[::500]
+    words += [word for word in found if "." not in word]  # "..」" begins within …, an exception that `spellings` names
     for word in words:
         keyword = fold(word)
         assert n_hits(keyword, text) == folded.count(keyword), word
