@@ -244,7 +244,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 )
                 if config.on_bad_loss == "stop":
                     raise TrainingError(
-                        "{problem}; {advice} (it was {lr:g})", problem=problem, advice=_ADVICE, lr=config.lr
+                        "{problem}; {advice} (--lr is {lr:g})", problem=problem, advice=_ADVICE, lr=config.lr
                     )
                 t.saver.wait()
                 way_back = roll_back(t.run / CHECKPOINTS, metrics.losses, step, n_seen, elapsed_s, problem, world)

@@ -595,7 +595,7 @@ def test_the_corrected_command_may_use_the_same_folder(
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"loss is nan at step \d+ .*lr \(it was 1e\+30\)"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step \d+ .*lr \(lr is 1e\+30\)"):
         train(
             dataclasses.replace(
                 config, out=str(tmp_path / "run"), optimizer="adamw", lr=1e30, warmup_fraction=0.0, max_steps=50
