@@ -210,6 +210,8 @@ def kill_campaign(config: TrainConfig, straight: Path, n_kills: int, dice: Dice,
 
 def lost(run: Path, saved: int) -> list[str]:
     """What is wrong with the checkpoints of a run that has just been killed, after ``saved`` was reported saved."""
+    if not Run(run).is_begun and not saved:
+        return []  # killed before there was a run
     try:
         steps = [checkpoint.verify(path).step for _, path in Run(run).checkpoints()]
     except MamegptError as error:
