@@ -193,7 +193,7 @@ def test_stop_keeps_what_is_there_and_frees_the_place(page: Page, address: str) 
     page.until(lambda: any(len(text) > 10 for text in page.texts()))
     page.one("#prompt").send_keys(Keys.ESCAPE)
     page.until(page.is_done)
-    assert "止めました" in [fact.text for fact in page.all(".fact")]
+    assert "停止しました" in [fact.text for fact in page.all(".fact")]
     page.until(lambda: page.run("return fetch('v1/status').then((answer) => answer.json())")["running"] == 0)
 
 
@@ -320,9 +320,9 @@ def test_mistakes_show_and_markup_stays_text(page: Page, address: str) -> None:
 
 
 def test_two_languages_two_themes_and_a_phone(page: Page, address: str) -> None:
-    assert page.one("#write span").text == "書く"
+    assert page.one("#write span").text == "生成"
     page.one("#language").click()
-    assert page.one("#write span").text == "Write"
+    assert page.one("#write span").text == "Generate"
     assert page.run("return document.documentElement.lang") == "en"
 
     def paper() -> str:
@@ -332,7 +332,7 @@ def test_two_languages_two_themes_and_a_phone(page: Page, address: str) -> None:
     page.one("#theme").click()
     assert paper() != before
     page.open(address)
-    assert (page.one("#write span").text, paper() != before) == ("Write", True)
+    assert (page.one("#write span").text, paper() != before) == ("Generate", True)
     page.driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     )
