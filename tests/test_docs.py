@@ -145,6 +145,7 @@ def assert_serves(models: list[str], folder: Path) -> None:
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     docs = tmp_path / "project" / "docs"
     shutil.copytree(ROOT / "docs", docs, ignore=shutil.ignore_patterns("_build"))
+    shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "project" / "benchmarks" / "results")  # charts
     build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", "-b", "html", docs, tmp_path / "site"]
     done = subprocess.run(
         build,

@@ -182,7 +182,7 @@ def test_an_installed_wheel_runs_the_demo_in_another_folder(tmp_path: Path) -> N
     (wheel,) = tmp_path.glob("mamegpt-*.whl")
     inside = zipfile.ZipFile(wheel).namelist()
     ours = {path.relative_to(copy).as_posix() for path in (copy / "mamegpt").rglob("*") if path.is_file()}
-    assert ours <= set(inside)
+    assert {name for name in ours if not name.endswith(".po")} <= set(inside)  # the compiled catalogue is enough
     assert {Path(name).name for name in inside if "licenses/" in name} == {"LICENSE.md", "NOTICE"}
 
     venv.create(tmp_path / "venv", with_pip=True)

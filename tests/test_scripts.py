@@ -267,7 +267,7 @@ def test_the_whole_contract_verbatim(hub: HubServer, tmp_path: Path) -> None:
 
     done = run_script("download_dataset.py", **here)
     assert done.returncode == 0, done.stderr
-    assert "fujiki/wiki40b_ja lies in" in done.stdout
+    assert "fujiki/wiki40b_ja is in" in done.stdout
     for split, rows in (("train", "120 rows"), ("validation", "8 rows"), ("test", "6 rows")):
         assert any(split in line and rows in line for line in done.stdout.splitlines())
 
