@@ -37,10 +37,12 @@ def test_the_table_of_commands_is_complete() -> None:
 
 
 @pytest.mark.slow
-def test_the_five_scripts_run_as_written(wiki: HubServer, little: Little, tmp_path: Path) -> None:
+def test_the_quick_start_and_the_five_scripts_run_as_written(wiki: HubServer, little: Little, tmp_path: Path) -> None:
     """Word for word but for fewer, smaller steps; the Hub is a loopback one that holds the names the README uses."""
     model = wiki.root / "models" / "oga5" / "hf-jp-gpt-wiki"
     shutil.copytree(little.exported, model)
+    (tmp_path / "my_texts").mkdir()
+    shutil.copy(little.text, tmp_path / "my_texts" / "stories.txt")
 
     env = wiki.env(tmp_path)
     ran = []
@@ -48,15 +50,19 @@ def test_the_five_scripts_run_as_written(wiki: HubServer, little: Little, tmp_pa
         if words[0] == "python" and words[1].endswith(".py"):
             smaller = ["--max-steps", "2"] if words[1] == "training.py" else []
             done = run_script(words[1], *words[2:], *smaller, cwd=tmp_path, env=env)
-        elif words[:2] == ["mamegpt", "tokenizer"]:
-            done = run_mamegpt(*words[1:], "--vocab-size", "1000", cwd=tmp_path, env=env)
+        elif words[0] == "mamegpt" and words[1] in ("tokenizer", "train", "generate", "export"):
+            if words[1] == "tokenizer":
+                words += ["--vocab-size", "1000"]
+            if words[1] == "train":
+                words[words.index("--minutes") :] = ["--size", "1m", "--max-steps", "2"]
+            done = run_mamegpt(*words[1:], cwd=tmp_path, env=env)
         else:
             continue
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         ran.append(words[1])
     assert ran == [
-        "download_dataset.py", "make_dataset.py", "tokenizer", "training.py", "export_to_hf.py", "generate.py",
-        "generate.py",
+        "tokenizer", "train", "generate", "export", "download_dataset.py", "make_dataset.py", "tokenizer",
+        "training.py", "export_to_hf.py", "generate.py", "generate.py",
     ]  # fmt: skip
 
 
