@@ -4,7 +4,10 @@ import os
 import sysconfig
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.load_profile("ci")  # the same examples each time; --hypothesis-profile=default draws new ones
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of subprocesses; tiny tensors only lose by more threads
 

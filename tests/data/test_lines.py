@@ -145,3 +145,11 @@ def test_the_options_are_of_use_and_the_next_line_has_them(mame: Mame, little: L
     assert mame("train", *words, *few)[0] == 0
     code, out, err = mame("eval", *words, "--split", "train", "--model", tmp_path / "run", "--max-characters", 300)
     assert (code, err) == (0, "") and "bits per character" in out
+
+
+@pytest.mark.parametrize("text", ["\0\U00025da1", "豆\0と\x1b$B", "\0\0\x1b$é"])
+def test_utf_8_with_zeros_and_escapes_is_utf_8(tmp_path: Path, text: str) -> None:
+    """Some of these would be plausible in another encoding, but their bytes beyond ASCII show that they are UTF-8."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode())
+    assert list(lines(path)) == [text]

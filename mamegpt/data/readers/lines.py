@@ -26,7 +26,7 @@ BLOCK_BYTES = 1 << 16
 BYTE_ORDER_MARK = "\ufeff"
 
 SUSPECT = (b"\0", b"\x1b$")
-"""Bytes that are UTF-8 but seldom mean it: UTF-16 has many zeros, and ISO-2022-JP is ASCII with escapes."""
+"""Bytes that are ASCII but seldom mean it: kana in UTF-16 have many zeros, and ISO-2022-JP is ASCII with escapes."""
 CANDIDATES = ("utf-8", "cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-16le", "utf-16be", "cp1252")
 """Encodings to guess among; both Python and iconv know these names."""
 MIN_PLAUSIBILITY = 0.25
@@ -64,7 +64,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
                         place=place,
                         advice=_advice(name, encoding),
                     ) from error
-                marks = [at for mark in SUSPECT if (at := block.find(mark)) >= 0] if is_utf_8 else []
+                marks = [at for mark in SUSPECT if (at := block.find(mark)) >= 0] if is_utf_8 and block.isascii() else []
                 if marks and (name := _likely(block)) not in ("", "utf-8"):
                     place = n_bytes - len(block) + min(marks)
                     raise DataError(
