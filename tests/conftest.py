@@ -7,8 +7,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-hypothesis.settings.load_profile("ci")  # the same examples each time; --hypothesis-profile=default draws new ones
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of subprocesses; tiny tensors only lose by more threads
 
 os.environ["MAMEGPT_LANG"] = "en"  # whatever the machine's locale is
@@ -23,6 +21,8 @@ from warm_exports import fork_server, warm_exports  # noqa: F401
 from mamegpt.data.stories import stories
 from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
+
+hypothesis.settings.load_profile("ci")  # the same examples each time; --hypothesis-profile=default draws new ones
 
 
 @pytest.fixture(scope="session")
