@@ -57,23 +57,12 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
                 except UnicodeDecodeError as error:
                     place = n_bytes - len(error.object) + error.start
                     name = _likely(error.object + file.read(BLOCK_BYTES))
-                    raise DataError(
-                        "{path} is not {encoding} text at byte {place:,}; {advice}",
-                        path=path,
-                        encoding=encoding.upper(),
-                        place=place,
-                        advice=_advice(name, encoding),
-                    ) from error
-                marks = [at for mark in SUSPECT if (at := block.find(mark)) >= 0] if is_utf_8 and block.isascii() else []
+                    raise _other_encoding(path, encoding, place, name) from error
+                suspect = SUSPECT if is_utf_8 and block.isascii() else ()
+                marks = [at for mark in suspect if (at := block.find(mark)) >= 0]
                 if marks and (name := _likely(block)) not in ("", "utf-8"):
                     place = n_bytes - len(block) + min(marks)
-                    raise DataError(
-                        "{path} is not {encoding} text at byte {place:,}; {advice}",
-                        path=path,
-                        encoding=encoding.upper(),
-                        place=place,
-                        advice=_advice(name, encoding),
-                    )
+                    raise _other_encoding(path, encoding, place, name)
                 first, *others = text.split("\n")
                 begun.append(first)
                 n_begun += len(first)
@@ -138,12 +127,20 @@ def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
         ) from error
 
 
-def _advice(likely: str, encoding: str) -> str:
-    """Say what to do about a file that is not in an encoding."""
+def _other_encoding(path: Path, encoding: str, place: int, likely: str) -> DataError:
+    """Return the error of a file that is not in an encoding, with what to do about it."""
     if not likely or codecs.lookup(likely) == codecs.lookup(encoding):
-        return msg("save it as UTF-8")
-    return msg(
-        "it looks like {name}: use --encoding {name}, or save it as UTF-8 (iconv -f {name} -t utf-8)", name=likely
+        advice = msg("save it as UTF-8")
+    else:
+        advice = msg(
+            "it looks like {name}: use --encoding {name}, or save it as UTF-8 (iconv -f {name} -t utf-8)", name=likely
+        )
+    return DataError(
+        "{path} is not {encoding} text at byte {place:,}; {advice}",
+        path=path,
+        encoding=encoding.upper(),
+        place=place,
+        advice=advice,
     )
 
 
