@@ -18,7 +18,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-__all__ = ["Message", "join", "msg", "translate", "without_secrets"]
+__all__ = ["LANGUAGES", "Message", "join", "msg", "translate", "without_secrets"]
+
+LANGUAGES = ("ja", "en")
+"""The languages that messages are there in; a page shows the first unless another is chosen."""
 
 _USER = re.compile(r"(?<=://)([^\s/]*@|[^\s/:@]*:(?!\d+/)[^\s@]*@)")  # a slash in a password is wrong, and seen
 _QUERY = re.compile(

@@ -9,7 +9,7 @@ from mamegpt.cli.console import INTERRUPTED, busy, counted, say, table
 from mamegpt.cli.language import translated
 from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import extract_table
-from mamegpt.cli.render.models import show_export, verdict_line
+from mamegpt.cli.render.models import show_export
 from mamegpt.cli.render.next_step import next_text
 from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
@@ -132,7 +132,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say("", msg("output:"), table(made), "")
     if result.quality:
         judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)
-        say(verdict_line(judged))
+        say(judged.line)
         if judged.kind == "worse":
             again = command("demo", "--seconds", f"{4 * seconds:g}")
             say(

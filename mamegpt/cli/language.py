@@ -19,6 +19,9 @@ LABELS = (
     msg("boilerplate"), msg("personal-data"), msg("white-space"), msg("short"), msg("no-sentence-end"),
     msg("not-japanese"), msg("repetitive"), msg("duplicates"), msg("contamination"), msg("near-duplicates"),
     msg("repeated-lines"), msg("paragraph"), msg("line"), msg("file"), msg("a dump of a wiki"),
+    # the classes of characters
+    msg("hiragana"), msg("katakana"), msg("kanji"), msg("Latin"), msg("other letters"), msg("digits"),
+    msg("punctuation"), msg("white space"), msg("other"),
     # how a system says what went wrong
     msg("No such file or directory"), msg("Permission denied"), msg("Is a directory"), msg("Not a directory"),
     msg("Address already in use"), msg("Cannot assign requested address"), msg("Name or service not known"),
@@ -28,7 +31,7 @@ LABELS = (
     # what stands between messages
     msg("; "), msg(", "), msg(" or "),
 )  # fmt: skip
-"""Messages that come from elsewhere as plain text; `label` translates them."""
+"""Messages that come from elsewhere as plain text; `label` translates them, and pages do."""
 
 
 def user_language() -> Literal["en", "ja"]:

@@ -112,7 +112,7 @@ def bar_chart(rows: Sequence[Bars]) -> Markup:
     parts, y = [], 0
     for row in rows:
         y += TEXT_HEIGHT
-        parts.append(f'<text class="name" x="0" y="{y - 6}">{as_text(row.name)}</text>')
+        parts.append(f'<text class="name" x="0" y="{y - 6}">{as_text(row.name, "tspan")}</text>')
         parts.append(f'<text class="tick" x="{WIDTH}" y="{y - 6}" text-anchor="end">{as_text(row.text)}</text>')
         for length, color in row.bars:
             parts.append(

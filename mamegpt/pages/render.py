@@ -1,5 +1,8 @@
 """Pages made from templates: one frame, one style sheet, every language at once.
 
+A template writes its own words as ``_("Results")``. They are messages, as in Python, and a message on a page stands in
+every language, of which the style sheet shows one.
+
 Whatever comes from outside (names, titles, texts) is only ever text in them: the templates escape it, and control
 characters and bidirectional overrides are made visible, as on a terminal.
 """
@@ -7,45 +10,34 @@ characters and bidirectional overrides are made visible, as on a terminal.
 from __future__ import annotations
 
 import functools
-import json
-from importlib import resources
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from mamegpt.messages import LANGUAGES, Message, msg, translate
 from mamegpt.text.display import visible
 
-__all__ = ["Words", "as_text", "render"]
+__all__ = ["as_text", "render"]
 
 
 def render(package: str, template: str, **values: object) -> str:
-    """Return a template of a package filled with values.
-
-    The template extends ``base.html`` of this package, and calls ``word`` for the `Words` of its own.
-    """
+    """Return a template of a package, which extends ``base.html`` of this package, filled with values."""
     return _environment(package).get_template(template).render(values)
 
 
-class Words:
-    """The words of a package's pages (``words.json``) in all their languages, of which the style sheet shows one."""
+def as_text(value: object, tag: str = "span") -> Markup:
+    """Return HTML that shows a value: text as it stands, a `Message` as an element for each language.
 
-    def __init__(self, package: str) -> None:
-        found = resources.files(package).joinpath("words.json").read_text(encoding="utf-8")
-        self.languages: dict[str, dict[str, str]] = json.loads(found)
-
-    def __call__(self, name: str, *values: object, tag: str = "span") -> Markup:
-        """Return an element a language: the word, filled with values where it is a format string."""
-        return Markup(
-            "".join(
-                f'<{tag} lang="{language}">{as_text(words[name].format(*values))}</{tag}>'
-                for language, words in self.languages.items()
-            )
-        )
-
-
-def as_text(value: object) -> Markup:
-    """Return HTML that shows a value as it stands; `Markup` is HTML already."""
-    return value if isinstance(value, Markup) else escape(visible(str(value)))
+    `Markup` is HTML already.
+    """
+    if isinstance(value, Markup):
+        return value
+    if not isinstance(value, Message):
+        return escape(visible(str(value)))
+    elements = (
+        f'<{tag} lang="{language}">{escape(visible(translate(value, language)))}</{tag}>' for language in LANGUAGES
+    )
+    return Markup("".join(elements))
 
 
 @functools.cache
@@ -60,5 +52,5 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals["word"] = Words(package)
+    environment.globals["_"] = msg
     return environment

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from mamegpt.config import flag
+from mamegpt.messages import msg
 from mamegpt.pages.chart import Curve, Points, clock, line_chart, short, thin
 from mamegpt.pages.render import render
 from mamegpt.report.run import AXES, CheckpointSample, ReportRun
@@ -28,11 +29,28 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
     colors = [COLORS[i % len(COLORS)] for i in range(len(runs))]
     color_of = dict(zip((run.name for run in runs), colors, strict=True))
     charts = (
-        _chart(runs, colors, "loss", lambda run, axis: run.curve(axis, "loss"), "loss"),
-        _chart(runs, colors, "bits", lambda run, axis: run.bits(axis), "bits_per_character"),
-        _chart(runs, colors, "lr", lambda run, axis: run.curve(axis, "lr")),
-        _chart(runs, colors, "speed", lambda run, axis: run.speed(axis)),
-        _chart(runs, colors, "grad-norm", lambda run, axis: run.curve(axis, "grad_norm")),
+        _chart(
+            runs,
+            colors,
+            msg("Loss (nats per token)"),
+            lambda run, axis: run.curve(axis, "loss"),
+            "loss",
+            msg("Thin lines: training loss; dots: validation loss. Lower is better."),
+        ),
+        _chart(
+            runs,
+            colors,
+            msg("Bits per character"),
+            lambda run, axis: run.bits(axis),
+            "bits_per_character",
+            msg(
+                "Dots: validation data; thin lines: training loss, converted by the mean length of a token. "
+                "Lower is better; comparable across tokenizers."
+            ),
+        ),
+        _chart(runs, colors, msg("Learning rate"), lambda run, axis: run.curve(axis, "lr")),
+        _chart(runs, colors, msg("Tokens per second"), lambda run, axis: run.speed(axis)),
+        _chart(runs, colors, msg("Gradient norm"), lambda run, axis: run.curve(axis, "grad_norm")),
     )
     return render(
         "mamegpt.report",
@@ -40,10 +58,10 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
         made=f"{now:%Y-%m-%d %H:%M}",
         refresh_s=refresh_s,
         runs=[(color, run.name) for color, run in zip(colors, runs, strict=True)],
-        axes=AXES,
+        axes=dict(zip(AXES, (msg("steps"), msg("tokens"), msg("time")), strict=True)),
         charts=[chart for chart in charts if all(chart.drawn.values())],
         results=[_results(run, samples) for run in runs],
-        verdicts=[(color, found) for color, run in zip(colors, runs, strict=True) if (found := run.verdict)],
+        verdicts=[(color, found.line) for color, run in zip(colors, runs, strict=True) if (found := run.verdict)],
         samples=[
             (prompt, [(color_of[one.run], f"{one.step:,}", one.texts[n].strip()) for one in samples])
             for n, prompt in enumerate(runs[0].openings if samples else ())
@@ -56,10 +74,10 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
 
 
 class Chart(NamedTuple):
-    """A chart as ``drawn`` over each axis, with a note if it is ``noted``."""
+    """A chart as ``drawn`` over each axis, and what is to be said of it."""
 
     name: str
-    noted: bool
+    note: str
     drawn: dict[str, Markup]
 
 
@@ -69,6 +87,7 @@ def _chart(
     name: str,
     line: Callable[[ReportRun, str], Points],
     validated: str = "",
+    note: str = "",
 ) -> Chart:
     """Return a line of each run over each axis; with ``validated``, a field of `Quality`, its dots in front."""
     drawn = {}
@@ -80,52 +99,55 @@ def _chart(
                 for of, points in run.validated(axis, validated):
                     curves.append(Curve(f"{run.name}, {of}", color, points, dots=True))
         drawn[axis] = line_chart(curves, clock if axis == "elapsed_s" else short)
-    return Chart(name, bool(validated), drawn)
+    return Chart(name, note, drawn)
 
 
 def _results(run: ReportRun, samples: Sequence[CheckpointSample]) -> dict[str, str]:
-    """Return what came of a run, by words of the catalogue."""
+    """Return what came of a run."""
     last, quality = run.timed_steps[-1], run.quality
     n_parameters = next((f"{sample.n_parameters:,}" for sample in samples if sample.run == run.name), NONE)
     return {
-        "n-parameters": n_parameters,
-        "steps": f"{last['step']:,}",
-        "n-tokens": f"{last['tokens']:,}",
-        "seconds": clock(last["elapsed_s"]),
-        "tokens-per-s": f"{run.tokens_per_s:,.0f}",
-        "validation-loss": f"{quality.loss:.4f}" if quality else NONE,
-        "bits-per-byte": f"{quality.bits_per_byte:.4f}" if quality else NONE,
-        "bits-per-character": f"{quality.bits_per_character:.4f}" if quality else NONE,
+        msg("parameters"): n_parameters,
+        msg("steps"): f"{last['step']:,}",
+        msg("training tokens"): f"{last['tokens']:,}",
+        msg("time"): clock(last["elapsed_s"]),
+        msg("tokens/s"): f"{run.tokens_per_s:,.0f}",
+        msg("validation loss"): f"{quality.loss:.4f}" if quality else NONE,
+        msg("bits/byte"): f"{quality.bits_per_byte:.4f}" if quality else NONE,
+        msg("bits/character"): f"{quality.bits_per_character:.4f}" if quality else NONE,
     }
 
 
 def _facts(run: ReportRun) -> dict[str, str]:
-    """Return what a run's text and tokenizer are, by words of the catalogue."""
-    facts = {
-        "source": run.config.data,
-        "documents": NONE,
-        "characters": NONE,
-        "token-count": NONE,
-        "epochs": NONE,
-        "characters-per-token": NONE,
+    """Return what a run's text and tokenizer are."""
+    facts: dict[str, str] = {
+        msg("data"): run.config.data,
+        msg("documents (training / validation)"): NONE,
+        msg("characters"): NONE,
+        msg("tokens"): NONE,
+        msg("epochs"): NONE,
+        msg("characters/token"): NONE,
     }
     if run.meta is not None:
         train, val = run.meta.splits["train"], run.meta.splits.get("val")
         facts |= {
-            "source": run.meta.source,
-            "documents": f"{train.n_documents:,} / {val.n_documents if val else 0:,}",
-            "characters": f"{train.n_characters:,} / {val.n_characters if val else 0:,}",
-            "token-count": f"{train.n_tokens:,} / {val.n_tokens if val else 0:,}",
-            "epochs": f"{run.timed_steps[-1]['tokens'] / train.n_tokens:.2f}",
-            "characters-per-token": f"{train.n_characters / train.n_tokens:.3f}",
+            msg("data"): run.meta.source,
+            msg("documents (training / validation)"): f"{train.n_documents:,} / {val.n_documents if val else 0:,}",
+            msg("characters"): f"{train.n_characters:,} / {val.n_characters if val else 0:,}",
+            msg("tokens"): f"{train.n_tokens:,} / {val.n_tokens if val else 0:,}",
+            msg("epochs"): f"{run.timed_steps[-1]['tokens'] / train.n_tokens:.2f}",
+            msg("characters/token"): f"{train.n_characters / train.n_tokens:.3f}",
         }
     if run.extensions:
         added = (
             f"{one.from_step:,} + {one.steps:,}" if one.steps else f"{one.from_step:,} + {one.minutes:g} min"
             for one in run.extensions
         )
-        facts["extended"] = ", ".join(added)
-    return facts | {"pieces": f"{run.tokenizer.vocab_size:,}", "fingerprint": run.tokenizer.fingerprint[:12]}
+        facts[msg("extended (at step)")] = ", ".join(added)
+    return facts | {
+        msg("vocabulary size"): f"{run.tokenizer.vocab_size:,}",
+        msg("tokenizer fingerprint"): run.tokenizer.fingerprint[:12],
+    }
 
 
 def _rows(found: Sequence[Mapping[str, object]]) -> dict[str, list[str]]:

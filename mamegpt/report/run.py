@@ -13,6 +13,7 @@ from mamegpt.data.shards import Split
 from mamegpt.errors import CheckpointError
 from mamegpt.evaluation.evaluate import KeptEvaluation
 from mamegpt.generation.settings import Sampling
+from mamegpt.messages import msg
 from mamegpt.pretrained import load
 from mamegpt.run.run import Run
 from mamegpt.system.run_files import METRICS_FILE
@@ -55,7 +56,7 @@ class ReportRun(Run):
 
     @property
     def scores(self) -> dict[str, str]:
-        """What `mamegpt eval` found of it, by word, with an n-gram model's in brackets; empty if it was not asked.
+        """What `mamegpt eval` found of it, by name, with an n-gram model's in brackets; empty if it was not asked.
 
         Raises `CheckpointError` if the file is damaged.
         """
@@ -152,20 +153,20 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
 def _scores(found: KeptEvaluation) -> dict[str, str]:
     """Return the figures of an evaluation."""
     (model,), baseline = found.models, found.baseline
-    scores = {"evaluated": Path(model.origin).name}
+    scores: dict[str, str] = {msg("checkpoint evaluated"): Path(model.origin).name}
     for text, quality in model.text.items():
         there = baseline.text[text].bits_per_character
-        scores["bits-per-character"] = f"{quality.bits_per_character:.3f} ({there:.3f})"
+        scores[msg("bits/character")] = f"{quality.bits_per_character:.3f} ({there:.3f})"
     for name, own, other in (
-        ("minimal-pairs", model.pairs.total, baseline.pairs.total),
-        ("cloze", model.cloze, baseline.cloze),
+        (msg("minimal pairs, accuracy (by chance 50%)"), model.pairs.total, baseline.pairs.total),
+        (msg("cloze, accuracy (by chance 25%)"), model.cloze, baseline.cloze),
     ):
         if own and other:
             scores[name] = f"{own.share:.1%} ({other.share:.1%})"
     if model.recited is not None:
-        scores["recited"] = f"{model.recited:.2%}"
+        scores[msg("memorization (generated 20-character strings found in the training data)")] = f"{model.recited:.2%}"
     if found.heldout_recited is not None:
-        scores["recited-by-chance"] = f"{found.heldout_recited:.2%}"
+        scores[msg("for comparison: validation data itself")] = f"{found.heldout_recited:.2%}"
     return scores
 
 

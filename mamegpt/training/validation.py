@@ -15,6 +15,7 @@ import torch
 
 from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
+from mamegpt.messages import Message, join, msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.run.metrics import Quality
@@ -30,6 +31,27 @@ class Verdict(NamedTuple):
     bits: float
     choices: float
     baseline: float
+
+    @property
+    def line(self) -> Message:
+        """Both in words."""
+        parts = [
+            msg(
+                "{bits:.3f} bits per character: as uncertain as a choice among {choices:.1f} characters",
+                bits=self.bits,
+                choices=self.choices,
+            )
+        ]
+        if self.kind == "better":
+            parts.append(msg("better than the n-gram model's {baseline:.3f} bits", baseline=self.baseline))
+        if self.kind == "worse":
+            parts.append(
+                msg(
+                    "no better than the n-gram model's {baseline:.3f} bits: more training would help",
+                    baseline=self.baseline,
+                )
+            )
+        return join("; ", parts)
 
 
 def verdict(bits: float, baseline: float | None = None) -> Verdict:

@@ -22,7 +22,7 @@ from training_helpers import tiny
 
 from mamegpt.cli.main import main
 from mamegpt.cli.progress import show_progress
-from mamegpt.cli.render.models import evaluation_table, verdict_line
+from mamegpt.cli.render.models import evaluation_table
 from mamegpt.data.shards import _held_out, open_shards, write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.distributed.processes import World
@@ -617,8 +617,12 @@ def test_a_run_keeps_its_evaluation_and_the_card_tells_it(
     assert card_rows(Run(run), checkpoint.with_name("step-00000001")) == []  # it was another checkpoint
     bits = [of.text["validation"].bits_per_character for of in (found.models[0], found.baseline)]
     told = ReportRun(run).scores
-    assert told["evaluated"] == checkpoint.name and told["bits-per-character"] == "{:.3f} ({:.3f})".format(*bits)
-    assert told["recited"] == f"{found.models[0].recited:.2%}" and len(told) == 6
+    assert told["checkpoint evaluated"] == checkpoint.name and told["bits/character"] == "{:.3f} ({:.3f})".format(*bits)
+    assert (
+        told["memorization (generated 20-character strings found in the training data)"]
+        == f"{found.models[0].recited:.2%}"
+        and len(told) == 6
+    )
 
     given = {}
     monkeypatch.setattr(publish, "export_model", lambda *_, **options: given.update(options))
@@ -723,11 +727,11 @@ def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Pa
 
 
 def test_bits_are_judged_beside_an_ngram_model() -> None:
-    assert verdict_line(verdict(1.0)) == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
+    assert verdict(1.0).line == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
     better = verdict(1.0, 1.5)
-    assert better.kind == "better" and "better than the n-gram model's 1.500 bits" in verdict_line(better)
+    assert better.kind == "better" and "better than the n-gram model's 1.500 bits" in better.line
     for bits in (1.5, 2.0, 1e4):
-        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in verdict_line(verdict(bits, 1.5))
+        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in verdict(bits, 1.5).line
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:

@@ -1,8 +1,8 @@
 """The catalogue of translations, made from the source: ``make messages`` runs this file.
 
-What is translated: the templates of messages (`msg`, errors, warnings), and the sentences of the help. New ones are
-added to ``mamegpt/locale/ja/LC_MESSAGES/mamegpt.po`` without a translation, those that are gone are removed, and the
-compiled catalogue beside it is made anew.
+What is translated: the templates of messages (`msg`, errors, warnings), the words of pages (``_("...")`` in their
+templates), and the sentences of the help. New ones are added to ``mamegpt/locale/ja/LC_MESSAGES/mamegpt.po`` without a
+translation, those that are gone are removed, and the compiled catalogue beside it is made anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
+from jinja2.ext import babel_extract
 
 __all__ = ["MO", "PO", "compiled", "extracted", "updated"]
 
@@ -48,6 +49,9 @@ def _templates() -> Iterator[tuple[str, str]]:
         for _, text, _, _ in extract("python", io.BytesIO(path.read_bytes()), KEYWORDS):
             if isinstance(text, str) and text:
                 yield text, place
+    for path in sorted((ROOT / "mamegpt").rglob("templates/*.html")):
+        for _, text, _, _ in extract(babel_extract, io.BytesIO(path.read_bytes()), {"_": None}):
+            yield str(text), path.relative_to(ROOT).as_posix()
 
 
 def _sentences() -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mamegpt.cli.console import busy, columns, say, table
 from mamegpt.cli.language import label, translated
-from mamegpt.messages import join, msg
+from mamegpt.messages import msg
 
 if TYPE_CHECKING:
     from mamegpt.evaluation.evaluate import Evaluation, Measuring
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mamegpt.exporting.upload import Upload
     from mamegpt.playground.server import Serving
     from mamegpt.report.write import WritingSamples
-    from mamegpt.training.validation import Verdict
 
 __all__ = [
     "check_table",
@@ -28,7 +27,6 @@ __all__ = [
     "serving_line",
     "show_export",
     "upload_table",
-    "verdict_line",
 ]
 
 MAX_TRAINED_ON = 0.05
@@ -72,7 +70,7 @@ def evaluation_table(found: Evaluation) -> str:
     for text in list(results[0].text)[:1]:
         baseline = found.baseline.text[text].bits_per_character if found.baseline else None
         for r in found.models:
-            line = translated(verdict_line(verdict(r.text[text].bits_per_character, baseline)))
+            line = translated(verdict(r.text[text].bits_per_character, baseline).line)
             notes.append(f"{r.name}: {line}" if len(found.models) > 1 else line)
     if found.heldout_trained_on > MAX_TRAINED_ON:
         notes.append(
@@ -90,27 +88,6 @@ def evaluation_table(found: Evaluation) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2%}"
-
-
-def verdict_line(judged: Verdict) -> str:
-    """Return what bits per character mean, and whether they are better than an n-gram model's."""
-    found = [
-        msg(
-            "{bits:.3f} bits per character: as uncertain as a choice among {choices:.1f} characters",
-            bits=judged.bits,
-            choices=judged.choices,
-        )
-    ]
-    if judged.kind == "better":
-        found.append(msg("better than the n-gram model's {baseline:.3f} bits", baseline=judged.baseline))
-    if judged.kind == "worse":
-        found.append(
-            msg(
-                "no better than the n-gram model's {baseline:.3f} bits: more training would help",
-                baseline=judged.baseline,
-            )
-        )
-    return join("; ", found)
 
 
 def samples_line(event: WritingSamples) -> str:

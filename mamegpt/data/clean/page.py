@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mamegpt.data.clean.counts import CleanReport, CorpusCounts, DataReport
 from mamegpt.messages import Message, msg
 from mamegpt.pages.chart import Bars, bar_chart
-from mamegpt.pages.render import Words, render
+from mamegpt.pages.render import render
 from mamegpt.text.characters import CLASSES
 
 __all__ = ["count_rows", "html_page", "markdown_page"]
@@ -18,8 +18,8 @@ __all__ = ["count_rows", "html_page", "markdown_page"]
 N_TOP = 12
 
 
-def count_rows(cleaned: CleanReport) -> list[tuple[str, str]]:
-    """Return the counts as a table of two columns."""
+def count_rows(cleaned: CleanReport, arrow: str = "->") -> list[tuple[str, str]]:
+    """Return the counts as a table of two columns, with an arrow between what was and what is."""
     report, before, after = cleaned.data, cleaned.data.before, cleaned.data.after
     rows: list[tuple[str, str]] = [(msg("read"), f"{before.n_documents:,}"), (msg("kept"), f"{after.n_documents:,}")]
     rows += [(msg("dropped, {reason}", reason=Message(reason)), f"{n:,}") for reason, n in report.dropped.items()]
@@ -30,8 +30,8 @@ def count_rows(cleaned: CleanReport) -> list[tuple[str, str]]:
         )
         for name, n in report.edited_documents.items()
     ]
-    rows.append((msg("characters"), f"{before.n_characters:,} -> {after.n_characters:,}"))
-    rows.append((msg("bytes"), f"{before.n_bytes:,} -> {after.n_bytes:,}"))
+    rows.append((msg("characters"), f"{before.n_characters:,} {arrow} {after.n_characters:,}"))
+    rows.append((msg("bytes"), f"{before.n_bytes:,} {arrow} {after.n_bytes:,}"))
     if cleaned.n_items or cleaned.n_items_too_short:
         rows.append(
             (
@@ -44,20 +44,17 @@ def count_rows(cleaned: CleanReport) -> list[tuple[str, str]]:
 
 def html_page(cleaned: CleanReport) -> str:
     """Return the whole page; all text of documents is escaped."""
-    report, word = cleaned.data, Words("mamegpt.data.clean")
+    report = cleaned.data
     lengths = [(name, a, b, _commas(a, b)) for name, a, b in _length_rows(report)]
-    classes = [(word(name, tag="tspan"), a, b, f"{a:.2%} → {b:.2%}") for name, a, b in _class_rows(report)]
+    classes = [(Message(name), a, b, f"{a:.2%} → {b:.2%}") for name, a, b in _class_rows(report)]
     return render(
         "mamegpt.data.clean",
         "page.html",
         settings=cleaned.settings,
-        before=report.before,
-        after=report.after,
-        dropped=report.dropped,
-        edited=[(name, n, report.edited_places[name]) for name, n in report.edited_documents.items()],
-        items=(cleaned.n_items, cleaned.n_items_too_short),
+        counts=count_rows(cleaned, "→"),
+        dropped=[(Message(reason), n, report.samples[reason]) for reason, n in report.dropped.items() if n],
         repeated=report.repeated.most_common(N_TOP),
-        samples=report.samples,
+        kept=report.samples[""],
         lengths=_bars(lengths),
         classes=_bars(classes),
         commas=_commas,
