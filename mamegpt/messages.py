@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import gettext
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
-__all__ = ["LANGUAGES", "Message", "join", "msg", "translate", "without_secrets"]
+__all__ = ["LANGUAGES", "Message", "join", "msg", "tally", "translate", "without_secrets"]
 
 LANGUAGES = ("ja", "en")
 """The languages that messages are there in; a page shows the first unless another is chosen."""
@@ -71,6 +71,11 @@ def join(separator: str, parts: Iterable[str]) -> Message:
     message = str.__new__(Message, separator.join(parts))
     message.template, message.fields, message.parts = separator, {}, parts
     return message
+
+
+def tally(counts: Mapping[str, int]) -> Message:
+    """Return counts by reason as one message, for example "too short 3, boilerplate 1"; a reason with 0 is left out."""
+    return join(", ", [msg("{reason} {n:,}", reason=Message(reason), n=n) for reason, n in counts.items() if n])
 
 
 def translate(message: str, language: str) -> str:

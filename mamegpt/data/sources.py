@@ -17,7 +17,7 @@ from mamegpt.data.readers.read import INPUT_FORMATS, format_of, read_file
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.splits import CARD, find_splits, split_in_name, text_files
 from mamegpt.errors import DataError, HubError, MamegptWarning, first_line
-from mamegpt.messages import Message, join, msg, without_secrets
+from mamegpt.messages import msg, tally, without_secrets
 from mamegpt.system.files import is_here, shown
 from mamegpt.system.hub import card_metadata
 from mamegpt.system.remote import fetch, is_url
@@ -132,9 +132,8 @@ def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[
                     if text and (share == 1 or _place(f"{file.name}#{number}") < share):
                         yield Document(f"{file.name}#{number}", title, text)
         if dropped:
-            reasons = join(", ", [msg("{reason} {n:,}", reason=Message(reason), n=n) for reason, n in dropped.items()])
             warnings.warn(
-                msg("{name}: dropped records without text ({reasons})", name=file.name, reasons=reasons),
+                msg("{name}: dropped records without text ({reasons})", name=file.name, reasons=tally(dropped)),
                 MamegptWarning,
                 stacklevel=2,
             )

@@ -26,7 +26,7 @@ from mamegpt.cli.render.models import check_table
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.errors import ConfigError, DataError, naming_options
 from mamegpt.exporting.checks import Check, logits_check
-from mamegpt.messages import Message, join, msg, translate
+from mamegpt.messages import Message, join, msg, tally, translate
 from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
 
 
@@ -100,6 +100,13 @@ def test_a_message_is_translated_with_what_it_fills_in() -> None:
     for message in (several, inner):
         again = pickle.loads(pickle.dumps(message))
         assert translated(again) == translated(message)
+
+
+@pytest.mark.usefixtures("japanese")
+def test_counts_by_reason_are_one_message() -> None:
+    counts = tally({"too few hits": 1234, "duplicates": 0, "boilerplate": 1})
+    assert counts == "too few hits 1,234, boilerplate 1"
+    assert translated(counts) == "ヒット数が不足 1,234、定型文(boilerplate) 1"
 
 
 @pytest.mark.usefixtures("japanese")

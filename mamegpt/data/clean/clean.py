@@ -26,7 +26,7 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import Document, find_files, noted_source, read_documents, read_files
 from mamegpt.data.writers import write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError
-from mamegpt.messages import Message, join, msg
+from mamegpt.messages import tally
 from mamegpt.system.files import atomic_write
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import parse_wiki40b
@@ -247,14 +247,10 @@ def finished(
     if not counts.before.n_documents:
         raise DataError("{source} holds no document at all; give one that does", source=source)
     if not counts.after.n_documents:
-        reasons = join(
-            ", ",
-            [msg("{reason} {n:,}", reason=Message(reason), n=n) for reason, n in counts.dropped.items() if n],
-        )
         raise DataError(
             "every document of {source} was dropped: {reasons}; leave a step out with --without",
             source=source,
-            reasons=reasons,
+            reasons=tally(counts.dropped),
         )
     return CleanReport(
         counts,

@@ -18,7 +18,7 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import SourceFile, find_files, noted_source
 from mamegpt.data.writers import OUTPUT_FORMATS, write_documents
 from mamegpt.errors import ConfigError, DataError, OutputError, first_line
-from mamegpt.messages import Message, join, msg
+from mamegpt.messages import tally
 from mamegpt.system.files import destination, remove_leftovers
 from mamegpt.system.outputs import check_outputs
 from mamegpt.text.articles import format_article
@@ -114,14 +114,6 @@ def extract(
                         "{data} ({split}) holds no document at all; give one that does", data=data, split=split
                     )
                 if not report.kept:
-                    reasons = join(
-                        ", ",
-                        [
-                            msg("{reason} {n:,}", reason=Message(reason), n=n)
-                            for reason, n in report.dropped.items()
-                            if n
-                        ],
-                    )
                     raise DataError(
                         "none of the {read:,} documents of {data} ({split}) matches {names} ({reasons}); try a "
                         "shorter keyword or weaker conditions ({out} was not changed)",
@@ -129,7 +121,7 @@ def extract(
                         data=data,
                         split=split,
                         names=", ".join(map(repr, topic.patterns)),
-                        reasons=reasons,
+                        reasons=tally(report.dropped),
                         out=out,
                     )
                 check_outputs([out], overwrite=overwrite)  # another process may have written it
