@@ -17,7 +17,7 @@ ROW = "_START_ARTICLE_\n月見町_START_PARAGRAPH_\nある春の朝、ﾌﾐは�
 
 
 def walk(folder: Path) -> list[tuple[str, object]]:
-    """(where, what the text is there) of each step; files are written below ``folder``."""
+    """Return (where, value) for each step of the pipeline; files are written below ``folder``."""
     corpus = folder / "row.jsonl"
     corpus.write_text(json.dumps({"text": ROW}), encoding="utf-8")
     (document,) = mamegpt.read_documents(corpus)
@@ -45,19 +45,19 @@ def walk(folder: Path) -> list[tuple[str, object]]:
         ("text.folding.matches, フミ", matches(document.text, fold("フミ"))),
         ("text.normalize.normalize", normalize(text)),
         ("tokenizer.encode", ids),
-        ("the pieces of these", [tokenizer.piece(i) for i in ids]),
+        ("their subwords", [tokenizer.piece(i) for i in ids]),
         ("tokenizer.decode == text", tokenizer.decode(ids) == text),
         ("data.shards.write_shards", f"{meta.dtype}, {meta.splits['train'].n_tokens} tokens with the end-of-text id"),
         ("data.window_order, inputs", inputs.tolist()),
-        ("and targets, one further on", targets.tolist()),
+        ("targets, one token later", targets.tolist()),
         ("model.hidden (B, T, C)", tuple(hidden.shape)),
         ("model.out_head (B, T, V)", tuple(logits.shape)),
-        ("loss of a fresh model", f"{loss:.2f} nats a token: its head is zero, all pieces are alike, ln 1000"),
+        ("loss of a fresh model", f"{loss:.2f} nats per token = ln 1000: all tokens are equally likely"),
     ]
 
 
 def table(rows: list[tuple[str, object]]) -> str:
-    """Return the steps as lines; texts on several lines, and what is no text, as Python writes them."""
+    """Return the steps as lines; values that are not strings, or have several lines, by their `repr`."""
     shown = [(where, value if isinstance(value, str) and "\n" not in value else repr(value)) for where, value in rows]
     return "\n".join(f"{where:<31}{value}" for where, value in shown)
 

@@ -80,7 +80,7 @@ def test_every_page_is_in_the_contents() -> None:
     assert {Path(page).stem for page in PAGES} - {"index"} == set(contents) - {"```{toctree}", ":hidden:", "```"}
 
 
-def test_the_tree_names_every_module_and_nothing_else() -> None:
+def test_the_tree_names_every_folder_and_nothing_else() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = page.split("```\nmamegpt/\n")[1].split("```")[0]
     found, folders = set(), list[str]()
@@ -89,9 +89,8 @@ def test_the_tree_names_every_module_and_nothing_else() -> None:
         folders[depth:] = [line.split()[0]]
         found.add("".join(folders))
     package = ROOT / "mamegpt"
-    modules = {path for path in package.rglob("*.py") if path.name != "__init__.py" or path.parent == package}
-    paths = {path.relative_to(package).as_posix() for path in modules}
-    assert found == paths | {f"{path.rpartition('/')[0]}/" for path in paths if "/" in path}
+    packages = {path.parent.relative_to(package).as_posix() + "/" for path in package.rglob("*/__init__.py")}
+    assert found == {path.name for path in package.glob("*.py")} | packages
 
 
 def test_every_path_on_the_map_is_there() -> None:
