@@ -37,7 +37,7 @@ class Facts:
     ``origins`` are the steps that made the text; ``elapsed_s`` is wall-clock time, ``losses`` has one of each step;
     ``evaluation`` has rows as `rows` gives them, ``results`` the same figures for the Hub's index; ``samples`` are
     pairs of a prompt and its continuation, drawn as ``sampling`` says; ``licenses`` are those of the training text, as
-    identifiers of the Hub, ``datasets`` the data sets of the Hub in it, ``base_model`` the model on the Hub that
+    identifiers of the Hub, ``datasets`` the datasets on the Hub in it, ``base_model`` the model on the Hub that
     training began from.
     """
 

@@ -164,11 +164,11 @@ def _held_out(config: TrainConfig) -> dict[str, str]:
 
 
 _HUB_SOURCE = re.compile(r"(?:hf://datasets/)?([^/@:\s]+/[^/@:\s]+)(?:[:/][^@]*)?(?:@\S*)?(?: \(.*\))?")
-"""A data set of the Hub in a list of sources: with a configuration, a revision, a path, a weight, a split."""
+"""A dataset on the Hub in a list of sources: with a configuration, a revision, a path, a weight, a split."""
 
 
 def _datasets(*sources: str) -> list[str]:
-    """Return the data sets of the Hub in lists of sources, those that are known to be some."""
+    """Return the datasets on the Hub in lists of sources, those that are known to be some."""
     found = (_HUB_SOURCE.fullmatch(part.strip()) for source in sources for part in source.split(","))
     return list(dict.fromkeys(name[1] for name in found if name and _is_known(name[1], "dataset")))
 

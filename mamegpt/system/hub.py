@@ -29,7 +29,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def card_metadata(card: Path) -> dict[str, Any]:
-    """Return the front matter of a model's or data set's card; empty if it has none.
+    """Return the front matter of a model or dataset card; empty if it has none.
 
     Raises `DataError` for what is not YAML, or has more than MAX_CARD_VALUES values.
     """
