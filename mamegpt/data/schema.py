@@ -1,4 +1,4 @@
-"""How to find documents in files: options that every command which reads text has."""
+"""How documents are found in files: the options that every command which reads text has."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Schema:
     """Encoding of all text files but parquet, such as cp932, euc-jp or utf-16."""
 
     def options(self) -> list[str]:
-        """Return these settings as command-line arguments."""
+        """Return the words of a command line that say this."""
         said = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
         return [word for name, value in said for word in (f"--{name.replace('_', '-')}", value)]
 
 
 GUESS = Schema()
-"""The default: infer everything."""
+"""What holds where nothing is said."""
 SETTINGS = tuple(field.name for field in fields(Schema))
-"""The names of the fields."""
+"""The names of all of it, as parameters are spelled."""

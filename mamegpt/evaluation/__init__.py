@@ -1,1 +1,1 @@
-"""Evaluation of models, with an n-gram baseline."""
+"""How good a model is, beside an n-gram model."""

@@ -1,1 +1,1 @@
-"""Exports of models in other formats: written, verified, uploaded."""
+"""A model in the formats of others, verified and published."""

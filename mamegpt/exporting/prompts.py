@@ -1,7 +1,6 @@
-"""Fifty beginnings of Japanese sentences, written for this project: prompts for exported models.
+"""Fifty beginnings of Japanese sentences, written for this project: what an exported model is asked to go on with.
 
-They are about everyday life, nature, history and science, with dialogue, numbers and loan words; the first tokens of
-all differ.
+Everyday life, nature, history, science, dialogue, numbers and loan words, so that the first tokens of each are others.
 """
 
 __all__ = ["PROMPTS"]

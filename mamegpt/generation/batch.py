@@ -15,6 +15,7 @@ from mamegpt.generation.cache import KVCache
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import Continuation, checked, prompt_ids
+from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.models.base import LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -74,7 +75,17 @@ def _together(
         parts[i].append(texts[i].push(token))
         return texts[i].stopped
 
-    continue_ids(model, given, max_new_tokens, samplings, tokenizer.eos_id, use_cache=use_cache, ends=take)
+    characters = WholeCharacters.of(tokenizer, model)
+    continue_ids(
+        model,
+        given,
+        max_new_tokens,
+        samplings,
+        tokenizer.eos_id,
+        characters=characters,
+        use_cache=use_cache,
+        ends=take,
+    )
     return ["".join([*part, text.end()]) for part, text in zip(parts, texts, strict=True)]
 
 
@@ -86,18 +97,22 @@ def continue_ids(
     samplings: Sequence[Sampling],
     eos_id: int | None = None,
     *,
+    characters: WholeCharacters | None = None,
     use_cache: bool = True,
     ends: Callable[[int, int], bool] = lambda _i, _token: False,
 ) -> list[list[int]]:
     """Return new ids after each of ``given`` (of at least one id each), up to ``eos_id`` or ``max_new_tokens``.
 
     ``ends`` is called with the number of a sequence and its new id, and says whether the sequence ends with it.
-    As `stream.stream_ids` finds them one by one, up to rounding. The model is switched to evaluation mode.
+    As `stream.stream_ids` finds them one by one, up to rounding. With ``characters`` byte pieces make whole ones. The
+    model is switched to evaluation mode.
     """
     model.eval()
     device, context_length = model.out_head.weight.device, model.context_length
     generators = [torch.Generator(device).manual_seed(int(sampling.seed)) for sampling in samplings]
     all_ids = [list(ids) for ids in given]
+    characters = characters or WholeCharacters()
+    missing = [characters.after(ids) for ids in given]
     alive = list(range(len(all_ids)))
     n_read = min(map(len, all_ids), default=0)  # ids of each sequence that the next step has seen
     cache = KVCache(context_length)
@@ -110,10 +125,12 @@ def continue_ids(
         goes_on = []
         for row, i in enumerate(alive):
             if len(all_ids[i]) == n_read:
-                next_id = choose(logits[row], all_ids[i], samplings[i], generators[i])
+                mask = characters.mask(missing[i])
+                next_id = choose(logits[row], all_ids[i], samplings[i], generators[i], mask)
                 if next_id == eos_id:
                     continue
                 all_ids[i].append(next_id)
+                missing[i] = characters.after([next_id], missing[i])
                 if ends(i, next_id):
                     continue
             if len(all_ids[i]) < len(given[i]) + max_new_tokens:

@@ -40,11 +40,19 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
 
 
-def choose(logits: Tensor, seen: Sequence[int] | Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+def choose(
+    logits: Tensor,
+    seen: Sequence[int] | Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    mask: Tensor | None = None,
+) -> int:
     """Return the next id, from logits (V,) and the ids so far (N,).
 
-    Raises `ModelError` if a logit is NaN or infinite.
+    ``mask`` (V,) is 0 for an id that may come and -inf for others. Raises `ModelError` if a logit is NaN or infinite.
     """
+    if mask is not None:
+        logits = logits + mask
     check_finite(logits.max().item())
     if sampling.repetition_penalty != 1:
         seen = torch.as_tensor(seen, device=logits.device)

@@ -19,6 +19,7 @@ from mamegpt.generation.cache import KVCache
 from mamegpt.generation.fast_decode import DecodeStep, Head, supports_fast_decode
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
+from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.decode import one_thread
 from mamegpt.text.normalize import normalize
@@ -49,8 +50,8 @@ class Token(NamedTuple):
 class Continuation:
     """The text of new ids as they come: without half characters, and up to the first stop string.
 
-    The text ends as soon as a stop string is complete, and before the longest of those that end there. So it does not
-    depend on how the text is cut into tokens.
+    A character that lacks bytes when no more ids come is left out. The text ends as soon as a stop string is complete,
+    and before the longest of those that end there. So it does not depend on how the text is cut into tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> None:
@@ -71,8 +72,7 @@ class Continuation:
 
     def end(self) -> str:
         """Return the text that was held back, as no more ids come."""
-        ready = self._release(self._decoder.flush())
-        return ready + self._held
+        return self._held
 
     def _release(self, new: str) -> str:
         if self.stopped:
@@ -96,13 +96,16 @@ def stream_ids(
     sampling: Sampling | None = None,
     eos_id: int | None = None,
     *,
+    characters: WholeCharacters | None = None,
     use_cache: bool = True,
 ) -> Iterator[int]:
     """Yield new ids one at a time, until ``eos_id`` (not yielded) or ``max_new_tokens``.
 
-    ``ids`` holds at least one id. The model is switched to evaluation mode.
+    ``ids`` holds at least one id. With ``characters`` byte pieces make whole ones. The model is switched to evaluation
+    mode.
     """
-    steps = _steps(model, ids, max_new_tokens, sampling or Sampling(), eos_id, use_cache, with_logits=False)
+    sampling, characters = sampling or Sampling(), characters or WholeCharacters()
+    steps = _steps(model, ids, max_new_tokens, sampling, eos_id, characters, use_cache, with_logits=False)
     return (next_id for next_id, _ in steps)
 
 
@@ -113,6 +116,7 @@ def _steps(
     max_new_tokens: int,
     sampling: Sampling,
     eos_id: int | None,
+    characters: WholeCharacters,
     use_cache: bool,
     with_logits: bool,
 ) -> Iterator[tuple[int, Tensor | None]]:
@@ -122,18 +126,19 @@ def _steps(
     is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
     head = Head(model.out_head.weight) if use_cache and supports_fast_decode(model) else None
     all_ids = list(ids)
+    missing = characters.after(all_ids)
     for state in itertools.islice(_last_states(model, all_ids, use_cache, head is not None), max_new_tokens):
         logits = None
-        if head is not None and is_plain:
-            next_id = head.most_likely(state)
-        else:
+        next_id = head.most_likely(state) if head is not None and is_plain else None
+        if next_id is None or not characters.allows(next_id, missing):
             logits = (model.out_head(state) if head is None else head.logits(state)).float()
             with one_thread():
-                next_id = choose(logits, all_ids, sampling, generator)
+                next_id = choose(logits, all_ids, sampling, generator, characters.mask(missing))
         if next_id == eos_id:
             return
         yield next_id, logits
         all_ids.append(next_id)
+        missing = characters.after([next_id], missing)
 
 
 def _last_states(model: LanguageModel, ids: list[int], use_cache: bool, by_step: bool) -> Iterator[Tensor]:
@@ -234,7 +239,8 @@ def _tokens(
     text = Continuation(tokenizer, ids, sampling.stop)
     n_tokens = 0
     scored = n_alternatives is not None
-    for new_id, logits in _steps(model, ids, max_new_tokens, sampling, tokenizer.eos_id, use_cache, scored):
+    characters = WholeCharacters.of(tokenizer, model)
+    for new_id, logits in _steps(model, ids, max_new_tokens, sampling, tokenizer.eos_id, characters, use_cache, scored):
         offset = text.n_characters
         ready = text.push(new_id)
         n_tokens += 1

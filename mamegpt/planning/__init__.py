@@ -1,1 +1,1 @@
-"""Estimates of time, memory and quality before training."""
+"""What a training costs and yields, before it."""

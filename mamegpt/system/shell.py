@@ -1,4 +1,4 @@
-"""Command lines of mamegpt for the user to copy."""
+"""Command lines of mamegpt, as they can be typed where they are read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["command"]
 
 
 def command(*words: object) -> str:
-    """Return a command line of mamegpt as it can be typed here: the program as found, and quoted arguments."""
+    """Return a command line of mamegpt as it can be typed here: the program as found, words quoted for the shell."""
     line = [*_program(), *map(str, words)]
     return subprocess.list2cmdline(line) if sys.platform == "win32" else shlex.join(line)
 
 
 def _program() -> list[str]:
-    """Return the words that start this mamegpt: its name, the path of its script, or this Python and the module."""
+    """Return how this mamegpt is started here: by name, by the path of its script, or as a module of this Python."""
     script = Path(sysconfig.get_path("scripts"), "mamegpt.exe" if sys.platform == "win32" else "mamegpt")
     found = shutil.which("mamegpt")
     if not script.is_file():
@@ -28,5 +28,5 @@ def _program() -> list[str]:
 
 
 def _near(path: Path) -> str:
-    """Return a path relative to the current folder, if it is in it."""
+    """Return a path as it is typed in the current folder."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -301,6 +301,13 @@ class Tokenizer:
                 "{path} has a token that cannot be read; train or copy it again", path=self.path
             ) from error
 
+    @cached_property
+    def byte_ids(self) -> list[int]:
+        """The ids of the 256 byte pieces, by their byte; none if the model has no byte fallback."""
+        if not self.settings.byte_fallback:
+            return []
+        return [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
+
     @checked
     def piece(self, token: int) -> str:
         """Return the text of one piece, as in the vocabulary. Raises `TokenizerError` if there is no such id."""
