@@ -1,4 +1,4 @@
-"""How a source of text is written: several with commas, weights, names on the Hub, URLs."""
+"""Parse the source of text in ``--data``: lists, weights, names on the Hub, URLs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HF = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HubAddress:
-    """A data set on the Hub, and what of it: a configuration, a revision, a path in it; what is empty is not said."""
+    """A dataset on the Hub, and optionally a configuration, a revision and a path in it; empty means not given."""
 
     name: str
     config: str = ""
@@ -33,7 +33,7 @@ class HubAddress:
     path: str = ""
 
     def pinned(self, commit: str) -> str:
-        """Return the address of the same at a commit, as `hub_address` reads it."""
+        """Return this address at a commit, in the form that `hub_address` parses."""
         if self.path:
             return f"hf://datasets/{self.name}@{commit}/{self.path}"
         return f"{self.name}{':' * bool(self.config)}{self.config}@{commit}"
@@ -51,10 +51,10 @@ def split_list(source: str) -> list[str]:
 
 
 def split_weight(part: str) -> tuple[str, float]:
-    """Return a source and its weight: the number after the last ``@``, 1 if there is none.
+    """Return a source and its weight: the number after the last ``@``, or 1 without one.
 
-    Raises `DataError` for a weight that is not above 0 and at most MAX_WEIGHT, or that is no number where no revision
-    can be meant.
+    Raises `DataError` for a weight that is not above 0 and at most MAX_WEIGHT, or is not a number although the part
+    after the ``@`` cannot be a revision.
     """
     name, at, number = part.rpartition("@")
     if not at or is_here(part):
@@ -77,9 +77,10 @@ def split_weight(part: str) -> tuple[str, float]:
 
 
 def hub_address(name: str) -> HubAddress | None:
-    """Return the data set that is meant; None for what is no address of one.
+    """Return the dataset that a name means; None if it is not the address of a dataset.
 
-    ``owner/name``, ``owner/name:configuration``, each with ``@revision``; ``hf://datasets/owner/name@revision/path``.
+    Addresses: ``owner/name`` and ``owner/name:configuration``, each optionally with ``@revision``;
+    ``hf://datasets/owner/name@revision/path``.
     """
     if found := _HF.fullmatch(name):
         revision, path = unquote(found["revision"] or ""), (found["path"] or "").strip("/")
@@ -91,7 +92,7 @@ def hub_address(name: str) -> HubAddress | None:
 
 
 def without_weight(part: str) -> str:
-    """Return a source without its weight, if it has a valid one; what was read once may be gone."""
+    """Return a source without its weight, if it has a valid one; the source itself need not exist any more."""
     try:
         return split_weight(part)[0]
     except DataError:
@@ -99,9 +100,9 @@ def without_weight(part: str) -> str:
 
 
 def public_parts(source: str) -> list[str]:
-    """Return what the sources of a list may be called in public: a name on the Hub, or the last part of a path.
+    """Return public names for the sources of a list: a name on the Hub, or the last part of a path.
 
-    How folders and servers are called concerns nobody else.
+    Names of the user's folders and servers stay private.
     """
     names = [without_weight(part) for part in split_list(source)]
     return [

@@ -1,4 +1,4 @@
-"""What functions of this package report while they work, to the ``on_event`` that they are given."""
+"""Events that functions of this package report to their ``on_event`` callback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Counted", "Event", "Reading"]
 
 @dataclass(frozen=True)
 class Reading:
-    """Files are about to be read: the name of the first, how many there are, and where the first has its text."""
+    """Files are about to be read: the name of the first, the number of files, and the layout of the first."""
 
     file: str
     n_files: int
@@ -20,7 +20,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Counted:
-    """Documents read up to now, and how many of them are kept."""
+    """Documents read so far, and how many of them are kept."""
 
     n_read: int
     n_kept: int

@@ -1,4 +1,4 @@
-"""A data set on the Hugging Face Hub: which of its files are text, in which splits, and from which commit they are."""
+"""A dataset on the Hugging Face Hub: its text files by split, and the commit that they are from."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ from mamegpt.system.hub import reason, snapshot
 __all__ = ["HubFiles", "fetch_dataset", "fetch_path"]
 
 _CONVERTED = "refs/convert/parquet"
-"""The branch where the Hub keeps its own conversion of a data set."""
+"""The branch with the Hub's own conversion of a dataset."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SUFFIXES = [suffix + packed for suffix in INPUT_FORMATS for packed in ("", *COMPRESSIONS)]
 
 
 @dataclass(frozen=True, slots=True)
 class HubFiles:
-    """The text files of a data set by split, all in ``folder``; its ``commit``, and ``source``, its address at that."""
+    """The text files of a dataset by split, all in ``folder``; its ``commit``, and ``source``, its address at that
+    commit.
+    """
 
     folder: Path
     splits: dict[str, list[Path]]
@@ -47,11 +49,11 @@ class HubFiles:
 
 
 def fetch_dataset(address: HubAddress, cache_dir: str | Path | None, schema: Schema) -> HubFiles:
-    """Bring the files of a configuration of a data set into the cache, or find them there, also without a network.
+    """Fetch the files of a configuration of a dataset into the cache, or find them there, also without a network.
 
-    They are its files in the formats that are read here; if there are none, the Hub's own conversion to parquet (of the
-    newest revision), and else what the library ``datasets`` reads, if it is installed.
-    Raises `HubError` if the Hub cannot serve it, and `DataError` if what it has cannot be used.
+    These are its files in the formats that mamegpt reads; if there are none, the Hub's own conversion to parquet (of
+    the newest revision); else the rows that the library ``datasets`` reads, if it is installed. Raises `HubError` if
+    the Hub cannot serve the dataset, and `DataError` if its files cannot be used.
     """
     name, revision = address.name, address.revision or "main"
     folder = snapshot(name, [CARD], repo_type="dataset", revision=revision, cache_dir=cache_dir)
@@ -82,7 +84,8 @@ def fetch_dataset(address: HubAddress, cache_dir: str | Path | None, schema: Sch
 
 
 def fetch_path(address: HubAddress, cache_dir: str | Path | None) -> tuple[Path, str]:
-    """Bring what a path or pattern in a data set names into the cache; return the folder of the data set, and commit.
+    """Fetch the files at a path or pattern in a dataset into the cache; return the folder of the dataset, and the
+    commit.
 
     Raises `HubError`.
     """
@@ -94,9 +97,9 @@ def fetch_path(address: HubAddress, cache_dir: str | Path | None) -> tuple[Path,
 
 
 def _wanted(paths: list[str]) -> list[str]:
-    """Return patterns, as the Hub's client takes them, of at least all text files that paths and patterns name.
+    """Return patterns for the Hub's client that match at least all text files at these paths and patterns.
 
-    There ``*`` matches slashes too.
+    In these patterns ``*`` also matches slashes.
     """
     found = []
     for path in (path.replace("**/", "*") for path in paths):
@@ -123,7 +126,7 @@ def _converted(address: HubAddress, cache_dir: str | Path | None) -> Path:
 
 
 def _read_by_datasets(address: HubAddress, cache_dir: str | Path | None, why: HubError) -> HubFiles:
-    """Return the strings in a data set, as the library ``datasets`` reads it, in parquet files in the cache."""
+    """Read a dataset with the library ``datasets``; return its string columns as parquet files in the cache."""
     from huggingface_hub import cached_assets_path
 
     name = f"{address.name}{':' * bool(address.config)}{address.config}"
@@ -146,7 +149,7 @@ def _read_by_datasets(address: HubAddress, cache_dir: str | Path | None, why: Hu
                 found = load_dataset(address.name, address.config or None, revision=address.revision, streaming=True)
                 for split, rows in found.items():
                     _write_strings(rows, new / f"{split}-00000-of-00001.parquet")
-            except Exception as error:  # each of its formats has errors of its own
+            except Exception as error:  # each format has its own errors
                 raise HubError(
                     "{name} has no file in a known format ({formats}), its parquet conversion is not available "
                     "({why}), and datasets cannot read it ({reason}); give another dataset",
@@ -160,7 +163,7 @@ def _read_by_datasets(address: HubAddress, cache_dir: str | Path | None, why: Hu
 
 
 def _write_strings(rows: Any, path: Path) -> None:
-    """Write the columns of strings among those of a stream of rows."""
+    """Write the string columns of a stream of rows."""
     import pyarrow
 
     names: list[str] = []

@@ -1,7 +1,7 @@
-"""How a corpus file came about: what was read, asked for and left out, in a small file beside it.
+"""Provenance of a corpus file: sources, settings and dropped documents, in a small file next to it.
 
-``corpus.txt.origin.json`` belongs to ``corpus.txt`` as long as that has the size it was written with. Token shards keep
-what it says, and a model's card tells it.
+``corpus.txt.origin.json`` belongs to ``corpus.txt`` as long as that file has the size it was written with. Token shards
+copy it, and model cards show it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SUFFIX = ".origin.json"
 
 @dataclass(frozen=True)
 class Provenance(FromJSON):
-    """One step: the ``command`` read ``source`` with ``settings`` and kept so many documents of those it read.
+    """One step: the ``command`` read ``source`` with ``settings``, read ``read`` documents and kept ``kept`` of them.
 
-    ``dropped`` has the reasons for which documents were left out, and how many.
+    ``dropped`` counts the dropped documents by reason.
     """
 
     command: str
@@ -37,16 +37,16 @@ class Provenance(FromJSON):
 
 @dataclass(frozen=True)
 class _Note(FromJSON, extra="ignore"):
-    """The file: the size of the corpus file, and the steps that made it."""
+    """The content of the file: the size of the corpus file, and the steps that made it."""
 
     n_bytes: Count
     steps: list[Provenance]
 
 
 def write_provenance(out: Path, last: Provenance, sources: Iterable[Path]) -> None:
-    """Note beside ``out``, which is complete, its last step and before it those of the files it was made from.
+    """Write the provenance of ``out``, which is complete, next to it: the steps of its sources, and its ``last`` step.
 
-    Of a pipe or a device nothing is noted.
+    Nothing is written for a pipe or a device.
     """
     if is_stream(out):
         return
@@ -55,7 +55,7 @@ def write_provenance(out: Path, last: Provenance, sources: Iterable[Path]) -> No
 
 
 def refuse_other_note(out: Path) -> None:
-    """Raise `OutputError` if the file in which the origin of ``out`` would be noted is no such note."""
+    """Raise `OutputError` if the file for the provenance of ``out`` exists and is something else."""
     note = _beside(out)
     if note.exists():
         try:
@@ -69,14 +69,14 @@ def refuse_other_note(out: Path) -> None:
 
 
 def forget_provenance(out: Path) -> None:
-    """Remove the note beside ``out``, before a file with another origin takes that name."""
+    """Remove the provenance of ``out``, before a file with another origin takes that name."""
     _beside(out).unlink(missing_ok=True)
 
 
 def read_provenance(files: Iterable[Path]) -> list[Provenance]:
-    """Return the steps that made these files, in order; of files without a note, or changed since, there are none.
+    """Return the steps that made these files, in order. Files without provenance, or changed since, have none.
 
-    Raises `DataError` for a note that is damaged.
+    Raises `DataError` for a damaged provenance file.
     """
     found: list[Provenance] = []
     for file in files:
@@ -90,7 +90,7 @@ def read_provenance(files: Iterable[Path]) -> list[Provenance]:
                 "{note} is damaged ({reason}); remove it (only the provenance is lost)", note=note, reason=error
             ) from None
         if told.n_bytes == file.stat().st_size:
-            found += [step for step in told.steps if step not in found]  # parts have the steps of the whole
+            found += [step for step in told.steps if step not in found]  # all parts of a corpus have the same steps
     return found
 
 

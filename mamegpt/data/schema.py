@@ -1,4 +1,4 @@
-"""How documents are found in files: the options that every command which reads text has."""
+"""How to find documents in files: options that every command which reads text has."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Schema:
     """Encoding of all text files but parquet, such as cp932, euc-jp or utf-16."""
 
     def options(self) -> list[str]:
-        """Return the words of a command line that say this."""
+        """Return these settings as command-line arguments."""
         said = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
         return [word for name, value in said for word in (f"--{name.replace('_', '-')}", value)]
 
 
 GUESS = Schema()
-"""What holds where nothing is said."""
+"""The default: infer everything."""
 SETTINGS = tuple(field.name for field in fields(Schema))
-"""The names of all of it, as parameters are spelled."""
+"""The names of the fields."""

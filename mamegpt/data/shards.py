@@ -1,8 +1,8 @@
 """Token files on disk, memory-mapped.
 
-A folder of token shards holds one file of little-endian integers a split (``train.bin``, ``val.bin``; uint16, or
-uint32 for more than 65,536 pieces) and ``meta.json`` with counts, hashes and the tokenizer they were made with.
-Every document is followed by the tokenizer's end-of-text id, if it has one.
+A folder of token shards contains one file of little-endian integers per split (``train.bin``, ``val.bin``; uint16, or
+uint32 for a vocabulary size above 65,536) and ``meta.json`` with counts, hashes and the tokenizer's fingerprint. Each
+document is followed by the tokenizer's end-of-text id, if it has one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHUNK_CHARACTERS = 1 << 20
 
 @dataclass(frozen=True)
 class SplitMeta(FromJSON):
-    """Counts of one split. Characters and bytes are those of the normalised text, without end-of-text tokens."""
+    """Counts of one split. Characters and bytes are those of the normalized text, without end-of-text tokens."""
 
     n_tokens: Positive
     n_documents: Positive
@@ -48,7 +48,7 @@ class SplitMeta(FromJSON):
 
 @dataclass(frozen=True)
 class Meta(FromJSON):
-    """What ``meta.json`` holds. ``origins`` are the steps that made the text, as far as they are known."""
+    """Content of ``meta.json``. ``origins`` are the steps that made the text, as far as they are known."""
 
     format: Format
     dtype: Literal["uint16", "uint32"]
@@ -60,7 +60,7 @@ class Meta(FromJSON):
     origins: list[Provenance] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that change with any token or with the tokenizer."""
+        """Return 64 hexadecimal digits that change with any token and with the tokenizer."""
         parts = [self.tokenizer_sha256, self.dtype]
         parts += [f"{name}:{split.sha256}" for name, split in sorted(self.splits.items())]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
@@ -68,7 +68,7 @@ class Meta(FromJSON):
 
 @dataclass(frozen=True)
 class Split:
-    """One split, opened: ``tokens`` is a read-only memory map of (n_tokens,)."""
+    """An open split: ``tokens`` is a read-only memory map of (n_tokens,)."""
 
     tokens: npt.NDArray[Any]
     meta: SplitMeta
@@ -87,15 +87,16 @@ def write_shards(
     on_progress: Callable[[int, int], None] | None = None,
     n_threads: int | None = None,
 ) -> Meta:
-    """Tokenize normalised texts into a folder that appears whole or not at all.
+    """Tokenize normalized texts into a folder that is written atomically.
 
-    ``documents`` maps a split (``train``, ``val``) to its texts. If there is no ``val``, each training document
-    goes there with probability ``val_fraction``, decided by a hash of its text, so the same document always falls
-    on the same side. ``on_progress(n_documents, n_tokens)`` is called after each batch. Batches are tokenized on
-    ``n_threads`` threads (default: one a core) while the next documents are read; the files are the same for any.
+    ``documents`` maps a split (``train``, ``val``) to its texts. If there is no ``val``, each training document is
+    assigned to it with probability ``val_fraction``, by a hash of its text, so that equal documents are always in the
+    same split. ``on_progress(n_documents, n_tokens)`` is called after each batch. Batches are tokenized on
+    ``n_threads`` threads (default: one per core) while the next documents are read; the files do not depend on the
+    number of threads.
 
-    ``check`` gets what is known of the files before the folder appears, and may raise. Raises `OutputError` if ``out``
-    exists, and `DataError` if the training split comes out empty.
+    ``check`` is called with the `Meta` of the files before the folder appears, and may raise. Raises `OutputError` if
+    ``out`` exists, and `DataError` if the training split is empty.
     """
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     n_threads = n_threads or usable_cores()
@@ -145,9 +146,9 @@ def write_shards(
 
 
 def is_shards(place: str | Path) -> bool:
-    """Return whether there is a folder of token shards
+    """Return whether a path is a folder of token shards.
 
-    ``place`` may also be a list of sources, too long for a name.
+    ``place`` may also be a list of sources, which may be too long for a file name.
     """
     try:
         return (Path(place) / META_FILE).is_file()
@@ -160,8 +161,8 @@ def open_shards(
 ) -> tuple[Meta, dict[str, Split]]:
     """Memory-map a folder of token shards.
 
-    ``verify`` reads every file once and compares its hash. Raises `DataError` if a file is missing, damaged or of
-    another format, or if the tokens were made with another tokenizer than the one given.
+    With ``verify``, each file is read once and its hash is compared. Raises `DataError` if a file is missing, damaged
+    or in another format, or if the tokens were made with another tokenizer than ``tokenizer``.
     """
     path = folder / META_FILE
     try:
@@ -216,13 +217,13 @@ def open_shards(
 
 
 def _held_out(text: str, fraction: float) -> bool:
-    """Return whether a document belongs to the validation side."""
+    """Return whether a document is held out for validation."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < fraction * 2**64
 
 
 class _SplitWriter:
-    """Collects texts, has them tokenized in batches by threads, and appends these in their order to one file."""
+    """Collects texts, tokenizes them in batches on threads, and appends the batches in order to one file."""
 
     def __init__(self, path: Path, dtype: str, tokenizer: Tokenizer, threads: Executor, n_ahead: int) -> None:
         self.file = path.open("wb")
@@ -242,7 +243,7 @@ class _SplitWriter:
         return self.n_pending >= CHUNK_CHARACTERS
 
     def flush(self, n_ahead: int | None = None) -> None:
-        """Hand over what is pending, and write all but the last ``n_ahead`` batches."""
+        """Submit the pending texts, and write all but the last ``n_ahead`` batches."""
         self.batches.append(self.threads.submit(self._tokenized, self.pending))
         self.n_documents += len(self.pending)
         self.n_characters += self.n_pending
@@ -255,7 +256,9 @@ class _SplitWriter:
             self.n_bytes += n_bytes
 
     def _tokenized(self, texts: list[str]) -> tuple[bytes, int, int]:
-        """Return the file's bytes for a batch, its tokens and its bytes of UTF-8. Runs in a thread."""
+        """Return a batch as bytes of the file, its number of tokens, and its number of UTF-8 bytes. Runs in a
+        thread.
+        """
         ids = self.tokenizer.encode_joined(texts)
         return ids.astype(self.dtype).tobytes(), len(ids), sum(len(text.encode()) for text in texts)
 

@@ -1,4 +1,4 @@
-"""Where text comes from: a file, a folder or a data set on the Hugging Face Hub, as a stream of documents."""
+"""Sources of text (files, folders, Hugging Face Hub datasets, URLs) as streams of documents."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ _PATTERN = set("*?[")  # characters of a pattern
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text. ``id`` is stable: file (relative to the source) ``#`` record number in it, counted from 0."""
+    """One text. ``id`` is stable: the file, relative to the source, ``#``, and the number of the record in it,
+    from 0.
+    """
 
     id: str
     title: str
@@ -52,7 +54,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class SplitInfo:
-    """The files of a split, its rows (None where only reading everything would tell) and bytes on disk."""
+    """The files of a split, its rows (None if only reading all files would tell) and its bytes on disk."""
 
     files: tuple[Path, ...]
     rows: int | None
@@ -61,9 +63,9 @@ class SplitInfo:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """What lies at an address on the Hub or a URL, in the local cache; ``splits`` is keyed by split name.
+    """A dataset or the files at a URL, in the local cache; ``splits`` is keyed by the name of the split.
 
-    ``revision`` is the commit of a data set on the Hub, and empty for what is none.
+    ``revision`` is the commit of a dataset on the Hub, else empty.
     """
 
     name: str
@@ -74,9 +76,10 @@ class Downloaded:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read. Its documents' ids begin with ``name``; ``weight`` says how often each is read.
+    """A file to read. The ids of its documents begin with ``name``; ``weight`` is how often each is read.
 
-    ``source`` is what it was found by, as it may be noted: at a commit if it is on the Hub, and without secrets.
+    ``source`` is the address under which it was found, for notes: with the commit if it is on the Hub, and without
+    secrets.
     """
 
     path: Path
@@ -89,27 +92,29 @@ class SourceFile:
 def read_documents(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[Document]:
     """Yield the documents of one split of ``source``, in order, in constant memory; empty ones are left out.
 
-    What a source is: `find_files`. parquet, csv, tsv and jsonl: the column or key ``text``, or the only one that
-    holds strings, and ``title`` if there; Wiki-40B markers are understood. The first row of csv and tsv names the
-    columns. txt, in UTF-8: articles as `extract` writes them if the
-    first line that is not blank is ``【…】``, else plain text, cut at line ends into documents of at least 10,000
-    characters (the last may be shorter). xml: a dump of a MediaWiki (`readers.mediawiki`). ``schema`` says otherwise.
+    `find_files` describes sources. In parquet, csv, tsv and jsonl, the text is the column or key ``text``, or the only
+    one that contains strings; the title is ``title``; Wiki-40B markers are understood. The first row of csv and tsv
+    names the columns. A txt file, in UTF-8, contains articles as `extract` writes them if its first line that is not
+    blank is ``【…】``; else it is plain text, cut at line ends into documents of at least 10,000 characters (the last
+    may be shorter). An xml file is a MediaWiki dump (`readers.mediawiki`). ``schema`` overrides these rules.
 
-    Of a source with a weight, documents are read as often as its whole part says, and about as large a share of them as
-    its fraction says once more. A hash of their ids chooses these, so that no order in a file has a part in it.
+    In a source with a weight, each document is read as often as the whole part of the weight, and once more for about
+    as large a share of the documents as its fraction. A hash of their ids selects these, so the order in the file has
+    no influence.
 
-    Raises, at once: `DataError` if there is no such source, split or known format, `HubError` if the Hub
-    cannot serve it. Raises while reading: `DataError` naming the file and the place in it, and at the end if
-    there was no document at all.
+    Raises, at once: `DataError` if there is no such source, split or known format, `HubError` if the Hub cannot serve
+    it. Raises while reading: `DataError` naming the file and the place in it, and at the end if there was no document
+    at all.
     """
     return _documents(find_files(source, split, schema), schema, source)
 
 
 @checked
 def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS) -> Iterator[str]:
-    """Yield the documents of `read_documents` as a model learns them: normalised, headed by their ``【title】``.
+    """Yield the documents of `read_documents` in the form that models are trained on: normalized, with a ``【title】``
+    heading.
 
-    Those of which nothing is left, as of line feeds alone, are left out.
+    Documents that become empty, such as line feeds alone, are left out.
     """
     for document in read_documents(source, split, schema):
         heading = f"【{one_line(document.title)}】\n" if document.title else ""
@@ -118,14 +123,14 @@ def read_texts(source: str | Path, split: str = "train", schema: Schema = GUESS)
 
 
 def read_files(files: Iterable[SourceFile], schema: Schema = GUESS) -> Iterator[Document]:
-    """Yield the documents of some files of a source, as `read_documents` does of all; there may be none.
+    """Yield the documents of some files of a source, as `read_documents` does for all files; there may be none.
 
-    After a file of which records were left out, a `MamegptWarning` counts them by reason.
+    After a file with dropped records, a `MamegptWarning` counts them by reason.
     """
     for file in files:
         dropped = Counter[str]()
         for share in _shares(file.weight):
-            dropped.clear()  # they are the same at each time
+            dropped.clear()  # count each record once
             for batch in read_file(file.path, schema):
                 dropped.update(batch.dropped)
                 for number, title, text in batch.records:
@@ -143,13 +148,13 @@ def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS)
     """Return the files of one split of ``source``, in the order they are read.
 
     ``source`` is a file or folder of parquet, jsonl, txt, csv, tsv or xml, all but the first also with .gz, .bz2, .xz
-    or .zst; a pattern with ``*``, ``?`` or ``[…]`` (``**`` for folders below); or else, if nothing of that name exists
-    here, a data set on the Hugging Face Hub (``owner/name``, ``owner/name:configuration``, both with ``@revision``), a
-    path or pattern in one (``hf://datasets/owner/name@revision/path``), or a URL of any file system that fsspec opens
-    (``https://…``, ``s3://…``), all brought into a cache and read from there. Several of these are separated by commas,
-    and each may end in ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
+    or .zst; a pattern with ``*``, ``?`` or ``[…]`` (``**`` for subfolders); or, if no such local path exists, a dataset
+    on the Hugging Face Hub (``owner/name``, ``owner/name:configuration``, both with ``@revision``), a path or pattern
+    in one (``hf://datasets/owner/name@revision/path``), or a URL of any file system that fsspec opens (``https://…``,
+    ``s3://…``). Remote files are fetched into a cache and read from there. Several sources are separated by commas, and
+    each may end with ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
 
-    Which files of a folder belong to a split is told by `find_splits`; a single file is read whole, as the split
+    `find_splits` determines which files of a folder belong to a split; a single file is read whole, as the split
     ``train`` or the one it is named after.
 
     Raises `DataError` if there is no such source, split or known format, or a URL cannot be fetched, and `HubError` if
@@ -169,20 +174,19 @@ def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS)
 
 
 def noted_source(files: Iterable[SourceFile]) -> str:
-    """Return where files were found, as it is noted with what is made of them."""
+    """Return the address of files, for the provenance of what is made from them."""
     return ",".join(dict.fromkeys(file.source for file in files))
 
 
 @checked
 def download(dataset: str, cache_dir: str | Path | None = None, schema: Schema = GUESS) -> Downloaded:
-    """Fetch the text files of a data set on the Hub, or at a URL, into the cache, or find them there.
+    """Fetch the text files of a dataset on the Hub, or at a URL, into the cache, or find them there.
 
-    ``dataset`` is one address as in `find_files`; ``cache_dir`` is by default where huggingface_hub keeps data sets
-    (``HF_HUB_CACHE``), or what is none (``HF_ASSETS_CACHE``). A data set that the cache holds is found without a
-    network. One without a file in a known format is read from the Hub's automatic conversion to parquet, or by the
-    library ``datasets``.
-    Raises `HubError` if the Hub cannot be reached, or has no such data set, or does not let this user see
-    it; `DataError` if a URL cannot be fetched or what is there cannot be used.
+    ``dataset`` is one address as in `find_files`. By default, ``cache_dir`` is the cache of huggingface_hub for
+    datasets (``HF_HUB_CACHE``) or for other files (``HF_ASSETS_CACHE``). A dataset in the cache is found without a
+    network. A dataset without a file in a known format is read from the Hub's automatic conversion to parquet, or by
+    the library ``datasets``. Raises `HubError` if the Hub cannot be reached, has no such dataset, or does not grant
+    access to it; `DataError` if a URL cannot be fetched or its files cannot be used.
     """
     if (found := _remote(dataset, cache_dir, schema)) is None:
         raise DataError(
@@ -212,25 +216,25 @@ def _documents(files: list[SourceFile], schema: Schema, source: str | Path) -> I
 
 
 def _shares(weight: float) -> list[float]:
-    """Return what share of the documents is read each time: all of them, as often as they go, and then what is left."""
+    """Return the share of documents that is read in each pass: 1.0 for whole passes, then the fraction that is left."""
     whole, rest = divmod(weight, 1)
     shares = [1.0] * int(whole)
     return [*shares, rest] if rest else shares
 
 
 def _place(document_id: str) -> float:
-    """Return a number from 0 up to 1 that depends on a document's id and nothing else."""
+    """Return a number from 0 to below 1 that depends only on a document's id."""
     return int.from_bytes(hashlib.blake2b(document_id.encode(), digest_size=8).digest(), "little") / 2**64
 
 
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-"""How the Hub identifies a license: ``cc-by-sa-4.0``."""
+"""Identifiers of licenses on the Hub, such as ``cc-by-sa-4.0``."""
 
 
 def card_licenses(source: str) -> list[str]:
-    """Return the licenses that the data cards beside the files of a list of sources name, or in its folders.
+    """Return the licenses named by the dataset cards next to, or in the folders of, the sources of a list.
 
-    Empty if one of them has no card or names none. Raises `DataError` if a card's front matter is not YAML.
+    Empty if one of them has no card or names no license. Raises `DataError` if a card's front matter is not YAML.
     """
     found: list[str] = []
     for part in split_list(source):
@@ -246,7 +250,7 @@ def card_licenses(source: str) -> list[str]:
 
 
 def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[SourceFile]:
-    """Return the files of a source that is one file, folder, pattern, address on the Hub or URL."""
+    """Return the files of a single source: a file, folder, pattern, address on the Hub or URL."""
     source, is_path = str(source), isinstance(source, Path)
     if is_here(source):
         found = _here(Path(source), "", schema)
@@ -281,7 +285,7 @@ def _files_of_one(source: str | Path, split: str, schema: Schema) -> list[Source
 
 
 def _remote(source: str, cache_dir: str | Path | None, schema: Schema) -> HubFiles | None:
-    """Return what lies at an address on the Hub or a URL, brought here; None if it is neither."""
+    """Fetch the files at an address on the Hub or a URL; None if the source is neither."""
     address = hub_address(source)
     if address and not address.path:
         return fetch_dataset(address, cache_dir, schema)
@@ -301,12 +305,12 @@ def _remote(source: str, cache_dir: str | Path | None, schema: Schema) -> HubFil
 
 
 def _is_wanted(name: str) -> bool:
-    """Return whether a file at a URL is fetched: text, and what says of a folder which of it is."""
+    """Return whether a file at a URL is fetched: text, or a card that describes its folder."""
     return format_of(Path(name)) in INPUT_FORMATS or Path(name).name == CARD
 
 
 def _here(path: Path, pattern: str, schema: Schema) -> HubFiles:
-    """Return the splits of a file or folder that is here, or of a pattern below a folder."""
+    """Return the splits of a local file or folder, or of a pattern below a folder."""
     if pattern:
         return _matching(path, pattern)
     if path.is_dir():
@@ -315,7 +319,7 @@ def _here(path: Path, pattern: str, schema: Schema) -> HubFiles:
 
 
 def _matching(top: Path, pattern: str) -> HubFiles:
-    """Return the files in known formats that match a pattern below a folder, sorted, but for hidden ones."""
+    """Return the files in known formats that match a pattern below a folder, sorted, without hidden ones."""
     parts = Path(pattern).parts
     n_fixed = next(i for i, part in enumerate(parts) if _PATTERN & set(part))
     folder = top.joinpath(*parts[:n_fixed])
@@ -334,7 +338,7 @@ def _matching(top: Path, pattern: str) -> HubFiles:
 
 
 def _splits_of_file(path: Path) -> set[str]:
-    """Return the splits that a file named for itself can be read as."""
+    """Return the splits that a single file can be read as."""
     return {"train", split_in_name(path.name) or "train"}
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder belong to which split: by a data set card, by their names, or all of them."""
+"""Which files of a folder belong to which split: by its dataset card, by file names, or all as train."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 CARD = "README.md"
-"""The data set card, whose front matter may name configurations."""
+"""The dataset card, whose front matter may name configurations."""
 
 _SPLIT = r"(?P<split>train|validation|valid|val|dev|test)"
 _SUFFIX = rf"\.\w+({'|'.join(map(re.escape, COMPRESSIONS))})?"
@@ -45,15 +45,15 @@ _SPLIT_PATHS = (
 def find_splits(folder: Path, schema: Schema = GUESS, config_name: str = "") -> dict[str, list[Path]]:
     """Return the text files of ``folder`` by split, each list sorted.
 
-    The first of these that finds anything decides: the ``configs`` in the front matter of a README.md (a
-    data set card; the configuration ``config_name``, else the default or only one); names of splits (``train.parquet``,
-    ``train-*.parquet``, ``train/*.parquet``, all of them also under ``data/``, and ``name-00000-of-00002``
-    for a split of any name), if all files have such a name but tables in which no column can be the text by
-    ``schema``, and README, LICENSE and NOTICE;
-    all text files, also in subfolders and behind links, as ``train``. Hidden files never count. A `MamegptWarning` says
-    which files were passed over, and why.
-    Raises `DataError` if there is no file in a known format, if a split is there in two formats, or if the
-    card cannot be read or has several configurations and no default.
+    The first rule that finds files applies. (1) The ``configs`` in the front matter of README.md, the dataset card: the
+    configuration ``config_name``, else the default or only one. (2) File names, if all files are named after splits:
+    ``train.parquet``, ``train-*.parquet``, ``train/*.parquet``, all of them also under ``data/``, and
+    ``name-00000-of-00002`` for a split of any name; README, LICENSE, NOTICE and tables in which no column can be the
+    text by ``schema`` need no such name. (3) All text files are ``train``, also in subfolders and behind links.
+
+    Hidden files are ignored. A `MamegptWarning` names skipped files, and why. Raises `DataError` if there is no file in
+    a known format, if a split has files in two formats, or if the card cannot be read or has several configurations and
+    no default.
     """
     files = text_files(folder)
     if not files:
@@ -101,12 +101,12 @@ def find_splits(folder: Path, schema: Schema = GUESS, config_name: str = "") -> 
 
 
 def _is_note(path: Path) -> bool:
-    """Return whether a file is known to be about the texts beside it."""
+    """Return whether a file is documentation of the texts next to it."""
     return path.name.endswith(ORIGIN_SUFFIX) or path.stem.upper() in ("README", "LICENSE", "NOTICE")
 
 
 def _pass_over(folder: Path, files: list[Path], why: str) -> None:
-    """Warn of files that are not read."""
+    """Warn about files that are not read."""
     names = ", ".join(shown(file.relative_to(folder).as_posix()) for file in files[:3])
     more = ", ..." if len(files) > 3 else ""
     warnings.warn(
@@ -124,21 +124,21 @@ def _pass_over(folder: Path, files: list[Path], why: str) -> None:
 
 
 def text_files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Return all files in a known format in ``folder`` that match, sorted, but for hidden ones."""
+    """Return all files in known formats in ``folder`` that match, sorted, without hidden ones."""
     return sorted(path for path in _files_below(folder, pattern) if format_of(path) in INPUT_FORMATS)
 
 
 def _files_below(folder: Path, pattern: str = "**/*") -> set[Path]:
-    """Return the files in ``folder`` that match a pattern, but for hidden ones."""
+    """Return the files in ``folder`` that match a pattern, without hidden ones."""
     found = _glob(folder, Path(pattern).parts)
     hidden = (path for path in found if any(part.startswith(".") for part in path.relative_to(folder).parts))
     return {path for path in found - {*hidden} if path.is_file()}
 
 
 def _glob(folder: Path, parts: tuple[str, ...]) -> set[Path]:
-    """Return the paths below ``folder`` that match a pattern's parts.
+    """Return the paths below ``folder`` that match the parts of a pattern.
 
-    Its ``**`` follows links, which pathlib's does not.
+    ``**`` follows links, unlike in pathlib.
     """
     if "**" not in parts:
         return set(folder.glob("/".join(parts)))
@@ -148,13 +148,13 @@ def _glob(folder: Path, parts: tuple[str, ...]) -> set[Path]:
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    """Yield ``top`` and all folders below it, hidden ones left out, links followed.
+    """Yield ``top`` and all folders below it, without hidden ones; links are followed.
 
-    A folder that can be reached on several ways is met once, so that links in a circle end, by its own name if it has
-    one here.
+    A folder that several paths lead to is yielded once, by its own name if it is below ``top``; circular links
+    therefore end.
     """
     met, links = set[tuple[int, int]](), [top]
-    for link in links:  # which grows
+    for link in links:  # the list grows meanwhile
         inside = [link]
         for folder in inside:
             try:
@@ -177,13 +177,15 @@ def _folders(top: Path) -> Iterator[Path]:
 
 
 def split_in_name(name: str) -> str | None:
-    """Return the split that a file's path, relative to its source, is named for."""
+    """Return the split that a file is named after; ``name`` is its path relative to its source."""
     found = next((match for pattern in _SPLIT_PATHS if (match := pattern.fullmatch(name))), None)
     return found["split"] if found else None
 
 
 def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
-    """Two formats of one split are most likely the same text twice; only the user can say."""
+    """Raise `DataError` if a split has files in two formats: most likely the same text twice, so the user must
+    choose.
+    """
     for name, files in splits.items():
         by_suffix = {format_of(file): file for file in files}
         if len(by_suffix) > 1:
@@ -194,15 +196,15 @@ def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
 
 
 def card_configs(card: Path) -> list[dict[str, Any]]:
-    """Return the configurations that a data set card names; none if there is no card. Raises `DataError`."""
+    """Return the configurations that a dataset card names; empty if there is no card. Raises `DataError`."""
     listed = (card_metadata(card).get("configs") or []) if card.is_file() else []
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
 def choose_config(configs: list[dict[str, Any]], config: str, where: str | Path) -> dict[str, Any]:
-    """Return the configuration of that name, or without one the default or only one; empty if there are none.
+    """Return the configuration of that name, or without a name the default or only one; empty if there are none.
 
-    Raises `DataError`, naming ``where`` they stand, if it is not among them, or several may be meant.
+    Raises `DataError`, naming ``where`` they are defined, if it is not among them, or if a name is needed.
     """
     names = [str(entry.get("config_name", "default")) for entry in configs]
     if config:
@@ -227,9 +229,9 @@ def choose_config(configs: list[dict[str, Any]], config: str, where: str | Path)
 
 
 def config_paths(config: dict[str, Any], card: Path) -> list[tuple[str, list[str]]]:
-    """Return the splits of a configuration, and the patterns of the files of each; empty if it does not say.
+    """Return the splits of a configuration, with the patterns of their files; empty if it does not define them.
 
-    Raises `DataError` for what is no path.
+    Raises `DataError` for an invalid path.
     """
     entries = config.get("data_files") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -247,15 +249,15 @@ def config_paths(config: dict[str, Any], card: Path) -> list[tuple[str, list[str
 
 
 def data_dir(config: dict[str, Any]) -> str:
-    """Return the folder that all files of a configuration lie in; "" if it names none, or its files."""
+    """Return the folder of all files of a configuration; "" if it names no folder, or names files."""
     where = config.get("data_dir")
     return where.strip("/") if isinstance(where, str) and not config.get("data_files") and ".." not in where else ""
 
 
 def splits_of_config(folder: Path, files: list[Path], config: dict[str, Any]) -> dict[str, list[Path]]:
-    """Return what a configuration of the data set card in ``folder`` says.
+    """Return the splits that a configuration of the dataset card in ``folder`` defines.
 
-    Its patterns choose among ``files``, so that none can lead out of the folder.
+    Its patterns choose among ``files``, so they cannot select a file outside the folder.
     """
     card, splits = folder / CARD, {}
     for split, patterns in config_paths(config, card):

@@ -1,7 +1,8 @@
-"""Which windows of the tokens a training step sees: a pure function of (seed, step).
+"""The data order: which windows of tokens a training step uses, as a pure function of (seed, step).
 
-The windows of an epoch are a keyed permutation of the text, cut at a fresh offset each epoch. Nothing is stored, so a
-resumed run needs only its step, and the number of processes does not change which windows a step sees.
+A window is a sequence of consecutive tokens. In each epoch the text is cut into windows at a new offset, and these are
+permuted by a keyed permutation. Nothing is stored, so a resumed run needs only its step, and the data order does not
+depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ __all__ = ["WindowOrder", "feistel_key", "permute"]
 
 @dataclass(frozen=True)
 class WindowOrder:
-    """Which windows of ``n_tokens`` tokens each step trains on; a pure function of ``seed`` and the step.
+    """The order of windows of ``n_tokens`` tokens; a pure function of ``seed`` and the step.
 
-    A window is ``context_length`` inputs and the same number of targets, one further on. In one epoch all windows
-    from a random offset on are seen once, in random order, or ``samples_per_epoch`` of them. The offset is such that up
-    to two windows' tokens, at both ends together, are left out: others in each epoch.
+    A window has ``context_length`` inputs and as many targets, which are the inputs shifted by one token. An epoch uses
+    each window from a random offset on once, in random order, or only ``samples_per_epoch`` of them. Depending on the
+    offset, up to two windows of tokens at the ends of the text are left out, different ones in each epoch.
 
     Raises `DataError` if the text is shorter than one window.
     """
@@ -46,22 +47,22 @@ class WindowOrder:
 
     @property
     def epoch_size(self) -> int:
-        """Windows in an epoch."""
-        # One window is left out where the offset may push it over the end, so that all epochs are of one size.
+        """The number of windows in an epoch."""
+        # One window fewer if the offset may push the last one over the end, so that all epochs have the same size.
         windows = max(1, (self.n_tokens - 1) // self.context_length - 1)
         return min(windows, self.samples_per_epoch) if self.samples_per_epoch else windows
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps it takes to see an epoch's windows, rounded up."""
+        """The number of steps in an epoch, rounded up."""
         return -(-self.epoch_size // self.batch_size)
 
     def epochs(self, step: int) -> int:
-        """Epochs that are complete after ``step`` steps."""
+        """Return how many epochs are complete after ``step`` steps."""
         return step * self.batch_size // self.epoch_size
 
     def starts(self, step: int) -> npt.NDArray[np.int64]:
-        """Positions of the first token of each window of a step, (batch_size,)."""
+        """Return the positions of the first token of each window of a step, (batch_size,)."""
         sample = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, index = np.divmod(sample, self.epoch_size)
         windows = max(1, (self.n_tokens - 1) // self.context_length - 1)
@@ -85,10 +86,10 @@ class WindowOrder:
 
 
 def permute(index: npt.NDArray[np.int64], n: int, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Return where a keyed random permutation of ``range(n)`` sends each ``index``, in constant memory.
+    """Return the images of ``index`` under a keyed random permutation of ``range(n)``, in constant memory.
 
-    A four-round Feistel network (Luby and Rackoff 1988) permutes the next even power of two; values that land
-    at ``n`` or beyond are sent through it again until they fall inside (cycle walking, Black and Rogaway 2002).
+    A four-round Feistel network (Luby and Rackoff 1988) permutes the range up to the next even power of two; values of
+    ``n`` or more are permuted again until they are below ``n`` (cycle walking, Black and Rogaway 2002).
     """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
@@ -110,7 +111,7 @@ def feistel_key(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Scatter the bits of 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Mix the bits of 64-bit integers (the finalizer of SplitMix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Documents into a file: jsonl, parquet or txt, whole or not at all. What is written here `read_documents` reads."""
+"""Write documents to a jsonl, parquet or txt file, atomically, in the form that `read_documents` reads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["COLUMNS", "OUTPUT_FORMATS", "write_documents", "write_rows"]
 
 OUTPUT_FORMATS = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("id", "title", "text")
-"""What a parquet file of documents has, if there is no document to say."""
+"""The columns of a parquet file without any document."""
 
-GROUP_CHARACTERS = 4_000_000  # or bytes, of a row group of parquet, which is held in memory until it is written
+GROUP_CHARACTERS = 4_000_000  # characters or bytes per row group of parquet, which is in memory until it is written
 
 
 def _length(value: Any) -> int:
-    """Characters or bytes of a string, or of those in a list; 0 of anything else."""
+    """Return the length of a string or bytes, or the total length of those in a list; 0 for anything else."""
     if isinstance(value, list):
         return sum(map(_length, value))
     return len(value) if isinstance(value, str | bytes) else 0
@@ -32,9 +32,9 @@ def _length(value: Any) -> int:
 def write_documents(path: Path, suffix: str | None = None) -> Iterator[Callable[[dict[str, str]], object]]:
     """Yield a function that writes one document; ``path`` appears when the block ends without an error.
 
-    A document has the keys ``title`` and ``text``, and may have others, the same in all. jsonl and parquet keep
-    them all, as strings; txt is `format_article`'s format. ``suffix`` is that of the format, by default that of
-    ``path``. Raises `OutputError` for another one.
+    Documents have the keys ``title`` and ``text``, and may have others, the same in all. jsonl and parquet keep all of
+    them, as strings; txt has the format of `format_article`. ``suffix`` is that of the format, by default that of
+    ``path``. Raises `OutputError` for an unknown format.
     """
     suffix = path.suffix.lower() if suffix is None else suffix
     if suffix == ".parquet":
@@ -59,7 +59,7 @@ def write_documents(path: Path, suffix: str | None = None) -> Iterator[Callable[
 def write_rows(path: Path, schema: Any = None) -> Iterator[Callable[[dict[str, Any]], object]]:
     """Yield a function that writes one row of a parquet file; ``path`` appears when the block ends without an error.
 
-    Without a ``schema`` (Arrow's) all columns are strings, and named as the first row's.
+    Without a ``schema`` (Arrow's), all columns are strings with the names in the first row.
     """
     import pyarrow
     import pyarrow.parquet

@@ -1,7 +1,7 @@
-"""The few facts a process needs about its siblings, and one sum over all of them.
+"""The process group: rank, world size, device, and collective operations.
 
-Started plainly, there is one process and nothing here does anything. Started by ``torchrun``, each process reads
-its place from the environment and they speak over gloo (CPU) or NCCL (CUDA).
+A process that was started without ``torchrun`` is alone, and all operations here do nothing. Under ``torchrun``, each
+process reads its rank from the environment, and the processes communicate over gloo (CPU) or NCCL (CUDA).
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ T = TypeVar("T")
 _GROUPS = itertools.count()
 
 PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other: while the main process makes the tokens of a large text, the others do. One
-that died is noticed by ``torchrun``, at once."""
+"""How long processes wait for each other: while the main process tokenizes a large text, the others wait. ``torchrun``
+notices at once if a process dies."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's number, how many there are, and where it computes."""
+    """The rank of this process, the number of processes, and its device."""
 
     rank: int
     size: int
@@ -61,9 +61,9 @@ class World:
 
 @contextmanager
 def join(device: str) -> Iterator[World]:
-    """Join the process group that ``torchrun`` describes, if it does, and leave it at the end.
+    """Join the process group that ``torchrun`` describes, if any, and leave it at the end.
 
-    A group that somebody else has made (Ray Train) is used as it is.
+    A group that another program has initialized (Ray Train) is used as it is.
     """
     size = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
     chosen = pick_device(device)
@@ -76,7 +76,7 @@ def join(device: str) -> Iterator[World]:
     if dist.is_initialized():
         yield World(dist.get_rank(), size, chosen)
         return
-    # The store outlives processes and groups, so each group keeps its addresses under a name of its own.
+    # The store outlives processes and groups, so each group stores its addresses under its own name.
     store, rank, size = next(rendezvous("env://"))
     name = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_GROUPS)}"
     backend = "nccl" if chosen.type == "cuda" else "gloo"
@@ -84,29 +84,29 @@ def join(device: str) -> Iterator[World]:
     try:
         yield World(dist.get_rank(), size, chosen)
     finally:
-        # Gloo's threads need the GIL to let go of the tensors of their last work. One that asks for it while the group
-        # is destroyed would wait for ever, and one that asks while Python ends aborts the process (docs/log.md).
+        # Gloo's threads need the GIL to release the tensors of their last operation. A thread that requests it while
+        # the group is destroyed waits forever; one that requests it while Python exits aborts it (docs/log.md).
         time.sleep(0.1)
         dist.destroy_process_group()
 
 
 def job() -> str:
-    """Return what ``torchrun`` calls all processes it starts for one command, "" without it."""
+    """Return the id that ``torchrun`` gives all processes of one command, "" without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 def started_again() -> bool:
-    """Return whether ``torchrun --max-restarts`` has started all processes anew because one of them died."""
+    """Return whether ``torchrun --max-restarts`` has restarted all processes because one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def group_for_a_thread(world: World) -> dist.ProcessGroup | None:
-    """Return a second group of all processes, over gloo, so that a thread and training do not mix their messages."""
+    """Return a second group of all processes, over gloo, which a thread can use while training uses the first."""
     return dist.new_group(backend="gloo", timeout=PATIENCE) if world.size > 1 else None
 
 
 def sum_over_processes(value: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
-    """Add a tensor over all processes, in place, and return it."""
+    """Sum a tensor over all processes, in place, and return it."""
     if dist.is_initialized():
         dist.all_reduce(value, group=group)
     return value
@@ -129,16 +129,15 @@ def from_main(value: T, world: World) -> T:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called ``name``; "auto" is CUDA if there is one, else the CPU.
+    """Return the device called ``name``; "auto" is CUDA if available, else the CPU.
 
-    Raises `ConfigError` if it is asked for by name and not there (nothing falls back in silence), or if there is no
-    such device.
+    Raises `ConfigError` for an unknown device, or one that is not available; there is no silent fallback.
     """
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":

@@ -1,9 +1,9 @@
-"""One model on several processes: a whole copy in each (DDP), or a share of every weight in each (FSDP2).
+"""One model on several processes: a replica in each (DDP), or a shard of every weight in each (FSDP2).
 
-With shares, the weights of a block are gathered just before its forward and its backward pass and dropped after each;
-gradients are summed and scattered in every micro-batch. Both are PyTorch's own; so are the parts of a checkpoint that
-every process writes for itself (torch.distributed.checkpoint, as safetensors). What the optimizers add: AdamW nothing,
-Muon one way to a matrix's owner and back (see `mamegpt.training.sharded_muon`).
+With sharding, the weights of a block are gathered before its forward and its backward pass and freed after each;
+gradients are reduced and scattered in every micro-batch. Both are PyTorch's own, like the shards that each process
+writes into a checkpoint (torch.distributed.checkpoint, as safetensors). Optimizers add communication: AdamW only for
+the norm of the gradient, Muon to the owner of a matrix and back (see `mamegpt.training.sharded_muon`).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def init_device(sharding: str, world: World) -> torch.device:
 def parallelize(summed_loss: nn.Module, model: nn.Module, sharding: str, world: World) -> nn.Module:
     """Return a loss of ``model`` that is computed on all processes; its gradients are means over them.
 
-    With full sharding the model's parameters become shares of themselves, so build the optimizer afterwards; those of
-    a model on the meta device get memory here, and hold anything until they are filled (see `ShardedInit`).
+    With full sharding the model's parameters become shards, so build the optimizer afterwards. Parameters on the meta
+    device get memory here, and are uninitialized until they are filled (see `ShardedInit`).
     """
     if world.size == 1:
         return summed_loss
@@ -74,15 +74,16 @@ def parallelize(summed_loss: nn.Module, model: nn.Module, sharding: str, world: 
 
 
 class ShardedInit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, filling a sharded tensor gives the values of one process: drawn, or copied from an unsharded one.
+    """While active, filling a sharded tensor gives the same values as in one process, drawn or copied from an unsharded
+    one.
 
-    One full tensor at a time is in memory.
+    Only one full tensor at a time is in memory.
     """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Return what PyTorch asks of every operation in here."""
+        """Return the result of an operation (PyTorch's protocol for dispatch modes)."""
         tensor, rest = (args[0], args[1:]) if args else (None, ())
         fills = func in (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default, torch.ops.aten.copy_.default)
         if not (fills and is_sharded(tensor)) or (rest and is_sharded(rest[0])):
@@ -95,13 +96,13 @@ class ShardedInit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def no_sync(module: nn.Module, more_follow: bool) -> contextlib.AbstractContextManager[Any]:
-    """Gradients of all but the last micro-batch stay in their process, where each has room for all of them."""
+    """Return a context in which DDP does not reduce gradients if more micro-batches follow; FSDP reduces each."""
     return module.no_sync() if more_follow and _is_copied(module) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def unsharded(summed_loss: nn.Module) -> Iterator[None]:
-    """Gather what lies outside the blocks (embedding, last norm, head), so that the model can be called by itself."""
+    """Gather the weights outside the blocks (embedding, last norm, head), so that the model can be called directly."""
     if not _is_shared(summed_loss):
         yield
         return
@@ -113,7 +114,7 @@ def unsharded(summed_loss: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(tensor: object) -> TypeGuard[DTensor]:
-    """Return whether a tensor is shared out over processes, and only a part of it is here."""
+    """Return whether a tensor is sharded over processes, so that only a part of it is here."""
     return _is_a(tensor, "torch.distributed.tensor", "DTensor")
 
 
@@ -126,22 +127,22 @@ def _is_shared(module: nn.Module) -> TypeGuard[FSDPModule]:
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
-    """Return whether a value is of a class of a module; there is none while nothing has imported that module."""
+    """Return whether a value is an instance of a class; the module is not imported for that."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor that is shared out, gathered in every process; any other as it is."""
+    """Return a sharded tensor gathered in every process; any other tensor as it is."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds: all of it, unless it is shared out."""
+    """Return the part of a tensor that this process holds: its shard, or all of an unsharded tensor."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies on the CPU, which training does not change; of a sharded tensor, of the shard of this process."""
+    """Return copies on the CPU, which training does not change; for a sharded tensor, this process's shard."""
     from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
     plainly = StagingOptions(False, False, False, False)
@@ -149,7 +150,7 @@ def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_sharded(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
-    """Write tensors, every process its share, into a folder. All processes call it together, and talk in ``group``."""
+    """Write tensors into a folder, each process its shards. All processes must call it together; they use ``group``."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -163,7 +164,7 @@ def save_sharded(folder: Path, tensors: Mapping[str, Tensor], group: dist.Proces
 
 
 def load_sharded(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fill tensors, or the shares of them that are here, from parts written by any number of processes."""
+    """Fill tensors, or the shards of them that are here, from files written by any number of processes."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -176,7 +177,7 @@ def load_sharded(folder: Path, into: Mapping[str, Tensor]) -> None:
 
 
 def empty_state_dict(folder: Path) -> dict[str, Tensor]:
-    """Room for each whole tensor whose parts are in a folder."""
+    """Return an empty tensor for each whole tensor whose shards are in a folder."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 

@@ -1,1 +1,1 @@
-"""How good a model is, beside an n-gram model."""
+"""Evaluation of models, with an n-gram baseline."""

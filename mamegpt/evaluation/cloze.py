@@ -1,7 +1,7 @@
-"""A word of a held-out article is taken out: does a model find it again among four?
+"""Cloze test: a word is removed from a held-out article; does the model prefer it to three other words?
 
-The word is one the article uses before, in katakana or kanji; the three others are words of the same script and
-length that about as many other articles use, but not this one. Nothing is annotated, so any text will do.
+The word occurs earlier in the article and is in katakana or kanji. The three others have the same script and length,
+and occur in about as many other articles, but not in this one. No annotation is needed, so any text can be used.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["Gap", "cloze", "make_gaps"]
 N_GAPS = 300
 N_WRONG = 3
 BEFORE, AFTER = 150, 30
-"""Characters around the gap that are shown, at most; after it, no more than its sentence."""
+"""Most characters shown before and after the gap; after it, at most to the end of its sentence."""
 MAX_FREQUENCY_RATIO = 2
-"""Other words are used by at most so many times more or fewer articles."""
+"""Largest ratio of the numbers of articles that use the right word and the other words."""
 
 _WORD = re.compile(r"[ァ-ヴー]+|[一-鿿々]+")
 _LENGTHS = range(2, 9)
@@ -31,7 +31,7 @@ _LENGTHS = range(2, 9)
 
 @dataclass(frozen=True)
 class Gap:
-    """A text with a gap, and what may stand there: first what does, then what does not."""
+    """A text with a gap, and the words to choose from, the right one first."""
 
     before: str
     after: str
@@ -39,7 +39,7 @@ class Gap:
 
 
 def make_gaps(texts: Sequence[str], seed: int = 0) -> list[Gap]:
-    """At most `N_GAPS` gaps, one an article; the same for the same texts and seed."""
+    """Return at most `N_GAPS` gaps, one per article; the same for the same texts and seed."""
     dice = random.Random(seed)
     words_of = [Counter(word for word in _WORD.findall(text) if len(word) in _LENGTHS) for text in texts]
     n_articles = Counter(word for words in words_of for word in words)
@@ -50,7 +50,7 @@ def make_gaps(texts: Sequence[str], seed: int = 0) -> list[Gap]:
         pool.sort()
     gaps: list[Gap] = []
     for i in dice.sample(range(len(texts)), len(texts)):
-        # Words that hardly any other article uses are left out: a model cannot know them, nor what is as rare.
+        # Words that hardly any other article uses are left out: a model cannot know them, nor equally rare ones.
         known = sorted(word for word, n in words_of[i].items() if n > 1 and n_articles[word] > 2)
         if len(gaps) < N_GAPS and known:
             word = dice.choice(known)
@@ -61,7 +61,7 @@ def make_gaps(texts: Sequence[str], seed: int = 0) -> list[Gap]:
 
 
 def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Proportion | None:
-    """Return the share of gaps where the right word makes the text likeliest, 0.25 by chance; None without gaps."""
+    """Return the share of gaps where the right word gives the most likely text (chance: 0.25); None without gaps."""
     if not gaps:
         return None
     texts = [gap.before + word + gap.after for gap in gaps for word in gap.words]
@@ -72,19 +72,19 @@ def cloze(scorer: Scorer, gaps: Sequence[Gap]) -> Proportion | None:
 
 
 def _kind(word: str) -> tuple[bool, int]:
-    """Script and length."""
+    """Return script and length."""
     return word[0] <= "ヿ", len(word)
 
 
 def _like(n: int, pool: list[tuple[int, str]], text: str) -> list[str]:
-    """Return the words of a pool that about ``n`` articles use, but not ``text``."""
+    """Return the words of a pool that occur in about ``n`` articles, but not in ``text``."""
     first = bisect_left(pool, (-(-n // MAX_FREQUENCY_RATIO), ""))
     end = bisect_left(pool, (n * MAX_FREQUENCY_RATIO + 1, ""))
     return [other for _, other in pool[first:end] if other not in text]
 
 
 def _gap(text: str, word: str, wrong: Sequence[str], dice: random.Random) -> Gap:
-    """Take out the word at any place but the first."""
+    """Remove the word at a random place, except at its first."""
     places = [found.start() for found in _WORD.finditer(text) if found.group() == word][1:]
     begin = dice.choice(places)
     end = begin + len(word)

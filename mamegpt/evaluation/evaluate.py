@@ -1,7 +1,8 @@
-"""How good models are, measured in ways that mean something for small ones, side by side with an n-gram model.
+"""Evaluate models with measures that are meaningful for small ones, and compare them with an n-gram baseline.
 
-Everything is asked in characters, so that any two models can be compared, whatever their tokenizers: bits per character
-and byte of held-out text, minimal pairs, cloze; and how much of what a model writes is copied from its training text.
+All measures are based on characters, so models with different tokenizers can be compared: bits per character and byte
+of held-out text, minimal pairs, cloze tests, and memorization, the share of generated text that is in the training
+text.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ from mamegpt.system.validation import FromJSON, Lax, Number
 __all__ = ["Evaluation", "KeptEvaluation", "KeptResult", "Measuring", "Result", "evaluate"]
 
 ORDER = 3
-"""Of the n-gram model: one more gains little and takes half as long again (docs/log.md)."""
+"""Order of the n-gram model; one more gains little and takes half as long again (docs/log.md)."""
 NGRAM_CHARACTERS = 30_000_000
-"""Training text the n-gram model learns from, a sample of at most that much: it takes some 50 bytes a character."""
+"""Most characters of training text for the n-gram model, which takes some 50 bytes per character; more are sampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(FromJSON, extra="ignore"):
-    """What was found of one model. ``text`` is by held-out text; what could not be measured is None.
+    """Results of one model. ``text`` is by held-out text; a measure that could not be taken is None.
 
-    ``model`` is as it was named, ``origin`` what was loaded (of a run, the folder of its checkpoint).
-    ``recited`` is the share of the 20-character strings in what it writes that occur in the training text.
+    ``model`` is the name as given, ``origin`` what was loaded (for a run, the folder of its checkpoint). ``recited`` is
+    the memorization: the share of 20-character strings in generated text that occur in the training text.
     """
 
     name: str
@@ -59,10 +60,10 @@ class Result(FromJSON, extra="ignore"):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of models and of the n-gram ``baseline``; ``heldout_recited`` is `Result.recited` of held-out text.
+    """Results of models and of the n-gram ``baseline``; ``heldout_recited`` is `Result.recited` for held-out text.
 
-    ``heldout_trained_on`` is the share of held-out documents that are documents of the training text.
-    ``run`` is the run whose own texts these are; empty if they were named.
+    ``heldout_trained_on`` is the share of held-out documents that are also in the training text. ``run`` is the run
+    whose own texts were used; empty if the texts were given.
     """
 
     models: list[Result]
@@ -72,11 +73,11 @@ class Evaluation:
     heldout_trained_on: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, for JSON."""
+        """Return everything as plain values, for JSON."""
         return {"mamegpt": __version__, **asdict(self)}
 
     def keep(self) -> None:
-        """Write `EVALUATION_FILE` into the run: its own result, and what it is to be compared with."""
+        """Write `EVALUATION_FILE` into the run: its own result, and those to compare it with."""
         if self.run:
             own = [result for result in self.models if result.model == self.run]
             write_json(Path(self.run) / EVALUATION_FILE, replace(self, models=own).to_dict())
@@ -92,7 +93,7 @@ class KeptResult(Result, extra="ignore"):
 
 @dataclass(frozen=True)
 class KeptEvaluation(FromJSON, extra="ignore"):
-    """What `Evaluation.keep` wrote into a run, for `Run.read_evaluation`."""
+    """Content of the file that `Evaluation.keep` writes into a run, for `Run.read_evaluation`."""
 
     models: Annotated[tuple[KeptResult], Lax()]
     baseline: Result
@@ -106,7 +107,9 @@ class KeptEvaluation(FromJSON, extra="ignore"):
 
 @dataclass(frozen=True)
 class Measuring:
-    """What comes next: the likelihoods of texts by a model, its continuations, or the n-gram model (of none)."""
+    """The next part of an evaluation: likelihoods under a model, continuations by it, or the n-gram model (no
+    model).
+    """
 
     what: Literal["likelihoods", "continuations", "baseline"]
     model: str = ""
@@ -126,16 +129,16 @@ def evaluate(
     device: str = "auto",
     on_event: Callable[[Measuring], None] = lambda _: None,
 ) -> Evaluation:
-    """Measure a model, or compare several, by all that can be measured from what is given.
+    """Measure a model, or compare several, with all measures that the given texts allow.
 
-    A model is a run, an exported folder, a repository on the Hub (any causal model of transformers), or what `load`
-    returned. Held-out texts are ``data`` (text, or token shards of the first model of ours), else the validation
-    text of the first run among the models, or of the run of a checkpoint; of each, a sample of documents with at
-    most ``max_characters`` (0: all). The training text is ``train_data``, else that run's. Without held-out text
-    only minimal pairs are left; without training text there is no baseline, and nothing is recited. ``on_event``
-    gets a `Measuring` before each part.
+    A model is a run, an exported folder, a repository on the Hub (any causal model of transformers), or the result of
+    `load`. Held-out texts are ``data`` (text, or token shards of the first mamegpt model), else the validation text of
+    the first run among the models, or of the run of a checkpoint; from each, a sample of documents with at most
+    ``max_characters`` is used (0: all). The training text is ``train_data``, else that run's. Without held-out text,
+    only minimal pairs are measured; without training text, there is no baseline and no memorization. ``on_event`` is
+    called with `Measuring` before each part.
 
-    Raises `ConfigError` for no model or one named twice, and what loading models and texts raises.
+    Raises `ConfigError` if no model is given or one is named twice, and whatever loading models and texts raises.
     """
     models = [models] if isinstance(models, str | os.PathLike | Pretrained) else models
     named = list(map(_named, models))
@@ -148,7 +151,7 @@ def evaluate(
     opened = [open_model(model, spm_file=spm_file, device=chosen) for model in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
     runs = [
-        (where if Run.find(where) else "", run, model)  # what is found of an earlier checkpoint is not the run's
+        (where if Run.find(where) else "", run, model)  # results of an earlier checkpoint are not the run's
         for where, model in zip(named, opened, strict=True)
         if (run := Run.find(where) or Run.of_checkpoint(where))
     ]
@@ -191,7 +194,7 @@ def evaluate(
 
 
 def _named(model: str | os.PathLike[str] | Pretrained) -> str:
-    """Return what a model is called; one that was loaded from a run is called as the run's folder."""
+    """Return the name of a model; for a loaded run, its folder."""
     if not isinstance(model, Pretrained):
         return os.fspath(model)
     run = Run.of_checkpoint(model.origin)
@@ -216,6 +219,6 @@ def _likelihoods(name: str, scorer: Scorer, held_out: dict[str, TextSample], gap
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Last parts of paths, if these still differ."""
+    """Return the last parts of paths, if these still differ."""
     last = [Path(name).name or name for name in names]
     return last if len(set(last)) == len(names) else list(names)

@@ -1,7 +1,7 @@
-"""How much of what a model writes was copied from its training text.
+"""Memorization: how much of the text that a model generates is copied from its training text.
 
-Of all strings of 20 characters in what it writes, how many occur in that text? Language repeats itself, so the same
-share of held-out text stands beside it: a model far above that recites.
+The measure is the share of all 20-character strings in the generated text that occur in the training text. Because
+language repeats itself, the same share is also computed for held-out text: a model far above it memorizes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ __all__ = ["continuations", "verbatim_overlap"]
 
 LENGTH = 20
 N_PROMPTS, PROMPT, N_TOKENS = 64, 40, 128
-"""Prompts, characters of each, and tokens written after each."""
+"""Number of prompts, characters of each, and tokens generated after each."""
 
 
 def continuations(writer: Writer, texts: Sequence[str]) -> list[str]:
-    """Return what a model writes at temperature 1 after the beginnings of some texts; without texts, nothing."""
+    """Return continuations of the beginnings of texts at temperature 1; empty without texts."""
     return writer.write([text[:PROMPT] for text in subsample(texts, N_PROMPTS, lambda _: 1)], N_TOKENS)
 
 
 def verbatim_overlap(written: Mapping[str, Sequence[str]], training: Iterable[str]) -> dict[str, float | None]:
-    """By the name of each group of texts, the share of its strings of `LENGTH` characters that occur in ``training``.
+    """Return, for each group of texts, the share of its strings of `LENGTH` characters that occur in ``training``.
 
-    None for a group without such a string. Strings are told apart by 64 bits of a hash. Memory grows with what was
-    written, 8 bytes a character, and not with the training text, which is read once.
+    None for a group without such a string. Strings are compared by a 64-bit hash. Memory is 8 bytes per character of
+    the groups; it does not grow with the training text, which is read once.
     """
     found = {name: np.concatenate([_NONE, *(ngram_hashes(t, LENGTH) for t in ts)]) for name, ts in written.items()}
     wanted = np.unique(np.concatenate([_NONE, *found.values()]))

@@ -1,7 +1,8 @@
-"""Pairs of Japanese sentences that differ in one thing, one of them right: which does a model find likelier?
+"""Minimal pairs: two Japanese sentences that differ in one thing, one of them correct; which one does a model prefer?
 
-The sentences (``minimal_pairs.jsonl``) were written for this project, of frequent words, in ten phenomena. The method
-is that of BLiMP (Warstadt et al. 2020): a pair is right if the good sentence has the higher probability as a whole.
+The sentences (``minimal_pairs.jsonl``) were written for this project, with frequent words, for ten phenomena. The
+method is that of BLiMP (Warstadt et al. 2020): a pair counts as right if the good sentence has the higher probability
+as a whole.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PHENOMENA: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sentences, and what they are about."""
+    """A good and a bad sentence, and the phenomenon that they test."""
 
     phenomenon: str
     good: str
@@ -44,10 +45,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairScores(FromJSON, extra="ignore"):
-    """Shares of pairs that are right, 0.5 by chance; a tie is half right.
+    """Shares of pairs that are right (chance: 0.5); a tie counts half.
 
-    ``total`` compares probabilities of whole sentences, ``per_character`` these by the number of characters (the mean
-    of logarithms), ``by_phenomenon`` whole sentences again.
+    ``total`` compares the probabilities of whole sentences, ``per_character`` the mean log-probability per character,
+    ``by_phenomenon`` whole sentences again.
     """
 
     total: Proportion

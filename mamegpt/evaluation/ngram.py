@@ -1,6 +1,6 @@
 """The baseline: an n-gram model with interpolated modified Kneser-Ney smoothing, over the same token ids.
 
-A trained model that is no better than this has learned how often words follow one another, and nothing else.
+A trained model that is not better than this one has learned only how often words follow one another.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from mamegpt.evaluation.scorer import Scorer
 __all__ = ["KneserNey", "NgramScorer"]
 
 FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts of a level with too few counts to estimate them from, as in KenLM's ``--discount_fallback``."""
+"""Discounts of a level whose counts are too few to estimate them, as in KenLM's ``--discount_fallback``."""
 
 
 class Level(NamedTuple):
-    """All k-grams there are: ``keys`` (n,) sorted, ``share`` (n,) of their context's probability, discounted.
+    """All k-grams that occur: their sorted ``keys`` (n,), and ``share`` (n,), the discounted probability in their
+    context.
 
-    A key is the number of the context, which is its place among the (k-1)-grams, times the vocabulary, plus the token.
-    ``rest`` (contexts,) is the probability each context leaves to the level below.
+    A key is the number of the context, which is its index among the (k-1)-grams, times the vocabulary size, plus the
+    token. ``rest`` (contexts,) is the probability that each context leaves to the level below.
     """
 
     keys: npt.NDArray[np.int64]
@@ -34,17 +35,17 @@ class Level(NamedTuple):
 
 
 class KneserNey:
-    """Probabilities of tokens given the ``order - 1`` before them (Chen and Goodman 1998, section 3).
+    """Probabilities of tokens given the ``order - 1`` tokens before them (Chen and Goodman 1998, section 3).
 
     The highest order counts occurrences, lower ones the different tokens seen before a k-gram. The lowest is
-    interpolated with equal shares for the whole vocabulary, so nothing is impossible.
+    interpolated with the uniform distribution over the vocabulary, so no token has probability 0.
     """
 
     def __init__(self, tokens: npt.NDArray[Any], vocab_size: int, order: int) -> None:
-        """Count ``tokens`` (N,), at least one; orders longer than these are left out."""
+        """Count ``tokens`` (N,), at least one; orders above N are left out."""
         self.vocab_size = vocab_size
         self.levels: list[Level] = []
-        context = np.zeros(len(tokens), np.int64)  # of each token, its number; all have the empty one
+        context = np.zeros(len(tokens), np.int64)  # number of the context of each token; the empty one for all
         below: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int] | None = None
         n_contexts = 1
         for k in range(1, min(order, len(tokens)) + 1):
@@ -53,7 +54,7 @@ class KneserNey:
             )
             if below is not None:
                 last = np.empty(len(keys), np.int64)
-                last[number] = below[1][1:]  # what is left of each k-gram without its first token
+                last[number] = below[1][1:]  # the index of each k-gram without its first token
                 self._add(below[0], np.bincount(last, minlength=len(below[0])), below[2])
             below = keys, number, n_contexts
             context, n_contexts = number[:-1], len(keys)
@@ -61,7 +62,7 @@ class KneserNey:
         self._add(keys, counts, below[2])
 
     def _add(self, keys: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], n_contexts: int) -> None:
-        """Turn the counts of a level into what is left of them after discounting, and what that frees."""
+        """Add a level: discount its counts, and compute the probability that this frees."""
         discount = np.array([0.0, *discounts(counts)])[np.minimum(counts, 3)]
         context = keys // self.vocab_size
         total = np.bincount(context, counts, n_contexts)
@@ -71,9 +72,9 @@ class KneserNey:
         self.levels.append(Level(keys, share, rest))
 
     def probabilities(self, tokens: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Of each of ``tokens`` (N,), given those before it here."""
+        """Return the probability of each of ``tokens`` (N,), given the tokens before it."""
         probability = np.full(len(tokens), 1 / self.vocab_size)
-        context = np.zeros(len(tokens), np.int64)  # -1: one that was never seen
+        context = np.zeros(len(tokens), np.int64)  # -1: a context that was never seen
         for level in self.levels:
             key = context * self.vocab_size + tokens
             place = np.minimum(np.searchsorted(level.keys, key), len(level.keys) - 1)
@@ -86,9 +87,9 @@ class KneserNey:
 
 
 def discounts(counts: npt.NDArray[np.int64]) -> tuple[float, float, float]:
-    """Return what is taken off counts of 1, of 2, and of 3 and more (Chen and Goodman 1998, equation 26).
+    """Return the discounts for counts of 1, of 2, and of 3 and more (Chen and Goodman 1998, equation 26).
 
-    They are estimated from how many counts are 1 to 4; where that cannot be, they are `FALLBACK`.
+    They are estimated from the numbers of counts from 1 to 4; if that is impossible, they are `FALLBACK`.
     """
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == c)) for c in (1, 2, 3, 4))
     if not (n1 and n2 and n3):
@@ -99,9 +100,9 @@ def discounts(counts: npt.NDArray[np.int64]) -> tuple[float, float, float]:
 
 
 class NgramScorer:
-    """A `KneserNey` of a text as a `Scorer`, with the tokenizer of another."""
+    """A `KneserNey` model as a `Scorer`, with the tokenizer of another scorer."""
 
-    context_length = sys.maxsize  # of any length, the last few tokens are looked at
+    context_length = sys.maxsize  # unlimited: only the last few tokens count
 
     def __init__(self, like: Scorer, tokens: npt.NDArray[Any], order: int) -> None:
         self.encode, self.vocab_size = like.encode, like.vocab_size

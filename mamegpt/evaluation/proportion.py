@@ -1,4 +1,4 @@
-"""A share of things counted, and how far chance may have moved it."""
+"""A proportion with its standard error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Proportion(FromJSON, extra="ignore"):
 
     @property
     def standard_error(self) -> float:
-        """Of the share, as of ``n`` independent items."""
+        """The standard error of the share, for ``n`` independent items."""
         return math.sqrt(self.share * (1 - self.share) / self.n)
 
     def __str__(self) -> str:

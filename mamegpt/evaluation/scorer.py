@@ -1,7 +1,7 @@
-"""What is asked of a model to be compared with any other: how likely it finds a text.
+"""Scorers: the likelihood of a text under a model, comparable between models.
 
-Texts are characters, and every model cuts them with its own tokenizer, so what is said of them can be compared. Only a
-tokenizer that writes "unknown" for a character makes its model look better than it is.
+Texts are characters, and each model tokenizes them in its own way; likelihoods of whole texts are therefore comparable.
+Only a tokenizer with an "unknown" token makes its model look better than it is.
 """
 
 from __future__ import annotations
@@ -35,55 +35,58 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 __all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
 
 LOGITS = 1 << 23
-"""Logits held at once, 32 MB of them: four times as many take a third longer."""
+"""Most logits in memory at once (32 MB); four times as many take a third longer."""
 
 MAX_CONTEXT = 1024
-"""Longest context a foreign model gets: more is slow, and changes little for texts of one page."""
+"""Longest context for a model of transformers; longer ones are slow and change little for texts of one page."""
 
 Ids = npt.NDArray[np.int64]
 
 
 class Scorer(Protocol):
-    """Anything that gives tokens a probability."""
+    """A model that gives tokens a probability."""
 
     context_length: int
-    """Tokens it looks at before one more."""
+    """Most tokens before a predicted one."""
     vocab_size: int
     fingerprint: str
-    """That of its tokenizer, if it is a SentencePiece model."""
+    """The fingerprint of its tokenizer, if that is a SentencePiece model."""
     start_id: int | None
-    """What stands before a text; None if there is no such token."""
+    """The token before a text; None if there is no such token."""
     restarts: bool
-    """Whether ``start_id`` stands before every document and window, and not only before the first document."""
+    """Whether ``start_id`` comes before every document and window, and not only before the first document."""
     end_id: int | None
-    """What stands after a text; None if there is no such token."""
+    """The token after a text; None if there is no such token."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without special tokens."""
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
-        """Return the sum of -log p of each row's tokens but its first, given those before them in the row.
+        """Return the sum of -log p of each row's tokens except the first, each given the tokens before it in the row.
 
         A row has at least one token, and at most ``context_length + 1``.
         """
 
 
 class Writer(Scorer, Protocol):
-    """A scorer that also goes on with a text."""
+    """A scorer that also continues texts."""
 
     origin: str
-    """What was loaded: of a run, the folder of its checkpoint."""
+    """What was loaded; for a run, the folder of its checkpoint."""
     tokenizer: Tokenizer | None
-    """Ours, if the model is."""
+    """The tokenizer, if it is one of mamegpt."""
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
-        """At most ``n_tokens`` after each prompt, the beginning of a text: temperature 1, prompt i with seed i."""
+        """Return at most ``n_tokens`` after each prompt, the beginning of a text; temperature 1, prompt i with
+        seed i.
+        """
 
 
 def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
-    """Return the natural logarithm of the probability of each text, its end not included.
+    """Return the natural logarithm of the probability of each text, without its end.
 
-    What does not fit the context is scored as `text_quality` does. Without a start token the first one is not counted.
+    A text that exceeds the context is scored in windows, as in `text_quality`. Without a start token, the first token
+    is not counted.
     """
     rows = [list(_rows(scorer, [np.array(ids, np.int64)])) for ids in scorer.encode(texts)]
     nats = iter(scorer.nats([row for some in rows for row in some]))
@@ -91,9 +94,9 @@ def log_likelihoods(scorer: Scorer, texts: Sequence[str]) -> list[float]:
 
 
 def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
-    """Return the `Quality` of documents put one after the other, each with its end, in windows that do not overlap.
+    """Return the `Quality` for concatenated documents, each with its end, in windows that do not overlap.
 
-    Of a model of ours it is what `validation.evaluate` says of the whole text.
+    For a mamegpt model it equals `validation.evaluate` on the whole text.
     """
     rows = list(_rows(scorer, _documents(scorer, sample)))
     n_tokens = max(1, sum(len(row) - 1 for row in rows))
@@ -109,7 +112,7 @@ def text_quality(scorer: Scorer, sample: TextSample) -> Quality:
 
 
 def stream_of(scorer: Scorer, sample: TextSample) -> Ids:
-    """Return the ids of documents one after the other, each with what stands before and after it, (N,)."""
+    """Return the ids of concatenated documents, each with the tokens before and after it, (N,)."""
     before = [scorer.start_id] if scorer.restarts else []
     return np.concatenate([_NONE, *(part for ids in _documents(scorer, sample) for part in (before, ids))]).astype(int)
 
@@ -120,7 +123,7 @@ _NONE = np.empty(0, np.int64)
 def _documents(scorer: Scorer, sample: TextSample) -> Iterator[Ids]:
     """Yield the ids of each document and the end-of-text id, if there is one.
 
-    Those of the shards, if they are its own.
+    Ids from token shards are used if the scorer has the same tokenizer.
     """
     end = [] if scorer.end_id is None else [scorer.end_id]
     own = sample.tokenizer and sample.tokenizer == scorer.fingerprint
@@ -130,7 +133,7 @@ def _documents(scorer: Scorer, sample: TextSample) -> Iterator[Ids]:
 
 
 def _rows(scorer: Scorer, documents: Iterable[Ids]) -> Iterator[Ids]:
-    """Cut documents so that each of their tokens, but a first one with nothing before it, is predicted once."""
+    """Cut documents into rows so that each token is predicted once, except a first one with nothing before it."""
     start = _NONE if scorer.start_id is None else np.array([scorer.start_id])
     n = scorer.context_length
     if scorer.restarts:
@@ -142,12 +145,13 @@ def _rows(scorer: Scorer, documents: Iterable[Ids]) -> Iterator[Ids]:
 
 
 def open_model(model: str | os.PathLike[str] | Pretrained, *, spm_file: str = "", device: torch.device) -> Writer:
-    """Load a run, a checkpoint, an exported folder, or any causal model that transformers has, from here or the Hub.
+    """Load a run, a checkpoint, an exported folder, or any causal model that transformers supports, locally or from the
+    Hub.
 
-    One that is loaded already stays where it is.
+    A model that is already loaded stays on its device.
 
-    Raises `ModelError` or `HubError` if there is none or it cannot be loaded (no code of a repository is run), and
-    `CheckpointError` if a run is damaged.
+    Raises `ModelError` or `HubError` if there is no such model or it cannot be loaded (no code of a repository is run),
+    and `CheckpointError` if a run is damaged.
     """
     if isinstance(model, Pretrained):
         return _Own(model)
@@ -157,7 +161,7 @@ def open_model(model: str | os.PathLike[str] | Pretrained, *, spm_file: str = ""
 
 
 class _Own:
-    """A model of ours. Its documents follow one another, each after an end-of-text token."""
+    """A mamegpt model. Its documents are concatenated, each after an end-of-text token."""
 
     restarts = False
 
@@ -180,7 +184,7 @@ class _Own:
 
 
 class _Foreign:
-    """A model and a tokenizer as transformers load them, in single precision."""
+    """A model and a tokenizer loaded by transformers, in float32."""
 
     tokenizer: Tokenizer | None = None
     fingerprint = ""
@@ -198,13 +202,13 @@ class _Foreign:
                 check_memory(memory_of(shape), sum(file.stat().st_size for file in Path(where).iterdir()), where)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
-        # What a folder says of sampling fills whatever a later call leaves open, the temperature first of all.
+        # Sampling settings in a folder would be defaults of later calls, above all the temperature.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._model = TransformersModel(model).to(device).eval()
         self.context_length = min(self._model.context_length, MAX_CONTEXT)
         self.vocab_size = int(model.config.vocab_size)
         self.end_id: int | None = self._tokenizer.eos_token_id
-        # Where the tokenizer sets no beginning of its own accord, documents follow one another, as ours do.
+        # If the tokenizer adds no start token itself, documents are concatenated, like those of mamegpt models.
         self.restarts = self._tokenizer("豆")["input_ids"][:1] == [self._tokenizer.bos_token_id]
         self.start_id: int | None = self._tokenizer.bos_token_id if self.restarts else self.end_id
 
@@ -217,7 +221,7 @@ class _Foreign:
         return _sums(self._model, rows, self.vocab_size)
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
-        """As `Writer.write`; prompts are cut on the left so that all fits the context."""
+        """As `Writer.write`; prompts are shortened on the left to fit the context."""
         return [self._write(prompt, n_tokens, seed) for seed, prompt in enumerate(prompts)]
 
     def _write(self, prompt: str, n_tokens: int, seed: int) -> str:
@@ -239,7 +243,7 @@ class _Foreign:
 
 @torch.inference_mode()
 def _sums(model: LanguageModel, rows: Sequence[Ids], vocab_size: int) -> list[float]:
-    """Return the `Scorer.nats` of a model: rows of like length are computed together."""
+    """Return `Scorer.nats` of a model; rows of similar length are computed together."""
     device = model.out_head.weight.device
     sums = [0.0] * len(rows)
     by_length = sorted((i for i in range(len(rows)) if len(rows[i]) > 1), key=lambda i: len(rows[i]))
@@ -253,7 +257,7 @@ def _sums(model: LanguageModel, rows: Sequence[Ids], vocab_size: int) -> list[fl
             padded[row, : len(rows[i])] = torch.from_numpy(rows[i])
             counts[row, : len(rows[i]) - 1] = 1
         padded, counts = padded.to(device), counts.to(device)
-        logits = model(padded[:, :-1]).float()  # what is padded comes after what is counted
+        logits = model(padded[:, :-1]).float()  # padding comes after all counted tokens
         nats = logits.logsumexp(-1) - logits.gather(-1, padded[:, 1:, None])[..., 0]
         totals = (nats * counts).double().sum(-1)
         if not bool(totals.isfinite().all()):

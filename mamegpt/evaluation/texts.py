@@ -1,4 +1,4 @@
-"""The texts of an evaluation: those that were named, or those a run was trained and validated on."""
+"""The texts of an evaluation: given ones, or those that a run was trained and validated on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["EvalDocument", "TextSample", "Texts", "named_texts", "run_texts", "t
 
 
 class EvalDocument(NamedTuple):
-    """A text; ``ids`` are its tokens, without the end, if it was read from token shards."""
+    """A text; ``ids`` are its tokens, without the end-of-text token, if it was read from token shards."""
 
     text: str
     ids: npt.NDArray[Any] | None = None
@@ -30,10 +30,10 @@ class EvalDocument(NamedTuple):
 
 @dataclass(frozen=True)
 class TextSample:
-    """Documents from all over a text.
+    """A sample of documents from a whole text.
 
-    ``n_characters`` and ``n_bytes`` are what they had before a tokenizer may have lost some of it;
-    ``of_n_characters`` are those of the whole text. ``tokenizer`` is the fingerprint of the one that ``ids`` are by.
+    ``n_characters`` and ``n_bytes`` are those of the sample before a lossy tokenizer changed it; ``of_n_characters``
+    are those of the whole text. ``tokenizer`` is the fingerprint of the tokenizer that made ``ids``.
     """
 
     documents: Sequence[EvalDocument]
@@ -44,16 +44,16 @@ class TextSample:
 
     @property
     def texts(self) -> list[str]:
-        """The text of each document."""
+        """The texts of the documents."""
         return [document.text for document in self.documents]
 
 
 @dataclass(frozen=True)
 class Texts:
-    """One split of a text. ``read`` reads its documents, from the first, at every call.
+    """One split of a text. ``read`` reads its documents from the beginning at every call.
 
-    Of token shards, ``n_characters`` and ``n_bytes`` are those of the text that was tokenized, and ``tokenizer`` is the
-    fingerprint of the tokenizer.
+    For token shards, ``n_characters`` and ``n_bytes`` are those of the text that was tokenized, and ``tokenizer`` is
+    the fingerprint of the tokenizer.
     """
 
     read: Callable[[], Iterator[EvalDocument]]
@@ -62,7 +62,7 @@ class Texts:
     tokenizer: str = ""
 
     def __iter__(self) -> Iterator[str]:
-        """Return the text of each document."""
+        """Iterate over the texts of the documents."""
         return (document.text for document in self.read())
 
     def sample(self, max_characters: int | None = None) -> TextSample:
@@ -75,7 +75,7 @@ class Texts:
                 yield document
 
         chosen = subsample(counted(), max_characters, lambda document: len(document.text))
-        # Where a tokenizer loses text, what was read is shorter than what was tokenized: by as much here as elsewhere.
+        # A lossy tokenizer shortens the text; the sample is assumed to be shortened by the same ratio as the whole.
         whole = np.array([self.n_characters, self.n_bytes]) if self.tokenizer else read
         lengths = sum(map(_lengths, chosen), np.zeros(2, np.int64)) * whole / np.maximum(read, 1)
         n_characters, n_bytes = np.rint(lengths).astype(int).tolist()
@@ -83,14 +83,14 @@ class Texts:
 
 
 def _lengths(document: EvalDocument) -> npt.NDArray[np.int64]:
-    """Characters and bytes."""
+    """Return the numbers of characters and bytes."""
     return np.array([len(document.text), len(document.text.encode())])
 
 
 def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> Texts:
-    """One split of a text, or of a folder of token shards that were made with ``tokenizer``.
+    """Return one split of a text, or of a folder of token shards that were made with ``tokenizer``.
 
-    Raises, now or when read, what `read_texts` and `open_shards` raise; `DataError` if shards have no such split.
+    Raises, now or when it is read, what `read_texts` and `open_shards` raise; `DataError` if shards have no such split.
     """
     if not is_shards(data):
         return Texts(lambda: map(EvalDocument, read_texts(data, split, schema)))
@@ -103,12 +103,15 @@ def named_texts(data: str, split: str, tokenizer: Tokenizer | None, schema: Sche
 
 
 def text_files(data: str, split: str, schema: Schema = GUESS) -> list[Path]:
-    """Return what `named_texts` reads: the files of a text, or the folder of token shards. Raises what it raises."""
+    """Return the files that `named_texts` reads: those of a text, or the folder of token shards. Raises the same
+    errors.
+    """
     return [Path(data)] if is_shards(data) else [file.path for file in find_files(data, split, schema)]
 
 
 def run_texts(run: Run) -> dict[str, Texts]:
-    """By split (``train``, and ``val`` if it has one), the texts of a run, from its tokens; none if these are gone.
+    """Return the texts of a run from its tokens, by split (``train``, and ``val`` if it has one); empty if these are
+    gone.
 
     Raises what `Run.tokens` raises.
     """
@@ -117,7 +120,7 @@ def run_texts(run: Run) -> dict[str, Texts]:
 
 
 def _tokenized(splits: Mapping[str, Split], tokenizer: Tokenizer) -> dict[str, Texts]:
-    """Return the documents of each split of token shards, put back together."""
+    """Return the documents of each split of token shards, decoded."""
     return {
         name: Texts(_documents(split, tokenizer), split.meta.n_characters, split.meta.n_bytes, tokenizer.fingerprint)
         for name, split in splits.items()
@@ -125,7 +128,7 @@ def _tokenized(splits: Mapping[str, Split], tokenizer: Tokenizer) -> dict[str, T
 
 
 def _documents(split: Split, tokenizer: Tokenizer) -> Callable[[], Iterator[EvalDocument]]:
-    """Documents end in the end-of-text id; without one, all is one document."""
+    """Return a function that yields the documents of a split; without an end-of-text id, all is one document."""
 
     def read() -> Iterator[EvalDocument]:
         tokens = split.tokens

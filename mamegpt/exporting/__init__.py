@@ -1,1 +1,1 @@
-"""A model in the formats of others, verified and published."""
+"""Exports of models in other formats: written, verified, uploaded."""

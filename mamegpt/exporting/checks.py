@@ -1,14 +1,15 @@
-"""What every exported model has to pass: the questions, the training model's own answers, and the comparison.
+"""The checks that every exported model must pass: the cases, the original model's answers, and the comparison.
 
-A check compares what a clean process found in the exported files with what the model in memory says. Its outcome is a
-line of a table; one that fails ends the export.
+A check compares the results that a separate process computed from the exported files with those of the model in memory.
+Its outcome is a line of a table; a failed check ends the export.
 
-**Texts.** A text goes in whole, and its ids are those of `prompt_ids`, the definition. Ids come out; they are compared
-as ids, and as text only where they are whole characters: of a character that is cut off, programs make different text.
+**Texts.** A text is tokenized as a whole, and must give the ids of `prompt_ids`, which defines them. Generated ids are
+compared as ids, and as text only if they are whole characters: programs decode an incomplete character in different
+ways.
 
-**Ties.** Two programs add numbers up in different orders, so their logits differ by rounding, and a greedy choice
-between two logits that are closer than that may fall either way. A continuation may therefore leave the model's own
-only at such a place; what comes after it is another text and is not compared.
+**Ties.** Two programs add numbers in different orders, so their logits differ by rounding. A greedy choice between two
+logits that are closer than that may go either way. A continuation may therefore differ from the original's only at such
+a place; the tokens after it continue another text and are not compared.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ N_SENTENCES = 20_000
 EDGE_CASES = (
     "ﾌｧﾐｺﾝは1983年7月15日に発売された。",  # half-width kana, digits
     "か\u3099き\u3099く\u3099、が、ﾃﾞｰﾀ",  # kana with combining marks
-    "大嘗宮の儀、𠮷野家、髙島屋",  # rare kanji, which need byte pieces
+    "大嘗宮の儀、𠮷野家、髙島屋",  # rare kanji, which need byte fallback
     "👨‍👩‍👧と🍣を食べた😀",  # joined emoji
     "一行目\n二行目\n\n\t四行目  空白が二つ　全角空白",
     "</s>と<unk>と<0xE3>はただの文字",
@@ -63,7 +64,7 @@ EDGE_CASES = (
 
 @dataclass(frozen=True)
 class Check:
-    """What was compared, whether it may pass, and what was found, as a sentence."""
+    """The name of a check, whether it passed, and what was found, as a sentence."""
 
     name: str
     passed: bool
@@ -72,11 +73,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Cases:
-    """What an exported model is asked, and what the model it was made from says.
+    """Inputs for an exported model, and the outputs of the original model.
 
-    ``prompts`` are rows of ids of one length; ``greedy`` their continuations, past the end of a text too; ``rows`` are
-    longer, and ``logits`` (rows, T, V) the model's of them. ``texts``, as a person has them, are to give ``text_ids``;
-    ``source`` names where they are from.
+    ``prompts`` are rows of ids of one length; ``greedy`` are their continuations, past the end of a text too; ``rows``
+    are longer, and ``logits`` (rows, T, V) are the original's for them. ``texts``, as users write them, must give
+    ``text_ids``; ``source`` names their origin.
     """
 
     model: LanguageModel
@@ -91,12 +92,12 @@ class Cases:
 
     @property
     def n_new(self) -> int:
-        """Tokens in each continuation."""
+        """The number of tokens in each continuation."""
         return len(self.greedy[0])
 
     @property
     def scale(self) -> float:
-        """The largest logit, or 1 if all are smaller: rounding grows with it."""
+        """The largest absolute logit, at least 1: rounding errors grow with it."""
         return max(1.0, self.logits.abs().max().item())
 
 
@@ -107,9 +108,9 @@ def make_cases(
     source: str = "",
     n_sentences: int = N_SENTENCES,
 ) -> Cases:
-    """Ask the model itself. ``texts`` are the user's own, from ``source``; without any, 豆物語 takes their place.
+    """Compute the original model's answers. ``texts`` are the user's own, from ``source``; the default is 豆物語.
 
-    The cases hold their first ``n_sentences``. Prompts and rows become as short as the model's context asks.
+    The cases contain the first ``n_sentences`` of the texts. Prompts and rows are shortened to fit the model's context.
     """
     if texts is None:
         texts, source = (text for _, text in stories(seed=7, n=n_sentences)), "豆物語"
@@ -132,12 +133,12 @@ def make_cases(
 
 
 def _sentences(texts: Iterable[str]) -> Iterable[str]:
-    """Texts cut after each full stop and line feed."""
+    """Split texts after each full stop and line feed."""
     return (part for text in texts for part in re.split(r"(?<=[。！？\n])", text) if part)
 
 
 def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
-    """Logits (V,) of what comes after ``ids``, in one pass over all of them."""
+    """Return the logits (V,) of the token after ``ids``, from one pass over all of them."""
     with torch.inference_mode():
         row = torch.tensor([ids], device=model.out_head.weight.device)
         logits: Tensor = model.out_head(model.hidden(row)[:, -1])[0].float().cpu()
@@ -145,7 +146,7 @@ def last_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
 
 
 def logits_check(difference: float, tolerance: float, what: str) -> Check:
-    """Return whether the largest difference of logits is within what rounding explains."""
+    """Return the check that the largest difference of logits is within rounding."""
     return Check(
         msg("logits"),
         difference <= tolerance,
@@ -159,7 +160,7 @@ def logits_check(difference: float, tolerance: float, what: str) -> Check:
 
 
 def until_end(ids: list[int], eos_id: int | None) -> list[int]:
-    """Return the ids up to the first ``eos_id``, it included: where programs end that end a text."""
+    """Return the ids up to and including the first ``eos_id``, where programs end that stop at the end of a text."""
     return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
 
 
@@ -175,7 +176,8 @@ def whole_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
 def text_prompt(cases: Cases) -> str | None:
     """Return a prompt that fits the model: the longest beginning of the first prompt whose text has the same ids.
 
-    It holds no name of a special token, which a pipeline reads as that token. None if there is no such beginning.
+    It contains no name of a special token, which a pipeline would read as that token. None if there is no such
+    beginning.
     """
     tokenizer = cases.tokenizer
     names = [piece.text for piece in tokenizer.pieces if piece.kind in ("control", "unknown")]
@@ -195,9 +197,9 @@ def greedy_check(
     tolerance: float,
     prompts: list[list[int]] | None = None,
 ) -> Check:
-    """Say whether two sets of greedy continuations of ``prompts`` (by default those of ``cases``) are equal.
+    """Return the check that two sets of greedy continuations of ``prompts`` (default: those of ``cases``) are equal.
 
-    They may part at a tie of logits closer than twice ``tolerance``.
+    They may differ from a tie on: two logits closer than twice ``tolerance``.
     """
     n_equal, ties, worst = 0, 0, 0.0
     for prompt, own, other in zip(prompts or cases.prompts, own_ids, found_ids, strict=True):
@@ -228,10 +230,10 @@ def greedy_check(
 
 
 def text_checks(cases: Cases, found_ids: list[list[int]], decoded: list[str], must_agree: bool) -> list[Check]:
-    """Say whether texts give the ids of `prompt_ids`, and come back from them.
+    """Return the checks that texts give the ids of `prompt_ids`, and that these decode to the texts.
 
-    ``decoded`` may hold the first texts only. Without ``must_agree`` the outcome is only stated: of a tokenizer with a
-    normalisation table no file of another program is exactly equal.
+    ``decoded`` may contain the first texts only. Without ``must_agree`` the outcome is only reported: no other program
+    reproduces a tokenizer with a normalization table exactly.
     """
     same = [a == b for a, b in zip(found_ids, cases.text_ids, strict=True)]
     own = [cases.tokenizer.decode(ids) for ids in cases.text_ids[: len(decoded)]]

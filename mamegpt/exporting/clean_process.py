@@ -1,4 +1,4 @@
-"""An exported model, read in a process of its own: without this package, the network, or any cache."""
+"""Run a verifier of an exported model in a separate process: without this package, the network, or any cache."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["run_in_clean_process"]
 
 
 def run_in_clean_process(script: Path, model: Path, asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
-    """Run a script on an exported model, away from this package, the network, and earlier copies of remote code.
+    """Run a script on an exported model in a process without this package, the network, or cached remote code.
 
-    It is given the model's path, a file with ``asked``, and a name for what it finds: ``found`` in ``scratch``.
-    Raises `ExportError` with the last line of what it said, if it fails.
+    Its arguments are the model's path, a file with ``asked``, and the path ``found`` in ``scratch`` for its results.
+    Raises `ExportError` with the last line of its output if it fails.
     """
     (scratch / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     environment = os.environ | {

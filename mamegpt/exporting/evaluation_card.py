@@ -1,4 +1,4 @@
-"""What an evaluation of a run says in the card of its model."""
+"""The evaluation of a run, for the card of its model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["card_results", "card_rows", "quality_results"]
 
 
 def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
-    """Return (name in Japanese, in English, value) of each figure, if the newest evaluation is of that checkpoint.
+    """Return (name in Japanese, in English, value) of each score, if the newest evaluation is of that checkpoint.
 
     Raises `CheckpointError` if the run's file is damaged.
     """
@@ -26,9 +26,9 @@ def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
 
 
 def card_results(run: Run, checkpoint: Path, text: Mapping[str, Any]) -> list[EvalResult]:
-    """Return the same figures, but for what is recited, as the Hub indexes them.
+    """Return the same scores, without memorization, in the form that the Hub indexes.
 
-    ``text`` says which text is held out, as `EvalResult` names it. Raises `CheckpointError` if the run's file is
+    ``text`` names the held-out text, with the arguments of `EvalResult`. Raises `CheckpointError` if the run's file is
     damaged.
     """
     found = _read(run, checkpoint)
@@ -36,7 +36,7 @@ def card_results(run: Run, checkpoint: Path, text: Mapping[str, Any]) -> list[Ev
 
 
 def quality_results(found: Quality, text: Mapping[str, Any]) -> list[EvalResult]:
-    """Return how well a model finds a text, as the Hub indexes it."""
+    """Return the scores of a validation, in the form that the Hub indexes."""
     of = {"n_characters": found.n_characters}
     return [
         _result(metric.replace(" ", "_"), metric, getattr(found, metric.replace(" ", "_")), of, text)

@@ -1,7 +1,7 @@
-"""A model, written in every form that is asked for, and proved before it gets its name.
+"""Export a model in every requested format, and verify each before it gets its name.
 
-All is written under a hidden name, loaded again by processes that know nothing of this package, compared with the
-model it came from (`checks`), and only then the folder appears. One check that fails, and there is none.
+Everything is written under a hidden name, loaded again by processes without this package, and compared with the
+original model (`checks`). The folder appears only if all checks pass.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mamegpt.system.outputs import CARD, check_folder, export_mark
 __all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model"]
 
 Target = Literal["hf", "hf-native", "gguf"]
-"""``hf``: the folder of the original scripts' format, or of transformers' own where it has the architecture;
-``hf-native``: one that needs no code of ours in any case; ``gguf``: one file for llama.cpp."""
+"""``hf``: the format of the original scripts, or transformers' own if it has the architecture; ``hf-native``: always a
+format without code; ``gguf``: one file for llama.cpp."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote, the checks it passed, by target, and what was uploaded or would be."""
+    """Result of an export: the files, the checks it passed, by target, and what was uploaded or would be."""
 
     out: Path
     files: list[str]
@@ -46,9 +46,9 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class Exporting:
-    """What comes next: to ask the model itself, to write a target, to compare it, loaded again, with the model.
+    """Progress of an export: "asking" the original model, "writing" a target, "comparing" the reloaded target with it.
 
-    Or what was found: a target is "checked", with the outcome of each check, and the export ends if one has failed.
+    Or "checked": the outcomes of a target's checks. If one failed, the export ends.
     """
 
     what: Literal["asking", "writing", "comparing", "checked"]
@@ -57,7 +57,7 @@ class Exporting:
 
 
 def all_targets(name: str) -> tuple[Target, ...]:
-    """Return the targets of an architecture that differ; where ``hf`` needs no code, it is native already."""
+    """Return the distinct targets of an architecture; if its ``hf`` needs no code, it equals ``hf-native``."""
     return ("hf", "hf-native", "gguf") if architecture(name).hf_formats[0].remote_code else ("hf", "gguf")
 
 
@@ -77,15 +77,15 @@ def export_model(
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
-    """Write the folder ``out``, or a folder in it for each of several ``targets``.
+    """Write the folder ``out``, or for several ``targets`` one folder in it for each.
 
-    ``name`` (by default the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
-    ``n_sentences`` of ``texts``, named ``source`` (none: 豆物語).
-    ``spm_vocab`` and ``settings`` are as in `write_hf`. ``on_event`` is called with `Exporting`.
+    ``name`` (default: the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
+    ``n_sentences`` of ``texts``, named ``source`` (default: 豆物語). ``spm_vocab`` and ``settings`` are as in
+    `write_hf`. ``on_event`` is called with `Exporting`.
 
-    Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model
-    and tokenizer do not belong together, or the model is none of ours; `ConfigError` if a package is missing;
-    `ExportError` if a check fails. Then no folder is left, and one that was there stays.
+    Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model and
+    tokenizer do not belong together, or the architecture is unknown; `ConfigError` if a package is missing;
+    `ExportError` if a check fails. After an error no new folder is left, and an existing one stays.
     """
     if loaded.sizes is None:
         known = ", ".join(hf_formats())
@@ -116,7 +116,7 @@ def export_model(
             folder = whole if len(targets) == 1 else whole / target
             card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")
             folder.mkdir(exist_ok=True)
-            hf_format = parts.hf_formats[0] if target == "hf" else parts.native_format  # of a GGUF only the card asks
+            hf_format = parts.hf_formats[0] if target == "hf" else parts.native_format  # gguf: for the card
             file = folder / f"{out.name}-{gguf_type}.gguf" if target == "gguf" else None
             try:
                 if file:
@@ -130,7 +130,7 @@ def export_model(
                     card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts,
                     gguf_file=file.name if file else "",
                 )  # fmt: skip
-                card = shown(card)  # the name of a file in it may be none
+                card = shown(card)  # a file name in it may not be UTF-8
                 card += export_mark(folder, card, targets)
                 (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
             except (OSError, SafetensorError) as error:
@@ -152,5 +152,5 @@ def export_model(
                     what=what,
                 )
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
-        check_folder(out, overwrite=overwrite)  # again: it is long since
+        check_folder(out, overwrite=overwrite)  # again: much time has passed
     return ExportReport(out, files, checks, time.perf_counter() - begin)

@@ -1,10 +1,10 @@
-"""A model and its tokenizer as one GGUF file, the format of llama.cpp and of all that is built on it.
+"""A model and its tokenizer as one GGUF file, the format of llama.cpp and programs built on it.
 
-Layout of the file: the ``gguf`` package's documentation; names of tensors: the package's map from those of
-transformers; settings and what is laid out otherwise: the `GGUFFormat` of an architecture. The tokenizer goes in as
-llama.cpp's ``llama`` kind, which merges pieces by score as SentencePiece's BPE does, and spells what has no piece in
-bytes. It normalises nothing: a text has to be given as `mamegpt.text.normalize.normalize` leaves it (NFC, LF at the
-ends of lines).
+The layout of the file is described in the documentation of the ``gguf`` package. Names of tensors come from the
+package's map of transformers' names; an architecture's `GGUFFormat` has the settings and all other differences. The
+tokenizer is stored as llama.cpp's kind ``llama``, which merges tokens by score like SentencePiece's BPE and has byte
+fallback. It does not normalize: texts must already be as `mamegpt.text.normalize.normalize` returns them (NFC, LF line
+ends).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ GgufType = Literal["f32", "f16", "bf16", "q8_0"]
 
 VERIFIER = Path(__file__).with_name("verify_gguf.py")
 TOLERANCE: dict[GgufType, float] = {"f32": 1e-3, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
-"""Largest difference of log-probabilities, beside the largest logit, that the number format explains; of f32, that
-llama.cpp's GELU does, a table in float16."""
+"""Largest difference of log-probabilities, relative to the largest logit, that the data type explains; for f32,
+llama.cpp's GELU explains it, which is a table in float16."""
 N_DECODED = len(EDGE_CASES) + 1000
 N_LOGITS = 6
 Q8_BLOCK = 32
@@ -51,8 +51,10 @@ _PIECE_TYPES = {"normal": 1, "unknown": 2, "control": 3, "user_defined": 4, "unu
 
 
 def refuse_impossible(tokenizer: Tokenizer) -> None:
-    """Raise `ConfigError` if the packages of the extra ``export`` are not installed, `ExportError` for a tokenizer that
-    llama.cpp has no like of; both before anything is computed.
+    """Raise an error if an export to GGUF is impossible, before anything is computed.
+
+    `ConfigError` if the packages of the extra ``export`` are not installed, `ExportError` for a tokenizer that
+    llama.cpp does not support.
     """
     require_packages("--to gguf", ["gguf", "xllamacpp"], "export")
     if tokenizer.settings.model_type != "bpe":
@@ -73,8 +75,9 @@ def refuse_impossible(tokenizer: Tokenizer) -> None:
 def write_gguf(
     path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, gguf_format: GGUFFormat, kind: GgufType
 ) -> None:
-    """Write weights and tokenizer; matrices in the number format ``kind``, vectors and positions in float32
-    (with q8_0, matrices whose rows are no multiple of 32 wide in f16).
+    """Write weights and tokenizer; matrices in the data type ``kind``, vectors and positions in float32.
+
+    With q8_0, matrices whose row length is not a multiple of 32 are written in f16.
     """
     import gguf
 
@@ -103,21 +106,21 @@ _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8
 
 
 def _kind_of(name: str, tensor: NDArray[np.float32], kind: GgufType) -> GgufType:
-    """Return the number format of one tensor; q8_0 has blocks of 32, and rows of another length become f16."""
+    """Return the data type of one tensor; q8_0 has blocks of 32, so rows of other lengths become f16."""
     if tensor.ndim == 1 or name == "position_embd.weight":
         return "f32"
     return "f16" if kind == "q8_0" and tensor.shape[1] % Q8_BLOCK else kind
 
 
 def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
-    """Add the pieces, their scores and kinds; nothing is put before or after a text."""
+    """Add the vocabulary with scores and kinds; no token is added before or after a text."""
     pieces, settings = tokenizer.pieces, tokenizer.settings
     file.add_tokenizer_model("llama")
     file.add_token_list([piece.text for piece in pieces])
     file.add_token_scores([piece.score for piece in pieces])
     file.add_token_types([_PIECE_TYPES[piece.kind] for piece in pieces])
     file.add_unk_token_id(tokenizer.unk_id)
-    # Left out, they are 1 and 2 for llama.cpp, which would end texts there. <unk> never occurs beside byte pieces.
+    # llama.cpp would take 1 and 2 if they were left out, and end texts there. With byte tokens, <unk> never occurs.
     file.add_bos_token_id(tokenizer.unk_id if tokenizer.start_id is None else tokenizer.start_id)
     file.add_eos_token_id(tokenizer.unk_id if tokenizer.eos_id is None else tokenizer.eos_id)
     if tokenizer.pad_id is not None:
@@ -129,15 +132,15 @@ def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
 
 
 def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
-    """Compare what llama.cpp, in a clean process, makes of the file with what the model and the tokenizer say.
+    """Compare the outputs of llama.cpp, in a separate process, with those of the model and the tokenizer.
 
-    Log-probabilities are compared, for llama.cpp gives out no logits; all of them, after texts of several lengths.
+    Log-probabilities are compared, since llama.cpp does not return logits; all of them, after texts of several lengths.
     Raises `ExportError` if the file does not load at all.
     """
     eos_id, n_context = cases.tokenizer.eos_id, cases.model.context_length
     row = cases.rows[0]
     lengths = sorted({max(1, (len(row) - 1) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
-    # Never in the ids of a text: control pieces, and <unk> where there are none and bytes stand for what is unknown.
+    # An id that no text has: a control token or, without one, <unk>, since unknown characters become bytes.
     controls = (token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "control")
     separator = next(controls, cases.tokenizer.unk_id)
     shown = next(token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "normal")
@@ -154,7 +157,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     tolerance = TOLERANCE[kind] * cases.scale
     # llama.cpp ends where the text does.
     until = [until_end(row, eos_id) for row in cases.greedy]
-    # SentencePiece drops the space that a dummy prefix puts before a text; llama.cpp's server leaves that to the user.
+    # SentencePiece drops the space of a dummy prefix when it decodes; llama.cpp's server does not.
     prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
     decoded = [text.removeprefix(prefix) for text in found["decoded"]]
     return [

@@ -1,7 +1,7 @@
-"""A model as a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and what a stranger makes of it.
+"""A model as a folder that ``AutoModelForCausalLM.from_pretrained`` loads, and its verification.
 
-An architecture that transformers does not have brings its model file along: this package's own, byte for byte. In what
-else folders differ is said by their `HFFormat`.
+The folder of an architecture that transformers lacks contains this package's own model file, byte for byte. An
+`HFFormat` describes all other differences of folders.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["check_hf", "write_hf", "written_checks", "written_prompts"]
 
-# A path, not a module: its import would be one of transformers, two seconds before anything is said.
+# A path, not a module: importing it would import transformers, which takes two seconds.
 VERIFIER = Path(__file__).with_name("verify_hf.py")
 PIPELINE_TOKENS = 8
 TOLERANCE = 1e-4
-"""Largest difference of logits, beside the largest logit, that is rounding, not error: kernels differ."""
+"""Largest difference of logits, relative to the largest logit, that counts as rounding: kernels differ."""
 
 
 def write_hf(
@@ -55,8 +55,8 @@ def write_hf(
 ) -> None:
     """Write weights, settings and tokenizer into the empty ``folder``.
 
-    ``spm_vocab`` is copied beside the SentencePiece model (written from it if not given); ``settings``
-    replace those of config.json.
+    ``spm_vocab`` is copied next to the SentencePiece model (default: written from it); ``settings`` override those in
+    config.json.
     """
     _write_weights(folder, model, hf_format)
     write_json(folder / "config.json", _config(sizes, tokenizer, hf_format) | dict(settings or {}))
@@ -67,7 +67,7 @@ def write_hf(
 
 
 def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat) -> None:
-    """Write the tensors for those who load safely, and the same tensors again where the original format has them."""
+    """Write the tensors as safetensors, and again as a PyTorch file if the original format has one."""
     weights = hf_format.to_file(cpu_state_dict(model))
     for name in hf_format.weight_files:
         if name.endswith(".safetensors"):
@@ -80,19 +80,19 @@ def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat) -> N
 def _config(sizes: ModelConfig, tokenizer: Tokenizer, hf_format: HFFormat) -> dict[str, Any]:
     return {
         **hf_format.config(sizes),
-        "dtype": "float32",  # transformers 5 would otherwise take whatever the weights have
+        "dtype": "float32",  # transformers 5 would otherwise take the dtype of the weights
         "use_cache": True,
         **_special_ids(tokenizer),
     }
 
 
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """Return the ids under transformers' names, null where there is none: GPT-2's own defaults are other ids."""
+    """Return the special ids under transformers' names, null if missing: GPT-2 would have other defaults."""
     return {"bos_token_id": tokenizer.start_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, spm_vocab: Path | None) -> None:
-    """Hugging Face's files, and SentencePiece's beside them under their own names."""
+    """Write Hugging Face's tokenizer files, and SentencePiece's under their own names."""
     (folder / "tokenizer.json").write_text(fast_tokenizer_json(tokenizer), encoding="utf-8", newline="\n")
     write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, context_length))
     (folder / tokenizer.path.name).write_bytes(tokenizer.path.read_bytes())
@@ -104,7 +104,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, sp
 
 
 def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
-    """Compare what a clean process makes of the folder with what the model and the tokenizer say.
+    """Compare the outputs of a separate process that loaded the folder with those of the model and the tokenizer.
 
     Raises `ExportError` if the folder does not load at all.
     """
@@ -167,7 +167,9 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
 
 
 def written_prompts(cases: Cases) -> list[str]:
-    """Texts that the pipeline continues: the empty one, if texts have a start, and one that fits the model."""
+    """Return texts for the pipeline to continue: the empty one, if texts have a start token, and one that fits the
+    model.
+    """
     prompts = [] if cases.tokenizer.start_id is None else [""]
     prompt = text_prompt(cases)
     return prompts if prompt is None else [*prompts, prompt]
@@ -176,7 +178,7 @@ def written_prompts(cases: Cases) -> list[str]:
 def written_checks(
     cases: Cases, prompts: Sequence[str], found_ids: Sequence[list[int]], texts: Sequence[str], tolerance: float
 ) -> list[Check]:
-    """Say whether a pipeline continues each prompt as ``generate`` does: text in, ids and text out."""
+    """Return the checks that a pipeline (text in, ids and text out) continues each prompt as ``generate`` does."""
     tokenizer = cases.tokenizer
     checks = []
     for prompt, row, text in zip(prompts, found_ids, texts, strict=True):
@@ -186,7 +188,7 @@ def written_checks(
         check = greedy_check(msg("pipeline"), cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
         expected = whole_text(tokenizer, row)
         same = expected is None or text == expected
-        # A tokenizer with a normalization table may cut a prompt in another way than here; that is stated above.
+        # With a normalization table, the ids of a prompt may differ; another check reports that.
         only_stated = bool(prompt) and not tokenizer.settings.is_lossless
         passed = only_stated or (check.passed and same)
         checks.append(

@@ -1,4 +1,4 @@
-"""The README.md of an exported folder, in Japanese with an English summary, from facts alone."""
+"""The README.md of an exported folder, in Japanese with English labels and summary, made from known facts only."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = ["Facts", "model_card", "public_names"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a model's training; what is not known is left out of the card.
+    """Known facts about the training of a model; unknown ones are left out of the card.
 
-    ``origins`` are the steps that made the text; ``elapsed_s`` is wall-clock time, ``losses`` has one of each step;
-    ``evaluation`` has rows as `rows` gives them, ``results`` the same figures for the Hub's index; ``samples`` are
-    pairs of a prompt and its continuation, drawn as ``sampling`` says; ``licenses`` are those of the training text, as
-    identifiers of the Hub, ``datasets`` the data sets of the Hub in it, ``base_model`` the model on the Hub that
-    training began from.
+    ``origins`` are the steps that made the text; ``elapsed_s`` is wall-clock time; ``losses`` has one value per step;
+    ``evaluation`` has rows like those of `rows`, ``results`` the same scores for the Hub's index; ``samples`` are pairs
+    of a prompt and its continuation, generated with ``sampling``; ``licenses`` are those of the training text, as
+    identifiers of the Hub; ``datasets`` are its datasets on the Hub; ``base_model`` is the model on the Hub that
+    training started from.
     """
 
     config: TrainConfig | None = None
@@ -59,7 +59,7 @@ class Facts:
     base_model: str = ""
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return (what it is in Japanese, in English, its value) for each that is known."""
+        """Return (label in Japanese, label in English, value) for each known fact."""
         found = []
         if config := self.config:
             documents = f"({self.n_documents:,} 文書、{self.n_characters:,} 文字)" if self.n_documents else ""
@@ -86,7 +86,7 @@ class Facts:
         return [*found, *self.evaluation]
 
     def _validated(self, quality: Quality) -> str:
-        """Return what a validation is of: of how much text, in which dtype, and of which step if not of the last."""
+        """Describe a validation: how much text, in which dtype, and after which step if it is not the last."""
         share = "のサンプル" if quality.of_n_characters > quality.n_characters else ""
         earlier = f"、ステップ {quality.step:,} のとき" if quality.step not in (None, self.step) else ""
         dtype = f"、{quality.dtype}" if quality.dtype else ""
@@ -94,7 +94,7 @@ class Facts:
 
 
 def _selection(origin: Provenance) -> str:
-    """One step that a corpus was made with, and what it left out."""
+    """Describe one step that made a corpus, with the documents it dropped."""
     shown = {name: Path(value).name if is_here(value) else value for name, value in origin.settings.items()}
     settings = "、".join(f"{name} {value}" for name, value in shown.items())
     dropped = "、".join(f"{translate(Message(reason), 'ja')} {n:,}" for reason, n in origin.dropped.items() if n)
@@ -105,22 +105,22 @@ def _selection(origin: Provenance) -> str:
 
 
 class _Markdown(str):
-    """A text that is Markdown already."""
+    """Text that already is Markdown."""
 
 
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
-"""What is markup within a line of Markdown; a name such as ``wiki40b_ja`` is not emphasized."""
+"""Characters that are markup within a line of Markdown; a name such as ``wiki40b_ja`` is not emphasized."""
 
 
 def _prose(value: object) -> str:
-    """Return a value as one line of Markdown that shows it as it is, in a table's cell too; Markdown stays."""
+    """Return a value as one line of Markdown that shows it literally, also in a table; `_Markdown` stays as it is."""
     if isinstance(value, _Markdown):
         return value
     return _SPECIAL.sub(r"\\\g<0>", html.escape(_line(str(value)), quote=False))
 
 
 def _code(text: str) -> _Markdown:
-    """Return a name within a string of an example of code, or between backticks."""
+    """Return a name for a string in example code, or between backticks."""
     return _Markdown(_line(text).replace("`", "'").replace("\\", "\\\\").replace('"', '\\"'))
 
 
@@ -130,7 +130,7 @@ def _line(text: str) -> str:
 
 @cache
 def _templates() -> Environment:
-    """Return the templates, in which whatever is filled in is text, unless a filter says that it is more."""
+    """Return the templates, which escape all values, unless a filter says otherwise."""
     templates = Environment(
         loader=PackageLoader("mamegpt.exporting"),
         undefined=StrictUndefined,
@@ -149,16 +149,16 @@ def public_names(source: str) -> str:
 
 
 def _public(value: str) -> str:
-    """Return a setting's value, of a path the last part only: how folders are called concerns nobody else."""
+    """Return the value of a setting, with only the last part of a path: names of the user's folders stay private."""
     is_path = "/" in value and (is_here(value) or not is_hub_name(value))
     return Path(value).name if is_path else value
 
 
 def _front_matter(name: str, tag: str, library: str | None, facts: Facts) -> str:
-    """Return the metadata that the Hub reads, as YAML: what is known, and no more."""
+    """Return the metadata that the Hub reads, as YAML; unknown facts are left out."""
     from huggingface_hub import ModelCardData
 
-    # The license of another model is not ours to state.
+    # We do not state the license of another model.
     licenses = [] if facts.config and facts.config.init_from else list(facts.licenses)
     data = ModelCardData(
         base_model=facts.base_model or None,
@@ -184,7 +184,7 @@ def model_card(
     *,
     gguf_file: str = "",
 ) -> str:
-    """Return the card of a folder of that format, or of one with a ``gguf_file``."""
+    """Return the card of a folder in that format, or of one with a ``gguf_file``."""
     settings = tokenizer.settings
     tag, library = ("gguf", None) if gguf_file else (hf_format.model_type, "transformers")
     is_continued = bool(facts.config and facts.config.init_from)

@@ -1,6 +1,7 @@
-"""Fifty beginnings of Japanese sentences, written for this project: what an exported model is asked to go on with.
+"""Fifty beginnings of Japanese sentences, written for this project: prompts for exported models.
 
-Everyday life, nature, history, science, dialogue, numbers and loan words, so that the first tokens of each are others.
+They are about everyday life, nature, history and science, with dialogue, numbers and loan words; the first tokens of
+all differ.
 """
 
 __all__ = ["PROMPTS"]

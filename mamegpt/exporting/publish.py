@@ -1,4 +1,4 @@
-"""From whatever holds a model to exported folders: a run, a weights file, another folder, a repository."""
+"""Export from any source of a model: a run, a weights file, an exported folder, a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def export(
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
-    """Write a model into the folder ``out`` in the form ``to``, load it again there, and compare both.
+    """Write a model into the folder ``out`` in the format ``to``, load it again, and verify that both are equal.
 
-    ``model`` is a run (its newest checkpoint), a checkpoint, an exported folder, a repository on the Hub, or what
-    `load` returned. The folder appears when the comparison has succeeded. ``to`` is "hf" (for transformers),
-    "hf-native" (also without code of ours), "gguf" (for llama.cpp), or "all", each in a folder of its name in ``out``.
-    Of a run the tokenizers are compared on ``n_sentences`` of its own text, if that still lies here. ``name`` is what
-    the model card calls the model (default: ``push``, or the folder's name). ``data_license`` is the license of the
-    training text, an identifier of the Hub (default: what the data card beside that text names).
+    ``model`` is a run (its newest checkpoint), a checkpoint, an exported folder, a repository on the Hub, or the result
+    of `load`. The folder appears when the verification has succeeded. ``to`` is "hf" (for transformers), "hf-native"
+    (always without code), "gguf" (for llama.cpp), or "all" (a folder of each name in ``out``). The tokenizers of a run
+    are compared on ``n_sentences`` of its training text, if that is still available. ``name`` is the name in the model
+    card (default: ``push``, or the folder's name). ``data_license`` is the license of the training text, an identifier
+    of the Hub (default: that of the dataset card next to that text).
 
-    ``push`` is a repository of the Hub, ``owner/name``, which the folder is uploaded to: to its branch ``revision``
-    (default: main; created if there is none), or with ``create_pr`` as a pull request against main. A repository that
-    does not exist is created, private unless ``private`` is False; of one that exists the visibility stays. With
-    ``dry_run`` nothing is sent, and the report holds what would be.
+    ``push`` is a repository on the Hub, ``owner/name``, to which the folder is uploaded: to its branch ``revision``
+    (default: main; created if missing), or with ``create_pr`` as a pull request against main. A new repository is
+    private unless ``private`` is False; an existing one keeps its visibility. With ``dry_run`` nothing is sent, and the
+    report describes what would be.
 
     Raises what `load` and `export_model` raise, `DataError` if that text cannot be read, and `HubError` if the folder,
-    which is complete then, cannot be uploaded.
+    which is complete by then, cannot be uploaded.
     """
     wanted = Push(push, private, revision, create_pr, dry_run)
     if push and to == "all":
@@ -110,12 +110,12 @@ def export(
 
 
 def _on_cpu(model: Pretrained) -> Pretrained:
-    """Return the model, or a copy of one that computes elsewhere."""
+    """Return the model, or a copy on the CPU if it is on another device."""
     return model if model.device.type == "cpu" else dataclasses.replace(model, model=copy.deepcopy(model.model).cpu())
 
 
 def _facts(run: Run, loaded: Pretrained) -> Facts:
-    """Return what a run says of itself, and what its model writes."""
+    """Return the facts of a run, with samples from its model."""
     state = checkpoint.read_state(Path(loaded.origin))
     tokens = run.tokens()
     meta = tokens[0] if tokens else None
@@ -152,7 +152,7 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
 
 
 def _held_out(config: TrainConfig) -> dict[str, str]:
-    """Return what the text is that a run validates on, as the Hub's index names it."""
+    """Return the names of the validation text of a run, as the Hub's index has them."""
     source, split, share = config.data, config.split, f" ({100 * config.val_fraction:g}% held out)"
     if is_shards(config.data):
         split, share = "val", ""
@@ -164,17 +164,17 @@ def _held_out(config: TrainConfig) -> dict[str, str]:
 
 
 _HUB_SOURCE = re.compile(r"(?:hf://datasets/)?([^/@:\s]+/[^/@:\s]+)(?:[:/][^@]*)?(?:@\S*)?(?: \(.*\))?")
-"""A data set of the Hub in a list of sources: with a configuration, a revision, a path, a weight, a split."""
+"""A dataset on the Hub in a list of sources, with a configuration, a revision, a path, a weight, a split."""
 
 
 def _datasets(*sources: str) -> list[str]:
-    """Return the data sets of the Hub in lists of sources, those that are known to be some."""
+    """Return the datasets on the Hub in lists of sources; only names that are known to be datasets."""
     found = (_HUB_SOURCE.fullmatch(part.strip()) for source in sources for part in source.split(","))
     return list(dict.fromkeys(name[1] for name in found if name and _is_known(name[1], "dataset")))
 
 
 def _is_known(name: str, repo_type: Literal["model", "dataset"]) -> bool:
-    """Return whether a name is that of a repository on the Hub, not of a folder that is here or was here."""
+    """Return whether a name is that of a repository on the Hub, not of a local folder that is or was there."""
     return is_hub_name(name) and not is_here(name) and is_cached(name, repo_type)
 
 
@@ -191,7 +191,7 @@ def export_weights(
     on_event: Callable[[Exporting], None] = lambda _: None,
     **sizes: Any,
 ) -> ExportReport:
-    """Export a weights file of the book's layout with its tokenizer into the folder ``out``.
+    """Export a weights file in the book's layout with its tokenizer into the folder ``out``.
 
     ``sizes`` are fields of `ModelConfig`; those that are None are read from the weights. ``fast`` is recorded in the
     model's config.json.

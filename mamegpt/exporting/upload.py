@@ -1,4 +1,4 @@
-"""From an exported folder to a repository of the Hub, or what would go there."""
+"""Upload an exported folder to a repository on the Hub, or describe what would be uploaded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ COMMIT_MESSAGE = "Upload model (mamegpt export)"
 
 @dataclass(frozen=True)
 class Push:
-    """Where an export goes: a ``repository`` (``owner/name``; empty: none), its branch ``revision`` (empty: main).
+    """The destination of an upload: a ``repository`` (``owner/name``; empty: none), its branch ``revision`` (empty:
+    main).
 
-    ``create_pr`` opens a pull request against main instead. ``private`` is for a repository that does not exist yet
+    ``create_pr`` opens a pull request against main instead. ``private`` applies to a repository that does not exist yet
     (None: private). With ``dry_run`` nothing is sent.
 
-    Raises `ConfigError` for a repository that is no name on the Hub, for settings without a repository, and for a pull
-    request against another branch, which the Hub's client has none of.
+    Raises `ConfigError` for an invalid name of a repository, for settings without a repository, and for a pull request
+    against another branch, which the Hub's client does not support.
     """
 
     repository: str = ""
@@ -58,7 +59,7 @@ class Push:
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file by its name in the folder."""
+    """A file and its name in the folder."""
 
     name: str
     n_bytes: int
@@ -67,10 +68,10 @@ class UploadedFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """What went to a repository of the Hub, or would go: the files, and the text of the model card among them.
+    """Result of an upload, or of a dry run: the files, and the text of the model card.
 
-    ``url`` is that of the commit or of the pull request; empty if nothing was sent. ``private`` is whether the
-    repository is private (if nothing was sent: whether a new one would be), ``is_new`` whether it was created for this.
+    ``url`` is that of the commit or the pull request; empty if nothing was sent. ``private`` is whether the repository
+    is private (in a dry run: whether a new one would be), ``is_new`` whether it was created.
     """
 
     repository: str
@@ -84,7 +85,7 @@ class Upload:
 
 
 def upload_folder(out: Path, push: Push) -> Upload:
-    """Upload an exported folder as one commit, or only find out what would go up.
+    """Upload an exported folder as one commit, or only find out what would be uploaded.
 
     Raises `HubError` if it cannot be uploaded.
     """

@@ -1,13 +1,13 @@
-"""What llama.cpp makes of a GGUF file; run in a process of its own, with the package xllamacpp only.
+"""Run llama.cpp on a GGUF file, in a process of its own, with the package xllamacpp only.
 
     python verify_gguf.py FILE CASES.json FOUND
 
-``to_gguf`` starts it on every file it writes, before the file gets its name, and reads ``FOUND.json``. It must not
-import mamegpt. llama.cpp's own server answers, at a free port of the loopback interface.
+`check_gguf` runs it on each exported file, before the file gets its name, and reads ``FOUND.json``. It must not import
+mamegpt. It asks llama.cpp's own server, on a free port of the loopback interface.
 
-``CASES.json`` holds ``prompts``, rows of token ids; ``n_new``, how many tokens each is to be continued by;
-``beginnings``, rows whose next token's log-probabilities are asked for, all ``vocab_size`` of them; ``n_context``;
-``shown``, an id whose piece is whole characters; ``texts`` to cut into ids; ``decode``, ids to make text of; and
+``CASES.json`` contains ``prompts``, rows of token ids; ``n_new``, the number of tokens to continue each by;
+``beginnings``, rows after which the log-probabilities of all ``vocab_size`` tokens are wanted; ``n_context``;
+``shown``, the id of a token that is whole characters; ``texts`` to tokenize; ``decode``, ids to decode; and
 ``separator``, an id that is in no text.
 """
 
@@ -26,7 +26,7 @@ GREEDY = {"temperature": 0.0, "samplers": ["temperature"], "cache_prompt": False
 
 
 def main(file: str, cases_file: str, found_name: str) -> None:
-    """Ask the server for all that the cases want, and write down what came out."""
+    """Ask the server for all outputs of the cases, and write them."""
     cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
     server = serve(file, cases["n_context"])
 
@@ -38,8 +38,8 @@ def main(file: str, cases_file: str, found_name: str) -> None:
 
     found: dict[str, Any] = {"log_probabilities": [], "uncached": []}
     for beginning in cases["beginnings"]:
-        # The server shows no probabilities beside the end of a text or a part of a character, so it is made to choose
-        # another token; the probabilities that it shows are the model's own.
+        # The server returns no probabilities with the end of a text or a part of a character, so it is made to choose
+        # another token; the probabilities that it returns are the model's own.
         body = {"prompt": beginning, "n_predict": 1, "n_probs": cases["vocab_size"]}
         answer = ask("/completion", **body, logit_bias=[[cases["shown"], 1e6]], **GREEDY)
         log_probabilities = [0.0] * cases["vocab_size"]
@@ -49,7 +49,7 @@ def main(file: str, cases_file: str, found_name: str) -> None:
     prompts = cases["prompts"]
     found["greedy"] = [ask("/completion", prompt=ids, n_predict=cases["n_new"], **GREEDY)["tokens"] for ids in prompts]
     for ids, new in zip(prompts, found["greedy"], strict=True):
-        # The last token once more, from one pass over all that is before it.
+        # The last token again, from one pass over all tokens before it.
         last = ask("/completion", prompt=ids + new[:-1], n_predict=1, **GREEDY)["tokens"] if new else []
         found["uncached"].append(new[:-1] + last)
 
@@ -69,7 +69,7 @@ def main(file: str, cases_file: str, found_name: str) -> None:
 
 
 def serve(file: str, n_context: int) -> Any:
-    """llama.cpp on one file: one thread, one text at a time, keys and values in float32."""
+    """Start llama.cpp on one file: one thread, one text at a time, keys and values in float32."""
     params = xllamacpp.CommonParams()
     params.model.path = file
     params.n_ctx = n_context + 1  # it stops one token before the end

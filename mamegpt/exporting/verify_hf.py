@@ -1,15 +1,14 @@
-"""What a stranger sees in an exported folder; run in a process of its own, with the public packages only.
+"""Load an exported folder in a process of its own, with public packages only.
 
     python verify_hf.py FOLDER CASES.json FOUND
 
-``to_hf`` starts it on every folder it writes, before the folder gets its name, and reads what it writes: the
-tensors in ``FOUND.pt``, all else in ``FOUND.json``. It must not import mamegpt: it stands for a machine that has never
-heard of it.
+`check_hf` runs it on each exported folder, before the folder gets its name. It writes tensors to ``FOUND.pt`` and
+everything else to ``FOUND.json``. It must not import mamegpt: it stands for a machine without this package.
 
-``CASES.json`` holds ``prompts``, rows of token ids of one length; ``n_new``, how many tokens each is to be continued
+``CASES.json`` contains ``prompts``, rows of token ids of one length; ``n_new``, the number of tokens to continue each
 by; ``rows``, other rows of one length; ``texts``; ``written``, texts for the pipeline to continue by ``n_written``
-tokens, an empty one too; the names of ``weight_files``; and ``trust_remote_code``, whether the folder's own code has to
-run.
+tokens, including an empty one; the names of ``weight_files``; and ``trust_remote_code``, whether the folder's own code
+must run.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ FEW_ROWS, FEW_TOKENS = 3, 16
 
 
 def main(folder: str, cases_file: str, found_name: str) -> None:
-    """Load the folder in every way its files promise, and write down what came out."""
+    """Load the folder in every way that its files support, and write the outputs."""
     cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
     rows, prompts = torch.tensor(cases["rows"]), torch.tensor(cases["prompts"])
     trust = {"trust_remote_code": cases["trust_remote_code"]}
@@ -47,7 +46,7 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
             logits[name] = model(rows).logits
     torch.save(logits, f"{found_name}.pt")
 
-    model.generation_config.eos_token_id = None  # past the end of a text too: all rows are to be of one length
+    model.generation_config.eos_token_id = None  # continue past the end of a text: all rows must have one length
     options = {"max_new_tokens": cases["n_new"], "do_sample": False, "pad_token_id": 0}
     whole = model.generate(prompts, attention_mask=torch.ones_like(prompts), use_cache=True, **options)
     found["greedy"] = whole[:, prompts.shape[1] :].tolist()
@@ -56,7 +55,7 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
     found |= behaviour(model, few, min(FEW_TOKENS, cases["n_new"]))
 
     tokenizer = AutoTokenizer.from_pretrained(folder, **trust)  # or transformers 5 asks a question
-    # "</s>" in a text of the user's is text, not the end of one.
+    # "</s>" in a user's text is ordinary text.
     text_ids = tokenizer(cases["texts"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
     found["text_ids"], found["decoded"] = text_ids, tokenizer.batch_decode(text_ids)
     found |= written(pipeline("text-generation", model=folder, **trust), cases["written"], cases["n_written"])
@@ -64,7 +63,7 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
 
 
 def written(writer: Any, prompts: Sequence[str], n_new: int) -> dict[str, Any]:
-    """Return what a pipeline makes of each prompt: all ids, those that it read included, and their text."""
+    """Return the outputs of a pipeline for each prompt: all ids, including those of the prompt, and their text."""
     options = {"max_new_tokens": n_new, "do_sample": False, "return_tensors": True}
     rows = [list(map(int, writer(prompt, **options)[0]["generated_token_ids"])) for prompt in prompts]
     return {"written_ids": rows, "written": writer.tokenizer.batch_decode(rows, skip_special_tokens=True)}
@@ -72,10 +71,10 @@ def written(writer: Any, prompts: Sequence[str], n_new: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Return the likeliest token after each position but the last, without a cache: (B, T) -> (B, T - 1).
+    """Return the most likely token after each position but the last, without a cache: (B, T) -> (B, T - 1).
 
-    If a row was continued greedily, and each of its tokens is the likeliest here, it is also what a loop without cache
-    would have written.
+    If a row was continued greedily, and each of its tokens is the most likely one here, then generation without a cache
+    would give the same row.
     """
     rows = [model(row[None, :-1], use_cache=False).logits.argmax(-1) for row in ids]
     return torch.cat(rows)
@@ -83,7 +82,7 @@ def forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, float]:
-    """Return how far apart are logits with and without cache, and of padded rows and others; and the loss of labels."""
+    """Return the differences of logits with and without cache and with and without padding, and the loss for labels."""
     options = {"max_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0,
                "return_dict_in_generate": True, "output_logits": True}  # fmt: skip
     cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)
@@ -105,12 +104,12 @@ def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, flo
 
 
 def difference(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
-    """Return the largest difference of two lists of logits, (B, V) a new token, while the tokens are the same."""
+    """Return the largest difference of two lists of logits, (B, V) per new token, as long as the tokens are equal."""
     worst = torch.zeros(())
     for a, b in zip(some, others, strict=True):
         worst = torch.maximum(worst, (a - b).abs().max())  # NaN stays NaN
         if (a.argmax(-1) != b.argmax(-1)).any():
-            break  # from here on these are other texts
+            break  # from here on the texts differ
     return worst.item()
 
 

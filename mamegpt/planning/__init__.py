@@ -1,1 +1,1 @@
-"""What a training costs and yields, before it."""
+"""Estimates of time, memory and quality before training."""

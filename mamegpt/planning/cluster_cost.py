@@ -1,16 +1,16 @@
-"""What a training will take on a cluster: a model of one step, in arithmetic, memory traffic and messages.
+"""Estimate a training run on a cluster: an analytical model of one step.
 
-A step of n devices takes the time of its arithmetic, of the optimizer's pass over memory, and of the messages that
+A step on n devices takes the time of its arithmetic, of the optimizer's pass over memory, and of the communication that
 arithmetic does not hide:
 
-    arithmetic  tokens a device * FLOPs a token / (peak * share of the peak that one device reaches)
-    optimizer   bytes a parameter it reads and writes * parameters a device holds / memory bandwidth
-    messages    bytes a device sends / bandwidth + hops * latency, by the way weights are held (`SHARDINGS`)
+    arithmetic     tokens per device * FLOPs per token / (peak * share of the peak that one device reaches)
+    optimizer      bytes per parameter read and written * parameters per device / memory bandwidth
+    communication  bytes sent per device / bandwidth + hops * latency, depending on the sharding (`SHARDINGS`)
 
-FLOPs a token are 6 for each parameter that multiplies (the input embedding is looked up) and 12 L C T for attention
-(Chowdhery et al. 2022, "PaLM", appendix B). Activations take 34 bytes for each token, layer and unit of width, 2 if
-they are computed again (Korthikanti et al. 2022, eq. 2 and section 5, with attention that holds no scores). How far
-it is off, on figures it was not fitted to: docs/scale.md.
+FLOPs per token are 6 for each parameter of a matrix product (not the input embedding) plus 12 L C T for attention
+(Chowdhery et al. 2022, "PaLM", appendix B). Activations take 34 bytes per token, layer and unit of width, or 2 if they
+are recomputed (Korthikanti et al. 2022, eq. 2 and section 5, with attention that stores no scores). docs/scale.md
+compares the estimates with published runs that were not fitted.
 """
 
 from __future__ import annotations
@@ -42,51 +42,53 @@ __all__ = [
 Positive = Annotated[float, Within(gt=0)]
 Sharding = Literal["none", "full"]
 SHARDINGS: tuple[Sharding, ...] = ("none", "full")
-"""What ``train --sharding`` has: every device holds all weights, or all devices together hold them once."""
+"""The values of ``train --sharding``: each device holds all weights (DDP), or all devices hold them once (FSDP)."""
 
 STATE_BYTES = 16
-"""A parameter, its gradient and AdamW's two moments, in float32."""
+"""Bytes per parameter of training state: weight, gradient and AdamW's two moments, in float32."""
 WEIGHT_BYTES = 4
-"""A parameter as `mamegpt.distributed.sharding` gathers it: in float32, also where products are taken in bfloat16."""
+"""Bytes per parameter as `mamegpt.distributed.sharding` gathers it: float32, also if products are in bfloat16."""
 SAVED_BYTES = 12
-"""Of a parameter in a checkpoint: itself and two moments."""
+"""Bytes per parameter in a checkpoint: the weight and two moments."""
 OPTIMIZER_TRAFFIC = 28
-"""Bytes of a parameter that AdamW's step reads (four numbers) and writes (three)."""
+"""Bytes per parameter that AdamW's step reads (four numbers) and writes (three)."""
 ACTIVATION_BYTES, RECOMPUTED_BYTES = 34, 2
 COLLECTIVE_SHARE = 0.8
-"""Of a link's bandwidth, what collectives reach with messages of some megabytes."""
+"""Share of a link's bandwidth that collectives reach with messages of some megabytes."""
 HALF_RATE_WIDTH = 372
-"""A model so wide reaches half of a device's sustained share. From nanochat's 41 % at 768 and 46 % at 1,152."""
+"""Hidden size at which a device reaches half of its sustained share. From nanochat's 41 % at 768 and 46 % at 1,152."""
 JITTER = 0.006
-"""By how much each doubling of the nodes lengthens a step: 2.3 % from 1 node to 16 in torchtitan's runs."""
+"""Relative increase of a step's time for each doubling of the nodes: 2.3 % from 1 node to 16 in torchtitan's runs."""
 RESERVED = 0.9
-"""Of a device's memory, what a training may fill."""
+"""Share of a device's memory that training may use."""
 TOKENS_PER_PARAMETER = 20
-"""Hoffmann et al. 2022 ("Chinchilla"), table 3, rounded as usual."""
+"""Tokens per parameter of a compute-optimal run: Hoffmann et al. 2022 ("Chinchilla"), table 3, rounded as usual."""
 DEVICES = (8, 64, 256, 1024)
 
 
 @dataclass(frozen=True)
 class Cluster(FromJSON):
-    """Devices in nodes. Rates are of one device and in one direction, per second; the price is of a device's hour."""
+    """A cluster of nodes with several devices. Rates are per device and second, in one direction; the price is per
+    device hour.
+    """
 
     peak_flops: Positive
-    """Of dense bfloat16 products."""
+    """FLOP/s of dense bfloat16 products."""
     sustained: Positive
-    """Share of the peak that one device alone reaches with a very wide model."""
+    """Share of the peak that one device reaches alone with a very wide model."""
     memory_bytes: Positive
     memory_bandwidth: Positive
     devices_per_node: Annotated[int, Within(gt=0)]
     link_bandwidth: Positive
-    """Between devices of one node, bytes."""
+    """Bytes between devices of one node."""
     network_bandwidth: Positive
-    """Between nodes, bytes for each device."""
+    """Bytes between nodes, per device."""
     storage_bandwidth: Positive
-    """Bytes that a node writes to the storage of checkpoints."""
+    """Bytes that a node writes to the storage for checkpoints."""
     price: Positive
     """US dollars."""
     latency_s: Positive = 10e-6
-    """Of one hop of a collective."""
+    """Latency of one hop of a collective."""
 
 
 CLUSTERS: dict[str, Cluster] = {
@@ -94,13 +96,15 @@ CLUSTERS: dict[str, Cluster] = {
     "h100": Cluster(989e12, 0.43, 80e9, 3.35e12, 8, 450e9, 50e9, 2e9, 2.5),
     "h200": Cluster(989e12, 0.665, 141e9, 4.8e12, 8, 450e9, 50e9, 2e9, 3.5),
 }
-"""Data-sheet figures of the SXM boards and of NVLink; 200 and 400 Gb/s networks. ``sustained`` is what a published run
-reached (docs/scale.md); storage and prices (on demand, 2026) differ from place to place: describe your own."""
+"""Figures from the data sheets of the SXM boards and of NVLink; 200 and 400 Gb/s networks. ``sustained`` is what a
+published run reached (docs/scale.md). Storage and prices (on demand, 2026) vary: describe your own cluster."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder that time and memory depend on; ``kv_dim`` is the width of all keys (0: the whole)."""
+    """The sizes of a decoder that determine time and memory; ``kv_dim`` is the width of all keys (0: the hidden
+    size).
+    """
 
     n_layers: int
     emb_dim: int
@@ -109,22 +113,22 @@ class Shape:
     context_length: int = 2048
     kv_dim: int = 0
     batch_tokens: int = 1 << 19
-    """Of a step, over all devices."""
+    """Tokens per step, over all devices."""
 
     @property
     def block_parameters(self) -> int:
-        """Of one layer: four matrices of attention and three of a gated feed-forward network."""
+        """Parameters of one layer: four matrices of attention and three of a gated feed-forward network."""
         attention = 2 * self.emb_dim * self.emb_dim + 2 * self.emb_dim * (self.kv_dim or self.emb_dim)
         return attention + 3 * self.emb_dim * self.ffn_dim
 
     @property
     def n_parameters(self) -> int:
-        """With the input embedding and an output head of its own; vectors are left out."""
+        """All parameters, including the input embedding and a separate output head, without vectors."""
         return self.n_layers * self.block_parameters + 2 * self.vocab_size * self.emb_dim
 
     @property
     def flops_per_token(self) -> float:
-        """Of a forward and a backward pass."""
+        """FLOPs of a forward and a backward pass."""
         products = self.n_parameters - self.vocab_size * self.emb_dim
         return 6 * products + 12 * self.n_layers * self.emb_dim * self.context_length
 
@@ -137,13 +141,13 @@ MODELS: dict[str, Shape] = {
     "2.7B": Shape(32, 2560, 6832, batch_tokens=1 << 20),
     "7B": Shape(32, 4096, 11008, batch_tokens=1 << 21),
 }
-"""Depths, widths and batches of Brown et al. 2020 ("GPT-3"), table 2.1; gated networks of 8/3 the width; 7B is
-Llama 2's (Touvron et al. 2023)."""
+"""Depths, widths and batches of Brown et al. 2020 ("GPT-3"), table 2.1; gated networks of 8/3 of the width; 7B is Llama
+2's (Touvron et al. 2023)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One step of one model on ``devices``; ``efficiency`` is the share of what as many lone devices would do."""
+    """Estimate of one step of a model on ``devices``; ``efficiency`` is relative to as many devices that work alone."""
 
     devices: int
     sharding: Sharding
@@ -151,13 +155,13 @@ class Estimate:
     batch_tokens: int
     step_s: float
     hidden_s: float
-    """Messages that arithmetic hides."""
+    """Communication that arithmetic hides."""
     exposed_s: float
-    """Messages that it does not hide."""
+    """Communication that it does not hide."""
     tokens_per_s: float
     efficiency: float
     memory_bytes: float
-    """Of one device."""
+    """Memory of one device."""
     checkpoint_s: float
 
 
@@ -170,10 +174,10 @@ def estimate(
     recomputes: bool = False,
     weight_bytes: int = WEIGHT_BYTES,
 ) -> Estimate:
-    """Estimate one optimizer step of ``shape.batch_tokens``, at least a window for each device.
+    """Estimate one optimizer step of ``shape.batch_tokens``, with at least one sequence per device.
 
-    A pass takes as many windows as memory holds (`RESERVED`), at least one. Shares of weights, of ``weight_bytes`` a
-    parameter, and gradients are sent in every pass, as `sharding` does it, gradients of whole copies once a step.
+    A pass processes as many sequences as memory allows (`RESERVED`), at least one. With sharding, weights
+    (``weight_bytes`` per parameter) and gradients are sent in every pass; otherwise gradients are sent once per step.
     """
     batch = max(shape.batch_tokens, devices * shape.context_length)
     tokens = batch / devices
@@ -193,13 +197,13 @@ def estimate(
     activations = window * (
         ACTIVATION_BYTES + RECOMPUTED_BYTES * shape.n_layers if recomputes else ACTIVATION_BYTES * shape.n_layers
     )
-    gathered = 0 if sharding == "none" else 2 * 4 * shape.block_parameters  # two layers are whole at a time
+    gathered = 0 if sharding == "none" else 2 * 4 * shape.block_parameters  # two layers are gathered at a time
     held = STATE_BYTES * n / held_by + (2 * n if sharding == "none" else gathered)
     windows = tokens / shape.context_length
     at_once = min(windows, max(1.0, (RESERVED * cluster.memory_bytes - held) // activations))
     passes = 1 if sharding == "none" else math.ceil(windows / at_once)
 
-    # All devices of a node send at once, so a ring over nodes is as wide as all their network cards together.
+    # All devices of a node send at once, so a ring over nodes has the bandwidth of all their network cards together.
     inner = COLLECTIVE_SHARE * cluster.link_bandwidth
     outer = COLLECTIVE_SHARE * min(cluster.link_bandwidth, cluster.network_bandwidth * inside)
     everywhere = inner if nodes == 1 else outer
@@ -209,13 +213,13 @@ def estimate(
     else:  # in each pass weights twice, gradients in float32 once
         messages = (2 * weight_bytes + 4) * n * (devices - 1) / devices / everywhere + 3 * shape.n_layers * hop
     messages *= passes
-    # Gradients are hidden by the backward pass, but for the last layer's; weights also by the forward pass.
+    # The backward pass hides gradients, except those of the last layer; the forward pass hides weights, too.
     cover = arithmetic * (2 / 3 if sharding == "none" else 1) * (1 - 1 / shape.n_layers)
     hidden = min(messages, cover)
     step_s = (arithmetic + optimizer + messages - hidden) * (1 + JITTER * math.log2(nodes))
 
     alone = wanted + OPTIMIZER_TRAFFIC * n / cluster.memory_bandwidth  # one device, if its memory sufficed
-    writers = nodes if sharding == "full" else 1  # nodes that write a part each
+    writers = nodes if sharding == "full" else 1  # nodes that write in parallel
     return Estimate(
         devices=devices,
         sharding=sharding,
@@ -232,10 +236,7 @@ def estimate(
 
 
 def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
-    """Return the fastest way that fits into memory; the plainest of those that are within a hundredth.
-
-    None if none fits.
-    """
+    """Return the fastest way that fits into memory, or the simplest within 1 % of it; None if none fits."""
     ways = [
         estimate(shape, cluster, devices, sharding, recomputes=recomputes)
         for recomputes in (False, True)
@@ -250,7 +251,7 @@ def best(shape: Shape, cluster: Cluster, devices: int) -> Estimate | None:
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """For each model, the best way on each number of devices."""
+    """The best way for each model on each number of devices."""
 
     name: str
     cluster: Cluster
@@ -258,7 +259,7 @@ class ClusterPlan:
     """Model, estimate, devices."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines: every figure, in seconds, bytes and tokens."""
+        """Return every figure as plain values, in seconds, bytes and tokens."""
         return {
             "cluster": {"name": self.name, **dataclasses.asdict(self.cluster)},
             "models": {
@@ -277,9 +278,9 @@ class ClusterPlan:
 
 
 def plan_cluster(described: str) -> ClusterPlan:
-    """For a cluster of `CLUSTERS`, or one described in a TOML file with the fields of `Cluster`.
+    """Estimate for a cluster of `CLUSTERS`, or one described in a TOML file with the fields of `Cluster`.
 
-    Raises `ConfigError` if it is neither, or a field is missing, unknown or not a positive number.
+    Raises `ConfigError` if it is neither, or if a field is missing, unknown or not a positive number.
     """
     cluster = CLUSTERS.get(described) or _read(Path(described))
     rows = [(model, best(shape, cluster, n), n) for model, shape in MODELS.items() for n in DEVICES]

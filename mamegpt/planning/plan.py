@@ -1,4 +1,4 @@
-"""What a training would cost and be worth on this machine, before any: speed, memory, time, quality."""
+"""Estimate speed, memory, time and quality of training on this machine, without training."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from mamegpt.training.forward import micro_batch
 __all__ = ["CHARACTERS_PER_TOKEN", "CorpusSize", "Cost", "Plan", "plan"]
 
 CHARACTERS_PER_TOKEN = 1.66
-"""Of Japanese Wikipedia with 16,000 pieces (docs/log.md): what is assumed where there is no tokenizer yet."""
+"""Characters per token of Japanese Wikipedia with vocabulary size 16,000 (docs/log.md), assumed without a tokenizer."""
 
 SAMPLE_CHARACTERS = 1_000_000
 
 PARAMETER_BYTES = 16
-"""Weight, gradient and the optimizer's two averages, in float32."""
+"""Bytes per parameter: weight, gradient and the optimizer's two averages, in float32."""
 
 ACTIVATION_BYTES = 113
-"""Kept for the backward pass, for each token of a forward pass, layer and unit of width. Measured from 1m to 30m: with
-`PARAMETER_BYTES` it gives the peak memory from one size to the next to 2 % (docs/log.md)."""
+"""Bytes kept for the backward pass, per token of a forward pass, layer and unit of width. Measured from 1m to 30m: with
+`PARAMETER_BYTES` it predicts the peak memory from one size to the next to 2 % (docs/log.md)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one size costs here. What was not ``measured`` is reckoned from the largest size that was."""
+    """Time and memory of one size. If it was not ``measured``, it is extrapolated from the largest size that was."""
 
     size: Size
     n_parameters: int
@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """A text to be trained on. ``n_tokens`` is exact for token shards, else from a sample."""
+    """The size of a training text. ``n_tokens`` is exact for token shards, else estimated from a sample."""
 
     n_characters: int
     n_tokens: int
@@ -64,7 +64,7 @@ class CorpusSize:
 
 @dataclass(frozen=True)
 class Plan:
-    """The costs of all sizes, and what can be expected of each in the minutes there are."""
+    """The costs of all sizes, and the expected quality of each after ``minutes`` of training."""
 
     device: str
     precision: Precision
@@ -75,18 +75,18 @@ class Plan:
     free_memory_bytes: int
 
     def n_tokens(self, cost: Cost) -> int:
-        """Return the tokens that a size is trained on in the minutes of the plan."""
+        """Return the number of tokens that a size is trained on in the minutes of the plan."""
         return int(cost.tokens_per_s * self.minutes * 60)
 
     def corpus_s(self, cost: Cost) -> float:
-        """Return the seconds for the whole corpus once. There must be one."""
+        """Return the seconds for one epoch. The plan must have a corpus."""
         assert self.corpus is not None
         return self.corpus.n_tokens / cost.tokens_per_s
 
     def bits_per_character(self, cost: Cost) -> float:
         """Return the bits per character expected on Japanese Wikipedia.
 
-        A corpus that is read more than once counts for less than it is long.
+        Repeated epochs count less than new text.
         """
         law, _ = scaling_law.expected_quality()
         n_tokens: float = self.n_tokens(cost)
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def best(self) -> Cost:
-        """The size that will be the best after these minutes, of those that fit into the free memory."""
+        """The size with the best expected quality, of those that fit into the free memory."""
         fitting = [cost for cost in self.costs if cost.memory_bytes <= self.free_memory_bytes]
         return min(fitting or self.costs[:1], key=self.bits_per_character)
 
@@ -122,12 +122,12 @@ def plan(
     schema: Schema = GUESS,
     seconds: float = 20.0,
 ) -> Plan:
-    """Estimate what ``minutes`` of training would give, by measuring this machine for about ``seconds``.
+    """Estimate the result of ``minutes`` of training, from a benchmark of about ``seconds`` on this machine.
 
-    With ``data``, the text to learn, the plan also says how often it will be read. The vocabulary is the tokenizer's,
-    if one is given, else ``vocab_size`` (0: 16,000).
+    With ``data``, the training text, the plan also contains the number of epochs. The vocabulary size is the
+    tokenizer's if one is given, else ``vocab_size`` (0: 16,000).
 
-    Raises `ConfigError` for numbers that cannot be, and what reading the data or the tokenizer raises.
+    Raises `ConfigError` for impossible numbers, and what reading the data or the tokenizer raises.
     """
     if not minutes > 0:
         raise ConfigError("--minutes must be above 0 (got {minutes:g})", minutes=minutes)
@@ -146,7 +146,7 @@ def plan(
 
 
 def measure_corpus(data: str | Path, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> CorpusSize:
-    """Count a text's characters and tokens, those by a tokenizer on a `subsample` of its documents."""
+    """Count the characters of a text, and estimate its tokens with a tokenizer on a `subsample` of its documents."""
     if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]
         return CorpusSize(train.n_characters, train.n_tokens)
@@ -163,15 +163,16 @@ def measure_corpus(data: str | Path, split: str, tokenizer: Tokenizer | None, sc
         raise DataError("{data} holds no text", data=data)
     per_token = CHARACTERS_PER_TOKEN
     if tokenizer:
-        n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # and the ends of the texts
+        n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # including end-of-text tokens
         per_token = sum(map(len, sample)) / n_tokens
     return CorpusSize(n_characters, round(n_characters / per_token))
 
 
 def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Precision, list[Cost]]:
-    """Time the sizes, smallest first, while they fit into ``seconds``; reckon the others from their operations.
+    """Time the sizes, smallest first, as long as ``seconds`` allow; extrapolate the others from their number of
+    operations.
 
-    The process's peak memory rises with the sizes, so that each finds its own. The number format is measured once.
+    The process's peak memory grows with the sizes, so each size can be measured in turn. Precision is measured once.
     """
     formats: Sequence[Precision] = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
     precision: Precision | None = None
@@ -182,7 +183,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     for size in SIZES:
         config = preset(size)
         n_parameters, flops = operations(config, vocab_size)
-        copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # of a GPU's, the host holds it
+        copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # on a GPU, it is in host memory
         held_bytes = state_bytes(config, n_parameters, device) + copy_bytes
         start = time.perf_counter()
         if costs and start - begin + probe_s_per_flop * flops > seconds:
@@ -201,15 +202,15 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
 
 
 def state_bytes(config: TrainConfig, n_parameters: int, device: torch.device) -> int:
-    """Memory that grows with the model: parameters with their gradients and averages, and activations."""
+    """Return the memory for parameters, gradients, averages and activations."""
     tokens = micro_batch(config, config.batch_size, device) * config.context_length
     return PARAMETER_BYTES * n_parameters + ACTIVATION_BYTES * tokens * config.n_layers * config.emb_dim
 
 
 def saved_bytes(config: TrainConfig, vocab_size: int) -> int:
-    """Of a checkpoint, and of the copy that a thread writes it from while training goes on.
+    """Return the bytes of a checkpoint, and of the copy from which a thread writes it during training.
 
-    Each weight and its two averages in float32; what Muon learns has one.
+    Each weight has two averages in float32; weights that Muon trains have one.
     """
     model = _without_memory(config, vocab_size)
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -223,10 +224,10 @@ def _without_memory(config: TrainConfig, vocab_size: int) -> LanguageModel:
 
 
 def operations(config: TrainConfig, vocab_size: int) -> tuple[int, int]:
-    """Parameters of a model, and the floating-point operations of one token's forward and backward pass.
+    """Return the number of parameters, and the floating-point operations per token of forward and backward pass.
 
-    Six for each weight of a matrix product (all matrices but the embedding table), and 6 T C a layer for attention's
-    two products with a causal mask.
+    These are 6 for each weight of a matrix product (all matrices except the embedding table), and 6 T C per layer for
+    attention's two products with a causal mask.
     """
     model = _without_memory(config, vocab_size)
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)

@@ -1,11 +1,11 @@
-"""How good a model will be, from its size and its training, before either exists.
+"""Predict the quality of a model from its size and its training tokens.
 
     bits per character = E + A / N^alpha + B / D^beta        N parameters, D training tokens
 
-(Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3.3), fitted to runs of our own that
-`benchmarks/research/scaling_runs.py` makes: the default recipe on Japanese Wikipedia with 16,000 pieces. The runs
-themselves are kept in ``scaling_runs.json``, not the five numbers, so that a new run is a line more and no constant
-is out of date.
+(Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3.3), fitted to our own runs, which
+`benchmarks/research/scaling_runs.py` makes: the default recipe on Japanese Wikipedia with vocabulary size 16,000. The
+file ``scaling_runs.json`` contains the runs, not the five numbers: a new run is one more line, and no constant becomes
+out of date.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["Law", "ScalingRun", "expected_quality", "fit", "own_runs", "useful_t
 RUNS_FILE = "scaling_runs.json"
 
 EXPONENTS = np.arange(0.02, 1.5, 0.02)
-"""What alpha and beta may be; for each pair the other three numbers are a linear least-squares problem."""
+"""Candidates for alpha and beta; for each pair, the other three numbers are a linear least-squares problem."""
 
 REPETITION_SCALE = 15.4
-"""Repetitions after which another one teaches next to nothing (Muennighoff et al. 2023, table 2: R*_D)."""
+"""Decay constant of the value of repeated epochs (Muennighoff et al. 2023, table 2: R*_D)."""
 
 
 @dataclass(frozen=True)
 class ScalingRun:
-    """A finished run: what went in, and how good it was. ``held_out`` ones are not fitted but predicted, as a check."""
+    """A finished run: its settings and its quality. ``held_out`` runs are not fitted but predicted, as a check."""
 
     size: str
     n_parameters: int
@@ -77,10 +77,11 @@ def fit(runs: Sequence[ScalingRun]) -> Law:
 
 
 def useful_tokens(n_tokens: float, n_unique: float) -> float:
-    """Training tokens as if they were all new, when a text of ``n_unique`` tokens is read again and again.
+    """Return the number of new tokens with the same effect as ``n_tokens`` of training on a text of ``n_unique``
+    tokens.
 
-    Muennighoff et al. 2023 ("Scaling Data-Constrained Language Models"), equation 5: four epochs are nearly as good
-    as new text, forty give little more than twenty.
+    Muennighoff et al. 2023 ("Scaling Data-Constrained Language Models"), equation 5: four epochs are nearly as good as
+    new text; forty give little more than twenty.
     """
     repetitions = max(0.0, n_tokens / n_unique - 1)
     return min(n_tokens, n_unique * (1 - REPETITION_SCALE * math.expm1(-repetitions / REPETITION_SCALE)))
@@ -88,14 +89,14 @@ def useful_tokens(n_tokens: float, n_unique: float) -> float:
 
 @functools.cache
 def own_runs() -> tuple[ScalingRun, ...]:
-    """Return the runs that the repository keeps."""
+    """Return the runs in the package."""
     text = resources.files("mamegpt.planning").joinpath(RUNS_FILE).read_text(encoding="utf-8")
     return tuple(ScalingRun(**run) for run in json.loads(text))
 
 
 @functools.cache
 def expected_quality() -> tuple[Law, float]:
-    """Return the law of our own runs, and its mean absolute error, bits per character, on runs it was not fitted on."""
+    """Return the law fitted to our own runs, and its mean absolute error, in bits per character, on runs not fitted."""
     law = fit([run for run in own_runs() if not run.held_out])
     errors = [abs(law(run.n_parameters, run.n_tokens) - run.bits_per_character) for run in own_runs() if run.held_out]
     return law, sum(errors) / len(errors)

@@ -1,14 +1,14 @@
-"""Checkpoints: folders that appear whole or not at all, and know what they were trained on.
+"""Checkpoints: folders that are written atomically and contain hashes of everything they depend on.
 
     checkpoints/step-00000250/
         model.safetensors        the model's state dict, under its own keys, a tied weight once
         optimizer.safetensors    the optimizer's tensors, as "<parameter name>|<state name>"
         state.json               step, seconds, hashes: of both files, of tokens, tokenizer and metrics, of itself
 
-A run with full sharding has ``model/`` and ``optimizer/`` instead, each with one safetensors file a process, which any
-number of processes can read (see `spread`).
+A run with full sharding has folders ``model/`` and ``optimizer/`` instead, each with one safetensors file per process,
+which any number of processes can read (see `mamegpt.distributed.sharding`).
 
-No random state is stored, for none is carried over: every step seeds its own (see `trainer`).
+No random state is stored, because none is carried over: every step has its own seed (see `mamegpt.training.trainer`).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ GO_ON = msg("--resume-intact resumes from the newest intact checkpoint")
 
 
 class SavedOptimizer(Protocol):
-    """The part of `torch.optim.Optimizer` that a checkpoint needs."""
+    """The part of the interface of `torch.optim.Optimizer` that a checkpoint needs."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]: ...
@@ -92,12 +92,12 @@ class SavedOptimizer(Protocol):
 
 @dataclass(frozen=True)
 class State(FromJSON):
-    """What a checkpoint is of. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256.
+    """The state of a run at a checkpoint. ``step`` counts finished optimizer steps; ``files`` maps names to SHA-256.
 
-    ``settings``, ``tokens`` and ``tokenizer`` are the fingerprints of what the run was made with, ``metrics`` is the
-    hash of the lines it had written. ``skipped`` batches of text are passed over before the next step; ``rollbacks``
-    ways back ended at this very checkpoint (see `loss_spikes`). ``finished`` tells the last one of a run or
-    of an extension, which ``--minutes`` does not.
+    ``settings``, ``tokens`` and ``tokenizer`` are fingerprints; ``metrics`` is the hash of the lines written so far.
+    ``skipped`` batches are skipped before the next step; ``rollbacks`` counts the rollbacks to this checkpoint (see
+    `mamegpt.training.loss_spikes`). ``finished`` marks the last checkpoint of a run or of an extension, which
+    ``--minutes`` does not determine.
     """
 
     step: Count
@@ -115,10 +115,10 @@ class State(FromJSON):
 class Saver:
     """Writes the checkpoints of a run in a thread: training waits only while its tensors are copied.
 
-    One is written at a time. A write that failed is raised by the next call, and at the latest by `wait`; of one that
-    is complete ``on_saved(step, path)`` is told then, in the caller's thread of the main process. All processes have
-    one and call it at the same steps: only the main process's writes, but with ``parts`` all write what they hold, and
-    their threads speak with each other in a group of their own.
+    One is written at a time. The error of a failed write is raised by the next call, at the latest by `wait`; for a
+    complete checkpoint that call runs ``on_saved(step, path)`` in the calling thread of the main process. All processes
+    have a `Saver` and call it at the same steps: only the main process's writes, but with ``parts`` all of them write
+    their shards, and their threads communicate in a group of their own.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class Saver:
         state: State,
         is_proven: Callable[[int], bool] = lambda _: False,
     ) -> float:
-        """Begin to write a checkpoint; returns the seconds that this took, the wait for the one before included.
+        """Start writing a checkpoint; return the seconds that training waited, for the previous write too.
 
-        Of the older ones, the newest whose step ``is_proven`` to be good is kept, however many newer ones there are.
+        Besides the newest checkpoints, the newest one whose step ``is_proven`` to be good is kept.
         """
         begin = time.perf_counter()
         self.wait()
@@ -160,7 +160,7 @@ class Saver:
         return time.perf_counter() - begin
 
     def poll(self) -> None:
-        """As `wait`, if there is nothing to wait for; with parts, in any process."""
+        """Call `wait` if the write has ended, with parts in all processes; else return at once."""
         if self._pending is None:
             return
         writing = not self._pending[1].done()
@@ -168,7 +168,7 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until what was begun is on the disk, or raise what kept it from there."""
+        """Wait until the pending checkpoint is on disk; raise the error if writing it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             step, done = pending
@@ -177,7 +177,7 @@ class Saver:
                 self.on_saved(step, path)
 
     def close(self) -> None:
-        """Finish what was begun, whatever else went wrong, without raising why it failed."""
+        """Finish the pending checkpoint after an error elsewhere, without raising its own error."""
         self._thread.shutdown()
 
     def __enter__(self) -> Saver:
@@ -192,15 +192,15 @@ class Saver:
 def save(folder: Path, model: nn.Module, optimizer: SavedOptimizer, state: State, *, keep: int) -> Path:
     """Write one checkpoint under ``folder``, then remove all but the ``keep`` newest. Returns its path.
 
-    ``state`` says all but the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; then
-    every checkpoint there was is as it was.
+    ``state`` lacks only the hashes of the files. Raises `OutputError` or `OSError` if they cannot be written; all
+    existing checkpoints are unchanged then.
     """
     return _write(folder, cpu_state_dict(model), _optimizer_tensors(model, optimizer), state, keep)
 
 
 def _parts(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, dict[str, Tensor]]:
     parts = {MODEL_PARTS: unique_state_dict(model), OPTIMIZER_PARTS: _optimizer_tensors(model, optimizer)}
-    return {name: tensors for name, tensors in parts.items() if tensors}  # before the first step there is no state
+    return {name: tensors for name, tensors in parts.items() if tensors}  # the optimizer has none before the first step
 
 
 def _write_parts(
@@ -217,7 +217,7 @@ def _write_parts(
     except CheckpointException as error:
         if is_main:
             shutil.rmtree(staging, ignore_errors=True)
-        reason = next((one for one, _ in error.failures.values()), error)  # of the first process that failed
+        reason = next((one for one, _ in error.failures.values()), error)  # the error of the first process that failed
         raise OutputError(
             "{path} cannot be written ({reason}); {advice}", path=path, reason=first_line(reason), advice=MAKE_ROOM
         ) from None
@@ -241,9 +241,9 @@ def _write_parts(
 
 
 def _shared_folder(path: Path, is_main: bool, group: ProcessGroup | None) -> Path:
-    """Make a hidden folder beside a checkpoint for what all processes write; its name is the same in all of them.
+    """Create a hidden folder next to a checkpoint for the files of all processes; its name is the same in all of them.
 
-    Raises `OutputError` in all of them if the main process cannot make it.
+    Raises `OutputError` in all processes if the main process cannot create it.
     """
     number, failed = secrets.randbits(62) + 1 if is_main else 0, None
     if is_main:
@@ -284,11 +284,11 @@ def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
     for _, old in checkpoints(folder)[:-keep]:
         with hardening(msg("to remove a folder"), old, *IN_USE):
             if old != proven and _is_only_ours(old):
-                remove_folder(old)  # one that somebody put a file into is kept
+                remove_folder(old)  # a folder with a file of the user is kept
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove checkpoints; one that somebody put a file into is renamed to ``kept-...`` instead."""
+    """Remove checkpoints; one that contains a file of the user is renamed to ``kept-...`` instead."""
     for path in paths:
         if _is_only_ours(path):
             remove_folder(path)
@@ -301,7 +301,7 @@ def _is_only_ours(path: Path) -> bool:
 
 
 def load(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> State:
-    """Put a checkpoint's tensors into a model and its optimizer, after comparing hashes.
+    """Load a checkpoint into a model and its optimizer, after comparing hashes.
 
     Raises `CheckpointError` if a file is missing or damaged, or does not fit the model.
     """
@@ -342,13 +342,13 @@ def verify(path: Path) -> State:
 
 
 def read_state(path: Path) -> State:
-    """Return the facts in a checkpoint's ``state.json``.
+    """Return the content of a checkpoint's ``state.json``.
 
     Raises `CheckpointError` if it cannot be read or is damaged.
     """
     try:
         content = read_json(path / STATE_FILE, dict[str, Any])
-        digest = content.pop("sha256", None)  # checkpoints of before 2026-11-23 have none
+        digest = content.pop("sha256", None)  # checkpoints from before 2026-11-23 lack it
         state = validated(State, content)
         if not (set(state.files) == {MODEL_FILE, OPTIMIZER_FILE} or _is_parts(state)):
             raise ValueError(msg("it does not name the files of a checkpoint"))
@@ -362,7 +362,9 @@ def read_state(path: Path) -> State:
 
 
 def skip_batches(path: Path, n_batches: int, elapsed_s: float) -> None:
-    """Let a run that goes on from this checkpoint pass over the next ``n_batches``; so long it has taken by now."""
+    """Record in a checkpoint that a run resumed from it skips the next ``n_batches``, and its time so far,
+    ``elapsed_s``.
+    """
     state = read_state(path)
     _write_state(
         path,
@@ -373,9 +375,9 @@ def skip_batches(path: Path, n_batches: int, elapsed_s: float) -> None:
 
 
 def quarantine(folder: Path) -> list[str]:
-    """Rename checkpoints newer than the newest intact one to ``damaged-...``; returns what was wrong with each.
+    """Rename checkpoints newer than the newest intact one to ``damaged-...``; return the problem of each.
 
-    Raises `CheckpointError` if none is intact; then nothing is renamed.
+    Raises `CheckpointError`, and renames nothing, if no checkpoint is intact.
     """
     wrong: dict[Path, str] = {}
     for _, path in reversed(checkpoints(folder)):
@@ -395,7 +397,7 @@ def quarantine(folder: Path) -> list[str]:
 
 
 def read_model(path: Path) -> dict[str, Tensor]:
-    """Return the model tensors of a checkpoint, compared with their hash. Raises `CheckpointError` if damaged."""
+    """Return the model tensors of a checkpoint, after comparing hashes. Raises `CheckpointError` if it is damaged."""
     state = read_state(path)
     if _is_parts(state):
         verify(path)
@@ -414,8 +416,9 @@ def read_model(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_other(folder: Path, **now: str) -> None:
-    """Raise `CheckpointError` if the newest checkpoint that can be read has other ``settings``, ``tokens`` or
-    ``tokenizer`` (fingerprints) than the run has now; before anything is changed.
+    """Raise `CheckpointError` if the newest readable checkpoint has other ``settings``, ``tokens`` or ``tokenizer``.
+
+    The arguments are the run's present fingerprints. Call it before anything is changed.
     """
     for _, path in reversed(checkpoints(folder)):
         with contextlib.suppress(CheckpointError):
@@ -431,13 +434,13 @@ def refuse_other(folder: Path, **now: str) -> None:
 
 
 def _is_parts(state: State) -> bool:
-    """Return whether a checkpoint is one of parts: model/... and, after the first step, optimizer/..."""
+    """Return whether a checkpoint consists of shards: model/... and, after the first step, optimizer/..."""
     folders = {name.partition("/")[0] for name in state.files}
     return MODEL_PARTS in folders and folders <= {MODEL_PARTS, OPTIMIZER_PARTS}
 
 
 def _load_parts(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> None:
-    """Fill a model and its optimizer from parts, whether they are shared out themselves or not."""
+    """Load shards into a model and its optimizer, sharded or not."""
     tensors = unique_state_dict(model)
     found = empty_state_dict(path / MODEL_PARTS)
     if {name: tensor.shape for name, tensor in found.items()} != {name: t.shape for name, t in tensors.items()}:
@@ -450,7 +453,7 @@ def _load_parts(path: Path, model: nn.Module, optimizer: SavedOptimizer) -> None
     for label, value in states.items():
         parameter = parameters[label.rsplit("|", 1)[0]].detach()
         if value.shape == parameter.shape:
-            states[label] = torch.empty_like(parameter, dtype=value.dtype)  # shared out as the parameter is
+            states[label] = torch.empty_like(parameter, dtype=value.dtype)  # sharded like the parameter
     load_sharded(path / OPTIMIZER_PARTS, states)
     _restore_optimizer(model, optimizer, states)
 
@@ -466,7 +469,7 @@ def _digest(content: Mapping[str, object]) -> str:
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state under the names of its parameters, so that no pickle is needed."""
+    """Return the optimizer's state under the names of its parameters; this needs no pickle."""
     states = optimizer.state
     return {
         f"{name}|{key}": value.detach().cpu().contiguous()
@@ -476,7 +479,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: SavedOptimizer) -> dict[str,
 
 
 def _restore_optimizer(model: nn.Module, optimizer: SavedOptimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Undo `_optimizer_tensors`; the optimizer itself puts each tensor where it wants it.
+    """Restore the state from `_optimizer_tensors`; the optimizer moves each tensor to its device.
 
     Raises `ValueError` for a tensor that belongs to no parameter, or has neither its shape nor a single value.
     """

@@ -1,4 +1,4 @@
-"""What a run wrote down while it trained: ``metrics.jsonl``, one line a step and one line a validation."""
+"""Read the metrics of a run: ``metrics.jsonl``, one line per step and one line per validation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Quality", "read_metrics"]
 
 @dataclass(frozen=True)
 class Quality(FromJSON):
-    """``loss`` in nats per token; the bits are of all tokens, end-of-text included, over the text's own length.
+    """Result of a validation: ``loss`` in nats per token; bits of all tokens, including end-of-text, per unit of text.
 
-    ``of_n_characters`` are those of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is the one of
-    matrix products; ``step`` is how many steps the model was trained, where a training measures it. Records of older
-    versions have none of the three.
+    ``of_n_characters`` is the length of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is that of
+    matrix products; ``step`` is the number of training steps, if the validation is part of a training. Records of older
+    versions lack these three.
     """
 
     loss: Number
@@ -46,9 +46,9 @@ class Quality(FromJSON):
         dtype: str,
         step: int | None = None,
     ) -> Quality:
-        """Return the quality of a model by ``nats``, the sum of -log p of ``n_tokens`` tokens (1 or more).
+        """Return the quality of a model from ``nats``, the sum of -log p of ``n_tokens`` tokens (at least 1).
 
-        The tokens stand for ``n_characters`` and ``n_bytes`` of text. Those of a sample may be estimates: fields are
+        The tokens represent ``n_characters`` and ``n_bytes`` of text, which may be estimates for a sample: fields are
         rounded, quotients are not.
         """
         bits = nats / math.log(2)
@@ -66,7 +66,7 @@ class Quality(FromJSON):
 
     @property
     def of(self) -> str:
-        """How much of which text was measured, and in which dtype; only figures of which this is equal are compared."""
+        """The text and dtype of the measurement; compare only results for which it is equal."""
         all_ = self.of_n_characters
         whole = f" of {all_:,}" if all_ > self.n_characters else ""
         return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
@@ -74,14 +74,14 @@ class Quality(FromJSON):
 
 @dataclass(frozen=True)
 class _Record(FromJSON, extra="ignore"):
-    """What every line has."""
+    """The field of every line."""
 
     step: Count
 
 
 @dataclass(frozen=True)
 class _Step(_Record, extra="ignore", allow_inf_nan=True):
-    """A line of a step. ``loss`` and ``grad_norm`` of a run that fails may be infinite, or no number."""
+    """The line of a step. ``loss`` and ``grad_norm`` of a run that fails may be infinite or NaN."""
 
     loss: float
     lr: Number
@@ -95,26 +95,26 @@ STEP_FIELDS = {field.name for field in fields(_Step)}
 
 @dataclass(frozen=True)
 class _Measured(Quality):
-    """A quality as a training measures it; one of an older version has no step."""
+    """A quality as training records it; older versions recorded no step."""
 
     step: Count = 0
 
 
 @dataclass(frozen=True)
 class _Validation(_Record, extra="ignore"):
-    """A line of a validation."""
+    """The line of a validation."""
 
     quality: _Measured
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the records of a run, in order; none if nothing was written yet.
+    """Return the records of a run, in order; empty if nothing was written yet.
 
-    Of a step: ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before it is clipped), ``tokens`` and
-    ``elapsed_s`` since the run began; of a validation: ``step`` and ``quality``, the fields of `Quality`. After the
-    last step there are two validations: on the sample of those before it, and on the whole text. The first step after
-    a checkpoint also has ``save_blocked_s``, seconds it waited for the copy of the weights. Half a line, which a
-    killed process leaves, is passed over. Raises `CheckpointError` for a line that a run would never write.
+    A step has ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before clipping), ``tokens`` and
+    ``elapsed_s`` since the run began; a validation has ``step`` and ``quality``, the fields of `Quality`. After the
+    last step there are two validations: on the same sample as before, and on the whole text. The first step after a
+    checkpoint also has ``save_blocked_s``, the seconds it waited for the copy of the weights. An incomplete last line,
+    which a killed process leaves, is ignored. Raises `CheckpointError` for a line that a run would never write.
     """
     path = run / METRICS_FILE
     records = []

@@ -1,4 +1,4 @@
-"""A training run on disk: everything that reads a run's folder reads it here; `run_files` has the names of files."""
+"""The folder of a training run. Everything that reads a run uses this module; `run_files` has the names of files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "Extension", "Run", "checkpoints"]
 
 MAX_THREADS = 1 << 12
-"""Far above any machine; what is larger came from a damaged file."""
+"""Far more threads than any machine has; a larger number is from a damaged file."""
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def at(cls, folder: Path, step: int) -> Checkpoint:
-        """Return the checkpoint of a step under ``folder``, whether it was written or not."""
+        """Return the checkpoint of a step under ``folder``, which need not exist."""
         return cls(step, folder / f"step-{step:08d}")
 
 
@@ -61,9 +61,9 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 
 @dataclass(frozen=True)
 class Extension(FromJSON):
-    """Steps or minutes that were added to a run when it was finished, after ``from_step`` steps and ``from_s`` seconds.
+    """An extension of a finished run: steps or minutes added after ``from_step`` steps and ``from_s`` seconds.
 
-    The learning rate rises and falls in them once more, as in the run before.
+    In it, the learning rate rises and falls once more, as in the run.
     """
 
     from_step: Count
@@ -71,7 +71,7 @@ class Extension(FromJSON):
     steps: Count = 0
     minutes: Annotated[float, Within(ge=0)] = 0.0
     job: str = ""
-    """What ``torchrun`` calls the command that asked for it."""
+    """The id that ``torchrun`` gave the command that requested it."""
 
     def __post_init__(self) -> None:
         if not self.steps + self.minutes > 0:
@@ -80,7 +80,7 @@ class Extension(FromJSON):
 
 @dataclass(frozen=True)
 class _Machine(FromJSON, extra="ignore"):
-    """What is computed with of ``machine.json``."""
+    """The fields of ``machine.json`` that are used."""
 
     threads: Annotated[int, Within(ge=1, le=MAX_THREADS)] = 1
 
@@ -88,9 +88,9 @@ class _Machine(FromJSON, extra="ignore"):
 class Run:
     """A training run on disk, such as ``Run("runs/first")``.
 
-    To construct one reads nothing. `config`, `tokenizer` and `metrics` are read at first use and kept, so a new `Run`
-    shows what a training has written since. A folder without a run, a file that is damaged, or one that is missing
-    where every run has it, raises `CheckpointError` with one line that names it. Two are equal if their folder is.
+    Constructing one reads nothing. `config`, `tokenizer` and `metrics` are read at first use and kept, so use a new
+    `Run` to see what training has written since. A folder without a run, or a damaged or missing file, raises
+    `CheckpointError` with one line that names it. Two runs are equal if their folders are.
     """
 
     @checked
@@ -107,12 +107,12 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
     def __fspath__(self) -> str:
-        """Return the path of its folder, so that a run can be given wherever a path can."""
+        """Return the path of the folder, so that a run can be used wherever a path can."""
         return str(self.folder)
 
     @classmethod
     def find(cls, folder: str | os.PathLike[str]) -> Run | None:
-        """Return the run in a folder; None if the folder is not that of a run, or does not exist."""
+        """Return the run in a folder; None if the folder is not a run, or does not exist."""
         return cls(folder) if os.fspath(folder) and is_run(Path(folder)) else None
 
     @classmethod
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def _begun(self) -> Path:
-        """The folder, if it holds a run; else `CheckpointError` says that it does not."""
+        """The folder. Raises `CheckpointError` if it contains no run."""
         self.config  # noqa: B018
         return self.folder
 
@@ -178,10 +178,10 @@ class Run:
 
     @checked
     def tokens(self, *, verify: bool = True) -> tuple[Meta, dict[str, Split]] | None:
-        """Return the token shards that the run trains on: its own, or those its settings name; None if these are gone.
+        """Return the token shards that the run trains on: its own, or those in its settings; None if these are gone.
 
-        The splits are "train" and, if the run validates, "val". ``verify`` reads every file once and compares its hash.
-        Raises `DataError` if the shards are damaged or another tokenizer made them.
+        The splits are "train" and, if the run validates, "val". With ``verify``, each file is read once and its hash is
+        compared. Raises `DataError` if the shards are damaged or another tokenizer made them.
         """
         from mamegpt.data.shards import is_shards, open_shards
 
@@ -191,7 +191,7 @@ class Run:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """The machine that started the run, as in ``machine.json``; old versions wrote less of it, or nothing."""
+        """The machine that started the run, as in ``machine.json``; older versions wrote less of it, or nothing."""
         self._read(MACHINE_FILE, _Machine)
         return self._read(MACHINE_FILE, dict[str, Any]) or {}
 
@@ -206,11 +206,11 @@ class Run:
         return self.read_evaluation(dict[str, Any]) or {}
 
     def read_evaluation(self, shape: type[T]) -> T | None:
-        """Return the newest result of `mamegpt eval` as a shape; None if the run was not evaluated."""
+        """Return the newest result of `mamegpt eval` as a type; None if the run was not evaluated."""
         return self._read(EVALUATION_FILE, shape, again=command("eval", "--model", self.folder))
 
     def _read(self, name: str, shape: type[T], again: str = "") -> T | None:
-        """Return an optional JSON file as a shape, None if it is not there; ``again`` is the command that writes it."""
+        """Return an optional JSON file as a type, None if it is missing; ``again`` is the command that writes it."""
         path = self._begun / name
         if not path.is_file():
             return None
@@ -226,5 +226,5 @@ class Run:
 
 
 def _place(path: Path) -> str:
-    """Return the one name of a place, however it is written."""
+    """Return the canonical path of a place."""
     return os.path.realpath(path)

@@ -1,1 +1,1 @@
-"""The machine and its files: atomic writes, the Hub, hardware, what is printed."""
+"""The machine and its files: atomic writes, output paths, the Hub, hardware, validation of JSON."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the hashes that prove it."""
+"""Atomic writes of files and folders, locks, and hashes."""
 
 from __future__ import annotations
 
@@ -54,30 +54,30 @@ __all__ = [
 ]
 
 LOCK = ".lock"
-"""The file by which a process holds a folder."""
+"""The lock file of a folder that a process uses."""
 MARK = "made-by-mamegpt"
-"""The file by which a hidden folder of ours is known."""
+"""The file that marks a hidden folder as one of mamegpt."""
 SCRATCH = ".mamegpt-"
-"""How the names of folders for unfinished files begin; the rest is random."""
+"""Prefix of the names of folders for unfinished files; the rest is random."""
 UNFINISHED = "mamegpt was writing here; if no mamegpt runs any more, this folder may be removed"
 NEW, OLD = ".partial", ".old"
-"""What a scratch folder holds: what is being written, and what it replaces."""
+"""The entries of a scratch folder: the new version, and the version that it replaces."""
 DESKTOP_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
-"""What file managers leave in any folder that was looked at."""
+"""Files that file managers create in any folder that is viewed."""
 MAX_NAME_BYTES = 255
-"""Bytes of a file name that every common file system takes."""
+"""Length in bytes of a file name that every common file system supports."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = {
     errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY, errno.EPERM, errno.EBADF,
 }  # fmt: skip
-"""How file systems answer what they do not have: locks, permissions, fsync of a folder."""
+"""Errors of file systems that lack locks, permissions, or fsync of a folder."""
 IN_USE = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)
-"""How they answer when a file is to go that another program has open (Windows, NFS)."""
+"""Errors when a file is to be removed that another program has open (Windows, NFS)."""
 _warned: set[str] = set()
 
 
 def is_here(name: str | Path) -> bool:
-    """Say whether there is such a file or folder; a list of sources, or a value, may be too long for a name."""
+    """Return whether a local file or folder exists; a list of sources, or another value, may be too long for a name."""
     try:
         return Path(name).exists()
     except (OSError, ValueError):
@@ -85,36 +85,37 @@ def is_here(name: str | Path) -> bool:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """Return a file's name as it can be written anywhere: a byte that is not UTF-8 (old archives) as ``\\udc8c``.
+    """Return a file's name in a form that can be written anywhere: a byte that is not UTF-8 becomes ``\\udc8c``.
 
-    Python holds such bytes as lone surrogates (PEP 383), which no UTF-8 text can; JSON escapes them the same way. A
-    name stays as it is until it is printed or written into a text.
+    Python represents such bytes, which occur in names from old archives, by lone surrogates (PEP 383). UTF-8 text
+    cannot contain these; JSON escapes them in the same way. A name is converted only when it is printed or written into
+    a text.
     """
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def free_name(path: Path) -> Path:
-    """Return a path, or if that is taken the first of path-2, path-3, ... that is not."""
+    """Return a path, or, if it exists, the first of path-2, path-3, ... that does not."""
     others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
     return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 def neighbor(path: Path, prefix: str, suffix: str) -> Path:
-    """Return the file beside ``path`` whose name has a prefix and a suffix more.
+    """Return the path next to ``path`` whose name has this prefix and suffix added.
 
-    Cut, with a hash, if that is too long.
+    A name that would be too long is shortened, with a hash.
     """
     name, whole = path.name, os.fsencode(path.name)
     room = MAX_NAME_BYTES - len(os.fsencode(prefix + suffix))
     if len(whole) > room:
         while len(os.fsencode(name)) > room - 17:
-            name = name[:-1]  # no half characters, which not every file system takes
+            name = name[:-1]  # no incomplete characters, which not every file system supports
         name += "-" + hashlib.sha256(whole).hexdigest()[:16]
     return path.with_name(prefix + name + suffix)
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a folder, with its parents, if it is not there; returns those that were made, the innermost first."""
+    """Create a folder and its missing parents; return the created folders, the innermost first."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     return made
@@ -122,7 +123,7 @@ def make_folder(path: Path) -> list[Path]:
 
 @contextmanager
 def gone_if_empty(folders: Sequence[Path]) -> Iterator[None]:
-    """If the block fails, remove those of some folders in which there is nothing, or a lock only."""
+    """If the block fails, remove those of the folders that are empty or contain a lock only."""
     try:
         yield
     except BaseException:
@@ -136,9 +137,9 @@ def gone_if_empty(folders: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def held(lock: Path) -> Iterator[bool]:
-    """Hold a lock file against all other processes. Raises `Timeout` at once if another process has it.
+    """Hold a lock file against all other processes. Raises `Timeout` at once if another process holds it.
 
-    Where the file system has no locks, this is said once, and the block runs without: it is given False.
+    If the file system has no locks, a warning says so once, and the block runs without a lock; it is then given False.
     """
     file_lock = FileLock(lock, timeout=0)
     with hardening(msg("a lock"), lock):
@@ -151,10 +152,10 @@ def held(lock: Path) -> Iterator[bool]:
 
 @contextmanager
 def destination(path: Path) -> Iterator[Path]:
-    """Yield the place at which to write a regular file for the output ``path``.
+    """Yield the path of a regular file to write for the output ``path``.
 
-    A link is followed, so that it stays. For a pipe, a device, or the file that standard output goes to, the place is
-    in a temporary folder, and what lies there is sent to ``path`` when the block ends without an error. Raises
+    A link is followed and stays. If ``path`` is a pipe, a device, or the file that standard output goes to, the yielded
+    path is in a temporary folder, and its content is sent to ``path`` when the block ends without an error. Raises
     `OutputError` for a folder, a socket or a disk.
     """
     path = Path(path)
@@ -170,7 +171,7 @@ def destination(path: Path) -> Iterator[Path]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is written to ``path`` goes elsewhere: a pipe, a device, or the file standard output goes to."""
+    """Return whether ``path`` is not replaced but written to: a pipe, a device, or the file of standard output."""
     return path.exists() and (not path.is_file() or _standard_output(path) > 0)
 
 
@@ -188,10 +189,9 @@ def refuse_unwritable(path: Path) -> None:
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Yield a file that takes the name ``path`` only when the block ends without an error.
 
-    ``mode`` is ``"w"`` (UTF-8 text, line feeds as given; half a surrogate, as of
-    a file name, escaped) or ``"wb"``. Until then the bytes lie in a hidden folder
-    beside it; after an error that folder is removed and what stood at ``path`` is untouched. Links, pipes and devices
-    are written to as `destination` says.
+    ``mode`` is ``"w"`` (UTF-8 text, line feeds as given; a lone surrogate, as in file names, is escaped) or ``"wb"``.
+    Until then the bytes are in a hidden folder next to it; after an error that folder is removed, and an existing file
+    at ``path`` is unchanged. `destination` handles links, pipes and devices.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with _named(path), destination(path) as place:
@@ -208,8 +208,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes the name ``path`` only when the block ends without an error.
 
-    Raises `OutputError` if ``path`` is there already and ``overwrite`` is false. With ``overwrite`` what is there is
-    replaced, and stays until the new folder is complete: only a caller who knows whose it is may ask for that.
+    Raises `OutputError` if ``path`` exists and ``overwrite`` is false. With ``overwrite`` an existing folder stays
+    until the new one is complete, and is then replaced; the caller must know that it may be.
     """
     place = Path(os.path.realpath(path))
     if not overwrite:
@@ -218,10 +218,10 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         new, old = scratch / NEW, scratch / OLD
         new.mkdir()
         yield new
-        usual = stat.S_IMODE((scratch / MARK).stat().st_mode)  # of a new file
+        usual = stat.S_IMODE((scratch / MARK).stat().st_mode)  # the mode of a new file
         for file in new.rglob("*"):
             if file.is_file():
-                if stat.S_IMODE(file.stat().st_mode) != usual:  # some writers keep their files to their owner
+                if stat.S_IMODE(file.stat().st_mode) != usual:  # some writers make their files private
                     with hardening(msg("to set permissions"), file):
                         file.chmod(usual)
                 sync_file(file)
@@ -245,7 +245,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Return whether a file only names one that Git LFS keeps elsewhere."""
+    """Return whether a file is a pointer of Git LFS, without the content."""
     with Path(path).open("rb") as file:
         return file.read(len(_LFS)) == _LFS
 
@@ -254,29 +254,29 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that it is never there in part; an error means that it is there, whole."""
+    """Remove a folder so that it never exists in part; after an error it is still complete."""
     with _scratch(path.parent) as scratch:
         path.rename(scratch / OLD)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes left in ``folder`` that were killed while they wrote there.
+    """Remove the unfinished files in ``folder`` of processes that were killed.
 
-    Only a folder with our name and our mark in it is removed, and only if no process holds it. Before its mark is
-    written, and after it is removed, such a folder is empty but for the lock.
+    Only folders with our name and our mark are removed, and only if no process holds them. Before its mark is written,
+    and after the mark is removed, such a folder is empty except for the lock.
     """
     for scratch in folder.glob(f"{SCRATCH}*"):
         if scratch.is_symlink() or not scratch.is_dir():
             continue
         if (scratch / MARK).is_file() or {path.name for path in scratch.iterdir()} <= {LOCK}:
-            with suppress(OSError, NotImplementedError):  # another process is at work there, or that cannot be known
+            with suppress(OSError, NotImplementedError):  # another process uses it, or that cannot be determined
                 with FileLock(scratch / LOCK, timeout=0):
                     pass
                 _empty(scratch)
 
 
 def make_scratch(folder: Path, number: int) -> Path:
-    """Make a hidden folder for files that several processes write: `remove_leftovers` knows it, ``number`` names it."""
+    """Create a hidden folder for files that several processes write, named by ``number``; see `remove_leftovers`."""
     scratch = folder / f"{SCRATCH}{number:x}"
     scratch.mkdir(parents=True)
     write_mark(scratch, UNFINISHED)
@@ -292,7 +292,7 @@ def sha256_file(path: Path) -> str:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of JSON text.
 
-    Raises `ValueError` for all that is none, also for text nested too deeply to be read.
+    Raises `ValueError` for text that is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -301,34 +301,34 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as indented UTF-8 JSON, whole or not at all; a file name that is not UTF-8 in it comes back."""
+    """Write ``value`` as indented UTF-8 JSON, atomically; a file name in it that is not UTF-8 is escaped."""
     with atomic_write(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2)
         file.write("\n")
 
 
 def write_mark(folder: Path, what: str) -> None:
-    """Mark a hidden folder as ours, and say in the mark what it is."""
+    """Write the mark of a hidden folder of ours, with a description."""
     (folder / MARK).write_text(f"{what}\n", encoding="utf-8")
 
 
 def sync(file: IO[Any]) -> None:
-    """Make a file's bytes durable, if the file system can."""
+    """Make a file durable (fsync), if the file system supports it."""
     with hardening(msg("fsync"), Path(str(file.name))):
         os.fsync(file.fileno())
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a closed file durable, if the file system can."""
+    """Make a closed file durable (fsync), if the file system supports it."""
     with path.open("rb+") as file:
         sync(file)
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder in ``folder`` for what is not complete; it is gone at the end.
+    """Yield a hidden folder in ``folder`` for unfinished files; it is removed at the end.
 
-    Its name is short whatever is written. A mark in it says whose it is, a lock that somebody is at work.
+    Its name is short, whatever is written. Its mark identifies it as ours, its lock shows that a process uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
@@ -342,7 +342,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _empty(scratch: Path) -> None:
-    """Remove a scratch folder, its mark last, so that what is left of it after a kill is still known."""
+    """Remove a scratch folder, its mark last, so that a remainder after a kill can still be identified."""
     for path in sorted(scratch.iterdir(), key=lambda path: path.name == MARK):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -353,9 +353,9 @@ def _empty(scratch: Path) -> None:
 
 @contextmanager
 def hardening(what: str, path: Path, *also: int) -> Iterator[None]:
-    """Pass over an error that says that a file system cannot do ``what``, which only makes things safer; say so once.
+    """Ignore an error that means that a file system does not support ``what``, an additional safety measure; warn once.
 
-    ``also`` are more error numbers that say it.
+    ``also`` are further error numbers with this meaning.
     """
     try:
         yield
@@ -384,7 +384,7 @@ def _warn(what: str, path: Path, error: BaseException) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name ``path`` in errors of a scratch folder, and in that of a full disk: a write does not know where it went."""
+    """Name ``path`` in errors that name its scratch folder, and in those of a full disk, which name no file."""
     try:
         yield
     except OSError as error:
@@ -404,7 +404,7 @@ def _standard_output(path: Path) -> int:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename durable. Windows cannot open folders, and does not need it."""
+    """Make a rename durable. Windows cannot open folders, and does not need this."""
     if os.name == "nt":
         return
     with hardening(msg("fsync of a folder"), path, errno.EACCES):

@@ -1,4 +1,4 @@
-"""What this machine can do, as facts with a name and a value each."""
+"""Facts about this machine, each with a name and a value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ HUB_TIMEOUT_S = 4.0
 
 
 def facts(folder: Path) -> list[tuple[str, str]]:
-    """Processor, memory, compiler, accelerators, disk at ``folder``, Hub, and what mamegpt would choose."""
+    """Return processor, memory, compiler, accelerators, disk at ``folder``, Hub, and the settings that mamegpt would
+    choose.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return [
         *hardware(),
@@ -49,7 +51,7 @@ def facts(folder: Path) -> list[tuple[str, str]]:
 
 
 def hardware() -> list[tuple[str, str]]:
-    """System, PyTorch, processor, memory and accelerators."""
+    """Return system, PyTorch, processor, memory and accelerators."""
     return [
         (msg("system"), f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
         (msg("PyTorch"), msg("{version}, {n} threads", version=torch.__version__, n=torch.get_num_threads())),
@@ -61,7 +63,7 @@ def hardware() -> list[tuple[str, str]]:
 
 
 def arithmetic(device: torch.device, n_processes: int) -> dict[str, Any]:
-    """Return what decides the last bits of a result: device, processes, threads, version of PyTorch, SIMD."""
+    """Return the facts that affect the last bits of results: device, processes, threads, PyTorch version, SIMD."""
     return {
         "device": device.type, "processes": n_processes, "threads": torch.get_num_threads(),
         "version": f"PyTorch {torch.__version__}", "SIMD": torch.backends.cpu.get_cpu_capability(),
@@ -69,17 +71,17 @@ def arithmetic(device: torch.device, n_processes: int) -> dict[str, Any]:
 
 
 def summary(device: torch.device) -> str:
-    """Return what a run is computed on, in one line."""
+    """Return the device and machine of a run in one line."""
     if device.type == "cuda":
         return _gpu()
     return f"{_processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def cpu_capabilities() -> Mapping[str, Any]:
-    """Return what the processor can do by PyTorch's names, such as "avx512_bf16"; PyTorch 2.9 tells some of it only."""
+    """Return the processor's capabilities by PyTorch's names, such as "avx512_bf16"; PyTorch 2.9 knows only some."""
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
-    has_amx = torch.cpu._is_amx_tile_supported()  # all processors that have the tiles have their bfloat16
+    has_amx = torch.cpu._is_amx_tile_supported()  # every processor with tiles has bfloat16 tiles
     return {
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported(), "avx512_vnni": torch.cpu._is_vnni_supported(),
         "amx_tile": has_amx, "amx_bf16": has_amx,
@@ -87,7 +89,7 @@ def cpu_capabilities() -> Mapping[str, Any]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 matrices in hardware; where it does not, they are very slow."""
+    """Return whether a device multiplies bfloat16 matrices in hardware; without that they are very slow."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -97,7 +99,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most: of the GPU's memory on CUDA, else resident in the machine's."""
+    """Return the peak memory of this process in bytes: GPU memory on CUDA, else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -145,7 +147,7 @@ def _gpu() -> str:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Return whether ``torch.compile`` finds what it needs: Triton for a GPU, a C++ compiler for the CPU."""
+    """Return whether ``torch.compile`` can work: it needs Triton for a GPU, a C++ compiler for the CPU."""
     if device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return device.type == "cpu" and _cpp_compiler() is not None

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: bring a repository's files here, put a folder there, and say plainly why it could not be."""
+"""The Hugging Face Hub: download files of a repository, upload a folder, and explain failures in one line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from mamegpt.messages import Message, msg
 __all__ = ["Uploaded", "card_metadata", "is_cached", "is_hub_name", "snapshot", "upload"]
 
 ATTEMPTS = 3
-"""Tries when the Hub answers that it is busy; the client itself retries only part of its requests."""
+"""Attempts when the Hub is busy; the client itself retries only some of its requests."""
 
 MAX_CARD_VALUES = 100_000
-"""Values in the front matter of a card; aliases, which stand for values above, can make 10**10 of a few lines."""
+"""Most values in the front matter of a card; aliases, which repeat earlier values, can make 10**10 values of a few
+lines."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -29,9 +30,9 @@ def is_hub_name(name: str) -> bool:
 
 
 def card_metadata(card: Path) -> dict[str, Any]:
-    """Return the front matter of a model's or data set's card; empty if it has none.
+    """Return the front matter of a model or dataset card; empty if it has none.
 
-    Raises `DataError` for what is not YAML, or has more than MAX_CARD_VALUES values.
+    Raises `DataError` if it is not YAML, or has more than MAX_CARD_VALUES values.
     """
     from huggingface_hub.repocard import REGEX_YAML_BLOCK, metadata_load
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -52,10 +53,10 @@ def card_metadata(card: Path) -> dict[str, Any]:
 
 
 def _n_values(text: str) -> int:
-    """Count the values of YAML text, those that aliases stand for included, without making any."""
+    """Count the values of YAML text, including those that aliases repeat, without creating them."""
     import yaml
 
-    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchors of what is not yet complete, and the values in it
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchors of incomplete nodes, and their values
     sizes: dict[str | None, int] = {}
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -84,14 +85,14 @@ def snapshot(
 ) -> Path:
     """Return the cached folder of a repository's files that match ``patterns``, brought up to date if the Hub answers.
 
-    Without a network it is what the cache holds. ``cache_dir`` is by default huggingface_hub's own.
-    Raises `HubError`: what could not be had, from where, and what to do.
+    Without a network, only the cache is used. ``cache_dir`` is by default huggingface_hub's own. Raises `HubError`,
+    which names the files, the server, and a remedy.
     """
     from huggingface_hub import constants, errors, snapshot_download
 
     hub = constants.ENDPOINT
     kind = msg("dataset") if repo_type == "dataset" else msg("model")
-    # What the HTTP client raises: requests' errors are all OSErrors, those of httpx have this base.
+    # Errors of the HTTP client: those of requests are OSErrors, those of httpx have this base class.
     network_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
     # This small file is in every repository, so that even one with nothing else leaves a folder in the cache.
     wanted = [*patterns, ".gitattributes"]
@@ -141,7 +142,9 @@ def snapshot(
 
 @dataclass(frozen=True)
 class Uploaded:
-    """The ``url`` of a commit or pull request in a repository: a ``private`` one or not, created for it or not."""
+    """The ``url`` of a commit or pull request; whether the repository is ``private``, and whether it was created for
+    it.
+    """
 
     url: str
     private: bool
@@ -149,7 +152,7 @@ class Uploaded:
 
 
 def is_cached(name: str, repo_type: Literal["model", "dataset"]) -> bool:
-    """Return whether the cache holds something of a repository, which is one of the Hub then."""
+    """Return whether the cache contains part of a repository, which is then one on the Hub."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -159,15 +162,14 @@ def is_cached(name: str, repo_type: Literal["model", "dataset"]) -> bool:
 def upload(
     folder: Path, name: str, message: str, *, private: bool | None = None, revision: str = "", create_pr: bool = False
 ) -> Uploaded:
-    """Put the files of ``folder`` into the model repository ``name`` as one commit.
+    """Upload the files of ``folder`` to the model repository ``name`` as one commit.
 
-    Files of the repository that the folder does not have stay. A repository that does not exist is created, and is
-    private unless ``private`` is False; the visibility of one that exists is never changed. The commit goes to the
-    branch ``revision`` (empty: main), created from main if there is none, or with ``create_pr`` into a pull request
-    against main.
+    Files in the repository that are not in the folder stay. A new repository is private unless ``private`` is False;
+    the visibility of an existing one never changes. The commit goes to the branch ``revision`` (empty: main), created
+    from main if missing, or with ``create_pr`` to a pull request against main.
 
-    Raises `HubError`: what could not be done, and what to do; also, before anything is sent, if ``private`` asks for
-    another visibility than an existing repository has.
+    Raises `HubError`, which says what failed and what to do; also, before anything is sent, if ``private`` differs from
+    the visibility of an existing repository.
     """
     from huggingface_hub import HfApi, constants, errors
 
@@ -201,7 +203,7 @@ def upload(
         return Uploaded(commit.pr_url or commit.commit_url, is_private, is_new)
     except HubError:
         raise
-    except (network_error, ValueError, OSError) as error:  # a name or a card that the client refuses is a ValueError
+    except (network_error, ValueError, OSError) as error:  # ValueError: the client refuses a name or a card
         status = getattr(getattr(error, "response", None), "status_code", 0)
         is_refused = status in (401, 403)
         advice = msg("run `hf auth login` with a token that may write there") if is_refused else msg("try again")
@@ -216,5 +218,5 @@ def upload(
 
 
 def reason(error: BaseException) -> Message:
-    """Return the first line of what lies at the bottom of an error, without the name of a class before it."""
+    """Return the first line of the root cause of an error, without the name of a class."""
     return Message(re.sub(r"^(Got: )?\w+Error: ", "", first_line(error.__cause__ or error)))

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, less where a container, systemd or Slurm allows less."""
+"""Cores and memory that this process may use: the machine's, or less in a container, under systemd or Slurm."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import psutil
 __all__ = ["Memory", "default_threads", "memory", "usable_cores"]
 
 PROC = Path("/proc/self")
-"""Where Linux says which control groups this process is in, and where these are mounted."""
+"""Where Linux lists the control groups of this process, and where they are mounted."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that this process and its neighbors in its control groups may hold, and those of them that are free."""
+    """Bytes that this process and others in its control groups may use, and how many of them are free."""
 
     total: int
     available: int
 
 
 def usable_cores() -> int:
-    """Return how many hardware threads this process may keep busy: by affinity, CPU quotas and Slurm's allocation.
+    """Return how many hardware threads this process may use, by affinity, CPU quotas and Slurm's allocation.
 
-    A part of a core counts as one, as the JVM and Go count: threads that are stopped together lose nothing.
+    A fraction of a core counts as one, as in the JVM and Go: threads that are throttled together lose nothing.
     """
     slurm = _number(os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE"))
     limits = [math.ceil(quota) for group in _groups("cpu") if (quota := _quota(group))]
@@ -36,16 +36,16 @@ def usable_cores() -> int:
 
 
 def default_threads() -> int | None:
-    """Return how many threads a computation is to have where that is fewer than libraries would start, else None.
+    """Return the number of threads for computation if libraries would start more, else None.
 
-    OpenMP, and so PyTorch, knows affinity and physical cores, but neither quotas nor Slurm.
+    OpenMP, and so PyTorch, considers affinity and physical cores, but not quotas or Slurm.
     """
     usable = usable_cores()
     return min(usable, psutil.cpu_count(logical=False) or usable) if usable < _affinity() else None
 
 
 def memory() -> Memory:
-    """Return the memory of this process: the machine's, or what its control groups and Slurm leave of it."""
+    """Return the memory of this process: the machine's, or the limit of its control groups or Slurm."""
     host = psutil.virtual_memory()
     limits = [(host.total, host.available)]
     for group in _groups("memory"):
@@ -63,16 +63,17 @@ def _affinity() -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Yield the folder of each control group that holds this process, from its own up; a limit of any of them counts.
+    """Yield the folder of each control group of this process, from its own upwards; the limits of all of them apply.
 
-    There is one hierarchy (version 2) or one a controller (version 1). A container sees a part of it: what is mounted.
+    There is one hierarchy (version 2), or one per controller (version 1). A container sees only the part that is
+    mounted.
     """
     try:
         memberships, mounts = (
             list(filter(None, os.fsdecode((PROC / name).read_bytes()).split("\n"))) for name in ("cgroup", "mountinfo")
         )
     except OSError:
-        return  # no Linux
+        return  # not Linux
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
         for mount in mounts:
@@ -99,7 +100,7 @@ def _quota(group: Path) -> float | None:
 
 
 def _read(group: Path, *names: str) -> int | None:
-    """Return the number in the first of some files of a group that is there; None for "max", -1 or no file."""
+    """Return the number in the first existing one of some files of a group; None for "max", -1 or no file."""
     for name in names:
         try:
             return _number((group / name).read_text(encoding="utf-8"))
@@ -109,7 +110,7 @@ def _read(group: Path, *names: str) -> int | None:
 
 
 def _read_cache(group: Path) -> int:
-    """Return the bytes of files that a group holds only because nothing else wants the room."""
+    """Return the bytes of page cache that a group holds and would give up."""
     try:
         lines = (group / "memory.stat").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -119,12 +120,12 @@ def _read_cache(group: Path) -> int:
 
 
 def _number(text: str | None) -> int | None:
-    """Return a whole number that is not negative, None for anything else."""
+    """Return a non-negative whole number, None for anything else."""
     return int(text) if text and text.strip().isdecimal() else None
 
 
 def _slurm_memory() -> int | None:
-    """Return the bytes that Slurm has given a job on this node, None if it says nothing (0: all of them)."""
+    """Return the bytes that Slurm gave a job on this node, None if it sets no limit (0: all of them)."""
     mib = _number(os.environ.get("SLURM_MEM_PER_NODE"))
     if mib is None:
         of_one, cores = (_number(os.environ.get(f"SLURM_{name}")) for name in ("MEM_PER_CPU", "CPUS_ON_NODE"))

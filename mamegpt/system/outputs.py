@@ -1,4 +1,6 @@
-"""What a command may write to: nothing that it reads, no file of a run, no folder but what an earlier export wrote."""
+"""Which outputs a command may write: no input, no file of a run, and no folder except one that an earlier export
+wrote.
+"""
 
 from __future__ import annotations
 
@@ -29,26 +31,26 @@ _MARK = re.compile(
     r"<!-- files as mamegpt export wrote them(?: in (?P<parts>[a-z, -]+))?: (?P<digest>[0-9a-f]{64}) -->\n\Z"
 )
 _TAG = "\ntags:\n- mamegpt\n"
-"""What the card of an export has in its front matter, also of those without a mark, of before December 2026."""
+"""Part of the front matter of every exported card, also of those without a mark, from before December 2026."""
 _UNMARKED = re.compile(
     r"README\.md|(config|generation_config|tokenizer|tokenizer_config)\.json|model\.safetensors|pytorch_model\.bin|"
     r"modeling_custom_gpt\.py|[^/]+\.(model|vocab|gguf)"
 )
-"""Files of an export without a mark."""
+"""The files of an export without a mark."""
 _READ = re.compile(
     r"(.*config|tokenizer.*|vocab|special_tokens_map|added_tokens|.*\.index|meta|state|machine)\.json|merges\.txt|"
     r".*\.(safetensors|bin|pth|pt|model|vocab|gguf|py|jinja|jsonl)"
 )
-"""Files that are read of the folder of a model or of token shards; others that lie there may be written anew."""
+"""Files in the folder of a model or of token shards that are read; other files in it may be overwritten."""
 _UNMARKED_PARTS = ("", "gguf, hf", "gguf, hf, hf-native")
 
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] = (), *, overwrite: bool = True) -> None:
-    """Raise `OutputError` if one of the files to write should not be written; those that are None are none.
+    """Raise `OutputError` if one of the files to write must not be written; outputs that are None are ignored.
 
-    That is: a folder, a socket or a disk; a file that is there, without ``overwrite``; a file of a run; one of the
-    ``inputs``, or what is read of a folder among them (links and upper case are seen through); one that is named twice.
-    Of inputs that are not here, such as names on the Hub, nothing is said.
+    Refused are: a folder, a socket or a disk; an existing file, without ``overwrite``; a file of a run; one of the
+    ``inputs``, or a file that is read in a folder among them (links are resolved, and case is ignored); a file that is
+    named twice. Inputs that are not local, such as names on the Hub, are ignored.
     """
     read = [Path(source) for source in inputs if is_here(source)]
     seen: set[tuple[str, str]] = set()
@@ -69,7 +71,7 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path] =
 
 
 def refuse_unreadable(out: Path) -> None:
-    """Raise `OutputError` for a folder whose weights safetensors, which takes UTF-8 names only, could not read."""
+    """Raise `OutputError` for a folder whose name is not UTF-8: safetensors could not read weights in it."""
     if shown(out) != str(out):
         raise OutputError(
             "{out} is not UTF-8, and weights in such a folder cannot be read; choose another name", out=out
@@ -77,10 +79,11 @@ def refuse_unreadable(out: Path) -> None:
 
 
 def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: bool = False) -> None:
-    """Raise `OutputError` if an exported folder should not be written to ``out``.
+    """Raise `OutputError` if an exported folder must not be written to ``out``.
 
-    That is: if something is there, without ``overwrite``; and with it, all but an empty folder or what an earlier
-    export wrote there, unchanged and with nothing beside it. Never the current folder or one with an input in it.
+    Without ``overwrite``, ``out`` must not exist. With it, ``out`` may be an empty folder, or one that an earlier
+    export wrote and that was not changed or added to since. The current folder, and a folder with an input in it, are
+    always refused.
     """
     refuse_unreadable(out)
     if not overwrite:
@@ -101,7 +104,7 @@ def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: boo
 
 
 def refuse_parent(out: Path, inputs: Iterable[str | Path]) -> None:
-    """Raise `OutputError` if one of the ``inputs`` is the folder ``out``, or lies in it; links are seen through."""
+    """Raise `OutputError` if one of the ``inputs`` is the folder ``out`` or is in it; links are resolved."""
     for path in (Path(source) for source in inputs if source and is_here(source)):
         if any(folder.samefile(out) for folder in _with_parents(path)):
             what = msg("the current folder") if path == Path() else str(path)
@@ -111,16 +114,16 @@ def refuse_parent(out: Path, inputs: Iterable[str | Path]) -> None:
 
 
 def export_mark(folder: Path, card: str, targets: Collection[str] = ()) -> str:
-    """Return the line for the end of an exported folder's card, by which `check_folder` knows its files as they are.
+    """Return the last line of an exported folder's card, by which `check_folder` detects changed files.
 
-    Of several ``targets`` that are written together each has such a folder, and their names are in its mark.
+    If several ``targets`` are written together, each has such a folder, and the mark contains their names.
     """
     parts = f" in {', '.join(sorted(targets))}" if len(targets) > 1 else ""
     return f"<!-- files as mamegpt export wrote them{parts}: {_digest(folder, card)} -->\n"
 
 
 def _foreign(out: Path) -> str:
-    """Return the first place in a folder at which something is not as an export wrote it; "" if there is none."""
+    """Return the first path in a folder that is not as an export wrote it, "" without one."""
     if (out / CARD).is_file():
         return _foreign_in(out, "")
     folders = sorted(path for path in out.iterdir() if path.name not in DESKTOP_FILES)
@@ -129,7 +132,7 @@ def _foreign(out: Path) -> str:
 
 
 def _foreign_in(folder: Path, parts: str) -> str:
-    """As `_foreign`, of the folder of one target; ``parts`` names all that lie beside each other."""
+    """Return the same for the folder of one target; ``parts`` names all folders next to each other."""
     if folder.is_symlink() or not (folder / CARD).is_file():
         return str(folder)
     card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
@@ -142,14 +145,16 @@ def _foreign_in(folder: Path, parts: str) -> str:
 
 
 def _digest(folder: Path, card: str) -> str:
-    """SHA-256 over the names and contents of all files in a folder but its card, and over the text of that."""
+    """Return a SHA-256 over the names and contents of all files in a folder except its card, and over the text of the
+    card.
+    """
     paths = {name: folder / name for name in _files(folder) if name != CARD}
     lines = [f"{name} {sha256_file(path) if path.is_file() else ''}" for name, path in paths.items()]
     return hashlib.sha256("\n".join([*lines, card]).encode()).hexdigest()
 
 
 def _files(folder: Path) -> list[str]:
-    """Return the names of all that is in a folder, relative to it, but folders with files and what desktops leave."""
+    """Return the relative paths of all files and empty folders in a folder, except files of desktops."""
     paths = (path for path in folder.rglob("*") if path.name not in DESKTOP_FILES)
     return sorted(
         shown(path.relative_to(folder).as_posix())
@@ -159,7 +164,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _refuse_run_file(output: Path) -> None:
-    """Raise `OutputError` for what only training writes."""
+    """Raise `OutputError` for a file that only training writes."""
     place = Path(os.path.realpath(output))
     for path in _with_parents(place):
         run = path.parent
@@ -168,14 +173,14 @@ def _refuse_run_file(output: Path) -> None:
 
 
 def refuse_inside_run(folder: Path) -> None:
-    """Raise `OutputError` for the folder of a new run that would lie in that of another."""
+    """Raise `OutputError` if the folder of a new run would be inside another run."""
     outer = next(filter(is_run, Path(os.path.realpath(folder)).parents), None)
     if outer is not None:
         raise OutputError("{folder} would lie in the run {outer}; choose another --out", folder=folder, outer=outer)
 
 
 def _holds(read: Path, output: Path) -> bool:
-    """Return whether an output is a file that is read, or lies as one in a folder that is read."""
+    """Return whether an output is a file that is read, or one that is read in a folder."""
     if read.is_dir():
         of_a_model = (path for path in read.rglob("*") if _READ.fullmatch(path.name) and path.is_file())
         return output.exists() and any(_is_same(output, path) for path in of_a_model)
@@ -183,7 +188,7 @@ def _holds(read: Path, output: Path) -> bool:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    """Return whether two names are of one file, that is there or would be."""
+    """Return whether two paths are, or would be, the same file."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return os.path.realpath(path) == os.path.realpath(other)

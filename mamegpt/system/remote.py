@@ -1,4 +1,4 @@
-"""Files at a URL: brought into a cache by fsspec, once a version, and said plainly why they could not be."""
+"""Files at URLs: fetched into a cache by fsspec, once per version; failures are explained in one line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mamegpt.system.hub import reason
 __all__ = ["fetch", "is_url"]
 
 TIMEOUT_S = 60
-"""Seconds to wait for a connection, or for the next bytes; a whole download takes as long as it takes."""
+"""Seconds to wait for a connection, or for the next bytes; the whole download has no limit."""
 _URL = re.compile(r"[A-Za-z][\w+.-]+(::|://)")
 _NO_VERSION = {"name", "url", "partial", "mimetype", "size", "type"}
-"""What file systems say of a file that may stay the same when the file changes, or change when it stays."""
+"""Properties of a file that may stay the same when it changes, or change when it does not."""
 
 
 def is_url(name: str) -> bool:
@@ -30,13 +30,13 @@ def is_url(name: str) -> bool:
 
 
 def fetch(url: str, is_wanted: Callable[[str], bool], cache_dir: str | Path | None = None) -> tuple[Path, str]:
-    """Bring the wanted files at a URL into the cache; return the path there, and the pattern below it, if it is one.
+    """Fetch the wanted files at a URL into the cache; return the path there, and the pattern below it ("" without one).
 
-    ``url`` is of a file, a folder or a pattern, of any file system that fsspec opens; of HTTP a ``?`` begins the query.
-    Hidden files are left out. What the cache holds is not fetched again, unless the server says that it has changed, or
-    does not say. ``cache_dir`` is by default where huggingface_hub keeps what is no repository (``HF_ASSETS_CACHE``).
+    ``url`` is a file, a folder or a pattern, in any file system that fsspec opens; in an HTTP URL ``?`` begins the
+    query. Hidden files are left out. Cached files are fetched again only if the server reports a change, or does not
+    report versions. ``cache_dir`` is by default huggingface_hub's folder for other files (``HF_ASSETS_CACHE``).
 
-    Raises `DataError`: what could not be had, and what to do.
+    Raises `DataError`, which says what failed and what to do.
     """
     from huggingface_hub import cached_assets_path
 
@@ -65,7 +65,7 @@ def fetch(url: str, is_wanted: Callable[[str], bool], cache_dir: str | Path | No
 
 
 def _listing(url: str) -> tuple[Any, dict[str, dict[str, Any]], bool, str]:
-    """Return a URL's file system, what it says of each file by its name, whether it is one file, and the pattern."""
+    """Return a URL's file system, the properties of its files by name, whether it is a single file, and the pattern."""
     import fsspec
 
     is_http = url.lower().startswith(("http://", "https://"))
@@ -74,9 +74,9 @@ def _listing(url: str) -> tuple[Any, dict[str, dict[str, Any]], bool, str]:
         import aiohttp
 
         limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
-        options = {"client_kwargs": {"trust_env": True, "timeout": limits}}  # proxies as everywhere
+        options = {"client_kwargs": {"trust_env": True, "timeout": limits}}  # use proxies from the environment
     system, path = fsspec.core.url_to_fs(url, **options)
-    system.invalidate_cache()  # of listings, by an earlier call
+    system.invalidate_cache()  # the listings of an earlier call
 
     def parts(place: str) -> tuple[str, ...]:
         """Return the names in a path, for HTTP without host and query."""
@@ -100,7 +100,7 @@ def _listing(url: str) -> tuple[Any, dict[str, dict[str, Any]], bool, str]:
 
 
 def _download(system: Any, about: dict[str, Any], path: Path) -> None:
-    """Write one file, with a bar on a terminal. Raises `OSError` if it is shorter than it was said to be."""
+    """Download one file, with a progress bar on a terminal. Raises `OSError` if it is shorter than announced."""
     from fsspec.callbacks import TqdmCallback
     from huggingface_hub.utils.tqdm import tqdm
 
@@ -114,7 +114,7 @@ def _download(system: Any, about: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def _fetching(url: str) -> Iterator[None]:
-    """Say what could not be fetched, and why, as a `DataError`."""
+    """Turn errors of fetching into a `DataError` with the reason."""
     try:
         yield
     except MamegptError:
@@ -126,7 +126,7 @@ def _fetching(url: str) -> Iterator[None]:
             url=url,
             reason=reason(error),
         ) from error
-    except Exception as error:  # every file system has errors of its own
+    except Exception as error:  # each file system has its own errors
         is_absent = isinstance(error, FileNotFoundError) and error.__cause__ is None
         said = msg("there is no such file or folder") if is_absent else reason(error)
         raise DataError(
@@ -135,5 +135,5 @@ def _fetching(url: str) -> Iterator[None]:
 
 
 def _digest(value: object) -> str:
-    """Return a name for a value that says nothing of it."""
+    """Return a name for a value that does not reveal it."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:24]

@@ -1,11 +1,11 @@
-"""What is where in the folder of a run, drawn once for all who read or write one.
+"""The names of the files in the folder of a run.
 
-config.json       every setting            tokens/           the text as token shards, if it was not one already
-tokenizer.model   the tokenizer, copied    metrics.jsonl     one line a step, one line a validation
-checkpoints/      see `checkpoint`         machine.json      what it was started on
-evaluation.json   what `mamegpt eval` found, if it was asked; report.html, if it was asked for
-extensions.json   what was added to it after it was finished
-.job              the torchrun job that began it, if one did
+config.json       all settings             tokens/           token shards, unless --data was a folder of them
+tokenizer.model   a copy of the tokenizer  metrics.jsonl     one line per step, one line per validation
+checkpoints/      see `checkpoint`         machine.json      the hardware it was started on
+evaluation.json   the results of `mamegpt eval`; report.html, with --report
+extensions.json   what --more-steps and --more-minutes added
+.job              the torchrun job that started it, if any
 """
 
 from pathlib import Path
@@ -41,10 +41,10 @@ RUN_FILES = (
     CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, EVALUATION_FILE, EXTENSIONS_FILE, JOB_FILE,
     TOKENS, CHECKPOINTS, ".lock",
 )  # fmt: skip
-"""What no other command writes over."""
+"""Files that no other command overwrites."""
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is that of a run: it holds settings, and something that training made."""
+    """Return whether a folder is a run: it contains settings, and something that training made."""
     made = (CHECKPOINTS, METRICS_FILE, TOKENS)
     return is_here(folder / CONFIG_FILE) and any(is_here(folder / name) for name in made)

@@ -1,4 +1,4 @@
-"""Command lines of mamegpt, as they can be typed where they are read."""
+"""Command lines of mamegpt for the user to copy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["command"]
 
 
 def command(*words: object) -> str:
-    """Return a command line of mamegpt as it can be typed here: the program as found, words quoted for the shell."""
+    """Return a command line of mamegpt as it can be typed here: the program as found, and quoted arguments."""
     line = [*_program(), *map(str, words)]
     return subprocess.list2cmdline(line) if sys.platform == "win32" else shlex.join(line)
 
 
 def _program() -> list[str]:
-    """Return how this mamegpt is started here: by name, by the path of its script, or as a module of this Python."""
+    """Return the words that start this mamegpt: its name, the path of its script, or this Python and the module."""
     script = Path(sysconfig.get_path("scripts"), "mamegpt.exe" if sys.platform == "win32" else "mamegpt")
     found = shutil.which("mamegpt")
     if not script.is_file():
@@ -28,5 +28,5 @@ def _program() -> list[str]:
 
 
 def _near(path: Path) -> str:
-    """Return a path as it is typed in the current folder."""
+    """Return a path relative to the current folder, if it is in it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,7 +1,7 @@
-"""What was read from outside, compared with the shape it must have: what is wrong, and where, in one line.
+"""Validation of data from outside against types; all problems, with their places, in one line.
 
-A shape is a type: ``list[Extension]``, ``dict[str, float]``, a dataclass of `FromJSON`. pydantic compares, strictly:
-"7" and true are no numbers. It is imported at first use, and nothing is said in its words.
+The schema is a type: ``list[Extension]``, ``dict[str, float]``, a dataclass of `FromJSON`. pydantic validates in strict
+mode: "7" and true are not numbers. It is imported at first use; the messages are our own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Count", "FromJSON", "Lax", "Number", "Positive", "Within", "problems", "read_json", "validated"]
 
 MOST = 5
-"""Problems that are named at once."""
+"""Most problems in one message."""
 KINDS = {
     "int_type": msg("a whole number"),
     "int_parsing": msg("a whole number"),
@@ -39,15 +39,15 @@ KINDS = {
     "mapping_type": msg("a JSON object"),
     "dataclass_type": msg("a JSON object"),
 }
-"""What a value must be, by pydantic's name of the error."""
+"""Descriptions of valid values, by pydantic's name of the error."""
 
 T = TypeVar("T")
 Schema = dict[str, Any]
-"""How pydantic compares with a type, as its core reads it."""
+"""A schema of pydantic's core."""
 
 
 class Within:
-    """Bounds of a number, ``Annotated[int, Within(ge=1, lt=10)]``."""
+    """Bounds of a number: ``Annotated[int, Within(ge=1, lt=10)]``."""
 
     def __init__(self, **bounds: float) -> None:
         self.bounds = bounds
@@ -59,13 +59,14 @@ class Within:
 Count = Annotated[int, Within(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Within(ge=1, lt=1 << 63)]
 Number = Annotated[float, Within(gt=-1e18, lt=1e18)]
-"""A number to compute with."""
+"""A finite number of a size that arithmetic can handle."""
 
 
 class FromJSON:
-    """A dataclass that `validated` makes of a JSON object: each value of its type, and all of those without a default.
+    """A dataclass that `validated` makes from a JSON object with values of its types; only fields with a default may be
+    missing.
 
-    Other keys are refused; with ``extra="ignore"`` they are passed over.
+    Other keys are refused; with ``extra="ignore"`` they are ignored.
     """
 
     __pydantic_config__ = MappingProxyType({"strict": True, "extra": "forbid", "allow_inf_nan": False})
@@ -75,24 +76,24 @@ class FromJSON:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Schema]) -> Schema:
-        """Take a dict for the object, which strict mode would not; its values stay strict."""
+        """Accept a dict for the object, which strict mode would refuse; its values are validated strictly."""
         return {**handler(source), "strict": False}
 
 
 class Lax:
-    """What JSON has no type for: a tuple, which is a list there, or a number as a key, ``Annotated[int, Lax()]``."""
+    """Marks types that JSON lacks: a tuple, which is a list there, or a number as a key, ``Annotated[int, Lax()]``."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Schema]) -> Schema:
         return {**handler(source), "strict": False}
 
 
 def read_json(path: Path, shape: type[T]) -> T:
-    """Read a file of JSON as a shape. Raises `OSError`, and `ValueError` as `validated` does."""
+    """Read a JSON file as a type. Raises `OSError`, and `ValueError` as `validated` does."""
     return validated(shape, parse_json(path.read_text(encoding="utf-8-sig")))
 
 
 def validated(shape: type[T], value: object) -> T:
-    """Return a value of JSON as a shape. Raises `ValueError` with all that is wrong in one line."""
+    """Return a JSON value as a type. Raises `ValueError` with all problems in one line."""
     from pydantic import ValidationError
 
     adapter: TypeAdapter[T] = _adapter(shape)  # type: ignore[arg-type]  # types are hashable
@@ -103,7 +104,7 @@ def validated(shape: type[T], value: object) -> T:
 
 
 def problems(shape: type[T], value: object, named: Callable[[str], str] = str) -> list[str]:
-    """Return what is wrong with a value of JSON, a line each; ``named`` says how the place of a value is written."""
+    """Return the problems of a JSON value, one message each; ``named`` formats the place of a value."""
     from pydantic import ValidationError
 
     adapter: TypeAdapter[T] = _adapter(shape)  # type: ignore[arg-type]
@@ -173,15 +174,15 @@ def _problems(raised: ValidationError, named: Callable[[str], str] = str) -> lis
 
 
 def _place(keys: Iterable[str | int]) -> str:
-    """Return where a value stands, ``splits.train.n_tokens`` or ``steps[0]``; "" for the whole."""
-    known = (key for key in keys if key != "[key]")  # pydantic's word for a key that is wrong itself
+    """Return the place of a value, ``splits.train.n_tokens`` or ``steps[0]``; "" for the whole."""
+    known = (key for key in keys if key != "[key]")  # pydantic's name for an invalid key
     named = ((key, key if isinstance(key, int) or _PLAIN.fullmatch(key) else _shown(key)) for key in known)
     parts = (f"[{name}]" if isinstance(key, int) else f".{name}" for key, name in named)
     return "".join(parts).removeprefix(".")
 
 
 _PLAIN = re.compile(r"[\w-]{1,40}")
-"""A key that is written as it is."""
+"""Keys that are shown without quotes."""
 
 
 def _bound(value: float) -> str:
@@ -189,8 +190,8 @@ def _bound(value: float) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as Python writes it, what is long cut short."""
+    """Return a value as Python writes it, shortened if it is long."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
+    except ValueError:  # Python does not write numbers of more than 4300 digits
         return "thousands of digits"

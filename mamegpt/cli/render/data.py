@@ -87,7 +87,7 @@ def extract_table(report: ExtractReport) -> str:
 
 
 def download_table(got: Downloaded) -> str:
-    """Return where a data set lies, the rows, files and size of each split, and the next command."""
+    """Return the location of a dataset, the rows, files and size of each split, and the next command."""
     rows = []
     for name, split in got.splits.items():
         rows.append((name, translated(_split_size(split))))

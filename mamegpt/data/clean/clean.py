@@ -1,4 +1,4 @@
-"""Clean a corpus: a stream of documents through named steps, each counted, and every dropped one with its reason."""
+"""Clean a corpus: pass documents through named steps, and count edits and dropped documents (by reason)."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ __all__ = [
 ]
 
 EMPTY = "empty"
-"""The one reason that cannot be switched off: a document of which the edits leave nothing."""
+"""The one reason that cannot be switched off: nothing of a document is left after the edits."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A text, the rule that drops it ("" if none does), and a passage that it shares with a test item ("" if none)."""
+    """A text, the rule that drops it ("" without one), and a passage it shares with a test item ("" without one)."""
 
     text: TextSignature
     fault: str
@@ -59,7 +59,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A document after all that depends on nothing but itself; ``edits`` as in `Cleaned`."""
+    """A document after the steps that look at one document alone; ``edits`` as in `Cleaned`."""
 
     id: str
     title: str
@@ -69,10 +69,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What became of a document: its title and text now, or the reason why it is dropped and what tells more.
+    """The result for one document: its title and text after cleaning, and why it is dropped ("" if it is kept).
 
-    ``detail`` is the id of the document it is a copy of, or the passage it shares with a test item. ``edits`` has
-    the number of places by edit, ``repeated_lines`` what that step took out.
+    ``detail`` explains the reason: the id of the document it duplicates, or the passage it shares with a test item.
+    ``edits`` has the number of places by edit, ``repeated_lines`` the lines that this step removed.
     """
 
     document: Document
@@ -83,7 +83,7 @@ class Cleaned:
 
 
 class Cleaner:
-    """Cleans one document after the other and remembers the kept ones. To clean its output again changes nothing."""
+    """Cleans documents one by one and remembers the kept ones. Cleaning its output again changes nothing."""
 
     def __init__(
         self,
@@ -91,12 +91,12 @@ class Cleaner:
         normalisation: Normalisation = "nfc",
         against: Contamination | None = None,
     ) -> None:
-        """Take these ``steps``, always in the order of `STEPS`; "contamination" only with something ``against``."""
+        """Take these ``steps``, always in the order of `STEPS`; "contamination" needs ``against``."""
         self._form = normalisation
         self._edits = [name for name in EDITS if name in steps]
         self._filters = {name: test for name, test in FILTERS.items() if name in steps}
         self._against = against if "contamination" in steps else None
-        self._memories: dict[str, Duplicates | NearDuplicates | None] = {}  # none for what `prepare` has found
+        self._memories: dict[str, Duplicates | NearDuplicates | None] = {}  # None: `prepare` finds it
         if "duplicates" in steps:
             self._memories["duplicates"] = Duplicates()
         if self._against:
@@ -105,25 +105,25 @@ class Cleaner:
             self._memories["near-duplicates"] = NearDuplicates()
         self._lines = RepeatedLines() if "repeated-lines" in steps else None
         self.reasons = [EMPTY, *self._filters, *self._memories]
-        """All reasons for which this one may drop a document."""
+        """All reasons for which this cleaner may drop a document."""
         self.edits = ["normalisation", *self._edits, *(["repeated-lines"] if self._lines else [])]
-        """All edits that it may count."""
+        """All edits that this cleaner may count."""
 
     def __call__(self, document: Document) -> Cleaned:
         """Clean one document."""
         return self.decide(self.prepare(document))
 
     def prepare(self, document: Document) -> Prepared:
-        """Return all that depends on nothing but the document, so that many processes can do it, in any order."""
+        """Apply the steps that look at one document alone, so that many processes can do it, in any order."""
         title = " ".join(normalize(document.title, self._form).split())
         text, edits = edit(document.text, self._edits, self._form)
         return Prepared(document.id, title, edits, self._version(text))
 
     def decide(self, document: Prepared, shares: Collection[str] = STEPS) -> Cleaned:
-        """Return what becomes of a document after those that were decided on before it.
+        """Decide on a document, given the documents that were decided on before it.
 
-        Of the steps that compare documents, only those in ``shares`` look at the text and remember it. To give fewer
-        than all is right where no other text, before or after it, shares a number of `TextSignature.keys` with it.
+        Of the steps that compare documents, only those in ``shares`` look at the text and remember it. Leaving a step
+        out is correct if no other text, earlier or later, shares a number of `TextSignature.keys` with this one.
         """
         versions, edits, repeated = [(document.version, shares)], Counter(document.edits), list[str]()
         reason, detail = self._judge(*versions[0])
@@ -135,13 +135,13 @@ class Cleaner:
                 versions.append((self._version(text), STEPS))
                 reason, detail = self._judge(*versions[-1])
         if not reason:
-            for version, steps in versions:  # with its repeated lines and without: a later one may be like either
+            for version, steps in versions:  # with and without its repeated lines: a later document may resemble either
                 self._remember(document.id, version.text, steps)
         new = Document(document.id, document.title, versions[-1][0].text.text)
         return Cleaned(new, reason, detail, edits, repeated)
 
     def _version(self, text: str) -> Version:
-        """Return a text, and what the rules and the test items say of it."""
+        """Apply the rules and look for test items in a text."""
         signature, fault = TextSignature(text), ""
         if not text.strip():
             fault = EMPTY
@@ -151,7 +151,7 @@ class Cleaner:
         return Version(signature, fault, passage)
 
     def _judge(self, version: Version, shares: Collection[str]) -> tuple[str, str]:
-        """Return the first reason to drop a text, and what tells more; two times "" to keep it."""
+        """Return the first reason to drop a text, and its detail; both are "" to keep it."""
         if version.fault:
             return version.fault, ""
         for name, memory in self._memories.items():
@@ -163,7 +163,7 @@ class Cleaner:
         return "", ""
 
     def _remember(self, document_id: str, text: TextSignature, shares: Collection[str]) -> None:
-        """Keep what later documents are compared with."""
+        """Remember a text, for later documents to be compared with."""
         for name, memory in self._memories.items():
             if memory and name in shares:
                 memory.add(document_id, text)
@@ -189,14 +189,14 @@ def clean(
 ) -> CleanReport:
     """Clean the documents of ``data`` (as in `read_documents`) and write the kept ones to ``out``, in their order.
 
-    ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` leaves steps out, ``only``
-    leaves all others out. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) takes the
-    dropped documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) what was counted,
-    with samples. ``on_event`` is called with `Counted` every 100 documents. The same input gives the same files. They
-    appear when everything is done, ``out`` last; how it came about is noted in a file beside it (`data.provenance`).
+    ``out`` is jsonl or parquet (with ``id``, ``title``, ``text``) or txt. ``without`` omits steps; ``only`` omits all
+    other steps. ``against`` are files of test items (`read_items`). ``write_dropped`` (jsonl) receives the dropped
+    documents as they were read, with ``reason`` and ``detail``; ``report`` (html or md) receives counts and samples.
+    ``on_event`` is called with `Counted` every 100 documents. The same input gives the same files. They appear when
+    everything is done, ``out`` last; a note next to ``out`` records how it was made (`data.provenance`).
 
-    Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written
-    to, `DataError` if the corpus cannot be read or nothing of it is kept.
+    Raises `ConfigError` for options that contradict each other, `OutputError` for a place that cannot be written to,
+    `DataError` if the corpus cannot be read or nothing of it is kept.
     """
     started = time.perf_counter()
     out = Path(out)
@@ -241,8 +241,9 @@ def finished(
     out: Path,
     started: float,
 ) -> CleanReport:
-    """Return the report of a corpus cleaned since ``started`` (`time.perf_counter`). Raises `DataError` if nothing
-    of it is kept.
+    """Return the report of a corpus cleaned since ``started`` (`time.perf_counter`).
+
+    Raises `DataError` if nothing of it is kept.
     """
     if not counts.before.n_documents:
         raise DataError("{source} holds no document at all; give one that does", source=source)
@@ -263,10 +264,10 @@ def finished(
 
 
 def read_items(files: Iterable[str | Path], schema: Schema = GUESS) -> Iterator[str]:
-    """Yield the test items of files: the documents of a txt; of jsonl and parquet every string, however deep.
+    """Yield the test items in files: the documents of a txt file; every string in jsonl and parquet, at any depth.
 
-    So a benchmark's questions, choices and answers are an item each. Titles are none: other articles mention
-    them. Raises `DataError` for a file that is not there or cannot be read.
+    Each question, choice and answer of a benchmark is therefore an item of its own. Titles are not items, because other
+    articles mention them. Raises `DataError` for a file that is missing or cannot be read.
     """
     for path in map(Path, files):
         if not path.is_file():
@@ -289,7 +290,7 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Yield all strings in a JSON value but those called "title"."""
+    """Yield all strings in a JSON value, except those under the key "title"."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -300,7 +301,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def count(counts: DataReport, document: Document, cleaned: Cleaned) -> None:
-    """Enter one document, as read and as cleaned, into the report."""
+    """Count one document, as read and as cleaned, in the report."""
     if not cleaned.reason:
         counts.keep(document.id, cleaned.document.title, document.text, cleaned.document.text, cleaned.edits)
         for line in cleaned.repeated_lines:
@@ -326,7 +327,7 @@ def chosen_steps(without: Collection[Step], only: Collection[Step], against: Col
 
 
 def _check_names(write_dropped: Path | None, report: Path | None) -> None:
-    """Raise `OutputError` before any work is done for a name that does not fit what is written."""
+    """Raise `OutputError` for a file name whose suffix does not fit its content, before any work is done."""
     if write_dropped and write_dropped.suffix.lower() != ".jsonl":
         raise OutputError(
             "{write_dropped}: dropped documents are written as .jsonl; name it so", write_dropped=write_dropped

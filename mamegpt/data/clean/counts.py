@@ -1,4 +1,4 @@
-"""What a corpus holds and what cleaning did to it: counted while it streams by."""
+"""Statistics of a corpus and of its cleaning, collected in one pass."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mamegpt.text.characters import CLASSES, count_classes
 __all__ = ["CleanReport", "CorpusCounts", "Counted", "DataReport", "Excerpt"]
 
 N_SAMPLES = 4
-"""Documents shown for each reason to drop one; of kept ones twice as many."""
+"""Sample documents per reason to drop one; twice as many of kept documents."""
 
 SAMPLE_CHARACTERS = 300
 MAX_TOP = 20_000
-"""Different repeated texts that are kept; whenever there are twice as many, the rarest are forgotten, so that counts of
-corpora with more may be low, and differ from those of the same corpus in parts."""
+"""Different repeated texts that are kept. Whenever there are twice as many, the rarest are forgotten, so the counts of
+larger corpora may be too low, and may differ from those of the same corpus counted in parts."""
 
 
 @dataclass
 class CorpusCounts:
-    """Sizes of a stream of texts. ``lengths[k]`` is the number of those of 2^k to 2^(k+1) - 1 characters."""
+    """Sizes of a stream of texts. ``lengths[k]`` is the number of texts of 2^k to 2^(k+1) - 1 characters."""
 
     n_documents: int = 0
     n_characters: int = 0
@@ -46,7 +46,7 @@ class CorpusCounts:
         self.classes.update(count_classes(text))
 
     def merge(self, other: _Sizes) -> None:
-        """Count another stream too."""
+        """Add the counts of another stream."""
         self.n_documents += other.n_documents
         self.n_characters += other.n_characters
         self.n_bytes += other.n_bytes
@@ -83,7 +83,9 @@ class Counted(FromJSON):
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The beginning of a document, and of a dropped one why: a copy of what, a passage of which test item."""
+    """The beginning of a document and, if it was dropped, the detail: which document it duplicates, or which passage it
+    shares.
+    """
 
     title: str
     text: str
@@ -91,10 +93,10 @@ class Excerpt:
 
 
 class DataReport:
-    """Collects, document by document; memory does not grow with the corpus."""
+    """Collects statistics document by document; memory does not grow with the corpus."""
 
     def __init__(self, reasons: list[str], edits: list[str]) -> None:
-        """``reasons`` to drop a document and names of ``edits``, in the order they are shown in."""
+        """Take the ``reasons`` to drop a document and the names of ``edits``, in the order they are shown in."""
         self.before, self.after = CorpusCounts(), CorpusCounts()
         self.dropped = dict.fromkeys(reasons, 0)
         self.edited_documents = dict.fromkeys(edits, 0)
@@ -104,11 +106,11 @@ class DataReport:
 
     @property
     def samples(self) -> dict[str, list[Excerpt]]:
-        """Some dropped documents by reason, and some kept ones by ""."""
+        """Samples of dropped documents by reason, and of kept ones under ""."""
         return {name: [sample for _, sample in drawn] for name, drawn in self._drawn.items()}
 
     def keep(self, document_id: str, title: str, before: str, after: str, edits: Counter[str]) -> None:
-        """Count a document that stays, and the places where it was edited."""
+        """Count a kept document and the places where it was edited."""
         self.before.add(before)
         self.after.add(after)
         for name, n in edits.items():
@@ -117,7 +119,7 @@ class DataReport:
         self._sample("", _lot(document_id), Excerpt(title, _beginning(after)))
 
     def drop(self, reason: str, document_id: str, title: str, before: str, detail: str = "") -> None:
-        """Count a document that goes."""
+        """Count a dropped document."""
         self.before.add(before)
         self.dropped[reason] += 1
         self._sample(reason, _lot(document_id), Excerpt(title, _beginning(before), detail))
@@ -127,7 +129,7 @@ class DataReport:
         self._repeat({_beginning(text, 80): 1})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that was counted, for JSON, which is a `Counted`."""
+        """Return all counts as JSON values, in the shape of `Counted`."""
         drawn = {name: [(lot, *astuple(sample)) for lot, sample in some] for name, some in self._drawn.items()}
         return {
             "before": vars(self.before),
@@ -140,7 +142,7 @@ class DataReport:
         }
 
     def merge(self, other: Counted) -> None:
-        """Count what another report has counted, of other documents.
+        """Add the counts of another report about other documents.
 
         Raises `ValueError` if it has other reasons or edits.
         """
@@ -165,7 +167,7 @@ class DataReport:
             self.repeated = Counter(dict(self.repeated.most_common(MAX_TOP)))
 
     def _sample(self, name: str, lot: int, sample: Excerpt) -> None:
-        """Keep those with the smallest lots: each as likely as the others, and the same in whatever parts they come."""
+        """Keep the samples with the smallest lots: a uniform sample that does not depend on how the corpus is split."""
         drawn = self._drawn[name]
         insort(drawn, (lot, sample), key=itemgetter(0))
         del drawn[N_SAMPLES if name else 2 * N_SAMPLES :]
@@ -173,7 +175,7 @@ class DataReport:
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What `clean` did: all counts in ``data``, and how many test items were and were not looked for."""
+    """Result of `clean`: all counts in ``data``, and how many test items were searched for or too short for that."""
 
     data: DataReport
     out: Path
@@ -183,7 +185,7 @@ class CleanReport:
     settings: dict[str, str] = field(default_factory=dict)
 
     def provenance(self) -> Provenance:
-        """Return the same in short, for the note beside ``out``."""
+        """Return a summary for the note next to ``out``."""
         n_read, n_kept = self.data.before.n_documents, self.data.after.n_documents
         return Provenance(
             "clean", self.settings["data"], {"steps": self.settings["steps"]}, n_read, n_kept, self.data.dropped
@@ -191,7 +193,7 @@ class CleanReport:
 
 
 def _lot(document_id: str) -> int:
-    """Return the number that a document draws."""
+    """Return the lot of a document: a hash of its id."""
     return int.from_bytes(
         hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
     )

@@ -1,7 +1,7 @@
-"""What a document may share with another one: copies, near-copies, lines, and passages of texts kept for testing.
+"""Find what documents share: duplicates, near-duplicates, repeated lines, and passages of test items.
 
-All of these remember what was kept, in memory. A kept document costs about 0.2 kB for exact duplicates, 2.5 kB for
-near-duplicates, and 0.1 kB for each of its lines of MIN_LINE_CHARACTERS and more.
+The kept documents are remembered in memory: about 0.2 kB each for exact duplicates, 2.5 kB for near-duplicates, and 0.1
+kB for each line of at least MIN_LINE_CHARACTERS.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ MIN_LINE_CHARACTERS = 30
 """Shorter lines (headings, 「はい」, table cells) may be the same in many documents."""
 
 SHINGLE = 5
-"""Characters in a row that near-duplicates are compared by, white space, width and case aside."""
+"""Length in characters of the shingles by which near-duplicates are compared, ignoring white space, width and case."""
 
 SIMILARITY = 0.8
-"""Near-duplicates share this much of their different shingles (Jaccard). At 0.75 two short articles about
-different persons, written after one pattern, are already taken for one."""
+"""Least Jaccard similarity of the shingles of near-duplicates. At 0.75, two short articles about different persons that
+follow one pattern already count as near-duplicates."""
 
 N_HASHES, N_BANDS = 128, 16
-"""A pair of Jaccard similarity s is found with probability 1 - (1 - s^8)^16: 0.95 at 0.8, 0.99 at 0.85, 0.9999 at 0.9
-(Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4); then it is estimated from all
-128 hashes, to about 0.035, and compared with SIMILARITY."""
+"""A pair of Jaccard similarity s becomes a candidate with probability 1 - (1 - s^8)^16: 0.95 at 0.8, 0.99 at 0.85,
+0.9999 at 0.9 (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4). Its similarity is then
+estimated from all 128 hashes, to about 0.035, and compared with SIMILARITY."""
 
 OVERLAP = 50
-"""A shared passage of this many letters and digits is contamination: about 13 words of two characters and their
-particles, as with the 13 words of Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C. In Latin
-letters it is only about eight words, so a long English name can be enough."""
+"""A shared passage of this many letters and digits is contamination: about 13 words of two characters with their
+particles, like the 13 words of Brown et al., "Language Models are Few-Shot Learners" (2020), appendix C. In Latin
+letters this is only about eight words, so a long English name can be enough."""
 
 BLOCK = 16
-"""Test items are looked up by blocks of this length, one after the other: every passage of 2 * BLOCK - 1 holds one."""
+"""Length of the consecutive blocks by which test items are looked up. Every passage of 2 * BLOCK - 1 contains one."""
 
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 
 
 class TextSignature:
-    """A text (``text``), folded and hashed in each of the forms that texts are compared in."""
+    """A text (``text``), folded and hashed in every form that texts are compared in."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -63,28 +63,28 @@ class TextSignature:
 
     @cached_property
     def bare(self) -> str:
-        """Without white space."""
+        """The folded text without white space."""
         return "".join(self._folded.split())
 
     @cached_property
     def alphanumeric(self) -> str:
-        """Letters and digits only."""
+        """The letters and digits of the folded text."""
         return _NOT_ALPHANUMERIC.sub("", self._folded)
 
     @cached_property
     def key(self) -> bytes:
-        """16 bytes that tell texts apart."""
+        """A hash of the text, 16 bytes."""
         return _digest(self.bare)
 
     @cached_property
     def line_keys(self) -> list[bytes]:
-        """16 bytes for each line, none for one of less than MIN_LINE_CHARACTERS characters."""
+        """Hashes of the lines, 16 bytes each; empty for a line of less than MIN_LINE_CHARACTERS characters."""
         lines = ("".join(line.split()) for line in self._folded.split("\n"))
         return [_digest(line) if len(line) >= MIN_LINE_CHARACTERS else b"" for line in lines]
 
     @cached_property
     def sketch(self) -> Any:
-        """The MinHash of its shingles: N_HASHES numbers of 32 bits."""
+        """The MinHash of the shingles: N_HASHES numbers of 32 bits."""
         from rensa import RMinHash
 
         sketch = RMinHash(N_HASHES, 42)
@@ -93,17 +93,17 @@ class TextSignature:
         return sketch
 
     def keys(self, step: Compared) -> npt.NDArray[np.uint64]:
-        """Numbers of 64 bits, (any,) uint64: of the text; of each band of its sketch; or of each long line.
+        """Return 64-bit keys, (any,) uint64: of the text, of each band of its sketch, or of each long line.
 
-        What `Duplicates`, `NearDuplicates` and `RepeatedLines` find in another text shares a number with it, or in a
-        line that is there twice, with itself. The reverse need not be true.
+        Whatever `Duplicates`, `NearDuplicates` or `RepeatedLines` find in another text shares a key with it; a line
+        that occurs twice shares one with itself. The reverse need not be true.
         """
         import numpy as np
 
         if step == "duplicates":
             return np.frombuffer(self.key, "<u8")[:1]
         if step == "repeated-lines":
-            return np.frombuffer(b"".join(self.line_keys), "<u8")[::2]  # none of short ones
+            return np.frombuffer(b"".join(self.line_keys), "<u8")[::2]  # short lines have no key
         bands = np.array(self.sketch.digest(), np.uint64).reshape(N_BANDS, N_HASHES // N_BANDS)
         sums: npt.NDArray[np.uint64] = bands @ _powers()
         sums += np.arange(N_BANDS, dtype=np.uint64)
@@ -111,13 +111,13 @@ class TextSignature:
 
 
 class Duplicates:
-    """Texts that differ in width, case and white space only."""
+    """Finds texts that differ only in width, case and white space."""
 
     def __init__(self) -> None:
         self._kept: dict[bytes, str] = {}
 
     def find(self, text: TextSignature) -> str:
-        """Return the id of the document that has this text; "" if there is none."""
+        """Return the id of the document that has this text, "" without one."""
         return self._kept.get(text.key, "")
 
     def add(self, document_id: str, text: TextSignature) -> None:
@@ -126,7 +126,7 @@ class Duplicates:
 
 
 class NearDuplicates:
-    """Texts that share SIMILARITY of their shingles, by MinHash and locality-sensitive hashing (rensa)."""
+    """Finds texts that share SIMILARITY of their shingles, by MinHash and locality-sensitive hashing (rensa)."""
 
     def __init__(self) -> None:
         from rensa import RMinHashDeduplicator
@@ -135,7 +135,7 @@ class NearDuplicates:
         self._ids: list[str] = []
 
     def find(self, text: TextSignature) -> str:
-        """Return the id of the first document that is similar; "" if there is none."""
+        """Return the id of the first document that is similar, "" without one."""
         found = self._kept.get_duplicates(text.sketch)
         return self._ids[min(map(int, found))] if found else ""
 
@@ -146,13 +146,13 @@ class NearDuplicates:
 
 
 class RepeatedLines:
-    """Lines of MIN_LINE_CHARACTERS and more that were there before, in the same or a kept document."""
+    """Finds lines of at least MIN_LINE_CHARACTERS that occurred before, in the same or a kept document."""
 
     def __init__(self) -> None:
         self._kept: set[bytes] = set()
 
     def drop(self, text: TextSignature) -> tuple[str, list[str]]:
-        """Return the text without its repeated lines, and these."""
+        """Return the text without its repeated lines, and these lines."""
         seen, kept, repeated = set[bytes](), list[str](), list[str]()
         for line, key in zip(text.text.split("\n"), text.line_keys, strict=True):
             if key and (key in self._kept or key in seen):
@@ -168,11 +168,12 @@ class RepeatedLines:
 
 
 class Contamination:
-    """Passages of texts that a model is to be tested on.
+    """Finds passages of the texts that a model will be tested on.
 
-    A document is contaminated if it shares OVERLAP letters and digits in a row with an item, width, case,
-    white space and punctuation aside, or holds a shorter item whole. Items of less than BLOCK letters and digits
-    (「はい」, 京都市) stand in too many texts and are not looked for; ``n_items`` and ``n_too_short`` count both.
+    A document is contaminated if it shares OVERLAP consecutive letters and digits with an item, or contains a shorter
+    item completely. Width, case, white space and punctuation are ignored. Items of less than BLOCK letters and digits
+    (「はい」, 京都市) occur in too many texts and are not searched for; ``n_items`` and ``n_too_short`` count both
+    kinds.
     """
 
     def __init__(self, items: Iterable[str]) -> None:
@@ -192,11 +193,11 @@ class Contamination:
 
     @property
     def n_items(self) -> int:
-        """Different items that are looked for."""
+        """Number of different items that are searched for."""
         return len(self._items)
 
     def find(self, text: TextSignature) -> str:
-        """Return the first passage that a text shares with an item, letters and digits only; "" if there is none."""
+        """Return the first passage, in letters and digits, that a text shares with an item; "" without one."""
         import numpy as np
 
         found = text.alphanumeric
@@ -216,14 +217,16 @@ def _digest(text: str) -> bytes:
 
 
 def _powers() -> npt.NDArray[np.uint64]:
-    """Factors of the numbers in a band, (N_HASHES // N_BANDS,) uint64: a polynomial, as in `ngram_hashes`."""
+    """Return the factors of the numbers in a band, (N_HASHES // N_BANDS,) uint64: a polynomial, as in
+    `ngram_hashes`.
+    """
     import numpy as np
 
     return np.cumprod(np.full(N_HASHES // N_BANDS, MULTIPLIER, np.uint64), dtype=np.uint64)
 
 
 def _common_passage(a: str, at: int, b: str, start: int) -> str:
-    """Return the longest passage round ``a[at]`` and ``b[start]`` that both share."""
+    """Return the longest passage around ``a[at]`` and ``b[start]`` that both texts share."""
     before = 0
     while before < min(at, start) and a[at - before - 1] == b[start - before - 1]:
         before += 1

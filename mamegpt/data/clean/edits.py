@@ -1,8 +1,8 @@
-"""Edits of one text: what is taken out of a document that stays. Pure ``str -> (str, how many places)``.
+"""Edits that remove unwanted parts of one text. Each is a pure function ``str -> (str, number of places)``.
 
-An edit removes marks, never a boundary: where a tag, a control character or a template kept words apart, a line feed or
-a space stays. It never parses what the text had escaped: ``&lt;br&gt;`` is text about a tag and is not one. All are
-careful rather than thorough: what they took away from 26 million characters of real text was read (docs/log.md).
+An edit removes marks but keeps word boundaries: where a tag, a control character or a template separated words, a line
+feed or a space remains. Escaped markup is not parsed: ``&lt;br&gt;`` is text about a tag. The edits prefer precision to
+recall; everything they removed from 26 million characters of real text was reviewed (docs/log.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 _INVISIBLE = re.compile("[\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]+")
 _BREAKS = re.compile("[\x0b\x0c\x1c-\x1f\x85]+")  # vertical tab, form feed, separators, next line
 
-# Tags that are taken out. Not every <…>: <NHK> and <AA+> are text.
+# Tags to remove. Not every <…> is one: <NHK> and <AA+> are text.
 _BLOCKS = (
     "blockquote|br|center|dd|div|dl|dt|gallery|h1|h2|h3|h4|h5|h6|hr|li|ol|p|pre|references|section|table|tbody|tr|ul"
 )
@@ -62,7 +62,7 @@ def _gap(found: re.Match[str]) -> str:
 
 
 def _join(found: re.Match[str]) -> str:
-    """Nothing, but a space between two words of ASCII letters or digits."""
+    """Return "", or a space between two words of ASCII letters or digits."""
     before, after = _neighbors(found)
     return " " if all(side.isascii() and side.isalnum() for side in (before, after)) else ""
 
@@ -95,10 +95,10 @@ _REFERENCE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9
 
 
 def drop_markup(text: str) -> tuple[str, int]:
-    """Take out HTML tags, wiki markup, footnote marks and invisible characters; read character references.
+    """Remove HTML tags, wiki markup, footnote marks and invisible characters; resolve character references.
 
-    Block tags and line-breaking controls become line feeds, table cells are set apart by a space, readings of ruby are
-    put in （）. In a line whose references would become markup, those to ASCII characters stay as they are.
+    Block tags and line-breaking controls become line feeds, table cells are separated by a space, and ruby readings are
+    put in （）. In a line whose references would become markup, references to ASCII characters stay as they are.
     """
     text, n = _apply([(_INVISIBLE, ""), (_BREAKS, "\n")], text)
     while True:
@@ -114,7 +114,7 @@ def drop_markup(text: str) -> tuple[str, int]:
 
 
 def _read_references(line: str) -> tuple[str, int]:
-    """Replace the references in a line by their characters, as many kinds of them as leave it free of markup."""
+    """Resolve the character references in a line: all, or only some kinds if others would create markup."""
     n = _n_references(line)
     for character in (_character, _non_ascii):
         read, count = _replace(_REFERENCE, character, line, 0)
@@ -128,14 +128,14 @@ def _n_references(line: str) -> int:
 
 
 def _character(reference: re.Match[str]) -> str:
-    """Return what ``&amp;`` or ``&#38;`` stands for; a name that HTML does not know stays as it is."""
+    """Return the character that ``&amp;`` or ``&#38;`` stands for; a name that HTML lacks stays as it is."""
     if reference[1] and f"{reference[1]};" not in html.entities.html5:
         return reference[0]
     return _BREAKS.sub("\n", _INVISIBLE.sub("", html.unescape(reference[0]).replace("\r", "\n")))
 
 
 def _non_ascii(reference: re.Match[str]) -> str:
-    """Return the same, but what stands for an ASCII character stays as it is."""
+    """Return the same, except that references to ASCII characters stay as they are."""
     character = _character(reference)
     return reference[0] if character.isascii() else character
 
@@ -164,10 +164,10 @@ _NOTES: list[_Edit] = [
 
 
 def drop_aozora(text: str) -> tuple[str, int]:
-    """Take out the notation of Aozora Bunko: ruby, notes, the list of signs and the colophon.
+    """Remove the notation of Aozora Bunko: ruby, notes, the list of signs and the colophon.
 
-    A note on a character that JIS X 0208 lacks becomes that character if it names its code, else ※ stays. A text
-    without that notation stays as it is.
+    A note on a character that JIS X 0208 lacks becomes that character if it names its code; else ※ stays. A text
+    without this notation stays as it is.
     """
     if not _is_aozora(text):
         return text, 0
@@ -187,7 +187,7 @@ def _is_aozora(text: str) -> bool:
 
 
 def _gaiji(note: re.Match[str]) -> str:
-    """Return the character that a note names by its code point or by plane, row and cell of JIS X 0213; ※ for none."""
+    """Return the character that a note names by code point or by plane, row and cell of JIS X 0213; else ※."""
     if note[1]:
         return chr(int(note[1], 16))
     plane, row, cell = (int(number) for number in note.groups()[1:])
@@ -210,7 +210,7 @@ _BRACKETS: list[_Edit] = [
 
 
 def drop_empty_brackets(text: str) -> tuple[str, int]:
-    """Take out the brackets that removed templates left empty, and the comma they left first in one."""
+    """Remove brackets that removed templates left empty, and a comma at the beginning of a bracket."""
     return _apply(_BRACKETS, text)
 
 
@@ -253,7 +253,7 @@ _LAST_HEADINGS = {
 
 
 def drop_boilerplate(text: str) -> tuple[str, int]:
-    """Take out whole lines that pages carry for other reasons than to be read, and headings with nothing below."""
+    """Remove whole lines of boilerplate, and headings without text below."""
     lines = text.split("\n")
     kept = [line for line in lines if not _BOILERPLATE.fullmatch(line.strip())]
     while kept and (not kept[-1].strip() or kept[-1].strip() in _LAST_HEADINGS):
@@ -282,11 +282,10 @@ _DIGIT = re.compile(r"\d")
 
 
 def mask_personal_data(text: str) -> tuple[str, int]:
-    """Put zeros for the digits of Japanese telephone numbers and postal codes, and one mask for mail addresses.
+    """Replace the digits of Japanese telephone numbers and postal codes by zeros, and mail addresses by one mask.
 
-    A telephone number is one only with its area code in brackets or dashes and ten digits in all, or eleven if
-    it is a mobile or IP one (numbering plan of the Ministry of Internal Affairs); a postal code only after 〒 or
-    郵便番号.
+    A telephone number must have its area code in brackets or dashes, and ten digits, or eleven if it is a mobile or IP
+    number (numbering plan of the Ministry of Internal Affairs). A postal code must follow 〒 or 郵便番号.
     """
     n = 0
     if "@" in text or "＠" in text:
@@ -305,7 +304,7 @@ def _masked_phone(found: re.Match[str]) -> str:
 
 
 def _zeros(found: str) -> str:
-    """Zeros for digits, as wide as they were."""
+    """Return zeros for digits, in their width."""
     return _DIGIT.sub(lambda digit: "0" if digit[0].isascii() else "０", found)
 
 
@@ -315,7 +314,7 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def tidy_space(text: str) -> tuple[str, int]:
-    """Take out spaces at line ends, all but one of several blank lines, and line feeds at both ends."""
+    """Remove spaces at line ends, all but one of several blank lines, and line feeds at both ends."""
     lines = text.split("\n")
     trimmed = [line.rstrip() for line in lines]
     n = sum(line != bare for line, bare in zip(lines, trimmed, strict=True))
@@ -335,10 +334,10 @@ EDITS: dict[str, Callable[[str], tuple[str, int]]] = {
 
 
 def edit(text: str, names: Iterable[str], form: str = "nfc") -> tuple[str, Counter[str]]:
-    """Normalise ``text`` (`normalize`, ``form``) and apply the edits of these names, until nothing changes any more.
+    """Normalize ``text`` (`normalize`, ``form``) and apply the edits with these names until nothing changes any more.
 
-    So a second call changes nothing. Returns the text and, by name, in how many places each edit found something;
-    "normalisation" counts 1 if that changed anything. Raises `ValueError` for an unknown ``form``.
+    A second call therefore changes nothing. Returns the text and the number of places by edit; "normalisation" counts 1
+    if it changed anything. Raises `ValueError` for an unknown ``form``.
     """
     names, counts = list(names), Counter[str]()
     while True:
@@ -353,7 +352,7 @@ def edit(text: str, names: Iterable[str], form: str = "nfc") -> tuple[str, Count
 
 
 def _apply(edits: Iterable[_Edit], text: str) -> tuple[str, int]:
-    """Apply patterns one after the other; the text, and how many places they found."""
+    """Apply patterns in order; return the text and the number of places they found."""
     n = 0
     for pattern, kept in edits:
         text, count = pattern.subn(kept, text)
@@ -362,7 +361,7 @@ def _apply(edits: Iterable[_Edit], text: str) -> tuple[str, int]:
 
 
 def _replace(pattern: re.Pattern[str], new: Callable[[re.Match[str]], str], text: str, n: int) -> tuple[str, int]:
-    """Replace each match; ``n`` plus the number of those that became something else."""
+    """Replace each match; return the text, and ``n`` plus the number of matches that changed."""
     changed = 0
 
     def put(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""A data report as a page for people: HTML in one file, in Japanese and English, light and dark; or Markdown."""
+"""Render a data report for people: one HTML file in Japanese and English, light and dark; or Markdown."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def markdown_page(cleaned: CleanReport) -> str:
 
 
 def _length_rows(report: DataReport) -> list[tuple[str, float, float]]:
-    """(range of lengths, documents before, documents after), from the shortest to the longest there are."""
+    """Return (range of lengths, documents before, documents after), from the shortest to the longest that occur."""
     before, after = report.before.lengths, report.after.lengths
     powers = range(min(before, default=0), max([*before, *after], default=0) + 1)
     return [(f"{2**k if k else 0:,}-{2 ** (k + 1) - 1:,}", before[k], after[k]) for k in powers]
 
 
 def _class_rows(report: DataReport) -> list[tuple[str, float, float]]:
-    """(class, share of characters before, share after)."""
+    """Return (class of characters, share of characters before, share after)."""
 
     def share(corpus: CorpusCounts, name: str) -> float:
         return corpus.classes[name] / max(1, corpus.n_characters)
@@ -110,7 +110,7 @@ def _bars(rows: Sequence[tuple[str, float, float, str]]) -> Markup:
 
 
 def _commas(*numbers: float) -> str:
-    """Return numbers for people, the later ones as what became of the first."""
+    """Return numbers for people, with arrows between them."""
     return " → ".join(f"{n:,.0f}" for n in numbers)
 
 
@@ -120,5 +120,5 @@ def _markdown_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 
 
 def _one_line(text: str) -> str:
-    """On one line, and nothing in it that Markdown would take for HTML."""
+    """Return a text as one line in which Markdown sees no HTML."""
     return escape(" ".join(text.split()), quote=False)

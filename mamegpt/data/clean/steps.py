@@ -1,4 +1,4 @@
-"""The names of what `clean` can do to a document, for it and for the command line, which would else load all of it."""
+"""The names of the cleaning steps. In a module of their own, so that the command line need not import the steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["STEPS", "Normalisation", "Step"]
 
 Normalisation = Literal["nfc", "nfkc", "none"]
 Step = Literal[
-    # Edits, in the order of `EDITS`; before them comes the normalisation.
+    # Edits, in the order of `EDITS`; normalization comes before them.
     "aozora",
     "markup",
     "empty-brackets",
@@ -20,12 +20,12 @@ Step = Literal[
     "no-sentence-end",
     "not-japanese",
     "repetitive",
-    # What it shares with kept documents or with test items. Whole documents come before lines, or the second
-    # copy of a document would lose all its lines instead of being counted as a copy.
+    # Comparisons with kept documents and with test items. Whole documents come before lines: otherwise the second
+    # copy of a document would lose all its lines instead of being counted as a duplicate.
     "duplicates",
     "contamination",
     "near-duplicates",
     "repeated-lines",
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
-"""All steps in the order they are taken in."""
+"""All steps, in the order in which they run."""

@@ -1,19 +1,19 @@
 """`clean` as tasks for many processes or machines: the same steps, the same documents, the same report.
 
-    prepare    a task for some files: edits, rules, test items; 64-bit keys (`TextSignature.keys`) of all that may be
-               shared
-    share      a task for a range of keys: which of them stand in more than one place
-    decide     one task: the documents that hold such keys, each after all before it
-    write      a task for some files: what is kept, and what was counted
-    report     one task: the sum of the counts
+    prepare    N tasks, each for some files: edits, rules, test items; 64-bit keys (`TextSignature.keys`) of everything
+               that documents may share
+    share      N tasks, each for a range of keys: find the keys that occur in more than one place
+    decide     one task: decide on the documents that have such keys, in document order
+    write      N tasks, each for some files: write the kept documents and the counts
+    report     one task: add up the counts
 
-A task is a pure function of the files that it reads, and its own files appear whole or not at all. So one that failed
-is run again, alone, and what runs the tasks is anybody's choice (`examples/clean_cluster.py`: datatrove, on one
-machine, Slurm or Ray). All must see one file system.
+A task is a pure function of the files that it reads, and writes its own files atomically. A failed task is run again
+alone, and anything can run the tasks (`examples/clean_cluster.py`: datatrove, on one machine, Slurm or Ray). All
+machines need one shared file system.
 
-Why the documents without a shared key need not be decided on: whatever finds a document in another one has a key of
-it. The exception are texts that come about while deciding, of documents whose repeated lines are taken out. Their keys
-are looked up too; if one is some document's, it counts as shared, and all is decided anew, until no such key is left.
+Documents without a shared key need no decision: whatever finds a document in another one has a key of it. The exception
+are texts that are created while deciding, when repeated lines are removed. Their keys are looked up too; if another
+document has one of them, it counts as shared, and "decide" runs again, until there is no such key left.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ __all__ = ["STAGES", "CleanTasks", "Stage", "StageName"]
 
 StageName = Literal["prepare", "share", "decide", "write", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-"""The stages in their order; each needs all tasks of the one before."""
+"""The stages in their order; each needs all tasks of the stage before it."""
 
 BATCH_ROWS = 10_000
 
@@ -72,10 +72,10 @@ BATCH_ROWS = 10_000
 @checked
 @dataclass(frozen=True)
 class CleanTasks:
-    """What `clean` is to do, in ``n_tasks`` tasks.
+    """A cleaning job as ``n_tasks`` tasks.
 
-    ``out`` is a folder of parts in a ``format`` (a suffix), which all else here reads as a data set; all others are as
-    in `clean`.
+    ``out`` is a folder of parts in a ``format`` (a suffix), which other commands read as a dataset; the other fields
+    are as in `clean`.
     """
 
     data: str
@@ -90,9 +90,9 @@ class CleanTasks:
     schema: Schema = GUESS
 
     def start(self) -> None:
-        """Note the files to read and the settings in ``out``, or see that those noted there are the same.
+        """Record the files to read and the settings in ``out``, or check that those recorded there are the same.
 
-        Raises `ConfigError` or `OutputError` for what cannot be done, `DataError` if there is no such corpus.
+        Raises `ConfigError` or `OutputError` for an impossible job, `DataError` if there is no such corpus.
         """
         chosen_steps(self.without, self.only, self.against)
         files = find_files(self.data, self.split, self.schema)
@@ -123,11 +123,11 @@ class CleanTasks:
             write_json(self._plan, plan)
 
     def stages(self) -> list[Stage]:
-        """Return the stages, each to be called once for each of its tasks."""
+        """Return the stages. Call each once per task."""
         return [Stage(self, name) for name in STAGES]
 
     def prepare(self, rank: int) -> None:
-        """Do all that depends on one document alone, for those of a task's files."""
+        """Apply the steps that look at one document alone, to the documents in a task's files."""
         import numpy as np
         import pyarrow
 
@@ -149,7 +149,7 @@ class CleanTasks:
         _save(self._keys(rank), np.sort(np.frombuffer(keys, np.uint64)))
 
     def share(self, rank: int) -> None:
-        """Find the keys that stand in more than one place, in a task's range of keys."""
+        """Find the keys that occur in more than one place, in a task's range of keys."""
         import numpy as np
 
         first, last = (rank << 64) // self.n_tasks, (rank + 1 << 64) // self.n_tasks - 1
@@ -163,7 +163,7 @@ class CleanTasks:
         _save(self._keys(rank, "shared"), keys[counts > 1])
 
     def decide(self) -> None:
-        """Decide on the documents with shared keys, in their order."""
+        """Decide on the documents with shared keys, in document order."""
         import numpy as np
 
         shared = np.concatenate([np.load(self._keys(rank, "shared")) for rank in range(self.n_tasks)])
@@ -176,7 +176,7 @@ class CleanTasks:
             shared = np.union1d(shared, np.concatenate(known))
 
     def _decide(self, shared: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """Decide, if these are the shared keys; returns those of texts that came about meanwhile, (any,) uint64."""
+        """Decide, given the shared keys; return the keys of texts that were created meanwhile, (any,) uint64."""
         import numpy as np
         import pyarrow
 
@@ -197,7 +197,7 @@ class CleanTasks:
         return np.concatenate(new)
 
     def _sharing(self, rank: int, shared: npt.NDArray[np.uint64]) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
-        """Yield a task's documents with shared keys: number, what was prepared, the steps whose keys they are."""
+        """Yield a task's documents with shared keys: number, prepared row, and the steps whose keys are shared."""
         import numpy as np
 
         start = 0
@@ -215,7 +215,7 @@ class CleanTasks:
                 start += batch.num_rows
 
     def write(self, rank: int) -> None:
-        """Write what is kept of a task's files, and what was counted."""
+        """Write the kept documents of a task's files, and the counts."""
         cleaner = self._cleaner(self._items())
         counts = DataReport(cleaner.reasons, cleaner.edits)
         documents = read_files(self._files(rank), self.schema)
@@ -246,7 +246,7 @@ class CleanTasks:
         write_json(self._counted(rank), counts.to_dict())
 
     def report(self) -> CleanReport:
-        """Add up what all tasks counted, write it to report.html, and remove what is needed no more."""
+        """Add up the counts of all tasks, write report.html, and remove temporary files."""
         started, items = time.perf_counter(), self._items()
         cleaner = self._cleaner(items)
         counts = DataReport(cleaner.reasons, cleaner.edits)
@@ -265,11 +265,11 @@ class CleanTasks:
         remove_leftovers(self.out)  # of tasks that were killed
         return done
 
-    # Where things are
+    # Paths
 
     @property
     def work(self) -> Path:
-        """The folder for all that is no result."""
+        """The folder for everything but the results."""
         return self.out / ".work"
 
     @property
@@ -291,19 +291,19 @@ class CleanTasks:
     def _part(self, rank: int) -> Path:
         return self.out / f"{self.split}-{rank:05}-of-{self.n_tasks:05}{self.format}"
 
-    # What they share
+    # Used by several stages
 
     @property
     def _steps(self) -> tuple[Step, ...]:
         return chosen_steps(self.without, self.only, self.against)
 
     def _settings(self) -> dict[str, Any]:
-        """Return all that a task's files depend on but the corpus, as JSON."""
+        """Return everything but the corpus that a task's files depend on, as JSON values."""
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return settings | {"data": without_secrets(self.data), "version": __version__}
 
     def _files(self, rank: int) -> list[SourceFile]:
-        """Return the files of a task: as many as the others have, in their order."""
+        """Return the files of a task: a contiguous, equal part of all."""
         with _reading(self._plan):
             files = read_json(self._plan, _Plan).files
         first, last = (len(files) * at // self.n_tasks for at in (rank, rank + 1))
@@ -322,18 +322,18 @@ class CleanTasks:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of `CleanTasks`, to be called with a task's number as a step of datatrove is."""
+    """A stage of `CleanTasks`. Call it with the number of a task, like a step of datatrove."""
 
     tasks: CleanTasks
     name: StageName
 
     @property
     def n_tasks(self) -> int:
-        """How many tasks it has."""
+        """The number of tasks."""
         return 1 if self.name in ("decide", "report") else self.tasks.n_tasks
 
     def __call__(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ARG002  (datatrove)
-        """Run one task; ``data``, what an earlier step of a datatrove pipeline yields, is none here."""
+        """Run one task; ``data``, which an earlier step of a datatrove pipeline would yield, is not used."""
         tasks = self.tasks
         if self.name == "decide":
             tasks.decide()
@@ -352,7 +352,7 @@ class _Plan(FromJSON, extra="ignore"):
 
 @contextmanager
 def _reading(note: Path) -> Iterator[None]:
-    """Raise `DataError` if a note of the tasks is damaged."""
+    """Raise `DataError` if a file that the tasks wrote is damaged."""
     try:
         yield
     except ValueError as error:
@@ -362,7 +362,7 @@ def _reading(note: Path) -> Iterator[None]:
 
 
 def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a parquet file; some columns, or all."""
+    """Yield the rows of a parquet file, with all columns or some."""
     with open_parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield from batch.to_pylist()
@@ -374,7 +374,7 @@ def _prepared(row: dict[str, Any]) -> Prepared:
 
 
 def _save(path: Path, keys: npt.NDArray[np.uint64]) -> None:
-    """Write an array, whole or not at all."""
+    """Write an array atomically."""
     import numpy as np
 
     with atomic_write(path, "wb") as file:
@@ -385,7 +385,7 @@ def _holds(keys: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> npt.
     """Return which of the wanted numbers are among sorted keys: (len(wanted),) bool."""
     import numpy as np
 
-    held, order = np.zeros(len(wanted), bool), np.argsort(wanted)  # looked for in order it takes a seventh of the time
+    held, order = np.zeros(len(wanted), bool), np.argsort(wanted)  # in sorted order it takes a seventh of the time
     if len(keys):
         places = np.minimum(np.searchsorted(keys, wanted[order]), len(keys) - 1)
         held[order] = keys[places] == wanted[order]

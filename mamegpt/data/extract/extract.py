@@ -1,4 +1,4 @@
-"""Cut a topic out of a corpus: the documents that mention a keyword, cleaned, once each, in one file."""
+"""Extract a topic from a corpus: the documents that mention a keyword, cleaned and without duplicates, in one file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ PROGRESS_EVERY_DOCUMENTS = 1000
 
 @dataclass(slots=True)
 class ExtractReport:
-    """What `extract` did: documents read, kept and dropped (by reason), and the size of what it wrote.
+    """Result of `extract`: documents read, kept and dropped (by reason), and the size of the output.
 
-    ``hits`` are those in the documents as read that were kept, and ``documents`` how many of these have some, both by
-    pattern. ``n_holes`` counts the sentences of all documents read in which an unknown template of a dump stood.
+    ``hits`` counts the hits in the kept documents, as they were read, and ``documents`` the kept documents with a hit,
+    both by pattern. ``n_holes`` counts the sentences, in all documents read, that contained an unknown template of a
+    dump.
     """
 
     out: Path
@@ -49,13 +50,13 @@ class ExtractReport:
     elapsed_s: float = 0.0
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Add to the documents left out."""
+        """Count dropped documents."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A hit in a document by its id, and what stands around it in its line, as `Topic.contexts` marks it."""
+    """A hit: the id of its document, and the text around it in its line, as `Topic.contexts` marks it."""
 
     id: str
     title: str
@@ -73,25 +74,24 @@ def extract(
     overwrite: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> ExtractReport:
-    """Write the documents of ``data`` that are of a topic to ``out``.
+    """Write the documents of ``data`` that match a topic to ``out``.
 
-    ``data`` and ``split`` are as in `find_files`, but without weights. Titles and texts are brought to NFC
-    (`normalize`); texts lose the line feeds at both ends. A topic that is a string is one keyword; it is looked for in
-    title and text without regard to width and case (`spellings`), so ﾌｧﾐｺﾝ finds ファミコン. Each document that is left
-    out has one reason, counted in the report: those of `Topic.judge`, or ``duplicate`` (the same text was written
-    already, but for white space; told by 64 bits of a hash, some 80 bytes of memory a document). `clean` finds those
-    that differ in width and case, too.
+    ``data`` and ``split`` are as in `find_files`, but without weights. Titles and texts are normalized to NFC
+    (`normalize`), and line feeds at both ends of a text are removed. A topic that is a string is one keyword, searched
+    in title and text regardless of width and case (`spellings`): ﾌｧﾐｺﾝ finds ファミコン. Each dropped document has one
+    reason, counted in the report: one of `Topic.judge`, or ``duplicate`` if the same text, white space aside, was
+    already written (detected by a 64-bit hash, which takes some 80 bytes of memory per document). `clean` also finds
+    duplicates that differ in width and case.
 
-    The name of ``out`` says the format: ``.jsonl`` and ``.parquet`` hold ``id``, ``title`` and ``text``; all others are
-    text in `format_article`'s format.
+    The suffix of ``out`` determines the format: ``.jsonl`` and ``.parquet`` have ``id``, ``title`` and ``text``; all
+    others are text in the format of `format_article`.
 
-    ``out`` appears whole or not at all. With ``overwrite`` a file that is there is replaced when the new one is
-    complete: a run that fails or is interrupted leaves the old one. How ``out`` came about is noted in a file beside
-    it (`data.provenance`). ``on_event`` is called with `Reading`, then with `Counted` every 1,000 documents or more,
-    and at the end.
+    ``out`` is written atomically. With ``overwrite``, an existing file is replaced when the new one is complete, and
+    stays if the extraction fails or is interrupted. A note next to ``out`` records how it was made (`data.provenance`).
+    ``on_event`` is called with `Reading`, then with `Counted` every 1,000 documents or more, and at the end.
 
-    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` is there already, cannot be written or is read,
-    and `DataError` if the corpus cannot be read or nothing in it matches.
+    Raises `ConfigError` for an empty keyword, `OutputError` if ``out`` exists, cannot be written or is read, and
+    `DataError` if the corpus cannot be read or nothing in it matches.
     """
     out, start_s = Path(out), time.perf_counter()
     topic = Topic((topic,)) if isinstance(topic, str) else topic
@@ -149,7 +149,7 @@ def preview_hits(
     schema: Schema = GUESS,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Iterator[Hit]:
-    """Yield the first ``n`` hits of a topic; before them ``on_event`` is called with `Reading`."""
+    """Yield the first ``n`` hits of a topic, after a call of ``on_event`` with `Reading`."""
     files = find_files(data, split, schema)
     on_event(_reading(files, schema))
     hits = (
@@ -171,7 +171,7 @@ def _run(
     write: Callable[[dict[str, str]], object],
     on_event: Callable[[Event], None],
 ) -> ExtractReport:
-    """Write what is kept of all files."""
+    """Write the kept documents of all files."""
     patterns = topic.patterns
     report = ExtractReport(out, hits=dict.fromkeys(patterns, 0), documents=dict.fromkeys(patterns, 0))
     seen = set[int]()
@@ -210,7 +210,7 @@ def _judged(file: SourceFile, topic: Topic, schema: Schema) -> Iterator[tuple[Ba
 
 
 def _count(report: ExtractReport, patterns: Sequence[str], verdict: Judgment, n_characters: int) -> None:
-    """Add a kept document."""
+    """Count a kept document."""
     report.kept += 1
     report.n_characters += n_characters
     for pattern, hits in zip(patterns, verdict.hits, strict=True):

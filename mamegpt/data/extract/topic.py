@@ -1,4 +1,4 @@
-"""What a topic is: words to look for and to avoid, how often and where; and the judgement of one document."""
+"""Topics: keywords to search for or to exclude, with conditions; and the decision on one document."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ __all__ = ["Judgment", "Topic"]
 
 CONTEXT_CHARACTERS = 24
 EXPRESSIONS_TOGETHER = 25
-"""Keywords in one expression; of 100 in Latin letters RE2 would need more memory than it has, and get very slow."""
+"""Most keywords in one expression; with 100 in Latin letters RE2 would run out of memory and get very slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """``reason`` is "" if the document is kept; then ``hits`` are counted by pattern, and ``text`` is what to keep."""
+    """Decision on a document. If it is kept, ``reason`` is "", ``hits`` are counted by pattern, and ``text`` is the
+    text to keep.
+    """
 
     reason: str
     hits: tuple[int, ...] = ()
@@ -35,16 +37,16 @@ class Judgment:
 @checked
 @dataclass(frozen=True)
 class Topic:
-    """Which documents are wanted. The patterns are the keywords, then the regular expressions.
+    """The conditions for a document. Its patterns are the keywords, followed by the regular expressions.
 
-    Keywords and ``exclude`` are found in every width and case (`spellings`). A ``regex`` sees title
-    and text as they will be written: normalised to NFC, neither width nor case changed; line feeds are there, and
-    flags stand in the expression, as in ``(?i)wii``. ``match`` says whether any of the patterns or all of them must
-    occur, ``min_hits`` how often they must, counted together, without overlaps. With ``title_only`` nothing but the
-    title is looked at, for ``exclude`` too. With ``window`` only the paragraphs (lines) with a hit are kept, and that
-    many before and after each; the whole document if its title has a hit.
+    Keywords and ``exclude`` match in every width and case (`spellings`). A ``regex`` is matched against title and text
+    as they will be written: normalized to NFC, with width, case and line feeds unchanged; flags are part of the
+    expression, as in ``(?i)wii``. ``match`` determines whether any pattern or all of them must occur, ``min_hits`` how
+    often they must occur together, without overlaps. With ``title_only`` only the title is searched, for ``exclude``
+    too. With ``window`` only the paragraphs (lines) with a hit are kept, with that many before and after each; the
+    whole document is kept if its title has a hit.
 
-    Raises `ConfigError` for what cannot be meant.
+    Raises `ConfigError` for impossible conditions.
     """
 
     keywords: tuple[str, ...] = ()
@@ -72,17 +74,19 @@ class Topic:
         object.__setattr__(self, "_unwanted", tuple(spellings(_folded(word, "--exclude")) for word in self.exclude))
 
     def settings(self) -> dict[str, str]:
-        """Return what was asked for, by the names of the fields; defaults are left out."""
+        """Return the conditions by field name, without those that have their default value."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
         return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """What is looked for, in the order of `Judgment.hits`; regular expressions stand between slashes."""
+        """The patterns in the order of `Judgment.hits`; regular expressions are written between slashes."""
         return (*self.keywords, *(f"/{regex}/" for regex in self.regex))
 
     def row_expressions(self) -> list[list[str]]:
-        """Return lists of expressions for `read_file`: a document has, in title or text, one of each list."""
+        """Return lists of expressions for `read_file`: a wanted document has a match of one of each list in title or
+        text.
+        """
         each = [row_expression(fold(word)) for word in self.keywords]
         if self.match == "all":
             return [[one] for one in each]
@@ -90,7 +94,7 @@ class Topic:
         return [] if self.regex else [["|".join(each[i : i + n]) for i in range(0, len(each), n)]]
 
     def judge(self, title: str, text: str) -> Judgment:
-        """Say whether a document is of this topic, and what of it is to be kept; both are normalized."""
+        """Return whether a document matches, and which part of it to keep; title and text must be normalized."""
         text = text.strip("\n")
         hits = in_title = _counts(self._wanted, title)
         if not self.title_only:
@@ -108,7 +112,7 @@ class Topic:
         return Judgment("", hits, text)
 
     def contexts(self, title: str, text: str) -> Iterator[str]:
-        """Yield each hit in a document, marked >>so<<, with what stands before and after it in its line."""
+        """Yield each hit in a document, marked >>so<<, with the text around it in its line."""
         for line in (title, *([] if self.title_only else text.split("\n"))):
             for start, end in self._spans(line):
                 before, after = line[:start], line[end:]

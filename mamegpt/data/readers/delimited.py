@@ -17,17 +17,17 @@ __all__ = ["DELIMITERS", "read_delimited", "table_columns", "table_names"]
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 MAX_FIELDS = 1 << 20
-"""Fields in a line; a line of delimiters alone would take 8 bytes of memory for each."""
+"""Most fields in a line; a line of delimiters alone would take 8 bytes of memory for each."""
 SAMPLE_ROWS = 100
-"""Rows at the beginning of a file that its columns are chosen by."""
+"""Rows at the beginning of a file from which its columns are chosen."""
 
 
 def read_delimited(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
     """Yield the records of a csv or tsv file, whose first row names the columns.
 
-    A field that begins with ``"`` ends at the next single one, may hold delimiters and line feeds, and has ``"`` as
-    ``""`` (RFC 4180), in tsv too. Raises `DataError`, naming the line where the row begins, for a row that is
-    not quoted so, or has more or fewer fields than there are columns.
+    A field that begins with ``"`` ends at the next single ``"``. It may contain delimiters and line feeds, and ``"`` as
+    ``""`` (RFC 4180, in tsv too). Raises `DataError`, naming the line where the row begins, for a row that is quoted
+    otherwise, or has more or fewer fields than there are columns.
     """
     columns = table_columns(path, schema)
     if columns is None:
@@ -40,7 +40,7 @@ def read_delimited(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
 
 
 def table_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
-    """Choose the columns of text and title ("" if there is none) by a file's first rows; None if it has no row."""
+    """Choose the columns of text and title ("" without one) from a file's first rows; None if it has no row."""
     names, strings = table_names(path, schema)
     if not names:
         return None
@@ -54,7 +54,7 @@ def table_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
 
 
 def table_names(path: Path, schema: Schema) -> tuple[list[str], list[str]]:
-    """Return the names of a file's columns, and of those that hold strings: others than numbers in its first rows."""
+    """Return the names of a file's columns, and of those that contain other values than numbers in the first rows."""
     rows = _rows(path, schema.encoding)
     _, names = next(rows, (0, []))
     known = {schema.text_column or "text", schema.title_column or "title"}
@@ -73,8 +73,8 @@ def _is_number(field: str) -> bool:
 
 
 def _rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not blank, and the line it begins in; all have as many fields as the first."""
-    inner = path if path.suffix.lower() in DELIMITERS else Path(path.stem)  # which may be compressed
+    """Yield the line number and fields of each row that is not blank; all have as many fields as the first."""
+    inner = path if path.suffix.lower() in DELIMITERS else Path(path.stem)  # it may be compressed
     delimiter = DELIMITERS[inner.suffix.lower()]
     csv.field_size_limit(MAX_LINE_CHARACTERS)  # the module has one limit, by default 131,072
     rows = csv.reader(_bounded(path, encoding, delimiter), delimiter=delimiter, strict=True)

@@ -19,18 +19,18 @@ from mamegpt.system.files import parse_json
 __all__ = ["json_columns", "json_lines", "read_jsonl"]
 
 MAX_LINE_VALUES = 1 << 20
-"""JSON values in a line of jsonl; each takes some 60 bytes of memory, however short it is."""
+"""Most JSON values in a line of jsonl; each takes some 60 bytes of memory, however short it is."""
 SAMPLE_ROWS = 100
-"""Rows at the beginning of a jsonl file, and as many from places all over it, that its columns are chosen by."""
+"""Rows at the beginning of a jsonl file, and as many spread over it, from which its columns are chosen."""
 SAMPLE_LINE_BYTES = 1 << 20
 
 
 def read_jsonl(path: Path, schema: Schema) -> Iterator[tuple[str, str] | None]:
-    """Yield the records of a file with one JSON object a line, None for those without the text's key."""
+    """Yield the records of a file with one JSON object per line, None for those without the key of the text."""
     columns = json_columns(path, schema)
     if columns is None:
         return
-    text, title = columns[0], schema.title_column or "title"  # few rows may have one, none of them in the sample
+    text, title = columns[0], schema.title_column or "title"  # it may be rare, and missing from the sample
     for where, record in _json_records(path, schema.encoding):
         value, heading = record.get(text), record.get(title)
         if isinstance(value, str) or (value is None and text in record):
@@ -42,8 +42,8 @@ def read_jsonl(path: Path, schema: Schema) -> Iterator[tuple[str, str] | None]:
 
 
 def json_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
-    """Choose the keys of text and title ("" if there is none) by a sample of a file's rows; None if it has no row."""
-    names, strings = dict[str, None](), dict[str, None]()  # in the order they are met
+    """Choose the keys of text and title ("" without one) from a sample of a file's rows; None if it has no row."""
+    names, strings = dict[str, None](), dict[str, None]()  # in order of first occurrence
     for record in _sample(path, schema.encoding):
         for key, value in record.items():
             names[key] = None
@@ -59,8 +59,8 @@ def json_columns(path: Path, schema: Schema) -> tuple[str, str] | None:
 def _sample(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
     """Yield the first rows of a jsonl file, and some from places evenly spread over it.
 
-    A compressed file, or one that is not UTF-8, cannot be entered at any place: of these it is the first rows only.
-    What cannot be parsed at such a place is left to the reader, who knows its line.
+    A file that is compressed or not UTF-8 cannot be read from an arbitrary place, so only its first rows are used. A
+    row that cannot be parsed is left to the reader, which knows its line number.
     """
     first = [record for _, record in itertools.islice(_json_records(path, encoding), SAMPLE_ROWS)]
     yield from first
@@ -79,7 +79,7 @@ def _sample(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
 
 
 def _json_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each JSON object of a file, and where it stands."""
+    """Yield each JSON object of a file, with its place."""
     for where, record in json_lines(path, encoding):
         if not isinstance(record, dict):
             raise DataError('{where}: not a JSON object; make it one like {{"text": "…"}}', where=where)
@@ -87,7 +87,7 @@ def _json_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, An
 
 
 def json_lines(path: Path, encoding: str = GUESS.encoding) -> Iterator[tuple[str, Any]]:
-    """Yield the value of each line of a jsonl file, compressed or not, and where it stands. Raises `DataError`."""
+    """Yield the value of each line of a jsonl file, compressed or not, with its place. Raises `DataError`."""
     for number, line in enumerate(lines(path, encoding), 1):
         if not line.strip():
             continue
@@ -108,12 +108,12 @@ def json_lines(path: Path, encoding: str = GUESS.encoding) -> Iterator[tuple[str
 
 
 def _parsed(line: str) -> Any:
-    """Return the JSON value of a line. Raises `ValueError` for what is none, or would take much more memory."""
+    """Return the JSON value of a line. Raises `ValueError` if it is not JSON, or would take much more memory."""
     if len(line) > MAX_LINE_VALUES and _n_values(line) > MAX_LINE_VALUES:
         raise ValueError(f"it holds more than {MAX_LINE_VALUES:,} values")
     return parse_json(line)
 
 
 def _n_values(line: str) -> int:
-    """Count the values in JSON text, as far as commas and brackets tell."""
+    """Estimate the number of values in JSON text from its commas and brackets."""
     return sum(map(re.sub(r'"(?:[^"\\]|\\.)*+"', "", line).count, ",[{")) + 1

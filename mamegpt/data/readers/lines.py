@@ -1,4 +1,4 @@
-"""The lines of text files: where one ends, in which encoding, compressed or not."""
+"""The lines of text files: line ends, encodings, compression."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["COMPRESSIONS", "DAMAGED", "MAX_LINE_CHARACTERS", "decoder_of", "line
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-"""What the decompressors raise, besides OSError, for a damaged file."""
+"""Exceptions of the decompressors for a damaged file, besides OSError."""
 
 MAX_LINE_CHARACTERS = 1 << 28
 BLOCK_BYTES = 1 << 16
 BYTE_ORDER_MARK = "\ufeff"
 
 SUSPECT = (b"\0", b"\x1b$")
-"""Bytes that are ASCII but seldom mean it: kana in UTF-16 have many zeros, and ISO-2022-JP is ASCII with escapes."""
+"""ASCII bytes that suggest another encoding: kana in UTF-16 have many zeros, and ISO-2022-JP is ASCII with escapes."""
 CANDIDATES = ("utf-8", "cp932", "euc-jp", "iso-2022-jp", "utf-16", "utf-16le", "utf-16be", "cp1252")
-"""Encodings to guess among; both Python and iconv know these names."""
+"""Encodings to choose a guess from; both Python and iconv know these names."""
 MIN_PLAUSIBILITY = 0.25
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """Yield the lines of a text file, compressed (`COMPRESSIONS`) or not, without their ends, in constant memory.
 
-    This is what a line is wherever text is read. LF, CR LF and CR end a line. Nothing else does: U+2028, U+2029,
-    U+0085, form feed and vertical tab are characters like any other. Byte order marks (U+FEFF) at the beginning of a
-    line are left out, however many there are; files that were joined have them in the middle.
+    All text files are split into lines by this function. LF, CR LF and CR end a line. U+2028, U+2029, U+0085, form feed
+    and vertical tab do not: they are ordinary characters. Byte order marks (U+FEFF) at the beginning of a line are
+    removed, however many there are; files that were concatenated have them in the middle.
 
     Raises `ConfigError` for an unknown encoding. Raises `DataError`, naming the place, for bytes that are not text in
-    this encoding (and names the likely one), a line of more than MAX_LINE_CHARACTERS, and a file that is damaged or
-    cannot be read.
+    this encoding (with the likely encoding), for a line of more than MAX_LINE_CHARACTERS, and for a file that is
+    damaged or cannot be read.
     """
     decode = io.IncrementalNewlineDecoder(decoder_of(encoding), translate=True).decode
     is_utf_8 = codecs.lookup(encoding).name == "utf-8"
-    begun, n_begun = list[str](), 0  # the parts of the line that no end was found of
+    begun, n_begun = list[str](), 0  # the parts of a line whose end is not read yet
     n_bytes, number, block = 0, 1, b"-"
     try:
         with open_file(path) as file:
@@ -115,9 +115,9 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
-    """Return a decoder that takes bytes as they come. Raises `ConfigError` if there is no such encoding of text."""
+    """Return an incremental decoder. Raises `ConfigError` if there is no such text encoding."""
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding)  # unlike the look-up, refuses what is no encoding of text
+        io.TextIOWrapper(io.BytesIO(), encoding)  # unlike the look-up, this refuses codecs that are not text encodings
         return codecs.getincrementaldecoder(encoding)()
     except (LookupError, ValueError) as error:
         raise ConfigError(
@@ -128,7 +128,7 @@ def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
 
 
 def _other_encoding(path: Path, encoding: str, place: int, likely: str) -> DataError:
-    """Return the error of a file that is not in an encoding, with what to do about it."""
+    """Return the error for a file in another encoding, with a suggestion."""
     if not likely or codecs.lookup(likely) == codecs.lookup(encoding):
         advice = msg("save it as UTF-8")
     else:
@@ -145,7 +145,7 @@ def _other_encoding(path: Path, encoding: str, place: int, likely: str) -> DataE
 
 
 def _likely(sample: bytes) -> str:
-    """Guess the encoding of a Japanese text from some of its bytes, cut anywhere; "" for none."""
+    """Guess the encoding of a Japanese text from some of its bytes, cut anywhere; "" if none is plausible."""
     found = dict[str, float]()
     for name in CANDIDATES:
         if name == "utf-16" and sample[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -157,7 +157,7 @@ def _likely(sample: bytes) -> str:
 
 
 def _plausibility(character: str) -> float:
-    """Say how likely Japanese prose is to have a character; wrong encodings give rare kanji, symbols and controls."""
+    """Score how likely a character is in Japanese prose; wrong encodings give rare kanji, symbols and controls."""
     code = ord(character)
     if 0x3041 <= code <= 0x30FF or 0x3000 <= code <= 0x3011:  # kana and punctuation
         return 1.0
@@ -165,6 +165,6 @@ def _plausibility(character: str) -> float:
         return 0.5
     if 0x4E00 <= code <= 0x9FFF or 0xFF01 <= code <= 0xFF5E:  # kanji and full-width forms
         return 0.4
-    if code == 0 or 0xC0 <= code <= 0xFF:  # zeros that mean nothing, and letters of Western Europe
+    if code == 0 or 0xC0 <= code <= 0xFF:  # stray zeros, and letters of Western Europe
         return 0.0
     return -1.0

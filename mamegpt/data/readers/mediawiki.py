@@ -1,7 +1,7 @@
-"""The articles of a MediaWiki dump (``jawiki-…-pages-articles.xml``), their markup taken off.
+"""The articles of a MediaWiki dump (``jawiki-…-pages-articles.xml``), without their markup.
 
-The XML is read by the standard library's expat, an element at a time; the markup is taken apart by mwparserfromhell.
-mwxml, which does the first on top of the same library, would add nothing for dumps that hold one revision a page.
+The standard library's expat parses the XML, one element at a time; mwparserfromhell parses the markup. mwxml, which
+uses the same XML parser, would add nothing for dumps with one revision per page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["pages"]
 
 UNSEEN_TAGS = frozenset({"gallery", "imagemap", "math", "ref", "references", "score", "style", "table", "timeline"})
 MAX_PAGE_BYTES = 1 << 24
-"""XML of one page with one revision, at most; MediaWiki takes texts of up to 2 MiB ($wgMaxArticleSize)."""
+"""Most bytes of XML for one page with one revision; MediaWiki allows texts of up to 2 MiB ($wgMaxArticleSize)."""
 BLOCK_BYTES = 1 << 16
 DECLARED = re.compile(rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)""", re.ASCII)
 OF_EXPAT = ("utf-8", "utf-16")  # encodings that expat reads, with or without a byte order mark
@@ -34,7 +34,7 @@ SWITCH = re.compile(  # https://www.mediawiki.org/wiki/Help:Magic_words, behavio
     "ギャラリー|カテゴリ|インデックス|曖昧さ回避|隠しカテゴリ)(?:非表示|強制|拒否)?__"
 )
 HOLE = "\1"
-"""Where an unknown template stood, until they are counted; no XML can hold it."""
+"""Marks the place of an unknown template until these are counted; XML cannot contain it."""
 RANGE = frozenset({"-", "–", "to", "and", "by", "x", "×", "or", "～", "から"})
 IN_SENTENCE = re.compile(f"(?<=[^\\s{HOLE}]){HOLE}|{HOLE}(?=[ぁ-ん、。，])")
 ENDS = re.compile(r"(?<=[。！？])|\n")
@@ -62,19 +62,18 @@ SHOWN = {
         "要更新 要校閲 要出典 要説明 要追記 要追加記述 信頼性要検証 信頼性の低い出典",
     ),
 }
-"""What a sentence needs of a template: its arguments, the first there is of those in braces."""
+"""The arguments of known inline templates that stay in the text: the first that is given of those in braces."""
 
 
 def pages(file: IO[bytes], encoding: str = "utf-8") -> Iterator[tuple[str, str, str, int]]:
-    """Yield ``(reason, title, text, n_holes)`` for each page of a dump; of those with a reason to skip them no more.
+    """Yield ``(reason, title, text, n_holes)`` for each page of a dump; a page with a reason to skip it has no text.
 
-    The reasons are ``redirect`` and ``other namespace`` than that of articles. In the text each paragraph and heading
-    is a line; tables, references, pictures and categories are gone, and so are sections with nothing left. Of templates
-    the arguments that `SHOWN` names stay; ``n_holes`` counts the sentences in which an unknown one stood.
-    ``encoding`` is that of the file if it is not UTF-8; what the file itself declares needs no other word.
-    Raises `ConfigError` without mwparserfromhell, `xml.etree.ElementTree.ParseError` for damaged XML, `LookupError` or
-    `UnicodeError` for an encoding that is unknown or another one, and `OverflowError` for a page of more than
-    MAX_PAGE_BYTES.
+    The reasons are ``redirect`` and ``other namespace`` (than that of articles). In the text, each paragraph and
+    heading is a line; tables, references, pictures and categories are removed, and so are sections that become empty.
+    The arguments of templates in `SHOWN` stay; ``n_holes`` counts the sentences that contained an unknown template.
+    ``encoding`` is needed only if the file is not UTF-8 and does not declare its encoding. Raises `ConfigError` without
+    mwparserfromhell, `xml.etree.ElementTree.ParseError` for damaged XML, `LookupError` or `UnicodeError` for an unknown
+    or wrong encoding, and `OverflowError` for a page of more than MAX_PAGE_BYTES.
     """
     require_packages("a dump of a wiki", ["mwparserfromhell"], "wiki")
     from mwparserfromhell import parse
@@ -98,15 +97,15 @@ def pages(file: IO[bytes], encoding: str = "utf-8") -> Iterator[tuple[str, str, 
 
 
 def _events(file: IO[bytes], encoding: str) -> Iterator[tuple[str, Element]]:
-    """Yield ("start" or "end", element) for each element, in the memory that one page needs."""
+    """Yield ("start" or "end", element) for each element, with memory for one page."""
     parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
     block, n_bytes = file.read(BLOCK_BYTES), 0
     declared = DECLARED.match(block)
     if encoding == "utf-8" and block.startswith(codecs.BOM_UTF8):
-        encoding = "utf-8-sig"  # whatever is declared
+        encoding = "utf-8-sig"  # whatever the file declares
     elif encoding == "utf-8" and declared:
         encoding = declared[1].decode()
-    # expat knows no encoding of several bytes but these; text that it is given, it takes as text.
+    # expat knows no other multi-byte encodings, so other files are decoded first.
     decoder = None if codecs.lookup(encoding).name in OF_EXPAT else decoder_of(encoding)
     while block:
         n_bytes += len(block)
@@ -129,9 +128,9 @@ def _name(element: Element) -> str:
 
 
 def _plain(code: Any) -> str:
-    """Return what a reader of the page sees.
+    """Return the visible text of parsed wikitext.
 
-    A heading ends in as many NUL, which no XML can hold, as its level says.
+    A heading ends with one NUL per level; XML cannot contain NUL.
     """
     from mwparserfromhell import nodes
 
@@ -160,9 +159,9 @@ def _plain(code: Any) -> str:
 
 
 def _link(node: Any) -> str:
-    """Return what is seen of a link.
+    """Return the visible text of a link.
 
-    One to a picture, a category or another language is seen only if a colon begins it.
+    A link to a picture, a category or another language is visible only if it begins with a colon.
     """
     target = str(node.title).strip()
     space, colon, name = target.removeprefix(":").partition(":")
@@ -173,7 +172,7 @@ def _link(node: Any) -> str:
 
 
 def _template(node: Any) -> str:
-    """Return what is seen of a template: its text, nothing, or a `HOLE` for an unknown one within a line."""
+    """Return the visible text of a template, which may be empty, or a `HOLE` for an unknown one within a line."""
     name = " ".join(str(node.name).replace("_", " ").split()).lower()
     given = {str(one.name).strip(): _plain(one.value).strip() for one in node.params}
     if name in ("convert", "cvt"):
@@ -186,13 +185,13 @@ def _template(node: Any) -> str:
 
 
 def _n_holes(text: str) -> int:
-    """Return how many sentences have a `HOLE` after text, or before what cannot begin a sentence."""
+    """Count the sentences with a `HOLE` after text, or before something that cannot begin a sentence."""
     return sum(IN_SENTENCE.search(sentence) is not None for sentence in ENDS.split(text))
 
 
 def _lines(plain: str) -> str:
-    """Return the lines that say something, without headings of sections that nothing is left of."""
-    kept, below = list[str](), 0  # the level of what follows; text is below all headings
+    """Return the lines with text, without the headings of empty sections."""
+    kept, below = list[str](), 0  # the level of the following line; text is below all headings
     for line in reversed(plain.split("\n")):
         level, line = line.count("\0"), line.strip("\0 \t")
         if line.strip(f"\u3000{HOLE}") and (not level or level < below):

@@ -1,4 +1,4 @@
-"""The rows of a parquet file as records; rows that are not wanted never become Python strings."""
+"""The rows of a parquet file as records; unwanted rows never become Python strings."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from mamegpt.errors import DataError, first_line
 __all__ = ["open_parquet", "parquet_columns", "read_parquet"]
 
 BATCH_BYTES = 1 << 21
-"""Bytes that are searched at once: each time RE2 begins anew with an expression."""
+"""Bytes that are searched in one call; RE2 compiles the expression again for each call."""
 BATCH_ROWS = 1024  # at most
 MAX_BATCH_BYTES = 1 << 28
 MAX_UNPACKING = 4096
-"""Bytes of a column of parquet that may come of one in the file, if they are more than MAX_BATCH_BYTES."""
+"""Largest ratio of the bytes of a column in memory and in the file, for columns of more than MAX_BATCH_BYTES."""
 FEW_ROWS = 32
-"""Rows of a batch that are too few to be read fast."""
+"""A batch with fewer rows is slow to read; the dictionary may show that more rows fit."""
 BATCHES_AHEAD = 2
 READ_BYTES = 1 << 18
-"""Bytes read of a file at a time; without a limit Arrow reads a whole column of a row group at once."""
+"""Bytes read from a file at a time; without a limit, Arrow reads a whole column of a row group at once."""
 
 
 def read_parquet(path: Path, schema: Schema, expressions: Sequence[Sequence[str]]) -> Iterator[Batch]:
-    """Yield the rows of a parquet file; only the columns that are needed are read.
+    """Yield the rows of a parquet file; only the necessary columns are read.
 
-    With ``expressions`` (RE2's syntax) there are only those rows in which, in text or title, one of each list is found.
-    They are looked for ahead of the caller in two threads, since Arrow needs Python's lock neither to decode nor to
-    search. `pyarrow.dataset` would do that by itself, but holds whole row groups, and many files have one only.
+    With ``expressions`` (RE2 syntax), only rows in which one expression of each list matches text or title are yielded.
+    Two threads search ahead of the caller, since Arrow decodes and searches without Python's lock. `pyarrow.dataset`
+    would do the same, but holds whole row groups in memory, and many files consist of one row group.
     """
     with open_parquet(path) as file:
         if not file.metadata.num_rows:
@@ -47,7 +47,7 @@ def read_parquet(path: Path, schema: Schema, expressions: Sequence[Sequence[str]
 
 
 def _searched_ahead(arrays: Iterator[tuple[int, list[Any]]], to_batch: Callable[[Any], Batch]) -> Iterator[Batch]:
-    """Yield the batches of ``arrays`` in order: one thread takes from these, another makes batches of them."""
+    """Yield the batches of ``arrays`` in order: one thread reads the arrays, another makes batches of them."""
     with ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(1) as searcher:
 
         def search(decoded: Future[Any]) -> Batch | None:
@@ -63,7 +63,7 @@ def _searched_ahead(arrays: Iterator[tuple[int, list[Any]]], to_batch: Callable[
 
 
 def _arrays(path: Path, file: Any, columns: list[str]) -> Generator[tuple[int, list[Any]], None, None]:
-    """Yield the number of a row, and from there on some BATCH_BYTES of the columns, as Arrow's chunked arrays."""
+    """Yield the number of a row, and about BATCH_BYTES of the columns from that row on, as Arrow chunked arrays."""
     import pyarrow
 
     start, n_bytes, parts = 0, 0, list[list[Any]]()
@@ -81,7 +81,8 @@ def _arrays(path: Path, file: Any, columns: list[str]) -> Generator[tuple[int, l
 def _pieces(path: Path, file: Any, columns: list[str]) -> Iterator[list[Any]]:
     """Yield Arrow arrays of the columns, at most MAX_BATCH_BYTES of each.
 
-    Raises `DataError` for a column of which a few bytes stand for very many, by compression or by their dictionary.
+    Raises `DataError` for a column whose few bytes in the file expand to very many, by compression or by their
+    dictionary.
     """
     metadata = file.metadata
     for group in range(metadata.num_row_groups):
@@ -96,10 +97,11 @@ def _pieces(path: Path, file: Any, columns: list[str]) -> Iterator[list[Any]]:
 
 
 def _batch_rows(path: Path, metadata: Any, group: int, columns: list[str]) -> int:
-    """Return how many rows to read at once: some BATCH_BYTES, and MAX_BATCH_BYTES even if all have the longest value.
+    """Return how many rows to read at once: about BATCH_BYTES, and at most MAX_BATCH_BYTES even if all values are the
+    longest.
 
-    A value is no longer than all its column has in the file, each once. Where that says too little, the dictionary is
-    looked at.
+    A value is no longer than all values of its column chunk in the file, each counted once. If this bound is too weak,
+    the dictionary is inspected.
     """
     chunks = [_chunk(metadata, group, name) for name in columns]
     for name, chunk in zip(columns, chunks, strict=True):
@@ -128,7 +130,7 @@ def _refuse_if_too_many(n_bytes: int, chunk: Any, name: str, path: Path) -> None
 
 @contextmanager
 def open_parquet(path: Path, metadata: Any = None, read_dictionary: Sequence[str] = ()) -> Iterator[Any]:
-    """Open a parquet file; what Arrow has against it becomes a `DataError`.
+    """Open a parquet file; errors of Arrow become `DataError`.
 
     Columns in ``read_dictionary`` are read as dictionaries.
     """
@@ -153,7 +155,7 @@ def open_parquet(path: Path, metadata: Any = None, read_dictionary: Sequence[str
 
 
 def _plain(column: Any) -> Any:
-    """Return an Arrow array of strings that is neither a dictionary nor a view."""
+    """Return an Arrow array of strings as plain strings, neither a dictionary nor a view."""
     import pyarrow
     from pyarrow import types
 
@@ -163,7 +165,9 @@ def _plain(column: Any) -> Any:
 
 
 def _to_batch(start_and_columns: tuple[int, list[Any]], expressions: Sequence[Sequence[str]]) -> Batch:
-    """Make a batch of Arrow arrays of text and perhaps title, and the number that the first row has in the file."""
+    """Make a batch from the number of its first row in the file and Arrow arrays of text and, if there is one,
+    title.
+    """
     from pyarrow import compute
 
     start, columns = start_and_columns
@@ -171,7 +175,7 @@ def _to_batch(start_and_columns: tuple[int, list[Any]], expressions: Sequence[Se
     numbers: Sequence[int] = range(start, start + n_read)
     for alternatives in expressions:
         found = [compute.match_substring_regex(column, one) for one in alternatives for column in columns]
-        wanted = functools.reduce(compute.or_kleene, found)  # null, which is no text, is not wanted
+        wanted = functools.reduce(compute.or_kleene, found)  # a null is not wanted
         numbers = list(itertools.compress(numbers, wanted.to_pylist()))
         columns = [column.filter(wanted) for column in columns]
     texts, *titles = (column.to_pylist() for column in columns)
@@ -182,7 +186,7 @@ def _to_batch(start_and_columns: tuple[int, list[Any]], expressions: Sequence[Se
 
 
 def _chunk(metadata: Any, group: int, name: str) -> Any:
-    """Return Arrow's metadata of a row group's column."""
+    """Return Arrow's metadata of a column in a row group."""
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     return metadata.row_group(group).column(paths.index(name))
 

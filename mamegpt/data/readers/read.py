@@ -1,4 +1,4 @@
-"""From a file in any known format to its records, (title, text), a batch at a time."""
+"""Read a file in any known format as batches of records (title, text)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from mamegpt.text.articles import is_heading, parse_articles
 
 __all__ = ["INPUT_FORMATS", "Layout", "describe", "format_of", "has_text", "read_file"]
 
-PLAIN_TEXT_CHARACTERS = 10_000  # the least length of the documents that plain text is cut into
+PLAIN_TEXT_CHARACTERS = 10_000  # least length of the documents that plain text is cut into
 BATCH_RECORDS = 100
 BATCH_CHARACTERS = 200_000
 NO_TEXT = "no text column"
-"""The reason to leave out a row that has not the column of text that its file was found to have."""
+"""The reason to drop a record that lacks the text column of its file."""
 
 
 def format_of(path: Path) -> str:
-    """One of `INPUT_FORMATS`, compression (`COMPRESSIONS`) not counted; else the suffix that is unknown."""
+    """Return the format of a file, one of `INPUT_FORMATS`, without its compression (`COMPRESSIONS`); else its
+    suffix.
+    """
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower()
     return inner if suffix in COMPRESSIONS and inner in INPUT_FORMATS[1:] else suffix
 
 
 def read_file(path: Path, schema: Schema, expressions: Sequence[Sequence[str]] = ()) -> Iterator[Batch]:
-    """Yield the records of one file, empty ones too.
+    """Yield the records of one file, including empty ones.
 
-    With ``expressions`` (RE2's syntax) a reader may leave out records without, in title or text, one of each list.
-    Raises `DataError`, naming the place, for what cannot be read or has not what ``schema`` asks for.
+    With ``expressions`` (RE2 syntax), a reader may leave out records in which an expression of some list matches
+    neither title nor text. Raises `DataError`, naming the place, for a file that cannot be read or does not fit
+    ``schema``.
     """
     if format_of(path) == ".parquet":
         yield from read_parquet(path, schema, expressions)
@@ -62,7 +65,7 @@ def read_file(path: Path, schema: Schema, expressions: Sequence[Sequence[str]] =
 
 
 def has_text(path: Path, schema: Schema) -> bool:
-    """Return whether a file may hold text.
+    """Return whether a file may contain text.
 
     A parquet, csv or tsv file does not if none of its columns, or several, can be the text.
     """
@@ -83,11 +86,11 @@ def has_text(path: Path, schema: Schema) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is taken for the text and the title of a file.
+    """Where a file has its text and title.
 
-    ``kind`` is "column" (of parquet, csv or tsv) or "key" (of JSON), ``text`` and ``title`` (if there is one) being its
-    name; for txt "article" (headed 【title】), "plain" (cut at line ends) or a `Schema.txt_layout`; "page" (of a dump);
-    or "none" if there is nothing to read.
+    ``kind`` is "column" (parquet, csv or tsv) or "key" (jsonl), with the names in ``text`` and ``title`` ("" without
+    one); for txt it is "article" (headed 【title】), "plain" (cut at line ends) or a `Schema.txt_layout`; "page" for a
+    dump; "none" if there is nothing to read.
     """
 
     kind: Literal["column", "key", "article", "plain", "file", "line", "block", "page", "none"]
@@ -96,7 +99,7 @@ class Layout:
 
 
 def describe(path: Path, schema: Schema) -> Layout:
-    """Return where a file has its text and its titles."""
+    """Return the layout of a file."""
     if format_of(path) == ".parquet":
         with open_parquet(path) as file:
             if file.metadata.num_rows:
@@ -117,7 +120,7 @@ def describe(path: Path, schema: Schema) -> Layout:
 
 
 def _read_txt(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
-    """Yield the documents of a text file, cut as ``schema.txt_layout`` says."""
+    """Yield the documents of a text file, split according to ``schema.txt_layout``."""
     all_lines = lines(path, schema.encoding)
     if schema.txt_layout == "file":
         return iter([("", "\n".join(all_lines))])
@@ -133,12 +136,12 @@ def _read_txt(path: Path, schema: Schema) -> Iterator[tuple[str, str]]:
 
 
 def _pieces(all_lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """Cut plain text at line ends into pieces of at least PLAIN_TEXT_CHARACTERS; the last is what is left."""
+    """Cut plain text at line ends into pieces of at least PLAIN_TEXT_CHARACTERS; the last piece may be shorter."""
     piece, length = list[str](), 0
     for line in all_lines:
         piece.append(line)
         length += len(line) + 1
-        if length > PLAIN_TEXT_CHARACTERS:  # without the last line feed, at least that many
+        if length > PLAIN_TEXT_CHARACTERS:  # at least that many without the last line feed
             yield "", "\n".join(piece)
             piece, length = [], 0
     yield "", "\n".join(piece)
@@ -148,7 +151,7 @@ def _pieces(all_lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 
 def _read_dump(path: Path, encoding: str) -> Iterator[Batch]:
-    """Yield the pages of a dump, each a batch, since to take the markup off one takes a while."""
+    """Yield the pages of a dump, one per batch, since parsing the markup of a page takes a while."""
     try:
         with open_file(path) as file:
             for number, (reason, title, text, n_holes) in enumerate(pages(file, encoding)):

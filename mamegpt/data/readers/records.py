@@ -1,4 +1,4 @@
-"""Records, (title, text), and which columns of a file hold them."""
+"""Records (title, text), and the choice of the columns that contain them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Batch", "make_record", "text_and_title"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some records of a file in order, each ``(number in the file, title, text)``; ``n_read`` counts all there were.
+    """Some records of a file in order, each ``(number in the file, title, text)``; ``n_read`` counts all records read.
 
-    ``dropped`` counts those that are no documents, by reason; ``n_holes`` the sentences of which a part is missing.
+    ``dropped`` counts the records without a document, by reason; ``n_holes`` the sentences with a missing part.
     """
 
     n_read: int
@@ -26,15 +26,14 @@ class Batch:
 
 
 def make_record(title: str | None, text: str | None) -> tuple[str, str]:
-    """Return a row as (title, text): null is no text; a title of its own goes before the one in the markers."""
+    """Return a row as (title, text). A null is empty; a title column takes precedence over Wiki-40B's title marker."""
     wiki_title, text = parse_wiki40b(text or "")
     return title or wiki_title, text
 
 
 def text_and_title(names: Sequence[str], strings: Sequence[str], schema: Schema, where: str) -> tuple[str, str]:
-    """Return the names that hold text and title: those asked for
-
-    ``title``; ``text``, or the only other that has strings.
+    """Return the names of the columns of text and title: those in ``schema``; else ``title``, and ``text`` or the only
+    other column that contains strings.
     """
     for name, option in ((schema.text_column, "--text-column"), (schema.title_column, "--title-column")):
         if name and name not in strings:
