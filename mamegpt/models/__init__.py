@@ -1,1 +1,1 @@
-"""Architectures, a folder each, and what all of them share."""
+"""Architectures, one folder each, and their common parts."""

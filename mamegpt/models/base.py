@@ -1,7 +1,7 @@
-"""The contract of a language model, what can be asked of any of them, and the parts of an architecture.
+"""The interface of a language model, functions for any of them, and the parts of an architecture.
 
-A model offers ``hidden(ids, cache=None) -> (B, T, C)`` and ``out_head``, a linear layer (V, C);
-``model(ids, cache=None) -> logits (B, T, V)`` is their composition.
+A model has ``hidden(ids, cache=None) -> (B, T, C)`` and ``out_head``, a linear layer (V, C); ``model(ids, cache=None)
+-> logits (B, T, V)`` is their composition.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Architecture", "LanguageModel", "blocks", "cpu_state_dict", "not_fin
 
 
 class LanguageModel(nn.Module):
-    """What trainer, generator and exporter ask of a model; a type, for no model has to inherit it."""
+    """The interface that trainer, generator and exporter use. It is only a type: models need not inherit from it."""
 
     context_length: int
     out_head: nn.Linear
@@ -34,22 +34,22 @@ class LanguageModel(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The parts of a folder of this package, which its module ``architecture`` holds as ``ARCHITECTURE``."""
+    """The parts of an architecture, which the module ``architecture`` of its folder defines as ``ARCHITECTURE``."""
 
     build: Callable[[ModelConfig], nn.Module]
-    """Make a `LanguageModel` of these sizes, with the weights that PyTorch's layers give themselves."""
+    """Make a `LanguageModel` of these sizes, with PyTorch's default initialization."""
     init_weights: Callable[[nn.Module], None]
-    """Give a model its initial weights."""
+    """Set the initial weights of a model."""
     hf_formats: tuple[HFFormat, ...]
-    """Its formats of Hugging Face folders, its own first; one of them needs no code in the folder."""
+    """Formats of Hugging Face folders, its own first; one of them needs no code in the folder."""
     gguf_format: GGUFFormat
-    """Its settings and tensors as llama.cpp has them."""
+    """Settings and tensors in llama.cpp's form."""
     decode_step: Callable[[nn.Module], tuple[Rows, Step]]
-    """Return the step of a model for one new token on a CPU, and the queries, keys and values that it extends."""
+    """Return the decoding step for one new token on a CPU, and the queries, keys and values that it extends."""
 
     @property
     def native_format(self) -> HFFormat:
-        """The format of a folder that needs no code of ours."""
+        """The format of a folder without code."""
         return next(found for found in self.hf_formats if not found.remote_code)
 
 
@@ -64,17 +64,17 @@ def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
-    """Return the embedding of tokens; one of positions, if there is one, follows it."""
+    """Return the token embedding, which comes before an embedding of positions."""
     return next(module for module in model.modules() if isinstance(module, nn.Embedding))
 
 
 def unique_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict in which a tied weight stands only once, under its first name."""
+    """Return a state dict with each tied weight only once, under its first name."""
     state = model.state_dict(keep_vars=True)
     first = {id(tensor): name for name, tensor in reversed(state.items())}
     return {name: tensor.detach() for name, tensor in state.items() if first[id(tensor)] == name}
 
 
 def cpu_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Return `unique_state_dict` as files hold it: on the CPU, contiguous."""
+    """Return `unique_state_dict` in the form for files: on the CPU, contiguous."""
     return {name: tensor.cpu().contiguous() for name, tensor in unique_state_dict(model).items()}

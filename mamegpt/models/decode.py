@@ -1,11 +1,11 @@
-"""The parts of a decoding step: a model again, for the next token of one sequence on a CPU.
+"""Building blocks of decoding steps: a second implementation of a model, for the next token of one sequence on a CPU.
 
-A token of a small model costs little arithmetic. What counts is how many times PyTorch is called, and the one pass
-over the weights. So a step works on plain vectors, joins matrices that read the same vector, keeps query, key and
-value of a position in one row, and runs on one thread: to wake a second one takes longer than it can help.
+A token of a small model needs little arithmetic; the number of PyTorch calls and one pass over the weights dominate. A
+step therefore works on plain vectors, joins matrices that read the same vector, keeps query, key and value of a
+position in one row, and runs on one thread: waking a second one takes longer than it saves.
 
-Letters in shape comments are those of the models: C embedding width, H heads, K heads of keys and values, D width of
-a head, V vocabulary; N = H + 2 K.
+Letters in shape comments are those of the models: C hidden size, H heads, K heads of keys and values, D width of a
+head, V vocabulary size; N = H + 2 K.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 __all__ = ["Rows", "Step", "after_rms_norm", "by_columns", "layer_norm", "linear", "one_thread"]
 
 Step = Callable[[int, int], Tensor]
-"""Final hidden state (C,) of a token, given its id and its position."""
+"""Computes the final hidden state (C,) of a token from its id and its position."""
 
 
 class Rows:
-    """Query, key and value of each position: rows (N D,) of a layer, as one matrix product writes them."""
+    """Queries, keys and values of all positions: rows (N D,) per layer, as one matrix product writes them."""
 
     def __init__(self, n_layers: int, capacity: int, heads: tuple[int, int, int], head_dim: int) -> None:
         rows = torch.empty(n_layers, capacity, sum(heads), head_dim)
@@ -33,7 +33,9 @@ class Rows:
         self._queries, self.keys, self.values = rows.transpose(1, 2)[:, None].split_with_sizes(heads, dim=2)
 
     def at(self, position: int) -> Iterator[tuple[Tensor, ...]]:
-        """By layer: the row of a position, its query, and keys and values up to it; one call for all layers."""
+        """Yield, for each layer, the row of a position, its query, and keys and values up to it; one call for all
+        layers.
+        """
         return zip(
             self._rows[:, position].unbind(),
             self._queries.narrow(3, position, 1).unbind(),
@@ -45,7 +47,7 @@ class Rows:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch computes on one thread within."""
+    """Let PyTorch compute on one thread within the block."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,27 +57,27 @@ def one_thread() -> Iterator[None]:
 
 
 def by_columns(matrix: Tensor) -> Tensor:
-    """Store a matrix column after column: its product with a vector takes as little as half the time."""
+    """Store a matrix in column-major order: its product with a vector can be twice as fast."""
     return matrix.detach().t().contiguous().t()
 
 
 def linear(layer: Any) -> Callable[..., Tensor]:
-    """Return an `nn.Linear` of a vector; ``out=`` says where to put it."""
+    """Return an `nn.Linear` as a function of a vector; ``out=`` is the destination."""
     matrix = by_columns(layer.weight)
     bias = matrix.new_zeros(len(matrix)) if layer.bias is None else layer.bias.detach()
     return lambda x, out=None: torch.addmv(bias, matrix, x, out=out)
 
 
 def layer_norm(norm: Any) -> Callable[[Tensor], Tensor]:
-    """Return an `nn.LayerNorm` of a vector."""
+    """Return an `nn.LayerNorm` as a function of a vector."""
     shape, weight, bias, eps = norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
 def after_rms_norm(norm: Any, *layers: Any) -> Callable[..., Tensor]:
-    """Return several `nn.Linear` of an RMSNorm of a vector, joined, given the vector and what to multiply it with.
+    """Return several `nn.Linear` after an RMSNorm, joined, as a function of a vector and a factor for the product.
 
-    RMSNorm of n numbers is sqrt(n) weight x / sqrt(|x|^2 + n eps). Its sqrt(n) and weight are moved into the matrix;
+    RMSNorm of n numbers is sqrt(n) weight x / sqrt(|x|^2 + n eps). sqrt(n) and the weight are moved into the matrix;
     the factor 1 / sqrt(|x|^2 + n eps) is a number, applied within the matrix product.
     """
     joined = torch.cat([layer.weight.detach() for layer in layers])

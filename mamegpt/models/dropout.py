@@ -1,9 +1,8 @@
-"""Dropout whose random numbers cost less than the layer they follow.
+"""Fast dropout on a CPU.
 
-PyTorch draws one random number of 32 bits or more per activation, which on a CPU takes longer than all matrix
-products of a small model (docs/log.md). Sixteen bits decide as well: a rate of 0.1 becomes 6554 / 65536 = 0.100006.
-They come from a generator that makes 64 bits at a time, seeded from PyTorch's own, so whoever seeds that one decides
-every mask.
+PyTorch draws a random number of 32 bits or more per activation, which on a CPU takes longer than all matrix products of
+a small model (docs/log.md). Sixteen bits are enough: a rate of 0.1 becomes 6554 / 65536 = 0.100006. They come from a
+generator of 64-bit numbers that is seeded from PyTorch's generator, so that PyTorch's seed determines every mask.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LEVELS = 1 << 16
 
 
 class FastDropout(nn.Module):
-    """`nn.Dropout` (Srivastava et al. 2014), on a CPU with the rate rounded to sixteen bits."""
+    """`nn.Dropout` (Srivastava et al. 2014); on a CPU its rate is rounded to sixteen bits."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -27,7 +26,9 @@ class FastDropout(nn.Module):
         self.threshold = round(p * LEVELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(...) -> (...): while training a share ``p`` of the values is zero, the others are larger by 1 / (1 - p)."""
+        """Drop values, (...) -> (...): in training, a share ``p`` becomes zero, the others are scaled by 1 / (1 -
+        p).
+        """
         if x.device.type != "cpu":
             return F.dropout(x, self.p, self.training)
         if not self.training or self.threshold == 0:
@@ -44,7 +45,7 @@ class FastDropout(nn.Module):
 
 
 def use_fast_dropout(model: nn.Module) -> None:
-    """Put a `FastDropout` in the place of each `nn.Dropout` inside a model."""
+    """Replace each `nn.Dropout` inside a model by a `FastDropout`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):

@@ -1,4 +1,4 @@
-"""The GGUF file of an architecture: its settings, and its tensors as llama.cpp lays them out."""
+"""The GGUF file of an architecture: its settings, and its tensors in llama.cpp's layout."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Tensors = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class GGUFFormat:
-    """One architecture of llama.cpp, which is a model of ours."""
+    """An architecture of llama.cpp, and how one of our models becomes it."""
 
     name: str
-    """As llama.cpp calls it."""
+    """Its name in llama.cpp."""
     write_settings: Callable[[Any, ModelConfig], None]
-    """Write into a ``gguf.GGUFWriter`` the settings that not all models have."""
+    """Write settings that not all models have into a ``gguf.GGUFWriter``."""
     to_file: Callable[[Tensors, ModelConfig], Tensors] = lambda tensors, _sizes: tensors
-    """Turn our tensors into those of the file, which are still named as in transformers."""
+    """Turn our tensors into those of the file, still named as in transformers."""

@@ -1,8 +1,8 @@
-"""A folder in Hugging Face's format: all in which exports and imports of architectures differ, and how they are read.
+"""The Hugging Face format of an architecture: everything in which exports and imports differ.
 
-An `HFFormat` writes the ``config.json`` of a model's sizes and reads it back, and says under which names a file holds
-the tensors. What a ``config.json`` asks for and is not implemented here is refused, for a model that ignores it
-computes nonsense in silence.
+An `HFFormat` writes the ``config.json`` for a model's sizes, reads it back, and maps the names of tensors in files.
+Settings in a ``config.json`` that are not implemented are refused, since ignoring them would silently produce wrong
+outputs.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ __all__ = ["HFFormat", "not_implemented", "plain_rope", "refuse", "rotary_sizes"
 
 @dataclass(frozen=True)
 class HFFormat:
-    """The folder of one ``model_type``, which is a model of ours of one ``architecture``."""
+    """The folder format of one ``model_type``, for models of one ``architecture``."""
 
     model_type: str
     architecture: str
     config: Callable[[ModelConfig], dict[str, Any]]
-    """What ``config.json`` says of the model."""
+    """Return the content of ``config.json``."""
     sizes: Callable[[dict[str, Any], dict[str, Tensor], Path], ModelConfig]
-    """Read ``config.json`` and the weights, which lie in a file. Raises `ModelError` with all that cannot be read."""
+    """Read ``config.json`` and the weights in a file. Raises `ModelError` with all problems."""
     structure: Callable[[ModelConfig], str]
-    """The structure of the model, for its card."""
+    """Describe the architecture of the model, for its card."""
     license_note: str
-    """Where structure and code come from, for the card."""
+    """The origin of architecture and code, for the card."""
     to_file: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
     """Turn our state dict into the file's."""
     from_file: Callable[[dict[str, Tensor], ModelConfig], dict[str, Tensor]] = lambda tensors, _sizes: tensors
     """Turn the file's state dict into ours."""
     weight_files: tuple[str, ...] = ("model.safetensors",)
     remote_code: Path | None = None
-    """The file of code that has to lie in the folder, of an architecture that transformers does not have."""
+    """The code file in the folder of an architecture that transformers lacks."""
 
 
 def refuse(found: Collection[str], file: Path, model_type: str) -> None:
-    """Raise `ModelError` if anything was found that is missing, of a wrong type, or not implemented."""
+    """Raise `ModelError` if any problem was found: missing, of a wrong type, or not implemented."""
     if found:
         raise ModelError(
             "{path} holds no {model_type} model known here: {names}",
@@ -57,9 +57,9 @@ def refuse(found: Collection[str], file: Path, model_type: str) -> None:
 
 
 def not_implemented(config: dict[str, Any], choices: Mapping[str, Callable[[Any], bool]]) -> list[str]:
-    """Return what ``config.json`` asks for and is not implemented, a line each.
+    """Return the settings of ``config.json`` that are not implemented, one message each.
 
-    ``choices`` say of settings that come in several ways which of them are; null and no key are.
+    ``choices`` define which values of a setting are implemented; null or no key is.
     """
     asked = {name: value for name in choices if (value := config.get(name)) is not None}
     found: list[str] = [
@@ -71,7 +71,7 @@ def not_implemented(config: dict[str, Any], choices: Mapping[str, Callable[[Any]
 
 
 def plain_rope(value: Any) -> bool:
-    """Return whether rotary positions are not scaled."""
+    """Return whether RoPE is unscaled."""
     if not isinstance(value, dict) or not value.keys() <= {"rope_type", "type", "rope_theta"}:
         return False
     return bool(value.get("rope_type", value.get("type", "default")) == "default")
@@ -84,10 +84,10 @@ def rotary_sizes(
     file: Path,
     model_type: str,
 ) -> dict[str, Any]:
-    """Read the sizes of a model with RMSNorm and rotary positions, as transformers names them.
+    """Read the sizes of a model with RMSNorm and RoPE under transformers' names.
 
-    ``integers`` are the whole numbers in ``config.json``, with what they are called here. Raises `ModelError` with all
-    that is missing, of a wrong type, or not implemented.
+    ``integers`` maps the whole numbers in ``config.json`` to fields of `ModelConfig`. Raises `ModelError` with
+    everything missing, of a wrong type, or not implemented.
     """
     whole = {name: config.get(name) for name in integers}
     theta, contradictions = _rope_theta(config)
@@ -102,7 +102,7 @@ def rotary_sizes(
 
 
 def _rope_theta(config: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Return the base of the rotary positions, and what is wrong if it stands in several places."""
+    """Return the base of RoPE, and the problems if it is given in several places."""
     ropes = [config, config.get("rope_parameters"), config.get("rope_scaling")]
     thetas = [rope["rope_theta"] for rope in ropes if isinstance(rope, dict) and "rope_theta" in rope] or [10000.0]
     found: list[str] = []

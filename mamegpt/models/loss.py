@@ -1,11 +1,11 @@
-"""The output head and its cross-entropy, without ever holding all logits.
+"""The output head and its cross-entropy, without all logits in memory at once.
 
-With a small model the head is most of the work and its logits are most of the memory: 8,192 tokens times 16,000
-pieces are half a gigabyte, read and written several times. Here they exist one chunk of tokens at a time, and the
-chunk's gradient is taken while it is there.
+In a small model the head is most of the work, and its logits are most of the memory: 8,192 tokens times a vocabulary
+size of 16,000 are half a gigabyte, read and written several times. Here the logits of one chunk of tokens exist at a
+time, and the gradient of the chunk is computed immediately.
 
-Per chunk: one matrix product for the logits, one softmax (a single pass of PyTorch's own kernel, which reads and
-writes bfloat16 and computes in float32), two matrix products for the gradients. Nothing else touches all logits.
+Each chunk needs one matrix product for the logits, one softmax (a single pass of PyTorch's kernel, which reads and
+writes bfloat16 and computes in float32), and two matrix products for the gradients. Nothing else reads all logits.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch import Tensor
 __all__ = ["chunk_tokens", "linear_cross_entropy"]
 
 SMALLEST = 1e-30
-"""Below this probability the logarithm is taken of the logits instead: a float's exponent ends at 1e-38."""
+"""Probability below which the logarithm is computed from the logits: the exponent of a float32 ends at 1e-38."""
 
 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, compute_dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Sum over all targets of -log softmax(hidden @ weight.T)[target], in nats; a float32 scalar.
+    """Return the sum over all targets of -log softmax(hidden @ weight.T)[target], in nats; a float32 scalar.
 
-    ``hidden`` (..., C), ``weight`` (V, C), ``targets`` (...) int64. The three matrix products are taken in
-    ``compute_dtype`` (default: that of ``weight``); sums over chunks, and the gradients handed back, are in the
-    types of the inputs. Equal to ``F.cross_entropy(hidden @ weight.T, targets, reduction="sum")`` up to rounding,
-    gradients too: in bfloat16 the loss to about 1e-4 and the gradients to 1 % of their norm.
+    ``hidden`` (..., C), ``weight`` (V, C), ``targets`` (...) int64. The three matrix products are computed in
+    ``compute_dtype`` (default: that of ``weight``); sums over chunks, and the returned gradients, have the dtypes of
+    the inputs. Equal to ``F.cross_entropy(hidden @ weight.T, targets, reduction="sum")`` up to rounding, gradients too:
+    in bfloat16 the loss to about 1e-4 and the gradients to 1 % of their norm.
     """
-    # Inside an autograd function gradients always look switched off, and wanted if the weight is trainable at all.
+    # Asked here, because inside an autograd function gradients always appear to be disabled.
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), compute_dtype or weight.dtype, needs_gradient
@@ -40,9 +40,9 @@ def linear_cross_entropy(
 
 
 def chunk_tokens(vocab_size: int, dtype: torch.dtype) -> int:
-    """Return how many tokens' logits are held at once: enough for fast products, few enough for the cache.
+    """Return how many tokens' logits are computed at once: enough for fast products, few enough for the cache.
 
-    Of a small vocabulary as many as fill 2 MB. Measured in docs/log.md.
+    With a small vocabulary, these are as many as fill 2 MB. Measured in docs/log.md.
     """
     return max(256, (2 << 20) // (vocab_size * dtype.itemsize))
 
@@ -54,7 +54,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, needs_gradient: bool
     ) -> Tensor:
-        """(N, C), (V, C), (N,) -> scalar."""
+        """Compute the loss and, if needed, both gradients: (N, C), (V, C), (N,) -> scalar."""
         all_h, w = hidden.to(dtype), weight.to(dtype)
         on_cpu = hidden.device.type == "cpu"
         n_chunk = chunk_tokens(weight.shape[0], dtype)
@@ -66,7 +66,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = h @ w.T  # (n, V)
             p = logits.softmax(-1)  # (n, V)
             p_target = p.gather(-1, t)  # (n, 1)
-            if not on_cpu or bool((p_target < SMALLEST).any()):  # to ask another device is to wait for it
+            if not on_cpu or bool((p_target < SMALLEST).any()):  # elsewhere, asking would wait for the device
                 logits = logits.float()
                 loss -= (logits.gather(-1, t) - logits.logsumexp(-1, keepdim=True)).sum()
             else:
@@ -87,6 +87,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Scale the gradients that the forward pass left."""
+        """Scale the gradients of the forward pass."""
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden.to(ctx.hidden_dtype) * grad_outputs[0], grad_weight * grad_outputs[0], None, None, None

@@ -1,6 +1,6 @@
-"""The registry of architectures: a folder each, which holds all there is of it, and one line here.
+"""The registry of architectures: one line per architecture, with the folder that contains everything about it.
 
-Nothing is imported before it is asked for: to know the names, or which settings each has, takes no PyTorch.
+Modules are imported on demand: the names and settings of architectures need no PyTorch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ARCHITECTURES = {
     "llama": "llama",
     "qwen3": "qwen3",
 }
-"""The folder of each in this package."""
+"""The folder of each architecture in this package."""
 
 
 def architecture(name: str) -> Architecture:
@@ -45,7 +45,7 @@ def architecture_of(model: nn.Module) -> Architecture | None:
 
 
 def unsupported_fields() -> dict[str, dict[str, Any]]:
-    """Return, by architecture, the fields of `ModelConfig` that it does not have, with the values they must keep."""
+    """Return, by architecture, the fields of `ModelConfig` that do not apply, with the values they must keep."""
     return {name: _module(name, "config").UNSUPPORTED_FIELDS for name in ARCHITECTURES}
 
 
@@ -68,9 +68,10 @@ def build_model(name: str, sizes: ModelConfig) -> LanguageModel:
 
 
 def init_weights(name: str, model: nn.Module) -> None:
-    """Fill a model as `build_model` does, from the same random numbers: one built on the meta device, say.
+    """Initialize a model as `build_model` does, with the same random numbers; for a model from the meta device, for
+    example.
 
-    Layers give themselves weights (and tables) in ``reset_parameters``, in the order in which they were built.
+    Layers initialize weights and tables in ``reset_parameters``, in the order in which they were built.
     """
     for module in model.modules():
         if hasattr(module, "reset_parameters"):

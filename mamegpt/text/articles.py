@@ -1,4 +1,4 @@
-"""The article format, ``【title】`` and a text, and the markers of Wiki-40B."""
+"""The article format, a line ``【title】`` followed by the text; and the markers of Wiki-40B."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 __all__ = ["UNTITLED", "format_article", "is_heading", "one_line", "parse_articles", "parse_wiki40b"]
 
-UNTITLED = "無題"  # what Japanese calls a work without a title
+UNTITLED = "無題"  # Japanese for "untitled"
 
 GUARD = "\u2581"
-"""What stands before a line of an article, or a title, that would be read as something else (`format_article`)."""
-_MAY_NEED_GUARD = ("【", "\r", "\ufeff", GUARD)  # one expression for all takes far longer
+"""The escape before a line of an article, or a title, that would be misread (`format_article`)."""
+_MAY_NEED_GUARD = ("【", "\r", "\ufeff", GUARD)  # one regular expression for all is far slower
 
 _LINE_END = re.compile("\r\n?|\n")
 _MARKER = re.compile("_(?:NEWLINE|START_(?:SECTION|PARAGRAPH|(ARTICLE)))_")
@@ -20,9 +20,9 @@ _MARKER = re.compile("_(?:NEWLINE|START_(?:SECTION|PARAGRAPH|(ARTICLE)))_")
 def parse_wiki40b(raw: str) -> tuple[str, str]:
     """Split a row of Wiki-40B into ``(title, text)``; a row without markers is ``("", raw)``.
 
-    The markers (Guo et al., "Wiki-40B: Multilingual Language Model Dataset", LREC 2020) may stand between
-    line feeds or not. In the text each section heading and each paragraph begins a line of its own; there is
-    no blank line, no marker and no title.
+    The markers (Guo et al., "Wiki-40B: Multilingual Language Model Dataset", LREC 2020) may be surrounded by line
+    feeds. In the text, each section heading and each paragraph is a line; there are no blank lines, no markers and no
+    title.
     """
     parts = _MARKER.split(raw)
     if len(parts) == 1:
@@ -36,25 +36,25 @@ def parse_wiki40b(raw: str) -> tuple[str, str]:
 
 
 def is_heading(line: str) -> bool:
-    """Say whether a line (without its line feed) is a title in brackets: ``【title】``."""
+    """Return whether a line (without its line feed) is a title in brackets: ``【title】``."""
     return len(line) >= 2 and line[0] == "【" and line[-1] == "】"
 
 
 def one_line(title: str) -> str:
-    """Return a title with spaces for its line ends, which are LF, CR LF and CR."""
+    """Return a title with spaces in place of line ends (LF, CR LF and CR)."""
     return _LINE_END.sub(" ", title.strip("\r\n"))
 
 
 def format_article(title: str, text: str) -> str:
-    """Return ``【title】``, a line feed, ``text`` and a blank line; `parse_articles` gives both back.
+    """Return ``【title】``, a line feed, ``text`` and a blank line; `parse_articles` restores both.
 
-    A document without a title is headed ``【無題】``: a heading must stand there to mark where a document
-    begins, an empty one would teach a model to write empty titles, and one made of the text's first words
-    would teach it to repeat itself. Line ends inside a title become spaces (`one_line`).
+    A document without a title is headed ``【無題】``. A heading is necessary to mark its beginning; an empty one would
+    teach a model to generate empty titles, and one made of the first words of the text would teach it to repeat itself.
+    Line ends in a title become spaces (`one_line`).
 
-    What would be read otherwise gets a ▁ (U+2581), which `normalize` leaves in no text, before it: a line ``【…】``
+    Lines that would be misread are preceded by ▁ (U+2581), which `normalize` removes from all text: a line ``【…】``
     after an empty line, a line that begins with U+FEFF, an empty first or last line, the title 無題; and any of these
-    with ▁ before it.
+    that already begins with ▁.
     """
     title = one_line(title)
     if title.lstrip(GUARD) == UNTITLED:
@@ -63,7 +63,7 @@ def format_article(title: str, text: str) -> str:
 
 
 def _guarded(text: str) -> str:
-    """Put `GUARD` before the lines that `parse_articles` would not give back as they are."""
+    """Put `GUARD` before the lines that `parse_articles` would misread."""
     if not (text.startswith("\n") or text.endswith("\n") or any(sign in text for sign in _MAY_NEED_GUARD)):
         return text
     lines = _LINE_END.split(text)
@@ -77,14 +77,13 @@ def _guarded(text: str) -> str:
 
 
 def parse_articles(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield ``(title, text)`` for each article that `format_article` wrote; holds one article at a time.
+    """Yield ``(title, text)`` for each article that `format_article` wrote; one article at a time is in memory.
 
-    ``lines`` may end in line feeds or not. A line that is wholly ``【…】``, first or after an empty line,
-    begins an article; ``【無題】`` and ``【】`` mean no title; lines before the first heading are an article
-    without one. Empty lines at both ends of a text are left out. A ▁ that `format_article` has put before a line or a
-    title is taken away.
+    ``lines`` may end with line feeds or not. A line ``【…】``, as the first line or after an empty one, begins an
+    article; ``【無題】`` and ``【】`` mean no title; lines before the first heading are an article without a title.
+    Empty lines at both ends of a text are removed, and so is a ▁ that `format_article` put before a line or a title.
 
-    For any title of one line and any text whose lines end in LF the round trip gives both back exactly.
+    Any title of one line and any text with LF line ends are restored exactly.
     """
     title, body, after_blank = "", list[str](), True
     heading_seen = False
@@ -106,12 +105,12 @@ def parse_articles(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _without_guard(text: str, is_guarded: bool) -> str:
-    """Take away the `GUARD` before a title or a line that may have one."""
+    """Remove the `GUARD` from a title or a line that has one."""
     return text.removeprefix(GUARD) if is_guarded else text
 
 
 def _unguarded(body: list[str]) -> str:
-    """Join the lines of a text, without the empty ones at its ends, and without the `GUARD` of those that are part."""
+    """Join the lines of a text, without empty lines at its ends, and without the `GUARD` of escaped ones."""
     text = "\n".join(body).strip("\n")
     if text[:1] != GUARD and text[-1:] != GUARD:
         return text

@@ -1,4 +1,4 @@
-"""What a text is made of: how many of its characters are hiragana, kanji and so on, and the hashes of its n-grams."""
+"""Count the characters of a text by class (hiragana, kanji and so on), and hash its n-grams."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LETTERS = CLASSES[:5]
 JAPANESE = CLASSES[:3]
 
 MULTIPLIER = 0x9E3779B97F4A7C15
-"""Of polynomials: an odd number near 2^64 divided by the golden ratio."""
+"""The base of polynomial hashes: an odd number near 2^64 divided by the golden ratio."""
 
-_N_CODES = 0x323B1  # to the last block of kanji (extension H), and one more for all beyond, which is "other"
+_N_CODES = 0x323B1  # up to the last block of kanji (extension H), and one for all code points beyond, "other"
 _RANGES = {
     "hiragana": ((0x3041, 0x3096), (0x309D, 0x309F)),
     "katakana": ((0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D)),  # ー is one of them
@@ -29,7 +29,7 @@ _RANGES = {
 
 
 def count_classes(text: str) -> dict[str, int]:
-    """Return how many characters of ``text`` belong to each of `CLASSES`; together they are all of them."""
+    """Return the number of characters of ``text`` in each of `CLASSES`; every character is in one of them."""
     import numpy as np
 
     found = np.bincount(_table()[np.minimum(_codes(text), _N_CODES - 1)], minlength=len(CLASSES))
@@ -37,10 +37,10 @@ def count_classes(text: str) -> dict[str, int]:
 
 
 def ngram_hashes(text: str, n: int) -> npt.NDArray[np.uint64]:
-    """Return a number for each run of ``n`` characters: an array (max(0, len(text) - n + 1),) of uint64.
+    """Return a hash of each run of ``n`` characters: an array (max(0, len(text) - n + 1),) of uint64.
 
-    A polynomial in the code points, mixed as in MurmurHash3's final step: equal runs have equal numbers, and among
-    a million different runs two have the same with a probability of 3e-8.
+    The hash is a polynomial in the code points, mixed as in MurmurHash3's final step. Equal runs have equal hashes; the
+    probability that two among a million different runs have the same hash is 3e-8.
     """
     import numpy as np
 
@@ -53,7 +53,7 @@ def ngram_hashes(text: str, n: int) -> npt.NDArray[np.uint64]:
 
 
 def mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Numbers whose every bit depends on every bit of what they were: MurmurHash3's final step, in place (uint64)."""
+    """Mix numbers, in place (uint64), so that each bit depends on all of their bits: MurmurHash3's final step."""
     import numpy as np
 
     for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
@@ -84,7 +84,7 @@ def _table() -> npt.NDArray[np.uint8]:
 
 
 def _general_class(character: str) -> str:
-    """Return the class by the Unicode general category (Unicode Standard, section 4.5); Japanese letters aside."""
+    """Return the class by Unicode general category (Unicode Standard, section 4.5), for all but Japanese letters."""
     category = unicodedata.category(character)
     if character.isspace() or category == "Zs":
         return "white space"

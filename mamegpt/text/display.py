@@ -1,4 +1,4 @@
-"""Text for eyes: control characters that can be seen, and numbers as a line of bars."""
+"""Text for display: visible control characters, and numbers as a line of bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def sparkline(values: Sequence[float], width: int = 48) -> str:
-    """Values as one line of bars, averaged down to ``width`` of them."""
+    """Return values as one line of bars, averaged to at most ``width`` of them."""
     if not values:
         return ""
     n = min(width, len(values))
@@ -27,8 +27,8 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
 
 
 def visible(text: str) -> str:
-    """Return ``text`` with control characters and bidirectional overrides written as ``<U+001B>``, LF and tab aside.
+    """Return ``text`` with control characters and bidirectional overrides as ``<U+001B>``, except LF and tab.
 
-    A terminal would obey them, and texts, titles, pieces and file names come from others.
+    A terminal would execute them, and texts, titles, tokens and file names come from untrusted sources.
     """
     return _CONTROLS.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)

@@ -1,4 +1,4 @@
-"""Text without differences of width and case, for comparing."""
+"""Text without differences of width and case, for comparisons."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ __all__ = ["fold", "matches"]
 
 
 def fold(text: str) -> str:
-    """Return ``text`` without differences of width and case, for comparing only.
+    """Return ``text`` without differences of width and case, for comparisons only.
 
-    ﾌｧﾐｺﾝ -> ファミコン, Ｗｉｉ -> wii.
-    This is NFKC, case folding, and NFKC again, because folding can take composed letters apart
-    (Unicode Standard, section 3.13, default caseless matching).
+    Examples: ﾌｧﾐｺﾝ -> ファミコン, Ｗｉｉ -> wii. This is NFKC, case folding, and NFKC again, because case folding can
+    decompose letters (Unicode Standard, section 3.13, default caseless matching).
     """
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def matches(text: str, folded_keyword: str) -> bool:
-    """Say whether ``text``, folded, contains a keyword that `fold` was applied to already."""
+    """Return whether the folded ``text`` contains a keyword that is already folded."""
     return folded_keyword in fold(text)

@@ -1,4 +1,4 @@
-"""Normalization of text: the one spelling that is trained on."""
+"""Normalization of text to the form that models are trained on."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import unicodedata
 __all__ = ["REPLACED", "normalize"]
 
 REPLACED = (("\0", ""), ("\r\n", "\n"), ("\r", "\n"), ("\u2581", "_"))
-"""What `normalize` replaces in every form, in this order."""
+"""The replacements of `normalize` in every form, in this order."""
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def normalize(text: str, form: str = "nfc") -> str:
-    """Return ``text`` in the one spelling that is trained on; a second call changes nothing.
+    """Return ``text`` in the form that models are trained on; a second call changes nothing.
 
-    ``form`` is the Unicode normalisation (Unicode Standard Annex 15): ``"nfc"`` joins accents that are
-    written apart (か + U+3099 -> が), ``"nfkc"`` also unifies widths (ﾌｧﾐｺﾝ -> ファミコン, Ａ -> A, ～ -> ~),
-    ``"none"`` does neither. In every form CRLF and lone CR become LF, NUL is dropped, lone surrogates, which
-    no UTF-8 file can hold, become U+FFFD, and ▁ (U+2581), which SentencePiece writes for the space, becomes
-    ``_``. Raises `ValueError` for another form.
+    ``form`` is the Unicode normalization form (Unicode Standard Annex 15): ``"nfc"`` composes characters (か + U+3099
+    -> が), ``"nfkc"`` also unifies widths (ﾌｧﾐｺﾝ -> ファミコン, Ａ -> A, ～ -> ~), ``"none"`` does neither. In every
+    form CRLF and lone CR become LF; NUL is removed; lone surrogates, which UTF-8 cannot represent, become U+FFFD; and ▁
+    (U+2581), which SentencePiece uses for the space, becomes ``_``. Raises `ValueError` for another form.
     """
     if form not in ("nfc", "nfkc", "none"):
         raise ValueError(f"unknown normalisation form {form!r}; use 'nfc', 'nfkc' or 'none'")
     for old, new in REPLACED:
         text = text.replace(old, new)
     try:
-        text.encode("utf-16-le")  # a faster way to look than the expression
+        text.encode("utf-16-le")  # a faster test for surrogates than the expression
     except UnicodeEncodeError:
         text = _LONE_SURROGATE.sub("\ufffd", text)
     if form == "nfc":

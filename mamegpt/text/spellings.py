@@ -1,7 +1,8 @@
-"""All spellings of a keyword as one regular expression, so that text need not be folded to be searched.
+"""All variants of a keyword as one regular expression, so that text can be searched without folding it.
 
-ガンダム becomes ``(?:[ガ]|[カ㋕ｶ][゙ﾞ])[ンﾝ](?:[ダ]|[タ㋟ﾀ][゙ﾞ])[ム㋰ﾑ]``: each character as all code points that `fold`
-makes of it, composed and taken apart, and with those that stand for several characters, such as ㈱ for (株).
+ガンダム becomes ``(?:[ガ]|[カ㋕ｶ][゙ﾞ])[ンﾝ](?:[ダ]|[タ㋟ﾀ][゙ﾞ])[ム㋰ﾑ]``: each character is replaced by all code
+points that `fold` maps to it, composed and decomposed, and by those that stand for several characters, such as ㈱ for
+(株).
 """
 
 from __future__ import annotations
@@ -23,25 +24,27 @@ UNCHANGED = (
     range(0x20000, 0x2F800),
     range(0x2FA20, 0x110000),
 )
-"""Code points that `fold` leaves alone (the tests ask each): CJK ideographs, Hangul syllables, cuneiform, hieroglyphs,
-Tangut and their neighbors, what is unassigned."""
+"""Code points that `fold` does not change (a test checks each): CJK ideographs, Hangul syllables, cuneiform,
+hieroglyphs, Tangut and neighboring blocks, and unassigned code points."""
 
 VOICING = "\u3099\u309a\uff9e\uff9f"
-"""Marks that turn the kana before them into another one, combining and half-width."""
+"""Combining and half-width voicing marks, which change the kana before them."""
 
 ROW_PARTS = 8
-"""Characters of a keyword that rows are chosen by: few have these and not the rest, and RE2's memory is limited."""
+"""Leading characters of a keyword by which rows are preselected: few rows match them and not the rest, and RE2's memory
+is limited."""
 
 
 def spellings(folded_keyword: str) -> re.Pattern[str]:
     """Return an expression that finds a keyword, as `fold` returns it, in text as `normalize` returns it.
 
-    In ordinary text the hits are those of the keyword in the folded text, without overlaps. They differ
+    In ordinary text the hits are those of the keyword in the folded text, without overlaps. They differ in
+    three cases:
 
-    - if a keyword of several characters begins or ends within what is written as one (``株)会`` in ㈱会, ``3キロ`` in
-      3㌖), which is not found, and if such a character holds it twice (``.`` in ‥), which counts once;
-    - if such characters could overlap in it (``sst``: s and ﬆ besides ß and t), which is found with the first only;
-    - if a mark stands where no text has it: on a letter of another width or in a circle (ｅ and a combining acute).
+    - A keyword that begins or ends inside one character that stands for several (``株)会`` in ㈱会, ``3キロ`` in 3㌖) is
+      not found. If such a character contains the keyword twice (``.`` in ‥), it counts once.
+    - If such characters could overlap in the keyword (``sst``: s and ﬆ besides ß and t), only the first is considered.
+    - A mark in an unusual place (on a letter of another width or in a circle, as ｅ with a combining acute) is missed.
     """
     last = folded_keyword[-1:]
     joining = "".join(mark for mark in VOICING if len(fold(last + mark)) == 1)
@@ -50,15 +53,15 @@ def spellings(folded_keyword: str) -> re.Pattern[str]:
 
 
 def row_expression(folded_keyword: str) -> str:
-    """Return an expression that RE2 finds in all text in which `spellings` finds a keyword once it is normalized.
+    """Return an expression that RE2 finds in every text in which, once normalized, `spellings` finds a keyword.
 
-    It may be in other text, too: whatever has a NUL, which `normalize` drops, or begins like a long keyword.
+    Other texts may match too: those with a NUL, which `normalize` removes, or with the beginning of a long keyword.
     """
     return "|".join(["".join(_parts(folded_keyword)[:ROW_PARTS]), *_around(folded_keyword), r"\x00"])
 
 
 def _parts(folded: str, inside: str = "") -> list[str]:
-    """Return the spellings of the characters of ``folded``; ``inside`` is what is not to be written as one of them."""
+    """Return the variants of the characters of ``folded``, except that all of ``inside`` is not one character."""
     parts, at, several = list[str](), 0, _several()
     longest = max(map(len, several))
     while at < len(folded):
@@ -70,13 +73,13 @@ def _parts(folded: str, inside: str = "") -> list[str]:
 
 
 def _around(folded: str) -> list[str]:
-    """Return an expression of the characters that stand for ``folded`` and more; nothing if there are none."""
+    """Return an expression of the characters that stand for ``folded`` and more; empty if there are none."""
     found = [character for to, some in _several().items() if folded in to != folded for character in some]
     return [_any_of(found)] if found else []
 
 
 def _one(character: str) -> str:
-    """Return the spellings of one character, the last mark of a composed one also taken apart."""
+    """Return the variants of one character; the last mark of a composed one is also decomposed."""
     composed = _any_of([character, *_folding_to().get(character, [])])
     apart = unicodedata.normalize("NFD", character)
     if len(apart) == 1:
@@ -91,16 +94,16 @@ def _any_of(characters: list[str]) -> str:
 
 @functools.cache
 def _several() -> dict[str, list[str]]:
-    """Return the code points that fold to several characters, by these."""
+    """Return the code points that fold to several characters, keyed by these characters."""
     return {to: some for to, some in _folding_to().items() if len(to) > 1}
 
 
 @functools.cache
 def _folding_to() -> dict[str, list[str]]:
-    """Return the code points that `normalize` and `fold` change, by what they make of them."""
+    """Return the code points that `normalize` and `fold` change, keyed by their result."""
     edges = [0, *(edge for block in UNCHANGED for edge in (block.start, block.stop))]
     codes = [chr(code) for pair in zip(edges[::2], edges[1::2], strict=False) for code in range(*pair)]
-    # All at once, since a call for each would take a second. Up to the carriage return nothing is folded; the line
+    # All in one call, since one call for each would take a second. Code points up to CR are not folded; the line
     # feed folds to itself and joins nothing.
     changed = fold(normalize("\n".join(codes[14:]), "none")).split("\n")
     found: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""A part of many items that stands for all of them."""
+"""Random samples of limited total size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ T = TypeVar("T")
 
 
 def subsample(items: Iterable[T], limit: int | None, size: Callable[[T], int], *, seed: int = 0) -> list[T]:
-    """Choose items, all equally likely, whose sizes add up to at most ``limit`` (None: all items), in their order.
+    """Return a uniform random sample of items whose sizes add up to at most ``limit`` (None: all items), in their
+    order.
 
-    Each item draws a number, and those with the lowest stay (Efraimidis and Spirakis 2006, with equal weights): the
-    items are read once, no more than the sample is held, and the same items, ``limit`` and ``seed`` give the same
-    sample. At least one item stays, however large it is.
+    Each item gets a random number, and those with the lowest are kept (Efraimidis and Spirakis 2006, with equal
+    weights): the items are read once, only the sample is in memory, and the same items, ``limit`` and ``seed`` give the
+    same sample. At least one item is kept, however large it is.
     """
     draw = random.Random(seed).random
     kept: list[tuple[float, int, int, T]] = []  # a heap with the highest draw on top

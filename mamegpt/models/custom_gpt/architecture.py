@@ -15,7 +15,7 @@ __all__ = ["ARCHITECTURE"]
 
 
 def _build(sizes: ModelConfig) -> nn.Module:
-    # Imported here: the file imports transformers, which takes two seconds.
+    # Imported here, because the file imports transformers, which takes two seconds.
     from mamegpt.models.custom_gpt.modeling_custom_gpt import GPTModel
 
     return GPTModel(sizes)  # type: ignore[arg-type]  # the sizes are frozen

@@ -1,4 +1,4 @@
-"""Which settings the book's GPT has."""
+"""The settings that the book's GPT does not have."""
 
 from typing import Any
 
@@ -7,4 +7,4 @@ __all__ = ["UNSUPPORTED_FIELDS"]
 UNSUPPORTED_FIELDS: dict[str, Any] = {
     "ffn_dim": 0, "n_kv_heads": 0, "head_dim": 0, "rope_theta": 10000.0, "norm_eps": 1e-6, "tie_embeddings": False,
 }  # fmt: skip
-"""Fields of `ModelConfig` that it does not have, with the values that they must keep: the defaults of `TrainConfig`."""
+"""Fields of `ModelConfig` that do not apply, with the values that they must keep: the defaults of `TrainConfig`."""

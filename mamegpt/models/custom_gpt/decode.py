@@ -13,7 +13,7 @@ __all__ = ["decode_step"]
 
 
 def decode_step(model: Any) -> tuple[Rows, Step]:
-    """Return the step of a `GPTModel`, and the rows it reads and extends."""
+    """Return the decoding step of a `GPTModel`, and the rows that it reads and extends."""
     blocks = model.trf_blocks
     H, C = blocks[0].att.n_heads, model.tok_emb.embedding_dim
     rows = Rows(len(blocks), model.context_length, (H, H, H), C // H)

@@ -1,4 +1,4 @@
-"""The book's GPT as llama.cpp's ``gpt2``."""
+"""The book's GPT in llama.cpp's form, as ``gpt2``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _write_settings(file: Any, sizes: ModelConfig) -> None:
 
 
 def _to_file(tensors: Tensors, sizes: ModelConfig) -> Tensors:
-    """Our tensors under GPT-2's names; llama.cpp knows none without biases of query, key and value."""
+    """Return our tensors under GPT-2's names, with the biases of query, key and value that llama.cpp requires."""
     names = (f"trf_blocks.{layer}.att.qkv.bias" for layer in range(sizes.n_layers))
     absent = {name: np.zeros(3 * sizes.emb_dim, np.float32) for name in names if name not in tensors}
     return {gpt2_name(name): tensor for name, tensor in (tensors | absent).items()}

@@ -1,4 +1,4 @@
-"""The book's GPT in Hugging Face's formats: with its own code in the folder, and as the GPT-2 of transformers."""
+"""The book's GPT in Hugging Face's formats: custom-gpt with its own code in the folder, and gpt2 of transformers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from mamegpt.system.validation import FromJSON, Number, problems
 __all__ = ["CUSTOM_GPT", "GPT2", "LAYER_NORM_EPS", "gpt2_name", "sizes_of"]
 
 DEFAULT_N_HEADS, DEFAULT_DROP_RATE = 4, 0.1
-"""Neither leaves a trace in the weights; where nothing else says them, they are the original scripts' numbers."""
+"""Values of the original scripts, used if nothing else specifies them; the weights do not show them."""
 
 LAYER_NORM_EPS = 1e-5
-"""Of the book's GPT, as of ``torch.nn.LayerNorm``."""
+"""Epsilon of the LayerNorms in the book's GPT, the default of ``torch.nn.LayerNorm``."""
 
 
 def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConfig:
-    """Return the sizes that a `GPTModel` state dict implies, joined with those given by the caller (None: not given).
+    """Return the sizes that a `GPTModel` state dict implies, combined with those that the caller gives (None: not
+    given).
 
-    Raises `ModelError` naming both where a given size contradicts the weights, or if keys are missing.
+    Raises `ModelError` that names both values if a given size contradicts the weights, or if keys are missing.
     """
     try:
         vocab_size, emb_dim = weights["tok_emb.weight"].shape
@@ -62,7 +63,7 @@ def sizes_of(weights: dict[str, Tensor], origin: str, **given: Any) -> ModelConf
 
 # ---------------------------------------------------------------- custom-gpt: with its code in the folder
 
-# A path, not a module: its import would be one of transformers, two seconds before anything is said.
+# A path, not a module: importing it would import transformers, which takes two seconds.
 _CODE = Path(__file__).with_name("modeling_custom_gpt.py")
 
 _CUSTOM_GPT_SIZES = ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads", "drop_rate", "qkv_bias")
@@ -70,7 +71,7 @@ _CUSTOM_GPT_SIZES = ("vocab_size", "context_length", "emb_dim", "n_layers", "n_h
 
 @dataclass(frozen=True)
 class _CustomGPT(FromJSON, extra="ignore"):
-    """The sizes in ``config.json``; what is missing or null is as the weights have it."""
+    """The sizes in ``config.json``; a missing or null size is taken from the weights."""
 
     vocab_size: int | None = None
     context_length: int | None = None
@@ -90,7 +91,7 @@ def _custom_gpt_config(sizes: ModelConfig) -> dict[str, Any]:
             "AutoModelForCausalLM": f"{_CODE.stem}.CustomGPTForCausalLM",
         },
         **{name: getattr(sizes, name) for name in _CUSTOM_GPT_SIZES},
-        "fast": True,  # of the original format, which had two backbones
+        "fast": True,  # part of the original format, which had two backbones
         "tie_word_embeddings": False,
     }
 
@@ -122,7 +123,7 @@ CUSTOM_GPT = HFFormat(
     sizes=_custom_gpt_sizes,
     structure=_custom_gpt_structure,
     license_note=_CUSTOM_GPT_LICENSE,
-    to_file=_under_backbone,  # who reads weights takes prefixes off
+    to_file=_under_backbone,  # readers of weights remove prefixes
     weight_files=("model.safetensors", "pytorch_model.bin"),
     remote_code=_CODE,
 )
@@ -137,7 +138,7 @@ _GPT2_SIZES = {
     "n_layer": "n_layers",
     "n_head": "n_heads",
 }
-"""Whole numbers in ``config.json``, and what they are called here."""
+"""Whole numbers in ``config.json``, and the fields of `ModelConfig` that they set."""
 
 _GPT2_CHOICES: dict[str, Callable[[Any], bool]] = {
     "activation_function": lambda value: value in ("gelu_new", "gelu_pytorch_tanh"),  # two names of one formula
@@ -147,7 +148,7 @@ _GPT2_CHOICES: dict[str, Callable[[Any], bool]] = {
     "add_cross_attention": lambda value: value is False,
     "quantization_config": lambda _: False,
 }
-"""What ``config.json`` may ask for in several ways, and which of them are implemented here; null and no key are."""
+"""Settings of ``config.json`` with several values, and which values are implemented here; null or no key is."""
 
 _GPT2_NAMES = {
     "tok_emb": "transformer.wte",
@@ -161,7 +162,7 @@ _GPT2_NAMES = {
     "ff.layers.0": "mlp.c_fc",
     "ff.layers.2": "mlp.c_proj",
 }
-"""Our names of modules, and GPT-2's; those of layer 2 begin with ``trf_blocks.2.`` and ``transformer.h.2.``."""
+"""Our names of modules, and GPT-2's; for layer 2 they begin with ``trf_blocks.2.`` and ``transformer.h.2.``."""
 
 _GPT2_OWN_NAMES = {theirs: ours for ours, theirs in _GPT2_NAMES.items()}
 
@@ -171,18 +172,18 @@ def _gpt2_config(sizes: ModelConfig) -> dict[str, Any]:
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         **{theirs: getattr(sizes, ours) for theirs, ours in _GPT2_SIZES.items()},
-        "n_ctx": sizes.context_length,  # converters ask for the old name
+        "n_ctx": sizes.context_length,  # converters expect the old name
         "n_inner": 4 * sizes.emb_dim,
         "activation_function": "gelu_pytorch_tanh",
         "layer_norm_epsilon": LAYER_NORM_EPS,
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), sizes.drop_rate),  # transformers has 0.1
         "tie_word_embeddings": False,
-        "qkv_bias": sizes.qkv_bias,  # for ourselves: transformers always has one, zero where we have none
+        "qkv_bias": sizes.qkv_bias,  # for our own reader: transformers always has a bias, zero if we have none
     }
 
 
 def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> ModelConfig:
-    """Raise `ModelError` with all that is missing, of a wrong type, or not implemented."""
+    """Return the sizes of a GPT-2. Raises `ModelError` with everything missing, of a wrong type, or not implemented."""
     whole = {name: config.get(name) for name in _GPT2_SIZES}
     found = problems(dict[str, int], whole) + not_implemented(config, _GPT2_CHOICES)
     width = config.get("n_embd")
@@ -201,13 +202,13 @@ def _gpt2_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: Path) 
 
 
 def gpt2_name(name: str) -> str:
-    """Return GPT-2's name of a tensor: ``trf_blocks.2.norm1.weight`` is its ``transformer.h.2.ln_1.weight``."""
+    """Return GPT-2's name of a tensor: ``trf_blocks.2.norm1.weight`` becomes ``transformer.h.2.ln_1.weight``."""
     layer, module, kind = re.fullmatch(r"(trf_blocks\.\d+\.|)(.+)\.(\w+)", name).groups()  # type: ignore[union-attr]
     return f"{layer.replace('trf_blocks', 'transformer.h')}{_GPT2_NAMES[module]}.{kind}"
 
 
 def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """GPT-2 multiplies from the other side ("Conv1D"), and has a bias on queries, keys and values always."""
+    """Return GPT-2's tensors: its matrices are transposed ("Conv1D"), and queries, keys and values have a bias."""
     stored = {}
     for name, tensor in tensors.items():
         is_matrix = name.startswith("trf_blocks.") and tensor.ndim == 2
@@ -218,9 +219,9 @@ def _gpt2_to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _gpt2_from_file(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str, Tensor]:
-    """Return the reverse.
+    """Return the book's tensors from GPT-2's.
 
-    A head that is the embedding is stored once, and old files hold masks, which are no weights.
+    A head that is tied to the embedding is stored once; the masks in old files are not weights.
     """
     own = {}
     for name, tensor in tensors.items():
@@ -231,7 +232,7 @@ def _gpt2_from_file(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str,
             is_matrix = bool(layer) and tensor.ndim == 2
             own[f"{layer}{_GPT2_OWN_NAMES[match[2]]}.{match[3]}"] = tensor.T.contiguous() if is_matrix else tensor
         elif not full.endswith((".attn.bias", ".attn.masked_bias")):
-            own[name] = tensor  # one too many: who loads it says so
+            own[name] = tensor  # an unexpected tensor: the loader reports it
     if not sizes.qkv_bias:
         own = {name: tensor for name, tensor in own.items() if not name.endswith("att.qkv.bias")}
     if "tok_emb.weight" in own:

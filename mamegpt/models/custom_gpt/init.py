@@ -10,9 +10,9 @@ __all__ = ["init_weights"]
 
 
 def init_weights(model: nn.Module) -> None:
-    """Set GPT-2's initial weights (Radford et al. 2019, section 2.3): N(0, 0.02), narrower where blocks add up.
+    """Set GPT-2's initial weights (Radford et al. 2019, section 2.3): N(0, 0.02), narrower where residual branches end.
 
-    PyTorch's own embeddings, N(0, 1), cost a tenth of the loss in a short run (docs/log.md).
+    PyTorch's default embeddings, N(0, 1), cost a tenth of the loss in a short run (docs/log.md).
     """
     n_layers = len(blocks(model))
     for name, parameter in model.named_parameters():

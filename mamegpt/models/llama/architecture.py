@@ -13,7 +13,7 @@ __all__ = ["ARCHITECTURE"]
 
 ARCHITECTURE = Architecture(
     build=Llama,  # type: ignore[arg-type]  # the sizes are frozen
-    init_weights=init_weights,  # those of Qwen3: the same matrices under the same names
+    init_weights=init_weights,  # as in Qwen3: the matrices have the same names
     hf_formats=(LLAMA,),
     gguf_format=GGUF,
     decode_step=decode_step,

@@ -14,7 +14,7 @@ __all__ = ["decode_step"]
 
 
 def decode_step(model: Any) -> tuple[Rows, Step]:
-    """Return the step of a `Llama`, and the rows it reads and extends.
+    """Return the decoding step of a `Llama`, and the rows that it reads and extends.
 
     The divisor of an RMSNorm is a number, applied within the matrix product that follows (see `after_rms_norm`).
     """
@@ -35,7 +35,7 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
         ))  # fmt: skip
 
     def factor(x: Tensor) -> float:
-        """1 / sqrt(|x|^2 + C eps)."""
+        """Return 1 / sqrt(|x|^2 + C eps)."""
         return float((x.dot(x).item() + C * eps) ** -0.5)
 
     def step(token: int, position: int) -> Tensor:

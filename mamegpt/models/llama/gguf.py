@@ -1,4 +1,4 @@
-"""Llama as llama.cpp has it."""
+"""Llama in llama.cpp's form."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def _write_settings(file: Any, sizes: ModelConfig) -> None:
 
 
 def _to_file(tensors: Tensors, sizes: ModelConfig) -> Tensors:
-    """Reorder queries and keys; llama.cpp turns neighbors of its ``llama``, not numbers that are half a head apart."""
+    """Reorder queries and keys: RoPE in llama.cpp's ``llama`` rotates adjacent dimensions, not ones half a head
+    apart.
+    """
     _, head_dim, _ = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
     turned = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
     return {name: _paired(it, head_dim) if name.endswith(turned) else it for name, it in tensors.items()}
 
 
 def _paired(matrix: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
-    """Put rows i and i + D/2 of each head beside each other: (H D, C) -> (H D, C)."""
+    """Interleave rows i and i + D/2 of each head: (H D, C) -> (H D, C)."""
     halves = matrix.reshape(-1, 2, head_dim // 2, matrix.shape[1])  # (H, 2, D/2, C)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(matrix.shape))
 

@@ -1,4 +1,4 @@
-"""Llama in Hugging Face's format: transformers' own, so a folder needs no code of ours."""
+"""Llama in the Hugging Face format of transformers, so folders need no code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INTEGERS = {
     "num_key_value_heads": "n_kv_heads",
     "head_dim": "head_dim",
 }
-"""Whole numbers in ``config.json``, and what they are called here."""
+"""Whole numbers in ``config.json``, and the fields of `ModelConfig` that they set."""
 
 _CHOICES: dict[str, Callable[[Any], bool]] = {
     "hidden_act": lambda value: value == "silu",
@@ -37,7 +37,7 @@ _CHOICES: dict[str, Callable[[Any], bool]] = {
     "partial_rotary_factor": lambda value: value == 1,
     "quantization_config": lambda _: False,
 }
-"""What ``config.json`` may ask for in several ways, and which of them are implemented here; null and no key are."""
+"""Settings of ``config.json`` with several values, and which values are implemented here; null or no key is."""
 
 
 def _config(sizes: ModelConfig) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _config(sizes: ModelConfig) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         **{theirs: getattr(chosen, ours) for theirs, ours in _INTEGERS.items()},
         "rms_norm_eps": sizes.norm_eps,
-        # Twice, for transformers 4 knows the first only, and would take 10000 in silence.
+        # Twice: transformers 4 reads only the first, and would silently use 10000.
         "rope_theta": sizes.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": sizes.rope_theta},
         "hidden_act": "silu",
@@ -60,7 +60,7 @@ def _config(sizes: ModelConfig) -> dict[str, Any]:
 
 
 def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> ModelConfig:
-    """Older folders leave out the heads of keys and values and the width of a head, which then follow the others."""
+    """Read the sizes. Older folders omit the KV heads and the width of a head, which follow from the others."""
     width, n_heads = config.get("hidden_size"), config.get("num_attention_heads")
     implied = {"num_key_value_heads": n_heads}
     if type(width) is int and type(n_heads) is int and n_heads > 0:

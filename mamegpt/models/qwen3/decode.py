@@ -14,10 +14,10 @@ __all__ = ["decode_step"]
 
 
 def decode_step(model: Any) -> tuple[Rows, Step]:
-    """Return the step of a `Qwen3`, and the rows it reads and extends.
+    """Return the decoding step of a `Qwen3`, and the rows that it reads and extends.
 
-    RMSNorm of n numbers is sqrt(n) weight x / sqrt(|x|^2 + n eps). Its sqrt(n) and weight are moved into what reads
-    it, a matrix or the rotation; the divisor of a whole x is a number, applied within the matrix product.
+    RMSNorm of n numbers is sqrt(n) weight x / sqrt(|x|^2 + n eps). sqrt(n) and the weight are moved into the following
+    operation, a matrix or the rotation. The divisor of a whole x is a number, applied within the matrix product.
     """
     body = model.model
     first, C, eps = body.layers[0].self_attn, body.embed_tokens.embedding_dim, body.norm.eps
@@ -41,7 +41,7 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
     rotation = torch.stack(rotations, dim=1)  # (2, layers, capacity, H + K, D), for x and for its halves swapped
 
     def factor(x: Tensor) -> float:
-        """1 / sqrt(|x|^2 + C eps)."""
+        """Return 1 / sqrt(|x|^2 + C eps)."""
         return float((x.dot(x).item() + C * eps) ** -0.5)
 
     def step(token: int, position: int) -> Tensor:

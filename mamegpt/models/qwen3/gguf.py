@@ -1,4 +1,4 @@
-"""Qwen3 as llama.cpp has it."""
+"""Qwen3 in llama.cpp's form."""
 
 from __future__ import annotations
 

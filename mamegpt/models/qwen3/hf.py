@@ -1,4 +1,4 @@
-"""Qwen3 in Hugging Face's format: transformers' own, so a folder needs no code of ours."""
+"""Qwen3 in the Hugging Face format of transformers, so folders need no code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INTEGERS = {
     "num_key_value_heads": "n_kv_heads",
     "head_dim": "head_dim",
 }
-"""Whole numbers in ``config.json``, and what they are called here."""
+"""Whole numbers in ``config.json``, and the fields of `ModelConfig` that they set."""
 
 _CHOICES: dict[str, Callable[[Any], bool]] = {
     "hidden_act": lambda value: value == "silu",
@@ -38,7 +38,7 @@ _CHOICES: dict[str, Callable[[Any], bool]] = {
     "partial_rotary_factor": lambda value: value == 1,
     "quantization_config": lambda _: False,
 }
-"""What ``config.json`` may ask for in several ways, and which of them are implemented here; null and no key are."""
+"""Settings of ``config.json`` with several values, and which values are implemented here; null or no key is."""
 
 
 def _config(sizes: ModelConfig) -> dict[str, Any]:
@@ -49,14 +49,14 @@ def _config(sizes: ModelConfig) -> dict[str, Any]:
         "architectures": ["Qwen3ForCausalLM"],
         **{theirs: getattr(chosen, ours) for theirs, ours in _INTEGERS.items()},
         "rms_norm_eps": sizes.norm_eps,
-        # Twice, for transformers 4 knows the first only, and would take 10000 in silence.
+        # Twice: transformers 4 reads only the first, and would silently use 10000.
         "rope_theta": sizes.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": sizes.rope_theta},
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
         "use_sliding_window": False,
-        "max_window_layers": sizes.n_layers,  # without a window it means nothing, but readers want it (mistral.rs)
+        "max_window_layers": sizes.n_layers,  # no effect without a window, but some readers require it (mistral.rs)
         "tie_word_embeddings": sizes.tie_embeddings,
     }
 

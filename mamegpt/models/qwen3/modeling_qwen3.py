@@ -1,11 +1,11 @@
-"""Qwen3 in plain PyTorch: what ``mamegpt train`` trains, and what every tool already knows how to run.
+"""Qwen3 in plain PyTorch, the default architecture of ``mamegpt train``, which every tool can run.
 
 The architecture is that of the Qwen3 Technical Report (Yang et al. 2025, section 2), as ``transformers`` computes it:
-pre-norm blocks (RMSNorm), rotary positions, normalised queries and keys, grouped heads, SwiGLU, no biases. State-dict
-keys are those of its ``Qwen3ForCausalLM``, so an exported folder is a copy and needs no code of ours.
+pre-norm blocks (RMSNorm), RoPE, normalized queries and keys, grouped heads, SwiGLU, no biases. State-dict keys are
+those of ``Qwen3ForCausalLM``, so an exported folder is a copy and needs no code.
 
-Letters in shape comments: B batch, T tokens given now, S tokens seen in all (cache included), C embedding width,
-H heads, K heads of keys and values, D width of a head, F feed-forward width, V vocabulary.
+Letters in shape comments: B batch, T new tokens, S all tokens (including the cache), C hidden size, H heads, K heads of
+keys and values, D width of a head, F feed-forward width, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Qwen3", "resolve_sizes"]
 
 
 class Sizes(Protocol):
-    """What a model needs to know to be built; a 0 stands for what `resolve_sizes` chooses."""
+    """The sizes from which a model is built; `resolve_sizes` replaces a 0."""
 
     vocab_size: int
     context_length: int
@@ -37,21 +37,22 @@ class Sizes(Protocol):
 
 
 class Cache(Protocol):
-    """Keys and values of the tokens before, by layer; the two methods are those of transformers' own caches."""
+    """Keys and values of the previous tokens, by layer, with the two methods of transformers' own caches."""
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
         """Append (B, K, T, D) keys and values to a layer and return all of its (B, K, S, D)."""
         ...
 
     def get_seq_length(self) -> int:
-        """Return how many tokens are held."""
+        """Return the number of cached tokens."""
         ...
 
 
 def resolve_sizes(sizes: Sizes) -> tuple[int, int, int]:
-    """(K, D, F): heads of keys and values, width of a head, feed-forward width, where 0 leaves them to us.
+    """Return (K, D, F): heads of keys and values, width of a head, feed-forward width; a 0 is replaced by the default.
 
-    F is 8/3 C, rounded up to a multiple of 8: three matrices then hold what two of 4 C do (Shazeer 2020, section 3).
+    F defaults to 8/3 C, rounded up to a multiple of 8: three matrices then have as many weights as two of 4 C (Shazeer
+    2020, section 3).
     """
     head_dim = sizes.head_dim or sizes.emb_dim // sizes.n_heads
     ffn_dim = sizes.ffn_dim or 8 * -(-sizes.emb_dim // 3)
@@ -59,16 +60,16 @@ def resolve_sizes(sizes: Sizes) -> tuple[int, int, int]:
 
 
 def rope_table(context_length: int, head_dim: int, theta: float) -> Tensor:
-    """Cosines and sines (2, context_length, D/2) of position x theta^(-2i/D) (Su et al. 2021, eq. 15)."""
+    """Return cosines and sines (2, context_length, D/2) of position x theta^(-2i/D) (Su et al. 2021, eq. 15)."""
     frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
     angles = torch.arange(context_length).float()[:, None] * frequencies
     return torch.stack((angles.cos(), angles.sin()))
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i + D/2}) of (B, H, T, D) by its angle, given as cosines and sines (2, T, D/2).
+    """Rotate each pair (x_i, x_{i + D/2}) of (B, H, T, D) by its angle, given as cosines and sines (2, T, D/2).
 
-    Su et al. 2021, eq. 34, with the pairs half a head apart, as in GPT-NeoX and everywhere in transformers.
+    Su et al. 2021, eq. 34, with pairs half a head apart, as in GPT-NeoX and everywhere in transformers.
     """
     cos, sin = rope
     a, b = x.chunk(2, dim=-1)  # 2 x (B, H, T, D/2)
@@ -76,9 +77,9 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 
 
 def eager_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of q (B, H, T, D) over k, v (B, K, T, D), product by product.
+    """Return the causal attention of q (B, H, T, D) over k, v (B, K, T, D), as separate matrix products.
 
-    In training on a CPU, with windows of a few hundred tokens, it takes a third to three quarters of the time of
+    In training on a CPU, with sequences of a few hundred tokens, it takes a third to three quarters of the time of
     PyTorch's fused kernel (docs/log.md).
     """
     B, H, T, D = q.shape
@@ -98,16 +99,16 @@ class RMSNorm(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Begin with ones."""
+        """Set the weight to ones."""
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width), in the type of ``x``: autocast hands over bfloat16 beside float32 weights."""
+        """Return (..., width) -> (..., width) in the dtype of ``x``, which autocast may have made bfloat16."""
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
-    """Causal self-attention with shared keys and values (Ainslie et al. 2023) and QK-norm (Henry et al. 2020)."""
+    """Causal self-attention with grouped queries (Ainslie et al. 2023) and QK-norm (Henry et al. 2020)."""
 
     def __init__(self, sizes: Sizes, layer: int) -> None:
         super().__init__()
@@ -122,7 +123,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, sizes.norm_eps)
 
     def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
-        """(B, T, C) -> (B, T, C). ``mask`` (T, S) is true where a query may look; None: causal."""
+        """Return (B, T, C) -> (B, T, C). ``mask`` (T, S) is true where a query may attend; None: causal."""
         B, T, _ = x.shape
         heads = (B, T, -1, self.head_dim)
         q = rotate(self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2), rope)  # (B, T, HD) -> (B, H, T, D)
@@ -130,7 +131,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, T, KD) -> (B, K, T, D)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (B, K, S, D)
-        # One query after a cache may look at everything, several at the start only backwards; else see the mask.
+        # One query after a cache attends to everything, several without a cache causally; else the mask decides.
         is_causal = mask is None and T > 1
         if self.training and is_causal and x.device.type == "cpu":
             y = eager_attention(q, k, v)
@@ -172,7 +173,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """All but the head: ids to final hidden states."""
+    """The model without the head: ids to final hidden states."""
 
     rope: Tensor
 
@@ -189,11 +190,11 @@ class Body(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fill the table of positions."""
+        """Compute the table of positions."""
         self.rope.copy_(rope_table(self.rope.shape[1], self.head_dim, self.rope_theta))
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """(B, T) -> (B, T, C)."""
+        """Return hidden states, (B, T) -> (B, T, C)."""
         T, context_length = ids.shape[1], self.rope.shape[1]
         past = cache.get_seq_length() if cache is not None else 0
         S = past + T
@@ -210,7 +211,7 @@ class Body(nn.Module):
 
 
 class Qwen3(nn.Module):
-    """Token ids in, logits out. It never sees targets and never computes a loss."""
+    """Maps token ids to logits. It never sees targets and never computes a loss."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -227,19 +228,19 @@ class Qwen3(nn.Module):
         return self.lm_head
 
     def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Return the final hidden states: (B, T) ids -> (B, T, C); ``out_head`` makes logits of them.
+        """Return the final hidden states, (B, T) ids -> (B, T, C); ``out_head`` turns them into logits.
 
-        ``cache`` holds the tokens before these. Raises ValueError past ``context_length`` positions.
+        ``cache`` contains the previous tokens. Raises ValueError for more than ``context_length`` positions.
         """
         return self.model(ids, cache)
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits: (B, T) -> (B, T, V)."""
+        """Return logits, (B, T) -> (B, T, V)."""
         return self.lm_head(self.hidden(ids, cache))
 
 
 def _share_the_embedding(_model: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    """Files hold a tied weight once; put the head back, and refuse a head that is not the embedding."""
+    """Restore the head of a tied model, which files do not contain; refuse a head that differs from the embedding."""
     embedding, head = f"{prefix}model.embed_tokens.weight", f"{prefix}lm_head.weight"
     errors = rest[-1]
     assert isinstance(errors, list), "torch's hooks end with the list of errors"
