@@ -1,7 +1,7 @@
-"""Arguments of public functions, checked by their annotations when a function is called.
+"""Type checks of the arguments of public functions, from their annotations, at each call.
 
-So a slip in Python (a string where a list is meant, a number that is not whole, an empty path) is one line that names
-the argument, before anything is read or written.
+A mistake in Python (a string instead of a list, a number that is not whole, an empty path) therefore becomes one line
+that names the argument, before anything is read or written.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PLURALS = {
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The least value of an argument: ``Annotated[int, AtLeast(1)]``."""
+    """The minimum of an argument: ``Annotated[int, AtLeast(1)]``."""
 
     value: int
 
@@ -87,7 +87,7 @@ def _hints(function: Any) -> Mapping[str, Any]:
     """Return the type hints of a function's parameters, with those of ``**options: Unpack[...]``."""
     parameters = inspect.signature(function).parameters
     annotated = {name: it.annotation for name, it in parameters.items() if it.annotation is not it.empty}
-    # What a function returns may be known to type checkers only.
+    # Return types may be imported for type checkers only.
     of_parameters: Any = SimpleNamespace(__annotations__=annotated)
     hints = typing.get_type_hints(of_parameters, function.__globals__, include_extras=True)
     for name, it in parameters.items():
@@ -97,7 +97,7 @@ def _hints(function: Any) -> Mapping[str, Any]:
 
 
 def _problem(option: str, value: object, hint: Any) -> str | None:
-    """Return what is wrong with an argument; None if nothing is."""
+    """Return the problem of an argument; None if it is valid."""
     found: list[str] = []
     types = _alternatives(hint)
     least = next((it.value for it in getattr(hint, "__metadata__", ()) if isinstance(it, AtLeast)), None)
@@ -131,7 +131,7 @@ def _choices(types: Sequence[Any]) -> list[Any]:
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    """Return the types of a type hint, each of which will do."""
+    """Return the alternatives of a type hint."""
     if get_origin(hint) is Annotated:
         return _alternatives(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
@@ -144,11 +144,11 @@ def _is_one(value: object, types: Sequence[Any]) -> bool:
 
 
 def _is_of(value: object, hint: Any) -> bool:
-    """Return whether a value is of a type, and its elements are; those that come only once are not looked at."""
+    """Return whether a value and its elements have a type; the elements of iterators are not checked."""
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         return any(type(value) is type(part) and value == part for part in parts)
-    if kind is int or kind is float:  # those of NumPy too; a whole number is a number
+    if kind is int or kind is float:  # NumPy's numbers too; an int is a valid float
         is_number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
         return is_number and not isinstance(value, bool)
     if not isinstance(kind, type) or kind is object:
@@ -161,12 +161,12 @@ def _is_of(value: object, hint: Any) -> bool:
 
 
 def _elements(value: object) -> Collection[object]:
-    """Return the elements of a list or the like; of a value, and of what yields its elements once, none."""
+    """Return the elements of a collection; empty for other values and for iterators."""
     return value if isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping) else ()
 
 
 def _kind(types: Sequence[Any]) -> str:
-    """Return what values of these types are called."""
+    """Return a description of values of these types."""
     names = [_name(one) for one in types if one is not NoneType]
     different = dict.fromkeys(name for name in names if name != "a string" or _PATH not in names)
     return functools.reduce(lambda some, other: msg("{some} or {other}", some=some, other=other), different)

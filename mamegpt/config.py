@@ -1,4 +1,4 @@
-"""Every setting of a model and of a run, each with one sentence that is also its command-line help."""
+"""Every setting of a model and of a run. The sentence that documents a field is also its command-line help."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LARGEST = {
     "n_kv_heads": 1 << 12,
     "head_dim": 1 << 12,
 }
-"""Far above any model there is; what is larger came from a damaged or hostile file."""
+"""Limits far above any real model; larger sizes are from a damaged or hostile file."""
 
 
 def flag(name: str) -> str:
@@ -45,9 +45,9 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The sizes of a model. Names are the book's where it has one; a 0 leaves the choice to the architecture.
+    """The sizes of a model. Names are the book's, if it has one; with 0 the architecture decides.
 
-    None has a default: `TrainConfig` has those of a run, and `TrainConfig.model` makes the sizes of its model.
+    There are no defaults here: `TrainConfig` has those of a run, and `TrainConfig.model` makes the sizes of its model.
     """
 
     vocab_size: int
@@ -65,10 +65,10 @@ class ModelConfig:
     tie_embeddings: bool
 
     def problems(self, architecture: str, unsupported: Mapping[str, Any] | None) -> list[str]:
-        """Return what is wrong with these sizes for an architecture, a line each; empty if nothing is.
+        """Return the problems of these sizes for an architecture, one message each.
 
-        ``unsupported`` are the fields that it does not have, with the only values that they may have; None for an
-        architecture that is not known, of which nothing is said but what is wrong with any.
+        ``unsupported`` are the fields that the architecture does not have, with the values that they must keep; None
+        for an unknown architecture, for which only general problems are reported.
         """
         if changed := {name: value for name, value in (unsupported or {}).items() if getattr(self, name) != value}:
             refused: list[str] = [
@@ -96,7 +96,7 @@ class ModelConfig:
                 )
             )
         if too_large:
-            return found  # what follows counts up to the sizes
+            return found  # the checks below count up to the sizes
         if not 0 <= self.drop_rate < 1:
             found.append(msg("--drop-rate must be at least 0 and below 1 (got {drop_rate})", drop_rate=self.drop_rate))
         for name in ("ffn_dim", "n_kv_heads", "head_dim"):
@@ -124,7 +124,7 @@ class ModelConfig:
                 )
             )
         if self.n_heads >= 1 and self.emb_dim >= 1 and not self.head_dim:
-            # Rotary positions turn pairs, so their heads are of even width.
+            # RoPE rotates pairs of dimensions, so the width of a head must be even.
             is_rotary = unsupported is not None and "rope_theta" not in unsupported
             unit = self.n_heads * (2 if is_rotary else 1)
             below = self.emb_dim // unit * unit
@@ -154,7 +154,7 @@ class ModelConfig:
 class TrainConfig(FromJSON):
     """All settings of a training run. Equal settings give bitwise equal weights on equal machines."""
 
-    # That is: if nothing in them is left to be measured (auto, --minutes), on as many processes and threads.
+    # With as many processes and threads, and if nothing remains to be measured (auto, --minutes).
 
     data: str = ""
     """Training data: file, folder, Hub dataset or URL (parquet, jsonl, csv, txt), or a folder of token shards."""
@@ -266,7 +266,7 @@ class TrainConfig(FromJSON):
     SECTIONS = MappingProxyType(
         {"data": "text", "architecture": "model", "batch_size": "training", "optimizer": "optimizer", "seed": "running"}
     )
-    """The sections that help shows the settings in, by the setting that each begins with."""
+    """The sections of the help, by their first setting."""
 
     def __post_init__(self) -> None:
         for name in ("data", "tokenizer", "out", "init_from", "val_data"):
@@ -274,7 +274,7 @@ class TrainConfig(FromJSON):
                 object.__setattr__(self, name, str(path))
 
     def model(self, vocab_size: int) -> ModelConfig:
-        """Return the sizes of the model this run trains, for a tokenizer of ``vocab_size`` pieces."""
+        """Return the sizes of the model that this run trains, for a tokenizer with ``vocab_size`` tokens."""
         names = {field.name for field in dataclasses.fields(ModelConfig)} - {"vocab_size"}
         return ModelConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in names})
 
@@ -287,10 +287,10 @@ class TrainConfig(FromJSON):
     ) -> None:
         """Raise `ConfigError` with every problem in one line.
 
-        ``architecture`` and ``optimizer`` hold the names there are to choose
-        from (none: any), architectures with the fields of `ModelConfig` that they do not have.
+        ``architecture`` and ``optimizer`` contain the valid names (empty: any); for each architecture, the fields of
+        `ModelConfig` that it does not have.
         """
-        self.check_types()  # nothing else can be asked about other values
+        self.check_types()  # the other checks need the right types
         found: list[str] = [
             msg("{option} is needed", option=flag(name))
             for name in ("data", "tokenizer", "out")
@@ -388,17 +388,17 @@ class TrainConfig(FromJSON):
             raise ConfigError(join("; ", found))
 
     def check_types(self) -> None:
-        """Raise `ConfigError` for values that no setting could have."""
+        """Raise `ConfigError` for values that no setting can have."""
         if found := _misfits(self.to_dict(), flag):
             raise ConfigError(join("; ", found))
 
     @property
     def schema(self) -> Schema:
-        """How the documents of the text are found in its files."""
+        """How to find the documents of the text in its files."""
         return Schema(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Schema)})
 
     def resolved(self, found: TrainConfig) -> TrainConfig:
-        """Return these settings, with what is "auto" as it was resolved in ``found`` (`mamegpt.training.autotune`)."""
+        """Return these settings with "auto" replaced by the values in ``found`` (`mamegpt.training.autotune`)."""
         return dataclasses.replace(
             self,
             precision=found.precision if self.precision == "auto" else self.precision,
@@ -406,16 +406,16 @@ class TrainConfig(FromJSON):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, for ``config.json``; what may be secret in their URLs is left out."""
+        """Return the settings as plain values, for ``config.json``, without secrets in URLs."""
         hidden = {name: without_secrets(getattr(self, name)) for name in ("data", "val_data")}
         return dataclasses.asdict(self) | hidden
 
     def fingerprint(self) -> str:
-        """Return eight hexadecimal digits that change with any setting but the folder's name and --on-bad-loss.
+        """Return eight hexadecimal digits that change with any setting except ``out`` and ``on_bad_loss``.
 
-        What a way back did to the weights is told by the checkpoints.
+        Checkpoints record the effect of rollbacks.
         """
-        # A run that does not use one of these keeps the fingerprint it had before there were such settings.
+        # A run that does not use these later settings keeps the fingerprint of older versions.
         later = {
             "init_from": "",
             "sharding": "none",
@@ -430,12 +430,12 @@ class TrainConfig(FromJSON):
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
-        """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or not one of ours."""
+        """Read a run's ``config.json``. Raises `CheckpointError` if it is missing or contains anything else."""
         try:
             values = parse_json(path.read_text(encoding="utf-8"))
             if _is_exported(values):
                 raise CheckpointError("{parent} is an exported model; give the folder of a run", parent=path.parent)
-            return _made_of(values)  # as written: a run's fingerprint tells 1 from 1.0
+            return _made_of(values)  # as written: fingerprints of 1 and 1.0 differ
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError("no run in {parent}: it has no {name}", parent=path.parent, name=path.name) from None
         except ValueError as error:
@@ -445,10 +445,10 @@ class TrainConfig(FromJSON):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read settings by their names from a TOML or JSON file, such as a run's ``config.json``.
+    """Read settings by name from a TOML or JSON file, such as a run's ``config.json``.
 
-    What that says of its own folder, ``out``, is left out, for another run needs another one. Raises `ConfigError`,
-    which names the file and what is wrong, if it cannot be read or holds anything else.
+    The ``out`` of a run's own file is left out, since a new run needs another folder. Raises `ConfigError` with the
+    file and the problem if it cannot be read or contains anything else.
     """
     is_toml = path.suffix.lower() == ".toml"
     try:
@@ -460,7 +460,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             path=path,
             reason=first_line(error),
         ) from None
-    except (ValueError, RecursionError) as error:  # of tomllib, for what is nested too deeply
+    except (ValueError, RecursionError) as error:  # RecursionError: tomllib, for deep nesting
         kind = "TOML" if is_toml else "JSON"
         raise ConfigError(
             "{path} is not {kind} ({reason}); give a run's config.json or a TOML file (NAME.toml)",
@@ -480,18 +480,20 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _is_exported(values: object) -> bool:
-    return isinstance(values, dict) and "model_type" in values  # as transformers names architectures
+    return isinstance(values, dict) and "model_type" in values  # transformers' key for the architecture
 
 
 def _made_of(values: object) -> TrainConfig:
-    """Return the settings that a file holds. Raises `ValueError` for an unknown name or a value of another type."""
+    """Return the settings in a file. Raises `ValueError` for an unknown name or a value of another type."""
     if found := _misfits(values, str):
         raise ValueError(join("; ", found))
     return TrainConfig(**cast(dict[str, Any], values))
 
 
 def _misfits(values: object, named: Callable[[str], str]) -> list[str]:
-    """Return what cannot be settings: other names, values of another type, none of the choices, far too large."""
+    """Return the problems of settings: unknown names, values of another type, invalid choices, numbers far too
+    large.
+    """
     if found := problems(TrainConfig, values, named):
         return found
     numbers = {name: value for name, value in cast(dict[str, Any], values).items() if type(value) in (int, float)}

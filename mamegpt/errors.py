@@ -1,21 +1,21 @@
-"""Every failure a user can cause, as one small tree.
+"""The exceptions for user errors, as one small tree.
 
     MamegptError
     ├── ConfigError      a setting is wrong or contradicts another          (also a ValueError)
     ├── DataError        text, corpus or token shards cannot be used        (also a ValueError)
     │   └── HubError     the Hugging Face Hub cannot be reached or has no such thing
     ├── TokenizerError   a tokenizer cannot be trained, read or matched     (also a ValueError)
-    ├── CheckpointError  a run or checkpoint is missing, damaged or another's
+    ├── CheckpointError  a run or checkpoint is missing, damaged or of other data
     ├── ModelError       weights or a model folder cannot be used           (also a ValueError)
-    ├── TrainingError    a run cannot go on: the loss is no longer a number
-    ├── OutputError      the place to write to is taken, full or read-only
-    └── ExportError      a finished export does not equal the model it came from
+    ├── TrainingError    a run cannot continue: the loss is NaN or spikes
+    ├── OutputError      an output exists, or its place is full or read-only
+    └── ExportError      an export does not equal the original model
 
-The message of each is one line: what happened, where, and what to do. The command line prints it after
-``error:`` and exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+Each message is one line: what happened, where, and what to do. The command line prints it after ``error:`` and exits
+with code 2. Any other exception is a bug and keeps its traceback.
 
-Messages are written with options of the command line, ``--batch-size``. `str` of an error gives them so only where the
-command line runs (`naming_options`); elsewhere it gives the names of parameters and fields, ``batch_size``.
+Messages name settings as options of the command line, ``--batch-size``. Outside the command line (`naming_options`),
+`str` of an error has the names of parameters and fields instead, ``batch_size``.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ _ASKED = re.compile(r"allocate (?:(\d+) bytes|([\d.]+ [KMGT]iB))")
 
 
 def first_line(error: BaseException) -> Message:
-    """Return the first line of what an error says, since our messages are one line.
+    """Return the first line of an error, since our messages are one line.
 
-    Of a system's, without number and file.
+    The number and the file name in a system error are left out.
     """
     if error.args and isinstance(error.args[0], Message):
         return error.args[0]
@@ -45,9 +45,9 @@ def first_line(error: BaseException) -> Message:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had: Python's, NumPy's, the system's, or PyTorch's of any device.
+    """Return whether an error means out of memory: Python's, NumPy's, the system's, or PyTorch's on any device.
 
-    PyTorch raises `RuntimeError` on a CPU; only its text tells.
+    PyTorch raises `RuntimeError` on a CPU, which only its text identifies.
     """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
@@ -57,7 +57,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory_asked(error: BaseException) -> str:
-    """Return how much memory could not be had, such as "17.2 GB"; "" if the error does not say."""
+    """Return the size of a failed memory request, such as "17.2 GB"; "" if the error does not say it."""
     found = _ASKED.search(str(error))
     if found is None:
         return ""
@@ -72,7 +72,7 @@ _names_options = False
 def naming_options() -> Iterator[None]:
     """Let errors and warnings name settings as options in this block: ``--batch-size``, not ``batch_size``.
 
-    It holds in all threads. An error of another process is named where it is raised again.
+    It applies to all threads. An error of another process is formatted where it is raised again.
     """
     global _names_options
     before, _names_options = _names_options, True
@@ -83,10 +83,10 @@ def naming_options() -> Iterator[None]:
 
 
 def naming_fields(message: str) -> str:
-    """Return a message with its settings as Python and JSON name them: ``batch_size``, not ``--batch-size``.
+    """Return a message that names settings as Python and JSON do: ``batch_size``, not ``--batch-size``.
 
-    Command lines that it advises (from ``mamegpt`` to the next comma, semicolon or parenthesis) stay as they are.
-    Quoted text is not told apart: after a space, it loses two dashes before a lower-case letter as well.
+    Command lines that it suggests (from ``mamegpt`` to the next comma, semicolon or parenthesis) stay as they are.
+    Quoted text is not recognized: it loses two dashes after a space and before a lower-case letter, too.
     """
 
     def name(found: re.Match[str]) -> str:
@@ -96,18 +96,18 @@ def naming_fields(message: str) -> str:
 
 
 def _named(message: str) -> str:
-    """Return a message with its settings as they are named here: outside of `naming_options`, as in Python."""
+    """Return a message that names settings as options within `naming_options`, else as Python does."""
     return message if _names_options else naming_fields(message)
 
 
 class MamegptError(Exception):
-    """The root: whatever a user may want to catch from this package. Whatever is quoted, its text is one line."""
+    """The root of all errors of this package that a user may want to catch. Its text is always one line."""
 
     message: Message
-    """What happened, with the template and fields it was made from."""
+    """The message, with its template and fields."""
 
     def __init__(self, message: str = "", /, **fields: Any) -> None:
-        """Take a message, or a template of one and its fields: ``ConfigError("{path} is empty", path=path)``."""
+        """Take a message, or a template and its fields: ``ConfigError("{path} is empty", path=path)``."""
         self.message = message if isinstance(message, Message) and not fields else Message(message, **fields)
         super().__init__(self.message)
 
@@ -116,7 +116,7 @@ class MamegptError(Exception):
 
 
 class MamegptWarning(UserWarning):
-    """What a user should know though nothing has failed, in one line; the command line prints it after ``note:``."""
+    """Information for a user, in one line, although nothing failed; the command line prints it after ``note:``."""
 
     def __str__(self) -> str:
         return _named(super().__str__())
@@ -127,7 +127,7 @@ class ConfigError(MamegptError, ValueError):
 
 
 def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
-    """Raise `ConfigError` unless a value, of the option of this name, is one of its choices."""
+    """Raise `ConfigError` unless the value of an option is one of its choices."""
     choices = tuple(choices)
     if value not in choices:
         raise ConfigError(
@@ -136,7 +136,7 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 
 def require_packages(user: str, packages: Iterable[str], extra: str) -> None:
-    """Raise `ConfigError` unless packages that a ``user`` of them needs, all of one extra of mamegpt, are installed."""
+    """Raise `ConfigError` unless all packages that ``user`` needs, all in one extra of mamegpt, are installed."""
     missing = " and ".join(name for name in packages if find_spec(name) is None)
     if missing:
         raise ConfigError(
@@ -168,12 +168,12 @@ class ModelError(MamegptError, ValueError):
 
 
 class TrainingError(MamegptError):
-    """A run cannot go on; what was saved before stays as it is."""
+    """A run cannot continue; saved checkpoints stay as they are."""
 
 
 class OutputError(MamegptError, OSError):
-    """The place to write to exists already, is full, or may not be written."""
+    """An output exists already, or its place is full or not writable."""
 
 
 class ExportError(MamegptError):
-    """A finished export, loaded again, does not behave as the model it was made from."""
+    """An export, loaded again, does not behave like the original model."""

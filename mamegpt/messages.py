@@ -1,12 +1,12 @@
-"""Sentences for people: English strings that remember what they were made of, so that they can be translated.
+"""Translatable messages: English strings that keep their template and fields.
 
-Code writes a sentence where it arises, with named fields (errors take them as `msg` does)::
+A message is written where it arises, with named fields; errors take them as `msg` does::
 
     raise DataError("{path} cannot be read ({reason}); fetch it again", path=path, reason=reason)
     say(msg("wrote {path} in {elapsed_s:.1f} s", path=path, elapsed_s=elapsed_s))
 
-The result is an ordinary English string. `translate` gives the same sentence in another language: it looks the template
-up in the gettext catalogue (``mamegpt/locale``; ``make messages`` brings it up to date) and fills in the same fields.
+The result is an ordinary English string. `translate` returns the same message in another language: it looks up the
+template in the gettext catalogue (``mamegpt/locale``; ``make messages`` updates it) and fills in the same fields.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 __all__ = ["LANGUAGES", "Message", "join", "msg", "tally", "translate", "without_secrets"]
 
 LANGUAGES = ("ja", "en")
-"""The languages that messages are there in; a page shows the first unless another is chosen."""
+"""The languages of messages; a page shows the first unless another one is chosen."""
 
-_USER = re.compile(r"(?<=://)([^\s/]*@|[^\s/:@]*:(?!\d+/)[^\s@]*@)")  # a slash in a password is wrong, and seen
+_USER = re.compile(r"(?<=://)([^\s/]*@|[^\s/:@]*:(?!\d+/)[^\s@]*@)")  # a slash in a password is invalid, but occurs
 _QUERY = re.compile(
     r"""(?P<place>\b[a-z][\w+.-]*://[^\s?#]*)[?#]\S*?…?(?=(@[\d.]+)?[]'")};:,.]*(\s|$|,\s*[a-z][\w+.-]*://))""",
     re.IGNORECASE,
@@ -31,7 +31,7 @@ _QUERY = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """Return a text whose URLs have lost what may be secret: user and password, and the query, which may be signed.
+    """Return a text without secrets in its URLs: user, password, and the query, which may contain a signature.
 
     ``https://me:word@host/a.parquet?token=x`` becomes ``https://host/a.parquet?…``. A weight at the end stays.
     """
@@ -39,9 +39,9 @@ def without_secrets(text: str) -> str:
 
 
 class Message(str):
-    """A sentence, or a part of one, with the ``template`` and the ``fields`` it was made from.
+    """A message, or a part of one, with its ``template`` and ``fields``.
 
-    A message that `join` made has ``parts`` instead of fields; its template is what stands between them.
+    A message from `join` has ``parts`` instead of fields; its template is the separator.
     """
 
     template: str
@@ -49,9 +49,9 @@ class Message(str):
     parts: tuple[str, ...]
 
     def __new__(cls, template: str, /, **fields: Any) -> Message:
-        """Fill a template as `str.format` does; without fields it is taken as it is, braces included.
+        """Fill a template as `str.format` does; a template without fields is taken literally, including braces.
 
-        What may be secret in URLs, in the template and in fields that are strings, is left out (`without_secrets`).
+        Secrets in URLs, in the template and in string fields, are removed (`without_secrets`).
         """
         template = without_secrets(template)
         fields = {name: without_secrets(it) if type(it) is str else it for name, it in fields.items()}
@@ -61,7 +61,7 @@ class Message(str):
 
 
 def msg(template: str, /, **fields: Any) -> Message:
-    """Return a message; the tools of gettext find templates by the name of this function."""
+    """Return a message. Babel finds templates by the name of this function."""
     return Message(template, **fields)
 
 
@@ -81,8 +81,8 @@ def tally(counts: Mapping[str, int]) -> Message:
 def translate(message: str, language: str) -> str:
     """Return a message in a language, "en" or "ja".
 
-    Fields that are messages, or errors with one, are translated too. A string that is not a `Message` is somebody's
-    text and stays as it is; so does a message that the catalogue lacks.
+    Fields that are messages, or errors with a message, are translated too. A string that is not a `Message` stays as it
+    is, and so does a message that the catalogue lacks.
     """
     if language == "en" or not isinstance(message, Message) or not message:
         return str(message)

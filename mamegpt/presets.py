@@ -1,6 +1,6 @@
-"""Settings that belong together: shapes by size, and the recipes.
+"""Presets: settings for model sizes, and recipes.
 
-A preset gives defaults; explicit settings override it.
+A preset provides defaults; explicit settings override it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Recipe = Literal["mame", "seed", "original"]
 
 
 class Shape(NamedTuple):
-    """The settings of a model that a size decides."""
+    """The settings that depend on the model size."""
 
     emb_dim: int
     n_layers: int
@@ -34,7 +34,7 @@ SIZES: dict[Size, Shape] = {
     "60m": Shape(emb_dim=512, n_layers=14, n_heads=8),
     "125m": Shape(emb_dim=768, n_layers=14, n_heads=12),
 }
-"""Shapes by their parameters with a vocabulary of 16,000. Heads are 64 wide, as attention kernels like them."""
+"""Shapes by number of parameters at vocabulary size 16,000. Heads are 64 wide, which attention kernels prefer."""
 
 ORIGINAL = TrainConfig(
     architecture="custom-gpt",
@@ -51,22 +51,22 @@ ORIGINAL = TrainConfig(
     cooldown_fraction=0.0,
     grad_clip=0.0,
 )
-"""What the original ``training.py`` does."""
+"""The settings of the original ``training.py``."""
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 """``mame`` is `TrainConfig`'s own defaults; ``original``, also called ``seed``, is `ORIGINAL`."""
 
 ADAMW_LR = 3e-3
-"""Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of what it has beside Muon (docs/log.md)."""
+"""Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of its rate together with Muon (docs/log.md)."""
 
 
 def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -> TrainConfig:
-    """Return the settings of a size (default: 5m) and a recipe, with ``settings`` of `TrainConfig` in place of theirs.
+    """Return the settings of a size (default: 5m) and a recipe, overridden by ``settings`` of `TrainConfig`.
 
-    Such as ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
-    The learning rate follows the width and the optimizer, but in the original recipe, which has its own (and one size).
-    Raises `ConfigError` for another size or recipe than there are, for a size of the original recipe, and for settings
-    of another type.
+    Example: ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
+    The learning rate follows from width and optimizer, except in the original recipe, which has its own rate (and one
+    size). Raises `ConfigError` for an unknown size or recipe, for a size of the original recipe, and for settings of
+    another type.
     """
     check_choice("--recipe", recipe, RECIPES)
     if size is not None:
@@ -87,7 +87,7 @@ def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -
 
 
 def peak_lr(emb_dim: int, optimizer: str) -> float:
-    """Return the peak learning rate of AdamW at a width: for everything, or what Muon leaves to it.
+    """Return the peak learning rate of AdamW at a width: for all parameters, or for those that Muon leaves to it.
 
     Both follow 1 / sqrt(width), as measured (docs/log.md). Muon's own update has its own scale.
     """

@@ -1,7 +1,7 @@
-"""Weights and models from outside: a run, a weights file, an exported folder, a repository on the Hub.
+"""Load models from outside: a run, a weights file, an exported folder, a repository on the Hub.
 
-Nothing here runs code that came with the weights: PyTorch files are read with ``weights_only``, and a repository in
-a known format (`hf_formats`, by its ``model_type``) is loaded by our own class.
+No code that came with the weights is executed: PyTorch files are read with ``weights_only``, and a repository in a
+known format (`hf_formats`, by its ``model_type``) is loaded by our own class.
 """
 
 from __future__ import annotations
@@ -52,32 +52,33 @@ __all__ = [
 ]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights, each alone or in parts (model-00001-of-00002.safetensors); the first that is there counts."""
+"""Names of weights files, each one file or several parts (model-00001-of-00002.safetensors); the first that exists is
+used."""
 
 MEMORY_FACTOR, MEMORY_FREE = 4, 1 << 28
-"""A model may take so many times the bytes of its weights in their files, and these bytes besides."""
+"""Limit of a model's memory: this multiple of the bytes of its weights files, plus these bytes."""
 
 MAX_PADDING = 1023
-"""Rows of a vocabulary beyond the tokenizer's pieces, which round it up to a number that accelerators like."""
+"""Most rows of an embedding beyond the tokenizer's vocabulary; some trainers round the size up for accelerators."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model and its tokenizer, ready to write: what `load` returns."""
+    """A model and its tokenizer, ready to generate: the result of `load`."""
 
     model: LanguageModel
     """The network, a `torch.nn.Module` in evaluation mode: ``model(ids)`` turns ids (B, T) into logits (B, T, V)."""
     tokenizer: Tokenizer
     sizes: ModelConfig | None
-    """None for a model of another architecture, which transformers runs."""
+    """The sizes of the model; None for another architecture, which transformers runs."""
     architecture: str
     origin: str
-    """What was loaded; of a run, the folder of its checkpoint."""
+    """The path or name that was loaded; for a run, the folder of its checkpoint."""
     use_cache: bool = True
-    """False for models run by transformers, whose code may ignore a cache."""
+    """Whether generation uses a KV cache; False for models run by transformers, whose code may ignore it."""
     has_start: bool = False
-    """Whether each text followed `Tokenizer.start_id` in training: those of a run did, and those of an exported folder
-    that declares it, with ``bos_token_id`` equal to ``eos_token_id``."""
+    """Whether each text followed `Tokenizer.start_id` in training: true for a run, and for an exported folder that
+    declares it by equal ``bos_token_id`` and ``eos_token_id``."""
 
     def __repr__(self) -> str:
         return (
@@ -92,7 +93,7 @@ class Pretrained:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device of the model."""
         return self.model.out_head.weight.device
 
     @checked
@@ -112,11 +113,11 @@ class Pretrained:
     ) -> str:
         """Return the continuation of ``prompt``, without the prompt, of at most ``max_new_tokens`` tokens.
 
-        ``options`` are fields of `Sampling` (``temperature=0.7``) and change ``sampling``, which is greedy by default.
-        Equal arguments give equal text; another ``seed`` gives another sample. ``at_start`` says that the prompt is the
-        beginning of a text (default: `has_start`); an empty prompt always is one.
+        ``options`` are fields of `Sampling` (``temperature=0.7``) and override ``sampling``, which is greedy by
+        default. Equal arguments give equal text; another ``seed`` gives another sample. ``at_start`` means that the
+        prompt is the beginning of a text (default: `has_start`); an empty prompt always is one.
 
-        Raises `ConfigError` for impossible settings, `TokenizerError` for half a surrogate pair in the prompt, and
+        Raises `ConfigError` for impossible settings, `TokenizerError` for a lone surrogate in the prompt, and
         `ModelError` if the model computes NaN or infinity.
         """
         return "".join(
@@ -133,7 +134,7 @@ class Pretrained:
         sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
         **options: Unpack[SamplingOptions],
     ) -> Iterator[str]:
-        """Yield the continuation of ``prompt`` in pieces that never hold half a character; otherwise as `generate`."""
+        """Yield the continuation of ``prompt`` in parts that contain only whole characters; otherwise as `generate`."""
         tokens = self.stream_tokens(
             prompt, max_new_tokens=max_new_tokens, at_start=at_start, sampling=sampling, **options
         )
@@ -152,7 +153,7 @@ class Pretrained:
     ) -> Iterator[Token]:
         """Yield each `Token` of the continuation of ``prompt``; otherwise as `generate`.
 
-        With ``n_alternatives`` (0 and more) a token has its log-probability and so many of the most likely tokens.
+        With ``n_alternatives`` (0 or more), a token has its log-probability and that many of the most likely tokens.
         """
         return stream_tokens(
             self.model,
@@ -177,7 +178,7 @@ class Pretrained:
     ) -> Iterator[str]:
         """Yield the continuation of each of ``prompts``, in their order; otherwise as `generate`.
 
-        Several are computed together, which is faster. The i-th prompt, counted from 0, uses ``seed + i``.
+        Several are computed in a batch, which is faster. The i-th prompt, counted from 0, uses ``seed + i``.
         """
         return generate_many(
             self.model,
@@ -200,13 +201,13 @@ def load(
 ) -> Pretrained:
     """Load a run's folder (its newest checkpoint), one checkpoint, an exported folder, or a repository on the Hub.
 
-    ``device`` is a device of PyTorch, or "cpu", "cuda", "mps" or "auto" (CUDA if there is one, else the CPU).
-    ``spm_file`` names the SentencePiece model inside a folder or repository; empty: the only one there is.
-    ``trust_remote_code`` lets transformers run Python code from a repository that is not in a format known here.
+    ``device`` is a device of PyTorch, or "cpu", "cuda", "mps" or "auto" (CUDA if available, else the CPU). ``spm_file``
+    names the SentencePiece model inside a folder or repository; empty: the only one there is. ``trust_remote_code``
+    lets transformers run Python code from a repository whose format mamegpt does not know.
 
-    Raises `ModelError` if there is no such model, or if loading it would run its own code and
-    ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged;
-    `ConfigError` if there is no such device.
+    Raises `ModelError` if there is no such model, or if loading it would run its own code and ``trust_remote_code`` is
+    false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged; `ConfigError` if there is no
+    such device.
     """
     if isinstance(device, str):
         device = pick_device(device)
@@ -222,7 +223,7 @@ def load(
 
 
 def is_foreign(where: str) -> bool:
-    """Whether this is a model that only transformers can load: of another kind, or without a SentencePiece model.
+    """Return whether only transformers can load a model: another architecture, or no SentencePiece model.
 
     Raises what `load` raises if there is no such folder or repository.
     """
@@ -236,9 +237,9 @@ def is_foreign(where: str) -> bool:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return a state dict under the architecture's own keys, from ``.safetensors`` or a PyTorch file.
 
-    Prefixes that wrappers add (``backbone.``, ``module.``, ``_orig_mod.``) are taken off, and a state dict inside
-    ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, unfolds
-    to far more than its size, or holds anything but tensors (such a file could run code, so it is never opened
+    Prefixes of wrappers (``backbone.``, ``module.``, ``_orig_mod.``) are removed, and a state dict inside
+    ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, expands
+    to far more than its size, or contains anything but tensors (such a file could run code, so it is not opened
     further).
     """
     if not path.is_file():
@@ -252,7 +253,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             weights: Any = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickle protocols; what is wrong is said below, in one line
+                warnings.simplefilter("ignore")  # about pickle protocols; real problems are reported below
                 weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
@@ -260,7 +261,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "could do anything when opened; ask for a plain state dict or a .safetensors file",
             path=path,
         ) from None
-    except Exception as error:  # a damaged pickle may raise anything, as far as IndexError and struct.error
+    except Exception as error:  # a damaged pickle may raise anything, even IndexError or struct.error
         if is_out_of_memory(error):
             raise
         raise ModelError(
@@ -272,12 +273,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError("{path} does not hold a state dict (names and tensors)", path=path)
     check_memory(
         sum(map(_n_bytes, weights.values())), path.stat().st_size, path
-    )  # a view may be larger than what it shows
+    )  # the storage of a view may be larger than the view
     return {_own_name(str(name)): tensor for name, tensor in weights.items()}
 
 
 def check_memory(needed: int, there: int, origin: str | Path) -> None:
-    """Raise `ModelError` if ``needed`` bytes of memory are out of proportion to ``there`` bytes of weights."""
+    """Raise `ModelError` if a model needs far more memory than its weights have bytes (``there``)."""
     if needed > MEMORY_FACTOR * there + MEMORY_FREE:
         raise ModelError(
             "{origin} would take {needed_gb:,.1f} GB of memory for {there_mb:,.1f} MB of weights; it "
@@ -290,7 +291,7 @@ def check_memory(needed: int, there: int, origin: str | Path) -> None:
 
 
 def memory_of(model: nn.Module) -> int:
-    """Return the bytes that parameters and tables of a model take, which may be on the meta device."""
+    """Return the bytes of a model's parameters and buffers; it may be on the meta device."""
     return sum(map(_n_bytes, (*model.parameters(), *model.buffers())))
 
 
@@ -325,7 +326,7 @@ def _refuse_not_finite(model: nn.Module, origin: str) -> None:
 def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained:
     config = run.config
     if spm_file:
-        _spm_file(run.folder, str(run.folder), spm_file)  # it has no other than its own
+        _spm_file(run.folder, str(run.folder), spm_file)  # a run has only its own tokenizer
     if path is None:
         _refuse_young(run)
     tokenizer = run.tokenizer
@@ -341,7 +342,7 @@ def _refuse_young(run: Run) -> NoReturn:
 
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
-    """Return a folder or Hub repository in Hugging Face's hf_format."""
+    """Load a folder or Hub repository in a Hugging Face format."""
     folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
     config = _read_config(folder / "config.json")
     if "model_type" not in config:
@@ -374,9 +375,9 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
 
 
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
-    """Return a model of these sizes and weights.
+    """Return a model with these sizes and weights.
 
-    Sizes from outside may be far beyond memory, so shapes are compared first.
+    Untrusted sizes may be far beyond memory, so shapes are compared first.
     """
     with torch.device("meta"):
         shape = build_model(architecture, sizes)
@@ -402,7 +403,7 @@ def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], o
 def _without_padding(
     architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], n_pieces: int
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Cut the rows beyond a tokenizer's pieces off embedding and head, so that they are never produced."""
+    """Remove the rows of embedding and head beyond the tokenizer's vocabulary, so that these are never generated."""
     with torch.device("meta"):
         model = build_model(architecture, sizes)
     tables = {id(token_embedding(model).weight), id(model.out_head.weight)}
@@ -412,14 +413,14 @@ def _without_padding(
 
 
 def _names(name: str) -> list[str]:
-    """Patterns of a file of weights, and of its parts."""
+    """Return the patterns for a weights file and for its parts."""
     stem, suffix = name.rsplit(".", 1)
     number = "[0-9]" * 5
     return [name, f"{stem}-{number}-of-{number}.{suffix}"]
 
 
 def _weight_files(where: str) -> list[Path]:
-    """Return the file of a folder's weights, or all its parts.
+    """Return the weights file of a folder, or all its parts.
 
     Raises `ModelError` if there is none, or a part is missing.
     """
@@ -461,7 +462,7 @@ def _folder(where: str, patterns: list[str]) -> Path:
 
 
 def _spm_file(folder: Path, where: str, name: str) -> Path:
-    """Return the SentencePiece model that was asked for, or the only one there is."""
+    """Return the SentencePiece model of that name, or the only one there is."""
     there = sorted(path.name for path in folder.glob("*.model"))
     if name in there:
         return folder / name
@@ -483,7 +484,7 @@ def _spm_file(folder: Path, where: str, name: str) -> Path:
 
 
 def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remote_code: bool) -> Pretrained:
-    """Any other model, run by transformers, with the repository's own code if it has some."""
+    """Load any other model with transformers, and with the repository's own code if it has some."""
     if not trust_remote_code:
         raise ModelError(
             "{where} is a {model_type!r} model, not ours. --trust-remote-code loads it through "
@@ -502,7 +503,7 @@ def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remot
 
 @contextmanager
 def transformers_loads(where: str) -> Iterator[None]:
-    """Raise `ModelError` for whatever goes wrong in transformers, which may run code of others, but lack of memory."""
+    """Turn any error of transformers, which may run code of others, into `ModelError`, except lack of memory."""
     try:
         yield
     except Exception as error:
@@ -514,9 +515,10 @@ def transformers_loads(where: str) -> Iterator[None]:
 
 
 class TransformersModel(LanguageModel):
-    """A causal model of transformers as a `LanguageModel`: its hidden states are its logits, which its head passes on.
+    """A causal model of transformers as a `LanguageModel`: its hidden states are its logits, which the head returns as
+    they are.
 
-    ``context_length`` is what its configuration says, or `POSITIONS` if that says nothing.
+    ``context_length`` is that of its configuration, or `POSITIONS` if it has none.
     """
 
     POSITIONS = 1024
@@ -528,7 +530,7 @@ class TransformersModel(LanguageModel):
         sizes = (getattr(model.config, name, None) for name in names)
         self.context_length = next((size for size in sizes if size), self.POSITIONS)
         head = nn.Identity()
-        head.weight = next(model.parameters())  # asked for its device and dtype only
+        head.weight = next(model.parameters())  # only its device and dtype are used
         self.out_head = cast(nn.Linear, head)
 
     def hidden(self, ids: Tensor, cache: object | None = None) -> Tensor:
@@ -544,14 +546,14 @@ class TransformersModel(LanguageModel):
 
 def _own_name(name: str) -> str:
     prefixes = ("_orig_mod.", "module.", "backbone.")
-    while name.startswith(prefixes):  # wrappers may lie in one another in any order
+    while name.startswith(prefixes):  # wrappers may be nested in any order
         name = name.partition(".")[2]
     return name
 
 
 @dataclass(frozen=True)
 class _Config(FromJSON, extra="ignore"):
-    """What is asked of every ``config.json`` before its ``model_type`` says what else is in it."""
+    """The fields of every ``config.json`` that are read before its ``model_type`` is known."""
 
     model_type: str | None = None
 
@@ -567,7 +569,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _refuse_folder(folder: Path, missing: str) -> NoReturn:
-    """Raise `ModelError` for a folder without a configuration: what it is instead, and what to do."""
+    """Raise `ModelError` for a folder without a configuration, with what it is instead and what to do."""
     if (adapter := folder / "adapter_config.json").is_file():
         base = _read_config(adapter).get("base_model_name_or_path")
         raise ModelError(

@@ -1,4 +1,4 @@
-"""What a command prints: lines and tables for a person, JSON for a machine, a live count while a long step goes on."""
+"""Output of commands: lines and tables, JSON, and live counters during long steps."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ __all__ = [
 T = TypeVar("T")
 
 INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended, as shells have it."""
+"""Exit code of a command that Ctrl-C ended, as in shells."""
 
 
 class _Forgiving:
-    """A stream in which a failed write raises nothing: the first one is reported on ``errors``, or else here."""
+    """A stream whose failed writes raise nothing; the first failure is reported on ``errors``, by default on this
+    stream.
+    """
 
     def __init__(self, stream: IO[str] | None, name: str, errors: Any = None) -> None:
         self.stream = stream or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (a closed one is None)
         self.name = name
-        self.errors: Any = errors or self  # not sys.stderr, which a live view sends to standard output
+        self.errors: Any = errors or self  # not sys.stderr: a live view redirects it to standard output
         self.has_failed = False
 
     def write(self, text: str) -> int:
@@ -82,10 +84,10 @@ class _Forgiving:
 
 @contextmanager
 def output_may_fail() -> Iterator[None]:
-    """Let a full disk, a closed pipe or a terminal that is gone stop nothing that runs in the block.
+    """Let the block continue if the output fails: a full disk, a closed pipe, or a terminal that is gone.
 
-    Inside, writing to standard output or error never raises, `deliver` excepted. Each write is tried, so a disk with
-    space again gets the rest.
+    Inside, writing to standard output or error never raises, except in `deliver`. Each write is tried, so the rest is
+    written if the disk has space again.
     """
     err = _Forgiving(sys.stderr, msg("standard error"))
     out = _Forgiving(sys.stdout, msg("standard output"), err)
@@ -96,7 +98,7 @@ def output_may_fail() -> Iterator[None]:
             for stream in (out.stream, err.stream):
                 try:
                     stream.flush()
-                except OSError:  # Python would fail at its end, over what is left to write
+                except OSError:  # else Python would fail when it flushes at exit
                     with suppress(io.UnsupportedOperation):
                         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -107,7 +109,7 @@ def say(*lines: str, file: IO[str] | None = None) -> None:
 
 
 def deliver(text: str, end: str = "\n") -> None:
-    """Print what a command was called for to standard output.
+    """Print the result that a command was called for to standard output.
 
     Raises `OSError` if it cannot be written, also inside `output_may_fail`.
     """
@@ -126,7 +128,7 @@ def output_must_succeed() -> Iterator[None]:
 
 
 def _strict(stream: Any) -> Any:
-    """Return the stream in which a failed write raises."""
+    """Return the stream whose failed writes raise."""
     while isinstance(stream, _Forgiving):
         stream = stream.stream
     return stream
@@ -138,21 +140,21 @@ def is_terminal() -> bool:
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns, the first in the user's language and padded, the second as it is."""
+    """Return rows as two columns: the first in the user's language and padded, the second as it is."""
     names = headings(*(name for name, _ in rows))
     width = max(map(n_cells, names))
     return "\n".join(f"  {pad(name, width)}  {value}" for name, (_, value) in zip(names, rows, strict=True))
 
 
 def n_cells(text: str) -> int:
-    """Return how wide a terminal draws a text: most Japanese characters take two cells."""
+    """Return the width of a text in terminal cells; most Japanese characters take two."""
     from rich.cells import cell_len
 
     return cell_len(text)
 
 
 def pad(text: str, width: int) -> str:
-    """Return a text with spaces after it, to fill ``width`` cells of a terminal."""
+    """Return a text padded with spaces to ``width`` cells of a terminal."""
     return text + " " * (width - n_cells(text))
 
 
@@ -161,12 +163,12 @@ def _pad_left(text: str, width: int) -> str:
 
 
 def headings(*names: str) -> list[str]:
-    """Names of rows or columns of a table, in the user's language."""
+    """Return names of rows or columns in the user's language."""
     return [translated(name) for name in names]
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a header and rows of as many cells: the first column to the left, the others to the right."""
+    """Return a header and rows as a table: the first column left-aligned, the others right-aligned."""
     table = [header, *rows]
     widths = [max(map(n_cells, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join((_pad_left if i else pad)(cell, widths[i]) for i, cell in enumerate(row)) for row in table)
@@ -174,7 +176,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them, in the user's language: 40 s, 12 min, 3.5 h, 2.1 days."""
+    """Return a duration for people, in the user's language: 40 s, 12 min, 3.5 h, 2.1 days."""
     if seconds >= 2 * 86_400:
         return translated(msg("{n:.1f} days", n=seconds / 86_400))
     if seconds >= 2 * 3_600:
@@ -183,7 +185,7 @@ def duration(seconds: float) -> str:
 
 
 def show_stream(prompt: str, pieces: Iterable[str]) -> None:
-    """Print a prompt and its continuation as it is made. Raises `OSError` if they cannot be written."""
+    """Print a prompt and its continuation while it is generated. Raises `OSError` if they cannot be written."""
     deliver(prompt, end="")
     for piece in pieces:
         deliver(piece, end="")
@@ -191,18 +193,18 @@ def show_stream(prompt: str, pieces: Iterable[str]) -> None:
 
 
 class Answer(Protocol):
-    """What `answering` yields."""
+    """The function that `answering` yields."""
 
     def __call__(self, facts: Mapping[str, Any], *lines: str) -> None:
-        """Print the result of a command, as facts or as lines."""
+        """Print the result of a command, as facts (JSON) or as lines."""
 
 
 @contextmanager
 def answering(as_json: bool, is_product: bool = False) -> Iterator[Answer]:
-    """Yield a function that prints the lines it is given; with ``as_json``, the facts as one line of JSON instead.
+    """Yield a function that prints lines, or with ``as_json`` the facts as one line of JSON.
 
-    With ``as_json`` whatever else is said meanwhile goes to standard error, so that standard output is JSON only.
-    ``is_product`` is for commands that make nothing else: the function raises `OSError` if it cannot write.
+    With ``as_json`` all other output goes to standard error, so standard output is JSON only. ``is_product`` is for
+    commands whose only result is this output: the function raises `OSError` if it cannot write.
     """
     out = _strict(sys.stdout) if is_product else sys.stdout
     if not as_json:
@@ -214,9 +216,9 @@ def answering(as_json: bool, is_product: bool = False) -> Iterator[Answer]:
 
 @contextmanager
 def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """In a terminal, show what a long step does and for how long; yields a function that takes how far it has come.
+    """Show the progress of a long step in a terminal; yield a function that takes the number of finished items.
 
-    With a ``total`` there is a bar. Elsewhere nothing is shown.
+    With a ``total`` there is a progress bar. Without a terminal nothing is shown.
     """
     if not is_terminal():
         yield lambda _: None
@@ -236,7 +238,7 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]
 
 
 def counted(items: Iterable[T], show: Callable[[int], None], every: int = 100) -> Iterator[T]:
-    """Yield items as they come, and show how many there were, as `busy` takes it."""
+    """Yield items, and show their number so far with a function from `busy`."""
     for i, item in enumerate(items):
         if i % every == 0:
             show(i)

@@ -1,4 +1,4 @@
-"""The whole way in a minute or two: text, tokenizer, training, samples, a folder that transformers loads."""
+"""The whole pipeline in a minute or two: text, tokenizer, training, samples, a folder that transformers loads."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = ["demo"]
 N_STORIES = 20_000
 STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
 STORY_NGRAM_BITS = 0.86
-"""Bits per character of a 3-gram model of the same tokens on stories that it has not seen (seed 0)."""
+"""Bits per character of a 3-gram model over the same tokens, on unseen stories (seed 0)."""
 STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
-"""Beginnings of texts, which all have a title."""
+"""Prompts for stories, which all begin with a title."""
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
 def demo(
     *, data: str, keyword: str, out: Path, seconds: float, vocab_size: int, seed: int, schema: Schema = GUESS
 ) -> int:
-    """Make everything in a new folder and say what each step made; returns an exit code.
+    """Run the whole pipeline in a new folder and print the result of each step; returns an exit code.
 
-    Without ``data`` the text is 豆物語 and nothing needs a network. ``seconds`` is the time given to training.
-    Raises what the steps raise.
+    Without ``data`` the text is 豆物語, and no network is needed. ``seconds`` is the training time. Raises what the
+    steps raise.
     """
     if keyword and not data:
         raise ConfigError("--keyword needs --data to look for it in, such as --data fujiki/wiki40b_ja")
@@ -57,7 +57,7 @@ def demo(
 
 
 def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int, schema: Schema) -> int:
-    """Return all steps of `demo`, in a new folder."""
+    """Run all steps of `demo` in a new folder; returns an exit code."""
     say(msg("1/5  text"))
     text, schema, prompts = _text(out, data, keyword, seed, schema)
 
@@ -148,7 +148,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
 
 
 def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tuple[str, Schema, tuple[str, ...]]:
-    """Return where the text lies, how it is read, and prompts that suit it."""
+    """Return the path of the text, how to read it, and suitable prompts."""
     if data and keyword:
         report = extract(data, keyword, out / "corpus.txt", schema=schema)
         say(extract_table(report))

@@ -1,4 +1,4 @@
-"""How help is drawn: in the user's language, by the cells that characters take in a terminal."""
+"""Rendering of the help, in the user's language and by the cells that characters take in a terminal."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from mamegpt.messages import msg
 __all__ = ["NARROWEST", "show_help"]
 
 NARROWEST = 60
-"""Columns that help is drawn in at least: in fewer it grows to thousands of lines."""
+"""Least width of the help in columns; in fewer it would have thousands of lines."""
 WORDS = (
     msg("Usage:"), msg("commands"), msg("Arguments"), msg("options"), msg("text options"), msg("model options"),
     msg("training options"), msg("optimizer options"), msg("running options"), msg("sampling options"),
     msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("(repeatable)"),
     msg("choices:"), msg("default:"), msg("None"), msg("False"), msg("True"),
 )  # fmt: skip
-"""The words of help that are of no command."""
+"""The words of the help that belong to no command."""
 NOTHING = (None, "", '""', "()", "[]")
-"""Defaults that go without saying, as cyclopts writes them."""
+"""Defaults that are not shown, as cyclopts writes them."""
 PIECE = re.compile(
     r"[(「『【]*(?:(?:[!-'*-~]|\((?=[!-~])|\))+|.)[、。)」』】・ー…ぁぃぅぇぉっゃゅょァィゥェォッャュョ]*\s*"
 )
-"""What stays on one line: a word of Latin letters or one character, with what may not be parted from it."""
+"""A unit without a line break: a word of Latin letters or one character, with adjacent punctuation."""
 
 
 def show_help(app: Program) -> None:
-    """Print the help of a command, or of all. Raises `OSError` if it cannot be written."""
+    """Print the help of one command, or of all. Raises `OSError` if it cannot be written."""
     width = max(NARROWEST, shutil.get_terminal_size().columns)
     names = math.ceil(width * 0.35)
     columns = ColumnSpec(NameRenderer(names), style="cyclopts.name", max_width=names), ColumnSpec(_about)
@@ -51,7 +51,7 @@ def show_help(app: Program) -> None:
 
 
 class _Formatter(DefaultFormatter):
-    """What cyclopts has found out of commands, drawn."""
+    """Draws the panels of the help that cyclopts provides."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         about = _sentences(getattr(panel.description, "primary_renderable", ""))
@@ -66,13 +66,13 @@ class _Formatter(DefaultFormatter):
 
 
 def _sentences(text: object) -> str:
-    """Return paragraphs in the user's language, a line each, without marks of code."""
+    """Return paragraphs in the user's language, one per line, without code marks."""
     paragraphs = (label(" ".join(paragraph.split())) for paragraph in str(text).strip().split("\n\n"))
     return "\n\n".join(paragraphs).replace("`", "")
 
 
 def _about(entry: HelpEntry) -> _Wrapped:
-    """Return the sentence of an option, with what it may be and what it is by default."""
+    """Return the sentence of an option, with its choices and its default."""
     sentence = _sentences(entry.description.primary_renderable)
     notes = [label("(required)")] if entry.required else []
     if get_origin(entry.type) is tuple and entry.metavar == REPEATED:
@@ -85,7 +85,7 @@ def _about(entry: HelpEntry) -> _Wrapped:
 
 
 class _Wrapped:
-    """Text in lines as wide as there is room for; Japanese is broken between any two letters, a note nowhere."""
+    """Text wrapped to the available width; Japanese may be broken between any two characters, a note nowhere."""
 
     def __init__(self, text: str, notes: Sequence[str] = ()) -> None:
         self.text, self.notes = text, notes

@@ -1,4 +1,4 @@
-"""What the program says, in the user's language: English as it stands in the code, or Japanese."""
+"""The language of the user, and translation of messages into it: English, as in the code, or Japanese."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ LABELS = (
     # the classes of characters
     msg("hiragana"), msg("katakana"), msg("kanji"), msg("Latin"), msg("other letters"), msg("digits"),
     msg("punctuation"), msg("white space"), msg("other"),
-    # how a system says what went wrong
+    # error messages of systems
     msg("No such file or directory"), msg("Permission denied"), msg("Is a directory"), msg("Not a directory"),
     msg("Address already in use"), msg("Cannot assign requested address"), msg("Name or service not known"),
     msg("Temporary failure in name resolution"), msg("Broken pipe"), msg("No space left on device"),
     msg("Disk quota exceeded"), msg("File too large"), msg("Read-only file system"), msg("Input/output error"),
     msg("Connection refused"), msg("Network is unreachable"), msg("timed out"), msg("File exists"),
-    # what stands between messages
+    # separators of messages
     msg("; "), msg(", "), msg(" or "),
 )  # fmt: skip
-"""Messages that come from elsewhere as plain text; `label` translates them, and pages do."""
+"""Messages that appear as plain text in results; `label` translates them, and so do pages."""
 
 
 def user_language() -> Literal["en", "ja"]:
-    """Return the language to speak: as MAMEGPT_LANG says (ja or en), else as the locale does.
+    """Return the language of the user: that of MAMEGPT_LANG (ja or en), else that of the locale.
 
-    Of a locale's variables the first that is set counts, as POSIX has it: LC_ALL, LC_MESSAGES, LANG.
+    The first locale variable that is set counts, as in POSIX: LC_ALL, LC_MESSAGES, LANG.
     """
     names = ("MAMEGPT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     value = next((value for name in names if (value := os.environ.get(name))), "")
@@ -50,7 +50,7 @@ def translated(message: str) -> str:
 
 
 def label(name: str) -> str:
-    """Return the name of something that came as plain text, such as a reason in a report, in the user's language."""
+    """Return a name that is plain text, such as a reason in a report, in the user's language."""
     return translated(Message(name))
 
 

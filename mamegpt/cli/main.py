@@ -1,4 +1,4 @@
-"""The command line: which command was meant, how its words become a call, and how a call ends."""
+"""The command line: find the command, parse its arguments, call it, and exit."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from mamegpt.system.limits import default_threads
 __all__ = ["main", "run_command_line"]
 
 SPIN_COUNT = "3000"
-"""Turns a thread of GNU OpenMP waits for its siblings before it sleeps. By default it waits so long that another busy
-program on the machine can make training twenty times slower; with this many it is as fast as ever when alone, and two
-to three times slower at worst (docs/log.md)."""
+"""How many times a waiting thread of GNU OpenMP polls before it sleeps. By default it waits so long that another busy
+program can make training twenty times slower; with this value it is two to three times slower at worst, and not slower
+when alone (docs/log.md)."""
 
 HELP = {"-h", "--help"}
 WAY = (
@@ -60,26 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command_line(
     command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str] | None = None
 ) -> None:
-    """Parse a command line into a call, make it, and exit: 0, what it returns, or 2 with one line of why not.
+    """Parse a command line, call the command, and exit: with 0, its return value, or 2 after a one-line error.
 
-    ``command`` is one function, or several by name. Options may be spelt with dashes or underscores; a switch may
-    stand alone or be followed by True or False in any case. Mistakes of the user end in one line on standard
-    error; anything else is a bug of ours and keeps its traceback.
+    ``command`` is one function, or several by name. Options may be written with dashes or underscores; a switch may be
+    followed by True or False in any case. Mistakes of the user end in one line on standard error; any other exception
+    is a bug and keeps its traceback.
     """
     for stream_ in (sys.stdout, sys.stderr):
         if isinstance(stream_, io.TextIOWrapper):
-            stream_.reconfigure(encoding="utf-8", errors="backslashreplace")  # Windows would take the local code page
+            stream_.reconfigure(encoding="utf-8", errors="backslashreplace")  # Windows would use the local code page
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
     with naming_options(), output_may_fail(), warnings.catch_warnings():
         warnings.showwarning = functools.partial(_show, warnings.showwarning)
-        warnings.simplefilter("default", MamegptWarning)  # a note, whatever python -W says of warnings
+        warnings.simplefilter("default", MamegptWarning)  # print notes, whatever python -W is
         sys.exit(_code(command, sys.argv[1:] if arguments is None else arguments))
 
 
 def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments: Sequence[str]) -> int:
-    """Make the call that a command line asks for; returns its exit code, after the line that says why if it failed."""
+    """Run a command line; return its exit code, after printing the error if it failed."""
     call: tuple[Callable[..., Any], inspect.BoundArguments] | None = None
     try:
         call = _call(command, arguments)
@@ -93,7 +93,7 @@ def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments
             return _failed(join("; ", [what, _less_memory(call[1])]) if call else what)
         if not isinstance(error, OSError):
             raise
-        if error.errno == errno.EPIPE:  # the reader of what `deliver` prints has seen enough
+        if error.errno == errno.EPIPE:  # the reader of `deliver`'s output has closed the pipe
             return 0
         return _failed(
             msg(
@@ -109,16 +109,16 @@ def _code(command: Callable[..., Any] | dict[str, Callable[..., Any]], arguments
 
 
 NEED_MEMORY = ("micro_batch_size", "batch_size", "context_length", "emb_dim", "n_layers", "max_characters")
-"""Options of any command that decide how much memory it needs."""
+"""Options, of any command, that determine how much memory it needs."""
 
 
 def _less_memory(bound: inspect.BoundArguments) -> Message:
-    """Return what to do about a command that needs too much memory: lower those of its options that decide it."""
+    """Return the advice for a command that needs too much memory: which of its options to lower."""
     names = set()
     for name, parameter in bound.signature.parameters.items():
         is_group = dataclasses.is_dataclass(parameter.default)
         names |= {field.name for field in dataclasses.fields(parameter.default)} if is_group else {name}
-    # A run that is resumed brings these settings.
+    # A resumed run has its own settings.
     found = [f"--{name.replace('_', '-')}" for name in NEED_MEMORY if name in names and "resume" not in bound.arguments]
     if found:
         return msg("lower {names}, or close other programs", names=", ".join(found))
@@ -128,9 +128,9 @@ def _less_memory(bound: inspect.BoundArguments) -> Message:
 def _call(
     command: Callable[..., Any] | Mapping[str, Callable[..., Any]], words: Sequence[str]
 ) -> tuple[Callable[..., Any], inspect.BoundArguments] | None:
-    """Return what a command line calls, and its arguments; None after help, which it prints.
+    """Return the function and the arguments of a command line; None after help, which it prints.
 
-    Raises ConfigError with what is wrong with it.
+    Raises `ConfigError` with the problems of the command line.
     """
     name = Path(sys.argv[0]).name
     prog = "mamegpt" if not callable(command) else f"python {name}" if name.endswith(".py") else name
@@ -154,7 +154,7 @@ def _call(
 
 
 def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
-    """Return what to say of a first word that is no command."""
+    """Return the message for a first word that is not a command."""
     import difflib
 
     options = ["--help", "--version"]
@@ -175,7 +175,7 @@ def _no_command(commands: Sequence[str], prog: str, word: str) -> str:
 
 
 def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Print a warning of ours as a line in the user's language; ``others`` shows those of other packages."""
+    """Print a `MamegptWarning` as a line in the user's language; ``others`` shows other warnings."""
     if issubclass(category, MamegptWarning):
         put(translated(msg("note: {message}", message=getattr(message, "args", [message])[0])), file=sys.stderr)
     else:

@@ -1,4 +1,4 @@
-"""How parameters of commands become options, and what is refused of those that were typed."""
+"""How parameters of commands become options, and checks for options without effect."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["REPEATED", "Flat", "Given", "Repeatable", "Switch", "refuse_idle"]
 T = TypeVar("T")
 
 Flat = Annotated[T, Parameter(name="*")]
-"""A dataclass of settings, each of whose fields is an option."""
+"""A dataclass of settings; each field is an option."""
 REPEATED = "STR"
 Repeatable = Annotated[tuple[str, ...], Parameter(consume_multiple=False, metavar=REPEATED)]
-"""Values of an option that is repeated, one each; those of another tuple may also follow one name."""
+"""A repeatable option with one value each time; other tuples may take several values after one name."""
 Switch = Annotated[bool | None, Parameter(negative=None, show_default=False)]
-"""An option that has an opposite, --private and --no-private; its help says which of both holds if it is left out."""
+"""An option with an opposite, --private and --no-private; its help states the default."""
 Given = Annotated[frozenset[str], Parameter(parse=False)]
-"""Parameters of a command whose options were typed; a command that takes these as ``given`` is handed them."""
+"""The names of the parameters that were typed; a command with a parameter ``given`` gets them."""
 
 
 def refuse_idle(given: Iterable[str], cases: Iterable[tuple[bool, Sequence[str], str]]) -> None:
-    """Refuse options that were typed and would do nothing.
+    """Refuse options that were typed but have no effect.
 
-    A case is whether it holds, the parameters that then do nothing, and where that is so ("with --optimizer adamw").
+    A case is a condition, the parameters without effect under it, and its description ("with --optimizer adamw").
     Raises `ConfigError` that names all of them.
     """
     found = []

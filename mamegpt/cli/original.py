@@ -1,4 +1,4 @@
-"""The original recipe, as it was: one text file, a constant learning rate, no validation, a ``.pth`` at the end."""
+"""The original recipe, unchanged: one text file, a constant learning rate, no validation, a ``.pth`` at the end."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["train_original"]
 
 
 def train_original(train_txt: str | Path, spm_model: str | Path, out_weights: str | Path, **settings: Any) -> int:
-    """Train as ``training.py`` always did, print that, and write a plain state dict; returns an exit code.
+    """Train and print as the original ``training.py``, and write a plain state dict; returns an exit code.
 
-    ``settings`` are fields of `TrainConfig`. The run lies in ``runs/`` beside the weights, under a name that holds
-    a hash of all settings and both files: the same call goes on with the same run, another call starts another.
-    Raises what `train` raises.
+    ``settings`` are fields of `TrainConfig`. The run is in ``runs/`` next to the weights; its name contains a hash of
+    all settings and both files, so the same call resumes the same run, and another call starts another one. Raises what
+    `train` raises.
     """
     train_txt, spm_model, out_weights = Path(train_txt), Path(spm_model), Path(out_weights)
     if not train_txt.is_file():

@@ -1,4 +1,4 @@
-"""From the words of a command line to a call of a command, or to one line on what is wrong with them."""
+"""Parse the words of a command line into a call of a command, or into one line with all problems."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = ["Program", "is_option", "program", "read", "unknown"]
 ANY = Parameter(
     negative=(), consume_multiple=True, allow_repeating=True, json_dict=False, json_list=False, show_default=True
 )
-"""What holds of every parameter: no --no-FLAG, tuples take several values, the last of repeated options counts."""
+"""Settings of every parameter: no --no-FLAG, tuples take several values, the last of repeated options counts."""
 
 
 def program(
     name: str, command: Callable[..., Any] | Mapping[str, Callable[..., Any]], summary: str = "", sort_key: int = 0
 ) -> Program:
-    """Return a command, or several by name with a ``summary`` of them all, as cyclopts knows them."""
+    """Return a cyclopts app for one command, or for several by name with a common ``summary``."""
     options = Group("options", sort_key=0)
     commands, function = (command, None) if isinstance(command, Mapping) else ({}, command)
     app = Program(
@@ -58,13 +58,13 @@ def program(
 
 
 class Program(App):
-    """A command whose parameters are options unless they are positional only."""
+    """A cyclopts app whose parameters are options unless they are positional only."""
 
     defaults: object = None
-    """Settings whose values help shows as defaults, instead of those of their dataclass."""
+    """Settings whose values the help shows as defaults, instead of those of the dataclass."""
 
     def assemble_argument_collection(self, **how: Any) -> ArgumentCollection:
-        """Return the arguments of the command, with what annotations cannot say of them."""
+        """Return the arguments of the command, with properties that annotations cannot express."""
         found = super().assemble_argument_collection(**how)
         for argument in found:
             if argument.field_info.kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL):
@@ -77,7 +77,7 @@ class Program(App):
         return found
 
     def _group(self, settings: Argument) -> None:
-        """Put the options of a dataclass into the sections that it has, or all into one."""
+        """Put the options of a dataclass into its sections, or all into one."""
         kind, names = settings.hint, [one.field_info.name for one in settings.children]
         starts = getattr(kind, "SECTIONS", {names[0]: kind.__name__.lower()})
         about = "" if len(starts) > 1 else inspect.getdoc(kind) or ""
@@ -94,13 +94,13 @@ def _change(argument: Argument, **how: Any) -> None:
 
 
 def _kinds(argument: Argument) -> set[Any]:
-    """Return the types that a value may have."""
+    """Return the types of an argument's values."""
     alternatives = get_args(argument.hint)
     return {argument.hint, *(alternatives if NoneType in alternatives else ())}
 
 
 def _value(hint: Any, _kind: Any, tokens: Sequence[Token]) -> Any:
-    """Read a value; cyclopts alone would round 1.5 to 2, and take None for the name of a file."""
+    """Parse a value; cyclopts alone would round 1.5 to 2, and read a file name None as None."""
     if tokens[0].value == "None" and NoneType in get_args(hint):
         return None
     if "." in tokens[0].value and int in (hint, *get_args(hint)):
@@ -111,13 +111,13 @@ def _value(hint: Any, _kind: Any, tokens: Sequence[Token]) -> Any:
 def read(
     command: Callable[..., Any], prog: str, words: Sequence[str]
 ) -> tuple[Callable[..., Any], inspect.BoundArguments]:
-    """Return what ``prog`` followed by these words calls: a function and its arguments.
+    """Return the call that these words after ``prog`` mean: a function and its arguments.
 
-    Raises `ConfigError` with what is wrong with the words.
+    Raises `ConfigError` with the problems of the words.
     """
     app, problem = program(prog, command), None
     seen: list[Argument] = []
-    app.config = lambda _app, _names, arguments: seen.extend(arguments)  # where it has found which words are whose
+    app.config = lambda _app, _names, arguments: seen.extend(arguments)  # called when each word has its argument
     try:
         function, bound, unused, hidden = app.parse_known_args(_joined(words))
     except CycloptsError as error:
@@ -133,12 +133,14 @@ OPTION = re.compile("--|-[A-Za-z]$")
 
 
 def is_option(word: str) -> bool:
-    """Return whether a word is meant as the name of an option; -1 is a number, and a dash alone may be text."""
+    """Return whether a word is the name of an option; -1 is a number, and a single dash may be text."""
     return OPTION.match(word) is not None
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """Return the words with each option and its (first) value as one, ``--max-steps=5``: a value may begin with -."""
+    """Return the words with each option and its first value joined, ``--max-steps=5``: the value may begin with a
+    dash.
+    """
     found: list[str] = []
     for i, word in enumerate(words):
         if word == "--":
@@ -156,7 +158,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 def _problems(
     app: Program, prog: str, seen: Iterable[Argument], unused: Sequence[str], error: CycloptsError | None
 ) -> list[str]:
-    """Return what is wrong with a command line of which cyclopts says ``error``."""
+    """Return the problems of a command line for which cyclopts raised ``error``."""
     problems: list[str] = []
     match error:
         case CoercionError(argument=Argument() as argument, token=Token(value=value)) if not seen:
@@ -187,7 +189,7 @@ def _problems(
 
 
 def _misread(argument: Argument, value: str) -> str:
-    """Return what to say of a value that is none of an argument."""
+    """Return the message for an invalid value of an argument."""
     name, kinds = argument.name, _kinds(argument)
     if choices := argument.get_choices(force=True):
         found = msg("{name} must be one of {names} (got '{value}')", name=name, names=", ".join(choices), value=value)
@@ -201,7 +203,7 @@ def _misread(argument: Argument, value: str) -> str:
 
 
 def unknown(word: str, options: Sequence[str], prog: str) -> str:
-    """Return what to say of an option that is none."""
+    """Return the message for an unknown option."""
     import difflib
 
     if near := difflib.get_close_matches(word, options, 1):

@@ -1,4 +1,4 @@
-"""A training as a terminal shows it: a live view, plain lines where nothing can be redrawn, or JSON for machines."""
+"""Progress of training: a live view in a terminal, plain lines elsewhere, or JSON."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ SAMPLE_TOKENS = 48
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 REDRAWS_PER_S = 2
 QUIET_S = 30.0
-"""Seconds without a line, elsewhere than in a terminal, after which a validation says how far it has come."""
+"""Seconds without output, outside a terminal, after which a validation reports its progress."""
 
 
 def show_progress() -> Watcher:
-    """Watch a training on standard output: live in a terminal, plain lines elsewhere."""
+    """Watch a training on standard output: a live view in a terminal, plain lines elsewhere."""
     notices = _notices()
     steps: Watcher | None = None
 
@@ -77,7 +77,7 @@ def json_lines(write: Callable[[Mapping[str, Any]], object]) -> Watcher:
     """Watch a training as JSON objects with an ``event``: step, epoch, validation or saved.
 
     A step has the fields of the last step's line in ``metrics.jsonl`` and those of `StepEvent`, a validation those of
-    `Quality`. What happens once is said on standard output, as by `show_progress`.
+    `Quality`. Other events are printed as lines, as by `show_progress`.
     """
     notices = _notices()
 
@@ -91,14 +91,14 @@ def json_lines(write: Callable[[Mapping[str, Any]], object]) -> Watcher:
                 write({"event": "epoch", **asdict(event)})
             case Validated(step, n_steps, quality):
                 write({"event": "validation", "step": step, "n_steps": n_steps, **asdict(quality)})
-            case Saved(step, path) if step:  # before the first one, it is what the run starts from
+            case Saved(step, path) if step:  # step 0 is the model that the run starts from
                 write({"event": "saved", "step": step, "path": str(path)})
 
     return on_event
 
 
 def _notices() -> Watcher:
-    """Print a line for each event that happens once, and show how far tokenizing has come."""
+    """Print a line for each event that happens once, and show the progress of tokenizing."""
     stack = contextlib.ExitStack()
     show: Callable[[int], None] | None = None
 
@@ -196,7 +196,7 @@ def _notices() -> Watcher:
 
 
 def _describe(started: Started) -> None:
-    """Print what is about to happen."""
+    """Print the settings of the training that begins."""
     config, n_steps = started.config, f"{started.n_steps:,}"
     n_all = msg("about {n}", n=n_steps) if started.budget_s else n_steps
     kind = f"{config.precision}, compiled" if config.compile == "true" else config.precision
@@ -243,7 +243,7 @@ def _describe(started: Started) -> None:
 
 
 def _plain(started: Started) -> Watcher:
-    """Print a line every few steps, for every epoch and validation, and now and then in a long validation."""
+    """Print a line every few steps, for each epoch and validation, and during a long validation."""
     every = started.config.log_every_steps
     said_s = time.monotonic()
 
@@ -278,7 +278,7 @@ def _plain(started: Started) -> Watcher:
 
 
 def _place(started: Started, step: int, n_steps: int) -> str:
-    """Return a step among all; of a run that has a time instead, how many there are is not known before its end."""
+    """Return the step and the number of steps, which a run with a time budget does not know before its end."""
     return f"{step}" if started.budget_s else f"{step}/{n_steps}"
 
 
@@ -327,7 +327,7 @@ def _live(started: Started) -> Watcher:
 
 
 class _View:
-    """What the live view shows, as a renderable of rich."""
+    """The content of the live view, as a renderable of rich."""
 
     def __init__(self, started: Started) -> None:
         self.started = started
@@ -340,7 +340,7 @@ class _View:
         self.written: tuple[int, str] | None = None
 
     def on_event(self, event: Event) -> None:
-        """Take in an event; after a validation the model writes something, if its tokenizer has a way to begin."""
+        """Process an event; after a validation, generate a sample, if the tokenizer has a start token."""
         if isinstance(event, StepEvent):
             self.losses += [record["loss"] for record in event.records]
             self.curve = sparkline(self.losses, width=40)
@@ -354,7 +354,7 @@ class _View:
         return self.started.model is not None and self.started.tokenizer.start_id is not None
 
     def _sample(self) -> str:
-        """Return the beginning of a text of its own."""
+        """Return the beginning of a text that the model generates."""
         model = self.started.model
         assert model is not None
         was_training = model.training
@@ -363,7 +363,7 @@ class _View:
         return " ".join(text.split())
 
     def __rich_console__(self, console: Console, options: object) -> Iterator[Group]:
-        """Draw: the bar, what was measured last, and the newest sample cut to the width there is."""
+        """Draw the progress bar, the latest measurements, and the newest sample, cut to the width."""
         step, n_steps, budget_s = self.started.step, self.started.n_steps, self.started.budget_s
         facts = ""
         left_s = max(0.0, self.seconds_left - (time.monotonic() - self.heard_s))
@@ -414,5 +414,5 @@ class _View:
 
 
 def _cut(text: str, width: int) -> str:
-    """As much of a text as fits into a line, with wide characters counted as two."""
+    """Return as much of a text as fits into a line; wide characters take two cells."""
     return set_cell_size(text, width).rstrip()

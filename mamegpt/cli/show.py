@@ -1,4 +1,4 @@
-"""Results of the library on standard output, as the commands print them."""
+"""Print results of the library to standard output, as the commands do."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RENDERERS: dict[str, Callable[[Any], str]] = {
     "Plan": plan_table,
     "TokenizerReport": tokenizer_table,
 }
-"""What is printed of a result, by the name of its class: to import the classes would take longer than to show one."""
+"""The renderer of each result, by the name of its class: importing the classes would take longer than printing."""
 
 
 def show(*results: object, **fields: object) -> None:
     """Print results as the command line does, in the user's language: a report as its table, text as a line.
 
-    A result is what `clean`, `download`, `evaluate`, `export`, `extract`, `plan` or `train_tokenizer` returned. Text is
-    a message that ``fields`` fill, ``show("wrote {out}", out=out)``. Raises `TypeError` for anything else.
+    A result is the return value of `clean`, `download`, `evaluate`, `export`, `extract`, `plan` or `train_tokenizer`.
+    Text is a message that ``fields`` fill, ``show("wrote {out}", out=out)``. Raises `TypeError` for anything else.
     """
     for result in results:
         if isinstance(result, str):

@@ -41,8 +41,8 @@ def spellings(folded_keyword: str) -> re.Pattern[str]:
     In ordinary text the hits are those of the keyword in the folded text, without overlaps. They differ in
     three cases:
 
-    - A keyword that begins or ends inside one character that stands for several (``株)会`` in ㈱会, ``3キロ`` in 3㌖) is
-      not found. If such a character contains the keyword twice (``.`` in ‥), it counts once.
+    - A keyword that begins or ends inside one character that stands for several (``株)会`` in ㈱会, ``3キロ`` in 3㌖)
+      is not found. If such a character contains the keyword twice (``.`` in ‥), it counts once.
     - If such characters could overlap in the keyword (``sst``: s and ﬆ besides ß and t), only the first is considered.
     - A mark in an unusual place (on a letter of another width or in a circle, as ｅ with a combining acute) is missed.
     """

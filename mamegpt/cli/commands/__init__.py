@@ -1,1 +1,1 @@
-"""The commands: a function each, whose docstring and parameters are its help and options."""
+"""The commands: one function each, whose docstring and parameters are its help and options."""

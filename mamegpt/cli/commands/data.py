@@ -1,4 +1,4 @@
-"""Commands of text: fetch it, cut a topic out of it, clean it, make a tokenizer of it and measure that."""
+"""The commands for text: download, extract, clean, tokenizer, tokenizer-report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of a trained model: how good it is, what it writes, what happened in its training, and its way out."""
+"""The commands for trained models: eval, generate, play, report, export."""
 
 from __future__ import annotations
 

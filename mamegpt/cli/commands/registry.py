@@ -1,4 +1,4 @@
-"""The commands of ``mamegpt``: a function each, whose docstring and parameters are its help and its options.
+"""The commands of ``mamegpt``: one function each, whose docstring and parameters are its help and options.
 
 Heavy libraries are imported inside them, so that ``--help`` answers at once.
 """

@@ -1,4 +1,4 @@
-"""Commands of training: all of it at once, what the machine can do, what it will cost, and the training itself."""
+"""The commands for training: demo, doctor, plan, train."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ def plan_command(
 
 
 ORIGINAL_FIELDS = {name for name, value in ORIGINAL.to_dict().items() if value != getattr(TrainConfig, name)}
-"""The settings that the original recipe decides."""
+"""The settings that the original recipe determines."""
 WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}
-"""What ``train --resume`` takes beside the run: how to go on and what to show, no setting of the run."""
+"""Options that ``train --resume`` accepts: how to resume and what to print, not settings of the run."""
 
 
 def train_command(
@@ -257,7 +257,7 @@ def train_command(
 
 @contextlib.contextmanager
 def _naming_file(path: Path | None, keys: Set[str]) -> Iterator[None]:
-    """Let a `ConfigError` about settings from a file say so, with the keys that they have there."""
+    """Let a `ConfigError` about settings from a file name the file and its keys."""
     try:
         yield
     except ConfigError as error:
@@ -271,9 +271,9 @@ def _naming_file(path: Path | None, keys: Set[str]) -> Iterator[None]:
 def chosen_settings(
     settings: TrainConfig, config: Path | None, size: Size, recipe: Recipe, given: Set[str], **_others: object
 ) -> tuple[TrainConfig, Set[str]]:
-    """Return the settings that were typed before those of the file, and these before the preset's.
+    """Return the settings: typed options override those of the file, which override the preset's.
 
-    The names of those in the file are returned as well; others are arguments of ``train`` that decide none.
+    The names of the settings in the file are returned too; the other arguments of ``train`` do not affect settings.
     """
     in_file = {} if config is None else read_settings(config)
     typed = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
@@ -286,7 +286,7 @@ def chosen_settings(
 
 
 def _idle(config: TrainConfig) -> list[tuple[bool, Sequence[str], str]]:
-    """Return, as `refuse_idle` takes them, the settings of a training that others make do nothing."""
+    """Return the cases for `refuse_idle`: settings of a training that have no effect because of others."""
     from mamegpt.data.shards import is_shards, open_shards
 
     in_shards = bool(config.data) and is_shards(config.data)

@@ -1,1 +1,1 @@
-"""Results and events of the library as lines and tables for a person, in the user's language."""
+"""Rendering of results and events as lines and tables, in the user's language."""

@@ -1,4 +1,4 @@
-"""What commands of text and tokenizers print."""
+"""Output of the commands for text and tokenizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mamegpt.cli.language import translated
 from mamegpt.cli.render.next_step import next_step
 from mamegpt.messages import Message, msg
 
-if TYPE_CHECKING:  # each of them is there when there is one to show, and may be slow to import
+if TYPE_CHECKING:  # these are imported anyway when there is one to show, and may be slow
     from mamegpt.data.clean.counts import CleanReport
     from mamegpt.data.events import Reading
     from mamegpt.data.extract.extract import ExtractReport, Hit
@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 N_ODD = 8
-"""Odd pieces shown of each kind."""
+"""Unusual tokens shown of each kind."""
 
 
 def reading_line(event: Reading) -> str:
-    """Return the line that says what is read, and how."""
+    """Return the line that names the files to read, and how they are read."""
     more = msg(" and {n:,} more", n=event.n_files - 1) if event.n_files > 1 else ""
     return msg("reading {file}{more}: {layout}", file=event.file, more=more, layout=_layout(event.layout))
 
 
 def _layout(layout: Layout) -> str:
-    """Return where a file has its text and titles, in a few words."""
+    """Describe where a file has its text and titles."""
     match layout.kind:
         case "column":
             if layout.title:
@@ -68,7 +68,7 @@ def hit_line(found: Hit) -> str:
 
 
 def extract_table(report: ExtractReport) -> str:
-    """Return the counts as aligned lines, and what was written."""
+    """Return the counts as aligned lines, and the output file."""
     rows = [(msg("read"), report.read, ""), (msg("kept"), report.kept, "")]
     rows += [(msg("dropped, {reason}", reason=Message(reason)), n, "") for reason, n in report.dropped.items()]
     for pattern, n in report.hits.items():
@@ -110,7 +110,7 @@ def _split_size(split: SplitInfo) -> Message:
 
 
 def clean_table(done: CleanReport) -> str:
-    """Return the counts, and what was written."""
+    """Return the counts, and the output files."""
     from mamegpt.data.clean.page import count_rows
 
     wrote = translated(msg("wrote {out} in {elapsed_s:.1f} s", out=done.out, elapsed_s=done.elapsed_s))
@@ -118,7 +118,7 @@ def clean_table(done: CleanReport) -> str:
 
 
 def tokenizer_table(report: TokenizerReport) -> str:
-    """Return what was trained on what, and how it cuts that text."""
+    """Return the result of training a tokenizer, with its statistics on the training text."""
     made = translated(
         msg(
             "{path}: {model_type}, vocabulary size {vocab_size:,}, trained on {n_characters:,} "
@@ -139,7 +139,7 @@ def tokenizer_table(report: TokenizerReport) -> str:
 
 
 def _count_table(rows: Sequence[tuple[str, str]]) -> str:
-    """Return rows whose values begin with numbers as a table: these to the right, what follows translated."""
+    """Return rows as a table: numbers right-aligned, the rest of the values translated."""
     width = max(len(value.split()[0]) for _, value in rows)
     return table([
         (name, " " * (width - len(value.split()[0])) + translated(value)) for name, value in rows
@@ -147,7 +147,7 @@ def _count_table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def comparison_table(found: Comparison) -> str:
-    """Return what tokenizers did to a text as a table, pieces of the first, and how each of them cuts words."""
+    """Return the comparison of tokenizers as a table, unusual tokens of the first, and how each splits words."""
     names = found.tokenizers
     labels = headings(*(name for name, _ in _stats_rows(found.fits[names[0]])))
     values = ([value for _, value in _stats_rows(found.fits[name])] for name in names)
@@ -187,12 +187,12 @@ def _stats_rows(stats: TokenizerStats) -> list[tuple[str, str]]:
 
 
 def _with_spaces(piece: str) -> str:
-    """Return a piece with its spaces and line feeds shown."""
+    """Return a token with its spaces and line feeds visible."""
     return piece.replace(" ", "␣").replace("\u3000", "□").replace("\n", "⏎").replace("\t", "⇥")
 
 
 def vocabulary_table() -> str:
-    """Return what each vocabulary was worth to each size of model, and which was best."""
+    """Return the measured quality of each vocabulary size for each model size, with the best."""
     from mamegpt.tokenizer.vocab_size import best_vocab_sizes, vocabulary_runs
 
     runs = vocabulary_runs()

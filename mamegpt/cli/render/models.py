@@ -1,4 +1,4 @@
-"""What commands of a trained model print."""
+"""Output of the commands for trained models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MAX_TRAINED_ON = 0.05
-"""Share of held-out documents that may be in the training text unmarked: short ones are there twice by chance."""
+"""Share of held-out documents in the training text above which the table warns: short ones recur by chance."""
 
 
 def measuring_line(event: Measuring) -> str:
@@ -43,7 +43,7 @@ def measuring_line(event: Measuring) -> str:
 
 
 def evaluation_table(found: Evaluation) -> str:
-    """Return one table, a column a model, and how to read it."""
+    """Return one table, a column per model, with a legend."""
     from mamegpt.training.validation import verdict
 
     results = [*found.models, *([found.baseline] if found.baseline else [])]
@@ -91,18 +91,20 @@ def _percent(share: float | None) -> str:
 
 
 def samples_line(event: WritingSamples) -> str:
-    """Return the line that says which checkpoint writes."""
+    """Return the line that says which checkpoint generates samples."""
     return msg("{checkpoint}: generating samples ...", checkpoint=event.checkpoint)
 
 
 def serving_line(event: Serving) -> str:
-    """Return the line that says where the playground is, and with which model it opens."""
+    """Return the line with the address of the playground, and its first model."""
     return msg("http://{host}:{port}/  ({model}; Ctrl-C ends it)", host=event.host, port=event.port, model=event.model)
 
 
 @contextmanager
 def show_export() -> Iterator[Callable[[Exporting], None]]:
-    """Yield a function that shows an export while it goes on: in a terminal what it does, anywhere what it finds."""
+    """Yield a function that shows the progress of an export: the current step in a terminal, check results
+    everywhere.
+    """
     with ExitStack() as shown:
 
         def on_event(event: Exporting) -> None:
@@ -118,12 +120,12 @@ def show_export() -> Iterator[Callable[[Exporting], None]]:
 
 
 def export_line(report: ExportReport) -> str:
-    """Return the line that says what was written and compared."""
+    """Return the line that says what was written and verified."""
     return msg("{out}: verified in a separate process in {elapsed_s:.0f} s", out=report.out, elapsed_s=report.elapsed_s)
 
 
 def check_table(checks: Sequence[Check]) -> str:
-    """Return each check with its outcome and what it found."""
+    """Return the checks with their outcomes and findings as a table."""
     rows = []
     for check in checks:
         outcome = translated(msg("ok") if check.passed else msg("FAILED"))
@@ -132,7 +134,7 @@ def check_table(checks: Sequence[Check]) -> str:
 
 
 def upload_table(found: Upload) -> str:
-    """Return every file with its size and hash, and where they went, or would go, then with the model card."""
+    """Return the files of an upload with size and hash, their destination, and the model card."""
     from mamegpt.exporting.upload import COMMIT_MESSAGE
 
     listed = table([(file.name, f"{file.n_bytes:>12,} bytes  {file.sha256}") for file in found.files])

@@ -1,4 +1,4 @@
-"""The last line of a command: the command line that comes next."""
+"""The last line of a command, which suggests the next command."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["next_step", "next_text", "next_training"]
 
 
 def next_step(*words: object) -> str:
-    """Return the line with which a command names the one that follows it."""
+    """Return the line that suggests the next command."""
     return msg("next: {command}", command=command(*words))
 
 
 def next_text(model: object, prompt: str = "") -> str:
-    """Return the line that suggests to let a model write: from nothing if no beginning is known to suit it.
+    """Return the line that suggests generating text; without a suitable prompt, from nothing.
 
-    It samples, for what small models write greedily repeats itself.
+    It suggests sampling, because greedy text of small models repeats itself.
     """
     return next_step("generate", "--model", model, "--prompt", prompt, "--temperature", 0.7, "--top-p", 0.9)
 
@@ -30,9 +30,9 @@ def next_text(model: object, prompt: str = "") -> str:
 def next_training(
     plan: Plan, data: str, tokenizer: str, reading: Sequence[str] = (), training: Sequence[str] = ()
 ) -> str:
-    """Return the line that says how to train the best size of a plan, after a tokenizer if there is none.
+    """Return the line that suggests training the best size of a plan, after training a tokenizer if there is none.
 
-    ``reading`` are further options of how to read ``data``, ``training`` those of ``train`` alone.
+    ``reading`` are options for reading ``data``, ``training`` those of ``train`` alone.
     """
     text = ["--data", data or "corpus.txt", *reading]
     train = command(

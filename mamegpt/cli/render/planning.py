@@ -1,4 +1,4 @@
-"""What `mamegpt plan` prints."""
+"""Output of `mamegpt plan`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["cluster_table", "plan_table"]
 
 
 def plan_table(plan: Plan) -> str:
-    """Return the sizes as a table, with the best of them, and what the figures are from."""
+    """Return the sizes as a table, the best of them, and the source of the figures."""
     import torch
 
     from mamegpt.planning import scaling_law
@@ -97,7 +97,7 @@ def plan_table(plan: Plan) -> str:
 
 
 def cluster_table(plan: ClusterPlan) -> str:
-    """Return what was estimated as a table, under a line on the cluster."""
+    """Return the estimates as a table, with a line that describes the cluster."""
     header = headings(
         msg("model"), msg("devices"), msg("parallelism"), msg("batch"), msg("tokens/s"), msg("efficiency"),
         msg("memory"), msg("checkpoint"),
@@ -133,11 +133,11 @@ def cluster_table(plan: ClusterPlan) -> str:
 
 
 def _holders(way: Estimate) -> str:
-    """Who holds the weights, and whether activations are computed again."""
+    """Return the parallelism, and whether activations are recomputed."""
     held = dict(zip(SHARDINGS, headings(msg("replicated (DDP)"), msg("sharded (FSDP)")), strict=True))[way.sharding]
     return translated(msg("{held}, recomputes", held=held)) if way.recomputes else held
 
 
 def _rounded(number: float) -> int:
-    """Round to three digits: more were not measured."""
+    """Round to three significant digits, the precision of the measurement."""
     return int(float(f"{number:.3g}"))
