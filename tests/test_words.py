@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -48,7 +47,7 @@ NOT_HELD = {"docs/log.md", "docs/glossary.md"}
 def texts() -> Iterator[tuple[str, str]]:
     """What people read, with where it is."""
     pages = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "mamegpt").rglob("*.html")]
-    for path in [*pages, *(ROOT / "mamegpt").rglob("*.jinja"), *(ROOT / "mamegpt").rglob("words.json")]:
+    for path in [*pages, *(ROOT / "mamegpt").rglob("*.jinja")]:
         place = path.relative_to(ROOT).as_posix()
         if place not in NOT_HELD:
             yield from (
@@ -68,10 +67,3 @@ def test_one_word_for_one_thing(banned: dict[str, str]) -> None:
         if (word := re.search(pattern, line))
     ]
     assert found == []
-
-
-def test_the_words_of_pages_are_there_in_both_languages() -> None:
-    for path in (ROOT / "mamegpt").rglob("words.json"):
-        words = json.loads(path.read_text(encoding="utf-8"))
-        if {"ja", "en"} <= set(words):
-            assert set(words["ja"]) == set(words["en"]), path

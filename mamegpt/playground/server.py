@@ -35,6 +35,7 @@ from mamegpt.playground.api import error, merge, read_request, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, NewToken, Queued
+from mamegpt.playground.words import words
 from mamegpt.system.files import parse_json
 
 __all__ = ["Server", "build_app", "serve"]
@@ -47,7 +48,6 @@ PAGE_TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
     ".css": "text/css",
-    ".json": "application/json",
     ".svg": "image/svg+xml",
 }
 """Types of the page's files; Windows' registry may have others, and browsers run no script of another type."""
@@ -167,7 +167,9 @@ def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
         Route("/completions", _completions, methods=["POST"]),
     ]
     page = StaticFiles(packages=[("mamegpt.playground", "static"), ("mamegpt.pages", "static")], html=True)
-    app = Starlette(routes=[Mount("/v1", routes=api), Mount("/", page)], lifespan=lifespan)
+    app = Starlette(
+        routes=[Mount("/v1", routes=api), Route("/words.json", _words), Mount("/", page)], lifespan=lifespan
+    )
     app.state.engine = engine
     return Guard(TrustedHostMiddleware(app, hosts, www_redirect=False))
 
@@ -204,6 +206,10 @@ class Guard:
         if not own and headers.get("sec-fetch-mode") != "navigate":  # a link to here may stand anywhere
             return "requests of other sites' pages are refused"
         return None
+
+
+def _words(_: Request) -> Response:
+    return JSONResponse(words())
 
 
 def _models(request: Request) -> Response:

@@ -31,6 +31,7 @@ from mamegpt.playground import catalog
 from mamegpt.playground.api import MAX_CHARACTERS, MAX_SEED, UNSUPPORTED, error, read_request
 from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.playground.engine import MAX_TEXTS
+from mamegpt.playground.words import words
 from mamegpt.pretrained import load
 from mamegpt.run.run import Run
 
@@ -443,7 +444,6 @@ def test_the_page_and_its_headers(port: int, host: str) -> None:
         ("app.js", "text/javascript; charset=utf-8"),
         ("style.css", "text/css; charset=utf-8"),
         ("theme.css", "text/css; charset=utf-8"),
-        ("words.json", "application/json"),
         ("icon.svg", "image/svg+xml"),
     ],
 )
@@ -610,7 +610,7 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
     broken = tmp_path / "broken"
     shutil.copytree(models / "deep/exported", broken)
     (broken / "model.safetensors").write_bytes(b"damaged")
-    for words, message in (
+    for arguments, message in (
         ([models, "--port", port], rf"error: cannot listen at --host 127\.0\.0\.1 --port {port}: .*; --port 0"),
         ([models, "--port", 99999], "error: cannot listen at"),
         *(
@@ -624,19 +624,24 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
         ([models, broken], r"error: .*broken.model\.safetensors is truncated"),
     ):
         with pytest.raises(SystemExit) as end:
-            main(["play", *map(str, words)])
+            main(["play", *map(str, arguments)])
         out, err = capsys.readouterr()
         assert (end.value.code, out, err.count("\n")) == (2, "", 1)
         assert re.match(message, err)
 
 
-def test_every_word_of_the_page_is_in_both_languages_and_none_is_left_over() -> None:
-    words = json.loads((STATIC / "words.json").read_text(encoding="utf-8"))
-    assert set(words) == {"ja", "en"} and list(words["ja"]) == list(words["en"])
-    assert all(text for texts in words.values() for text in texts.values())
+def test_each_word_of_the_page_is_sent_in_both_languages_and_is_used(port: int) -> None:
+    answer, body = get(port, "/words.json")
+    assert (answer.status, answer.getheader("content-type")) == (200, "application/json")
+    found = json.loads(body)
+    assert found == words() and found["ja"]["write"] == "生成" and found["en"]["write"] == "Generate"
     html, script = ((STATIC / name).read_text(encoding="utf-8") for name in ("index.html", "app.js"))
-    used = set(re.findall(r'data-(?:word|label|hint)="([\w-]+)"', html)) | set(re.findall(r'word\("([\w-]+)"', script))
-    assert used == set(words["ja"])
+    fields: dict[str, set[str]] = {name: set() for name in re.findall(r'data-(?:word|label|hint)="([\w-]+)"', html)}
+    for name, given in re.findall(r'word\("([\w-]+)"(?:, \{(.*?) \}\))?', script):
+        fields[name] = set(re.findall(r"(?:^|, )(\w+)(?=:|$)", given))
+    for texts in found.values():
+        assert set(texts) == set(fields)
+        assert {name: set(re.findall(r"\{(\w+)\}", text)) for name, text in texts.items()} == fields
 
 
 def test_the_page_names_nothing_outside_and_makes_no_markup_of_text() -> None:

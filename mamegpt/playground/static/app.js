@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["temperature", "max_tokens", "top_p", "top_k", "min_p", "repetition_penalty"];
 const FIELDS = [...NUMBERS, "seed", "stop_at", "at_start", "model", "other", "n"];
+const LANGUAGES = { ja: "日本語", en: "English" };
 const EXAMPLES = ["【ふしぎな手紙】", "ある春の朝、", "月見町は、", "日本の"];
 const MAX_HISTORY = 50;
 const N_ALTERNATIVES = 5;
@@ -31,8 +32,9 @@ function store(name, value) {
   }
 }
 
-function word(name, ...values) {
-  return values.reduce((text, value, i) => text.replaceAll(`{${i}}`, () => value), words[language][name]);
+// A word, its fields filled in.
+function word(name, fields = {}) {
+  return words[language][name].replaceAll(/\{(\w+)\}/g, (_, field) => fields[field]);
 }
 
 function element(tag, options = {}, ...children) {
@@ -62,7 +64,12 @@ function translate() {
     one.ariaLabel = one.title;
   }
   for (const one of document.querySelectorAll("[data-hint]")) one.placeholder = words[language][one.dataset.hint];
+  $("language").textContent = LANGUAGES[otherLanguage()];
   listModels();
+}
+
+function otherLanguage() {
+  return language === "ja" ? "en" : "ja";
 }
 
 function setTheme(theme) {
@@ -104,8 +111,8 @@ function listModels() {
   const chosen = [$("model").value, $("other").value];
   const options = () => models.map((model) => {
     const facts = [model.id];
-    if (model.step !== null) facts.push(word("step", number(model.step)));
-    if (model.bits_per_character !== null) facts.push(word("bits-per-character", number(model.bits_per_character, 3)));
+    if (model.step !== null) facts.push(word("step", { step: number(model.step) }));
+    if (model.bits_per_character !== null) facts.push(word("bits-per-character", { bits: number(model.bits_per_character, 3) }));
     return element("option", { value: model.id, textContent: facts.join(" · ") });
   });
   $("model").replaceChildren(...options());
@@ -123,7 +130,7 @@ class Sheet {
     this.spans = [];
     this.body = element("p", { className: "text", tabIndex: 0 });
     this.body.append(element("span", { className: "prompt", textContent: request.prompt }));
-    this.fact = element("span", { className: "fact", textContent: word("seed-is", this.request.seed) });
+    this.fact = element("span", { className: "fact", textContent: word("seed-is", { seed: this.request.seed }) });
     this.end = element("span", { className: "fact" });
     const goOn = element("button", { type: "button", textContent: word("go-on") });
     const copying = element("button", { type: "button", textContent: word("copy") });
@@ -216,7 +223,7 @@ function showTip(span) {
   const shown = (text) => text.replaceAll("\n", "⏎").replaceAll(" ", "␣");
   $("tip").replaceChildren(
     element("p", {}, element("b", { textContent: shown(span.textContent) }), " ",
-      `${percent(2 ** -bits)} · ${word("bits", number(bits, 1))}`),
+      `${percent(2 ** -bits)} · ${word("bits", { bits: number(bits, 1) })}`),
     element("ul", {}, ...rows.map(([text, value]) => {
       const bar = element("i");
       bar.style.width = `${100 * Math.exp(value - best)}%`;
@@ -253,7 +260,7 @@ async function complete(request, signal, onData, onPlace) {
     if (error.name === "AbortError") throw error;
     throw new Error(word("unreachable"));
   }
-  if (!answer.ok) throw new Error(word("failed", (await answer.json()).error.message));
+  if (!answer.ok) throw new Error(word("failed", { reason: (await answer.json()).error.message }));
   let held = "";
   for await (const part of chunks(answer.body.pipeThrough(new TextDecoderStream()))) {
     const events = (held + part).split("\n\n");
@@ -262,7 +269,7 @@ async function complete(request, signal, onData, onPlace) {
       if (event.startsWith(": queue ")) onPlace(Number(event.slice(8)));
       if (!event.startsWith("data: {")) continue;
       const data = JSON.parse(event.slice(6));
-      if (data.error) throw new Error(word("failed", data.error.message));
+      if (data.error) throw new Error(word("failed", { reason: data.error.message }));
       onData(data);
     }
   }
@@ -309,17 +316,17 @@ async function write() {
     request, mine.signal,
     (data) => {
       for (const choice of data.choices) groups[i][choice.index].add(choice);
-      $("status").textContent = `${word("writing")} · ${word("speed", number(length() / seconds()))}`;
+      $("status").textContent = `${word("writing")} · ${word("speed", { n: number(length() / seconds()) })}`;
     },
     (place) => {
-      if (!length()) $("status").textContent = word("waiting", place);
+      if (!length()) $("status").textContent = word("waiting", { place });
     },
   )));
   if (running !== mine) return; // another text has begun
   running = null;
   for (const sheet of everything) sheet.finish(word("stopped"));
   $("stop").hidden = true;
-  $("status").textContent = length() ? word("done", number(length()), number(seconds(), 1)) : "";
+  $("status").textContent = length() ? word("done", { n: number(length()), elapsed_s: number(seconds(), 1) }) : "";
   const failed = results.find(({ reason }) => reason && reason.name !== "AbortError");
   if (failed) {
     $("problem").textContent = failed.reason.message;
@@ -467,7 +474,7 @@ async function begin() {
     keepSettings();
   };
   $("language").onclick = () => {
-    language = language === "ja" ? "en" : "ja";
+    language = otherLanguage();
     store("language", language);
     translate();
   };
@@ -498,7 +505,7 @@ async function begin() {
 
   const answer = await fetch("v1/models");
   const found = await answer.json();
-  if (!answer.ok) throw new Error(word("failed", found.error.message));
+  if (!answer.ok) throw new Error(word("failed", { reason: found.error.message }));
   models = found.data;
   listModels();
   restoreSettings(stored("settings", {}));
