@@ -24,8 +24,8 @@ def main(
         repo_id: Repository on the Hub, or a local folder.
         spm_file: SentencePiece model inside it.
         device: Where to compute (default: cuda if there is one, else cpu).
-        trust_remote_code: Let transformers run Python code from the repository, if the model is not in the layout
-            of export_to_hf.py; a model that is needs no such trust.
+        trust_remote_code: Let transformers run Python code from the repository; needed only for a model that
+            export_to_hf.py did not write.
     """
     model = mamegpt.load(repo_id, device=device or "auto", spm_file=spm_file, trust_remote_code=trust_remote_code)
     written = model.stream(prompt, max_new_tokens=max_new_tokens, at_start=False)

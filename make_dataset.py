@@ -18,7 +18,7 @@ def main(
 
     Args:
         keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン).
-        dataset: Data set on the Hub, or a local file or folder (parquet, jsonl, txt).
+        dataset: Dataset on the Hub, or a local file or folder (parquet, jsonl, txt).
         split: Split of the dataset.
         out: Text file to write; one that is there is replaced when the new one is complete.
     """

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal, cast
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError, first_line
 from mamegpt.messages import join, msg, without_secrets
-from mamegpt.system.files import parse_json
+from mamegpt.system.parse import parse_json, parse_toml
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
 
@@ -453,14 +452,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     is_toml = path.suffix.lower() == ".toml"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text) if is_toml else parse_json(text)
+        values = parse_toml(text) if is_toml else parse_json(text)
     except OSError as error:
         raise ConfigError(
             "{path} cannot be read ({reason}); give a run's config.json or a TOML file",
             path=path,
             reason=first_line(error),
         ) from None
-    except (ValueError, RecursionError) as error:  # RecursionError: tomllib, for deep nesting
+    except ValueError as error:
         kind = "TOML" if is_toml else "JSON"
         raise ConfigError(
             "{path} is not {kind} ({reason}); give a run's config.json or a TOML file (NAME.toml)",

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from mamegpt.messages import Message
+from mamegpt.messages import Message, join, msg
 
 _OUT_OF_MEMORY = re.compile(
     "out of memory|(can't|cannot) allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE
@@ -36,10 +36,12 @@ _ASKED = re.compile(r"allocate (?:(\d+) bytes|([\d.]+ [KMGT]iB))")
 def first_line(error: BaseException) -> Message:
     """Return the first line of an error, since our messages are one line.
 
-    The number and the file name in a system error are left out.
+    The number and the file name in a system error are left out, and what a codec says but for its place.
     """
     if error.args and isinstance(error.args[0], Message):
         return error.args[0]
+    if isinstance(error, UnicodeDecodeError):
+        return msg("not {encoding} text at byte {place:,}", encoding=error.encoding.upper(), place=error.start)
     said = getattr(error, "strerror", None) or str(error).strip()
     return Message(re.sub(r"\[Errno -?\d+\] ", "", next(iter(said.splitlines()), type(error).__name__)))
 
@@ -137,7 +139,7 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 def require_packages(user: str, packages: Iterable[str], extra: str) -> None:
     """Raise `ConfigError` unless all packages that ``user`` needs, all in one extra of mamegpt, are installed."""
-    missing = " and ".join(name for name in packages if find_spec(name) is None)
+    missing = join(" and ", (name for name in packages if find_spec(name) is None))
     if missing:
         raise ConfigError(
             '{user} needs {missing}, not installed; in the folder of mamegpt: pip install -e ".[{extra}]"',

@@ -28,7 +28,7 @@ from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_me
 from mamegpt.generation.batch import generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
 from mamegpt.generation.stream import Token, prompt_ids, stream_tokens
-from mamegpt.messages import msg
+from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel, not_finite, token_embedding, unique_state_dict
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
@@ -442,7 +442,7 @@ def _weight_files(where: str) -> list[Path]:
                 )
             return expected
     raise ModelError(
-        "no weights file {names} in {folder}; copy the whole folder again", names=" or ".join(WEIGHTS), folder=folder
+        "no weights file {names} in {folder}; copy the whole folder again", names=join(" or ", WEIGHTS), folder=folder
     )
 
 

@@ -29,13 +29,13 @@ WORDS = (
     msg("Usage:"), msg("commands"), msg("Arguments"), msg("options"), msg("text options"), msg("model options"),
     msg("training options"), msg("optimizer options"), msg("running options"), msg("sampling options"),
     msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("(repeatable)"),
-    msg("choices:"), msg("default:"), msg("None"), msg("False"), msg("True"),
+    msg("choices:"), msg("default:"), msg("False"), msg("True"),
 )  # fmt: skip
 """The words of the help that belong to no command."""
-NOTHING = (None, "", '""', "()", "[]")
+NOTHING = (None, "None", "", '""', "()", "[]")
 """Defaults that are not shown, as cyclopts writes them."""
 PIECE = re.compile(
-    r"[(「『【]*(?:(?:[!-'*-~]|\((?=[!-~])|\))+|.)[、。)」』】・ー…ぁぃぅぇぉっゃゅょァィゥェォッャュョ]*\s*"
+    r"[(「『【]*(?:(?:[!-'*-~ｦ-ﾟ]|\((?=[!-~])|\))+|.)[、。:)」』】・ー…ぁぃぅぇぉっゃゅょァィゥェォッャュョ]*\s*"
 )
 """A unit without a line break: a word of Latin letters or one character, with adjacent punctuation."""
 
@@ -45,7 +45,10 @@ def show_help(app: Program) -> None:
     width = max(NARROWEST, shutil.get_terminal_size().columns)
     names = math.ceil(width * 0.35)
     columns = ColumnSpec(NameRenderer(names), style="cyclopts.name", max_width=names), ColumnSpec(_about)
-    app.help_formatter = _Formatter(column_specs=columns)
+    app.help_formatter = formatter = _Formatter(column_specs=columns)
+    for argument in app.assemble_argument_collection() if app.default_command else ():
+        if argument.field_info.kind is argument.field_info.VAR_POSITIONAL:
+            formatter.several = argument.name.lstrip("-").upper()
     with output_must_succeed():
         app.help_print([], console=Console(file=sys.stdout, width=width))
 
@@ -53,13 +56,17 @@ def show_help(app: Program) -> None:
 class _Formatter(DefaultFormatter):
     """Draws the panels of the help that cyclopts provides."""
 
+    several = "ARGS"
+    """The name of an argument that may be given several times."""
+
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         about = _sentences(getattr(panel.description, "primary_renderable", ""))
-        drawn = panel.copy(title=label(str(panel.title)), description=_Wrapped(f"{about}\n") if about else Text())
+        title = label(str(panel.title))
+        drawn = panel.copy(title=title[:1].upper() + title[1:], description=_Wrapped(f"{about}\n") if about else Text())
         super().__call__(console, options, drawn)
 
     def render_usage(self, console: Console, _options: ConsoleOptions, usage: Any) -> None:
-        console.print(Text(f"{label('Usage:')} {usage}"))
+        console.print(Text(f"{label('Usage:')} {usage}".replace("[ARGS...]", f"[{self.several}...]")))
 
     def render_description(self, console: Console, _options: ConsoleOptions, description: Any) -> None:
         console.print(_Wrapped(_sentences(description.primary_renderable) + "\n"))

@@ -18,7 +18,7 @@ LABELS = (
     msg("redirect"), msg("other namespace"), msg("normalisation"), msg("aozora"), msg("markup"), msg("empty-brackets"),
     msg("boilerplate"), msg("personal-data"), msg("white-space"), msg("short"), msg("no-sentence-end"),
     msg("not-japanese"), msg("repetitive"), msg("duplicates"), msg("contamination"), msg("near-duplicates"),
-    msg("repeated-lines"), msg("paragraph"), msg("line"), msg("file"), msg("a dump of a wiki"),
+    msg("repeated-lines"), msg("paragraph"), msg("line"), msg("file"),
     # the classes of characters
     msg("hiragana"), msg("katakana"), msg("kanji"), msg("Latin"), msg("other letters"), msg("digits"),
     msg("punctuation"), msg("white space"), msg("other"),
@@ -29,7 +29,7 @@ LABELS = (
     msg("Disk quota exceeded"), msg("File too large"), msg("Read-only file system"), msg("Input/output error"),
     msg("Connection refused"), msg("Network is unreachable"), msg("timed out"), msg("File exists"),
     # separators of messages
-    msg("; "), msg(", "), msg(" or "),
+    msg("; "), msg(", "), msg(" or "), msg(" and "),
 )  # fmt: skip
 """Messages that appear as plain text in results; `label` translates them, and so do pages."""
 

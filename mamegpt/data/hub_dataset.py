@@ -115,7 +115,7 @@ def _converted(address: HubAddress, cache_dir: str | Path | None) -> Path:
     chosen = [name for name in names if name == (address.config or "default")] or ([] if address.config else names)
     if len(chosen) == 1:
         return folder / chosen[0]
-    there = ", ".join(names) or "none"
+    there = ", ".join(names) or msg("none")
     if address.config:
         raise HubError("it has no configuration {config!r} (it has: {names})", config=address.config, names=there)
     raise DataError(

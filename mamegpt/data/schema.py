@@ -13,7 +13,7 @@ __all__ = ["GUESS", "SETTINGS", "Schema"]
 @checked
 @dataclass(frozen=True)
 class Schema:
-    """Columns, layout and encoding of text files; what is empty or ``auto`` is inferred (`read_documents`)."""
+    """Columns, layout and encoding of text files; what is empty or ``auto`` is inferred."""
 
     text_column: str = ""
     """Column or key of the text (default: text, or the only one that holds strings)."""

@@ -14,7 +14,7 @@ from mamegpt.data.readers.lines import COMPRESSIONS
 from mamegpt.data.readers.read import INPUT_FORMATS, format_of, has_text
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, MamegptWarning, first_line
-from mamegpt.messages import msg
+from mamegpt.messages import join, msg
 from mamegpt.system.files import shown
 from mamegpt.system.hub import card_metadata
 
@@ -189,7 +189,7 @@ def _refuse_mixed_formats(splits: dict[str, list[Path]]) -> None:
     for name, files in splits.items():
         by_suffix = {format_of(file): file for file in files}
         if len(by_suffix) > 1:
-            both = " and ".join(map(str, by_suffix.values()))
+            both = join(" and ", map(str, by_suffix.values()))
             raise DataError(
                 "split {name!r} is there in several formats, {both}; name the file to read", name=name, both=both
             )

@@ -1270,7 +1270,7 @@ def stories(seed: int = 0, n: int | None = None) -> Iterator[tuple[str, str]]:
     Raises `ConfigError` if ``n`` is negative.
     """
     if n is not None and n < 0:
-        raise ConfigError("stories: n={n} is negative; give a number of stories, or None for no end", n=n)
+        raise ConfigError("n must be at least 0 (got {n}); leave it out for stories without end", n=n)
     return (_tell(seed, index)[:2] for index in (itertools.count() if n is None else range(n)))
 
 

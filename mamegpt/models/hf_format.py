@@ -109,7 +109,8 @@ def _rope_theta(config: dict[str, Any]) -> tuple[Any, list[str]]:
     if any(theta != thetas[0] for theta in thetas):
         found.append(
             msg(
-                "rope_theta is {names}, where one reader takes this, another that", names=" and ".join(map(str, thetas))
+                "rope_theta is {names}, where one reader takes this, another that",
+                names=join(" and ", map(str, thetas)),
             )
         )
     return thetas[0], found

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mamegpt.errors import ConfigError, first_line
+from mamegpt.system.parse import ParseError, parse_toml
 from mamegpt.system.validation import FromJSON, Within, validated
 
 __all__ = [
@@ -289,7 +289,7 @@ def plan_cluster(described: str) -> ClusterPlan:
 
 def _read(path: Path) -> Cluster:
     try:
-        return validated(Cluster, tomllib.loads(path.read_text(encoding="utf-8")))
+        return validated(Cluster, parse_toml(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         names = ", ".join(CLUSTERS)
         raise ConfigError(
@@ -298,7 +298,7 @@ def _read(path: Path) -> Cluster:
             names=names,
             reason=first_line(error),
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except ParseError as error:
         raise ConfigError("--cluster {path} is not TOML: {reason}", path=path, reason=error) from None
     except ValueError as error:
         raise ConfigError("--cluster {path} describes no cluster ({reason})", path=path, reason=error) from None

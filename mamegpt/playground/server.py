@@ -36,7 +36,7 @@ from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, NewToken, Queued
 from mamegpt.playground.words import words
-from mamegpt.system.files import parse_json
+from mamegpt.system.parse import parse_json
 
 __all__ = ["Server", "build_app", "serve"]
 

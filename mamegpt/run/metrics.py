@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mamegpt.errors import CheckpointError
-from mamegpt.system.files import parse_json
+from mamegpt.system.parse import parse_json
 from mamegpt.system.run_files import METRICS_FILE
 from mamegpt.system.validation import Count, FromJSON, Number, Within, validated
 

@@ -40,7 +40,6 @@ __all__ = [
     "make_folder",
     "make_scratch",
     "neighbor",
-    "parse_json",
     "refuse_existing",
     "refuse_unwritable",
     "remove_folder",
@@ -241,7 +240,7 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
 def refuse_existing(path: Path) -> None:
     """Raise `OutputError` if there is anything at ``path``."""
     if Path(path).exists():
-        raise OutputError("{path} already exists; choose another name, or use --overwrite", path=path)
+        raise OutputError("{path} already exists; choose another name, or pass --overwrite to replace it", path=path)
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -287,17 +286,6 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of JSON text.
-
-    Raises `ValueError` for text that is not JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError(msg("it is nested too deeply")) from None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from mamegpt.errors import first_line
 from mamegpt.messages import join, msg
-from mamegpt.system.files import parse_json
+from mamegpt.system.parse import parse_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError

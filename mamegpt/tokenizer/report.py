@@ -16,8 +16,8 @@ from typing import Protocol
 
 from mamegpt.errors import TokenizerError, first_line
 from mamegpt.messages import msg
-from mamegpt.system.files import parse_json
 from mamegpt.system.hub import is_hub_name, snapshot
+from mamegpt.system.parse import parse_json
 from mamegpt.text.characters import count_classes
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer

@@ -86,17 +86,17 @@ def test_settings_of_an_older_version_are_read_as_resuming_does(tmp_path: Path) 
         ("a.toml", "seed = 2026-01-01", "a.toml does not hold settings: seed must be a whole number (got datetime"),
         ("a.toml", "lr = nan", "a.toml does not hold settings: lr must be a finite number (got nan)"),
         ("a.toml", "emb_dim = 0", "--data is needed; --tokenizer is needed; --emb-dim must be at least 1 (got 0)"),
-        ("a.toml", "lr =", "a.toml is not TOML (Invalid value"),
+        ("a.toml", "lr =", "a.toml is not TOML (line 1, character 5: a value must be a string in quotes, a number"),
         ("a.toml", "lr = " + "[" * 9999, "a.toml is not TOML ("),
         (
             "a.yaml",
             "lr: 1",
-            "a.yaml is not JSON (Expecting value: line 1 column 1 (char 0)); give a run's config.json or",
+            "a.yaml is not JSON (line 1, character 1: a value is missing); give a run's config.json or",
         ),
         ("a.json", "[]", "a.json does not hold settings: it must be a JSON object (got [])"),
         ("a.json", "lr = 1", "a.json is not JSON ("),
         ("a.json", '{"model_type": "qwen3"}', "a.json does not hold settings: it is of an exported model"),
-        ("a.json", b"\xff\xfe\x00", "a.json is not JSON ('utf-8' codec can't decode"),
+        ("a.json", b"\xff\xfe\x00", "a.json is not JSON (not UTF-8 text at byte 0); give"),
     ],
 )
 def test_a_file_that_holds_no_settings_is_named_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import re
 import string
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
-from catalogue import MO, PO, as_po, compiled, extracted, updated
+from catalogue import KEYWORDS, MO, PO, as_po, compiled, extracted, updated
 from command import Mame
-from little import Little, run_mamegpt
+from little import ROOT, Little, run_mamegpt
 
 from mamegpt.cli import console
 from mamegpt.cli.commands.registry import COMMANDS
@@ -75,14 +76,47 @@ NAMES = re.compile(
 )  # fmt: skip
 
 
+def filled(template: str) -> str:
+    """A template with typical values; one without fields as it is, braces included."""
+    values = {name: 12 if spec in (",", "d") else 0.5 if spec else "runs/first" for name, spec, _ in fields(template)}
+    return template.format(**values) if values else template
+
+
 def test_a_japanese_message_has_no_english_in_it(catalog: Catalog) -> None:
-    """No three English words in a row but names, options and commands."""
+    """No three English words in a row but names, options and commands, whatever is filled in."""
     found = {}
     for message in catalog:
-        rest = NAMES.sub("・", str(message.string))
-        if words := re.search(r"\b[A-Za-z]{2,} [A-Za-z]{2,} [A-Za-z]{2,}\b", rest):
+        japanese = str(message.string) if "{" not in str(message.id) else filled(str(message.string))
+        if words := re.search(r"\b[A-Za-z]{2,} [A-Za-z]{2,} [A-Za-z]{2,}\b", NAMES.sub("・", japanese)):
             found[message.id] = words[0]
     assert found == {}
+
+
+def test_what_is_filled_into_a_message_is_translated_too() -> None:
+    """No English text between words, and none of several words, is given to a template as a plain string."""
+    found = []
+    for path in sorted((ROOT / "mamegpt").rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for call in ast.walk(ast.parse(source)):
+            if isinstance(call, ast.Call) and called(call) in KEYWORDS:
+                texts = [text for keyword in call.keywords for text in plain_texts(keyword.value)]
+                found += [(path.name, call.lineno, text) for text in texts if re.search(r"[A-Za-z]{2,} |^ [a-z]", text)]
+        found += [(path.name, 0, text) for text in re.findall(r'" (?:and|or) "\.join', source)]
+    assert found == []
+
+
+def called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def plain_texts(node: ast.AST) -> Iterator[str]:
+    """The strings in an expression, but for those that are messages."""
+    if isinstance(node, ast.Call) and called(node) in (*KEYWORDS, "join"):
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for inner in ast.iter_child_nodes(node):
+        yield from plain_texts(inner)
 
 
 @pytest.mark.usefixtures("japanese")
@@ -184,7 +218,6 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
                 "この説明を表示して終わります",
                 "(必須)",
                 "--prompts PATH",
-                "(既定: なし)",
                 "(既定: auto)",
             ],
         ),

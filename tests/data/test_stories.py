@@ -55,7 +55,7 @@ def test_n() -> None:
     assert list(stories(0, 0)) == []
     assert len(list(stories(0, 7))) == 7
     assert list(itertools.islice(stories(3), 9)) == list(stories(3, 9))
-    with pytest.raises(ConfigError, match="n=-1"):
+    with pytest.raises(ConfigError, match=r"n must be at least 0 \(got -1\)"):
         stories(0, -1)
 
 

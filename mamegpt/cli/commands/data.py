@@ -64,13 +64,13 @@ def extract_command(
     """Write the articles that mention a keyword into one file, each as 【title】 and its text.
 
     Args:
-        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン). Repeatable.
+        keyword: Word to look for in title and text; width and case do not matter (ﾌｧﾐｺﾝ finds ファミコン).
         dataset: Dataset on the Hub, URL, file, folder or 'pattern*' (parquet, jsonl, csv, txt, xml; .gz .xz .zst).
         split: Split of the dataset.
         out: File to write, text or .jsonl or .parquet; one that is there is replaced when the new one is complete.
         match: Whether any or all of the keywords and expressions must occur.
-        exclude: Word that must not occur; width and case do not matter. Repeatable.
-        regex: Python regular expression, matched against the text as written (width and case matter). Repeatable.
+        exclude: Word that must not occur; width and case do not matter.
+        regex: Python regular expression, matched against the text as written (width and case matter).
         title_only: Look at titles only.
         min_hits: Least number of hits in a document, of all keywords and expressions together.
         window: Keep only the paragraphs with a hit and this many before and after; all if the title has one.

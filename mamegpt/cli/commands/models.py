@@ -223,7 +223,7 @@ def export_command(
         dry_run: With --push: show what would be uploaded, and upload nothing.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         data_license: License of the training text for the model card, an identifier of the Hub such as cc-by-sa-4.0
-            (default: what the data card beside that text names, or unknown).
+            (default: as in the data card next to that text, or unknown).
         overwrite: Replace a folder of that name when the new one is complete.
         json: Print one line of JSON instead of tables.
     """

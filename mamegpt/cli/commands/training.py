@@ -149,9 +149,9 @@ def train_command(
 ) -> int:
     """Train a model, or resume a run that was interrupted.
 
-    Such as: mamegpt train --data wiki.parquet --tokenizer jp.model --out runs/first --size 15m --minutes 60
+    Example: mamegpt train --data wiki.parquet --tokenizer jp.model --out runs/first --size 15m --minutes 60
 
-    Such as: mamegpt train --resume runs/first
+    Example: mamegpt train --resume runs/first
 
     Args:
         config: Settings from a run's config.json (without --out) or TOML; they override presets, options override them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from mamegpt.data.readers.records import make_record, text_and_title
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import DataError, first_line
 from mamegpt.messages import msg
-from mamegpt.system.files import parse_json
+from mamegpt.system.parse import ParseError, parse_json
 
 __all__ = ["json_columns", "json_lines", "read_jsonl"]
 
@@ -94,12 +93,12 @@ def json_lines(path: Path, encoding: str = GUESS.encoding) -> Iterator[tuple[str
         where = msg("{path}, line {number}", path=path, number=number)
         try:
             yield where, _parsed(line)
-        except json.JSONDecodeError as error:
+        except ParseError as error:
             raise DataError(
-                "{where}: not JSON ({reason} at character {colno}); correct or remove it",
+                "{where}: not JSON ({reason} at character {column}); correct or remove it",
                 where=where,
-                reason=error.msg,
-                colno=error.colno,
+                reason=error.reason,
+                column=error.column,
             ) from error
         except ValueError as error:
             raise DataError(
@@ -110,7 +109,7 @@ def json_lines(path: Path, encoding: str = GUESS.encoding) -> Iterator[tuple[str
 def _parsed(line: str) -> Any:
     """Return the JSON value of a line. Raises `ValueError` if it is not JSON, or would take much more memory."""
     if len(line) > MAX_LINE_VALUES and _n_values(line) > MAX_LINE_VALUES:
-        raise ValueError(f"it holds more than {MAX_LINE_VALUES:,} values")
+        raise ValueError(msg("it holds more than {most:,} values", most=MAX_LINE_VALUES))
     return parse_json(line)
 
 

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from mamegpt.data.clean.edits import BLOCK_TAGS
 from mamegpt.data.readers.lines import decoder_of
 from mamegpt.errors import require_packages
+from mamegpt.messages import msg
 
 __all__ = ["pages"]
 
@@ -75,7 +76,7 @@ def pages(file: IO[bytes], encoding: str = "utf-8") -> Iterator[tuple[str, str, 
     mwparserfromhell, `xml.etree.ElementTree.ParseError` for damaged XML, `LookupError` or `UnicodeError` for an unknown
     or wrong encoding, and `OverflowError` for a page of more than MAX_PAGE_BYTES.
     """
-    require_packages("a dump of a wiki", ["mwparserfromhell"], "wiki")
+    require_packages(msg("a dump of a wiki"), ["mwparserfromhell"], "wiki")
     from mwparserfromhell import parse
 
     events = _events(file, encoding)
