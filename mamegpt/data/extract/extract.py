@@ -50,7 +50,7 @@ class ExtractReport:
     elapsed_s: float = 0.0
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count dropped documents."""
+        """Add to the counts of dropped documents."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
