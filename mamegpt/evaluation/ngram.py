@@ -111,5 +111,5 @@ class NgramScorer:
         self._model = KneserNey(tokens, like.vocab_size, order)
 
     def nats(self, rows: Sequence[npt.NDArray[np.int64]]) -> list[float]:
-        """As `Scorer.nats`."""
+        """See `Scorer.nats`."""
         return [-math.fsum(np.log(self._model.probabilities(row)[1:])) for row in rows]

@@ -175,11 +175,11 @@ class _Own:
         self._loaded = loaded
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
-        """As `Scorer.nats`."""
+        """See `Scorer.nats`."""
         return _sums(self._loaded.model, rows, self.vocab_size)
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
-        """As `Writer.write`."""
+        """See `Writer.write`."""
         return list(self._loaded.generate_many(prompts, max_new_tokens=n_tokens, temperature=1, seed=0))
 
 
@@ -213,15 +213,15 @@ class _Foreign:
         self.start_id: int | None = self._tokenizer.bos_token_id if self.restarts else self.end_id
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """As `Scorer.encode`."""
+        """See `Scorer.encode`."""
         return [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
-        """As `Scorer.nats`."""
+        """See `Scorer.nats`."""
         return _sums(self._model, rows, self.vocab_size)
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
-        """As `Writer.write`; prompts are shortened on the left to fit the context."""
+        """See `Writer.write`; prompts are shortened on the left to fit the context."""
         return [self._write(prompt, n_tokens, seed) for seed, prompt in enumerate(prompts)]
 
     def _write(self, prompt: str, n_tokens: int, seed: int) -> str:

@@ -197,8 +197,8 @@ def _gaiji(note: re.Match[str]) -> str:
 
 # ---------------------------------------------------------------- brackets
 
-# Empty ones are taken out after a letter other than の only, and not before 内 or a particle: 「」 で囲む, 文中の（）,
-# 〔〕内 speak of the bracket itself, and 「　」 with a space is a blank that an author meant.
+# Empty ones are removed only after a letter other than の, and not before 内 or a particle: 「」 で囲む, 文中の（）,
+# 〔〕内 are about the bracket itself, and 「　」 with a space is an intended blank.
 _BRACKETS: list[_Edit] = [
     (re.compile(r"（[ァ-ヶー一-鿿]{1,8}語[ 　]?[:：][ 　]*）"), _join),  # （朝鮮語：）
     (re.compile(r"（[ 　]*[、，,][ 　]*(?=[^ 　、，,）])"), "（"),  # （、1867年） -> （1867年）

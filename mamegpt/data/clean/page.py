@@ -62,7 +62,7 @@ def html_page(cleaned: CleanReport) -> str:
 
 
 def markdown_page(cleaned: CleanReport) -> str:
-    """Return the same as Markdown, in English; text of documents stands in quotations."""
+    """Return the same as Markdown, in English; texts of documents are quoted."""
     report, settings = cleaned.data, cleaned.settings
     parts = ["# Data report", *(f"{name}: {value}  " for name, value in settings.items()), "", "## Counts", ""]
     parts += _markdown_table(("what", "count"), count_rows(cleaned))
