@@ -2,11 +2,11 @@
 
     world (the tables)  ->  _Tale (dice; who holds what, what is where)  ->  a scenario writes it down
 
-The world is fixed: a town has one speciality, one festival and its own people in every story. A scenario
-casts people of one town, moves things in the `_Tale` and writes what happened. In its text ``[a|b|c]``
-stands for one of the alternatives, a blank line ends a paragraph, and other line breaks mean nothing.
-All is written in the polite です・ます style; `_to_plain` retells a story in the plain style, direct speech
-untouched, so each sentence pattern exists once.
+The world is fixed: a town has one specialty, one festival and its own people in every story. A scenario chooses people
+of one town, moves things in the `_Tale` and writes the events. In its text, ``[a|b|c]`` is replaced by one of the
+alternatives, a blank line ends a paragraph, and other line breaks are ignored. All text is written in the polite
+です・ます style; `_to_plain` converts a story to the plain style, except direct speech, so each sentence pattern exists
+only once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Named:
 class _Town(_Named):
     where: str
     landmark: str
-    dish: str  # its one speciality
+    dish: str  # its only specialty
     season: str  # when the festival is
     festival: str
     sight: str  # what happens at the festival
@@ -52,7 +52,7 @@ class _Town(_Named):
 
     @property
     def kind(self) -> str:
-        """What the town calls itself: 町, 村, 里 or 谷."""
+        """The last character of the name: 町, 村, 里 or 谷."""
         return self.name[-1]
 
 
@@ -69,7 +69,7 @@ class _Child(_Named):
 
     @property
     def call(self) -> str:
-        """The name as friends say it aloud."""
+        """The name as friends use it."""
         return self.name + ("ちゃん" if self.sex == "女" else "くん")
 
     @property
@@ -94,7 +94,7 @@ class _Adult(_Named):
 @dataclass(frozen=True, slots=True)
 class _Place(_Named):
     deed: str
-    spots: str  # where a thing may lie, separated by ・
+    spots: str  # where a thing may be, separated by ・
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class _Breakable(_Named):
 
 
 def _table(row: Callable[..., T], width: int, text: str) -> tuple[T, ...]:
-    """Rows of ``width`` words each; line breaks mean nothing."""
+    """Return rows of ``width`` words each; line breaks are ignored."""
     words = text.split()
     return tuple(row(*words[i : i + width]) for i in range(0, len(words), width))
 
@@ -227,7 +227,7 @@ ADULTS = _table(
     """,
 )
 
-SEASONS = {  # name: what is true of it, and what may be seen
+SEASONS = {  # name: facts, and sights
     "春": (
         "野原に花がさきます",
         "[道ばたにたんぽぽがさいて|やわらかい風がふいて|桜の花びらが道に散って]いました。",
@@ -262,7 +262,7 @@ PLACES = _table(
     """,
 )
 
-THINGS = {  # a thing, and the adjectives that suit it
+THINGS = {  # thing: suitable adjectives
     "かさ": "赤い・青い・黄色い",
     "帽子": "白い・青い・緑色の",
     "絵本": "大きな・小さな・厚い",
@@ -377,7 +377,7 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 @dataclass(slots=True)
 class _Tale:
-    """One story while it is told: its dice, its paragraphs and the state of its world."""
+    """A story during its generation: its random numbers, its paragraphs and the state of its world."""
 
     dice: random.Random
     paragraphs: list[str] = field(default_factory=list)
@@ -385,7 +385,7 @@ class _Tale:
     place: dict[str, str] = field(default_factory=dict)  # person, animal or thing -> where it is now
 
     def one(self, options: Sequence[T]) -> T:
-        """One of the options. Only `random()` is promised to stay the same across Python versions."""
+        """Return one of the options. Only `random()` is guaranteed to be the same in all Python versions."""
         return options[int(self.dice.random() * len(options))]
 
     def row(self, table: str) -> list[str]:
@@ -393,7 +393,7 @@ class _Tale:
         return self.one(table.strip().split("\n")).split()
 
     def some(self, options: Sequence[T], k: int) -> list[T]:
-        """``k`` different options in random order."""
+        """Return ``k`` different options in random order."""
         left = list(options)
         return [left.pop(int(self.dice.random() * len(left))) for _ in range(k)]
 
@@ -414,7 +414,7 @@ class _Tale:
             self.paragraphs.append(self.choose(block))
 
     def children(self, k: int) -> list[_Child]:
-        """``k`` different children of one town."""
+        """Return ``k`` different children of one town."""
         return self.some(_people(CHILDREN, self.one(TOWNS).name), k)
 
     def thing(self) -> str:
@@ -466,7 +466,7 @@ def _strangers(person: _Child) -> list[_Child]:
 
 
 def _opening(t: _Tale, hero: _Child, season: str = "", time: str = "[朝|昼すぎ|夕方]") -> str:
-    """When, where and who, in one of several orders; the season is free unless given."""
+    """Return a sentence on when, where and who, in one of several orders; the season is random unless given."""
     season = season or t.one(tuple(SEASONS))
     time = t.choose(time)
     when = f"[ある{season}の{time}の|それは、{season}の{time}の]ことでした。"
@@ -495,7 +495,7 @@ def _sad(who: object) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ scenarios
-# Each returns the title. What moves is recorded in t.holder and t.place, and the text is written from there.
+# Each returns the title. Movements are recorded in t.holder and t.place, from which the text is written.
 
 
 def _lost_thing(t: _Tale) -> str:
@@ -1208,7 +1208,7 @@ SCENARIOS: tuple[Callable[[_Tale], str], ...] = (
 
 # ------------------------------------------------------------------------------------------------ plain style
 
-# Direct speech is matched first so that it stays as it is; then a polite ending and what stands before it.
+# Direct speech is matched first so that it stays as it is; then a polite ending with the character before it.
 _POLITE = re.compile(r"「[^」]*」|([^「」。、\n]{1,2})(ませんでした|ました|ません|ます|でした|です)(?=。|が、)")
 _I_ROW = "いきぎしちにびみり"
 _U_ROW = dict(zip(_I_ROW, "うくぐすつぬぶむる", strict=True))
@@ -1252,7 +1252,7 @@ def _to_plain(text: str) -> str:
 
 
 def _tell(seed: int, index: int) -> tuple[str, str, _Tale]:
-    """Title and text of story ``index``, and the tale with the final state of its world."""
+    """Return title and text of story ``index``, and the tale with the final state of its world."""
     t = _Tale(random.Random(f"{seed}:{index}"))
     title = t.choose(t.one(SCENARIOS)(t))
     text = "\n".join(t.paragraphs)
@@ -1260,12 +1260,12 @@ def _tell(seed: int, index: int) -> tuple[str, str, _Tale]:
 
 
 def stories(seed: int = 0, n: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield ``n`` stories, or stories without end if ``n`` is None, as ``(title, text)`` pairs.
+    """Yield ``n`` stories, or an endless sequence if ``n`` is None, as ``(title, text)`` pairs.
 
-    Story ``i`` is a pure function of ``(seed, i)``, the same on every platform and Python version, so a
-    longer run begins with a shorter one. A text is some 150 to 600 characters: paragraphs separated by one
-    line feed, NFC-normalised, narration either polite (です・ます) or plain throughout, and consistent: what
-    is lost is found where it was left, numbers add up, and a town's speciality is the same in every story.
+    Story ``i`` is a pure function of ``(seed, i)``, the same on every platform and Python version, so a longer sequence
+    begins with a shorter one. A text has some 150 to 600 characters: paragraphs separated by one line feed,
+    NFC-normalized, with narration either polite (です・ます) or plain throughout. It is consistent: lost things are
+    found where they were left, numbers add up, and a town's specialty is the same in every story.
 
     Raises `ConfigError` if ``n`` is negative.
     """
@@ -1278,10 +1278,10 @@ def stories(seed: int = 0, n: int | None = None) -> Iterator[tuple[str, str]]:
 def write_stories(
     out: str | Path, n: Annotated[int, AtLeast(0)] = 20_000, *, seed: int = 0, overwrite: bool = False
 ) -> int:
-    """Write ``n`` stories into a text file, each headed 【title】, and return how many characters it has.
+    """Write ``n`` stories into a text file, each headed 【title】, and return its number of characters.
 
-    20,000 stories are some 6.7 million characters. Raises `ConfigError` if ``n`` is negative, and `OutputError` if
-    ``out`` is there already (with ``overwrite`` it is replaced) or cannot be written.
+    20,000 stories have some 6.7 million characters. Raises `ConfigError` if ``n`` is negative, and `OutputError` if
+    ``out`` exists (with ``overwrite`` it is replaced) or cannot be written.
     """
     out, articles = Path(out), (format_article(title, text) for title, text in stories(seed, n))
     if not overwrite:
