@@ -26,7 +26,7 @@ def render(package: str, template: str, **values: object) -> str:
 
 
 def as_text(value: object, tag: str = "span") -> Markup:
-    """Return HTML that shows a value: text as it stands, a `Message` as an element for each language.
+    """Return HTML that shows a value: text as it stands, a `Message` as an element for each language it differs in.
 
     `Markup` is HTML already.
     """
@@ -34,10 +34,10 @@ def as_text(value: object, tag: str = "span") -> Markup:
         return value
     if not isinstance(value, Message):
         return escape(visible(str(value)))
-    elements = (
-        f'<{tag} lang="{language}">{escape(visible(translate(value, language)))}</{tag}>' for language in LANGUAGES
-    )
-    return Markup("".join(elements))
+    texts = {language: escape(visible(translate(value, language))) for language in LANGUAGES}
+    if len({*texts.values()}) == 1:
+        return texts[LANGUAGES[0]]
+    return Markup("".join(f'<{tag} lang="{language}">{text}</{tag}>' for language, text in texts.items()))
 
 
 @functools.cache

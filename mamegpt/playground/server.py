@@ -41,6 +41,7 @@ from mamegpt.system.parse import parse_json
 __all__ = ["Server", "build_app", "serve"]
 
 MAX_BODY_BYTES = 1 << 20
+MAX_PORT = 65_535
 GONE = 499
 """Status, after nginx, of an answer that has no reader left."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -81,6 +82,8 @@ def serve(models: Sequence[str], host: str, port: int, on_event: Callable[[Servi
     Raises `ConfigError` if the address cannot be had, and what `catalog.entries` and `load` raise: the
     models that are named, and the one the page opens with, are loaded first.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigError("--port must be between 0 and {most} (got {port})", most=MAX_PORT, port=port)
     where = _address(host, port)
     engine = Engine(models)
     first = engine.open()
@@ -109,7 +112,7 @@ def _address(host: str, port: int) -> tuple[Any, ...]:
 def _listening(host: str, port: int) -> Iterator[None]:
     try:
         yield
-    except (OSError, OverflowError, UnicodeError) as problem:
+    except (OSError, UnicodeError) as problem:
         why = msg(first_line(problem).partition(" (while")[0])  # Python says once more where
         raise ConfigError(
             "cannot listen at --host {host} --port {port}: {why}; --port 0 takes a free one",

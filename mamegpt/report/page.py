@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from mamegpt.config import flag
-from mamegpt.messages import msg
+from mamegpt.messages import Message, msg
 from mamegpt.pages.chart import Curve, Points, clock, line_chart, short, thin
 from mamegpt.pages.render import render
 from mamegpt.report.run import AXES, CheckpointSample, ReportRun
@@ -69,7 +69,7 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
         facts=_rows([_facts(run) for run in runs]),
         settings=_rows([{flag(name): value for name, value in run.config.to_dict().items()} for run in runs]),
         scores=_rows([run.scores for run in runs]),
-        machine=_rows([run.machine for run in runs]),
+        machine=_rows([{Message(name): value for name, value in run.machine.items()} for run in runs]),
     )
 
 

@@ -142,21 +142,23 @@ def _check_settings(vocab_size: int, character_coverage: float, n_threads: int, 
     if vocab_size <= _N_FIXED_PIECES:
         problems.append(
             msg(
-                "vocab_size {vocab_size} has no room for tokens besides 4 control and 256 byte tokens; try 16000",
+                "--vocab-size must be more than {fixed}, the 4 control and 256 byte tokens "
+                "(got {vocab_size}); try 16000",
+                fixed=_N_FIXED_PIECES,
                 vocab_size=vocab_size,
             )
         )
     if not 0.98 <= character_coverage <= 1:
         problems.append(
             msg(
-                "character_coverage {character_coverage} is not between 0.98 and 1; use 0.9995",
+                "--character-coverage must be between 0.98 and 1 (got {character_coverage}); use 0.9995",
                 character_coverage=character_coverage,
             )
         )
     if not 1 <= n_threads <= _MAX_THREADS:
         problems.append(
             msg(
-                "n_threads {n_threads} is not between 1 and {most}; leave it out to use every core",
+                "n_threads must be between 1 and {most} (got {n_threads}); leave it out to use every core",
                 n_threads=n_threads,
                 most=_MAX_THREADS,
             )
@@ -164,7 +166,7 @@ def _check_settings(vocab_size: int, character_coverage: float, n_threads: int, 
     if max_characters is not None and max_characters < 1:
         problems.append(
             msg(
-                "max_characters {max_characters} is not positive; None uses the whole text",
+                "--max-characters must be at least 1 (got {max_characters})",
                 max_characters=max_characters,
             )
         )

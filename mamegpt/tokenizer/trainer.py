@@ -126,14 +126,14 @@ def _explain(message: str, vocab_size: int) -> str:
     """Return the trainer's own error, as what to do about it."""
     if found := re.search(r"Vocabulary size too high .*<= (\d+)", message):
         return msg(
-            "vocab_size {vocab_size} is too large for this text; use at most {limit}, or more text",
+            "--vocab-size {vocab_size} is too large for this text; use at most {limit}, or more text",
             vocab_size=vocab_size,
             limit=found[1],
         )
     if found := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
         return msg(
-            "vocab_size {vocab_size} is too small for this text's different characters; use more "
-            "than {limit}, or a lower character_coverage (0.995, 0.98)",
+            "--vocab-size {vocab_size} is too small for this text's different characters; use more "
+            "than {limit}, or a lower --character-coverage (0.995, 0.98)",
             vocab_size=vocab_size,
             limit=found[1],
         )

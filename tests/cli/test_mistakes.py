@@ -160,7 +160,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
     ),
     "vocabulary too large": (
         ["tokenizer", "--data", "few.txt", "--out", "tok"], lambda: write("few.txt", japanese(2)),
-        ["vocab_size 16000 is too large", "use at most"],
+        ["--vocab-size 16000 is too large", "use at most"],
     ),
     # A word that is nowhere, or none.
     "no keyword hit": (

@@ -10,7 +10,7 @@ from jinja2 import StrictUndefined
 from little import ROOT
 from markupsafe import Markup
 
-from mamegpt.messages import LANGUAGES, join, msg
+from mamegpt.messages import LANGUAGES, Message, join, msg
 from mamegpt.pages.render import _environment, as_text
 
 TEMPLATES = sorted((ROOT / "mamegpt").rglob("templates/*.html"))
@@ -31,7 +31,7 @@ def test_what_a_template_is_given_is_escaped_and_what_it_lacks_is_an_error(folde
     environment = _environment(".".join(folder.relative_to(ROOT).parts))
     assert environment.autoescape is True and environment.undefined is StrictUndefined
     assert environment.from_string('<p title="{{ x }}">{{ x }}').render(x=HOSTILE) == f'<p title="{SHOWN}">{SHOWN}'
-    assert environment.from_string('{{ _("{x} steps", x=x) }}').render(x=HOSTILE).count(SHOWN) == 2
+    assert environment.from_string('{{ _("made {made}", made=x) }}').render(x=HOSTILE).count(SHOWN) == 2
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: "/".join(path.parts[-3:]))
@@ -53,6 +53,7 @@ def test_a_message_stands_in_every_language_on_a_page() -> None:
     made = msg("made {made}", made="<1>")
     assert as_text(made) == '<span lang="ja">&lt;1&gt; 作成</span><span lang="en">made &lt;1&gt;</span>'
     assert as_text(msg("digits"), "tspan") == '<tspan lang="ja">数字</tspan><tspan lang="en">digits</tspan>'
+    assert as_text(msg("GPU")) == "GPU" and as_text(Message("<x>")) == "&lt;x&gt;"
     both = as_text(join("; ", [msg("digits"), msg("kanji")]))
     assert both == '<span lang="ja">数字。漢字</span><span lang="en">digits; kanji</span>'
     assert set(re.findall(r"#(\w+):checked\) \[lang", STYLES)) == set(LANGUAGES), "the style sheet shows one of them"

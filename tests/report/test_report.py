@@ -264,11 +264,12 @@ def test_machine_and_evaluation_are_those_in_the_folders_of_the_runs(little: Lit
     scores = {"models": [model], "baseline": baseline, "heldout_recited": 0.001}
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     html = page([ReportRun(little.run), ReportRun(other)], [], datetime(2026, 1, 2))
-    assert f"<th>processor</th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
+    assert f"processor</span></th><td>{machine['processor']}</td><td>a &lt;fast&gt; one</td>" in html
+    assert '<span lang="ja">プロセッサ</span>' in html
     assert (
         "no better than the n-gram model&#39;s 5.000 bits" in html and html.count("as uncertain as a choice among") == 2
     )
-    assert "<th>processes</th><td>1</td><td>–</td>" in html
+    assert "processes</span></th><td>1</td><td>–</td>" in html
     text["validation"]["n_characters"] -= 1
     (other / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     assert (found := ReportRun(other).verdict) and found.kind == "alone", "of a sample, the validation of all"

@@ -305,11 +305,14 @@ def test_broken_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused_together(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"vocab_size 260 .*character_coverage 0.5 "):
+    with pytest.raises(
+        ConfigError,
+        match=r"^vocab_size must .* \(got 260\).*; character_coverage must .* \(got 0.5\)",
+    ):
         train_tokenizer(["豆"], tmp_path / "a", vocab_size=260, character_coverage=0.5)
     with pytest.raises(ConfigError, match=r"model_type must be one of bpe, unigram \(got 'word'\)"):
         train_tokenizer(["豆"], tmp_path / "a", model_type="word")
-    with pytest.raises(ConfigError, match=r"n_threads 500 .*max_characters 0 "):
+    with pytest.raises(ConfigError, match=r"n_threads must .* \(got 500\).*; max_characters must .* \(got 0\)"):
         train_tokenizer(["豆"], tmp_path / "a", n_threads=500, max_characters=0)
 
 
