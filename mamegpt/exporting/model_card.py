@@ -110,6 +110,8 @@ class _Markdown(str):
 
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 """Characters that are markup within a line of Markdown; a name such as ``wiki40b_ja`` is not emphasized."""
+_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uff60])\s*\n\s*(?=[\u3000-\u9fff\uff00-\uff60])")
+"""A line break between Japanese characters, which would become a blank."""
 
 
 def _prose(value: object) -> str:
@@ -215,7 +217,7 @@ def model_card(
                 f"SentencePiece {settings.model_type}、語彙サイズ {sizes.vocab_size:,}、正規化 {settings.normalizer}、"
                 f"バイトフォールバック{byte_fallback}"
             ),
-            samples=facts.samples,
+            samples=[(prompt, _BREAK.sub("", text)) for prompt, text in facts.samples],
             sampling=facts.sampling,
             licenses=facts.licenses,
             is_continued=is_continued,

@@ -14,7 +14,7 @@ WORDS = {
     "model": msg("Model"),
     "compare": msg("Compare with"),
     "nothing": msg("none"),
-    "texts": msg("Number of samples"),
+    "texts": msg("How many"),
     "stop": msg("Stop"),
     "write": msg("Generate"),
     "settings": msg("Generation settings"),

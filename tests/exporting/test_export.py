@@ -250,7 +250,7 @@ def test_the_card_states_the_facts(little: Little) -> None:
         "| 学習データ / training data | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
         "3.250 ビット/文字、1.500 ビット/バイト",
         "| 元のモデル / base model | 前 |", "| 時間 / time | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン",
-        "- <strong>昔々、</strong>豆が いました。",
+        "- <strong>昔々、</strong>豆がいました。",
         "| 学習損失 / training loss | █▃▁ 9.50 → 6.12 |",
     ):  # fmt: skip
         assert fact in whole

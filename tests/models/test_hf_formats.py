@@ -215,7 +215,7 @@ def test_a_native_folder_holds_no_code_and_no_pickle(native: Path) -> None:
     assert config["tie_word_embeddings"] is False and config["head_dim"] == 10
     card = (native / "README.md").read_text(encoding="utf-8")
     assert "trust_remote_code=True" not in card and "modeling_" not in card
-    assert f"- {config['model_type']}\n" in card and "キーと値は 2 ヘッド、出力層は埋め込みと共有しない" in card
+    assert f"- {config['model_type']}\n" in card and "KV ヘッド数 2、出力層と埋め込み層の重み共有なし" in card
 
 
 def test_a_native_folder_loads_in_both_directions(native: Path) -> None:

@@ -247,5 +247,5 @@ def test_a_native_folder_that_behaves_differently_never_gets_its_name(
 
 def test_the_card_of_a_tied_model_says_so(little: Little) -> None:
     card = model_card("豆", sizes_for(little.tokenizer, tie_embeddings=True), 7, little.tokenizer, QWEN3, Facts())
-    assert "キーと値は 4 ヘッド、出力層は埋め込みと共有する" in card
+    assert "KV ヘッド数 4、出力層と埋め込み層の重み共有あり" in card
     assert "{" not in card

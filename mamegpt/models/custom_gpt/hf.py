@@ -102,16 +102,17 @@ def _custom_gpt_sizes(config: dict[str, Any], weights: dict[str, Tensor], file: 
 
 
 def _custom_gpt_structure(_sizes: ModelConfig) -> str:
-    return "GPT-2 型(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない)"
+    return "GPT-2 型(学習された位置埋め込み、pre-LayerNorm、GELU、出力層と埋め込み層の重み共有なし)"
 
 
 def _under_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"backbone.{name}": tensor for name, tensor in tensors.items()}
 
 
-_BOOK = """\
-構造と重みの名前は Sebastian Raschka 著 "Build a Large Language Model (From Scratch)" と
-[LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) によります。"""
+_BOOK = (
+    'アーキテクチャと重みの名前は Sebastian Raschka 著 "Build a Large Language Model (From Scratch)" と '
+    "[LLMs-from-scratch](https://github.com/rasbt/LLMs-from-scratch) によります。"
+)
 
 _CUSTOM_GPT_LICENSE = f"`{_CODE.name}` は Apache License 2.0 です。{_BOOK}"
 
@@ -241,7 +242,7 @@ def _gpt2_from_file(tensors: dict[str, Tensor], sizes: ModelConfig) -> dict[str,
 
 
 def _gpt2_structure(_sizes: ModelConfig) -> str:
-    return "GPT-2(学習された位置埋め込み、pre-LayerNorm、GELU、出力層は埋め込みと共有しない)"
+    return "GPT-2(学習された位置埋め込み、pre-LayerNorm、GELU、出力層と埋め込み層の重み共有なし)"
 
 
 GPT2 = HFFormat(

@@ -70,9 +70,9 @@ def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> M
 
 
 def _structure(sizes: ModelConfig) -> str:
-    tied = "共有する" if sizes.tie_embeddings else "共有しない"
+    tied = "あり" if sizes.tie_embeddings else "なし"
     n_kv_heads, _, _ = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
-    return f"Llama 型(RoPE、RMSNorm、SwiGLU、キーと値は {n_kv_heads} ヘッド、出力層は埋め込みと{tied})"
+    return f"Llama 型(RoPE、RMSNorm、SwiGLU、KV ヘッド数 {n_kv_heads}、出力層と埋め込み層の重み共有{tied})"
 
 
 LLAMA = HFFormat(
@@ -81,5 +81,5 @@ LLAMA = HFFormat(
     config=_config,
     sizes=_sizes,
     structure=_structure,
-    license_note="構造は LLaMA (Touvron et al. 2023) によります。",
+    license_note="アーキテクチャは LLaMA (Touvron et al. 2023) によります。",
 )

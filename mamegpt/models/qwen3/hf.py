@@ -66,9 +66,9 @@ def _sizes(config: dict[str, Any], _weights: dict[str, Tensor], file: Path) -> M
 
 
 def _structure(sizes: ModelConfig) -> str:
-    tied = "共有する" if sizes.tie_embeddings else "共有しない"
+    tied = "あり" if sizes.tie_embeddings else "なし"
     n_kv_heads, _, _ = resolve_sizes(sizes)  # type: ignore[arg-type]  # the sizes are frozen
-    return f"Qwen3 型(RoPE、RMSNorm、QK-norm、SwiGLU、キーと値は {n_kv_heads} ヘッド、出力層は埋め込みと{tied})"
+    return f"Qwen3 型(RoPE、RMSNorm、QK-norm、SwiGLU、KV ヘッド数 {n_kv_heads}、出力層と埋め込み層の重み共有{tied})"
 
 
 QWEN3 = HFFormat(
@@ -77,5 +77,5 @@ QWEN3 = HFFormat(
     config=_config,
     sizes=_sizes,
     structure=_structure,
-    license_note="構造は Qwen3 Technical Report (Yang et al. 2025) によります。",
+    license_note="アーキテクチャは Qwen3 Technical Report (Yang et al. 2025) によります。",
 )
