@@ -27,7 +27,7 @@ from mamegpt.cli.render.models import check_table
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.errors import ConfigError, DataError, naming_options
 from mamegpt.exporting.checks import Check, logits_check
-from mamegpt.messages import Message, join, msg, tally, translate
+from mamegpt.messages import LANGUAGES, Message, join, msg, tally, translate
 from mamegpt.planning.cluster_cost import CLUSTERS, MODELS, ClusterPlan, best
 
 
@@ -235,6 +235,30 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
     assert end.value.code == 2
     said = "エラー: --out が必要です。--lr は 0 より大きい数で指定してください(指定値: -1.0)\n"
     assert capsys.readouterr().err == said
+
+
+NOT_FIRST = "、。，．・：；！？)）」』】〕ー…ぁぃぅぇぉっゃゅょァィゥェォッャュョｧｨｩｪｫｬｭｮｯｰ"
+"""Characters that no line begins with."""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_help_of_every_command_is_complete_at_any_width(
+    language: str, columns: int, mame: Mame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMEGPT_LANG", language)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name in COMMANDS:
+        code, out, _ = mame(name, "--help")
+        lines = [line.strip(" │") for line in out.splitlines() if not line.startswith(("╭", "╰"))]
+        assert code == 0 and max(map(n_cells, out.splitlines())) <= columns, name
+        assert "[ARGS" not in out and "default: None" not in out, name
+        assert [line for line in lines if line.startswith(tuple(NOT_FIRST))] == [], name
+        options = [line for line in out.splitlines() if line.startswith("│ --")]
+        assert options and [line for line in options if not re.search(r"\S  +\S", line.strip("│ "))] == [], name
+        if language == "ja":
+            rest = NAMES.sub("・", re.sub(r"\([^()]*[:：][^()]*\)", "", " ".join(lines)))
+            assert re.findall(r"\b[A-Za-z]{2,} [A-Za-z]{2,} [A-Za-z]{2,}\b", rest) == [], name
 
 
 @pytest.mark.usefixtures("japanese")
