@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamegpt.data.readers.parquet import BATCHES_AHEAD, _pieces
+from mamegpt.data.readers.parquet import CALLS_AHEAD, THREADS, _pieces
 from mamegpt.data.readers.read import read_file
 from mamegpt.data.schema import Schema
 from mamegpt.errors import DataError
@@ -100,23 +100,26 @@ def test_a_file_is_filtered_as_by_the_naive_search(tmp_path_factory, texts, expr
     assert [number for number, _, _ in records(path, *expressions)] == [i for i, found in enumerate(wanted) if found]
 
 
-def test_one_row_group_is_read_as_a_stream_and_little_ahead(tmp_path, monkeypatch):
-    monkeypatch.setattr("mamegpt.data.readers.parquet.BATCH_BYTES", 10_000)
-    pq.write_table(pa.table({"text": [f"京都{i}" + "の" * 300 for i in range(1000)]}), tmp_path / "a.parquet")
+@pytest.mark.parametrize(("row_group_size", "most_ahead"), [(1000, THREADS + 1), (250, CALLS_AHEAD * (THREADS + 1))])
+def test_row_groups_are_read_as_streams_and_little_ahead(tmp_path, monkeypatch, row_group_size, most_ahead):
+    monkeypatch.setattr("mamegpt.data.readers.parquet.BATCH_BYTES", 4_000)
+    texts = [f"京都{i}" + "の" * 300 for i in range(1000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=row_group_size)
     decoded, before = [], threading.active_count()
     monkeypatch.setattr("mamegpt.data.readers.parquet._plain", lambda column: decoded.append(len(column)) or column)
     batches = read_file(tmp_path / "a.parquet", Schema(), [["京都"]])
     first = next(batches)
-    assert 1 < len(first.records) < 100
+    assert 1 < len(first.records) < 20
     batches.close()
-    assert sum(decoded) <= (BATCHES_AHEAD + 1) * len(first.records)
+    assert sum(decoded) <= (most_ahead + CALLS_AHEAD + 1) * len(first.records) < 500
     assert threading.active_count() == before
+    assert records(tmp_path / "a.parquet", "京都") == [(i, "", text) for i, text in enumerate(texts)]
 
 
 def test_after_a_long_dictionary_few_rows_are_read_at_once(tmp_path, monkeypatch):
     """A row group too large to say how long its texts are at most: its dictionary is asked."""
     monkeypatch.setattr("mamegpt.data.readers.parquet.MAX_BATCH_BYTES", 100_000)
-    monkeypatch.setattr("mamegpt.data.readers.parquet._arrays", lambda *a: ((0, piece) for piece in _pieces(*a)))
+    monkeypatch.setattr("mamegpt.data.readers.parquet._arrays", _pieces)
     long = ["犬" * 10_000, *(f"猫{i}" + "の" * 300 for i in range(1000))]
     pq.write_table(
         pa.table({"text": long}), tmp_path / "a.parquet", dictionary_pagesize_limit=40_000, write_batch_size=1

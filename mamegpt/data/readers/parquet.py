@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ MAX_UNPACKING = 4096
 """Largest ratio of the bytes of a column in memory and in the file, for columns of more than MAX_BATCH_BYTES."""
 FEW_ROWS = 32
 """A batch with fewer rows is slow to read; the dictionary may show that more rows fit."""
-BATCHES_AHEAD = 2
+THREADS = 2
+CALLS_AHEAD = 4
 READ_BYTES = 1 << 18
 """Bytes read from a file at a time; without a limit, Arrow reads a whole column of a row group at once."""
 
@@ -34,66 +35,80 @@ def read_parquet(path: Path, schema: Schema, expressions: Sequence[Sequence[str]
     """Yield the rows of a parquet file; only the necessary columns are read.
 
     With ``expressions`` (RE2 syntax), only rows in which one expression of each list matches text or title are yielded.
-    Two threads search ahead of the caller, since Arrow decodes and searches without Python's lock. `pyarrow.dataset`
-    would do the same, but holds whole row groups in memory, and many files consist of one row group.
+    Threads search ahead of the caller, since Arrow decodes and searches without Python's lock. `pyarrow.dataset` would
+    do the same, but holds whole row groups in memory, and many files consist of one row group.
     """
     with open_parquet(path) as file:
-        if not file.metadata.num_rows:
+        metadata = file.metadata
+        if not metadata.num_rows:
             return
         columns = parquet_columns(file.schema_arrow, schema, path)
-        to_batch = functools.partial(_to_batch, expressions=expressions)
-        with closing(_arrays(path, file, columns)) as arrays:
-            yield from _searched_ahead(arrays, to_batch) if expressions else map(to_batch, arrays)
+
+        def searches(group: int, start: int) -> Iterator[Callable[[], Batch]]:
+            with open_parquet(path, metadata) as part:
+                for arrays in _arrays(path, part, group, columns):
+                    yield functools.partial(_to_batch, arrays, start, expressions)
+                    start += len(arrays[0])
+
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        groups = map(searches, range(len(sizes)), itertools.accumulate(sizes, initial=0))
+        if not expressions:
+            yield from (search() for group in groups for search in group)
+        elif len(sizes) > 1:  # each thread decodes and searches a row group
+            yield from _ahead(groups)
+        else:  # this thread decodes the row group, the others search
+            yield from _ahead(iter([search]) for search in next(groups))
 
 
-def _searched_ahead(arrays: Iterator[tuple[int, list[Any]]], to_batch: Callable[[Any], Batch]) -> Iterator[Batch]:
-    """Yield the batches of ``arrays`` in order: one thread reads the arrays, another makes batches of them."""
-    with ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(1) as searcher:
+def _ahead(streams: Iterator[Iterator[Callable[[], Batch]]]) -> Iterator[Batch]:
+    """Yield the results of all calls in order. Threads make the next calls, at most CALLS_AHEAD of each of the next
+    THREADS + 1 streams.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
 
-        def search(decoded: Future[Any]) -> Batch | None:
-            return to_batch(decoded.result()) if decoded.result() else None
+        def submit(stream: Iterator[Callable[[], Batch]]) -> tuple[Iterator[Callable[[], Batch]], Future[list[Batch]]]:
+            return stream, pool.submit(lambda: [call() for call in itertools.islice(stream, CALLS_AHEAD)])
 
-        def submit() -> Future[Batch | None]:
-            return searcher.submit(search, decoder.submit(next, arrays, None))
+        ahead = deque(map(submit, itertools.islice(streams, THREADS + 1)))
+        while ahead:
+            stream, future = ahead.popleft()
+            batches = future.result()
+            if len(batches) == CALLS_AHEAD:
+                ahead.appendleft(submit(stream))
+            else:
+                ahead.extend(map(submit, itertools.islice(streams, 1)))
+            yield from batches
 
-        ahead = deque(submit() for _ in range(BATCHES_AHEAD))
-        while batch := ahead.popleft().result():
-            ahead.append(submit())
-            yield batch
 
-
-def _arrays(path: Path, file: Any, columns: list[str]) -> Generator[tuple[int, list[Any]], None, None]:
-    """Yield the number of a row, and about BATCH_BYTES of the columns from that row on, as Arrow chunked arrays."""
+def _arrays(path: Path, file: Any, group: int, columns: list[str]) -> Iterator[list[Any]]:
+    """Yield about BATCH_BYTES of the columns of a row group at a time, as Arrow arrays."""
     import pyarrow
 
-    start, n_bytes, parts = 0, 0, list[list[Any]]()
-    for arrays in _pieces(path, file, columns):
+    n_bytes, parts = 0, list[list[Any]]()
+    for arrays in _pieces(path, file, group, columns):
         parts.append(arrays)
         n_bytes += sum(array.nbytes for array in arrays)
         if n_bytes >= BATCH_BYTES:
-            yield start, [pyarrow.chunked_array(some) for some in zip(*parts, strict=True)]
-            start += sum(len(arrays[0]) for arrays in parts)
+            yield [pyarrow.concat_arrays(some) for some in zip(*parts, strict=True)]
             n_bytes, parts = 0, []
     if parts:
-        yield start, [pyarrow.chunked_array(some) for some in zip(*parts, strict=True)]
+        yield [pyarrow.concat_arrays(some) for some in zip(*parts, strict=True)]
 
 
-def _pieces(path: Path, file: Any, columns: list[str]) -> Iterator[list[Any]]:
-    """Yield Arrow arrays of the columns, at most MAX_BATCH_BYTES of each.
+def _pieces(path: Path, file: Any, group: int, columns: list[str]) -> Iterator[list[Any]]:
+    """Yield Arrow arrays of the columns of a row group, at most MAX_BATCH_BYTES of each.
 
     Raises `DataError` for a column whose few bytes in the file expand to very many, by compression or by their
     dictionary.
     """
-    metadata = file.metadata
-    for group in range(metadata.num_row_groups):
-        chunks = [_chunk(metadata, group, name) for name in columns]
-        n_rows, n_unpacked = _batch_rows(path, metadata, group, columns), [0] * len(columns)
-        for batch in file.iter_batches(n_rows, row_groups=[group], columns=columns):
-            arrays = [_plain(batch.column(name)) for name in columns]
-            for i, (name, chunk, array) in enumerate(zip(columns, chunks, arrays, strict=True)):
-                n_unpacked[i] += array.nbytes
-                _refuse_if_too_many(n_unpacked[i], chunk, name, path)
-            yield arrays
+    chunks = [_chunk(file.metadata, group, name) for name in columns]
+    n_rows, n_unpacked = _batch_rows(path, file.metadata, group, columns), [0] * len(columns)
+    for batch in file.iter_batches(n_rows, row_groups=[group], columns=columns, use_threads=False):
+        arrays = [_plain(batch.column(name)) for name in columns]
+        for i, (name, chunk, array) in enumerate(zip(columns, chunks, arrays, strict=True)):
+            n_unpacked[i] += array.nbytes
+            _refuse_if_too_many(n_unpacked[i], chunk, name, path)
+        yield arrays
 
 
 def _batch_rows(path: Path, metadata: Any, group: int, columns: list[str]) -> int:
@@ -164,13 +179,12 @@ def _plain(column: Any) -> Any:
     return column.cast(pyarrow.large_string()) if types.is_string_view(column.type) else column
 
 
-def _to_batch(start_and_columns: tuple[int, list[Any]], expressions: Sequence[Sequence[str]]) -> Batch:
-    """Make a batch from the number of its first row in the file and Arrow arrays of text and, if there is one,
-    title.
+def _to_batch(columns: Sequence[Any], start: int, expressions: Sequence[Sequence[str]]) -> Batch:
+    """Make a batch of Arrow arrays of text and, if there is one, title, whose first row is number ``start`` of the
+    file.
     """
     from pyarrow import compute
 
-    start, columns = start_and_columns
     n_read = len(columns[0])
     numbers: Sequence[int] = range(start, start + n_read)
     for alternatives in expressions:
