@@ -27,6 +27,7 @@ FEW_ROWS = 32
 """A batch with fewer rows is slow to read; the dictionary may show that more rows fit."""
 THREADS = 2
 CALLS_AHEAD = 4
+"""Batches that a thread makes of a row group before their reader needs them; most row groups have fewer."""
 READ_BYTES = 1 << 18
 """Bytes read from a file at a time; without a limit, Arrow reads a whole column of a row group at once."""
 
@@ -81,7 +82,7 @@ def _ahead(streams: Iterator[Iterator[Callable[[], Batch]]]) -> Iterator[Batch]:
 
 
 def _arrays(path: Path, file: Any, group: int, columns: list[str]) -> Iterator[list[Any]]:
-    """Yield about BATCH_BYTES of the columns of a row group at a time, as Arrow arrays."""
+    """Yield about BATCH_BYTES of the columns of a row group at a time, each column as one Arrow array."""
     import pyarrow
 
     n_bytes, parts = 0, list[list[Any]]()
