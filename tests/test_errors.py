@@ -54,7 +54,7 @@ def test_no_error_of_the_library_is_translated(tmp_path: Path, monkeypatch: pyte
     for fails in (
         lambda: mamegpt.extract(text, "d", out), lambda: mamegpt.clean(text, out),
         lambda: mamegpt.extract(tmp_path / "rows.jsonl", "d", out), lambda: mamegpt.clean(text, out, only=["x"]),
-        lambda: mamegpt.train_tokenizer(["a b c"], out), lambda: mamegpt.load(tmp_path / "none"),
+        lambda: mamegpt.train_tokenizer(["a b c"], out, vocab_size=9999), lambda: mamegpt.load(tmp_path / "none"),
         lambda: mamegpt.plan(0), lambda: mamegpt.evaluate([]), lambda: mamegpt.export(tmp_path, out),
         lambda: mamegpt.write_report([tmp_path], out), lambda: mamegpt.Sampling(temperature=-1).validate(),
         lambda: mamegpt.train(mamegpt.preset(data=str(text), tokenizer=str(text), out=str(out), lr=-1.0)),

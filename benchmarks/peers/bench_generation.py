@@ -42,7 +42,7 @@ from mamegpt.exporting.gguf import GgufType, write_gguf
 from mamegpt.exporting.hf import write_hf
 from mamegpt.generation.stream import stream_ids
 from mamegpt.models.base import LanguageModel
-from mamegpt.models.registry import ARCHITECTURES, build_model, hf_formats
+from mamegpt.models.registry import ARCHITECTURES, architecture_of, build_model, hf_formats
 from mamegpt.system.hardware import has_bf16
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
@@ -167,7 +167,7 @@ def contestants(
     kinds: tuple[GgufType, ...] = ("f32", "f16")
     for kind in kinds:
         path = folder / f"{kind}.gguf"
-        write_gguf(path, model, sizes, tokenizer, architecture, kind)
+        write_gguf(path, model, sizes, tokenizer, architecture_of(model).gguf_format, kind)
         yield f"llama.cpp {kind}", llama_cpp(path, kind, threads, n_new)
 
 

@@ -23,7 +23,7 @@ from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.files import write_json
 from mamegpt.training.trainer import train
 
-RUNS = ROOT / "mamegpt" / RUNS_FILE
+RUNS = ROOT / "mamegpt" / "planning" / RUNS_FILE
 
 
 def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> ScalingRun:

@@ -35,7 +35,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.training.autotune import Probe
 from mamegpt.training.trainer import TrainResult, train
 
-RUNS = ROOT / "mamegpt" / "vocabulary_runs.json"
+RUNS = ROOT / "mamegpt" / "tokenizer" / "vocabulary_runs.json"
 HELD_OUT_CHARACTERS = 120_000
 COVERAGES = (0.9995, 0.995, 0.98)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mamegpt.cli.console import INTERRUPTED, busy, counted, say, table
 from mamegpt.cli.language import translated
 from mamegpt.cli.progress import show_progress
-from mamegpt.cli.render.data import extract_table
+from mamegpt.cli.render.data import chosen_vocabulary, extract_table
 from mamegpt.cli.render.models import show_export
 from mamegpt.cli.render.next_step import next_text
 from mamegpt.config import TrainConfig
@@ -31,7 +31,7 @@ from mamegpt.training.validation import verdict
 __all__ = ["demo"]
 
 N_STORIES = 20_000
-STORY_VOCAB_SIZE, TEXT_VOCAB_SIZE = 2_000, 8_000
+STORY_VOCAB_SIZE = 2_000
 STORY_NGRAM_BITS = 0.86
 """Bits per character of a 3-gram model over the same tokens, on unseen stories (seed 0)."""
 STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
@@ -62,11 +62,13 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     text, schema, prompts = _text(out, data, keyword, seed, schema)
 
     say("", msg("2/5  tokenizer"))
-    vocab_size = vocab_size or (TEXT_VOCAB_SIZE if data else STORY_VOCAB_SIZE)
     with busy(msg("training a tokenizer")) as show:
         report = train_tokenizer(
-            counted(read_texts(text, schema=schema), show), out / "tokenizer", vocab_size=vocab_size
-        )
+            counted(read_texts(text, schema=schema), show), out / "tokenizer",
+            vocab_size=vocab_size or (0 if data else STORY_VOCAB_SIZE), for_minutes=seconds / 60,
+        )  # fmt: skip
+    if report.for_minutes is not None:
+        say(chosen_vocabulary(report))
     say(
         msg(
             "{path}: vocabulary size {vocab_size:,}, {elapsed_s:.1f} s, {characters_per_token:.2f} "

@@ -25,13 +25,11 @@ from mamegpt.system.hardware import has_bf16, peak_memory
 from mamegpt.system.limits import memory
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
 from mamegpt.training.autotune import Probe
 from mamegpt.training.forward import micro_batch
 
-__all__ = ["CHARACTERS_PER_TOKEN", "CorpusSize", "Cost", "Plan", "plan"]
-
-CHARACTERS_PER_TOKEN = 1.66
-"""Characters per token of Japanese Wikipedia with vocabulary size 16,000 (docs/log.md), assumed without a tokenizer."""
+__all__ = ["CorpusSize", "Cost", "Plan", "plan"]
 
 SAMPLE_CHARACTERS = 1_000_000
 
@@ -70,6 +68,8 @@ class Plan:
     precision: Precision
     costs: tuple[Cost, ...]
     minutes: float
+    vocab_size: int
+    is_vocab_size_chosen: bool
     corpus: CorpusSize | None
     measuring_s: float
     free_memory_bytes: int
@@ -124,8 +124,8 @@ def plan(
 ) -> Plan:
     """Estimate the result of ``minutes`` of training, from a benchmark of about ``seconds`` on this machine.
 
-    With ``data``, the training text, the plan also contains the number of epochs. The vocabulary size is the
-    tokenizer's if one is given, else ``vocab_size`` (0: 16,000).
+    With ``data``, the training text, the plan also contains the number of epochs. The vocabulary size is that of the
+    tokenizer or the token shards if they are given, else ``vocab_size`` (0: that of `choose_vocab_size`).
 
     Raises `ConfigError` for impossible numbers, and what reading the data or the tokenizer raises.
     """
@@ -136,20 +136,33 @@ def plan(
     if vocab_size < 0:
         raise ConfigError("--vocab-size must be at least 1 (got {vocab_size})", vocab_size=vocab_size)
     loaded = Tokenizer.load(tokenizer) if tokenizer else None
-    corpus = measure_corpus(data, split, loaded, schema) if data else None
+    if loaded:
+        vocab_size = loaded.vocab_size
+    elif data and is_shards(data):
+        vocab_size = open_shards(Path(data))[0].vocab_size
+    is_chosen = not vocab_size
+    corpus = None
+    if data:
+        n_characters, n_tokens = count(data, split, loaded, schema)
+        vocab_size = vocab_size or choose_vocab_size(minutes, n_characters)
+        corpus = CorpusSize(n_characters, n_tokens or round(n_characters / characters_per_token(vocab_size)))
+    vocab_size = vocab_size or choose_vocab_size(minutes)
     chosen = pick_device(device)
     free = memory().available
     begin = time.perf_counter()
-    precision, costs = measure(loaded.vocab_size if loaded else vocab_size or 16_000, chosen, seconds)
+    precision, costs = measure(vocab_size, chosen, seconds)
     elapsed_s = time.perf_counter() - begin
-    return Plan(str(chosen), precision, tuple(costs), minutes, corpus, elapsed_s, free)
+    return Plan(str(chosen), precision, tuple(costs), minutes, vocab_size, is_chosen, corpus, elapsed_s, free)
 
 
-def measure_corpus(data: str | Path, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> CorpusSize:
-    """Count the characters of a text, and estimate its tokens with a tokenizer on a `subsample` of its documents."""
+def count(data: str | Path, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> tuple[int, int | None]:
+    """Return the characters and tokens of a text; tokens are known of shards, and estimated with a tokenizer.
+
+    It encodes a `subsample` of the documents.
+    """
     if is_shards(data):
         train = open_shards(Path(data))[0].splits["train"]
-        return CorpusSize(train.n_characters, train.n_tokens)
+        return train.n_characters, train.n_tokens
     n_characters = 0
 
     def counted() -> Iterator[str]:
@@ -161,11 +174,10 @@ def measure_corpus(data: str | Path, split: str, tokenizer: Tokenizer | None, sc
     sample = subsample(counted(), SAMPLE_CHARACTERS, len)
     if not n_characters:
         raise DataError("{data} holds no text", data=data)
-    per_token = CHARACTERS_PER_TOKEN
-    if tokenizer:
-        n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # including end-of-text tokens
-        per_token = sum(map(len, sample)) / n_tokens
-    return CorpusSize(n_characters, round(n_characters / per_token))
+    if tokenizer is None:
+        return n_characters, None
+    n_tokens = sum(map(len, tokenizer.encode_batch(sample))) + len(sample)  # including end-of-text tokens
+    return n_characters, round(n_characters * n_tokens / sum(map(len, sample)))
 
 
 def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Precision, list[Cost]]:

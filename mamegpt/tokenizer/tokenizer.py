@@ -29,7 +29,16 @@ from mamegpt.messages import join, msg
 from mamegpt.system.files import atomic_write, is_lfs_pointer, refuse_existing
 from mamegpt.system.limits import usable_cores
 from mamegpt.tokenizer.sentencepiece_file import Piece, read_pieces, read_settings, round_scores
-from mamegpt.tokenizer.trainer import ModelType, TrainingLines, collect, train_model
+from mamegpt.tokenizer.trainer import (
+    MIN_COVERAGE,
+    N_FIXED_PIECES,
+    Alphabet,
+    ModelType,
+    TrainingLines,
+    collect,
+    train_model,
+)
+from mamegpt.tokenizer.vocab_size import choose_vocab_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +54,6 @@ __all__ = [
 ]
 
 _MAX_THREADS = 128  # of the trainer
-_N_FIXED_PIECES = 4 + 256
 _N_MEASURED_CHARACTERS = 1_000_000
 
 
@@ -63,6 +71,8 @@ class TokenizerReport:
 
     path: Path
     vocab_size: int
+    for_minutes: float | None  # of training, for which the vocabulary size was chosen; None if it was given
+    character_coverage: float
     model_type: ModelType
     n_characters: int  # read
     n_characters_used: int  # trained on: what is left after breaks, blank lines and sampling
@@ -78,17 +88,20 @@ def train_tokenizer(
     documents: Iterable[str],
     out: str | Path,
     *,
-    vocab_size: int = 16_000,
+    vocab_size: int = 0,
+    for_minutes: float = 10.0,
     model_type: ModelType = "bpe",
-    character_coverage: float = 0.9995,
+    character_coverage: float = 0.0,
     n_threads: int | None = None,
     max_characters: int | None = 10_000_000,
     overwrite: bool = False,
 ) -> TokenizerReport:
     """Train a lossless tokenizer on ``documents`` (or lines) and write ``out``.model and ``out``.vocab.
 
-    ``out`` may end in ``.model`` or not. ``character_coverage`` (0.98 to 1) is the share of the text's
-    characters that get pieces of their own; the rest is spelt in bytes. ``n_threads`` defaults to the number
+    ``out`` may end in ``.model`` or not. Without a ``vocab_size`` one is chosen for the length of the text and
+    ``for_minutes`` of training (`choose_vocab_size`). ``character_coverage`` (0.98 to 1) is the share of the text's
+    characters that get pieces of their own; the rest is represented by bytes. Without one, it is 0.9995, or less where
+    that leaves too few longer pieces. ``n_threads`` defaults to the number
     of cores. Of a text longer than ``max_characters`` an even sample of lines is used, always the same one
     (``None``: all of it, at about 75 bytes of memory a character). Ids 0 to 3 are ``<unk> <s> </s> <pad>``.
 
@@ -100,7 +113,7 @@ def train_tokenizer(
     started = time.perf_counter()
     if n_threads is None:
         n_threads = min(usable_cores(), _MAX_THREADS)
-    _check_settings(vocab_size, character_coverage, n_threads, max_characters)
+    _check_settings(vocab_size, for_minutes, character_coverage, n_threads, max_characters)
     model_path, vocab_path = output_paths(Path(out))
     if not overwrite:
         refuse_existing(model_path)
@@ -111,7 +124,12 @@ def train_tokenizer(
         raise TokenizerError(
             "no text to train {model_path} on: every document is empty or blank", model_path=model_path
         )
-    proto = train_model(corpus.lines, vocab_size, model_type, character_coverage, n_threads)
+    is_chosen = not vocab_size
+    alphabet = Alphabet(corpus.lines)
+    if is_chosen:
+        vocab_size = max(choose_vocab_size(for_minutes, corpus.n_read), alphabet.least_vocab_size)
+    coverage = character_coverage or alphabet.coverage(vocab_size, is_chosen=is_chosen)
+    proto = train_model(corpus.lines, vocab_size, model_type, coverage, n_threads, is_limit=is_chosen)
     if model_type == "unigram":
         proto = round_scores(proto)
     tokenizer = Tokenizer(proto, model_path)
@@ -125,6 +143,8 @@ def train_tokenizer(
     return TokenizerReport(
         path=model_path,
         vocab_size=tokenizer.vocab_size,
+        for_minutes=for_minutes if is_chosen else None,
+        character_coverage=coverage,
         model_type=model_type,
         n_characters=corpus.n_read,
         n_characters_used=corpus.n_used,
@@ -136,19 +156,23 @@ def train_tokenizer(
     )
 
 
-def _check_settings(vocab_size: int, character_coverage: float, n_threads: int, max_characters: int | None) -> None:
+def _check_settings(
+    vocab_size: int, for_minutes: float, character_coverage: float, n_threads: int, max_characters: int | None
+) -> None:
     """Raise `ConfigError`, all problems in one line."""
     problems = []
-    if vocab_size <= _N_FIXED_PIECES:
+    if not for_minutes > 0:
+        problems.append(msg("--for-minutes must be above 0 (got {for_minutes:g})", for_minutes=for_minutes))
+    if vocab_size and vocab_size <= N_FIXED_PIECES:
         problems.append(
             msg(
                 "--vocab-size must be more than {fixed}, the 4 control and 256 byte tokens "
                 "(got {vocab_size}); try 16000",
-                fixed=_N_FIXED_PIECES,
+                fixed=N_FIXED_PIECES,
                 vocab_size=vocab_size,
             )
         )
-    if not 0.98 <= character_coverage <= 1:
+    if character_coverage and not MIN_COVERAGE <= character_coverage <= 1:
         problems.append(
             msg(
                 "--character-coverage must be between 0.98 and 1 (got {character_coverage}); use 0.9995",

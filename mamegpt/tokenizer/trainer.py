@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import sentencepiece
 
@@ -14,12 +16,26 @@ from mamegpt.errors import TokenizerError
 from mamegpt.messages import msg
 from mamegpt.text.subsample import subsample
 
-__all__ = ["MAX_LINE_BYTES", "TRAINER_SETTINGS", "ModelType", "TrainingLines", "collect", "cut_line", "train_model"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["CHARACTER_SHARE", "MAX_COVERAGE", "MAX_LINE_BYTES", "MIN_COVERAGE", "N_FIXED_PIECES", "TRAINER_SETTINGS",
+           "Alphabet", "ModelType", "TrainingLines", "collect", "cut_line", "train_model"]  # fmt: skip
 
 ModelType = Literal["bpe", "unigram"]
 
 MAX_LINE_BYTES = 4192
 """SentencePiece's trainer drops longer lines (bytes of UTF-8), with no more than a warning."""
+
+N_FIXED_PIECES = 4 + 256
+"""Control pieces and byte pieces."""
+MIN_COVERAGE = 0.98
+"""The lowest character coverage that SentencePiece takes."""
+MAX_COVERAGE = 0.9995
+"""The highest that is chosen; rarer characters become bytes."""
+CHARACTER_SHARE = 0.5
+"""Of the pieces besides the fixed ones, the share for single characters where the coverage is chosen (docs/log.md)."""
 
 TRAINER_SETTINGS: dict[str, Any] = {
     "normalization_rule_name": "identity",
@@ -95,10 +111,58 @@ def collect(documents: Iterable[str], max_characters: int | None) -> TrainingLin
     return TrainingLines(kept, n_read, sum(map(len, kept)), n_lines_split)
 
 
+class Alphabet:
+    """The characters of a text, and how many of them a vocabulary should have tokens for."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        """Take the lines of the text, of which there are some."""
+        self._lines = lines
+
+    @cached_property
+    def _covered(self) -> npt.NDArray[np.float64]:
+        """The share of the text that the n + 1 most frequent characters are."""
+        import numpy as np
+
+        counts = np.zeros(0x110000, np.int64)
+        for i in range(0, len(self._lines), 10_000):
+            codes = np.frombuffer("".join(self._lines[i : i + 10_000]).encode("utf-32-le"), np.uint32)
+            counts += np.bincount(codes, minlength=0x110000)
+        return np.cumsum(-np.sort(-counts)) / counts.sum()
+
+    def n_characters(self, coverage: float) -> int:
+        """Return how many characters a coverage asks for."""
+        return int(self._covered.searchsorted(coverage)) + 1
+
+    @property
+    def least_vocab_size(self) -> int:
+        """The vocabulary size of which `CHARACTER_SHARE` is enough for `MIN_COVERAGE`."""
+        return N_FIXED_PIECES + math.ceil(self.n_characters(MIN_COVERAGE) / CHARACTER_SHARE)
+
+    def coverage(self, vocab_size: int, *, is_chosen: bool) -> float:
+        """Return the character coverage for a vocabulary size: `MAX_COVERAGE` where its characters have room.
+
+        They have if they are at most `CHARACTER_SHARE` of the tokens, or, where the size was not chosen but given, if
+        they fit at all. Else it is that of `CHARACTER_SHARE` of the tokens, but at least `MIN_COVERAGE`.
+        """
+        n_free = vocab_size - N_FIXED_PIECES
+        n_wanted, n_most = self.n_characters(MAX_COVERAGE), int(CHARACTER_SHARE * n_free)
+        if n_wanted <= n_most or (not is_chosen and n_wanted < n_free):
+            return MAX_COVERAGE
+        return max(MIN_COVERAGE, float(self._covered[max(0, n_most - 1)]))
+
+
 def train_model(
-    lines: Sequence[str], vocab_size: int, model_type: str, character_coverage: float, n_threads: int
+    lines: Sequence[str],
+    vocab_size: int,
+    model_type: str,
+    character_coverage: float,
+    n_threads: int,
+    *,
+    is_limit: bool = False,
 ) -> bytes:
     """SentencePiece's trainer on ``lines``; returns the model file's content.
+
+    With ``is_limit`` a text too short for ``vocab_size`` pieces gets as many as it has.
 
     Lines go in as long as they may be. No piece joins punctuation to words anyway (the trainer does not mix
     scripts), so cutting at sentence ends takes time for nothing: benchmarks/peers/bench_tokenizer_training.py.
@@ -118,19 +182,30 @@ def train_model(
             **TRAINER_SETTINGS,
         )
     except RuntimeError as error:
-        raise TokenizerError(_explain(str(error), vocab_size)) from error
+        if is_limit and (found := _TOO_LARGE.search(str(error))):
+            return train_model(lines, int(found[1]), model_type, character_coverage, n_threads)
+        raise TokenizerError(_explain(str(error), vocab_size, character_coverage)) from error
     return written.getvalue()
 
 
-def _explain(message: str, vocab_size: int) -> str:
+_TOO_LARGE = re.compile(r"Vocabulary size too high .*<= (\d+)")
+
+
+def _explain(message: str, vocab_size: int, character_coverage: float) -> str:
     """Return the trainer's own error, as what to do about it."""
-    if found := re.search(r"Vocabulary size too high .*<= (\d+)", message):
+    if found := _TOO_LARGE.search(message):
         return msg(
             "--vocab-size {vocab_size} is too large for this text; use at most {limit}, or more text",
             vocab_size=vocab_size,
             limit=found[1],
         )
     if found := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
+        if character_coverage <= MIN_COVERAGE:
+            return msg(
+                "--vocab-size {vocab_size} is too small for this text's different characters; use more than {limit}",
+                vocab_size=vocab_size,
+                limit=found[1],
+            )
         return msg(
             "--vocab-size {vocab_size} is too small for this text's different characters; use more "
             "than {limit}, or a lower --character-coverage (0.995, 0.98)",

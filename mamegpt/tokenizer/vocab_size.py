@@ -1,4 +1,4 @@
-"""How many pieces a tokenizer should have, by the size of its model: from runs of our own.
+"""The vocabulary size of a tokenizer: chosen for the time of training and the length of the text.
 
 More pieces make a text shorter, but every token costs more in the head, and most pieces are seen too seldom to be
 learned in minutes. `benchmarks/research/vocabulary_runs.py` trains models of each size with vocabularies of each size,
@@ -8,12 +8,54 @@ all for the same processor time, on Japanese Wikipedia. The runs are kept in ``v
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
-__all__ = ["VocabularyRun", "best_vocab_sizes", "vocabulary_runs"]
+__all__ = ["CHOICES", "VocabularyRun", "best_vocab_sizes", "characters_per_token", "choose_vocab_size",
+           "vocabulary_runs"]  # fmt: skip
 
 RUNS_FILE = "vocabulary_runs.json"
+
+
+class Choice(NamedTuple):
+    """A vocabulary size, and the least time and text with which it is better than a smaller one."""
+
+    vocab_size: int
+    minutes: float
+    """Minutes of training of the default model on a CPU, between those of a fast and a slow one (docs/log.md)."""
+    n_characters: int
+    """Characters of text with which 95 % of the pieces occur some ten times (docs/log.md)."""
+    characters_per_token: float
+    """Characters per token of Japanese Wikipedia."""
+
+
+CHOICES = (
+    Choice(2_000, 0, 0, 1.08),
+    Choice(4_000, 0, 500_000, 1.29),
+    Choice(8_000, 10, 2_000_000, 1.46),
+    Choice(16_000, 60, 10_000_000, 1.67),
+)
+
+
+def choose_vocab_size(minutes: float, n_characters: float = math.inf) -> int:
+    """Return the vocabulary size for so many minutes of training on a text of ``n_characters``.
+
+    A GPU trains on more text in the same time; its runs need a larger size.
+    """
+    return max(it.vocab_size for it in CHOICES if minutes >= it.minutes and n_characters >= it.n_characters)
+
+
+def characters_per_token(vocab_size: int) -> float:
+    """Return the characters per token of Japanese Wikipedia, to estimate those of a tokenizer that does not exist yet.
+
+    Between the sizes of `CHOICES` they are interpolated by the logarithm.
+    """
+    import numpy as np
+
+    sizes = [math.log(it.vocab_size) for it in CHOICES]
+    return float(np.interp(math.log(vocab_size), sizes, [it.characters_per_token for it in CHOICES]))
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,8 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         [*TRAIN, "--lr", "0", "--batch-size", "0", "--drop-rate", "1.5"], None, ["--lr", "--batch-size", "--drop-rate"],
     ),
     "vocabulary too large": (
-        ["tokenizer", "--data", "few.txt", "--out", "tok"], lambda: write("few.txt", japanese(2)),
-        ["--vocab-size 16000 is too large", "use at most"],
+        ["tokenizer", "--data", "few.txt", "--out", "tok", "--vocab-size", "16000"],
+        lambda: write("few.txt", japanese(2)), ["--vocab-size 16000 is too large", "use at most"],
     ),
     # A word that is nowhere, or none.
     "no keyword hit": (

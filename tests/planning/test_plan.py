@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,11 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.registry import build_model
 from mamegpt.planning import plan as plan_module
 from mamegpt.planning import scaling_law
-from mamegpt.planning.plan import CorpusSize, Cost, Plan, measure, measure_corpus, operations, plan
+from mamegpt.planning.plan import CorpusSize, Cost, Plan, count, measure, operations, plan
 from mamegpt.presets import SIZES, preset
 from mamegpt.run import checkpoint
 from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
 from mamegpt.training.optim import OPTIMIZERS, build_optimizer
 
 COSTS = (
@@ -26,7 +28,10 @@ COSTS = (
     Cost("5m", 4_900_000, 18_000.0, 900_000_000, measured=True),
     Cost("125m", 120_000_000, 400.0, 4_000_000_000, measured=False),
 )
-PLAN = Plan("cpu", "bf16", COSTS, minutes=10.0, corpus=None, measuring_s=3.0, free_memory_bytes=8_000_000_000)
+PLAN = Plan(
+    "cpu", "bf16", COSTS, minutes=10.0, vocab_size=8_000, is_vocab_size_chosen=True, corpus=None, measuring_s=3.0,
+    free_memory_bytes=8_000_000_000,
+)  # fmt: skip
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:
@@ -90,16 +95,41 @@ def test_a_text_read_again_and_again_is_worth_less_than_a_long_one() -> None:
 
 def test_a_corpus_is_counted_exactly_if_it_is_tokens_and_nearly_if_it_is_text(little: Little) -> None:
     meta, splits = open_shards(little.run / "tokens")
-    exact = measure_corpus(str(little.run / "tokens"), "train", None)
-    assert exact.n_tokens == len(splits["train"].tokens) == meta.splits["train"].n_tokens
+    _, exact = count(str(little.run / "tokens"), "train", None)
+    assert exact == len(splits["train"].tokens) == meta.splits["train"].n_tokens
     text = little.text.read_text(encoding="utf-8")
-    counted = measure_corpus(str(little.text), "train", Tokenizer.load(little.spm))
+    n_characters, counted = count(str(little.text), "train", Tokenizer.load(little.spm))
     both = sum(split.n_tokens for split in meta.splits.values())
-    assert counted.n_characters == pytest.approx(len(text), rel=0.01) and counted.n_tokens == pytest.approx(
-        both, rel=0.02
-    )
-    guessed = measure_corpus(str(little.text), "train", None)
-    assert guessed.n_tokens == round(guessed.n_characters / plan_module.CHARACTERS_PER_TOKEN)
+    assert n_characters == pytest.approx(len(text), rel=0.01) and counted == pytest.approx(both, rel=0.02)
+    assert count(str(little.text), "train", None) == (n_characters, None)
+
+
+def test_the_vocabulary_of_a_plan_is_given_or_chosen(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "measure", lambda vocab_size, device, seconds: ("fp32", COSTS))
+
+    def planned(**given: Any) -> Plan:
+        return plan(device="cpu", seconds=0.0, **given)
+
+    text, shards = str(little.text), str(little.run / "tokens")
+    n_characters = count(text, "train", None)[0]
+    cases: dict[int, Plan] = {
+        choose_vocab_size(3): planned(minutes=3),
+        choose_vocab_size(3, n_characters): planned(minutes=3, data=text),
+    }
+    for vocab_size, made in cases.items():
+        assert (made.vocab_size, made.is_vocab_size_chosen) == (vocab_size, True)
+        assert f"vocabulary size {vocab_size:,}, chosen for 3 minutes" in plan_table(made)
+        assert " --for-minutes 3, then " in next_training(made, "", "")
+    assert len(cases) == 2  # a short text has a smaller one
+    for made, size in (
+        (planned(vocab_size=700), 700),
+        (planned(data=shards), 1000),
+        (planned(data=text, vocab_size=900), 900),
+    ):
+        assert (made.vocab_size, made.is_vocab_size_chosen) == (size, False)
+        assert "chosen" not in plan_table(made) and f" --vocab-size {size}, then " in next_training(made, "", "")
+    made = planned(minutes=3, data=text)
+    assert made.corpus == CorpusSize(n_characters, round(n_characters / characters_per_token(made.vocab_size)))
 
 
 def test_the_table_and_the_json_say_the_same(little: Little) -> None:

@@ -104,4 +104,7 @@ def test_commands_end_with_lines_that_can_be_typed(
                      "--size", "1m", "--minutes", "3"]  # fmt: skip
     out = mame("plan", "--minutes", 3)[1]  # with nothing to train on yet, both steps, and the same size
     first, second = out.splitlines()[-1].removeprefix("next: ").split(", then ")
-    assert first == "mamegpt tokenizer --data corpus.txt --out jp_tok" and "--size 1m --minutes 3" in second
+    assert (
+        first == "mamegpt tokenizer --data corpus.txt --out jp_tok --for-minutes 3"
+        and "--size 1m --minutes 3" in second
+    )

@@ -177,13 +177,15 @@ def tokenizer_command(
     data: str,
     out: Path,
     split: str = "train",
-    vocab_size: int = 16000,
+    vocab_size: int = 0,
+    for_minutes: float = 10.0,
     model_type: Literal["bpe", "unigram"] = "bpe",
-    character_coverage: float = 0.9995,
+    character_coverage: float = 0.0,
     max_characters: int = 10_000_000,
     schema: Flat[Schema] = GUESS,
     overwrite: bool = False,
     json: bool = False,
+    given: Given = frozenset(),
 ) -> None:
     """Train a lossless SentencePiece tokenizer; rare characters are represented by bytes (byte fallback).
 
@@ -192,9 +194,11 @@ def tokenizer_command(
             a@0.5 uses half of the documents.
         out: Name of the files to write, OUT.model and OUT.vocab.
         split: Split of the data.
-        vocab_size: Vocabulary size.
+        vocab_size: Vocabulary size (0: chosen for --for-minutes and the length of the text).
+        for_minutes: Minutes of training that the vocabulary size is chosen for.
         model_type: bpe gives the same ids in every program that loads it; unigram is SentencePiece's classic.
-        character_coverage: Character coverage: share of the text's characters that get a token of their own.
+        character_coverage: Character coverage: share of the text's characters that get a token of their own (0:
+            0.9995, less for a small vocabulary).
         max_characters: Train on a sample of this many characters (0: all).
         overwrite: Replace files of that name.
         json: Print one line of JSON instead of a table.
@@ -203,6 +207,7 @@ def tokenizer_command(
     from mamegpt.system.outputs import check_outputs
     from mamegpt.tokenizer.tokenizer import output_paths, train_tokenizer
 
+    refuse_idle(given, [(bool(vocab_size), ("for_minutes",), msg("with --vocab-size"))])
     check_outputs(output_paths(out), (file.path for file in find_files(data, split, schema)), overwrite=overwrite)
     with answering(json) as answer:
         with busy(msg("training a tokenizer")) as show:
@@ -210,16 +215,18 @@ def tokenizer_command(
                 counted(read_texts(data, split, schema), show),
                 out,
                 vocab_size=vocab_size,
+                for_minutes=for_minutes,
                 model_type=model_type,
                 character_coverage=character_coverage,
                 max_characters=max_characters or None,
                 overwrite=overwrite,
             )
         reading = [*(["--split", split] if split != "train" else []), *schema.options()]
+        time = ["--minutes", f"{for_minutes:g}"] if "for_minutes" in given else []
         answer(
             dataclasses.asdict(report),
             tokenizer_table(report),
-            next_step("plan", "--data", data, *reading, "--tokenizer", report.path),
+            next_step("plan", "--data", data, *reading, "--tokenizer", report.path, *time),
         )
 
 

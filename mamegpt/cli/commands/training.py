@@ -45,7 +45,7 @@ def demo_command(
         keyword: With --data: train only on documents with this keyword.
         out: Output folder; a number is added if it exists.
         seconds: Seconds of training.
-        vocab_size: Vocabulary size of the tokenizer (0: 2,000 for the stories, 8,000 for other text).
+        vocab_size: Vocabulary size of the tokenizer (0: 2,000 for the stories, chosen for other text).
         seed: Random seed.
     """
     from mamegpt.cli.demo import demo
@@ -90,8 +90,8 @@ def plan_command(
         minutes: Time there is for training.
         data: Training data (as for train), to show the time per epoch and the number of epochs.
         split: Split of the data.
-        tokenizer: SentencePiece model for that text; without one, 1.66 characters per token are assumed.
-        vocab_size: Vocabulary size, if there is no tokenizer yet (0: 16,000).
+        tokenizer: SentencePiece model for that text; without one, tokens are as long as in Wikipedia.
+        vocab_size: Vocabulary size, if there is no tokenizer yet (0: chosen as mamegpt tokenizer does).
         device: Where to compute; auto takes CUDA if there is one, else the CPU.
         cluster: Instead, estimate analytically for 8 to 1,024 GPUs: a100, h100, h200, or a TOML file of a cluster.
         json: Print one line of JSON instead of a table.

@@ -117,6 +117,17 @@ def clean_table(done: CleanReport) -> str:
     return f"{_count_table(count_rows(done))}\n{wrote}"
 
 
+def chosen_vocabulary(report: TokenizerReport) -> str:
+    """Return why a tokenizer has its vocabulary size, which was chosen."""
+    assert report.for_minutes is not None
+    return msg(
+        "vocabulary size {vocab_size:,}, chosen for {minutes:.3g} minutes of training on {n_characters:,} characters",
+        vocab_size=report.vocab_size,
+        minutes=report.for_minutes,
+        n_characters=report.n_characters,
+    )
+
+
 def tokenizer_table(report: TokenizerReport) -> str:
     """Return the result of training a tokenizer, with its statistics on the training text."""
     made = translated(
@@ -130,7 +141,10 @@ def tokenizer_table(report: TokenizerReport) -> str:
             elapsed_s=report.elapsed_s,
         )
     )
+    if report.for_minutes is not None:
+        made = f"{translated(chosen_vocabulary(report))}\n{made}"
     rows = [
+        (msg("character coverage (the rest: bytes)"), f"{report.character_coverage:.2%}"),
         (msg("characters per token"), f"{report.characters_per_token:.3f}"),
         (msg("byte-fallback tokens"), f"{report.byte_fallback_rate:.3%}"),
         (msg("long lines split"), f"{report.n_lines_split:,}"),

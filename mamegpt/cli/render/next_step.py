@@ -39,8 +39,9 @@ def next_training(
         "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
         "--size", plan.best.size, "--minutes", f"{plan.minutes:g}", *training,
     )  # fmt: skip
-    return (
-        msg("next: {train}", train=train)
-        if tokenizer
-        else msg("next: {command}, then {train}", command=command("tokenizer", *text, "--out", "jp_tok"), train=train)
+    if tokenizer:
+        return msg("next: {train}", train=train)
+    size = ("--for-minutes", f"{plan.minutes:g}") if plan.is_vocab_size_chosen else ("--vocab-size", plan.vocab_size)
+    return msg(
+        "next: {command}, then {train}", command=command("tokenizer", *text, "--out", "jp_tok", *size), train=train
     )

@@ -56,6 +56,16 @@ def plan_table(plan: Plan) -> str:
         ),
         columns(header, rows),
     ]
+    if plan.is_vocab_size_chosen:
+        lines.append(
+            translated(
+                msg(
+                    "vocabulary size {vocab_size:,}, chosen for {minutes:g} minutes of training",
+                    vocab_size=plan.vocab_size,
+                    minutes=plan.minutes,
+                )
+            )
+        )
     if plan.corpus:
         epochs = plan.n_tokens(plan.best) / plan.corpus.n_tokens
         lines.append(
