@@ -127,7 +127,8 @@ class Alphabet:
         for i in range(0, len(self._lines), 10_000):
             codes = np.frombuffer("".join(self._lines[i : i + 10_000]).encode("utf-32-le"), np.uint32)
             counts += np.bincount(codes, minlength=0x110000)
-        return np.cumsum(-np.sort(-counts)) / counts.sum()
+        covered: npt.NDArray[np.float64] = np.cumsum(-np.sort(-counts)) / counts.sum()
+        return covered
 
     def n_characters(self, coverage: float) -> int:
         """Return how many characters a coverage asks for."""

@@ -229,7 +229,7 @@ def test_the_help_of_train_is_in_sections_that_hold_every_setting(mame: Mame, mo
     places, title = [], ""
     for field in dataclasses.fields(config.TrainConfig):
         if title != (title := config.TrainConfig.SECTIONS.get(field.name, title)):
-            places.append(out.index(f"╭─ {title} options ─"))
+            places.append(out.index(f"╭─ {title.capitalize()} options ─"))
         places.append(out.index(f"│ --{field.name.replace('_', '-')} "))
     assert places == sorted(places)
     assert "mamegpt train --data wiki.parquet" in unframed(out)
