@@ -31,6 +31,8 @@ JAPANESE = {
     "丸写し": "暗記率",
     "(?<!複)数の形式|計算の形式": "計算精度",
     "装置": "デバイス",
+    "キーと値は|埋め込みと共有": "KV ヘッド数、重み共有",
+    "（|）": "( と )",
     "文脈の長さ": "コンテキスト長",
     "語の数": "語彙サイズ",
     "最適化の方法": "オプティマイザ",
@@ -47,12 +49,13 @@ NOT_HELD = {"docs/log.md", "docs/glossary.md"}
 def texts() -> Iterator[tuple[str, str]]:
     """What people read, with where it is."""
     pages = [*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "mamegpt").rglob("*.html")]
-    for path in [*pages, *(ROOT / "mamegpt").rglob("*.jinja")]:
+    cards = [*(ROOT / "mamegpt/exporting").glob("*.py"), *(ROOT / "mamegpt/models").glob("*/hf.py")]
+    for path in [*pages, *cards, *(ROOT / "mamegpt").rglob("*.jinja")]:
         place = path.relative_to(ROOT).as_posix()
-        if place not in NOT_HELD:
-            yield from (
-                (f"{place}:{i}", line) for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-            )
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if place not in NOT_HELD else ()
+        yield from (
+            (f"{place}:{i}", line) for i, line in lines if path not in cards or re.search("[ぁ-んァ-ヶ一-龠]", line)
+        )
     with PO.open("rb") as file:
         for message in read_po(file, locale="ja"):
             yield from ((f"{PO.name}: {message.id}", str(text)) for text in (message.id, message.string))

@@ -190,11 +190,11 @@ def model_card(
     settings = tokenizer.settings
     tag, library = ("gguf", None) if gguf_file else (hf_format.model_type, "transformers")
     is_continued = bool(facts.config and facts.config.init_from)
-    made, english_made = "書き出した", "exported"  # how it was trained is not known
+    made, english_made = "エクスポートした", "exported"  # how it was trained is not known
     if facts.config:
         made, english_made = "ゼロから事前学習した、", "pretrained from scratch"
     if is_continued:
-        made, english_made = "既存のモデルから継続学習した、", "trained on from another model"
+        made, english_made = "既存のモデルから継続学習した、", "pretrained further from another model"
     byte_fallback = "あり" if settings.byte_fallback else "なし"
     return (
         _templates()
