@@ -87,7 +87,8 @@ def _about(entry: HelpEntry) -> _Wrapped:
     if entry.choices:
         notes.append(f"({label('choices:')} {', '.join(entry.choices)})")
     if entry.default not in NOTHING:
-        notes.append(f"({label('default:')} {label(entry.default)})")
+        default = label(entry.default) if entry.default in ("False", "True") else entry.default  # as it is typed
+        notes.append(f"({label('default:')} {default})")
     return _Wrapped(sentence, notes)
 
 

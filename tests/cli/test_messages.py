@@ -208,6 +208,7 @@ def test_help_and_errors_are_japanese(capsys: pytest.CaptureFixture[str], monkey
                 "╭─ テキストの設定 ─",
                 "╭─ 実行の設定 ─",
                 "--minutes FLOAT",
+                "(選択肢: none, full) (既定: none)",
             ],
         ),
         (
