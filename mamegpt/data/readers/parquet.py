@@ -27,7 +27,7 @@ FEW_ROWS = 32
 """A batch with fewer rows is slow to read; the dictionary may show that more rows fit."""
 THREADS = 2
 CALLS_AHEAD = 4
-"""Batches that a thread makes of a row group before their reader needs them; most row groups have fewer."""
+"""Batches that a thread makes of a row group before the caller needs them."""
 READ_BYTES = 1 << 18
 """Bytes read from a file at a time; without a limit, Arrow reads a whole column of a row group at once."""
 
