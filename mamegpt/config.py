@@ -218,6 +218,9 @@ class TrainConfig(FromJSON):
     samples_per_epoch: int = 0
     """Sequences per epoch; after each, the data is reshuffled and a mean loss is reported (0: all of the data)."""
 
+    ngrams: bool = False
+    """Also learn from n-gram counts of the text: initial weights and soft targets (with --init-from: False)."""
+
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.training.optim.OPTIMIZERS."""
     lr: float = 3e-2
@@ -420,6 +423,7 @@ class TrainConfig(FromJSON):
             "sharding": "none",
             "activation_checkpointing": False,
             "head_dim": 0,
+            "ngrams": False,
             "norm_eps": TrainConfig.norm_eps,
             **dataclasses.asdict(GUESS),
         }

@@ -54,10 +54,17 @@ ORIGINAL = TrainConfig(
 """The settings of the original ``training.py``."""
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
-"""``mame`` is `TrainConfig`'s own defaults; ``original``, also called ``seed``, is `ORIGINAL`."""
+"""``mame`` is `TrainConfig`'s own defaults, n-grams and what suits them; ``original``, also called ``seed``, is
+`ORIGINAL`."""
 
 ADAMW_LR = 3e-3
 """Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of its rate together with Muon (docs/log.md)."""
+
+NGRAMS_LR, NGRAMS_EMB_LR = 3e-3, 3e-2
+"""Peak learning rates of head and embedding together with Muon where both begin as a fit to the text's bigrams, which
+higher ones destroy (docs/log.md)."""
+NGRAMS_BATCH_SIZE = 8
+"""Soft targets have less noise, so that fewer sequences make a good step (docs/log.md)."""
 
 
 def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -> TrainConfig:
@@ -83,13 +90,19 @@ def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -
         config.check_types()
     if recipe != "mame":
         return config
-    return dataclasses.replace(config, lr=settings.get("lr", peak_lr(max(1, config.emb_dim), config.optimizer)))
+    ngrams = settings.get("ngrams", not config.init_from)
+    found = {"ngrams": ngrams, "lr": peak_lr(max(1, config.emb_dim), config.optimizer, ngrams=ngrams)}
+    if ngrams:
+        found["batch_size"] = NGRAMS_BATCH_SIZE
+    if ngrams and config.optimizer == "muon":
+        found["emb_lr"] = NGRAMS_EMB_LR
+    return dataclasses.replace(config, **{**found, **settings})
 
 
-def peak_lr(emb_dim: int, optimizer: str) -> float:
+def peak_lr(emb_dim: int, optimizer: str, *, ngrams: bool = False) -> float:
     """Return the peak learning rate of AdamW at a width: for all parameters, or for those that Muon leaves to it.
 
     Both follow 1 / sqrt(width), as measured (docs/log.md). Muon's own update has its own scale.
     """
-    lr = ADAMW_LR if optimizer == "adamw" else TrainConfig.lr
+    lr = ADAMW_LR if optimizer == "adamw" else NGRAMS_LR if ngrams else TrainConfig.lr
     return float(lr * (TrainConfig.emb_dim / emb_dim) ** 0.5)

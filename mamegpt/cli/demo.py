@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from mamegpt.cli.console import INTERRUPTED, busy, counted, say, table
 from mamegpt.cli.language import translated
@@ -11,7 +12,6 @@ from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import chosen_vocabulary, extract_table
 from mamegpt.cli.render.models import show_export
 from mamegpt.cli.render.next_step import next_text
-from mamegpt.config import TrainConfig
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import read_texts
@@ -20,6 +20,7 @@ from mamegpt.errors import ConfigError
 from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
 from mamegpt.messages import msg
+from mamegpt.presets import preset
 from mamegpt.pretrained import load
 from mamegpt.system.files import free_name, gone_if_empty, make_folder
 from mamegpt.system.shell import command
@@ -32,6 +33,8 @@ __all__ = ["demo"]
 
 N_STORIES = 20_000
 STORY_VOCAB_SIZE = 2_000
+STORY_SETTINGS: dict[str, Any] = {"ngrams": False, "batch_size": 8, "lr": 2e-2, "emb_lr": 0.1}
+"""What suits so regular a text (docs/log.md)."""
 STORY_NGRAM_BITS = 0.86
 """Bits per character of a 3-gram model over the same tokens, on unseen stories (seed 0)."""
 STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
@@ -81,9 +84,9 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     )
 
     say("", msg("3/5  training"))
-    config = TrainConfig(
-        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, batch_size=8, lr=2e-2, emb_lr=0.1,
-        eval_every_steps=200, minutes=seconds / 60, **dataclasses.asdict(schema),
+    config = preset(
+        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, eval_every_steps=200,
+        minutes=seconds / 60, **({} if data else STORY_SETTINGS), **dataclasses.asdict(schema),
     )  # fmt: skip
     result = train(config, watchers=[show_progress()])
     if result.interrupted:

@@ -144,9 +144,9 @@ def _call(
     from mamegpt.cli.help import show_help  # which imports rich
 
     app = program(prog, command, "" if callable(command) else f"{summary}\n\n{WAY}")
-    if command is train_command and (others := [word for word in words if word not in HELP]):
+    if command is train_command:
         with contextlib.suppress(MamegptError):
-            _, bound = read(command, prog, others)
+            _, bound = read(command, prog, [word for word in words if word not in HELP])
             bound.apply_defaults()
             app.defaults, _ = chosen_settings(**bound.arguments)
     show_help(app)

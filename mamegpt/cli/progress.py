@@ -30,7 +30,9 @@ from mamegpt.training.events import (
     Ended,
     EpochEnded,
     Event,
+    FittingBigrams,
     MachineChanged,
+    NgramsLeftOut,
     PrecisionMeasured,
     Quarantined,
     RolledBack,
@@ -140,6 +142,22 @@ def _notices() -> Watcher:
                         n_documents=n_documents,
                         characters_per_token=n_characters / n_tokens,
                         elapsed_s=elapsed_s,
+                    )
+                )
+            case FittingBigrams(share):
+                if show is None:
+                    say(msg("fitting the initial weights to the bigram counts of the text ..."))
+                    show = stack.enter_context(busy(msg("fitting"), total=100))
+                show(round(100 * share))
+                if share == 1:
+                    stack.close()
+                    show = None
+            case NgramsLeftOut(loss):
+                say(
+                    msg(
+                        "n-gram counts: not used; this text is so regular ({loss:.2f} nats per token by counts alone) "
+                        "that the model learns faster without them",
+                        loss=loss,
                     )
                 )
             case UnknownTokens(share):

@@ -40,6 +40,9 @@ class Architecture:
     """Make a `LanguageModel` of these sizes, with PyTorch's default initialization."""
     init_weights: Callable[[nn.Module], None]
     """Set the initial weights of a model."""
+    hidden_of_tokens: Callable[[nn.Module, Tensor], Tensor] | None
+    """Return the final hidden states (N, C) of ids (N,) of a new model whose blocks are all the identity, so that each
+    depends on its own token alone; None if the blocks of a new model are not."""
     hf_formats: tuple[HFFormat, ...]
     """Formats of Hugging Face folders, its own first; one of them needs no code in the folder."""
     gguf_format: GGUFFormat

@@ -22,7 +22,13 @@ SMALLEST = 1e-30
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, compute_dtype: torch.dtype | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    compute_dtype: torch.dtype | None = None,
+    *,
+    soft_targets: Tensor | None = None,
+    true_share: float = 1.0,
 ) -> Tensor:
     """Return the sum over all targets of -log softmax(hidden @ weight.T)[target], in nats; a float32 scalar.
 
@@ -30,11 +36,20 @@ def linear_cross_entropy(
     ``compute_dtype`` (default: that of ``weight``); sums over chunks, and the returned gradients, have the dtypes of
     the inputs. Equal to ``F.cross_entropy(hidden @ weight.T, targets, reduction="sum")`` up to rounding, gradients too:
     in bfloat16 the loss to about 1e-4 and the gradients to 1 % of their norm.
+
+    With ``soft_targets`` (..., K) int64 the gradients, and only they, are those of a loss with a mixed target:
+    ``targets`` with the weight ``true_share``, and each of the K with an equal part of the rest.
     """
     # Asked here, because inside an autograd function gradients always appear to be disabled.
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), compute_dtype or weight.dtype, needs_gradient
+        hidden.reshape(-1, hidden.shape[-1]),
+        weight,
+        targets.reshape(-1),
+        compute_dtype or weight.dtype,
+        needs_gradient,
+        None if soft_targets is None else soft_targets.flatten(0, -2),
+        true_share,
     )
     return loss
 
@@ -52,9 +67,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, needs_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        needs_gradient: bool,
+        soft_targets: Tensor | None,
+        true_share: float,
     ) -> Tensor:
-        """Compute the loss and, if needed, both gradients: (N, C), (V, C), (N,) -> scalar."""
+        """Compute the loss and, if needed, both gradients: (N, C), (V, C), (N,), (N, K) -> scalar."""
         all_h, w = hidden.to(dtype), weight.to(dtype)
         on_cpu = hidden.device.type == "cpu"
         n_chunk = chunk_tokens(weight.shape[0], dtype)
@@ -73,9 +95,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 loss -= p_target.float().log().sum()
             if grad_hidden is None or grad_weight is None:
                 continue
-            # d loss / d logits = softmax(logits) - onehot(target), written over the probabilities
+            # d loss / d logits = softmax(logits) - target distribution, written over the probabilities
             rows = torch.arange(len(t), device=t.device)[:, None]
-            grad = p.index_put_((rows, t), p_target - 1)  # scatter_ would copy all of p
+            grad = p.index_put_((rows, t), p_target - true_share)  # scatter_ would copy all of p
+            if soft_targets is not None:
+                soft = soft_targets[begin : begin + n_chunk]
+                share = torch.full((), (true_share - 1) / soft.shape[-1], dtype=dtype, device=p.device)
+                grad.scatter_add_(-1, soft, share.expand(soft.shape))
             torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
             if dtype == weight.dtype:
                 grad_weight.addmm_(grad.T, h)
@@ -86,7 +112,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients of the forward pass."""
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.to(ctx.hidden_dtype) * grad_outputs[0], grad_weight * grad_outputs[0], None, None, None
+        scaled = grad_hidden.to(ctx.hidden_dtype) * grad_outputs[0], grad_weight * grad_outputs[0]
+        return *scaled, None, None, None, None, None

@@ -97,7 +97,7 @@ class State(FromJSON):
     ``settings``, ``tokens`` and ``tokenizer`` are fingerprints; ``metrics`` is the hash of the lines written so far.
     ``skipped`` batches are skipped before the next step; ``rollbacks`` counts the rollbacks to this checkpoint (see
     `mamegpt.training.loss_spikes`). ``finished`` marks the last checkpoint of a run or of an extension, which
-    ``--minutes`` does not determine.
+    ``--minutes`` does not determine. ``ngrams_outgrown`` is set once the model predicts better than n-gram counts.
     """
 
     step: Count
@@ -110,6 +110,7 @@ class State(FromJSON):
     skipped: Count = 0
     rollbacks: Count = 0
     finished: bool = False
+    ngrams_outgrown: bool = False
 
 
 class Saver:

@@ -105,6 +105,10 @@ class StepBudget:
         begin, end = self.begins[i], [*self.begins, self.n_steps][i + 1]
         return lr_factor(step - begin, end - begin, self.config.warmup_fraction, self.config.cooldown_fraction)
 
+    def progress(self, step: int) -> float:
+        """Return the share of the run that is done at a step, 0 to 1; an extension comes after all of it."""
+        return min(1.0, step / (self.begins[1] if len(self.begins) > 1 else self.n_steps))
+
     def update(self, step: int, elapsed_s: float) -> None:
         """Estimate again: ``step`` steps are done, ``elapsed_s`` seconds are gone. All processes get one answer."""
         if self.budget_s:

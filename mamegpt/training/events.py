@@ -27,7 +27,9 @@ __all__ = [
     "Ended",
     "EpochEnded",
     "Event",
+    "FittingBigrams",
     "MachineChanged",
+    "NgramsLeftOut",
     "PrecisionMeasured",
     "Quarantined",
     "RolledBack",
@@ -83,6 +85,20 @@ class Tokenized(Event):
     n_documents: int
     n_characters: int
     elapsed_s: float
+
+
+@dataclass(frozen=True)
+class FittingBigrams(Event):
+    """The initial weights are being fitted to the bigram counts of the text; ``share`` of that is done."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class NgramsLeftOut(Event):
+    """The model does not learn from n-gram counts: they predict this regular text with ``loss`` nats per token."""
+
+    loss: float
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,16 @@ class SummedLoss(nn.Module):
         self.compute_dtype = compute_dtype(precision)
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """(B, T), (B, T) -> scalar."""
+    def forward(
+        self, ids: Tensor, targets: Tensor, soft_targets: Tensor | None = None, true_share: float = 1.0
+    ) -> Tensor:
+        """(B, T), (B, T) -> scalar; soft targets are (B, T, K), as in `linear_cross_entropy`."""
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
-        return linear_cross_entropy(hidden, self.model.out_head.weight, targets, self.compute_dtype)
+        weight = self.model.out_head.weight
+        return linear_cross_entropy(
+            hidden, weight, targets, self.compute_dtype, soft_targets=soft_targets, true_share=true_share
+        )
 
 
 def checkpoint_activations(model: LanguageModel) -> None:

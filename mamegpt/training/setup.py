@@ -37,7 +37,7 @@ from mamegpt.errors import (
 )
 from mamegpt.messages import without_secrets
 from mamegpt.models.base import LanguageModel
-from mamegpt.models.registry import build_model, init_weights, unsupported_fields
+from mamegpt.models.registry import architecture, build_model, init_weights, unsupported_fields
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
 from mamegpt.run.metrics import Quality
@@ -66,10 +66,13 @@ from mamegpt.system.run_files import (
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Probe, autotune
+from mamegpt.training.bigram_init import fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
 from mamegpt.training.events import (
     Emit,
+    FittingBigrams,
     MachineChanged,
+    NgramsLeftOut,
     Quarantined,
     Saved,
     ThreadsRestored,
@@ -80,6 +83,7 @@ from mamegpt.training.events import (
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.init_from import load_initial_weights
 from mamegpt.training.metrics import Metrics
+from mamegpt.training.ngram_targets import NgramTargets
 from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
 from mamegpt.training.validation import evaluate
 
@@ -99,6 +103,8 @@ BEFORE_A_CHECKPOINT = {
 """What may be in the folder of a run before its first checkpoint."""
 START = 0
 """The step of the checkpoint in which a run keeps the model that it starts from."""
+REGULAR_TEXT_LOSS = 2.0
+"""Nats per token of an n-gram model below which a text is so regular that counts hold a model back (docs/log.md)."""
 PROBE_WINDOWS = 32
 """Windows of the validation text with which its time is measured."""
 TOKENIZED_EVERY = 100
@@ -123,6 +129,7 @@ class Training:
     train_tokens: npt.NDArray[Any]
     n_val_tokens: int | None
     order: WindowOrder
+    ngram_targets: NgramTargets | None
     model: LanguageModel
     summed_loss: nn.Module
     optimizer: Optimizer
@@ -178,8 +185,11 @@ def setup(
     resolved = processes.from_main(resolved, world)
     config = dataclasses.replace(resolved, on_bad_loss=config.on_bad_loss)
 
-    starts_from_model = bool(config.init_from) and Run(run).latest() is None
-    model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, world)
+    is_new = Run(run).latest() is None
+    starts_from_model = bool(config.init_from) and is_new
+    ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
+    counted = train.tokens if ngram_targets and is_new and not starts_from_model else None
+    model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, counted, world, emit)
     optimizer = build_optimizer(model, config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
@@ -252,6 +262,7 @@ def setup(
         train_tokens=train.tokens,
         n_val_tokens=len(val.tokens) if val else None,
         order=order,
+        ngram_targets=ngram_targets,
         model=model,
         summed_loss=summed_loss,
         optimizer=optimizer,
@@ -266,15 +277,40 @@ def setup(
     )
 
 
+def _ngram_targets(
+    config: TrainConfig, tokens: npt.NDArray[Any], tokenizer: Tokenizer, emit: Emit
+) -> NgramTargets | None:
+    """Return the n-gram counts of a text; None without --ngrams, or for a text that models soon predict better."""
+    if not config.ngrams:
+        return None
+    found = NgramTargets(tokens, tokenizer.vocab_size, config.seed)
+    if found.loss >= REGULAR_TEXT_LOSS:
+        return found
+    emit(NgramsLeftOut(found.loss))
+    return None
+
+
 def _build_model(
-    config: TrainConfig, vocab_size: int, starts_from_model: bool, world: World
+    config: TrainConfig,
+    vocab_size: int,
+    starts_from_model: bool,
+    counted: npt.NDArray[Any] | None,
+    world: World,
+    emit: Emit,
 ) -> tuple[LanguageModel, nn.Module]:
-    """Return the model of a run with its initial weights, and the loss of it that all processes compute together."""
+    """Return the model of a run with its initial weights, and the loss of it that all processes compute together.
+
+    With ``counted`` tokens, embedding and head begin as a fit to their bigrams, if the architecture allows that.
+    """
     torch.manual_seed(config.seed)
     with init_device(config.sharding, world) as place:
         model = build_model(config.architecture, config.model(vocab_size))
     if place.type != "meta":
         model.to(world.device)
+    hidden_of_tokens = architecture(config.architecture).hidden_of_tokens
+    if counted is not None and hidden_of_tokens and not config.tie_embeddings and place.type != "meta":
+        hidden = functools.partial(hidden_of_tokens, model)
+        fit_bigrams(model, hidden, counted, config.seed, on_progress=lambda share: emit(FittingBigrams(share)))
     if config.activation_checkpointing:
         checkpoint_activations(model)
     alone = SummedLoss(model, config.precision, compiled=config.compile == "true")

@@ -26,6 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -53,9 +55,13 @@ from mamegpt.training.events import (
 )
 from mamegpt.training.forward import compute_dtype
 from mamegpt.training.loss_spikes import find_spike, is_proven, roll_back, weights_not_finite
+from mamegpt.training.ngram_targets import true_share
 from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folder, setup
 
 __all__ = ["Outcome", "TrainResult", "train"]
+
+OUTGROWN_EVERY_STEPS = 10
+"""Steps between two comparisons of the loss with that of the n-gram model."""
 
 _ADVICE = msg("to skip these batches, add --on-bad-loss rollback to --resume; or train again with a lower --lr")
 
@@ -182,7 +188,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
     """Make the steps of a training."""
     config, world, model, order, budget, metrics = t.config, t.world, t.model, t.order, t.budget, t.metrics
     targets_per_step = config.batch_size * config.context_length
-    step, stopping = t.state.step, False
+    step, stopping, outgrown = t.state.step, False, t.state.ngrams_outgrown
     model.train()
     interval_start = time.perf_counter()
 
@@ -194,16 +200,19 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             for group in t.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
 
-            # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
+            # The batch; while counts still have a share in what is learned, also what else followed elsewhere.
             x, y = order.batch(t.train_tokens, step + t.state.skipped, world.rank, world.size)
             inputs, targets = (  # n_micro x (n, context_length) each
                 torch.from_numpy(a).to(world.device).chunk(t.n_micro) for a in (x, y)
             )
+            soft_targets, share = _soft_targets(t, x, step, outgrown)
+
+            # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
             step_loss = torch.zeros((), device=world.device)
             for micro in range(t.n_micro):
                 _seed_dropout(config.seed, step, world.rank, micro)
                 with no_sync(t.summed_loss, micro < t.n_micro - 1):
-                    loss = t.summed_loss(inputs[micro], targets[micro]) / targets_per_step
+                    loss = t.summed_loss(inputs[micro], targets[micro], soft_targets[micro], share) / targets_per_step
                     (loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                 step_loss += loss.detach()
 
@@ -213,6 +222,10 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             t.optimizer.zero_grad(set_to_none=True)
             step += 1
             metrics.step(step, step_loss, factor * config.lr, grad_norm)
+
+            # Counts can teach nothing more to a model that predicts better than they do.
+            if t.ngram_targets and share < 1 and step % OUTGROWN_EVERY_STEPS == 0:
+                outgrown = processes.sum_over_processes(step_loss.clone()).item() < t.ngram_targets.loss
 
             # Most steps end here.
             stopping = processes.any_process(stop.asked, world.device)
@@ -271,7 +284,13 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
 
             if saving:
                 state = dataclasses.replace(
-                    t.state, step=step, elapsed_s=t.elapsed_s, metrics=metrics.sync(), rollbacks=0, finished=is_last
+                    t.state,
+                    step=step,
+                    elapsed_s=t.elapsed_s,
+                    metrics=metrics.sync(),
+                    rollbacks=0,
+                    finished=is_last,
+                    ngrams_outgrown=outgrown,
                 )
                 proven = functools.partial(is_proven, losses=metrics.losses, offset=offset)
                 metrics.save_blocked_s = t.saver.save(model, t.optimizer, state, proven)
@@ -315,6 +334,17 @@ def _result(t: Training, step: int, outcome: Outcome) -> TrainResult:
         elapsed_s=t.elapsed_s,
         is_main=t.world.is_main,
     )
+
+
+def _soft_targets(
+    t: Training, x: npt.NDArray[np.int64], step: int, outgrown: bool
+) -> tuple[Sequence[torch.Tensor | None], float]:
+    """Return for each forward pass of a step continuations (n, context_length, K), and the share of the true ones."""
+    share = true_share(t.budget.progress(step))
+    if t.ngram_targets is None or outgrown or share >= 1:
+        return [None] * t.n_micro, 1.0
+    drawn = t.ngram_targets.draw(x, step + t.state.skipped, first=t.world.rank * len(x))
+    return torch.from_numpy(drawn).to(t.world.device).chunk(t.n_micro), share
 
 
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:

@@ -38,7 +38,13 @@ def tiny(data: Path, tokenizer: Path, out: Path, **changes: Any) -> TrainConfig:
 
 def as_options(config: TrainConfig) -> list[str]:
     """The command line of ``mamegpt train`` that gives these settings, those that are not the default."""
-    default = {**preset().to_dict(), "lr": None}  # the command line's own follows --emb-dim
+    default = {
+        **preset(ngrams=config.ngrams).to_dict(),
+        "lr": None,
+        "ngrams": None,
+    }  # the command line's own follow other settings
+    if config.optimizer == "adamw":
+        default["emb_lr"] = config.emb_lr  # would do nothing
     given = {name: value for name, value in config.to_dict().items() if value != default[name]}
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 

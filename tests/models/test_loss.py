@@ -70,6 +70,34 @@ def test_value_and_gradients_equal_plain_cross_entropy(
         torch.testing.assert_close(gradient, expected_gradient, rtol=2e-4, atol=2e-5)
 
 
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(1, 40), k=st.integers(1, 7), chunk=st.integers(1, 45), share=st.sampled_from([0.0, 0.1, 0.7, 1.0]))
+def test_soft_targets_have_the_gradients_of_their_own_loss_and_the_value_of_the_true_one(
+    n: int, k: int, chunk: int, share: float
+) -> None:
+    hidden, weight, targets = example(n, 5, 30, seed=n)
+    soft = torch.randint(0, 30, (n, k), generator=torch.Generator().manual_seed(k))
+    distribution = share * F.one_hot(targets, 30) + (1 - share) * F.one_hot(soft, 30).float().mean(1)
+    expected = F.cross_entropy(hidden @ weight.T, distribution, reduction="sum")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss_module, "chunk_tokens", lambda *_: chunk)
+        got = linear_cross_entropy(hidden, weight, targets, soft_targets=soft, true_share=share)
+        gradients = torch.autograd.grad(got, (hidden, weight))
+    torch.testing.assert_close(got, plain(hidden, weight, targets), rtol=2e-5, atol=2e-4)
+    for gradient, other in zip(gradients, torch.autograd.grad(expected, (hidden, weight)), strict=True):
+        torch.testing.assert_close(gradient, other, rtol=2e-4, atol=2e-5)
+
+
+def test_soft_targets_in_bfloat16_are_as_near_as_the_true_ones() -> None:
+    hidden, weight, targets = example(64, 16, 300)
+    soft = torch.randint(0, 40, (64, 16), generator=torch.Generator().manual_seed(1)) % 5  # many of a kind
+    options = {"soft_targets": soft, "true_share": 0.1}
+    exact = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, **options), (hidden, weight))
+    rounded = linear_cross_entropy(hidden, weight, targets, torch.bfloat16, **options)
+    for found, gradient in zip(torch.autograd.grad(rounded, (hidden, weight)), exact, strict=True):
+        assert (found - gradient).norm() < 0.02 * gradient.norm()
+
+
 @pytest.mark.parametrize("n", [15, 16, 17, 31, 32, 33])
 def test_the_edges_of_chunks_count_every_target_once(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "chunk_tokens", lambda *_: 16)

@@ -13,6 +13,7 @@ import signal
 import statistics
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,27 @@ from mamegpt.training import trainer
 from mamegpt.training.autotune import Probe
 from mamegpt.training.events import Ended, Event, StepEvent
 from mamegpt.training.forward import SummedLoss
+from mamegpt.training.ngram_targets import NgramTargets, true_share
 from mamegpt.training.optim import OPTIMIZERS, lr_factor
 from mamegpt.training.trainer import train
 from mamegpt.training.validation import evaluate
 
 
+@pytest.fixture(autouse=True, scope="module")
+def any_text_has_counts() -> Iterator[None]:
+    """Let runs here learn from the n-grams of stories, too, which are left out elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mamegpt.training.setup.REGULAR_TEXT_LOSS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """Settings of a run of 12 steps, with dropout, that has been trained."""
+    """Settings of a run of 12 steps, with dropout and n-gram targets, that has been trained."""
     config = tiny(
-        stories_txt, stories_model, tmp_path_factory.mktemp("runs") / "first", drop_rate=0.1, keep_checkpoints=9
-    )
+        stories_txt, stories_model, tmp_path_factory.mktemp("runs") / "first", drop_rate=0.1, keep_checkpoints=9,
+        ngrams=True,
+    )  # fmt: skip
     train(config)
     return config
 
@@ -243,7 +254,7 @@ def test_a_step_follows_the_gradient_of_the_mean_loss(config: TrainConfig, tmp_p
     """One step of AdamW by hand, from the same initial weights, on the batch the order names."""
     changed = dataclasses.replace(
         config, out=str(tmp_path / "run"), optimizer="adamw", drop_rate=0.0, max_steps=1, weight_decay=0.0,
-        warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.5, lr=1e-3, architecture="custom-gpt",
+        warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.5, lr=1e-3, architecture="custom-gpt", ngrams=False,
     )  # fmt: skip
     result = train(changed)
     tokenizer = Tokenizer.load(Path(config.tokenizer))
@@ -266,6 +277,42 @@ def test_a_step_follows_the_gradient_of_the_mean_loss(config: TrainConfig, tmp_p
         expected = parameter.detach() - 1e-3 * g / (g.abs() + 1e-8)  # what Adam's first step comes to
         sure = g.abs() > 1e-5
         torch.testing.assert_close(trained[name][sure], expected[sure], rtol=1e-4, atol=1e-6)
+
+
+def test_counts_have_their_share_until_the_model_predicts_better_than_they_do(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    plain = SummedLoss.forward
+
+    def forward(self: SummedLoss, ids: torch.Tensor, targets: torch.Tensor, *soft: Any) -> torch.Tensor:
+        if soft:
+            shares.append(soft[1])
+        return plain(self, ids, targets, *soft)
+
+    monkeypatch.setattr(SummedLoss, "forward", forward)
+    monkeypatch.setattr(trainer, "OUTGROWN_EVERY_STEPS", 5)
+    run = Path(train(dataclasses.replace(config, out=str(tmp_path / "run"), max_steps=20, val_fraction=0.0)).out)
+    expected = [true_share(step / 20) for step in range(20)]
+    assert shares == expected  # the n-gram model of so simple a text is better than a model of 20 steps
+
+    shares.clear()
+    monkeypatch.setattr(NgramTargets, "_loss", lambda *_: 100.0)
+    out = str(tmp_path / "outgrown")
+    train(dataclasses.replace(config, out=out, max_steps=20, val_fraction=0.0))
+    assert shares == expected[:5] + [1.0] * 15
+    assert [checkpoint.read_state(path).ngrams_outgrown for _, path in Run(Path(out)).checkpoints()][:2] == [
+        False,
+        True,
+    ]
+    weights = final_weights(Path(out), 20)
+    for step in (6, 3):  # after it and before it
+        shares.clear()
+        forget_after(Path(out), step)
+        resumed(Path(out))
+        assert final_weights(Path(out), 20) == weights
+        assert shares == ([*expected[:5], *[1.0] * 15])[step:]
+    assert checkpoint.read_state(run / "checkpoints" / "step-00000020").ngrams_outgrown is False
 
 
 # Going on.
@@ -606,7 +653,7 @@ def test_a_loss_that_is_no_number_ends_the_run(config: TrainConfig, tmp_path: Pa
 
 def test_metrics_that_were_changed_are_refused_and_can_be_done_without(run: Path, config: TrainConfig) -> None:
     text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    (run / "metrics.jsonl").write_text(text.replace('"loss": 6', '"loss": 4', 1), encoding="utf-8")
+    (run / "metrics.jsonl").write_text(text.replace('"loss": ', '"loss": 1', 1), encoding="utf-8")
     shutil.rmtree(run / "checkpoints" / "step-00000012")
     assert "metrics.jsonl is damaged" in refused(CheckpointError, run)
     (run / "metrics.jsonl").unlink()
@@ -624,8 +671,8 @@ def bad_from(monkeypatch: pytest.MonkeyPatch, batches: range) -> None:
         seen["batch"] = step
         return whole(order, tokens, step, rank, world)
 
-    def forward(self: SummedLoss, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = plain(self, ids, targets)
+    def forward(self: SummedLoss, ids: torch.Tensor, targets: torch.Tensor, *soft: Any) -> torch.Tensor:
+        loss = plain(self, ids, targets, *soft)
         return loss * math.nan if seen["batch"] in batches else loss
 
     monkeypatch.setattr(WindowOrder, "batch", batch)
@@ -717,7 +764,14 @@ def straight(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> T
     """A run of 300 steps that was never stopped; no checkpoint before its end."""
     out = tmp_path_factory.mktemp("straight") / "run"
     long = dataclasses.replace(
-        config, out=str(out), max_steps=300, log_every_steps=1, save_every_steps=1000, eval_every_steps=100, n_layers=1
+        config,
+        out=str(out),
+        max_steps=300,
+        log_every_steps=1,
+        save_every_steps=1000,
+        eval_every_steps=100,
+        n_layers=1,
+        ngrams=False,
     )
     train(long)
     return long

@@ -22,5 +22,10 @@ def _build(sizes: ModelConfig) -> nn.Module:
 
 
 ARCHITECTURE = Architecture(
-    build=_build, init_weights=init_weights, hf_formats=(CUSTOM_GPT, GPT2), gguf_format=GGUF, decode_step=decode_step
+    build=_build,
+    init_weights=init_weights,
+    hidden_of_tokens=None,
+    hf_formats=(CUSTOM_GPT, GPT2),
+    gguf_format=GGUF,
+    decode_step=decode_step,
 )

@@ -7,13 +7,14 @@ from mamegpt.models.llama.decode import decode_step
 from mamegpt.models.llama.gguf import GGUF
 from mamegpt.models.llama.hf import LLAMA
 from mamegpt.models.llama.modeling_llama import Llama
-from mamegpt.models.qwen3.init import init_weights
+from mamegpt.models.qwen3.init import hidden_of_tokens, init_weights
 
 __all__ = ["ARCHITECTURE"]
 
 ARCHITECTURE = Architecture(
     build=Llama,  # type: ignore[arg-type]  # the sizes are frozen
     init_weights=init_weights,  # as in Qwen3: the matrices have the same names
+    hidden_of_tokens=hidden_of_tokens,
     hf_formats=(LLAMA,),
     gguf_format=GGUF,
     decode_step=decode_step,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from mamegpt.models.base import LanguageModel, token_embedding
 
-__all__ = ["init_weights"]
+__all__ = ["hidden_of_tokens", "init_weights"]
 
 EMBEDDING_STD = 0.2
 """Initial standard deviation of the token embedding, if it is not also the head."""
@@ -35,3 +35,9 @@ def init_weights(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=embedding_std)
         elif parameter.ndim == 2:
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+
+
+def hidden_of_tokens(model: nn.Module, ids: Tensor) -> Tensor:
+    """Return the final hidden states of tokens while all blocks are the identity: (N,) -> (N, C)."""
+    body = cast(Any, model).model
+    return cast(Tensor, body.norm(body.embed_tokens(ids)))

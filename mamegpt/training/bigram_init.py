@@ -1,0 +1,72 @@
+"""Initial weights from counts: a model that knows at step 0 which token follows which.
+
+Where all blocks begin as the identity, embedding, last norm and head are a model of bigrams. Fitting it to the counts
+of the training text takes seconds, a small part of what the first steps would take to learn the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mamegpt.models.base import LanguageModel, token_embedding
+from mamegpt.training.ngram_targets import counted
+from mamegpt.training.optim import lr_factor
+
+__all__ = ["fit_bigrams"]
+
+N_STEPS = 160
+N_ROWS = 512
+"""Tokens whose continuations one step fits, drawn by the square root of how often they occur."""
+HEAD_LR = 3e-2
+EMBEDDING_LR = 3 * HEAD_LR
+WARMUP, COOLDOWN = 0.03, 0.6
+
+
+def fit_bigrams(
+    model: LanguageModel,
+    hidden: Callable[[Tensor], Tensor],
+    tokens: npt.NDArray[Any],
+    seed: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Fit embedding and head of a model, in place, to what follows each token in ``tokens`` (or in a sample of them).
+
+    ``hidden`` makes final hidden states (N, C) of ids (N,) without any block. The loss is the cross-entropy of the
+    bigram counts, each token weighted by how often it occurs. ``on_progress`` is called with the share that is done.
+    """
+    embedding, head = token_embedding(model).weight, model.out_head.weight
+    V, device = head.shape[0], head.device
+    optimizer = torch.optim.Adam(
+        [{"params": [embedding], "peak_lr": EMBEDDING_LR}, {"params": [head], "peak_lr": HEAD_LR}],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    text = counted(tokens)
+    bigrams, n = np.unique(text[:-1] * V + text[1:], return_counts=True)
+    begins = np.searchsorted(bigrams, np.arange(V + 1) * V)
+    frequency = np.bincount(text[:-1], minlength=V) / (len(text) - 1)
+    chance = np.sqrt(frequency) / np.sqrt(frequency).sum()
+    random = np.random.default_rng(seed)
+    for step in range(N_STEPS):
+        factor = lr_factor(step, N_STEPS, WARMUP, COOLDOWN)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        places = (np.arange(N_ROWS) + random.random()) / N_ROWS
+        rows, times = np.unique(np.minimum(np.searchsorted(chance.cumsum(), places), V - 1), return_counts=True)
+        found = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
+        row = np.repeat(np.arange(len(rows)), begins[rows + 1] - begins[rows])
+        # A token is drawn chance * N_ROWS times on average, so this is on average the share of each bigram in the text.
+        weight = n[found] / (len(text) - 1) * (times / (chance[rows] * N_ROWS))[row]
+        log_probabilities = model.out_head(hidden(torch.from_numpy(rows).to(device))).log_softmax(-1)  # (rows, V)
+        taken = log_probabilities[torch.from_numpy(row), torch.from_numpy(bigrams[found] % V)]
+        loss = -(taken * torch.from_numpy(weight.astype(np.float32)).to(device)).sum()
+        embedding.grad, head.grad = torch.autograd.grad(loss, [embedding, head])
+        optimizer.step()
+        on_progress((step + 1) / N_STEPS)
+    model.zero_grad(set_to_none=True)
