@@ -24,7 +24,6 @@ PAGES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").gl
 SMALLER = {
     "training.py": ["--max-steps", "2"],
     "demo": ["--seconds", "2"],
-    "tokenizer": ["--vocab-size", "1000"],
 }
 """What is done less of here than on the pages."""
 
