@@ -219,7 +219,7 @@ class TrainConfig(FromJSON):
     """Sequences per epoch; after each, the data is reshuffled and a mean loss is reported (0: all of the data)."""
 
     ngrams: bool = False
-    """Also learn from n-gram counts of the text: initial weights and soft targets (with --init-from: False)."""
+    """Also learn from n-gram counts: soft targets, and initial weights (which then learn at a tenth of the rate)."""
 
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.training.optim.OPTIMIZERS."""
@@ -471,14 +471,16 @@ def read_settings(path: Path) -> dict[str, Any]:
             kind=kind,
             reason=first_line(error),
         ) from None
+    is_of_run = path.name == CONFIG_FILE and is_run(path.parent)
     try:
         if _is_exported(values):
             raise ValueError(msg("it is of an exported model"))
         found = _made_of(values)
+        if is_of_run:
+            values.setdefault("ngrams", False)  # runs of before 2026-11-30 did not know of them
     except ValueError as error:
         raise ConfigError("{path} does not hold settings: {reason}", path=path, reason=error) from None
     kinds = {name: type(getattr(TrainConfig, name)) for name in values}
-    is_of_run = path.name == CONFIG_FILE and is_run(path.parent)
     return {name: kinds[name](getattr(found, name)) for name in values if name != "out" or not is_of_run}
 
 

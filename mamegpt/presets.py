@@ -60,9 +60,6 @@ RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 ADAMW_LR = 3e-3
 """Peak learning rate of AdamW alone at `TrainConfig`'s width, a tenth of its rate together with Muon (docs/log.md)."""
 
-NGRAMS_LR, NGRAMS_EMB_LR = 3e-3, 3e-2
-"""Peak learning rates of head and embedding together with Muon where both begin as a fit to the text's bigrams, which
-higher ones destroy (docs/log.md)."""
 NGRAMS_BATCH_SIZE = 8
 """Soft targets have less noise, so that fewer sequences make a good step (docs/log.md)."""
 
@@ -71,9 +68,9 @@ def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -
     """Return the settings of a size (default: 5m) and a recipe, overridden by ``settings`` of `TrainConfig`.
 
     Example: ``preset("5m", data="wiki.txt", tokenizer="jp.model", out="runs/first", minutes=10)``; paths may be `Path`.
-    The learning rate follows from width and optimizer, except in the original recipe, which has its own rate (and one
-    size). Raises `ConfigError` for an unknown size or recipe, for a size of the original recipe, and for settings of
-    another type.
+    The learning rate follows from width and optimizer, and the batch size from ``ngrams``, except in the original
+    recipe, which has its own (and one size). Raises `ConfigError` for an unknown size or recipe, for a size of the
+    original recipe, and for settings of another type.
     """
     check_choice("--recipe", recipe, RECIPES)
     if size is not None:
@@ -91,18 +88,16 @@ def preset(size: Size | None = None, recipe: Recipe = "mame", **settings: Any) -
     if recipe != "mame":
         return config
     ngrams = settings.get("ngrams", not config.init_from)
-    found = {"ngrams": ngrams, "lr": peak_lr(max(1, config.emb_dim), config.optimizer, ngrams=ngrams)}
+    found: dict[str, Any] = {"ngrams": ngrams, "lr": peak_lr(max(1, config.emb_dim), config.optimizer)}
     if ngrams:
         found["batch_size"] = NGRAMS_BATCH_SIZE
-    if ngrams and config.optimizer == "muon":
-        found["emb_lr"] = NGRAMS_EMB_LR
     return dataclasses.replace(config, **{**found, **settings})
 
 
-def peak_lr(emb_dim: int, optimizer: str, *, ngrams: bool = False) -> float:
+def peak_lr(emb_dim: int, optimizer: str) -> float:
     """Return the peak learning rate of AdamW at a width: for all parameters, or for those that Muon leaves to it.
 
     Both follow 1 / sqrt(width), as measured (docs/log.md). Muon's own update has its own scale.
     """
-    lr = ADAMW_LR if optimizer == "adamw" else NGRAMS_LR if ngrams else TrainConfig.lr
+    lr = ADAMW_LR if optimizer == "adamw" else TrainConfig.lr
     return float(lr * (TrainConfig.emb_dim / emb_dim) ** 0.5)

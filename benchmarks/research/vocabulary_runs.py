@@ -65,7 +65,7 @@ def up_to(texts: Iterable[str], n_characters: int) -> Iterator[str]:
 
 def processor_seconds(size: Size, vocab_size: int) -> float:
     """What a step costs, measured as `mamegpt plan` does but by the processor's time."""
-    probe = Probe(preset(size), vocab_size, torch.device("cpu"), clock=time.process_time)
+    probe = Probe(preset(size, ngrams=False), vocab_size, torch.device("cpu"), clock=time.process_time)
     return probe.seconds_per_step([("bf16", False)])[0]
 
 
@@ -73,8 +73,9 @@ def trained(text: Path, size: Size, n_steps: int) -> TrainResult:
     """One schedule."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            preset(size), data=str(text / "tokens"), tokenizer=str(text / "tokenizer.model"), out=f"{folder}/run",
-            max_steps=n_steps, precision="bf16", compile="false", eval_every_steps=n_steps, save_every_steps=n_steps,
+            preset(size, ngrams=False), data=str(text / "tokens"), tokenizer=str(text / "tokenizer.model"),
+            out=f"{folder}/run", max_steps=n_steps, precision="bf16", compile="false", eval_every_steps=n_steps,
+            save_every_steps=n_steps,
         )  # fmt: skip
         return train(config, watchers=[show_progress()])
 

@@ -152,6 +152,8 @@ def _notices() -> Watcher:
                 if share == 1:
                     stack.close()
                     show = None
+            case NgramsLeftOut(0):
+                say(msg("n-gram counts: not used; this text is too short for them"))
             case NgramsLeftOut(loss):
                 say(
                     msg(

@@ -193,7 +193,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     other_bytes = 0
     begin = time.perf_counter()
     for size in SIZES:
-        config = preset(size)
+        config = preset(size, ngrams=False)
         n_parameters, flops = operations(config, vocab_size)
         copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # on a GPU, it is in host memory
         held_bytes = state_bytes(config, n_parameters, device) + copy_bytes

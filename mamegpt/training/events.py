@@ -96,7 +96,10 @@ class FittingBigrams(Event):
 
 @dataclass(frozen=True)
 class NgramsLeftOut(Event):
-    """The model does not learn from n-gram counts: they predict this regular text with ``loss`` nats per token."""
+    """The model does not learn from n-gram counts: they predict this regular text with ``loss`` nats per token.
+
+    0 stands for a text too short to measure that.
+    """
 
     loss: float
 

@@ -9,7 +9,7 @@ text itself.
 The n-gram model is Kneser and Ney's (1995), interpolated, with one discount; it is never computed. A sorted array of
 all n-grams is enough: a draw takes one of the places with the same context, and with probability `DISCOUNT` leaves the
 first one of each kind, in favor of a context that is one token shorter. What is left has just the counts, less
-`DISCOUNT` each.
+`DISCOUNT` each. A context that occurs once is passed over, since its only place is the one that asks.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ N_DRAWS = 16
 COUNTED_TOKENS = 1 << 24
 """Tokens that are counted at most; of a longer text, pieces from everywhere in it."""
 COUNTED_PIECES = 256
+SMALLEST = 1e-9
+"""Probability of a token that was never counted."""
+FEWEST_HELD_OUT = 100
 HELD_OUT_TOKENS = 1 << 15
 """Of these, tokens at the end that are kept to measure the n-gram model on; a fiftieth of a short text."""
 
@@ -104,8 +107,8 @@ class NgramTargets:
         return drawn
 
     def _loss(self, tokens: npt.NDArray[np.int64]) -> float:
-        """Return the mean of -log P(token | tokens before it) over ``tokens`` (N,); 0 if there are none."""
-        if len(tokens) < ORDER:
+        """Return the mean of -log P(token | tokens before it) over ``tokens`` (N,); 0 if they are too few to tell."""
+        if len(tokens) < FEWEST_HELD_OUT:
             return 0.0
         probability = np.zeros(len(tokens) - ORDER + 1)
         for n, keys in enumerate(self.levels, start=1):
@@ -113,13 +116,13 @@ class NgramTargets:
             context = grams - grams % self.vocab_size
             begin, end = np.searchsorted(keys, context), np.searchsorted(keys, context + self.vocab_size)
             occurs = np.searchsorted(keys, grams + 1) - np.searchsorted(keys, grams)
-            kinds = np.concatenate(([0], _first_of_kind(keys).cumsum(dtype=np.int32)))
+            kinds = np.concatenate((np.zeros(1, np.int32), _first_of_kind(keys).cumsum(dtype=np.int32)))
             total, discount = np.maximum(1, end - begin), DISCOUNT if n > 1 else 0.0
             own = (
                 np.maximum(occurs - discount, 0) / total + discount * (kinds[end] - kinds[begin]) / total * probability
             )
             probability = np.where(end - begin > (n > 1), own, probability)
-        return float(-np.log(np.maximum(probability, 1 / self.vocab_size**2)).mean())
+        return float(-np.log(np.maximum(probability, SMALLEST)).mean())
 
 
 def counted(tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

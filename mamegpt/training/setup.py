@@ -103,6 +103,8 @@ BEFORE_A_CHECKPOINT = {
 """What may be in the folder of a run before its first checkpoint."""
 START = 0
 """The step of the checkpoint in which a run keeps the model that it starts from."""
+FITTED_LR_FACTOR = 0.1
+"""What remains of the learning rates of embedding and head where these begin as a fit to bigrams (docs/log.md)."""
 REGULAR_TEXT_LOSS = 2.0
 """Nats per token of an n-gram model below which a text is so regular that counts hold a model back (docs/log.md)."""
 PROBE_WINDOWS = 32
@@ -188,9 +190,10 @@ def setup(
     is_new = Run(run).latest() is None
     starts_from_model = bool(config.init_from) and is_new
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
-    counted = train.tokens if ngram_targets and is_new and not starts_from_model else None
+    fitted = ngram_targets is not None and _can_fit_bigrams(config)
+    counted = train.tokens if fitted and is_new else None
     model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, counted, world, emit)
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
     processes.barrier()  # all have looked for a checkpoint
@@ -290,6 +293,22 @@ def _ngram_targets(
     return None
 
 
+def _can_fit_bigrams(config: TrainConfig) -> bool:
+    """Return whether embedding and head of a new model are all that it begins with, and in one place."""
+    is_whole = config.sharding == "none" and not config.tie_embeddings
+    return is_whole and not config.init_from and architecture(config.architecture).hidden_of_tokens is not None
+
+
+def _rates_of_fitted(config: TrainConfig) -> TrainConfig:
+    """Return settings with the rates of embedding and head for weights that begin as a fit, which higher ones destroy.
+
+    AdamW alone has one rate for all weights, which stays.
+    """
+    if config.optimizer == "adamw":
+        return config
+    return dataclasses.replace(config, lr=config.lr * FITTED_LR_FACTOR, emb_lr=config.emb_lr * FITTED_LR_FACTOR)
+
+
 def _build_model(
     config: TrainConfig,
     vocab_size: int,
@@ -300,15 +319,16 @@ def _build_model(
 ) -> tuple[LanguageModel, nn.Module]:
     """Return the model of a run with its initial weights, and the loss of it that all processes compute together.
 
-    With ``counted`` tokens, embedding and head begin as a fit to their bigrams, if the architecture allows that.
+    With ``counted`` tokens, embedding and head begin as a fit to their bigrams.
     """
     torch.manual_seed(config.seed)
     with init_device(config.sharding, world) as place:
         model = build_model(config.architecture, config.model(vocab_size))
     if place.type != "meta":
         model.to(world.device)
-    hidden_of_tokens = architecture(config.architecture).hidden_of_tokens
-    if counted is not None and hidden_of_tokens and not config.tie_embeddings and place.type != "meta":
+    if counted is not None:
+        hidden_of_tokens = architecture(config.architecture).hidden_of_tokens
+        assert hidden_of_tokens is not None, "asked in _can_fit_bigrams"
         hidden = functools.partial(hidden_of_tokens, model)
         fit_bigrams(model, hidden, counted, config.seed, on_progress=lambda share: emit(FittingBigrams(share)))
     if config.activation_checkpointing:

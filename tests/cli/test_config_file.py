@@ -43,8 +43,8 @@ def test_options_override_a_file_and_a_file_overrides_presets(tmp_path: Path) ->
     file = toml(tmp_path, 'data = "a.txt"\nemb_dim = 256\nminutes = 5\nlog_every_steps = 7\nout = "runs/豆"\n')
     found = chosen("--config", file, "--size", "15m")
     assert (found.data, found.emb_dim, found.n_layers, found.minutes, found.out) == ("a.txt", 256, 8, 5.0, "runs/豆")
-    assert found.lr == peak_lr(256, "muon", ngrams=True) and type(found.minutes) is float
-    assert chosen("--config", file, "--emb-dim", 512).lr == peak_lr(512, "muon", ngrams=True)
+    assert found.lr == peak_lr(256, "muon") and type(found.minutes) is float
+    assert chosen("--config", file, "--emb-dim", 512).lr == peak_lr(512, "muon")
     assert chosen("--config", file, "--optimizer", "adamw").lr == peak_lr(256, "adamw")
     assert chosen("--config", file, "--max-steps", 50).minutes == 0.0
     file = toml(tmp_path, "lr = 1\nmax_steps = 50")

@@ -117,12 +117,11 @@ def test_the_shape_of_a_start_is_not_contradicted_by_what_equals_a_default(
 
 def test_the_learning_rate_follows_width_and_optimizer_unless_it_is_given(mame: Mame) -> None:
     for words, lr in {
-        (): 0.003, ("--size", "1m"): 0.003 * 2**0.5, ("--emb-dim=512",): 0.0015, ("--emb_dim", "512"): 0.0015,
-        ("--ngrams", "false"): 0.03, ("--ngrams", "false", "--size", "1m"): 0.03 * 2**0.5,
+        (): 0.03, ("--size", "1m"): 0.03 * 2**0.5, ("--emb-dim=512",): 0.015, ("--emb_dim", "512"): 0.015,
         ("--optimizer", "adamw"): 0.003, ("--optimizer=adamw", "--emb-dim", "512"): 0.0015,
-        ("--size", "15m", "--emb-dim", "128"): 0.003, ("--recipe", "seed", "--emb-dim", "512"): 3e-4,
+        ("--size", "15m", "--emb-dim", "128"): 0.03, ("--recipe", "seed", "--emb-dim", "512"): 3e-4,
         ("--recipe", "seed"): 3e-4, ("--recipe", "seed", "--optimizer", "muon"): 3e-4,
-        ("--emb-dim", "0"): 0.003 * 128**0.5,
+        ("--emb-dim", "0"): 0.03 * 128**0.5,
     }.items():  # fmt: skip
         assert chosen(*words).lr == pytest.approx(lr), words
     help_ = " ".join(mame("train", "--optimizer", "adamw", "--help")[1].replace("│", " ").split())

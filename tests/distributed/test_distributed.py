@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import os
+import random
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -30,21 +30,18 @@ def launcher(n: int, *options: str) -> list[str]:
     return ["-m", "torch.distributed.run", *place, *options, "-m", "mamegpt"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def any_text_has_counts() -> Iterator[None]:
-    """Let runs here learn from the n-grams of stories, too, which are left out elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mamegpt.training.setup.REGULAR_TEXT_LOSS", 0.0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run of one process, without dropout, whose random numbers depend on who computes."""
-    out = tmp_path_factory.mktemp("distributed") / "one"
+    folder = tmp_path_factory.mktemp("distributed")
+    out, text = folder / "one", folder / "shuffled.txt"
+    stories = stories_txt.read_text(encoding="utf-8").split("\n\n")
+    dice = random.Random(0)  # characters in any order, which counts do not predict, so that they are used
+    shuffled = ["".join(dice.sample(story, len(story))).replace("\n", "") for story in stories]
+    text.write_text("\n\n".join(shuffled), encoding="utf-8", newline="\n")
     # AdamW, for Muon orthogonalises in bfloat16 and would magnify the last bits of a sum in another order.
     config = tiny(
-        stories_txt, stories_model, out, keep_checkpoints=9, micro_batch_size=2, optimizer="adamw", lr=3e-3, ngrams=True
+        text, stories_model, out, keep_checkpoints=9, micro_batch_size=2, optimizer="adamw", lr=3e-3, ngrams=True
     )
     train(config)
     return config
@@ -58,8 +55,6 @@ def on(n: int, *arguments: str, code: int = 0) -> str:
 ONE_AFTER_THE_OTHER = """
 import json, sys
 from mamegpt.cli.main import main
-from mamegpt.training import setup
-setup.REGULAR_TEXT_LOSS = 0.0
 for words in json.loads(sys.argv[1]):
     try:
         main(words)
@@ -153,20 +148,29 @@ def test_a_worker_killed_under_torchrun_costs_nothing(config: TrainConfig, tmp_p
 
 
 @pytest.fixture(scope="module")
-def four_shared(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+def plain(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The run of one process without n-grams, for with shares weights do not begin as a fit to them."""
+    plain = dataclasses.replace(config, out=str(tmp_path_factory.mktemp("plain") / "one"), ngrams=False)
+    train(plain)
+    return plain
+
+
+@pytest.fixture(scope="module")
+def four_shared(plain: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """The run of one process on four, with full sharding, and blocks computed again in the backward pass."""
-    shared = dataclasses.replace(config, out=str(tmp_path_factory.mktemp("shared") / "four"), sharding="full")
+    folder = tmp_path_factory.mktemp("shared")
+    shared = dataclasses.replace(plain, out=str(folder / "four"), sharding="full")
     shared = dataclasses.replace(shared, micro_batch_size=1, activation_checkpointing=True)  # two a step
     assert "4 process(es)" in on(4, "train", *as_options(shared))
     return shared
 
 
 @pytest.mark.slow
-def test_four_processes_with_shares_have_the_losses_of_one(config: TrainConfig, four_shared: TrainConfig) -> None:
-    assert_same_course(Path(four_shared.out), Path(config.out))
+def test_four_processes_with_shares_have_the_losses_of_one(plain: TrainConfig, four_shared: TrainConfig) -> None:
+    assert_same_course(Path(four_shared.out), Path(plain.out))
     newest = Path(four_shared.out) / "checkpoints" / "step-00000012"
     assert len(list((newest / "model").iterdir())) == len(list((newest / "optimizer").iterdir())) == 4
-    mine, its = checkpoint.read_model(newest), checkpoint.read_model(Path(config.out) / "checkpoints" / newest.name)
+    mine, its = checkpoint.read_model(newest), checkpoint.read_model(Path(plain.out) / "checkpoints" / newest.name)
     assert mine.keys() == its.keys()
     for name, tensor in mine.items():
         # By its norm: AdamW divides a gradient by its size, so single elements of a gradient that is hardly more than
@@ -177,24 +181,24 @@ def test_four_processes_with_shares_have_the_losses_of_one(config: TrainConfig, 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2])
 def test_what_four_saved_in_shares_goes_on_in_fewer(
-    config: TrainConfig, four_shared: TrainConfig, n: int, tmp_path: Path
+    plain: TrainConfig, four_shared: TrainConfig, n: int, tmp_path: Path
 ) -> None:
     run = shutil.copytree(four_shared.out, tmp_path / "run")
     for step in (9, 12):
         shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
     assert "steps: 6/12" in on(n, "train", "--resume", str(run))
-    assert_same_course(run, Path(config.out))
+    assert_same_course(run, Path(plain.out))
     part = next((run / "checkpoints" / "step-00000012" / "optimizer").iterdir())
     part.write_bytes(part.read_bytes()[:-1])
     assert "is missing or damaged" in on(1, "train", "--resume", str(run), code=2)
 
 
 @pytest.mark.slow
-def test_muon_learns_the_same_with_shares(config: TrainConfig, tmp_path: Path) -> None:
+def test_muon_learns_the_same_with_shares(plain: TrainConfig, tmp_path: Path) -> None:
     found = []
     for n, sharding in ((1, "none"), (2, "full")):
         muon = dataclasses.replace(
-            config, out=str(tmp_path / str(n)), optimizer="muon", lr=3e-2, drop_rate=0.0, sharding=sharding
+            plain, out=str(tmp_path / str(n)), optimizer="muon", lr=3e-2, drop_rate=0.0, sharding=sharding
         )
         on(n, "train", *as_options(muon))
         found.append(list(losses(Path(muon.out)).values()))

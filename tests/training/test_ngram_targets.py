@@ -78,8 +78,8 @@ def test_a_row_draws_the_same_in_any_process_and_other_steps_and_seeds_do_not() 
 
 
 def test_its_loss_is_that_of_the_probabilities_on_tokens_that_are_not_counted() -> None:
-    tokens = text(5000)
-    counted_, held_out = tokens[:4900].tolist(), tokens[4900:].tolist()
+    tokens = text(10_000)
+    counted_, held_out = tokens[:9800].tolist(), tokens[9800:].tolist()
     pairs = {pair: kneser_ney(counted_, list(pair)) for pair in itertools.pairwise(held_out)}
     nats = [-np.log(pairs[held_out[i - 2], held_out[i - 1]][held_out[i]]) for i in range(2, len(held_out))]
     assert NgramTargets(tokens, V, seed=0).loss == pytest.approx(np.mean(nats))
@@ -87,8 +87,16 @@ def test_its_loss_is_that_of_the_probabilities_on_tokens_that_are_not_counted() 
 
 @pytest.mark.parametrize("tokens", [[1, 2], [1, 2, 1], [0, 0, 0, 0], [V - 1] * 9])
 def test_texts_of_few_tokens_or_kinds(tokens: list[int]) -> None:
-    drawn = NgramTargets(np.array(tokens, np.uint16), V, seed=0).draw(np.arange(V)[:, None], step=0)
-    assert set(drawn.ravel()) <= {*tokens[1:]}
+    targets = NgramTargets(np.array(tokens, np.uint16), V, seed=0)
+    assert targets.loss == 0  # too few to measure
+    for ids in (np.arange(V)[:, None], np.tile(np.arange(V), (2, 1)), np.array([tokens])):
+        assert set(targets.draw(ids, step=0).ravel()) <= {*tokens[1:]}
+
+
+def test_a_context_that_occurs_once_is_passed_over() -> None:
+    """After (0, 1) there is only a 2; its place is the one that asks, so what follows 1 elsewhere is drawn, too."""
+    drawn = NgramTargets(np.array([0, 1, 2, *[3, 1, 4] * 20]), V, seed=0).draw(np.array([[0, 1]] * 50), step=0)[:, 1]
+    assert np.count_nonzero(drawn == 4) > 0.8 * np.count_nonzero(drawn == 2)
 
 
 def test_of_a_long_text_pieces_from_everywhere_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
