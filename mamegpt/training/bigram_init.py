@@ -52,17 +52,18 @@ def fit_bigrams(
     begins = np.searchsorted(bigrams, np.arange(V + 1) * V)
     frequency = np.bincount(text[:-1], minlength=V) / (len(text) - 1)
     chance = np.sqrt(frequency) / np.sqrt(frequency).sum()
+    up_to, share = chance.cumsum(), n / (len(text) - 1)
     random = np.random.default_rng(seed)
     for step in range(N_STEPS):
         factor = lr_factor(step, N_STEPS, WARMUP, COOLDOWN)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         places = (np.arange(N_ROWS) + random.random()) / N_ROWS
-        rows, times = np.unique(np.minimum(np.searchsorted(chance.cumsum(), places), V - 1), return_counts=True)
+        rows, times = np.unique(np.minimum(np.searchsorted(up_to, places), V - 1), return_counts=True)
         found = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
         row = np.repeat(np.arange(len(rows)), begins[rows + 1] - begins[rows])
         # A token is drawn chance * N_ROWS times on average, so this is on average the share of each bigram in the text.
-        weight = n[found] / (len(text) - 1) * (times / (chance[rows] * N_ROWS))[row]
+        weight = share[found] * (times / (chance[rows] * N_ROWS))[row]
         log_probabilities = model.out_head(hidden(torch.from_numpy(rows).to(device))).log_softmax(-1)  # (rows, V)
         taken = log_probabilities[torch.from_numpy(row), torch.from_numpy(bigrams[found] % V)]
         loss = -(taken * torch.from_numpy(weight.astype(np.float32)).to(device)).sum()

@@ -294,7 +294,7 @@ def _ngram_targets(
 
 
 def _can_fit_bigrams(config: TrainConfig) -> bool:
-    """Return whether embedding and head of a new model are all that it begins with, and in one place."""
+    """Return whether a new model is one of bigrams, each of whose matrices is its own and whole in every process."""
     is_whole = config.sharding == "none" and not config.tie_embeddings
     return is_whole and not config.init_from and architecture(config.architecture).hidden_of_tokens is not None
 

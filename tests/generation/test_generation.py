@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece
 import torch
 from architectures import EVERY, VARIANTS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from little import Little, random_model, sizes_for
+from tokenizer_texts import train_directly
 from torch import Tensor, nn
 from transformers import (
     MinPLogitsWarper,
@@ -429,17 +428,8 @@ def test_a_character_cut_off_by_the_length_is_left_out(little: Little) -> None:
 
 
 def test_a_space_after_the_prompt_stays_with_a_tokenizer_that_puts_one_before_the_text() -> None:
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["the bean grew and the bean fell"] * 50),
-        model_writer=written,
-        vocab_size=290,
-        model_type="bpe",
-        byte_fallback=True,
-        minloglevel=2,
-        hard_vocab_limit=False,
-    )
-    tokenizer = Tokenizer(written.getvalue(), Path("with_prefix.model"))
+    model = train_directly(["the bean grew and the bean fell"] * 50, vocab_size=290, hard_vocab_limit=False)
+    tokenizer = Tokenizer(model, Path("with_prefix.model"))
     assert tokenizer.settings.add_dummy_prefix
     ids, n_prompt = tokenizer.encode("the bean grew"), len(tokenizer.encode("the bean"))
     scripted = Scripted(tokenizer, n_prompt, ids[n_prompt:])

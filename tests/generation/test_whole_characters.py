@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 
 import pytest
-import sentencepiece
 import torch
 from architectures import EVERY
 from hypothesis import example, given
 from hypothesis import strategies as st
 from little import Little, random_model, sizes_for
+from tokenizer_texts import train_directly
 from torch import Tensor, nn
 
 from mamegpt.generation.batch import continue_ids, generate_many
@@ -235,16 +234,8 @@ def test_a_model_that_writes_no_broken_characters_writes_what_it_would_without_t
 
 
 def test_a_tokenizer_without_byte_pieces_forbids_nothing(little: Little) -> None:
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["豆の木の話"] * 50),
-        model_writer=written,
-        vocab_size=12,
-        model_type="bpe",
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    tokenizer = Tokenizer(written.getvalue(), Path("no_bytes.model"))
+    model = train_directly(["豆の木の話"] * 50, vocab_size=12, byte_fallback=False, hard_vocab_limit=False)
+    tokenizer = Tokenizer(model, Path("no_bytes.model"))
     assert tokenizer.byte_ids == []
     rule = WholeCharacters(tokenizer.byte_ids, tokenizer.vocab_size)
     assert rule.mask(()) is None

@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 
 import sentencepiece
 
@@ -39,11 +40,11 @@ def story_lines(n: int, seed: int = 0) -> list[str]:
     ]
 
 
-def train_directly(**settings: object) -> bytes:
+def train_directly(lines: Sequence[str] = (), **settings: object) -> bytes:
     """A model as others make them: SentencePiece's own trainer, its defaults except ``settings``."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(story_lines(400)),
+        sentence_iterator=iter(lines or story_lines(400)),
         model_writer=written,
         minloglevel=2,
         **{"vocab_size": 400, "model_type": "bpe", "byte_fallback": True, "num_threads": 1, **settings},
