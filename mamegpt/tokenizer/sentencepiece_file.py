@@ -1,4 +1,4 @@
-"""SentencePiece's model file: its pieces and settings read, its scores rounded.
+"""SentencePiece's model file: its pieces and settings read, its scores rounded, pieces appended.
 
 It is a protocol-buffers message (sentencepiece_model.proto). Reading the dozen fields that matter takes less than a
 dependency on protobuf would.
@@ -7,11 +7,11 @@ dependency on protobuf would.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-__all__ = ["Piece", "TokenizerSettings", "read_pieces", "read_settings", "round_scores"]
+__all__ = ["Piece", "TokenizerSettings", "append_pieces", "read_pieces", "read_settings", "round_scores"]
 
 PieceKind = Literal["normal", "unknown", "control", "user_defined", "unused", "byte"]
 
@@ -107,6 +107,30 @@ def _read_piece(model: bytes, start: int, end: int) -> Piece:
         elif number == 3:
             kind = _varint(model, a)[0]
     return Piece(text, score, _PIECE_KINDS[kind])
+
+
+def append_pieces(model: bytes, pieces: Iterable[Piece]) -> bytes:
+    """Return a model file with more pieces after those it has, whose ids stay.
+
+    Repeated fields of a message may be anywhere in it, so the new ones go to its end.
+    """
+    numbers = {kind: number for number, kind in _PIECE_KINDS.items()}
+    return model + b"".join(
+        _field(
+            1,
+            _field(1, piece.text.encode())
+            + b"\x15"
+            + struct.pack("<f", piece.score)
+            + bytes([0x18, numbers[piece.kind]]),
+        )
+        for piece in pieces
+    )
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """Return a field of bytes; both the number and the length fit into seven bits."""
+    assert number < 16 and len(value) < 128
+    return bytes([number << 3 | 2, len(value)]) + value
 
 
 def read_settings(model: bytes) -> TokenizerSettings:

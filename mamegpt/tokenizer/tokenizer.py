@@ -28,6 +28,7 @@ from mamegpt.errors import ConfigError, TokenizerError, first_line
 from mamegpt.messages import join, msg
 from mamegpt.system.files import atomic_write, is_lfs_pointer, refuse_existing
 from mamegpt.system.limits import usable_cores
+from mamegpt.tokenizer.reserved import Turns, find_turns
 from mamegpt.tokenizer.sentencepiece_file import Piece, read_pieces, read_settings, round_scores
 from mamegpt.tokenizer.trainer import (
     MIN_COVERAGE,
@@ -103,7 +104,8 @@ def train_tokenizer(
     characters that get pieces of their own; the rest is represented by bytes. Without one, it is 0.9995, or less where
     that leaves too few longer pieces. ``n_threads`` defaults to the number
     of cores. Of a text longer than ``max_characters`` an even sample of lines is used, always the same one
-    (``None``: all of it, at about 75 bytes of memory a character). Ids 0 to 3 are ``<unk> <s> </s> <pad>``.
+    (``None``: all of it, at about 75 bytes of memory a character). Ids 0 to 3 are ``<unk> <s> </s> <pad>``, and
+    4 to 11 the tokens of `mamegpt.tokenizer.reserved`.
 
     The same text gives the same file: for BPE always, for unigram with the same ``n_threads``.
 
@@ -166,9 +168,10 @@ def _check_settings(
     if vocab_size and vocab_size <= N_FIXED_PIECES:
         problems.append(
             msg(
-                "--vocab-size must be more than {fixed}, the 4 control and 256 byte tokens "
+                "--vocab-size must be more than {fixed}, the {control} control and 256 byte tokens "
                 "(got {vocab_size}); try 16000",
                 fixed=N_FIXED_PIECES,
+                control=N_FIXED_PIECES - 256,
                 vocab_size=vocab_size,
             )
         )
@@ -326,6 +329,11 @@ class Tokenizer:
             raise TokenizerError(
                 "{path} has a token that cannot be read; train or copy it again", path=self.path
             ) from error
+
+    @cached_property
+    def turns(self) -> Turns | None:
+        """The tokens that mark the turns of a conversation; None if the model has none."""
+        return find_turns(self.pieces)
 
     @cached_property
     def byte_ids(self) -> list[int]:

@@ -15,6 +15,7 @@ import sentencepiece
 from mamegpt.errors import TokenizerError
 from mamegpt.messages import msg
 from mamegpt.text.subsample import subsample
+from mamegpt.tokenizer.reserved import RESERVED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,8 @@ ModelType = Literal["bpe", "unigram"]
 MAX_LINE_BYTES = 4192
 """SentencePiece's trainer drops longer lines (bytes of UTF-8), with no more than a warning."""
 
-N_FIXED_PIECES = 4 + 256
-"""Control pieces and byte pieces."""
+N_FIXED_PIECES = 4 + len(RESERVED) + 256
+"""Control pieces, reserved ones among them, and byte pieces."""
 MIN_COVERAGE = 0.98
 """The lowest character coverage that SentencePiece takes."""
 MAX_COVERAGE = 0.9995
@@ -50,6 +51,7 @@ TRAINER_SETTINGS: dict[str, Any] = {
     "bos_id": 1,
     "eos_id": 2,
     "pad_id": 3,
+    "control_symbols": ",".join(RESERVED),
     "max_sentence_length": MAX_LINE_BYTES,
     "minloglevel": 2,  # errors only, and those are raised
 }
