@@ -15,7 +15,7 @@ from mamegpt.tokenizer.report import compare_tokenizers
 FUNCTIONS: dict[str, Callable[[Little, Path], Any]] = {
     "extract": lambda little, folder: mamegpt.extract(little.text, "豆", folder / "topic.txt"),
     "clean": lambda little, folder: mamegpt.clean(little.text, folder / "clean.jsonl", report=folder / "page.html"),
-    "train_tokenizer": lambda _, folder: mamegpt.train_tokenizer(["豆の木。"] * 9, folder / "beans", vocab_size=268),
+    "train_tokenizer": lambda _, folder: mamegpt.train_tokenizer(["豆の木。"] * 9, folder / "beans", vocab_size=276),
     "tokenizer report": lambda little, _: compare_tokenizers([str(little.spm)], ["豆の木"]),
     "load and generate": lambda little, _: mamegpt.load(little.run).generate("豆", max_new_tokens=4),
     "evaluate": lambda little, _: mamegpt.evaluate(little.run, max_characters=500),
