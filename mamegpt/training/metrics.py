@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,11 @@ class Metrics:
         """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` that of all."""
         self._unread.append((step, lr, loss, grad_norm))
 
-    def flush(self, targets_per_step: int, elapsed_s: float) -> list[dict[str, Any]]:
-        """Add the losses up over all processes, write a line for each step, and return these records."""
+    def flush(self, n_tokens_after: Callable[[int], int], elapsed_s: float) -> list[dict[str, Any]]:
+        """Add the losses up over all processes, write a line for each step, and return these records.
+
+        ``n_tokens_after`` tells how many tokens were read after so many steps.
+        """
         steps, rates, shares, norms = zip(*self._unread, strict=True)
         losses = sum_over_processes(torch.stack(shares)).tolist()
         records = [
@@ -76,7 +79,7 @@ class Metrics:
                 "loss": loss,
                 "lr": lr,
                 "grad_norm": norm,
-                "tokens": step * targets_per_step,
+                "tokens": n_tokens_after(step),
                 "elapsed_s": elapsed_s,
             }
             for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)

@@ -66,6 +66,7 @@ from mamegpt.system.run_files import (
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Probe, autotune
+from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
 from mamegpt.training.events import (
@@ -117,25 +118,22 @@ TOKENIZED_EVERY = 100
 class Training:
     """Everything the training loop needs.
 
-    ``summed_loss`` computes the loss of ``model`` on all processes. ``order`` says which windows of ``train_tokens`` a
-    step sees; each process cuts its part into ``n_micro`` forward passes. ``state`` is that of the checkpoint the run
-    resumes from, or of its start. ``validate`` is `mamegpt.training.validation.evaluate` on the validation text, if
-    there is any. ``started_s`` is when the run would have begun if it had never been interrupted, by
-    `time.perf_counter`.
+    ``summed_loss`` computes the loss of ``model`` on all processes. ``batches`` says what a step learns from. ``state``
+    is that of the checkpoint the run resumes from, or of its start. ``validate`` is
+    `mamegpt.training.validation.evaluate` on the validation text, if there is any. ``started_s`` is when the run would
+    have begun if it had never been interrupted, by `time.perf_counter`.
     """
 
     run: Path
     config: TrainConfig
     world: World
     tokenizer: Tokenizer
-    train_tokens: npt.NDArray[Any]
     n_val_tokens: int | None
-    order: WindowOrder
+    batches: Batches
     ngram_targets: NgramTargets | None
     model: LanguageModel
     summed_loss: nn.Module
     optimizer: Optimizer
-    n_micro: int
     state: State
     started_s: float
     is_finished: bool
@@ -262,14 +260,12 @@ def setup(
         config=config,
         world=world,
         tokenizer=tokenizer,
-        train_tokens=train.tokens,
         n_val_tokens=len(val.tokens) if val else None,
-        order=order,
+        batches=WindowBatches(order, train.tokens, math.ceil(n_windows / micro_batch(config, n_windows, world.device))),
         ngram_targets=ngram_targets,
         model=model,
         summed_loss=summed_loss,
         optimizer=optimizer,
-        n_micro=math.ceil(n_windows / micro_batch(config, n_windows, world.device)),
         state=state,
         started_s=started_s,
         is_finished=finished,

@@ -26,8 +26,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -42,6 +40,7 @@ from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.system.hardware import peak_memory
 from mamegpt.system.run_files import CHECKPOINTS
+from mamegpt.training.batches import Pass
 from mamegpt.training.events import (
     Emit,
     EpochEnded,
@@ -186,8 +185,7 @@ def _train(
 
 def _loop(t: Training, emit: Emit) -> TrainResult:
     """Make the steps of a training."""
-    config, world, model, order, budget, metrics = t.config, t.world, t.model, t.order, t.budget, t.metrics
-    targets_per_step = config.batch_size * config.context_length
+    config, world, model, batches, budget, metrics = t.config, t.world, t.model, t.batches, t.budget, t.metrics
     step, stopping, outgrown = t.state.step, False, t.state.ngrams_outgrown
     model.train()
     interval_start = time.perf_counter()
@@ -201,18 +199,17 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 group["lr"] = group["peak_lr"] * factor
 
             # The batch; while counts still have a share in what is learned, also what else followed elsewhere.
-            x, y = order.batch(t.train_tokens, step + t.state.skipped, world.rank, world.size)
-            inputs, targets = (  # n_micro x (n, context_length) each
-                torch.from_numpy(a).to(world.device).chunk(t.n_micro) for a in (x, y)
-            )
-            soft_targets, share = _soft_targets(t, x, step, outgrown)
+            passes = batches.passes(step + t.state.skipped, world.rank, world.size)
+            share = 1.0 if t.ngram_targets is None or outgrown else true_share(budget.progress(step))
 
             # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
             step_loss = torch.zeros((), device=world.device)
-            for micro in range(t.n_micro):
+            for micro, rows in enumerate(passes):
                 _seed_dropout(config.seed, step, world.rank, micro)
-                with no_sync(t.summed_loss, micro < t.n_micro - 1):
-                    loss = t.summed_loss(inputs[micro], targets[micro], soft_targets[micro], share) / targets_per_step
+                inputs, targets = (torch.from_numpy(ids).to(world.device) for ids in (rows.inputs, rows.targets))
+                with no_sync(t.summed_loss, micro < len(passes) - 1):
+                    soft_targets = _soft_targets(t, rows, step) if share < 1 else None
+                    loss = t.summed_loss(inputs, targets, soft_targets, share) / rows.divisor
                     (loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                 step_loss += loss.detach()
 
@@ -235,7 +232,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             validating = t.validate is not None and (step % config.eval_every_steps == 0 or is_last)
             saving = step % config.save_every_steps == 0 or is_last or stopping
             n_seen = step + t.state.skipped
-            epoch_ends = order.epochs(n_seen) > order.epochs(n_seen - 1)
+            epoch_ends = batches.epochs(n_seen) > batches.epochs(n_seen - 1)
             if not (logging or validating or saving or epoch_ends):
                 continue
 
@@ -243,7 +240,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             t.saver.poll()
             elapsed_s, interval_s = t.elapsed_s, time.perf_counter() - interval_start
             n_new = metrics.n_unread
-            records = metrics.flush(targets_per_step, elapsed_s)
+            records = metrics.flush(batches.n_tokens_after, elapsed_s)
             offset = step - len(metrics.losses)
             problem = find_spike(metrics.losses, n_new, offset)
             if saving and not problem:
@@ -265,11 +262,11 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 del metrics.losses[max(0, way_back.step - offset) :]  # of the steps that come again
                 return _result(t, way_back.step, Outcome.STOPPED if stopping else Outcome.ROLLED_BACK)
             seconds_left = budget.seconds_left(step, elapsed_s, interval_s / n_new)
-            tokens_per_s = n_new * targets_per_step / interval_s
+            tokens_per_s = (batches.n_tokens_after(step) - batches.n_tokens_after(step - n_new)) / interval_s
             emit(StepEvent(records, budget.n_steps, tokens_per_s, seconds_left, peak_memory(world.device)))
-            if epoch_ends and order.steps_per_epoch >= config.log_every_steps:
-                mean = statistics.fmean(metrics.losses[-order.steps_per_epoch :])
-                emit(EpochEnded(order.epochs(n_seen), step, mean))
+            if epoch_ends and batches.steps_per_epoch >= config.log_every_steps:
+                mean = statistics.fmean(metrics.losses[-batches.steps_per_epoch :])
+                emit(EpochEnded(batches.epochs(n_seen), step, mean))
 
             # How good the model is by now, on a sample; after the last step also on the whole split and in float32.
             if validating and t.validate:
@@ -316,9 +313,9 @@ def _started(t: Training) -> Started:
         n_processes=t.world.size,
         n_threads=torch.get_num_threads(),
         n_parameters=t.n_parameters,
-        n_train_tokens=t.order.n_tokens,
+        n_train_tokens=t.batches.n_tokens,
         n_val_tokens=t.n_val_tokens,
-        windows_per_epoch=t.order.epoch_size,
+        windows_per_epoch=t.batches.epoch_size,
     )
 
 
@@ -330,21 +327,17 @@ def _result(t: Training, step: int, outcome: Outcome) -> TrainResult:
         losses=t.metrics.losses,
         quality=t.metrics.quality,
         n_parameters=t.n_parameters,
-        n_tokens=step * t.config.batch_size * t.config.context_length,
+        n_tokens=t.batches.n_tokens_after(step),
         elapsed_s=t.elapsed_s,
         is_main=t.world.is_main,
     )
 
 
-def _soft_targets(
-    t: Training, x: npt.NDArray[np.int64], step: int, outgrown: bool
-) -> tuple[Sequence[torch.Tensor | None], float]:
-    """Return for each forward pass of a step continuations (n, context_length, K), and the share of the true ones."""
-    share = true_share(t.budget.progress(step))
-    if t.ngram_targets is None or outgrown or share >= 1:
-        return [None] * t.n_micro, 1.0
-    drawn = t.ngram_targets.draw(x, step + t.state.skipped, first=t.world.rank * len(x))
-    return torch.from_numpy(drawn).to(t.world.device).chunk(t.n_micro), share
+def _soft_targets(t: Training, rows: Pass, step: int) -> torch.Tensor:
+    """Return continuations (B, T, K) of what a forward pass reads, drawn from the n-gram counts."""
+    assert t.ngram_targets is not None, "their share is not 0"
+    drawn = t.ngram_targets.draw(rows.inputs, step + t.state.skipped, first=rows.first_row)
+    return torch.from_numpy(drawn).to(t.world.device)
 
 
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:
