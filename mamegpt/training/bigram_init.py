@@ -34,11 +34,12 @@ def fit_bigrams(
     tokens: npt.NDArray[Any],
     seed: int,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> None:
+) -> Tensor:
     """Fit embedding and head of a model, in place, to what follows each token in ``tokens`` (or in a sample of them).
 
     ``hidden`` makes final hidden states (N, C) of ids (N,) without any block. The loss is the cross-entropy of the
     bigram counts, each token weighted by how often it occurs. ``on_progress`` is called with the share that is done.
+    Returns the mean of the hidden states over the text, (C,).
     """
     embedding, head = token_embedding(model).weight, model.out_head.weight
     V, device = head.shape[0], head.device
@@ -62,12 +63,21 @@ def fit_bigrams(
         rows, times = np.unique(np.minimum(np.searchsorted(up_to, places), V - 1), return_counts=True)
         found = np.concatenate([np.arange(begins[row], begins[row + 1]) for row in rows])
         row = np.repeat(np.arange(len(rows)), begins[rows + 1] - begins[rows])
-        # A token is drawn chance * N_ROWS times on average, so this is on average the share of each bigram in the text.
-        weight = share[found] * (times / (chance[rows] * N_ROWS))[row]
-        log_probabilities = model.out_head(hidden(torch.from_numpy(rows).to(device))).log_softmax(-1)  # (rows, V)
-        taken = log_probabilities[torch.from_numpy(row), torch.from_numpy(bigrams[found] % V)]
-        loss = -(taken * torch.from_numpy(weight.astype(np.float32)).to(device)).sum()
-        embedding.grad, head.grad = torch.autograd.grad(loss, [embedding, head])
+        # A token is drawn chance * N_ROWS times on average, so its weights are on average its share of the text.
+        weight = times / (chance[rows] * N_ROWS)
+        of_token, of_bigram = (
+            torch.from_numpy(w.astype(np.float32)).to(device)
+            for w in (frequency[rows] * weight, share[found] * weight[row])
+        )
+        h = hidden(torch.from_numpy(rows).to(device))  # (rows, C)
+        with torch.no_grad():  # d loss / d logits = softmax(logits) - what follows, both with their weights
+            grad = model.out_head(h).softmax(-1).mul_(of_token[:, None])  # (rows, V)
+            grad[torch.from_numpy(row), torch.from_numpy(bigrams[found] % V)] -= of_bigram
+            head.grad, grad_h = grad.T @ h, grad @ head
+        (embedding.grad,) = torch.autograd.grad(h, embedding, grad_h)
         optimizer.step()
         on_progress((step + 1) / N_STEPS)
     model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        every = hidden(torch.arange(V, device=device))  # (V, C)
+        return torch.from_numpy(frequency.astype(np.float32)).to(device) @ every
