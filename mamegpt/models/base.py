@@ -43,6 +43,8 @@ class Architecture:
     hidden_of_tokens: Callable[[nn.Module, Tensor], Tensor] | None
     """Return the final hidden states (N, C) of ids (N,) of a new model whose blocks are all the identity, so that each
     depends on its own token alone; None if the blocks of a new model are not."""
+    look_back: Callable[[nn.Module, Tensor], None] | None
+    """Let the heads of such a model attend to the last tokens; (C,) is the mean of its final hidden states."""
     hf_formats: tuple[HFFormat, ...]
     """Formats of Hugging Face folders, its own first; one of them needs no code in the folder."""
     gguf_format: GGUFFormat

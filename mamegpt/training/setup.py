@@ -323,10 +323,11 @@ def _build_model(
     if place.type != "meta":
         model.to(world.device)
     if counted is not None:
-        hidden_of_tokens = architecture(config.architecture).hidden_of_tokens
-        assert hidden_of_tokens is not None, "asked in _can_fit_bigrams"
-        hidden = functools.partial(hidden_of_tokens, model)
-        fit_bigrams(model, hidden, counted, config.seed, on_progress=lambda share: emit(FittingBigrams(share)))
+        found = architecture(config.architecture)
+        assert found.hidden_of_tokens and found.look_back, "asked in _can_fit_bigrams"
+        hidden = functools.partial(found.hidden_of_tokens, model)
+        mean = fit_bigrams(model, hidden, counted, config.seed, on_progress=lambda share: emit(FittingBigrams(share)))
+        found.look_back(model, mean)
     if config.activation_checkpointing:
         checkpoint_activations(model)
     alone = SummedLoss(model, config.precision, compiled=config.compile == "true")

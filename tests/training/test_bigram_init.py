@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mamegpt.config import TrainConfig
-from mamegpt.models.base import cpu_state_dict
+from mamegpt.models.base import cpu_state_dict, token_embedding
 from mamegpt.models.registry import ARCHITECTURES, architecture, build_model
 from mamegpt.training.bigram_init import fit_bigrams
 
@@ -39,8 +42,10 @@ def test_a_fitted_model_is_that_of_bigrams_before_any_training(name: str) -> Non
     assert hidden_of_tokens is not None
     shares: list[float] = []
     hidden = functools.partial(hidden_of_tokens, model)
-    fit_bigrams(model, hidden, tokens, seed=1, on_progress=shares.append)
+    mean = fit_bigrams(model, hidden, tokens, seed=1, on_progress=shares.append)
     assert shares == sorted(shares) and shares[-1] == 1
+    every = hidden_of_tokens(model, torch.from_numpy(tokens.astype(np.int64)))
+    torch.testing.assert_close(mean, every.mean(0), rtol=0, atol=1e-3)  # without the last token
     changed = {key for key, tensor in cpu_state_dict(model).items() if not torch.equal(tensor, before[key])}
     assert changed == {"model.embed_tokens.weight", "lm_head.weight"}
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -74,3 +79,33 @@ def test_hidden_states_of_tokens_are_those_of_a_new_model() -> None:
             continue
         ids = torch.arange(10)
         torch.testing.assert_close(model.hidden(ids[None])[0], hidden_of_tokens(model, ids))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ARCHITECTURES if architecture(name).look_back))
+def test_heads_begin_by_looking_back_and_change_nothing_yet(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    sizes = dataclasses.replace(SIZES, n_heads=4, n_kv_heads=2, head_dim=32)
+    model, found = build_model(name, sizes).eval(), architecture(name)
+    assert found.hidden_of_tokens and found.look_back
+    with torch.no_grad():
+        token_embedding(model).weight += 0.4 * torch.randn(WIDTH)  # what all tokens share, as after a fit to a text
+        model.out_head.weight.normal_()
+        mean = found.hidden_of_tokens(model, torch.arange(V)).mean(0)
+    windows = torch.randint(V, (100, 16))
+    before = model(windows)
+    found.look_back(model, mean)
+    weights: list[Tensor] = []
+
+    def spy(q: Tensor, k: Tensor, v: Tensor, **rest: Any) -> Tensor:
+        scores = q @ k.repeat_interleave(2, dim=1).transpose(-1, -2) * q.shape[-1] ** -0.5
+        weights.append(scores.masked_fill(torch.ones(16, 16, dtype=torch.bool).triu(1), -torch.inf).softmax(-1))
+        return attention(q, k, v, **rest)
+
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    assert torch.equal(model(windows), before)
+    assert len(weights) == sizes.n_layers
+    for layer in weights:  # (B, H, T, S)
+        for i, back in enumerate([1, 2, 1, 2]):
+            by_distance = layer[:, i, -1].mean(0).flip(0)[:6].tolist()  # of the last query
+            assert by_distance.index(max(by_distance)) == back, by_distance

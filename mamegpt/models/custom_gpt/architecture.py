@@ -25,6 +25,7 @@ ARCHITECTURE = Architecture(
     build=_build,
     init_weights=init_weights,
     hidden_of_tokens=None,
+    look_back=None,
     hf_formats=(CUSTOM_GPT, GPT2),
     gguf_format=GGUF,
     decode_step=decode_step,

@@ -6,7 +6,7 @@ from mamegpt.models.base import Architecture
 from mamegpt.models.qwen3.decode import decode_step
 from mamegpt.models.qwen3.gguf import GGUF
 from mamegpt.models.qwen3.hf import QWEN3
-from mamegpt.models.qwen3.init import hidden_of_tokens, init_weights
+from mamegpt.models.qwen3.init import hidden_of_tokens, init_weights, look_back
 from mamegpt.models.qwen3.modeling_qwen3 import Qwen3
 
 __all__ = ["ARCHITECTURE"]
@@ -15,6 +15,7 @@ ARCHITECTURE = Architecture(
     build=Qwen3,  # type: ignore[arg-type]  # the sizes are frozen
     init_weights=init_weights,
     hidden_of_tokens=hidden_of_tokens,
+    look_back=look_back,
     hf_formats=(QWEN3,),
     gguf_format=GGUF,
     decode_step=decode_step,
