@@ -68,6 +68,7 @@ bench: .venv-bench/ready
 
 bench-quality: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.peers.bench_time_to_quality
+	.venv-bench/bin/python -m benchmarks.peers.bench_curves
 
 # How fast mamegpt and others cut a topic out of parquet files.
 bench-data: .venv-data/ready

@@ -1,6 +1,6 @@
 """How long until mamegpt is as good as the seed's recipe is after 2,000 steps?
 
-    make bench-quality                                            # about an hour, most of it the reference
+    make bench-quality                             # and `bench_curves`; an hour and a half, most of it the reference
     python -m benchmarks.peers.bench_time_to_quality [--reference-steps 2000] [--schedules 60 80] [--contestant NAME]
 
 1. The reference trains ``--reference-steps`` steps; its validation bits per character are the level to reach. The
