@@ -46,7 +46,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "a list as topic": (lambda it: mamegpt.extract(it.text, ["町"], "new"), r"topic must be a string or mamegpt.Topic"),
     "form": (
         lambda it: mamegpt.export(it.run, "new", to="onnx"),
-        r"to must be one of hf, hf-native, gguf, all \(got 'onnx'\)",
+        r"to must be one of hf, hf-native, gguf, html, all \(got 'onnx'\)",
     ),
     "gguf": (
         lambda it: mamegpt.export(it.run, "new", to="gguf", gguf_type="q4"),

@@ -18,7 +18,8 @@ from mamegpt.errors import ExportError, ModelError, OutputError, first_line
 from mamegpt.exporting.checks import N_SENTENCES, Check, make_cases
 from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
 from mamegpt.exporting.hf import check_hf, write_hf
-from mamegpt.exporting.model_card import Facts, model_card
+from mamegpt.exporting.html import HtmlType, check_html, refuse_unsupported, write_html
+from mamegpt.exporting.model_card import Facts, card_rows, model_card
 from mamegpt.exporting.upload import Upload
 from mamegpt.messages import join, msg
 from mamegpt.models.registry import architecture, hf_formats
@@ -28,9 +29,9 @@ from mamegpt.system.outputs import CARD, check_folder, export_mark
 
 __all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model"]
 
-Target = Literal["hf", "hf-native", "gguf"]
+Target = Literal["hf", "hf-native", "gguf", "html"]
 """``hf``: the format of the original scripts, or transformers' own if it has the architecture; ``hf-native``: always a
-format without code; ``gguf``: one file for llama.cpp."""
+format without code; ``gguf``: one file for llama.cpp; ``html``: one file for any browser."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Exporting:
 
 def all_targets(name: str) -> tuple[Target, ...]:
     """Return the distinct targets of an architecture; if its ``hf`` needs no code, it equals ``hf-native``."""
-    return ("hf", "hf-native", "gguf") if architecture(name).hf_formats[0].remote_code else ("hf", "gguf")
+    native: tuple[Target, ...] = ("hf-native",) if architecture(name).hf_formats[0].remote_code else ()
+    return ("hf", *native, "gguf", "html")
 
 
 def export_model(
@@ -67,6 +69,7 @@ def export_model(
     targets: Sequence[Target] = ("hf",),
     *,
     gguf_type: GgufType = "f32",
+    html_type: HtmlType = "q8_0",
     name: str = "",
     facts: Facts = Facts(),  # noqa: B008  (frozen)
     texts: Iterable[str] | None = None,
@@ -105,6 +108,8 @@ def export_model(
         )
     if "gguf" in targets:
         refuse_impossible(loaded.tokenizer)
+    if "html" in targets:
+        refuse_unsupported(loaded.tokenizer, loaded.model, html_type)
     begin = time.perf_counter()
     model, parts = loaded.model.eval(), architecture(loaded.architecture)
     checks: dict[Target, list[Check]] = {}
@@ -116,11 +121,15 @@ def export_model(
             folder = whole if len(targets) == 1 else whole / target
             card_name = name or (out.name if len(targets) == 1 else f"{out.name}/{target}")
             folder.mkdir(exist_ok=True)
-            hf_format = parts.hf_formats[0] if target == "hf" else parts.native_format  # gguf: for the card
-            file = folder / f"{out.name}-{gguf_type}.gguf" if target == "gguf" else None
+            # For gguf and html it is only for the card.
+            hf_format = parts.hf_formats[0] if target in ("hf", "html") else parts.native_format
+            gguf_file, html_file = folder / f"{out.name}-{gguf_type}.gguf", folder / f"{out.name}.html"
             try:
-                if file:
-                    write_gguf(file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type)
+                if target == "gguf":
+                    write_gguf(gguf_file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type)
+                elif target == "html":
+                    rows = card_rows(loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts)
+                    write_html(html_file, loaded, card_name, rows, facts.licenses, html_type)
                 else:
                     write_hf(
                         folder, model, loaded.sizes, loaded.tokenizer, hf_format, spm_vocab=spm_vocab,
@@ -128,7 +137,8 @@ def export_model(
                     )  # fmt: skip
                 card = model_card(
                     card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts,
-                    gguf_file=file.name if file else "",
+                    gguf_file=gguf_file.name if target == "gguf" else "",
+                    html_file=html_file.name if target == "html" else "",
                 )  # fmt: skip
                 card = shown(card)  # a file name in it may not be UTF-8
                 card += export_mark(folder, card, targets)
@@ -140,7 +150,12 @@ def export_model(
                     reason=first_line(error),
                 ) from error
             on_event(Exporting("comparing", target))
-            found = check_gguf(file, cases, gguf_type) if file else check_hf(folder, cases, hf_format)
+            if target == "gguf":
+                found = check_gguf(gguf_file, cases, gguf_type)
+            elif target == "html":
+                found = check_html(html_file, cases, html_type)
+            else:
+                found = check_hf(folder, cases, hf_format)
             checks[target] = found
             on_event(Exporting("checked", target, found))
             if failed := [check for check in found if not check.passed]:

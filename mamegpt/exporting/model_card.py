@@ -27,7 +27,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-__all__ = ["Facts", "model_card", "public_names"]
+__all__ = ["Facts", "card_rows", "model_card", "public_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +176,24 @@ def _front_matter(name: str, tag: str, library: str | None, facts: Facts) -> str
     return data.to_yaml()
 
 
+def card_rows(
+    sizes: ModelConfig, n_parameters: int, tokenizer: Tokenizer, hf_format: HFFormat, facts: Facts
+) -> list[tuple[str, str, str]]:
+    """Return (label in Japanese, label in English, value) for everything known about a model."""
+    settings = tokenizer.settings
+    byte_fallback = "あり" if settings.byte_fallback else "なし"
+    return [
+        ("アーキテクチャ", "architecture", hf_format.structure(sizes)),
+        ("パラメータ数", "parameters", f"{n_parameters:,}"),
+        ("層数、埋め込み次元、ヘッド数", "layers, hidden size, heads",
+         f"{sizes.n_layers} / {sizes.emb_dim} / {sizes.n_heads}"),
+        ("コンテキスト長", "context length", f"{sizes.context_length} トークン"),
+        ("トークナイザ", "tokenizer", f"SentencePiece {settings.model_type}、語彙サイズ {sizes.vocab_size:,}、"
+         f"正規化 {settings.normalizer}、バイトフォールバック{byte_fallback}"),
+        *facts.rows(),
+    ]  # fmt: skip
+
+
 def model_card(
     name: str,
     sizes: ModelConfig,
@@ -185,17 +203,18 @@ def model_card(
     facts: Facts,
     *,
     gguf_file: str = "",
+    html_file: str = "",
 ) -> str:
-    """Return the card of a folder in that format, or of one with a ``gguf_file``."""
+    """Return the card of a folder in that format, or of one with a ``gguf_file`` or an ``html_file``."""
     settings = tokenizer.settings
-    tag, library = ("gguf", None) if gguf_file else (hf_format.model_type, "transformers")
+    tag = "gguf" if gguf_file else "html" if html_file else hf_format.model_type
+    library = None if gguf_file or html_file else "transformers"
     is_continued = bool(facts.config and facts.config.init_from)
     made, english_made = "エクスポートした", "exported"  # how it was trained is not known
     if facts.config:
         made, english_made = "ゼロから事前学習した、", "pretrained from scratch"
     if is_continued:
         made, english_made = "既存のモデルから継続学習した、", "pretrained further from another model"
-    byte_fallback = "あり" if settings.byte_fallback else "なし"
     return (
         _templates()
         .get_template("model_card.md.jinja")
@@ -206,17 +225,13 @@ def model_card(
             english_made=english_made,
             sizes=sizes,
             n_parameters=f"{n_parameters:,}",
-            rows=facts.rows(),
+            rows=card_rows(sizes, n_parameters, tokenizer, hf_format, facts),
             gguf_file=gguf_file,
+            html_file=html_file,
             code_file=hf_format.remote_code.name if hf_format.remote_code else "",
             start="" if tokenizer.start_id is None else tokenizer.piece(tokenizer.start_id),
             n_new_tokens=max(1, min(50, sizes.context_length // 2)),  # prompt and answer must fit into the context
             has_byte_fallback=settings.byte_fallback,
-            structure=hf_format.structure(sizes),
-            tokenizer_kind=(
-                f"SentencePiece {settings.model_type}、語彙サイズ {sizes.vocab_size:,}、正規化 {settings.normalizer}、"
-                f"バイトフォールバック{byte_fallback}"
-            ),
             samples=[(prompt, _BREAK.sub("", text)) for prompt, text in facts.samples],
             sampling=facts.sampling,
             licenses=facts.licenses,

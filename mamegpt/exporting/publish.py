@@ -19,6 +19,7 @@ from mamegpt.exporting.checks import N_SENTENCES
 from mamegpt.exporting.evaluation_card import card_results, card_rows, quality_results
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf import GgufType
+from mamegpt.exporting.html import HtmlType
 from mamegpt.exporting.model_card import Facts, public_names
 from mamegpt.exporting.upload import Push, upload_folder
 from mamegpt.generation.settings import Sampling
@@ -45,6 +46,7 @@ def export(
     *,
     to: Target | Literal["all"] = "hf",
     gguf_type: GgufType = "f32",
+    html_type: HtmlType = "q8_0",
     spm_file: str = "",
     name: str = "",
     data_license: str = "",
@@ -61,7 +63,8 @@ def export(
 
     ``model`` is a run (its newest checkpoint), a checkpoint, an exported folder, a repository on the Hub, or the result
     of `load`. The folder appears when the verification has succeeded. ``to`` is "hf" (for transformers), "hf-native"
-    (always without code), "gguf" (for llama.cpp), or "all" (a folder of each name in ``out``). The tokenizers of a run
+    (always without code), "gguf" (for llama.cpp), "html" (one page for any browser), or "all" (a folder of each name in
+    ``out``). The tokenizers of a run
     are compared on ``n_sentences`` of its training text, if that is still available. ``name`` is the name in the model
     card (default: ``push``, or the folder's name). ``data_license`` is the license of the training text, an identifier
     of the Hub (default: that of the dataset card next to that text).
@@ -76,7 +79,7 @@ def export(
     """
     wanted = Push(push, private, revision, create_pr, dry_run)
     if push and to == "all":
-        raise ConfigError("--push uploads one folder; choose hf, hf-native or gguf with --to")
+        raise ConfigError("--push uploads one folder; choose hf, hf-native, gguf or html with --to")
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
             "--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got "
@@ -100,6 +103,7 @@ def export(
         loaded,
         targets,
         gguf_type=gguf_type,
+        html_type=html_type,
         name=name or push,
         n_sentences=n_sentences,
         overwrite=overwrite,

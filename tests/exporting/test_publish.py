@@ -167,7 +167,7 @@ def test_the_command_exports_all_and_shows_what_would_go_up(hub: HubServer, litt
     env = hub.env(tmp_path)
     every = run_mamegpt("export", "--model", little.run, "--to", "all", "--out", "every", cwd=tmp_path, env=env)
     assert every.returncode == 0, every.stderr
-    assert sorted(path.name for path in (tmp_path / "every").iterdir()) == ["gguf", "hf", "hf-native"]
+    assert sorted(path.name for path in (tmp_path / "every").iterdir()) == ["gguf", "hf", "hf-native", "html"]
     words = ["export", "--model", "every/hf-native", "--out", "one", "--push", "mame/one", "--dry-run"]
     done = run_mamegpt(*words, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr

@@ -195,8 +195,9 @@ def report_command(
 def export_command(
     model: str,
     out: Path,
-    to: Literal["hf", "hf-native", "gguf", "all"] = "hf",
+    to: Literal["hf", "hf-native", "gguf", "html", "all"] = "hf",
     gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
+    html_type: Literal["q8_0", "f16"] = "q8_0",
     push: str = "",
     private: Switch = None,
     revision: str = "",
@@ -208,14 +209,15 @@ def export_command(
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
-    """Export a model for transformers or llama.cpp, and verify that it equals the original.
+    """Export a model for transformers, llama.cpp or a browser, and verify that it equals the original.
 
     Args:
         model: A run, an exported folder, or a repository on the Hub.
         out: Folder to write.
         to: hf (a folder for transformers), hf-native (one without code of ours, also of the book's model), gguf (a
-            file for llama.cpp), or all of them.
+            file for llama.cpp), html (one file that any browser opens, offline), or all of them.
         gguf_type: Data type of a GGUF file's matrices.
+        html_type: Data type of an HTML file's matrices.
         push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
         private: With --push: whether a repository that does not exist yet is created private (default: True).
         revision: With --push: branch to commit to, created if there is none (default: main).
@@ -233,6 +235,10 @@ def export_command(
         raise ConfigError(
             "--gguf-type {gguf_type} is for --to gguf (or all), not {to}; leave it out", gguf_type=gguf_type, to=to
         )
+    if "html_type" in given and to not in ("html", "all"):
+        raise ConfigError(
+            "--html-type {html_type} is for --to html (or all), not {to}; leave it out", html_type=html_type, to=to
+        )
     refuse_idle(given, [(Run.find(model) is not None, ("spm_file",), msg("with a run"))])
     with answering(json) as answer:
         with show_export() as on_event:
@@ -241,6 +247,7 @@ def export_command(
                 out,
                 to=to,
                 gguf_type=gguf_type,
+                html_type=html_type,
                 spm_file=spm_file,
                 data_license=data_license,
                 push=push,
@@ -261,6 +268,9 @@ def export_command(
                     "instead of --dry-run (it overwrites the local folder)"
                 )
             )
+        elif to == "html":
+            file = report.out / f"{report.out.name}.html"
+            say(msg("{file}: open it with any browser; it needs no network", file=file))
         elif to == "gguf":
             say(msg("next: docs/serving.en.md explains how to serve {out}", out=report.out))
         else:

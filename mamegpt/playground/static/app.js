@@ -1,5 +1,7 @@
 // The playground's page. Text from the model reaches the document through textContent only.
 
+import { complete, listModels, loadWords, storageName } from "./backend.js";
+
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["temperature", "max_tokens", "top_p", "top_k", "min_p", "repetition_penalty"];
 const FIELDS = [...NUMBERS, "seed", "stop_at", "at_start", "model", "other", "n"];
@@ -18,7 +20,7 @@ let running = null; // an AbortController while something is being written
 
 function stored(name, fallback) {
   try {
-    return JSON.parse(localStorage.getItem(`mamegpt.${name}`)) ?? fallback;
+    return JSON.parse(localStorage.getItem(`${storageName}.${name}`)) ?? fallback;
   } catch {
     return fallback; // storage is switched off, or holds something else
   }
@@ -26,7 +28,7 @@ function stored(name, fallback) {
 
 function store(name, value) {
   try {
-    localStorage.setItem(`mamegpt.${name}`, JSON.stringify(value));
+    localStorage.setItem(`${storageName}.${name}`, JSON.stringify(value));
   } catch {
     // full or switched off: the page works without
   }
@@ -35,6 +37,11 @@ function store(name, value) {
 // A word, its fields filled in.
 function word(name, fields = {}) {
   return words[language][name].replaceAll(/\{(\w+)\}/g, (_, field) => fields[field]);
+}
+
+// What an error says; those of the backend name a word.
+function explain(error) {
+  return words[language]?.[error.message] ? word(error.message, error.fields) : error.message;
 }
 
 function element(tag, options = {}, ...children) {
@@ -65,7 +72,7 @@ function translate() {
   }
   for (const one of document.querySelectorAll("[data-hint]")) one.placeholder = words[language][one.dataset.hint];
   $("language").textContent = LANGUAGES[otherLanguage()];
-  listModels();
+  showModels();
 }
 
 function otherLanguage() {
@@ -107,7 +114,7 @@ function restoreSettings(values) {
   showValues();
 }
 
-function listModels() {
+function showModels() {
   const chosen = [$("model").value, $("other").value];
   const options = () => models.map((model) => {
     const facts = [model.id];
@@ -134,7 +141,7 @@ class Sheet {
     this.end = element("span", { className: "fact" });
     const goOn = element("button", { type: "button", textContent: word("go-on") });
     const copying = element("button", { type: "button", textContent: word("copy") });
-    const asCode = element("button", { type: "button", textContent: word("as-code") });
+    const asCode = element("button", { type: "button", className: "server", textContent: word("as-code") });
     goOn.onclick = () => {
       $("prompt").value = request.prompt + this.text;
       write();
@@ -248,43 +255,6 @@ function percent(share) {
 
 // ---------------------------------------------------------------- writing
 
-// Read an answer as it comes: data to onData, the place in the queue to onPlace.
-async function complete(request, signal, onData, onPlace) {
-  let answer;
-  try {
-    answer = await fetch("v1/completions", {
-      method: "POST", signal, headers: { "content-type": "application/json" },
-      body: JSON.stringify({ ...request, stream: true, logprobs: N_ALTERNATIVES }),
-    });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error(word("unreachable"));
-  }
-  if (!answer.ok) throw new Error(word("failed", { reason: (await answer.json()).error.message }));
-  let held = "";
-  for await (const part of chunks(answer.body.pipeThrough(new TextDecoderStream()))) {
-    const events = (held + part).split("\n\n");
-    held = events.pop();
-    for (const event of events) {
-      if (event.startsWith(": queue ")) onPlace(Number(event.slice(8)));
-      if (!event.startsWith("data: {")) continue;
-      const data = JSON.parse(event.slice(6));
-      if (data.error) throw new Error(word("failed", { reason: data.error.message }));
-      onData(data);
-    }
-  }
-}
-
-// Safari's streams are not iterable yet.
-async function* chunks(stream) {
-  const reader = stream.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    yield value;
-  }
-}
-
 function requests() {
   const seed = $("seed").value === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number($("seed").value);
   const stop = $("stop_at").value.replaceAll("\\n", "\n");
@@ -313,7 +283,7 @@ async function write() {
   const seconds = () => (performance.now() - began) / 1000;
 
   const results = await Promise.allSettled(asked.map((request, i) => complete(
-    request, mine.signal,
+    { ...request, logprobs: N_ALTERNATIVES }, mine.signal,
     (data) => {
       for (const choice of data.choices) groups[i][choice.index].add(choice);
       $("status").textContent = `${word("writing")} · ${word("speed", { n: number(length() / seconds()) })}`;
@@ -329,7 +299,7 @@ async function write() {
   $("status").textContent = length() ? word("done", { n: number(length()), elapsed_s: number(seconds(), 1) }) : "";
   const failed = results.find(({ reason }) => reason && reason.name !== "AbortError");
   if (failed) {
-    $("problem").textContent = failed.reason.message;
+    $("problem").textContent = explain(failed.reason);
     $("problem").hidden = false;
   }
   if (length()) remember(asked, everything);
@@ -444,7 +414,7 @@ function keepDraft() {
 
 async function begin() {
   setTheme(stored("theme", ""));
-  words = await (await fetch("words.json")).json();
+  words = await loadWords();
   translate();
   $("prompt").value = stored("draft", "");
   $("heat").checked = stored("heat", false);
@@ -503,15 +473,12 @@ async function begin() {
   $("sheets").addEventListener("click", aim);
   $("sheets").addEventListener("pointerleave", hideTip);
 
-  const answer = await fetch("v1/models");
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(word("failed", { reason: found.error.message }));
-  models = found.data;
-  listModels();
+  models = await listModels();
+  showModels();
   restoreSettings(stored("settings", {}));
 }
 
 begin().catch((error) => {
-  $("problem").textContent = words[language] && error instanceof TypeError ? word("unreachable") : error.message;
+  $("problem").textContent = explain(error);
   $("problem").hidden = false;
 });

@@ -1,0 +1,81 @@
+// Weights as the file holds them, and vectors and matrices in float32: everything is a view of one buffer.
+
+const ALIGN = 16; // floats; rows of matrices and all vectors end at a multiple of it, filled with zeros
+
+const padded = (n) => Math.ceil(n / ALIGN) * ALIGN;
+
+// float32 of each of the 65,536 numbers in float16 (IEEE 754-2019, section 3.4).
+function float16Table() {
+  return Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return exponent ? sign * (1 + fraction / 1024) * 2 ** (exponent - 15) : sign * fraction * 2 ** -24;
+  });
+}
+
+// The numbers of one tensor, read from the bytes of all: `type` is f32, f16, or q8_0 (the float16 scale of each 32
+// numbers, then all numbers as signed bytes).
+function readTensor({ type, offset, shape }, bytes, float16) {
+  const n = shape.reduce((a, b) => a * b);
+  const at = bytes.byteOffset + offset;
+  if (type === "f32") return new Float32Array(bytes.buffer, at, n);
+  if (type === "f16") return Float32Array.from(new Uint16Array(bytes.buffer, at, n), (bits) => float16[bits]);
+  const scales = Float32Array.from(new Uint16Array(bytes.buffer, at, n / 32), (bits) => float16[bits]);
+  return Float32Array.from(new Int8Array(bytes.buffer, at + n / 16, n), (value, i) => value * scales[i >> 5]);
+}
+
+// Hands out vectors and matrices of one buffer.
+export class Floats {
+  constructor(buffer) {
+    this.buffer = buffer;
+    this.used = 0;
+  }
+
+  static size(shape) { // floats that a tensor of this shape takes
+    return shape.slice(0, -1).reduce((a, b) => a * b, 1) * padded(shape.at(-1));
+  }
+
+  vector(n) {
+    const made = new Float32Array(this.buffer, 4 * this.used, n);
+    this.used += padded(n);
+    return made;
+  }
+
+  matrix(rows, cols) {
+    return { rows, cols, values: this.vector(rows * padded(cols)), stride: padded(cols) };
+  }
+}
+
+// All tensors by name: vectors as Float32Array, matrices as `Floats.matrix` makes them.
+export function loadTensors(listed, bytes, floats) {
+  const float16 = float16Table();
+  return Object.fromEntries(listed.map((one) => {
+    const values = readTensor(one, bytes, float16);
+    if (one.shape.length === 1) {
+      const vector = floats.vector(values.length);
+      vector.set(values);
+      return [one.name, vector];
+    }
+    const [rows, cols] = one.shape;
+    const matrix = floats.matrix(rows, cols);
+    for (let r = 0; r < rows; r++) matrix.values.set(values.subarray(r * cols, (r + 1) * cols), r * matrix.stride);
+    return [one.name, matrix];
+  }));
+}
+
+// y = W x. Four sums at a time, which processors add side by side.
+export function multiply({ rows, cols, values, stride }, x, y) {
+  const whole = cols - (cols % 4);
+  for (let r = 0; r < rows; r++) {
+    const at = r * stride;
+    let [a, b, c, d] = [0, 0, 0, 0];
+    for (let i = 0, w = at; i < whole; i += 4, w += 4) {
+      a += values[w] * x[i];
+      b += values[w + 1] * x[i + 1];
+      c += values[w + 2] * x[i + 2];
+      d += values[w + 3] * x[i + 3];
+    }
+    for (let i = whole; i < cols; i++) a += values[at + i] * x[i];
+    y[r] = a + b + c + d;
+  }
+}

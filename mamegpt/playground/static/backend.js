@@ -1,0 +1,61 @@
+// What the page asks for, from the server. The page of an exported file has another one, which computes it itself.
+
+export const storageName = "mamegpt";
+
+// An error whose message is the name of a word.
+function problem(name, fields = {}) {
+  return Object.assign(new Error(name), { fields });
+}
+
+async function ask(path) {
+  let answer;
+  try {
+    answer = await fetch(path);
+  } catch {
+    throw problem("unreachable");
+  }
+  const found = await answer.json();
+  if (!answer.ok) throw problem("failed", { reason: found.error.message });
+  return found;
+}
+
+export const loadWords = () => ask("words.json");
+
+export const listModels = async () => (await ask("v1/models")).data;
+
+// Read an answer as it comes: data to onData, the place in the queue to onPlace.
+export async function complete(request, signal, onData, onPlace) {
+  let answer;
+  try {
+    answer = await fetch("v1/completions", {
+      method: "POST", signal, headers: { "content-type": "application/json" },
+      body: JSON.stringify({ ...request, stream: true }),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw problem("unreachable");
+  }
+  if (!answer.ok) throw problem("failed", { reason: (await answer.json()).error.message });
+  let held = "";
+  for await (const part of chunks(answer.body.pipeThrough(new TextDecoderStream()))) {
+    const events = (held + part).split("\n\n");
+    held = events.pop();
+    for (const event of events) {
+      if (event.startsWith(": queue ")) onPlace(Number(event.slice(8)));
+      if (!event.startsWith("data: {")) continue;
+      const data = JSON.parse(event.slice(6));
+      if (data.error) throw problem("failed", { reason: data.error.message });
+      onData(data);
+    }
+  }
+}
+
+// Safari's streams are not iterable yet.
+async function* chunks(stream) {
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}
