@@ -19,9 +19,10 @@ from mamegpt.system.parse import parse_json, parse_toml
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
 
-__all__ = ["Logger", "ModelConfig", "Precision", "TrainConfig", "read_settings"]
+__all__ = ["Engine", "Logger", "ModelConfig", "Precision", "TrainConfig", "read_settings"]
 
 Precision = Literal["auto", "bf16", "fp32"]
+Engine = Literal["auto", "native", "torch"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
 
 LARGEST = {
@@ -248,6 +249,8 @@ class TrainConfig(FromJSON):
     """Precision of matrix products; auto measures both at the first start and keeps the faster one."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model; auto does so where a compiler is, for runs of 10 minutes and more, if it measures a gain."""
+    engine: Engine = "auto"
+    """Compute output head and loss with PyTorch or with mamegpt's own C++ (native); auto takes the faster one."""
     log_every_steps: int = 10
     """Steps between lines of progress in a log that is not a terminal."""
     eval_every_steps: int = 250
@@ -365,6 +368,18 @@ class TrainConfig(FromJSON):
                     "leave one of them out"
                 )
             )
+        if self.engine == "native":
+            if self.precision == "bf16" or self.device in ("cuda", "mps") or self.sharding == "full":
+                found.append(
+                    msg(
+                        "--engine native computes in fp32 on a CPU, with whole weights; it does not work with "
+                        "--precision bf16, --device cuda, --device mps or --sharding full"
+                    )
+                )
+            if self.emb_dim % 16:
+                found.append(
+                    msg("--engine native needs a multiple of 16 as --emb-dim (got {emb_dim})", emb_dim=self.emb_dim)
+                )
         if self.sharding == "full" and (self.precision == "auto" or self.minutes > 0 or self.compile == "true"):
             found.append(
                 msg(
@@ -405,6 +420,7 @@ class TrainConfig(FromJSON):
             self,
             precision=found.precision if self.precision == "auto" else self.precision,
             compile=found.compile if self.compile == "auto" else self.compile,
+            engine=found.engine if self.engine == "auto" else self.engine,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -429,6 +445,8 @@ class TrainConfig(FromJSON):
         }
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
         del settings["on_bad_loss"]
+        if self.engine in ("auto", "torch"):  # that of older versions, or not known before the run begins
+            del settings["engine"]
         return hashlib.sha256(json.dumps({**settings, "out": ""}, sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod
@@ -438,6 +456,8 @@ class TrainConfig(FromJSON):
             values = parse_json(path.read_text(encoding="utf-8"))
             if _is_exported(values):
                 raise CheckpointError("{parent} is an exported model; give the folder of a run", parent=path.parent)
+            if isinstance(values, dict):
+                values.setdefault("engine", "torch")  # runs of before 2026-11-30 had no other
             return _made_of(values)  # as written: fingerprints of 1 and 1.0 differ
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError("no run in {parent}: it has no {name}", parent=path.parent, name=path.name) from None

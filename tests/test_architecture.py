@@ -29,7 +29,7 @@ ROWS = [
     {"pages"},
     {"tokenizer"},
     {"data"},
-    {"config"},
+    {"config", "native"},
     {"presets", "models"},
     {"generation", "distributed"},
     {"run"},

@@ -23,7 +23,7 @@ LABELS = (
     msg("hiragana"), msg("katakana"), msg("kanji"), msg("Latin"), msg("other letters"), msg("digits"),
     msg("punctuation"), msg("white space"), msg("other"),
     # facts of machine.json
-    msg("machine"), msg("device"), msg("processes"), msg("threads"), msg("version"), msg("SIMD"),
+    msg("machine"), msg("device"), msg("processes"), msg("threads"), msg("version"), msg("SIMD"), msg("engine"),
     # error messages of systems
     msg("No such file or directory"), msg("Permission denied"), msg("Is a directory"), msg("Not a directory"),
     msg("Address already in use"), msg("Cannot assign requested address"), msg("Name or service not known"),

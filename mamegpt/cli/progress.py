@@ -24,6 +24,7 @@ from mamegpt.messages import msg
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline, visible
 from mamegpt.training.events import (
+    BuildingEngine,
     CompileFailed,
     CompileMeasured,
     Compiling,
@@ -33,6 +34,7 @@ from mamegpt.training.events import (
     FittingBigrams,
     MachineChanged,
     NgramsLeftOut,
+    NoEngine,
     PrecisionMeasured,
     Quarantined,
     RolledBack,
@@ -171,6 +173,15 @@ def _notices() -> Watcher:
                         share=share,
                     )
                 )
+            case BuildingEngine(compiler):
+                say(
+                    msg(
+                        "building the native engine with {compiler}, once; this takes some seconds ...",
+                        compiler=compiler,
+                    )
+                )
+            case NoEngine(reason):
+                say(msg("engine: PyTorch, since the native one cannot be used ({reason})", reason=reason))
             case PrecisionMeasured(precision, speedup):
                 say(
                     msg(

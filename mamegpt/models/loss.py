@@ -6,6 +6,7 @@ time, and the gradient of the chunk is computed immediately.
 
 Each chunk needs one matrix product for the logits, one softmax (a single pass of PyTorch's kernel, which reads and
 writes bfloat16 and computes in float32), and two matrix products for the gradients. Nothing else reads all logits.
+The native engine (`mamegpt.native`) computes the same in float32 on a CPU, without a pass over the logits in between.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from mamegpt.native.library import Native
 
 __all__ = ["chunk_tokens", "linear_cross_entropy"]
 
@@ -29,6 +32,7 @@ def linear_cross_entropy(
     *,
     soft_targets: Tensor | None = None,
     true_share: float = 1.0,
+    native: Native | None = None,
 ) -> Tensor:
     """Return the sum over all targets of -log softmax(hidden @ weight.T)[target], in nats; a float32 scalar.
 
@@ -39,6 +43,8 @@ def linear_cross_entropy(
 
     With ``soft_targets`` (..., K) int64 the gradients, and only they, are those of a loss with a mixed target:
     ``targets`` with the weight ``true_share``, and each of the K with an equal part of the rest.
+
+    With ``native`` that engine computes, in float32 on a CPU, and ``compute_dtype`` must be that of ``weight``.
     """
     # Asked here, because inside an autograd function gradients always appear to be disabled.
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -50,6 +56,7 @@ def linear_cross_entropy(
         needs_gradient,
         None if soft_targets is None else soft_targets.flatten(0, -2),
         true_share,
+        native,
     )
     return loss
 
@@ -75,39 +82,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_gradient: bool,
         soft_targets: Tensor | None,
         true_share: float,
+        native: Native | None,
     ) -> Tensor:
         """Compute the loss and, if needed, both gradients: (N, C), (V, C), (N,), (N, K) -> scalar."""
-        all_h, w = hidden.to(dtype), weight.to(dtype)
-        on_cpu = hidden.device.type == "cpu"
-        n_chunk = chunk_tokens(weight.shape[0], dtype)
-        loss = hidden.new_zeros((), dtype=torch.float32)
-        grad_hidden = torch.empty_like(all_h) if needs_gradient else None
-        grad_weight = torch.zeros_like(weight) if needs_gradient else None
-        for begin in range(0, hidden.shape[0], n_chunk):
-            h, t = all_h[begin : begin + n_chunk], targets[begin : begin + n_chunk, None]
-            logits = h @ w.T  # (n, V)
-            p = logits.softmax(-1)  # (n, V)
-            p_target = p.gather(-1, t)  # (n, 1)
-            if not on_cpu or bool((p_target < SMALLEST).any()):  # elsewhere, asking would wait for the device
-                logits = logits.float()
-                loss -= (logits.gather(-1, t) - logits.logsumexp(-1, keepdim=True)).sum()
-            else:
-                loss -= p_target.float().log().sum()
-            if grad_hidden is None or grad_weight is None:
-                continue
-            # d loss / d logits = softmax(logits) - target distribution, written over the probabilities
-            rows = torch.arange(len(t), device=t.device)[:, None]
-            grad = p.index_put_((rows, t), p_target - true_share)  # scatter_ would copy all of p
-            if soft_targets is not None:
-                soft = soft_targets[begin : begin + n_chunk]
-                share = torch.full((), (true_share - 1) / soft.shape[-1], dtype=dtype, device=p.device)
-                grad.scatter_add_(-1, soft, share.expand(soft.shape))
-            torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
-            if dtype == weight.dtype:
-                grad_weight.addmm_(grad.T, h)
-            else:
-                grad_weight += grad.T @ h
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        if native is None:
+            found = _in_chunks(hidden, weight, targets, dtype, needs_gradient, soft_targets, true_share)
+        else:
+            assert dtype == weight.dtype, "the native engine does not convert"
+            found = native.head(hidden, weight, targets, soft_targets, true_share, needs_gradient)
+        loss, *gradients = found
+        ctx.save_for_backward(*gradients)
         ctx.hidden_dtype = hidden.dtype
         return loss
 
@@ -116,4 +100,47 @@ class _LinearCrossEntropy(torch.autograd.Function):
         """Scale the gradients of the forward pass."""
         grad_hidden, grad_weight = ctx.saved_tensors
         scaled = grad_hidden.to(ctx.hidden_dtype) * grad_outputs[0], grad_weight * grad_outputs[0]
-        return *scaled, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None
+
+
+def _in_chunks(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    needs_gradient: bool,
+    soft_targets: Tensor | None,
+    true_share: float,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the loss and, if needed, both gradients: (N, C), (V, C), (N,), (N, K) -> scalar, (N, C), (V, C)."""
+    all_h, w = hidden.to(dtype), weight.to(dtype)
+    on_cpu = hidden.device.type == "cpu"
+    n_chunk = chunk_tokens(weight.shape[0], dtype)
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    grad_hidden = torch.empty_like(all_h) if needs_gradient else None
+    grad_weight = torch.zeros_like(weight) if needs_gradient else None
+    for begin in range(0, hidden.shape[0], n_chunk):
+        h, t = all_h[begin : begin + n_chunk], targets[begin : begin + n_chunk, None]
+        logits = h @ w.T  # (n, V)
+        p = logits.softmax(-1)  # (n, V)
+        p_target = p.gather(-1, t)  # (n, 1)
+        if not on_cpu or bool((p_target < SMALLEST).any()):  # elsewhere, asking would wait for the device
+            logits = logits.float()
+            loss -= (logits.gather(-1, t) - logits.logsumexp(-1, keepdim=True)).sum()
+        else:
+            loss -= p_target.float().log().sum()
+        if grad_hidden is None or grad_weight is None:
+            continue
+        # d loss / d logits = softmax(logits) - target distribution, written over the probabilities
+        rows = torch.arange(len(t), device=t.device)[:, None]
+        grad = p.index_put_((rows, t), p_target - true_share)  # scatter_ would copy all of p
+        if soft_targets is not None:
+            soft = soft_targets[begin : begin + n_chunk]
+            share = torch.full((), (true_share - 1) / soft.shape[-1], dtype=dtype, device=p.device)
+            grad.scatter_add_(-1, soft, share.expand(soft.shape))
+        torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
+        if dtype == weight.dtype:
+            grad_weight.addmm_(grad.T, h)
+        else:
+            grad_weight += grad.T @ h
+    return loss, grad_hidden, grad_weight

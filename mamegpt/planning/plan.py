@@ -27,6 +27,7 @@ from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
 from mamegpt.training.autotune import Probe
+from mamegpt.training.engine import choose_engine, load_engine
 from mamegpt.training.forward import micro_batch
 
 __all__ = ["CorpusSize", "Cost", "Plan", "plan"]
@@ -192,6 +193,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     flops_per_s = probe_s_per_flop = 0.0
     other_bytes = 0
     begin = time.perf_counter()
+    native = load_engine(choose_engine(preset(), device), device, must=False)
     for size in SIZES:
         config = preset(size, ngrams=False)
         n_parameters, flops = operations(config, vocab_size)
@@ -202,10 +204,12 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
             costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
             continue
         if precision is None:
-            times = Probe(config, vocab_size, device).seconds_per_step([(kind, False) for kind in formats])
+            times = Probe(config, vocab_size, device, native=native).seconds_per_step(
+                [(kind, False) for kind in formats]
+            )
             precision, step_s = min(zip(formats, times, strict=True), key=lambda pair: pair[1])
         else:
-            (step_s,) = Probe(config, vocab_size, device).seconds_per_step([(precision, False)])
+            (step_s,) = Probe(config, vocab_size, device, native=native).seconds_per_step([(precision, False)])
         tokens_per_s = config.batch_size * config.context_length / step_s
         costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device) + copy_bytes, measured=True))
         flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops

@@ -14,6 +14,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.errors import first_line
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
+from mamegpt.native.library import Native
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, PrecisionMeasured
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
@@ -39,6 +40,8 @@ def autotune(
     """
     device = world.device
     choices: list[Precision] = ["fp32", "bf16"] if config.precision == "auto" and has_bf16(device) else ["fp32"]
+    if config.engine == "native":
+        choices = ["fp32"]
     if config.precision != "auto":
         choices = [config.precision]
     compile_ = "false" if config.compile == "auto" else config.compile
@@ -84,9 +87,11 @@ class Probe:
         device: torch.device,
         n_processes: int = 1,
         *,
+        native: Native | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.config, self.vocab_size, self.device, self.clock = config, vocab_size, device, clock
+        self.native = native
         self.n_windows = config.batch_size // n_processes
 
     @functools.cached_property
@@ -106,7 +111,9 @@ class Probe:
         optimizers = {p: build_optimizer(self.model, dataclasses.replace(self.config, precision=p)) for p, _ in kinds}
         windows = micro_batch(self.config, self.n_windows, self.device)
         ids = torch.randint(self.vocab_size, (windows, self.config.context_length), device=self.device)
-        losses = [SummedLoss(self.model, precision, compiled=compiled) for precision, compiled in kinds]
+        losses = [
+            SummedLoss(self.model, precision, compiled=compiled, native=self.native) for precision, compiled in kinds
+        ]
         passes: list[list[float]] = [[] for _ in kinds]
         updates: list[list[float]] = [[] for _ in kinds]
         for round_ in range(PROBE_ROUNDS + 1):

@@ -20,6 +20,7 @@ from mamegpt.run.metrics import Quality
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
+    "BuildingEngine",
     "CompileFailed",
     "CompileMeasured",
     "Compiling",
@@ -30,6 +31,7 @@ __all__ = [
     "FittingBigrams",
     "MachineChanged",
     "NgramsLeftOut",
+    "NoEngine",
     "PrecisionMeasured",
     "Quarantined",
     "RolledBack",
@@ -109,6 +111,20 @@ class UnknownTokens(Event):
     """A share of all tokens stands for characters that the tokenizer lacks, so the model cannot write them."""
 
     share: float
+
+
+@dataclass(frozen=True)
+class BuildingEngine(Event):
+    """The native engine is being compiled by ``compiler``, once for this version of it."""
+
+    compiler: str
+
+
+@dataclass(frozen=True)
+class NoEngine(Event):
+    """The native engine cannot be used here, for a ``reason``; PyTorch computes instead."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
+from mamegpt.native.library import Native
 
 __all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch"]
 
@@ -36,14 +37,18 @@ def compute_dtype(precision: Precision) -> torch.dtype | None:
 class SummedLoss(nn.Module):
     """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel.
 
-    The model's dropout layers are replaced by those of `dropout`.
+    The model's dropout layers are replaced by those of `dropout`. In float32, head and loss are computed by ``native``
+    if it is given.
     """
 
-    def __init__(self, model: LanguageModel, precision: Precision, *, compiled: bool = False) -> None:
+    def __init__(
+        self, model: LanguageModel, precision: Precision, *, compiled: bool = False, native: Native | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         use_fast_dropout(model)
         self.compute_dtype = compute_dtype(precision)
+        self.native = native if self.compute_dtype is None else None
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(
@@ -54,7 +59,13 @@ class SummedLoss(nn.Module):
             hidden = self.hidden(ids)  # (B, T, C)
         weight = self.model.out_head.weight
         return linear_cross_entropy(
-            hidden, weight, targets, self.compute_dtype, soft_targets=soft_targets, true_share=true_share
+            hidden,
+            weight,
+            targets,
+            self.compute_dtype,
+            soft_targets=soft_targets,
+            true_share=true_share,
+            native=self.native,
         )
 
 

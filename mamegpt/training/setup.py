@@ -38,6 +38,7 @@ from mamegpt.errors import (
 from mamegpt.messages import without_secrets
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import architecture, build_model, init_weights, unsupported_fields
+from mamegpt.native.library import Native
 from mamegpt.run import checkpoint
 from mamegpt.run.checkpoint import Saver, State
 from mamegpt.run.metrics import Quality
@@ -69,6 +70,7 @@ from mamegpt.training.autotune import Probe, autotune
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
+from mamegpt.training.engine import choose_engine, engine_name, load_engine
 from mamegpt.training.events import (
     Emit,
     FittingBigrams,
@@ -176,21 +178,23 @@ def setup(
     order = WindowOrder(
         len(train.tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
     )
-    probe = Probe(kept, tokenizer.vocab_size, world.device, world.size)
+    is_new = Run(run).latest() is None
+    engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
+    native = load_engine(engine, world.device, emit, must=is_new)
+    probe = Probe(kept, tokenizer.vocab_size, world.device, world.size, native=native)
     resolved = kept
     if world.is_main:
-        resolved = autotune(kept, probe.seconds_per_step, world, emit)
+        resolved = autotune(dataclasses.replace(kept, engine=engine), probe.seconds_per_step, world, emit)
         if resolved != kept:
             write_json(run / CONFIG_FILE, resolved.to_dict())
     resolved = processes.from_main(resolved, world)
     config = dataclasses.replace(resolved, on_bad_loss=config.on_bad_loss)
 
-    is_new = Run(run).latest() is None
     starts_from_model = bool(config.init_from) and is_new
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
     fitted = ngram_targets is not None and _can_fit_bigrams(config)
     counted = train.tokens if fitted and is_new else None
-    model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, counted, world, emit)
+    model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, counted, native, world, emit)
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
@@ -217,6 +221,11 @@ def setup(
         state = checkpoint.load(newest.path, model, optimizer)
     if world.is_main and config != resolved:
         write_json(run / CONFIG_FILE, config.to_dict())  # only now is it sure that the run can go on with them
+
+    now = {"engine": engine_name(native)}
+    begun = {"engine": Run(run).machine.get("engine", now["engine"])}
+    if state.step > 0 and begun != now:
+        emit(MachineChanged(begun, now))
 
     started_s = called_s - state.elapsed_s
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
@@ -252,7 +261,7 @@ def setup(
         reserve_s=reserve_s,
     )
     if world.is_main and state.step == 0:
-        facts = arithmetic(world.device, world.size) | dict(hardware())
+        facts = arithmetic(world.device, world.size) | now | dict(hardware())
         write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
     n_windows = config.batch_size // world.size
     return Training(
@@ -310,6 +319,7 @@ def _build_model(
     vocab_size: int,
     starts_from_model: bool,
     counted: npt.NDArray[Any] | None,
+    native: Native | None,
     world: World,
     emit: Emit,
 ) -> tuple[LanguageModel, nn.Module]:
@@ -330,7 +340,7 @@ def _build_model(
         found.look_back(model, mean)
     if config.activation_checkpointing:
         checkpoint_activations(model)
-    alone = SummedLoss(model, config.precision, compiled=config.compile == "true")
+    alone = SummedLoss(model, config.precision, compiled=config.compile == "true", native=native)
     summed_loss = parallelize(alone, model, config.sharding, world)
     with ShardedInit():  # type: ignore[no-untyped-call]
         if place.type == "meta":

@@ -464,7 +464,7 @@ def test_doctor_reports_this_machine(mame: Mame, hub: HubServer, monkeypatch: py
     assert (code, err) == (0, "")
     rows = {line[2:].split("  ")[0].strip(): line for line in out.splitlines() if line.startswith("  ")}
     assert set(rows) == {"system", "PyTorch", "processor", "vector units", "memory", "GPU", "C++ compiler", "disk",
-                         "Hub", "will train on", "will compute in", "will compile"}  # fmt: skip
+                         "Hub", "will train on", "will compute in", "will compile", "will compute with"}  # fmt: skip
     assert f"{hub.endpoint} answers" in rows["Hub"]
     hub.stop()
     assert f"{hub.endpoint} cannot be reached" in mame("doctor")[1]

@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "precision": "fp32",
     "compile": "false",
     "device": "cpu",
+    "engine": "torch",
 }
 
 

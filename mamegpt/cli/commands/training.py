@@ -61,9 +61,10 @@ def doctor_command(json: bool = False) -> None:
         json: Print one line of JSON instead of a table.
     """
     from mamegpt.system.hardware import facts
+    from mamegpt.training.engine import will_compute
 
     with answering(json, is_product=True) as answer:
-        found = facts(Path())
+        found = [*facts(Path()), (msg("will compute with"), will_compute())]
         answer(
             {"mamegpt": __version__, **dict(found)},
             msg("mamegpt {version}", version=__version__),

@@ -1,0 +1,1 @@
+"""C++ for the parts of training that PyTorch computes slowly on a CPU; compiled when first needed."""

@@ -1,0 +1,105 @@
+"""The compiled library, as Python functions of tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mamegpt.errors import ConfigError, first_line
+from mamegpt.native.build import InstructionSet, best_instruction_set, build
+
+__all__ = ["WIDTH_UNIT", "Native", "load"]
+
+WIDTH_UNIT = 16
+"""Hidden sizes must be multiples of this: two vectors."""
+_MOST = (1 << 31) - 1
+_P, _I = ctypes.c_void_p, ctypes.c_int32
+
+
+class Native:
+    """The functions of a library, for float32 tensors on the CPU. They compute on as many threads as PyTorch does.
+
+    Results have the same bits with any number of threads.
+    """
+
+    def __init__(self, path: Path, instructions: InstructionSet) -> None:
+        """Load a library. Raises `ConfigError` if the system cannot."""
+        self.instructions = instructions
+        try:
+            library = ctypes.CDLL(str(path))
+            self._head, self._head_memory = library.mame_head, library.mame_head_memory
+        except (OSError, AttributeError) as error:
+            raise ConfigError(
+                "{path} cannot be loaded ({reason}); remove it", path=path, reason=first_line(error)
+            ) from None
+        self._head_memory.argtypes, self._head_memory.restype = [_I, _I, _I, _I], ctypes.c_int64
+        self._head.argtypes = [_I, _I, _I, _I, _P, _P, _P, _P, ctypes.c_float, _P, _P, _P, _P, _I]
+        self._head.restype = _I
+
+    def head(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        soft_targets: Tensor | None,
+        true_share: float,
+        needs_gradient: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return `linear_cross_entropy` and, if needed, its gradients: (N, C), (V, C), (N,), (N, K) -> scalar.
+
+        Raises `ValueError` for tensors of another type, place or shape, and `IndexError` for an id outside of the
+        vocabulary.
+        """
+        N, C = hidden.shape
+        V, K = weight.shape[0], 0 if soft_targets is None else soft_targets.shape[-1]
+        _check("hidden", hidden, torch.float32, (N, C))
+        _check("weight", weight, torch.float32, (V, C))
+        _check("targets", targets, torch.int64, (N,))
+        if soft_targets is not None:
+            _check("soft_targets", soft_targets, torch.int64, (N, K))
+        if C % WIDTH_UNIT or not C > 0 or not V > 0 or max(N, C, V + WIDTH_UNIT, K) > _MOST:
+            raise ValueError(
+                f"the hidden size must be a multiple of {WIDTH_UNIT} (got {C}), and the vocabulary not empty"
+            )
+        inputs = [tensor.detach().contiguous() for tensor in (hidden, weight, targets)]
+        soft = None if soft_targets is None else soft_targets.contiguous()
+        losses = torch.empty(N + 1, dtype=torch.float64)
+        grad_hidden = torch.empty_like(inputs[0]) if needs_gradient else None
+        grad_weight = torch.zeros_like(inputs[1]) if needs_gradient else None
+        n_threads = torch.get_num_threads()
+        memory = torch.empty(self._head_memory(V, C, n_threads, needs_gradient))
+        failed = self._head(
+            N, V, C, K, *map(_pointer, inputs), _pointer(soft), true_share, _pointer(losses), _pointer(grad_hidden),
+            _pointer(grad_weight), _pointer(memory), n_threads,
+        )  # fmt: skip
+        if failed:
+            raise IndexError(f"a target is no token of the vocabulary (0 to {V - 1})")
+        return losses[N].float(), grad_hidden, grad_weight
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` for a tensor whose memory is not what the library would take it for."""
+    if tensor.dtype != dtype or tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.shape != shape:
+        raise ValueError(
+            f"{name} must be {dtype} {shape} on the CPU (got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device})"
+        )
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def load(instructions: InstructionSet | None = None, on_build: Callable[[str], None] = lambda _: None) -> Native:
+    """Return the library for a set of instructions (default: the best of this processor), compiled if need be.
+
+    ``on_build`` is called with the compiler before that. Raises `ConfigError` with the reason if there can be none.
+    """
+    return _loaded(build(chosen := instructions or best_instruction_set(), on_build), chosen)
+
+
+_loaded = functools.cache(Native)

@@ -1,0 +1,72 @@
+"""What computes the output head and its loss: PyTorch, or the native engine where it is faster."""
+
+from __future__ import annotations
+
+import torch
+
+from mamegpt.config import Engine, TrainConfig
+from mamegpt.errors import ConfigError
+from mamegpt.messages import Message, msg
+from mamegpt.native.build import best_instruction_set, compiler, library_path
+from mamegpt.native.library import WIDTH_UNIT, Native, load
+from mamegpt.system.hardware import has_bf16
+from mamegpt.training.events import BuildingEngine, Emit, NoEngine
+
+__all__ = ["choose_engine", "engine_name", "load_engine", "will_compute"]
+
+
+def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda _: None) -> Engine:
+    """Return "native" or "torch" for the settings of a run whose engine may be "auto".
+
+    "auto" is "native" on processors on which it was measured to be faster (docs/log.md), if it can be built: those with
+    AVX2 and without bfloat16 or AVX-512, for which PyTorch has other kernels.
+    """
+    if config.engine != "auto":
+        return config.engine
+    fits = config.precision != "bf16" and config.sharding == "none" and config.emb_dim % WIDTH_UNIT == 0
+    if not fits or not _is_faster(device) or load_engine("native", device, emit, must=False) is None:
+        return "torch"
+    return "native"
+
+
+def load_engine(engine: Engine, device: torch.device, emit: Emit = lambda _: None, *, must: bool) -> Native | None:
+    """Return the native engine, built if need be; None for "torch".
+
+    If it cannot be had, raises `ConfigError` if it ``must``; else `NoEngine` tells why, and None is returned.
+    """
+    if engine != "native":
+        return None
+    try:
+        if device.type != "cpu":
+            raise ConfigError("it computes on a CPU (got --device {device})", device=device.type)
+        return load(on_build=lambda command: emit(BuildingEngine(command)))
+    except ConfigError as error:
+        if must:
+            raise ConfigError("--engine native cannot be used ({reason}); leave it out", reason=error.message) from None
+        emit(NoEngine(error.message))
+        return None
+
+
+def engine_name(native: Native | None) -> str:
+    """Return what computes, with what its last bits depend on, as in ``machine.json``."""
+    return f"native {native.instructions}" if native else "torch"
+
+
+def will_compute() -> Message:
+    """Return in words what "auto" is on this machine, and why; nothing is built for that."""
+    if not _is_faster(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        return msg("PyTorch (native is for processors with AVX2 and without AVX-512 or bfloat16)")
+    instructions = best_instruction_set()
+    if library_path(instructions).exists():
+        return msg("native ({instructions})", instructions=instructions)
+    if command := compiler():
+        return msg(
+            "native ({instructions}), built by {compiler} at the first training",
+            instructions=instructions,
+            compiler=command,
+        )
+    return msg("PyTorch (native is faster here, but needs a C++ compiler: g++ or clang++)")
+
+
+def _is_faster(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2" and not has_bf16(device)

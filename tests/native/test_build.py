@@ -1,0 +1,134 @@
+"""The library is compiled once, whole or not at all, and without a compiler PyTorch computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mamegpt.config import TrainConfig
+from mamegpt.errors import ConfigError
+from mamegpt.native import build as module
+from mamegpt.native.build import build, compiler, library_path
+from mamegpt.training import engine
+from mamegpt.training.engine import choose_engine, engine_name, load_engine, will_compute
+from mamegpt.training.events import BuildingEngine, Event, NoEngine
+
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, wherever the system has it."""
+    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor on which native is faster."""
+    monkeypatch.setattr(engine, "_is_faster", lambda device: device.type == "cpu")
+
+
+def fake_compiler(folder: Path, script: str) -> str:
+    path = folder / "c++"
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+@needs_compiler
+def test_it_is_built_once_for_its_sources(cache: Path) -> None:
+    used: list[str] = []
+    path = build("portable", used.append)
+    assert used == [compiler()] and [*cache.iterdir()] == [path] == [library_path("portable")]
+    assert build("portable", used.append) == path and len(used) == 1
+    assert library_path("avx2") != path
+
+
+def test_other_sources_or_flags_are_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = library_path("portable")
+    source = tmp_path / "other.cpp"
+    source.write_text("int x;", encoding="utf-8")
+    monkeypatch.setattr(module, "_sources", lambda: [source])
+    assert library_path("portable") != before
+    monkeypatch.setattr(module, "COMMON_FLAGS", ["-O0"])
+    assert library_path("portable") not in (before, build)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'x.cpp:1: error: no such thing' >&2; exit 1", "x.cpp:1: error: no such thing"),
+        ("exit 3", "exit code 3"),
+        ("exit 0", "No such file"),  # it wrote nothing
+    ],
+)
+def test_a_compiler_that_fails_leaves_nothing(
+    script: str, reason: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "compiler", lambda: fake_compiler(tmp_path, script))
+    with pytest.raises(ConfigError, match=f"c.. failed: .*{reason}"):
+        build("portable")
+    assert not cache.exists()
+
+
+def test_what_is_no_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:
+    script = 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"'
+    monkeypatch.setattr(module, "compiler", lambda: fake_compiler(tmp_path, script))
+    events: list[Event] = []
+    assert choose_engine(TrainConfig(), CPU, events.append) == "torch"
+    assert [type(event) for event in events] == [BuildingEngine, NoEngine]
+    assert "cannot be loaded" in str(events[1])
+
+
+def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    events: list[Event] = []
+    assert choose_engine(TrainConfig(), CPU, events.append) == "torch"
+    assert events == [NoEngine("there is no C++ compiler; install g++ or clang++")]
+    assert "needs a C++ compiler" in will_compute()
+    with pytest.raises(ConfigError, match=r"engine native cannot be used \(there is no C\+\+ compiler"):
+        load_engine("native", CPU, events.append, must=True)
+    assert load_engine("native", CPU, events.append, must=False) is None and len(events) == 2
+    assert load_engine("torch", CPU, events.append, must=True) is None and engine_name(None) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "native"), ({"precision": "fp32"}, "native"), ({"precision": "bf16"}, "torch"),
+        ({"engine": "torch"}, "torch"), ({"emb_dim": 24}, "torch"), ({"sharding": "full"}, "torch"),
+        ({"engine": "native"}, "native"),
+    ],
+)  # fmt: skip
+def test_auto_is_native_where_it_is_faster_and_fits(
+    changes: dict[str, str], expected: str, avx2: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "load", lambda on_build: "a library")
+    config = TrainConfig(**changes)  # type: ignore[arg-type]
+    assert choose_engine(config, CPU, lambda _: None) == expected
+    assert choose_engine(TrainConfig(engine="auto"), torch.device("meta"), lambda _: None) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "expected"),
+    [("AVX2", False, True), ("AVX512", False, False), ("DEFAULT", False, False), ("AVX2", True, False)],
+)
+def test_native_is_faster_only_where_it_was_measured(
+    capability: str, bf16: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(engine, "has_bf16", lambda device: bf16)
+    assert engine._is_faster(CPU) is expected
+    assert ("PyTorch" in will_compute()) is not (expected and compiler() is not None)
+
+
+def test_native_elsewhere_than_on_a_cpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="computes on a CPU"):
+        load_engine("native", torch.device("meta"), lambda _: None, must=True)
+    with pytest.raises(ConfigError, match=r"engine native computes in fp32.*; engine native needs a multiple of 16"):
+        TrainConfig(data="x", tokenizer="y", out="z", engine="native", precision="bf16", emb_dim=100).validate()

@@ -1,0 +1,104 @@
+"""A run keeps its engine: resumed it has the same bits, and says so where it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_helpers import final_weights, losses, tiny
+
+from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.native.build import compiler
+from mamegpt.run.run import Run
+from mamegpt.system.run_files import CONFIG_FILE, MACHINE_FILE
+from mamegpt.training import engine
+from mamegpt.training.engine import choose_engine
+from mamegpt.training.events import Event, MachineChanged, NoEngine, StepEvent
+from mamegpt.training.trainer import train
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+
+def no_library(**_: object) -> None:
+    raise ConfigError("there is no C++ compiler; install g++ or clang++")
+
+
+def interrupted_after(n_events: int) -> object:
+    """A watcher that presses Ctrl-C, as it were, after some lines of progress."""
+    seen = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal seen
+        seen += isinstance(event, StepEvent)
+        if seen == n_events:
+            raise KeyboardInterrupt
+
+    return on_event
+
+
+@pytest.mark.parametrize("changes", [{}, {"ngrams": True, "architecture": "llama"}, {"tie_embeddings": True}])
+def test_a_resumed_run_ends_with_the_bits_of_one_that_was_not_interrupted(
+    changes: dict[str, object], stories_txt: Path, stories_model: Path, tmp_path: Path
+) -> None:
+    config = tiny(stories_txt, stories_model, tmp_path / "whole", engine="native", **changes)
+    train(config)
+    part = dataclasses.replace(config, out=str(tmp_path / "part"))
+    with pytest.raises(KeyboardInterrupt):
+        train(part, watchers=[interrupted_after(4)])  # type: ignore[list-item]
+    step = train(part, resume=True).step
+    assert final_weights(tmp_path / "part", step) == final_weights(tmp_path / "whole", step)
+    plain = train(dataclasses.replace(config, out=str(tmp_path / "torch"), engine="torch"))
+    assert final_weights(plain.out, step) != final_weights(tmp_path / "whole", step)  # it was another one that computed
+    assert list(losses(plain.out).values()) == pytest.approx(list(losses(tmp_path / "whole").values()), rel=1e-4)
+
+
+def test_a_run_that_loses_its_engine_goes_on_and_says_so(
+    stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, watchers=[interrupted_after(4)])  # type: ignore[list-item]
+    monkeypatch.setattr(engine, "load", no_library)
+    with pytest.raises(ConfigError, match="engine native cannot be used"):
+        train(dataclasses.replace(config, out=str(tmp_path / "new")))
+    events: list[Event] = []
+    assert train(config, resume=True, watchers=[events.append]).step == config.max_steps
+    assert any(isinstance(event, NoEngine) for event in events)
+    (changed,) = [event for event in events if isinstance(event, MachineChanged)]
+    assert changed.now == {"engine": "torch"} and str(changed.before["engine"]).startswith("native ")
+    assert Run(tmp_path / "run").config.engine == "native"  # elsewhere it goes on with that
+
+
+def test_auto_is_decided_once_and_kept(
+    stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_is_faster", lambda device: True)
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="auto")
+    train(config)
+    assert Run(tmp_path / "run").config.engine == "native"
+    assert Run(tmp_path / "run").machine["engine"].startswith("native ")
+    monkeypatch.setattr(engine, "_is_faster", lambda device: pytest.fail("decided again"))
+    assert train(config, resume=True).step == config.max_steps
+    with pytest.raises(CheckpointError, match="other settings"):
+        train(dataclasses.replace(config, engine="torch"), resume=True)
+
+
+def test_a_run_of_before_there_was_another_goes_on_with_pytorch(
+    stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="torch")
+    train(config)
+    for name in (CONFIG_FILE, MACHINE_FILE):
+        path = tmp_path / "run" / name
+        values = json.loads(path.read_text(encoding="utf-8"))
+        assert values.pop("engine") == "torch"
+        path.write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.setattr(engine, "_is_faster", lambda device: True)
+    events: list[Event] = []
+    kept = Run(tmp_path / "run").config
+    assert choose_engine(kept, torch.device("cpu")) == "torch" and kept.fingerprint() == config.fingerprint()
+    train(kept, resume=True, more_steps=2, watchers=[events.append])
+    assert not any(isinstance(event, MachineChanged) for event in events)
