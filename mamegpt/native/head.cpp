@@ -6,7 +6,9 @@
 //     loss = log S - h W[target],    E[., targets] -= their share of S,    dh = E W / S,    dW += E^T (h / S)
 //
 // Three products, each logit computed once, and no maximum is looked for as long as the sums are far from the ends of
-// float32. Each thread owns positions of a block for the first three steps and tokens of the vocabulary for the last.
+// float32. A unit of work is some positions of a block for the first three steps, some tokens of the vocabulary
+// for the last.
+#include <algorithm>
 #include <cstddef>
 #include <numeric>
 
@@ -15,10 +17,16 @@
 
 namespace {
 
-constexpr int ROWS_OF_THREAD = 96;           // positions of a block, for each thread
+constexpr int ROWS = 96;                     // positions of a unit of work, and of a sum that is added to dW
+constexpr int UNITS = 2;                     // such units of a block, for each thread
+constexpr int PANELS = 8;                    // panels of W in a unit of work
 constexpr int DEPTH = 16;                    // panels of E that are multiplied before the next columns of dh
-constexpr size_t E_BYTES = size_t(1) << 27;  // more than this, and threads share their rows
+constexpr size_t E_BYTES = size_t(1) << 27;  // more than this, and a block has fewer positions
 constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a row whose sum is beyond these is computed again, less its maximum
+
+struct Part {
+    int begin, end;
+};
 
 struct Head {
     int N, V, C, K, n_panels, n_rows;  // n_panels = V / 16, rounded up; n_rows of a block
@@ -64,7 +72,7 @@ void logits(const Head& t, Part rows, Each each) {
 
 // E = exp(logits - shift) and its row sums.
 void exponentials(const Head& t, Part rows) {
-    Vec sums[ROWS_OF_THREAD];
+    Vec sums[ROWS];
     for (Vec& one : sums) one = all(0.0f);
     logits(t, rows, [&](int r, float* e, int n) {
         Vec low = exp(load(e) - all(t.shift[r])), high = exp(load(e + 8) - all(t.shift[r]));
@@ -85,8 +93,8 @@ void probabilities(const Head& t, Part rows) {
     std::fill(t.shift + rows.begin, t.shift + rows.end, 0.0f);
     exponentials(t, rows);
     if (std::all_of(t.sums + rows.begin, t.sums + rows.end, is_safe)) return;
-    float most[ROWS_OF_THREAD];
-    std::fill(most, most + ROWS_OF_THREAD, -INFINITY);
+    float most[ROWS];
+    std::fill(most, most + ROWS, -INFINITY);
     logits(t, rows, [&](int r, float* e, int n) {
         for (int j = 0; j < n; j++) most[r - rows.begin] = std::max(most[r - rows.begin], e[j]);
     });
@@ -143,9 +151,9 @@ void pack_scaled(const Head& t, int first, Part rows) {
 // dW^T += (h / S)^T E
 void gradient_of_weight(const Head& t, int n, Part panels, bool add) {
     for (int panel = panels.begin; panel < panels.end; panel++)
-        for (int r = 0; r < n; r += ROWS_OF_THREAD)
+        for (int r = 0; r < n; r += ROWS)
             for (int c = 0; c < t.C; c += TALL)
-                multiply<1, TALL>(std::min(TALL, t.C - c), 1, std::min(ROWS_OF_THREAD, n - r),
+                multiply<1, TALL>(std::min(TALL, t.C - c), 1, std::min(ROWS, n - r),
                                   t.scaled + size_t(c) * t.n_rows + r * TALL, 0L, t.panel_of_e(panel) + r * WIDE,
                                   t.dw_by_v + (size_t(panel) * t.C + c) * WIDE, long(WIDE), add || r > 0);
 }
@@ -156,25 +164,26 @@ void unpack_gradient(const Head& t, Part panels) {
             t.dw[size_t(v) * t.C + c] = t.dw_by_v[(size_t(v / WIDE) * t.C + c) * WIDE + v % WIDE];
 }
 
-void work(const Head& t, Team& team, int me) {
-    Part panels = team.part(me, t.n_panels);
-    pack_weight(t, panels);
-    team.meet();
-    int step = std::min(t.n_rows, ROWS_OF_THREAD * team.size);
-    for (int first = 0; first < t.N; first += step) {
-        int n = std::min(step, t.N - first);
-        Part rows = team.part(me, n, TALL);
-        pack_hidden(t, first, rows);
-        probabilities(t, rows);
-        subtract_targets(t, first, rows);
-        if (!t.dw) continue;
-        gradient_of_hidden(t, first, rows);
-        pack_scaled(t, first, rows);
-        team.meet();
-        gradient_of_weight(t, n, panels, first > 0);
-        team.meet();
+void work(const Head& t, Team& team) {
+    auto share_panels = [&](auto each) {
+        team.share((t.n_panels + PANELS - 1) / PANELS,
+                   [&](int unit) { each(Part{unit * PANELS, std::min(t.n_panels, (unit + 1) * PANELS)}); });
+    };
+    share_panels([&](Part panels) { pack_weight(t, panels); });
+    for (int first = 0; first < t.N; first += t.n_rows) {
+        int n = std::min(t.n_rows, t.N - first);
+        team.share((n + ROWS - 1) / ROWS, [&](int unit) {
+            Part rows{unit * ROWS, std::min(n, (unit + 1) * ROWS)};
+            pack_hidden(t, first, rows);
+            probabilities(t, rows);
+            subtract_targets(t, first, rows);
+            if (!t.dw) return;
+            gradient_of_hidden(t, first, rows);
+            pack_scaled(t, first, rows);
+        });
+        if (t.dw) share_panels([&](Part panels) { gradient_of_weight(t, n, panels, first > 0); });
     }
-    if (t.dw && t.N) unpack_gradient(t, panels);
+    if (t.dw && t.N) share_panels([&](Part panels) { unpack_gradient(t, panels); });
 }
 
 // Room for all but the inputs and outputs, as floats; takes from `memory` if there is one. Returns how many.
@@ -199,8 +208,8 @@ size_t lay_out(Head& t, float* memory, bool gradients) {
 Head sizes(int32_t V, int32_t C, int32_t n_threads) {
     Head t{};
     t.V = V, t.C = C, t.n_panels = (V + WIDE - 1) / WIDE;
-    size_t most = E_BYTES / (size_t(t.n_panels) * WIDE * ROWS_OF_THREAD * sizeof(float));
-    t.n_rows = ROWS_OF_THREAD * int(std::max<size_t>(1, std::min<size_t>(size_t(n_threads), most)));
+    size_t most = E_BYTES / (size_t(t.n_panels) * WIDE * ROWS * sizeof(float));
+    t.n_rows = ROWS * int(std::max<size_t>(1, std::min<size_t>(size_t(UNITS) * n_threads, most)));
     return t;
 }
 
@@ -232,7 +241,7 @@ EXPORTED int32_t mame_head(int32_t N, int32_t V, int32_t C, int32_t K, const flo
     t.N = N, t.K = K, t.h = h, t.w = w, t.targets = targets, t.soft = soft, t.true_share = true_share;
     t.losses = losses, t.dh = dh, t.dw = dw;
     lay_out(t, memory, dw != nullptr);
-    Team::run(n_threads, [&](Team& team, int me) { work(t, team, me); });
+    Team::run(n_threads, [&](Team& team) { work(t, team); });
     losses[N] = std::accumulate(losses, losses + N, 0.0);
     return 0;
 }
