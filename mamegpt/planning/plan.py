@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from mamegpt.arguments import checked
@@ -27,12 +28,15 @@ from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
 from mamegpt.training.autotune import Probe
+from mamegpt.training.bigram_init import can_fit_bigrams, fit_operations
 from mamegpt.training.engine import choose_engine, load_engine
 from mamegpt.training.forward import micro_batch
+from mamegpt.training.ngram_targets import COUNTED_TOKENS, NgramTargets
 
 __all__ = ["CorpusSize", "Cost", "Plan", "plan"]
 
 SAMPLE_CHARACTERS = 1_000_000
+SAMPLE_TOKENS = 1 << 18
 
 PARAMETER_BYTES = 16
 """Bytes per parameter: weight, gradient and the optimizer's two averages, in float32."""
@@ -72,12 +76,25 @@ class Plan:
     vocab_size: int
     is_vocab_size_chosen: bool
     corpus: CorpusSize | None
+    counting_s: float
+    """Seconds to count the n-grams of the text."""
     measuring_s: float
     free_memory_bytes: int
 
+    def start_s(self, cost: Cost) -> float:
+        """Return the seconds before the first step of a size: to count n-grams, and to fit the weights to the bigrams.
+
+        The fit computes as fast as the training.
+        """
+        config = preset(cost.size)
+        if not can_fit_bigrams(config):
+            return self.counting_s
+        flops_per_s = cost.tokens_per_s * operations(config, self.vocab_size)[1]
+        return self.counting_s + fit_operations(config, self.vocab_size) / flops_per_s
+
     def n_tokens(self, cost: Cost) -> int:
         """Return the number of tokens that a size is trained on in the minutes of the plan."""
-        return int(cost.tokens_per_s * self.minutes * 60)
+        return max(0, int(cost.tokens_per_s * (self.minutes * 60 - self.start_s(cost))))
 
     def corpus_s(self, cost: Cost) -> float:
         """Return the seconds for one epoch. The plan must have a corpus."""
@@ -90,7 +107,7 @@ class Plan:
         Repeated epochs count less than new text.
         """
         law, _ = scaling_law.expected_quality()
-        n_tokens: float = self.n_tokens(cost)
+        n_tokens: float = max(1, self.n_tokens(cost))
         if self.corpus is not None:
             n_tokens = scaling_law.useful_tokens(n_tokens, self.corpus.n_tokens)
         return law(cost.n_parameters, n_tokens)
@@ -104,7 +121,12 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
         rows = [
-            {**asdict(cost), "n_tokens": self.n_tokens(cost), "bits_per_character": self.bits_per_character(cost)}
+            {
+                **asdict(cost),
+                "start_s": self.start_s(cost),
+                "n_tokens": self.n_tokens(cost),
+                "bits_per_character": self.bits_per_character(cost),
+            }
             | ({"corpus_s": self.corpus_s(cost)} if self.corpus else {})
             for cost in self.costs
         ]
@@ -151,9 +173,12 @@ def plan(
     chosen = pick_device(device)
     free = memory().available
     begin = time.perf_counter()
+    counting_s = measure_counting(vocab_size, corpus.n_tokens if corpus else COUNTED_TOKENS)
     precision, costs = measure(vocab_size, chosen, seconds)
     elapsed_s = time.perf_counter() - begin
-    return Plan(str(chosen), precision, tuple(costs), minutes, vocab_size, is_chosen, corpus, elapsed_s, free)
+    return Plan(
+        str(chosen), precision, tuple(costs), minutes, vocab_size, is_chosen, corpus, counting_s, elapsed_s, free
+    )
 
 
 def count(data: str | Path, split: str, tokenizer: Tokenizer | None, schema: Schema = GUESS) -> tuple[int, int | None]:
@@ -181,6 +206,14 @@ def count(data: str | Path, split: str, tokenizer: Tokenizer | None, schema: Sch
     return n_characters, round(n_characters * n_tokens / sum(map(len, sample)))
 
 
+def measure_counting(vocab_size: int, n_tokens: int) -> float:
+    """Return how many seconds it takes to count the n-grams of ``n_tokens`` tokens; a small part is measured."""
+    tokens = np.random.default_rng(0).integers(vocab_size, size=SAMPLE_TOKENS)
+    begin = time.perf_counter()
+    NgramTargets(tokens, vocab_size, seed=0)
+    return (time.perf_counter() - begin) * min(n_tokens, COUNTED_TOKENS) / SAMPLE_TOKENS
+
+
 def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Precision, list[Cost]]:
     """Time the sizes, smallest first, as long as ``seconds`` allow; extrapolate the others from their number of
     operations.
@@ -195,7 +228,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     begin = time.perf_counter()
     native = load_engine(choose_engine(preset(), device), device, must=False)
     for size in SIZES:
-        config = preset(size, ngrams=False)
+        config = preset(size)
         n_parameters, flops = operations(config, vocab_size)
         copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # on a GPU, it is in host memory
         held_bytes = state_bytes(config, n_parameters, device) + copy_bytes

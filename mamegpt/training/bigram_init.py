@@ -14,11 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mamegpt.config import TrainConfig
 from mamegpt.models.base import LanguageModel, token_embedding
+from mamegpt.models.registry import architecture
 from mamegpt.training.ngram_targets import counted
 from mamegpt.training.optim import lr_factor
 
-__all__ = ["fit_bigrams"]
+__all__ = ["can_fit_bigrams", "fit_bigrams", "fit_operations"]
 
 N_STEPS = 160
 N_ROWS = 512
@@ -26,6 +28,17 @@ N_ROWS = 512
 HEAD_LR = 3e-2
 EMBEDDING_LR = 3 * HEAD_LR
 WARMUP, COOLDOWN = 0.03, 0.6
+
+
+def can_fit_bigrams(config: TrainConfig) -> bool:
+    """Return whether a new model is one of bigrams, each of whose matrices is its own and whole in every process."""
+    is_whole = config.sharding == "none" and not config.tie_embeddings
+    return is_whole and not config.init_from and architecture(config.architecture).hidden_of_tokens is not None
+
+
+def fit_operations(config: TrainConfig, vocab_size: int) -> int:
+    """Return the floating-point operations of `fit_bigrams`: three products of rows, head and hidden states a step."""
+    return 6 * N_STEPS * N_ROWS * vocab_size * config.emb_dim
 
 
 def fit_bigrams(

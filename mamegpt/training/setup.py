@@ -68,7 +68,7 @@ from mamegpt.system.shell import command
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Probe, autotune
 from mamegpt.training.batches import Batches, WindowBatches
-from mamegpt.training.bigram_init import fit_bigrams
+from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
 from mamegpt.training.engine import choose_engine, engine_name, load_engine
 from mamegpt.training.events import (
@@ -192,7 +192,7 @@ def setup(
 
     starts_from_model = bool(config.init_from) and is_new
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
-    fitted = ngram_targets is not None and _can_fit_bigrams(config)
+    fitted = ngram_targets is not None and can_fit_bigrams(config)
     counted = train.tokens if fitted and is_new else None
     model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, counted, native, world, emit)
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
@@ -298,12 +298,6 @@ def _ngram_targets(
     return None
 
 
-def _can_fit_bigrams(config: TrainConfig) -> bool:
-    """Return whether a new model is one of bigrams, each of whose matrices is its own and whole in every process."""
-    is_whole = config.sharding == "none" and not config.tie_embeddings
-    return is_whole and not config.init_from and architecture(config.architecture).hidden_of_tokens is not None
-
-
 def _rates_of_fitted(config: TrainConfig) -> TrainConfig:
     """Return settings with the rates of embedding and head for weights that begin as a fit, which higher ones destroy.
 
@@ -334,7 +328,7 @@ def _build_model(
         model.to(world.device)
     if counted is not None:
         found = architecture(config.architecture)
-        assert found.hidden_of_tokens and found.look_back, "asked in _can_fit_bigrams"
+        assert found.hidden_of_tokens and found.look_back, "asked in can_fit_bigrams"
         hidden = functools.partial(found.hidden_of_tokens, model)
         mean = fit_bigrams(model, hidden, counted, config.seed, on_progress=lambda share: emit(FittingBigrams(share)))
         found.look_back(model, mean)

@@ -29,7 +29,7 @@ COSTS = (
     Cost("125m", 120_000_000, 400.0, 4_000_000_000, measured=False),
 )
 PLAN = Plan(
-    "cpu", "bf16", COSTS, minutes=10.0, vocab_size=8_000, is_vocab_size_chosen=True, corpus=None, measuring_s=3.0,
+    "cpu", "bf16", COSTS, minutes=10.0, vocab_size=8_000, is_vocab_size_chosen=True, corpus=None, counting_s=2.0, measuring_s=3.0,
     free_memory_bytes=8_000_000_000,
 )  # fmt: skip
 
@@ -77,13 +77,27 @@ def test_sizes_that_do_not_fit_into_the_time_are_reckoned_from_the_last_that_did
 
 def test_the_best_size_is_that_of_the_lowest_expected_bits() -> None:
     law, _ = scaling_law.expected_quality()
-    expected = {cost.size: law(cost.n_parameters, cost.tokens_per_s * 600) for cost in COSTS}
+    expected = {cost.size: law(cost.n_parameters, cost.tokens_per_s * (600 - PLAN.start_s(cost))) for cost in COSTS}
     assert PLAN.best.size == min(expected, key=expected.__getitem__)
     assert PLAN.best.size != "125m"  # 240,000 tokens are nothing for it
     hours = dataclasses.replace(PLAN, minutes=60 * 24 * 365.0)
     assert hours.best.size == "125m"
     assert dataclasses.replace(hours, free_memory_bytes=1_000_000_000).best.size == "5m"
     assert dataclasses.replace(hours, free_memory_bytes=1).best.size == "1m"  # somebody has to be
+
+
+def test_the_start_is_counting_and_for_models_of_bigrams_their_fit() -> None:
+    tied, untied, _ = COSTS
+    assert PLAN.start_s(tied) == PLAN.counting_s  # 1m is tied
+    # 160 steps of 512 rows, three products of 128 x 8,000 each, at the speed of training
+    flops = 6 * 160 * 512 * 128 * 8_000 / operations(preset("5m"), 8_000)[1] / untied.tokens_per_s
+    assert PLAN.start_s(untied) == pytest.approx(PLAN.counting_s + flops)
+    assert PLAN.n_tokens(untied) == int((600 - PLAN.start_s(untied)) * untied.tokens_per_s)
+    short = dataclasses.replace(PLAN, minutes=0.01)
+    assert short.n_tokens(untied) == 0 and short.bits_per_character(untied) > PLAN.bits_per_character(untied)
+    best = PLAN.best
+    assert f"about {PLAN.start_s(best):.0f} s ({best.size}) are for n-gram counts" in plan_table(PLAN)
+    assert 0 < plan_module.measure_counting(500, 1 << 20) < 60
 
 
 def test_a_text_read_again_and_again_is_worth_less_than_a_long_one() -> None:

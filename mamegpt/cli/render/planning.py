@@ -66,6 +66,15 @@ def plan_table(plan: Plan) -> str:
                 )
             )
         )
+    lines.append(
+        translated(
+            msg(
+                "of the time, about {start_s:.0f} s ({size}) are for n-gram counts, before the first step",
+                start_s=plan.start_s(plan.best),
+                size=plan.best.size,
+            )
+        )
+    )
     if plan.corpus:
         epochs = plan.n_tokens(plan.best) / plan.corpus.n_tokens
         lines.append(
