@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -104,13 +105,14 @@ class Plan:
     def bits_per_character(self, cost: Cost) -> float:
         """Return the bits per character expected on Japanese Wikipedia.
 
-        Repeated epochs count less than new text.
+        Repeated epochs count less than new text. Without training, all tokens are equally likely.
         """
         law, _ = scaling_law.expected_quality()
         n_tokens: float = max(1, self.n_tokens(cost))
         if self.corpus is not None:
             n_tokens = scaling_law.useful_tokens(n_tokens, self.corpus.n_tokens)
-        return law(cost.n_parameters, n_tokens)
+        untrained = math.log2(self.vocab_size) / characters_per_token(self.vocab_size)
+        return min(law(cost.n_parameters, n_tokens), untrained)
 
     @property
     def best(self) -> Cost:
