@@ -19,7 +19,7 @@ from mamegpt.system.parse import parse_json, parse_toml
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
 
-__all__ = ["Engine", "Logger", "ModelConfig", "Precision", "TrainConfig", "read_settings"]
+__all__ = ["Engine", "Logger", "ModelConfig", "Precision", "TrainConfig", "TuneConfig", "read_settings"]
 
 Precision = Literal["auto", "bf16", "fp32"]
 Engine = Literal["auto", "native", "torch"]
@@ -274,8 +274,8 @@ class TrainConfig(FromJSON):
     """The sections of the help, by their first setting."""
 
     def __post_init__(self) -> None:
-        for name in ("data", "tokenizer", "out", "init_from", "val_data"):
-            if isinstance(path := getattr(self, name), Path):
+        for name in ("data", "tokenizer", "out", "init_from", "val_data", "text_data"):
+            if isinstance(path := getattr(self, name, ""), Path):
                 object.__setattr__(self, name, str(path))
 
     def model(self, vocab_size: int) -> ModelConfig:
@@ -359,7 +359,7 @@ class TrainConfig(FromJSON):
                         value=getattr(self, name),
                     )
                 )
-        if self.minutes > 0 and self.max_steps != TrainConfig.max_steps:
+        if self.minutes > 0 and self.max_steps != type(self).max_steps:
             found.append(msg("--minutes and --max-steps both set the length; give one of them"))
         if self.compile == "true" and self.drop_rate > 0 and self.device != "cuda":
             found.append(
@@ -389,6 +389,7 @@ class TrainConfig(FromJSON):
             )
         if self.warmup_fraction + self.cooldown_fraction > 1:
             found.append(msg("--warmup-fraction and --cooldown-fraction together must not pass 1"))
+        found += self._further_problems()
         share = self.micro_batch_size or 1
         if self.batch_size >= 1 and share >= 1 and self.batch_size % (n_processes * share):
             found.append(
@@ -404,9 +405,13 @@ class TrainConfig(FromJSON):
         if found:
             raise ConfigError(join("; ", found))
 
+    def _further_problems(self) -> list[str]:
+        """Return the problems of the settings that only a subclass has."""
+        return []
+
     def check_types(self) -> None:
         """Raise `ConfigError` for values that no setting can have."""
-        if found := _misfits(self.to_dict(), flag):
+        if found := _misfits(type(self), self.to_dict(), flag):
             raise ConfigError(join("; ", found))
 
     @property
@@ -425,7 +430,8 @@ class TrainConfig(FromJSON):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, for ``config.json``, without secrets in URLs."""
-        hidden = {name: without_secrets(getattr(self, name)) for name in ("data", "val_data")}
+        addresses = ("data", "val_data", "text_data")
+        hidden = {name: without_secrets(getattr(self, name)) for name in addresses if hasattr(self, name)}
         return dataclasses.asdict(self) | hidden
 
     def fingerprint(self) -> str:
@@ -467,6 +473,60 @@ class TrainConfig(FromJSON):
             ) from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig(TrainConfig):
+    """All settings of a run that tunes a model on conversations, so that it answers."""
+
+    data: str = ""
+    """Conversations: file, folder, Hub dataset or URL (jsonl, parquet) with the columns messages, or prompt and
+    response, or instruction, input and output."""
+    val_fraction: float = 0.02
+    """Share of conversations held out for validation when there is no --val-data (0: validate on nothing)."""
+    text_data: str = ""
+    """Text that is read beside the conversations, so that it is not forgotten (default: what the tuned run read)."""
+    text_share: float = 0.1
+    """Share of that text in the loss and in the tokens of a step (0: none)."""
+    patience: int = 5
+    """Stop after so many validations in a row without a better one, and keep the best model (0: never)."""
+    batch_size: int = 32
+    """Global batch size: conversations per step, over all processes."""
+    micro_batch_size: int = 0
+    """Conversations in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU, else all)."""
+    max_steps: int = 1000
+    """Training steps."""
+    lr: float = 1e-2
+    emb_lr: float = 8e-2
+    muon_lr: float = 6e-3
+    compile: Literal["auto", "true", "false"] = "false"
+    """Rows differ in length, for each of which the model would be compiled."""
+    eval_every_steps: int = 100
+    """Steps between validations; the last step is always followed by one."""
+
+    HIDDEN = (
+        "tokenizer", "split", "text_column", "title_column", "txt_layout", "init_from", "architecture",
+        "context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "head_dim",
+        "rope_theta", "norm_eps", "tie_embeddings", "samples_per_epoch", "ngrams", "compile", "sharding",
+    )  # fmt: skip
+    """Settings that come from the model, or that tuning has no use for; they are no options."""
+    SECTIONS = MappingProxyType(
+        {"data": "text", "drop_rate": "training", "optimizer": "optimizer", "seed": "running", "text_data": "tuning"}
+    )
+    """The sections of the help, by their first setting."""
+
+    def _further_problems(self) -> list[str]:
+        found: list[str] = []
+        if not 0 <= self.text_share < 1:
+            found.append(msg("--text-share must be at least 0 and below 1 (got {value})", value=self.text_share))
+        if self.text_share > 0 and not self.text_data:
+            found.append(msg("--text-share needs a text; give --text-data, or --text-share 0"))
+        if self.patience < 0:
+            found.append(msg("--patience must be at least 0 (got {value})", value=self.patience))
+        idle = {"ngrams": False, "compile": "false", "sharding": "none", "samples_per_epoch": 0}
+        if wrong := [flag(name) for name, value in idle.items() if getattr(self, name) != value]:
+            found.append(msg("{names} cannot be used when a model is tuned; leave it out", names=", ".join(wrong)))
+        return found
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Read settings by name from a TOML or JSON file, such as a run's ``config.json``.
 
@@ -496,6 +556,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         if _is_exported(values):
             raise ValueError(msg("it is of an exported model"))
         found = _made_of(values)
+        if isinstance(found, TuneConfig):
+            raise ValueError(msg("it is of a tuned model"))
         if is_of_run:
             values.setdefault("ngrams", False)  # runs of before 2026-11-30 did not know of them
     except ValueError as error:
@@ -510,16 +572,17 @@ def _is_exported(values: object) -> bool:
 
 def _made_of(values: object) -> TrainConfig:
     """Return the settings in a file. Raises `ValueError` for an unknown name or a value of another type."""
-    if found := _misfits(values, str):
+    kind = TuneConfig if isinstance(values, dict) and "text_share" in values else TrainConfig
+    if found := _misfits(kind, values, str):
         raise ValueError(join("; ", found))
-    return TrainConfig(**cast(dict[str, Any], values))
+    return kind(**cast(dict[str, Any], values))
 
 
-def _misfits(values: object, named: Callable[[str], str]) -> list[str]:
+def _misfits(kind: type[TrainConfig], values: object, named: Callable[[str], str]) -> list[str]:
     """Return the problems of settings: unknown names, values of another type, invalid choices, numbers far too
     large.
     """
-    if found := problems(TrainConfig, values, named):
+    if found := problems(kind, values, named):
         return found
     numbers = {name: value for name, value in cast(dict[str, Any], values).items() if type(value) in (int, float)}
     found = [

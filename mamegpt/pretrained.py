@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mamegpt.arguments import AtLeast, checked
-from mamegpt.config import ModelConfig
+from mamegpt.config import ModelConfig, TuneConfig
 from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
 from mamegpt.generation.batch import generate_many
@@ -79,6 +79,9 @@ class Pretrained:
     has_start: bool = False
     """Whether each text followed `Tokenizer.start_id` in training: true for a run, and for an exported folder that
     declares it by equal ``bos_token_id`` and ``eos_token_id``."""
+    answers: bool = False
+    """Whether the model was tuned on conversations: true for such a run, and for an exported folder with the chat
+    template."""
 
     def __repr__(self) -> str:
         return (
@@ -333,7 +336,8 @@ def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained:
     sizes = config.model(tokenizer.vocab_size)
     model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))
     has_start = tokenizer.start_id is not None
-    return Pretrained(model, tokenizer, sizes, config.architecture, str(path), has_start=has_start)
+    answers = isinstance(config, TuneConfig)
+    return Pretrained(model, tokenizer, sizes, config.architecture, str(path), has_start=has_start, answers=answers)
 
 
 def _refuse_young(run: Run) -> NoReturn:

@@ -27,7 +27,8 @@ NARROWEST = 60
 """Least width of the help in columns; in fewer it would have thousands of lines."""
 WORDS = (
     msg("Usage:"), msg("commands"), msg("Arguments"), msg("options"), msg("text options"), msg("model options"),
-    msg("training options"), msg("optimizer options"), msg("running options"), msg("sampling options"),
+    msg("training options"), msg("optimizer options"), msg("running options"), msg("tuning options"),
+    msg("sampling options"),
     msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("(repeatable)"),
     msg("choices:"), msg("default:"), msg("False"), msg("True"),
 )  # fmt: skip

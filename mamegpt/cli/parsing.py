@@ -73,7 +73,11 @@ class Program(App):
             if int in kinds or {Path, NoneType} <= kinds:
                 _change(argument, converter=functools.partial(_value, argument.hint))
             if argument.children:
+                hidden = getattr(argument.hint, "HIDDEN", ())
+                argument.children[:] = (one for one in argument.children if one.field_info.name not in hidden)
                 self._group(argument)
+        shown = [one for argument in found for one in argument.children]
+        found[:] = [one for one in found if len(one.keys) == 0 or one in shown]
         return found
 
     def _group(self, settings: Argument) -> None:

@@ -20,7 +20,7 @@ from mamegpt.cli.console import busy, is_terminal, say
 from mamegpt.cli.language import translated
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
-from mamegpt.messages import msg
+from mamegpt.messages import msg, tally
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline, visible
 from mamegpt.training.events import (
@@ -28,6 +28,8 @@ from mamegpt.training.events import (
     CompileFailed,
     CompileMeasured,
     Compiling,
+    ConversationsRead,
+    EarlyStop,
     Ended,
     EpochEnded,
     Event,
@@ -144,6 +146,30 @@ def _notices() -> Watcher:
                         n_documents=n_documents,
                         characters_per_token=n_characters / n_tokens,
                         elapsed_s=elapsed_s,
+                    )
+                )
+            case ConversationsRead(columns, n_conversations, dropped, n_text_tokens):
+                say(
+                    msg(
+                        "conversations: {n_train:,} to learn from, {n_val:,} held out (columns: {columns})",
+                        n_train=n_conversations["train"],
+                        n_val=n_conversations.get("val", 0),
+                        columns=" / ".join(columns),
+                    )
+                )
+                if dropped:
+                    say(msg("rows left out: {reasons}", reasons=tally(dropped)))
+                if n_text_tokens:
+                    say(msg("text read beside them: {n:,} tokens", n=n_text_tokens))
+                else:
+                    say(msg("no text is read beside them, so that the model forgets some of what it read before"))
+            case EarlyStop(step, best_step):
+                say(
+                    msg(
+                        "stopped early at step {step}, with the model of step {best_step}: later validations were no "
+                        "better",
+                        step=step,
+                        best_step=best_step,
                     )
                 )
             case FittingBigrams(share):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,11 +26,13 @@ from mamegpt.system.limits import usable_cores
 from mamegpt.system.validation import Count, FromJSON, Positive, read_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Meta", "Split", "is_shards", "open_shards", "write_shards"]
+__all__ = ["TEXT", "Encoded", "Meta", "Split", "is_shards", "open_shards", "write_shards"]
 
 Format = Literal["mamegpt-tokens-1"]
 META_FILE = "meta.json"
 SPLITS = ("train", "val")
+TEXT = "text"
+"""A further split of conversations: text to read beside them."""
 CHUNK_CHARACTERS = 1 << 20
 """Text is tokenized in batches of about this many characters, so memory does not grow with the corpus."""
 
@@ -75,9 +77,20 @@ class Split:
     eos_id: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document whose ids are there already, such as a conversation."""
+
+    ids: Sequence[int] | npt.NDArray[Any]
+    counted: str
+    """The text whose characters and bytes count: of a conversation, its answers."""
+    key: str
+    """The text whose hash decides on the split: of a conversation, its question."""
+
+
 def write_shards(
     out: Path,
-    documents: Mapping[str, Iterable[str]],
+    documents: Mapping[str, Iterable[str | Encoded]],
     tokenizer: Tokenizer,
     *,
     val_fraction: float = 0.0,
@@ -89,11 +102,11 @@ def write_shards(
 ) -> Meta:
     """Tokenize normalized texts into a folder that is written atomically.
 
-    ``documents`` maps a split (``train``, ``val``) to its texts. If there is no ``val``, each training document is
-    assigned to it with probability ``val_fraction``, by a hash of its text, so that equal documents are always in the
-    same split. ``on_progress(n_documents, n_tokens)`` is called after each batch. Batches are tokenized on
-    ``n_threads`` threads (default: one per core) while the next documents are read; the files do not depend on the
-    number of threads.
+    ``documents`` maps a split (``train``, ``val``, and for conversations `TEXT`) to its texts. If there is no ``val``,
+    each training document is assigned to it with probability ``val_fraction``, by a hash of its text, so that equal
+    documents are always in the same split. ``on_progress(n_documents, n_tokens)`` is called after each batch. Batches
+    are tokenized on ``n_threads`` threads (default: one per core) while the next documents are read; the files do not
+    depend on the number of threads.
 
     ``check`` is called with the `Meta` of the files before the folder appears, and may raise. Raises `OutputError` if
     ``out`` exists, and `DataError` if the training split is empty.
@@ -101,7 +114,10 @@ def write_shards(
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     n_threads = n_threads or usable_cores()
     with atomic_directory(out) as folder, ThreadPoolExecutor(n_threads) as threads:
-        splits = {name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer, threads, n_threads) for name in SPLITS}
+        splits = {
+            name: _SplitWriter(folder / f"{name}.bin", dtype, tokenizer, threads, n_threads)
+            for name in dict.fromkeys((*SPLITS, *documents))
+        }
         try:
             for name, texts in documents.items():
                 held_out = "val" if name == "train" and "val" not in documents else name
@@ -167,7 +183,7 @@ def open_shards(
     path = folder / META_FILE
     try:
         meta = read_json(path, Meta)
-        if not {"train"} <= meta.splits.keys() <= set(SPLITS):
+        if not {"train"} <= meta.splits.keys() <= {*SPLITS, TEXT}:
             raise ValueError(msg("it has no usable splits"))
         if meta.eos_id is not None and meta.eos_id >= meta.vocab_size:
             raise ValueError(msg("eos_id is not a token id"))
@@ -216,10 +232,15 @@ def open_shards(
     return meta, splits
 
 
-def _held_out(text: str, fraction: float) -> bool:
+def _held_out(document: str | Encoded, fraction: float) -> bool:
     """Return whether a document is held out for validation."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    key = document.key if isinstance(document, Encoded) else document
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < fraction * 2**64
+
+
+def _counted(document: str | Encoded) -> str:
+    return document.counted if isinstance(document, Encoded) else document
 
 
 class _SplitWriter:
@@ -232,12 +253,12 @@ class _SplitWriter:
         self.threads, self.n_ahead = threads, n_ahead
         self.batches: deque[Future[tuple[bytes, int, int]]] = deque()
         self.hash = hashlib.sha256()
-        self.pending: list[str] = []
+        self.pending: list[str | Encoded] = []
         self.n_pending = self.n_tokens = self.n_documents = self.n_characters = self.n_bytes = 0
 
-    def add(self, text: str) -> None:
-        self.pending.append(text)
-        self.n_pending += len(text)
+    def add(self, document: str | Encoded) -> None:
+        self.pending.append(document)
+        self.n_pending += len(_counted(document))
 
     def is_full(self) -> bool:
         return self.n_pending >= CHUNK_CHARACTERS
@@ -255,12 +276,16 @@ class _SplitWriter:
             self.n_tokens += n_tokens
             self.n_bytes += n_bytes
 
-    def _tokenized(self, texts: list[str]) -> tuple[bytes, int, int]:
+    def _tokenized(self, documents: list[str | Encoded]) -> tuple[bytes, int, int]:
         """Return a batch as bytes of the file, its number of tokens, and its number of UTF-8 bytes. Runs in a
         thread.
         """
-        ids = self.tokenizer.encode_joined(texts)
-        return ids.astype(self.dtype).tobytes(), len(ids), sum(len(text.encode()) for text in texts)
+        n_bytes = sum(len(_counted(document).encode()) for document in documents)
+        end = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
+        parts = [np.concatenate((document.ids, end)) for document in documents if isinstance(document, Encoded)]
+        texts = [document for document in documents if isinstance(document, str)]
+        ids = np.concatenate(parts) if parts else self.tokenizer.encode_joined(texts)  # a split has one kind
+        return ids.astype(self.dtype).tobytes(), len(ids), n_bytes
 
     def finish(self) -> SplitMeta:
         self.flush(0)

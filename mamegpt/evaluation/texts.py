@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mamegpt.config import TuneConfig
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.shards import Split, is_shards, open_shards
 from mamegpt.data.sources import find_files, read_texts
@@ -111,11 +112,11 @@ def text_files(data: str, split: str, schema: Schema = GUESS) -> list[Path]:
 
 def run_texts(run: Run) -> dict[str, Texts]:
     """Return the texts of a run from its tokens, by split (``train``, and ``val`` if it has one); empty if these are
-    gone.
+    gone, or are conversations.
 
     Raises what `Run.tokens` raises.
     """
-    found = run.tokens()
+    found = None if isinstance(run.config, TuneConfig) else run.tokens()
     return _tokenized(found[1], run.tokenizer) if found else {}
 
 

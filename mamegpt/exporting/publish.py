@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mamegpt.arguments import AtLeast, checked
-from mamegpt.config import TrainConfig
+from mamegpt.config import TrainConfig, TuneConfig
 from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
@@ -94,7 +94,7 @@ def export(
     if run := Run.of_checkpoint(loaded.origin):
         config = run.config
         known["facts"] = dataclasses.replace(_facts(run, loaded), licenses=card_licenses(config.data))
-        if is_here(config.data) and not is_shards(config.data):
+        if is_here(config.data) and not is_shards(config.data) and not isinstance(config, TuneConfig):
             known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
     if data_license:
         known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mamegpt.data.conversation_order import ConversationOrder, Conversations
 from mamegpt.data.window_order import WindowOrder
 
-__all__ = ["Batches", "Pass", "WindowBatches"]
+__all__ = ["Batches", "ConversationBatches", "Pass", "WindowBatches"]
 
 
 class Pass(NamedTuple):
@@ -23,11 +24,13 @@ class Pass(NamedTuple):
     inputs: npt.NDArray[np.int64]
     """Ids (B, T)."""
     targets: npt.NDArray[np.int64]
-    """Ids (B, T)."""
+    """Ids (B, T), or (N,) for the ``learned`` positions."""
     divisor: float
     """By which the loss of each target is divided: the loss of a step is the sum of that, over all processes."""
     first_row: int = 0
     """The number of the first row in the whole batch of the step."""
+    learned: npt.NDArray[np.int64] | None = None
+    """The positions with a target, (N,) of all B T; None: all."""
 
 
 class Batches(Protocol):
@@ -94,6 +97,65 @@ class WindowBatches:
             Pass(inputs[rows], targets[rows], n_targets, rank * len(inputs) + rows.start)
             for rows in chunks(len(inputs), self.n_passes)
         ]
+
+
+@dataclass(frozen=True)
+class ConversationBatches:
+    """Conversations, and beside them windows of a text, so that what was learned from it is not forgotten.
+
+    The loss of a step is the mean over all targets in answers, and with ``text_share`` the mean over the text.
+    Conversations of similar length share a forward pass, which is padded to the longest of them.
+    """
+
+    conversations: Conversations
+    order: ConversationOrder
+    n_rows: int
+    """Conversations in a forward pass, at most."""
+    text: WindowOrder | None = None
+    text_tokens: npt.NDArray[Any] | None = None
+    text_share: float = 0.0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all conversations."""
+        return int(self.conversations.lengths.sum())
+
+    @property
+    def epoch_size(self) -> int:
+        """Conversations in an epoch."""
+        return self.order.n
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch, rounded up."""
+        return self.order.steps_per_epoch
+
+    def epochs(self, step: int) -> int:
+        """Return how many epochs are complete after ``step`` steps."""
+        return self.order.epochs(step)
+
+    def n_tokens_after(self, step: int) -> int:
+        """Return how many tokens all processes have read after ``step`` steps, by the mean length of conversations."""
+        n_text = self.text.batch_size * self.text.context_length if self.text else 0
+        return round(step * (self.order.batch_size * float(self.conversations.lengths.mean()) + n_text))
+
+    def passes(self, step: int, rank: int, world: int) -> list[Pass]:
+        """Return the conversations of one process in a step, the longest first, and its windows of the text."""
+        chosen = self.order.conversations(step)
+        n_targets = int(self.conversations.n_targets[chosen].sum())
+        own = chosen[np.argsort(-self.conversations.lengths[chosen], kind="stable")][rank::world]
+        found = []
+        for rows in chunks(len(own), -(-len(own) // self.n_rows)):
+            inputs, targets, learned = self.conversations.rows(own[rows])
+            found.append(Pass(inputs, targets, n_targets / (1 - self.text_share), learned=learned))
+        if self.text is not None and self.text_tokens is not None:
+            T = self.text.context_length
+            starts = self.text.starts(step)[rank::world]
+            windows = [self.text_tokens[start : start + T + 1] for start in starts]
+            if windows:
+                text = np.stack(windows).astype(np.int64)
+                found.append(Pass(text[:, :-1], text[:, 1:], self.text.batch_size * T / self.text_share))
+        return found
 
 
 def chunks(n: int, n_chunks: int) -> Iterator[slice]:

@@ -114,6 +114,10 @@ class StepBudget:
         if self.budget_s:
             self._estimate(step, elapsed_s, (elapsed_s - self.first_s) / (step - self.first_step))
 
+    def end(self, step: int) -> None:
+        """Let the run have no more than ``step`` steps."""
+        self.n_steps = step
+
     def seconds_left(self, step: int, elapsed_s: float, seconds_per_step: float) -> float:
         """Return what is left: of the minutes, their rest; of the steps, as long as they take at this speed."""
         if self.budget_s:

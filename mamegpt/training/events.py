@@ -24,6 +24,8 @@ __all__ = [
     "CompileFailed",
     "CompileMeasured",
     "Compiling",
+    "ConversationsRead",
+    "EarlyStop",
     "Emit",
     "Ended",
     "EpochEnded",
@@ -87,6 +89,27 @@ class Tokenized(Event):
     n_documents: int
     n_characters: int
     elapsed_s: float
+
+
+@dataclass(frozen=True)
+class ConversationsRead(Event):
+    """Conversations were read from ``columns``; the numbers of them are by split, ``dropped`` rows by reason.
+
+    Beside them a run reads ``n_text_tokens`` of text.
+    """
+
+    columns: Sequence[str]
+    n_conversations: Mapping[str, int]
+    dropped: Mapping[str, int]
+    n_text_tokens: int
+
+
+@dataclass(frozen=True)
+class EarlyStop(Event):
+    """The validations after ``best_step`` were no better: the run ends at ``step`` with the model of ``best_step``."""
+
+    step: int
+    best_step: int
 
 
 @dataclass(frozen=True)

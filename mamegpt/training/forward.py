@@ -52,11 +52,21 @@ class SummedLoss(nn.Module):
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(
-        self, ids: Tensor, targets: Tensor, soft_targets: Tensor | None = None, true_share: float = 1.0
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        soft_targets: Tensor | None = None,
+        true_share: float = 1.0,
+        learned: Tensor | None = None,
     ) -> Tensor:
-        """(B, T), (B, T) -> scalar; soft targets are (B, T, K), as in `linear_cross_entropy`."""
+        """(B, T), (B, T) -> scalar; soft targets are (B, T, K), as in `linear_cross_entropy`.
+
+        With ``learned`` positions (N,) of all B T there are targets (N,) for these alone, and no logits elsewhere.
+        """
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
+        if learned is not None:
+            hidden = hidden.flatten(0, 1).index_select(0, learned)  # (N, C)
         weight = self.model.out_head.weight
         return linear_cross_entropy(
             hidden,
@@ -85,11 +95,14 @@ def _recomputed(forward: Callable[..., Tensor], *args: Any) -> Tensor:
     return cast(Tensor, checkpoint(forward, *args, use_reentrant=False))
 
 
-def micro_batch(config: TrainConfig, share: int, device: torch.device) -> int:
-    """Windows in one forward pass (the last may have fewer), of the ``share`` of a step that falls to this process."""
+def micro_batch(config: TrainConfig, share: int, device: torch.device, n_tokens: int = 0) -> int:
+    """Rows in one forward pass (the last may have fewer), of the ``share`` of a step that falls to this process.
+
+    A row has ``n_tokens`` at most (0: the context length).
+    """
     if config.micro_batch_size:
         return config.micro_batch_size
     if device.type != "cpu":
         return share
-    n_passes = math.ceil(share / max(1, MICRO_BATCH_TOKENS // config.context_length))
+    n_passes = math.ceil(share / max(1, MICRO_BATCH_TOKENS // (n_tokens or config.context_length)))
     return math.ceil(share / n_passes)

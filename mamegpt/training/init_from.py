@@ -1,4 +1,4 @@
-"""Training that goes on from a model instead of random weights."""
+"""Training that goes on from a model instead of random weights: on more text, or tuned on conversations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from mamegpt.config import TrainConfig, flag
+import torch
+from torch import Tensor
+
+from mamegpt.config import TrainConfig, TuneConfig, flag
+from mamegpt.data.shards import TEXT
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.messages import join
-from mamegpt.models.base import LanguageModel
+from mamegpt.models.base import LanguageModel, token_embedding
 from mamegpt.presets import Recipe, peak_lr
 from mamegpt.pretrained import Pretrained, load, load_weights
+from mamegpt.run.run import Run
+from mamegpt.tokenizer.reserved import Turns
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["config_from_pretrained", "load_initial_weights"]
+__all__ = ["config_from_pretrained", "load_initial_weights", "tuned_config"]
 
 SHAPE = (
     "context_length",
@@ -60,9 +66,54 @@ def config_from_pretrained(config: TrainConfig, given: Collection[str], recipe: 
     return dataclasses.replace(config, tokenizer=tokenizer, **found)
 
 
-def load_initial_weights(model: LanguageModel, where: str) -> None:
-    """Fill a fresh model with the weights of another. Raises `ModelError` if they do not fit."""
-    load_weights(model, _load(where).model.state_dict(), where)
+def tuned_config(config: TuneConfig, given: Collection[str]) -> TuneConfig:
+    """Return ``config`` with what it takes from the model ``config.init_from``, and lower learning rates.
+
+    Raises as `config_from_pretrained`, and `ConfigError` for a share of text without a text.
+    """
+    found = config_from_pretrained(config, given)
+    assert isinstance(found, TuneConfig)
+    if "lr" not in given:
+        found = dataclasses.replace(found, lr=found.lr * TuneConfig.lr / TrainConfig.lr)
+    if found.text_data or not found.text_share:
+        return found
+    run = Run.find(found.init_from) or Run.of_checkpoint(found.init_from)
+    if run and (tokens := run.tokens(verify=False)) and (not isinstance(run.config, TuneConfig) or TEXT in tokens[1]):
+        return dataclasses.replace(found, text_data=str(run.folder))
+    if "text_share" in given:
+        raise ConfigError(
+            "--text-share {share:g} needs a text, and {model} does not say what it read; give --text-data",
+            share=found.text_share,
+            model=found.init_from,
+        )
+    return dataclasses.replace(found, text_share=0.0)
+
+
+def load_initial_weights(model: LanguageModel, where: str, turns: Turns | None = None) -> None:
+    """Fill a fresh model with the weights of another. Raises `ModelError` if they do not fit.
+
+    With ``turns``, tokens may have been appended to those of the other model. Their rows, and those of the tokens of
+    turns that it never read, begin as the mean of all other rows (Hewitt 2021, "Initializing New Word Embeddings for
+    Pretrained Language Models").
+    """
+    loaded = _load(where)
+    weights = loaded.model.state_dict()
+    if turns is not None:
+        tables = {id(token_embedding(model).weight), id(model.out_head.weight)}
+        unread = [] if loaded.answers else [*turns.begin.values(), turns.end]
+        for name, table in model.named_parameters(remove_duplicate=False):
+            if id(table) in tables:
+                weights[name] = _resized(weights[name], len(table), unread)
+    load_weights(model, weights, where)
+
+
+def _resized(rows: Tensor, n: int, unread: Collection[int]) -> Tensor:
+    """Return ``n`` rows: those there are, and their mean for the further ones and for the ``unread``."""
+    old = [i for i in range(len(rows)) if i not in unread]
+    mean = rows[old].mean(0)
+    new = torch.cat((rows, mean.expand(n - len(rows), -1)))
+    new[[i for i in unread if i < n]] = mean
+    return new
 
 
 def _load(where: str) -> Pretrained:

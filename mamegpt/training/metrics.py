@@ -32,6 +32,8 @@ class Metrics:
         self.path, self.write = run / METRICS_FILE, write
         self.losses: list[float] = []
         self.quality: Quality | None = None
+        self.validations: dict[int, Quality] = {}
+        """By step, the first validation after it: that of the sample that is always measured."""
         self.save_blocked_s: float | None = None
         self._unread: list[tuple[int, float, Tensor, Tensor]] = []
         records = [record for record in read_metrics(run) if record["step"] <= first_step]
@@ -46,7 +48,7 @@ class Metrics:
         self.losses = [record["loss"] for record in records if "loss" in record]
         for record in records:
             if "quality" in record:
-                self.quality = Quality(**{"step": record["step"], **record["quality"]})
+                self._keep(Quality(**{"step": record["step"], **record["quality"]}), record["step"])
         if write and self.path.exists():
             with atomic_write(self.path) as file:
                 file.writelines(_json_line(record) for record in records)
@@ -93,8 +95,18 @@ class Metrics:
 
     def validation(self, quality: Quality) -> None:
         """Write what a validation found after ``quality.step`` steps."""
+        assert quality.step is not None, "it is of a training"
         self._append([{"step": quality.step, "quality": asdict(quality)}])
+        self._keep(quality, quality.step)
+
+    def _keep(self, quality: Quality, step: int) -> None:
         self.quality = quality
+        self.validations.setdefault(step, quality)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step after which the validation loss was lowest; None without a validation."""
+        return min(self.validations, key=lambda step: self.validations[step].loss, default=None)
 
     def _append(self, records: Iterable[dict[str, Any]]) -> None:
         if self.write:

@@ -19,7 +19,7 @@ import torch
 from filelock import Timeout
 from torch import nn
 
-from mamegpt.config import Logger, TrainConfig
+from mamegpt.config import Logger, TrainConfig, TuneConfig
 from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.data.sources import find_files, noted_source, read_texts
@@ -65,11 +65,13 @@ from mamegpt.system.run_files import (
     TOKENS,
 )
 from mamegpt.system.shell import command
+from mamegpt.tokenizer.reserved import with_reserved
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Probe, autotune
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
+from mamegpt.training.conversations import answers_of, conversation_batches, mean_length, write_conversations
 from mamegpt.training.engine import choose_engine, engine_name, load_engine
 from mamegpt.training.events import (
     Emit,
@@ -175,13 +177,17 @@ def setup(
     tokenizer = run_tokenizer(config, run, world)
     meta, splits = run_tokens(config, tokenizer, run, world, emit)
     train, val = splits["train"], splits.get("val")
-    order = WindowOrder(
-        len(train.tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch
-    )
+    batches, row_length = _batches(config, splits, tokenizer, world)
     is_new = Run(run).latest() is None
     engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
     native = load_engine(engine, world.device, emit, must=is_new)
-    probe = Probe(kept, tokenizer.vocab_size, world.device, world.size, native=native)
+    probe = Probe(
+        dataclasses.replace(kept, context_length=row_length),
+        tokenizer.vocab_size,
+        world.device,
+        world.size,
+        native=native,
+    )
     resolved = kept
     if world.is_main:
         resolved = autotune(dataclasses.replace(kept, engine=engine), probe.seconds_per_step, world, emit)
@@ -194,7 +200,7 @@ def setup(
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
     fitted = ngram_targets is not None and can_fit_bigrams(config)
     counted = train.tokens if fitted and is_new else None
-    model, summed_loss = _build_model(config, tokenizer.vocab_size, starts_from_model, counted, native, world, emit)
+    model, summed_loss = _build_model(config, tokenizer, starts_from_model, counted, native, world, emit)
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
@@ -231,20 +237,7 @@ def setup(
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics)
-    validate = (
-        functools.partial(
-            evaluate,
-            model,
-            val.tokens,
-            n_characters=val.meta.n_characters,
-            n_bytes=val.meta.n_bytes,
-            start_id=tokenizer.start_id,
-            context_length=config.context_length,
-            world=world,
-        )
-        if val
-        else None
-    )
+    validate = _validation(config, val, tokenizer, model, world) if val else None
     reserve_s = step_s = 0.0
     if not finished and (extensions[-1].minutes if extensions else config.minutes):
         if val and validate:
@@ -263,14 +256,13 @@ def setup(
     if world.is_main and state.step == 0:
         facts = arithmetic(world.device, world.size) | now | dict(hardware())
         write_json(run / MACHINE_FILE, {"machine": summary(world.device)} | facts)
-    n_windows = config.batch_size // world.size
     return Training(
         run=run,
         config=config,
         world=world,
         tokenizer=tokenizer,
         n_val_tokens=len(val.tokens) if val else None,
-        batches=WindowBatches(order, train.tokens, math.ceil(n_windows / micro_batch(config, n_windows, world.device))),
+        batches=batches,
         ngram_targets=ngram_targets,
         model=model,
         summed_loss=summed_loss,
@@ -282,6 +274,36 @@ def setup(
         validate=validate,
         budget=budget,
         saver=saver,
+    )
+
+
+def _batches(config: TrainConfig, splits: dict[str, Split], tokenizer: Tokenizer, world: World) -> tuple[Batches, int]:
+    """Return what the steps of a run learn from, and the mean number of tokens in a row."""
+    if isinstance(config, TuneConfig):
+        found = conversation_batches(config, splits, tokenizer, world)
+        return found, min(config.context_length, mean_length(found))
+    tokens = splits["train"].tokens
+    order = WindowOrder(len(tokens), config.context_length, config.batch_size, config.seed, config.samples_per_epoch)
+    n_rows = config.batch_size // world.size
+    n_passes = math.ceil(n_rows / micro_batch(config, n_rows, world.device))
+    return WindowBatches(order, tokens, n_passes), config.context_length
+
+
+def _validation(
+    config: TrainConfig, val: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
+) -> Callable[..., Quality]:
+    """Return the function that validates: on a text, or on the answers of conversations."""
+    if isinstance(config, TuneConfig):
+        return answers_of(val, tokenizer, model, world)
+    return functools.partial(
+        evaluate,
+        model,
+        val.tokens,
+        n_characters=val.meta.n_characters,
+        n_bytes=val.meta.n_bytes,
+        start_id=tokenizer.start_id,
+        context_length=config.context_length,
+        world=world,
     )
 
 
@@ -310,7 +332,7 @@ def _rates_of_fitted(config: TrainConfig) -> TrainConfig:
 
 def _build_model(
     config: TrainConfig,
-    vocab_size: int,
+    tokenizer: Tokenizer,
     starts_from_model: bool,
     counted: npt.NDArray[Any] | None,
     native: Native | None,
@@ -323,7 +345,7 @@ def _build_model(
     """
     torch.manual_seed(config.seed)
     with init_device(config.sharding, world) as place:
-        model = build_model(config.architecture, config.model(vocab_size))
+        model = build_model(config.architecture, config.model(tokenizer.vocab_size))
     if place.type != "meta":
         model.to(world.device)
     if counted is not None:
@@ -340,7 +362,8 @@ def _build_model(
         if place.type == "meta":
             init_weights(config.architecture, model)
         if starts_from_model:
-            load_initial_weights(model, config.init_from)
+            turns = tokenizer.turns if isinstance(config, TuneConfig) else None
+            load_initial_weights(model, config.init_from, turns)
     return model, summed_loss
 
 
@@ -480,10 +503,15 @@ def _empty(run: Path) -> None:
 def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
     """Return the run's own copy of the tokenizer, made at the first start."""
     if world.is_main and not (run / TOKENIZER_FILE).exists():
-        given = Tokenizer.load(Path(config.tokenizer))  # complains if it is not one
+        path = Path(config.tokenizer)
+        given = Tokenizer.load(path)  # complains if it is not one
+        model = path.read_bytes()
+        if isinstance(config, TuneConfig):
+            model = with_reserved(model)
+            given = Tokenizer(model, path)
         checkpoint.refuse_other(run / CHECKPOINTS, tokenizer=given.fingerprint)
         with atomic_write(run / TOKENIZER_FILE, "wb") as file:
-            file.write(Path(config.tokenizer).read_bytes())
+            file.write(model)
     processes.barrier()
     return Run(run).tokenizer
 
@@ -492,8 +520,15 @@ def run_tokens(
     config: TrainConfig, tokenizer: Tokenizer, run: Path, world: World, emit: Emit
 ) -> tuple[Meta, dict[str, Split]]:
     """Return the text as token shards: those given, or those in the run, made from the text at the first start."""
-    folder = Path(config.data) if is_shards(config.data) else run / TOKENS
-    if world.is_main and not folder.exists():
+    is_tuning = isinstance(config, TuneConfig)
+    folder = Path(config.data) if is_shards(config.data) and not is_tuning else run / TOKENS
+
+    def check(meta: Meta) -> None:
+        checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint())
+
+    if world.is_main and not folder.exists() and isinstance(config, TuneConfig):
+        write_conversations(folder, config, tokenizer, check, emit)
+    elif world.is_main and not folder.exists():
         name = without_secrets(config.data)
         emit(Tokenizing(name, 0))
         begin = time.perf_counter()
@@ -508,7 +543,7 @@ def run_tokens(
             val_fraction=config.val_fraction,
             source=noted_source(files),
             origins=read_provenance(file.path for file in files),
-            check=lambda meta: checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint()),
+            check=check,
         )
         train = made.splits["train"]
         emit(Tokenized(train.n_tokens, train.n_documents, train.n_characters, time.perf_counter() - begin))

@@ -30,18 +30,20 @@ import torch
 from torch import nn
 
 from mamegpt.arguments import AtLeast, checked
-from mamegpt.config import TrainConfig
+from mamegpt.config import TrainConfig, TuneConfig
 from mamegpt.distributed import processes
 from mamegpt.distributed.sharding import full_tensor, no_sync, unsharded
 from mamegpt.errors import ConfigError, TrainingError
 from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel
+from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Quality
-from mamegpt.run.run import Run
+from mamegpt.run.run import Checkpoint, Run
 from mamegpt.system.hardware import peak_memory
 from mamegpt.system.run_files import CHECKPOINTS
 from mamegpt.training.batches import Pass
 from mamegpt.training.events import (
+    EarlyStop,
     Emit,
     EpochEnded,
     Started,
@@ -207,9 +209,10 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             for micro, rows in enumerate(passes):
                 _seed_dropout(config.seed, step, world.rank, micro)
                 inputs, targets = (torch.from_numpy(ids).to(world.device) for ids in (rows.inputs, rows.targets))
+                learned = None if rows.learned is None else torch.from_numpy(rows.learned).to(world.device)
                 with no_sync(t.summed_loss, micro < len(passes) - 1):
                     soft_targets = _soft_targets(t, rows, step) if share < 1 else None
-                    loss = t.summed_loss(inputs, targets, soft_targets, share) / rows.divisor
+                    loss = t.summed_loss(inputs, targets, soft_targets, share, learned) / rows.divisor
                     (loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                 step_loss += loss.detach()
 
@@ -273,10 +276,18 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 measure = functools.partial(t.validate, step=step, on_progress=lambda share: emit(Validating(share)))
                 with unsharded(t.summed_loss):
                     found = [measure(max_tokens=config.val_tokens, compute_dtype=compute_dtype(config.precision))]
+                    metrics.validation(found[0])
+                    best_step = metrics.best_step if isinstance(config, TuneConfig) and config.patience else None
+                    saving = saving or step == best_step
+                    if best_step is not None and not is_last and _is_exhausted(t, best_step):
+                        _go_back(t, best_step)
+                        emit(EarlyStop(step, best_step))
+                        budget.end(step)
+                        is_last = saving = True
                     if is_last and (found[0].n_characters < found[0].of_n_characters or config.precision != "fp32"):
                         found.append(measure())
+                        metrics.validation(found[1])
                 for quality in found:
-                    metrics.validation(quality)
                     emit(Validated(step, budget.n_steps, quality, is_result=quality is not found[0]))
 
             if saving:
@@ -289,12 +300,32 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                     finished=is_last,
                     ngrams_outgrown=outgrown,
                 )
-                proven = functools.partial(is_proven, losses=metrics.losses, offset=offset)
+                proven = functools.partial(_is_to_keep, t, losses=metrics.losses, offset=offset)
                 metrics.save_blocked_s = t.saver.save(model, t.optimizer, state, proven)
             interval_start = time.perf_counter()
 
     processes.barrier()
     return _result(t, step, Outcome.FINISHED if step >= budget.n_steps else Outcome.STOPPED)
+
+
+def _is_exhausted(t: Training, best_step: int) -> bool:
+    """Return whether enough validations after the best one were no better."""
+    assert isinstance(t.config, TuneConfig), "others have no patience"
+    return sum(step > best_step for step in t.metrics.validations) >= t.config.patience
+
+
+def _go_back(t: Training, best_step: int) -> None:
+    """Load the checkpoint of the best validation."""
+    t.saver.wait()
+    processes.barrier()  # the main process may have been writing it
+    checkpoint.load(Checkpoint.at(t.run / CHECKPOINTS, best_step).path, t.model, t.optimizer)
+
+
+def _is_to_keep(t: Training, step: int, losses: Sequence[float], offset: int) -> bool:
+    """Return whether a checkpoint is kept beside the newest: the best one, or one that later losses proved good."""
+    if isinstance(t.config, TuneConfig) and t.config.patience and t.validate:
+        return step == t.metrics.best_step
+    return is_proven(step, losses, offset)
 
 
 def _started(t: Training) -> Started:

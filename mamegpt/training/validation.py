@@ -6,13 +6,14 @@ Nats per token depend on the tokenizer; bits per byte and per character do not, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from mamegpt.data.conversation_order import Conversations
 from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
 from mamegpt.messages import Message, join, msg
@@ -21,7 +22,7 @@ from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.run.metrics import Quality
 from mamegpt.text.subsample import subsample
 
-__all__ = ["Verdict", "evaluate", "verdict"]
+__all__ = ["Verdict", "evaluate", "evaluate_answers", "verdict"]
 
 
 class Verdict(NamedTuple):
@@ -108,23 +109,12 @@ def evaluate(
     batches = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
     if len(full) < len(windows):  # a last window, shorter than the others
         batches.append(windows[-1:])
-    device = world.device
-    total = 0.0  # a number of Python's, as not every device has double precision
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
-        for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
-            some = torch.from_numpy(np.stack([tokens_of(window) for window in batches[min(i, len(batches) - 1)]]))
-            with torch.autocast(device.type, compute_dtype, enabled=compute_dtype is not None):
-                hidden = model.hidden(some[:, :-1].to(device))
-            nats = linear_cross_entropy(hidden, model.out_head.weight, some[:, 1:].to(device), compute_dtype)
-            total += nats.item() if i < len(batches) else 0.0
-            on_progress(min(1.0, (i + world.size) / len(batches)))
-    model.train(was_training)
-    all_nats = total
-    if world.size > 1:
-        all_nats = sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item()
+
+    def rows_of(batch: Sequence[int]) -> Rows:
+        some = np.stack([tokens_of(window) for window in batch])
+        return some[:, :-1], some[:, 1:], None
+
+    all_nats = _sum_of_losses(model, batches, rows_of, world, compute_dtype, on_progress)
     n_measured = sum(map(n_targets_of, windows))
     share = n_measured / n_targets
     return Quality.from_nats(
@@ -136,3 +126,74 @@ def evaluate(
         dtype=str(compute_dtype or model.out_head.weight.dtype).removeprefix("torch."),
         step=step,
     )
+
+
+def evaluate_answers(
+    model: LanguageModel,
+    conversations: Conversations,
+    *,
+    n_characters: int,
+    n_bytes: int,
+    world: World,
+    max_tokens: int = 0,
+    batch_size: int = 32,
+    compute_dtype: torch.dtype | None = None,
+    step: int | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Quality:
+    """Predict each token of the answers in ``conversations`` once; otherwise as `evaluate`.
+
+    ``n_characters`` and ``n_bytes`` are those of all answers. ``max_tokens`` measures a `subsample` of the
+    conversations.
+    """
+    chosen = subsample(range(len(conversations)), max_tokens or None, lambda i: int(conversations.lengths[i]))
+    chosen.sort(key=lambda i: int(conversations.lengths[i]))  # those of similar length share a pass
+    batches = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+    nats = _sum_of_losses(
+        model, batches, lambda batch: conversations.rows(np.array(batch)), world, compute_dtype, on_progress
+    )
+    n_measured = int(conversations.n_targets[chosen].sum())
+    share = n_measured / int(conversations.n_targets.sum())
+    return Quality.from_nats(
+        nats,
+        n_measured,
+        share * n_characters,
+        share * n_bytes,
+        of_n_characters=n_characters,
+        dtype=str(compute_dtype or model.out_head.weight.dtype).removeprefix("torch."),
+        step=step,
+    )
+
+
+Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64] | None]
+"""Inputs (B, T), and targets (B, T), or (N,) with their positions."""
+
+
+@torch.no_grad()
+def _sum_of_losses(
+    model: LanguageModel,
+    batches: Sequence[Sequence[int]],
+    rows_of: Callable[[Sequence[int]], Rows],
+    world: World,
+    compute_dtype: torch.dtype | None,
+    on_progress: Callable[[float], None],
+) -> float:
+    """Return the sum of the losses of all batches, which the processes share, in nats."""
+    device = world.device
+    total = 0.0  # a number of Python's, as not every device has double precision
+    was_training = model.training
+    model.eval()
+    # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
+    for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
+        inputs, targets, learned = rows_of(batches[min(i, len(batches) - 1)])
+        with torch.autocast(device.type, compute_dtype, enabled=compute_dtype is not None):
+            hidden = model.hidden(torch.from_numpy(inputs).to(device))
+        if learned is not None:
+            hidden = hidden.flatten(0, 1).index_select(0, torch.from_numpy(learned).to(device))
+        nats = linear_cross_entropy(hidden, model.out_head.weight, torch.from_numpy(targets).to(device), compute_dtype)
+        total += nats.item() if i < len(batches) else 0.0
+        on_progress(min(1.0, (i + world.size) / len(batches)))
+    model.train(was_training)
+    if world.size > 1:
+        return float(sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item())
+    return total

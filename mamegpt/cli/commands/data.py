@@ -24,7 +24,14 @@ from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.messages import msg
 
-__all__ = ["clean_command", "download_command", "extract_command", "tokenizer_command", "tokenizer_report_command"]
+__all__ = [
+    "clean_command",
+    "dialogues_command",
+    "download_command",
+    "extract_command",
+    "tokenizer_command",
+    "tokenizer_report_command",
+]
 
 
 def download_command(dataset: str = "fujiki/wiki40b_ja", cache_dir: Path | None = None, json: bool = False) -> None:
@@ -170,6 +177,44 @@ def clean_command(
             dict(count_rows(done)) | {"out": str(done.out), "elapsed_s": done.elapsed_s},
             clean_table(done),
             next_step("tokenizer", "--data", out, "--out", "jp_tok"),
+        )
+
+
+def dialogues_command(
+    out: Path,
+    n: int = 20_000,
+    split: Literal["train", "test", "new"] = "train",
+    seed: int = 0,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Write questions with answers that a program can check (豆対話), from which a model learns to answer.
+
+    Args:
+        out: File to write (.jsonl), with the columns messages and kinds.
+        n: Number of conversations.
+        split: train; test, other questions with the same words; or new, questions with words that are not in train.
+        seed: Random seed.
+        overwrite: Replace a file of that name.
+        json: Print one line of JSON instead of a line of text.
+    """
+    from mamegpt.data.dialogues import write_dialogues
+    from mamegpt.system.outputs import check_outputs
+
+    if out.suffix != ".jsonl":
+        raise ConfigError("--out {out} must end with .jsonl", out=out)
+    check_outputs([out], [], overwrite=overwrite)
+    with answering(json) as answer:
+        n_questions = write_dialogues(out, n, seed=seed, split=split, overwrite=overwrite)
+        answer(
+            {"out": str(out), "n_conversations": n, "n_questions": n_questions},
+            msg(
+                "{out}: {n:,} conversations with {n_questions:,} questions (豆対話)",
+                out=out,
+                n=n,
+                n_questions=n_questions,
+            ),
+            next_step("tune", "--model", "runs/first", "--data", out, "--out", "runs/tuned", "--minutes", 2),
         )
 
 

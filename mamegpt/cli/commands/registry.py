@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from mamegpt.cli.commands.data import (
     clean_command,
+    dialogues_command,
     download_command,
     extract_command,
     tokenizer_command,
     tokenizer_report_command,
 )
 from mamegpt.cli.commands.models import evaluate_command, export_command, generate_command, play_command, report_command
-from mamegpt.cli.commands.training import demo_command, doctor_command, plan_command, train_command
+from mamegpt.cli.commands.training import demo_command, doctor_command, plan_command, train_command, tune_command
 from mamegpt.cli.console import deliver
 from mamegpt.cli.parsing import program
 
@@ -38,10 +39,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "download": download_command,
     "extract": extract_command,
     "clean": clean_command,
+    "dialogues": dialogues_command,
     "tokenizer": tokenizer_command,
     "tokenizer-report": tokenizer_report_command,
     "plan": plan_command,
     "train": train_command,
+    "tune": tune_command,
     "eval": evaluate_command,
     "generate": generate_command,
     "play": play_command,

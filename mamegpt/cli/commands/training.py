@@ -7,14 +7,14 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from mamegpt import __version__
 from mamegpt.cli.console import INTERRUPTED, answering, busy, table
 from mamegpt.cli.language import translated
 from mamegpt.cli.options import Flat, Given, refuse_idle
 from mamegpt.cli.render.next_step import next_text, next_training
-from mamegpt.config import Logger, TrainConfig, flag, read_settings
+from mamegpt.config import Logger, TrainConfig, TuneConfig, flag, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.messages import join, msg
@@ -25,7 +25,7 @@ from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline
 
-__all__ = ["chosen_settings", "demo_command", "doctor_command", "plan_command", "train_command"]
+__all__ = ["chosen_settings", "demo_command", "doctor_command", "plan_command", "train_command", "tune_command"]
 
 
 def demo_command(
@@ -128,6 +128,15 @@ def plan_command(
         answer(made.to_dict(), plan_table(made), next_training(made, data, tokenizer, options, training))
 
 
+class _How(TypedDict, total=False):
+    """Arguments of `train` that say how a run is resumed."""
+
+    resume: bool
+    skip_damaged: bool
+    more_steps: int
+    more_minutes: float
+
+
 ORIGINAL_FIELDS = {name for name, value in ORIGINAL.to_dict().items() if value != getattr(TrainConfig, name)}
 """The settings that the original recipe determines."""
 WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}
@@ -179,12 +188,6 @@ def train_command(
             raise ConfigError("--more-steps must be at least 1 (got {more_steps})", more_steps=more_steps)
         if "more_minutes" in more and not more_minutes:
             raise ConfigError("--more-minutes must be above 0 (got {more_minutes:g})", more_minutes=more_minutes)
-    from mamegpt.cli.progress import json_lines, show_progress
-    from mamegpt.report.live import live_report
-    from mamegpt.report.write import write_report
-    from mamegpt.training.loggers import logger
-    from mamegpt.training.trainer import train
-
     if resume is not None:
         if given - WITH_RESUME:
             raise ConfigError(
@@ -207,19 +210,32 @@ def train_command(
             (in_file >= ORIGINAL_FIELDS, ("recipe",), msg("with the settings in {path}", path=config)),
             *_idle(settings),
         ])  # fmt: skip
+    with _naming_file(config, in_file - given):
+        return _trained(
+            settings,
+            resume=resume is not None,
+            skip_damaged=resume_intact,
+            more_steps=more_steps,
+            more_minutes=more_minutes,
+            log=log,
+            report=report,
+            json=json,
+        )
+
+
+def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json: bool, **how: Unpack[_How]) -> int:
+    """Train, show the progress, and say what was made; returns an exit code."""
+    from mamegpt.cli.progress import json_lines, show_progress
+    from mamegpt.report.live import live_report
+    from mamegpt.report.write import write_report
+    from mamegpt.training.loggers import logger
+    from mamegpt.training.trainer import train
+
     with answering(json) as answer:
         watchers = [json_lines(answer) if json else show_progress(), *map(logger, log)]
         if report:
             watchers.append(live_report())
-        with _naming_file(config, in_file - given):
-            result = train(
-                settings,
-                resume=resume is not None,
-                skip_damaged=resume_intact,
-                more_steps=more_steps,
-                more_minutes=more_minutes,
-                watchers=watchers,
-            )
+        result = train(settings, watchers=watchers, **how)
         if not result.is_main:
             return INTERRUPTED if result.interrupted else 0
         facts = {
@@ -254,6 +270,38 @@ def train_command(
             next_text(result.out),
         )
     return 0
+
+
+def tune_command(
+    model: str,
+    settings: Flat[TuneConfig] = TuneConfig(),  # noqa: B008  (frozen)
+    log: tuple[Logger, ...] = (),
+    report: bool = False,
+    json: bool = False,
+    given: Given = frozenset(),
+) -> int:
+    """Tune a model on conversations, so that it answers; an interrupted run is resumed with train --resume.
+
+    Example: mamegpt tune --model runs/first --data pairs.jsonl --out runs/tuned --minutes 2
+
+    Args:
+        model: Model to tune: a run, an exported folder, or a repository on the Hub.
+        log: Write metrics to these loggers as well (in the run's folder; trackio has its own place).
+        report: Keep report.html in the run's folder, a page that reloads itself during training.
+        json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
+    """
+    from mamegpt.training.init_from import tuned_config
+
+    refuse_idle(given, [
+        (not settings.val_data, ("val_split",), msg("without --val-data")),
+        (bool(settings.val_data), ("val_fraction",), msg("with --val-data")),
+        (settings.minutes > 0, ("max_steps",), msg("with --minutes")),
+        (settings.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {settings.optimizer}"),
+        (not settings.val_data and not settings.val_fraction,
+            ("eval_every_steps", "val_tokens", "patience"), msg("without validation data")),
+    ])  # fmt: skip
+    config = tuned_config(dataclasses.replace(settings, init_from=model), given)
+    return _trained(config, log=log, report=report, json=json)
 
 
 @contextlib.contextmanager

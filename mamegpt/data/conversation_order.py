@@ -1,0 +1,82 @@
+"""The rows of conversations that a training step uses, as a pure function of (seed, step).
+
+A row is one conversation, padded at its end to the longest of its forward pass. Attention is causal, so no
+conversation sees another and none sees the padding. Only the tokens of answers, and the token that ends each, are
+targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mamegpt.data.window_order import feistel_key, permute
+from mamegpt.tokenizer.reserved import Turns
+
+__all__ = ["ConversationOrder", "Conversations"]
+
+
+class Conversations:
+    """The conversations in a split of token shards, each of which ends with ``eos_id``."""
+
+    def __init__(self, tokens: npt.NDArray[Any], turns: Turns, eos_id: int) -> None:
+        """Find where each begins, and which tokens are answers."""
+        self.tokens = np.concatenate(([eos_id], tokens))  # the first one follows an end of text, too
+        ends = np.flatnonzero(tokens == eos_id)
+        self.begins = np.concatenate(([0], ends[:-1] + 1))
+        """The position of the token before each conversation, which is the first input of its row."""
+        self.lengths = ends - self.begins
+        """Tokens of each conversation, (n,)."""
+        is_begin = np.isin(self.tokens, [*turns.begin.values()]) | (self.tokens == eos_id)
+        newest = np.maximum.accumulate(np.where(is_begin, np.arange(len(self.tokens)), 0))
+        self.is_answer = (self.tokens[newest] == turns.begin["assistant"]) & ~is_begin
+        """Whether each of ``tokens`` is a target."""
+        counts = np.concatenate(([0], np.cumsum(self.is_answer)))
+        self.n_targets = counts[self.begins + 1 + self.lengths] - counts[self.begins + 1]
+        """Targets of each conversation, (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(
+        self, which: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return some conversations: inputs (B, T), targets (N,), and the places of these among the B T positions."""
+        T = int(self.lengths[which].max())
+        places = np.arange(T)
+        at = np.minimum(self.begins[which, None] + places, len(self.tokens) - 2)  # (B, T)
+        is_inside = places < self.lengths[which, None]
+        inputs = np.where(is_inside, self.tokens[at], self.tokens[0])
+        learned = np.flatnonzero(is_inside & self.is_answer[at + 1])
+        return inputs.astype(np.int64), self.tokens[at + 1].ravel()[learned].astype(np.int64), learned
+
+
+@dataclass(frozen=True)
+class ConversationOrder:
+    """Which of ``n`` conversations a step uses: in each epoch all of them once, in random order."""
+
+    n: int
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps in an epoch, rounded up."""
+        return -(-self.n // self.batch_size)
+
+    def epochs(self, step: int) -> int:
+        """Return how many epochs are complete after ``step`` steps."""
+        return step * self.batch_size // self.n
+
+    def conversations(self, step: int) -> npt.NDArray[np.int64]:
+        """Return the conversations of a step, (batch_size,)."""
+        sample = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epoch, index = np.divmod(sample, self.n)
+        chosen = np.empty(self.batch_size, np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            chosen[here] = permute(index[here], self.n, feistel_key(self.seed, int(e)))
+        return chosen

@@ -1,0 +1,122 @@
+"""Conversations to learn from: rows of jsonl and parquet with a question and its answer, or with messages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from mamegpt.data.readers.jsonl import json_lines
+from mamegpt.data.readers.parquet import open_parquet
+from mamegpt.data.readers.read import format_of
+from mamegpt.data.schema import GUESS
+from mamegpt.data.sources import SourceFile, find_files
+from mamegpt.errors import DataError
+from mamegpt.messages import join, msg
+from mamegpt.tokenizer.chat import Message, order_problem
+from mamegpt.tokenizer.reserved import ROLES
+
+__all__ = ["COLUMNS", "Conversation", "ConversationReader"]
+
+Conversation = tuple[Message, ...]
+
+COLUMNS = (("messages",), ("prompt", "response"), ("instruction", "input", "output"), ("instruction", "output"))
+"""The columns that rows may have; of several, the first that are all there are read."""
+NO_OBJECT = msg("not an object with columns")
+NO_STRING = msg("not text")
+NO_QUESTION = msg("empty question")
+NO_ANSWER = msg("empty answer")
+NO_MESSAGES = msg("messages are not a list of role and content")
+UNKNOWN_ROLE = msg("unknown role")
+WRONG_ORDER = msg("turns out of order")
+BATCH_ROWS = 1024
+
+
+class ConversationReader:
+    """Reads the conversations of a source, in order; ``columns`` and ``dropped`` tell what was found so far."""
+
+    def __init__(self, source: str, split: str = "train", encoding: str = GUESS.encoding) -> None:
+        """Find the files. Raises as `find_files`."""
+        self.files = find_files(source, split)
+        self.encoding = encoding
+        self.columns: dict[str, None] = {}
+        """The columns that were read, joined by commas."""
+        self.dropped = Counter[str]()
+        """How many rows hold no conversation, by reason."""
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Yield conversations. Raises `DataError` for a file without fitting columns, and for one that is damaged."""
+        for file in self.files:
+            columns: tuple[str, ...] | None = None
+            for row in _rows(file, self.encoding):
+                if not isinstance(row, dict):
+                    self.dropped[NO_OBJECT] += 1
+                    continue
+                columns = columns or _columns(row, file.path)
+                self.columns[", ".join(columns)] = None
+                found = _conversation(row, columns)
+                if isinstance(found, tuple):
+                    yield found
+                else:
+                    self.dropped[found] += 1
+
+
+def _rows(file: SourceFile, encoding: str) -> Iterator[Any]:
+    """Yield the rows of a file. Raises `DataError` for another format."""
+    if format_of(file.path) == ".jsonl":
+        yield from (row for _, row in json_lines(file.path, encoding))
+    elif format_of(file.path) == ".parquet":
+        with open_parquet(file.path) as table:
+            names = {name for columns in COLUMNS for name in columns} & set(table.schema_arrow.names)
+            wanted = sorted(names) or table.schema_arrow.names[:1]
+            for batch in table.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
+                yield from batch.to_pylist()
+    else:
+        raise DataError("{path}: conversations are read from jsonl and parquet; give such a file", path=file.path)
+
+
+def _columns(row: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the columns of conversations in a file. Raises `DataError` if it has none."""
+    for columns in COLUMNS:
+        if row.keys() >= set(columns):
+            return columns
+    known = join("; ", [", ".join(columns) for columns in COLUMNS])
+    raise DataError(
+        "{path} has no columns of conversations (it has {names}); rename them to one of these: {known}",
+        path=path,
+        names=", ".join(map(str, row)),
+        known=known,
+    )
+
+
+def _conversation(row: Mapping[str, Any], columns: Sequence[str]) -> Conversation | str:
+    """Return the conversation in a row, or why there is none."""
+    if columns == ("messages",):
+        return _of_messages(row.get("messages"))
+    values = [row.get(name) if name != "input" else row.get(name) or "" for name in columns]
+    if not all(isinstance(value, str) for value in values):
+        return NO_STRING
+    *asked, answer = (value.strip() for value in cast(list[str], values))
+    question = "\n".join(filter(None, asked))
+    return (
+        (Message("user", question), Message("assistant", answer))
+        if question and answer
+        else (NO_ANSWER if question else NO_QUESTION)
+    )
+
+
+def _of_messages(messages: Any) -> Conversation | str:
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        return NO_MESSAGES
+    found = [Message(one.get("role"), one.get("content")) for one in messages]  # checked below
+    if not all(isinstance(part, str) for message in found for part in message):
+        return NO_MESSAGES
+    if not {message.role for message in found} <= set(ROLES):
+        return UNKNOWN_ROLE
+    found = [Message(role, content.strip()) for role, content in found]
+    if order_problem(found) or not found or found[-1].role != "assistant":
+        return WRONG_ORDER
+    if empty := [role for role, content in found if not content]:
+        return NO_ANSWER if "assistant" in empty else NO_QUESTION
+    return tuple(found)

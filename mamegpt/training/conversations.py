@@ -1,0 +1,159 @@
+"""The data of a run that tunes a model: conversations, and text beside them, as token shards of the run."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mamegpt.config import TuneConfig
+from mamegpt.data.conversation_order import ConversationOrder, Conversations
+from mamegpt.data.conversations import Conversation, ConversationReader
+from mamegpt.data.shards import TEXT, Encoded, Meta, Split, is_shards, open_shards, write_shards
+from mamegpt.data.sources import noted_source, read_texts
+from mamegpt.data.window_order import WindowOrder
+from mamegpt.distributed.processes import World
+from mamegpt.errors import DataError, TokenizerError
+from mamegpt.messages import msg, tally
+from mamegpt.models.base import LanguageModel
+from mamegpt.run.metrics import Quality
+from mamegpt.run.run import Run
+from mamegpt.text.subsample import subsample
+from mamegpt.tokenizer.chat import conversation_ids
+from mamegpt.tokenizer.tokenizer import Tokenizer
+from mamegpt.training.batches import ConversationBatches
+from mamegpt.training.events import ConversationsRead, Emit
+from mamegpt.training.forward import micro_batch
+from mamegpt.training.validation import evaluate_answers
+
+__all__ = ["answers_of", "conversation_batches", "mean_length", "write_conversations"]
+
+TOO_LONG = msg("longer than the context of the model")
+TEXT_TOKENS = 1 << 20
+"""Tokens of the text that are kept, at most; of a longer one, pieces from everywhere in it."""
+TEXT_PIECES = 64
+TEXT_CHARACTERS = 2 * TEXT_TOKENS
+
+
+def write_conversations(
+    folder: Path, config: TuneConfig, tokenizer: Tokenizer, check: Callable[[Meta], None], emit: Emit
+) -> None:
+    """Write token shards of the conversations, which leave out those that do not fit into the context, and of the text.
+
+    Raises `DataError` if there is no conversation, `TokenizerError` if the tokenizer has no end-of-text token.
+    """
+    if tokenizer.eos_id is None:
+        raise TokenizerError("{path} has no end-of-text token, with which a chat begins", path=tokenizer.path)
+    readers = {"train": ConversationReader(config.data, config.split, config.encoding)}
+    if config.val_data:
+        readers["val"] = ConversationReader(config.val_data, config.val_split, config.encoding)
+    dropped = Counter[str]()
+    documents: dict[str, Iterable[str | Encoded]] = {
+        name: _encoded(reader, tokenizer, config.context_length, dropped) for name, reader in readers.items()
+    }
+    if config.text_share:
+        documents[TEXT] = _text(config, tokenizer)
+    train = readers["train"]
+    try:
+        made = write_shards(
+            folder,
+            documents,
+            tokenizer,
+            val_fraction=config.val_fraction,
+            source=noted_source(train.files),
+            check=check,
+        )
+    except DataError as error:
+        if reasons := dropped + train.dropped:
+            raise DataError(
+                "{problem} (rows that were left out: {reasons})", problem=error, reasons=tally(reasons)
+            ) from None
+        raise
+    for reader in readers.values():
+        dropped += reader.dropped
+    n_conversations: dict[str, int] = {name: split.n_documents for name, split in made.splits.items() if name != TEXT}
+    n_text_tokens = made.splits[TEXT].n_tokens if TEXT in made.splits else 0
+    emit(ConversationsRead([*train.columns], n_conversations, dict(dropped), n_text_tokens))
+
+
+def _encoded(
+    reader: Iterable[Conversation], tokenizer: Tokenizer, context_length: int, dropped: Counter[str]
+) -> Iterator[Encoded]:
+    """Yield conversations that fit into the context as ids; the others are counted."""
+    for messages in reader:
+        ids = conversation_ids(tokenizer, messages)
+        if len(ids) > context_length:
+            dropped[TOO_LONG] += 1
+            continue
+        answers = "".join(content for role, content in messages if role == "assistant")
+        question = next(content for role, content in messages if role == "user")
+        yield Encoded(ids, answers, question)
+
+
+def _text(config: TuneConfig, tokenizer: Tokenizer) -> Iterator[str | Encoded]:
+    """Yield a sample of a text: of what a run trained on, of token shards, or of documents.
+
+    Raises `DataError` if a run lacks its tokens, or if another tokenizer made them.
+    """
+    source = config.text_data
+    run = Run.find(source)
+    if run is None and not is_shards(source):
+        yield from subsample(read_texts(source), TEXT_CHARACTERS, len)
+        return
+    found = run.tokens() if run else open_shards(Path(source))
+    if found is None:
+        raise DataError("{source} has no tokens any more; give another --text-data", source=source)
+    if found[0].tokenizer_sha256 not in (tokenizer.fingerprint, Tokenizer.load(config.tokenizer).fingerprint):
+        raise DataError(
+            "{source} was made with another tokenizer than {path}; give text as --text-data",
+            source=source,
+            path=config.tokenizer,
+        )
+    splits = found[1]
+    tokens = splits.get(TEXT, splits["train"]).tokens
+    size = TEXT_TOKENS // TEXT_PIECES
+    if len(tokens) > TEXT_TOKENS:
+        begins = np.linspace(0, len(tokens) - size, TEXT_PIECES).astype(np.int64)
+        tokens = np.concatenate([tokens[begin : begin + size] for begin in begins])
+    yield Encoded(tokens, tokenizer.decode(tokens.tolist()), "")
+
+
+def conversation_batches(
+    config: TuneConfig, splits: dict[str, Split], tokenizer: Tokenizer, world: World
+) -> ConversationBatches:
+    """Return what the steps of a run learn from."""
+    conversations = _conversations(splits["train"], tokenizer)
+    order = ConversationOrder(len(conversations), config.batch_size, config.seed)
+    n_rows = micro_batch(config, config.batch_size // world.size, world.device, int(conversations.lengths.max()))
+    if TEXT not in splits:
+        return ConversationBatches(conversations, order, n_rows)
+    tokens, T = splits[TEXT].tokens, config.context_length
+    n_tokens = config.batch_size * float(conversations.lengths.mean())
+    n_windows = max(1, round(config.text_share / (1 - config.text_share) * n_tokens / T))
+    text = WindowOrder(len(tokens), T, n_windows, config.seed)
+    return ConversationBatches(conversations, order, n_rows, text, tokens, config.text_share)
+
+
+def mean_length(batches: ConversationBatches) -> int:
+    """Return the mean number of tokens in a row of a step, of conversations and text."""
+    return max(1, round(batches.n_tokens_after(1) / batches.order.batch_size))
+
+
+def answers_of(split: Split, tokenizer: Tokenizer, model: LanguageModel, world: World) -> Callable[..., Quality]:
+    """Return a function that measures a model on the answers of a split, as `evaluate_answers` does."""
+    return functools.partial(
+        evaluate_answers,
+        model,
+        _conversations(split, tokenizer),
+        n_characters=split.meta.n_characters,
+        n_bytes=split.meta.n_bytes,
+        world=world,
+    )
+
+
+def _conversations(split: Split, tokenizer: Tokenizer) -> Conversations:
+    assert tokenizer.turns is not None and tokenizer.eos_id is not None, "asked before tokenizing"
+    return Conversations(split.tokens, tokenizer.turns, tokenizer.eos_id)

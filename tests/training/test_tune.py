@@ -1,0 +1,216 @@
+"""Tuning a model on conversations: the objective, no leak between conversations, exact resume, resize, early stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from little import ROOT, Little, random_model, sizes_for
+from safetensors.torch import load_file
+
+from mamegpt.config import TuneConfig
+from mamegpt.data.conversation_order import ConversationOrder, Conversations
+from mamegpt.data.window_order import WindowOrder
+from mamegpt.errors import ConfigError, DataError
+from mamegpt.models.registry import ARCHITECTURES
+from mamegpt.run.run import Run
+from mamegpt.tokenizer.chat import Message, conversation_ids
+from mamegpt.tokenizer.reserved import RESERVED
+from mamegpt.training.batches import ConversationBatches
+from mamegpt.training.events import ConversationsRead, EarlyStop, Event
+from mamegpt.training.forward import SummedLoss
+from mamegpt.training.init_from import tuned_config
+from mamegpt.training.trainer import train
+
+N = 40
+TINY: dict[str, Any] = {
+    "batch_size": 8, "max_steps": 8, "eval_every_steps": 4, "save_every_steps": 2, "log_every_steps": 4,
+    "val_fraction": 0.2, "precision": "fp32", "device": "cpu",
+}  # fmt: skip
+
+
+def pairs() -> list[tuple[Message, ...]]:
+    return [(Message("user", f"豆{'の' * (i % 3)}{i}"), Message("assistant", "春" * (1 + i % 4))) for i in range(N)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [{"prompt": question.content, "response": answer.content} for question, answer in pairs()]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def settings(model: Path, data: Path, out: Path, **changed: Any) -> TuneConfig:
+    given = {**TINY, **changed}
+    return tuned_config(TuneConfig(init_from=str(model), data=str(data), out=str(out), **given), given.keys())
+
+
+def conversations_of(little: Little, all_ids: list[list[int]]) -> Conversations:
+    assert little.tokenizer.turns and little.tokenizer.eos_id is not None
+    tokens = np.array([token for ids in all_ids for token in [*ids, little.tokenizer.eos_id]])
+    return Conversations(tokens, little.tokenizer.turns, little.tokenizer.eos_id)
+
+
+@pytest.fixture
+def all_ids(little: Little) -> list[list[int]]:
+    return [conversation_ids(little.tokenizer, messages) for messages in pairs()]
+
+
+def batches_of(little: Little, all_ids: list[list[int]], share: float = 0.0) -> ConversationBatches:
+    text = np.arange(500) % little.tokenizer.vocab_size
+    return ConversationBatches(
+        conversations_of(little, all_ids), ConversationOrder(N, 8, seed=1), 3,
+        *((WindowOrder(len(text), 16, 2, seed=1), text, share) if share else ()),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_the_loss_of_a_step_is_the_mean_over_answers_and_over_text(
+    little: Little, all_ids: list[list[int]], world: int, share: float
+) -> None:
+    batches, step = batches_of(little, all_ids, share), 3
+    model = random_model(sizes_for(little.tokenizer), architecture="qwen3")
+    summed = SummedLoss(model, "fp32")
+    found = 0.0
+    with torch.no_grad():
+        for rank in range(world):
+            for one in batches.passes(step, rank, world):
+                learned = None if one.learned is None else torch.from_numpy(one.learned)
+                targets = torch.from_numpy(one.targets)
+                found += summed(torch.from_numpy(one.inputs), targets, learned=learned).item() / one.divisor
+
+        def losses(row: list[int]) -> torch.Tensor:  # of each token but the first
+            return F.cross_entropy(model(torch.tensor([row[:-1]]))[0], torch.tensor(row[1:]), reduction="none")
+
+        turns = little.tokenizer.turns
+        assert turns and little.tokenizer.eos_id is not None
+        answers = []
+        for i in batches.order.conversations(step):
+            ids = all_ids[i]
+            begin = ids.index(turns.begin["assistant"]) + 1
+            answers.append(losses([little.tokenizer.eos_id, *ids])[begin:])
+        expected = (1 - share) * torch.cat(answers).mean().item()
+        if batches.text:
+            assert batches.text_tokens is not None
+            windows = [batches.text_tokens[at : at + 17].tolist() for at in batches.text.starts(step)]
+            expected += share * torch.cat([losses(window) for window in windows]).mean().item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_changing_one_conversation_changes_no_logits_of_another(
+    little: Little, all_ids: list[list[int]], architecture: str
+) -> None:
+    model = random_model(sizes_for(little.tokenizer), architecture=architecture).train()
+    which = np.array([0, 5, 3])
+    inputs, _, _ = conversations_of(little, all_ids).rows(which)
+    changed = [list(ids) for ids in all_ids]
+    changed[5][1:3] = [300, 301]
+    changed[5] += changed[5]  # longer: the others have more padding
+    others, _, _ = conversations_of(little, changed).rows(which)
+    assert others.shape[1] > inputs.shape[1]
+    with torch.no_grad():
+        before, after = model(torch.from_numpy(inputs)), model(torch.from_numpy(others))
+        for row, i in enumerate(which):
+            n = len(all_ids[i])
+            alone = model(torch.from_numpy(inputs[row : row + 1, :n]))[0]
+            torch.testing.assert_close(before[row, :n], alone)
+            if i != 5:
+                torch.testing.assert_close(after[row, :n], before[row, :n])
+
+
+def test_which_rows_a_step_has_does_not_depend_on_the_number_of_processes(
+    little: Little, all_ids: list[list[int]]
+) -> None:
+    batches = batches_of(little, all_ids, 0.1)
+
+    def rows(world: int) -> list[list[int]]:
+        passes = [one for rank in range(world) for one in batches.passes(2, rank, world)]
+        return sorted(np.trim_zeros(row - 2, "b").tolist() for one in passes for row in one.inputs)  # 2 is the padding
+
+    assert rows(1) == rows(2) == rows(4)
+
+
+def test_a_run_that_was_stopped_ends_bitwise_as_one_that_never_was(little: Little, data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    straight = train(settings(little.run, data, tmp_path / "a"), watchers=[events.append])
+    (read,) = [event for event in events if isinstance(event, ConversationsRead)]
+    assert read.columns == ["prompt, response"] and sum(read.n_conversations.values()) == N
+    assert read.n_text_tokens > 0 and not read.dropped
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for step in (8, 6):
+        newest = tmp_path / "b" / "checkpoints" / f"step-{step:08d}"
+        if newest.exists():
+            shutil.rmtree(newest)
+    kept = Run(tmp_path / "b").config
+    assert isinstance(kept, TuneConfig)
+    resumed = train(settings(little.run, data, tmp_path / "b"), resume=True)
+    assert resumed.losses == straight.losses
+    last = Path("checkpoints", "step-00000008", "model.safetensors")
+    assert (tmp_path / "a" / last).read_bytes() == (tmp_path / "b" / last).read_bytes()
+    assert straight.losses[-1] < straight.losses[0]
+
+
+def test_a_model_made_before_gets_the_tokens_of_turns(data: Path, tmp_path: Path) -> None:
+    old = ROOT / "tests" / "golden" / "mame"
+    result = train(settings(old, data, tmp_path / "run", max_steps=1, text_share=0.0))
+    run = Run(result.out)
+    n_old = Run(old).tokenizer.vocab_size
+    assert run.tokenizer.vocab_size == n_old + len(RESERVED)
+    assert run.tokenizer.pieces[:n_old] == Run(old).tokenizer.pieces
+    start = load_file(run.checkpoints()[0].path / "model.safetensors")
+    before = load_file(next(old.glob("checkpoints/*/model.safetensors")))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        torch.testing.assert_close(start[name][:n_old], before[name])
+        torch.testing.assert_close(start[name][n_old:], before[name].mean(0).expand(len(RESERVED), -1))
+
+
+def test_it_stops_early_with_the_best_model(little: Little, data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    config = settings(
+        little.run, data, tmp_path / "run", max_steps=40, eval_every_steps=1, patience=2, lr=1.0, emb_lr=3.0,
+        cooldown_fraction=0.0, warmup_fraction=0.0, keep_checkpoints=1, text_share=0.0,
+    )  # fmt: skip
+    result = train(config, watchers=[events.append])
+    (stop,) = [event for event in events if isinstance(event, EarlyStop)]
+    assert result.step == stop.step < 40 and stop.best_step == stop.step - 2
+    best, last = (Run(result.out).folder / "checkpoints" / f"step-{step:08d}" for step in (stop.best_step, stop.step))
+    assert (best / "model.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
+    losses = [quality.loss for quality in Run(result.out).validations]
+    assert losses[stop.best_step - 1] == min(losses)
+    again = train(config, resume=True)
+    assert again.step == stop.step  # it is finished
+
+
+def test_text_is_that_of_the_run_or_what_is_given(little: Little, data: Path, tmp_path: Path) -> None:
+    assert settings(little.run, data, tmp_path / "a").text_data == str(little.run)
+    assert settings(little.exported, data, tmp_path / "a").text_share == 0
+    with pytest.raises(ConfigError, match="text_data"):
+        settings(little.exported, data, tmp_path / "a", text_share=0.1)
+    given = settings(little.exported, data, tmp_path / "b", text_data=str(little.text), text_share=0.1, max_steps=1)
+    assert train(given).step == 1
+    other = settings(ROOT / "tests" / "golden" / "mame", data, tmp_path / "c", text_data=str(little.run))
+    with pytest.raises(DataError, match="another tokenizer"):
+        train(other)
+    assert not (tmp_path / "c").exists()
+
+
+def test_rows_that_do_not_fit_are_counted(little: Little, tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"prompt": "長", "response": "豆" * 99}, ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(DataError, match="longer than the context of the model 1"):
+        train(settings(little.run, path, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_without_use_are_refused(little: Little, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ngrams, compile cannot be used.*|.*patience"):
+        TuneConfig(data="a", tokenizer="b", out="c", ngrams=True, compile="true", patience=-1, text_share=0).validate()
