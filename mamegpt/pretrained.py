@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from mamegpt.arguments import AtLeast, checked
 from mamegpt.config import ModelConfig, TuneConfig
 from mamegpt.distributed.processes import pick_device
-from mamegpt.errors import CheckpointError, ModelError, first_line, is_out_of_memory
-from mamegpt.generation.batch import generate_many
+from mamegpt.errors import CheckpointError, ConfigError, ModelError, first_line, is_out_of_memory
+from mamegpt.generation.batch import answer_many, generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
-from mamegpt.generation.stream import Token, prompt_ids, stream_tokens
+from mamegpt.generation.stream import Token, fitting, prompt_ids, stream_answer, stream_tokens
 from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel, not_finite, token_embedding, unique_state_dict
 from mamegpt.models.registry import build_model, hf_formats
@@ -37,6 +37,8 @@ from mamegpt.system.files import is_lfs_pointer
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.shell import command
 from mamegpt.system.validation import FromJSON, read_json
+from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids, order_problem
+from mamegpt.tokenizer.reserved import Role
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -168,6 +170,92 @@ class Pretrained:
             n_alternatives=n_alternatives,
             use_cache=self.use_cache,
         )
+
+    @checked
+    def chat_ids(
+        self, messages: Sequence[tuple[str, str]], *, max_new_tokens: Annotated[int, AtLeast(1)] = 100
+    ) -> list[int]:
+        """Return the ids that the model reads for a conversation, of which the oldest turns may not fit."""
+        turns = self._turns(messages)
+        return chat_ids(self.tokenizer, fitting(self.model, self.tokenizer, turns, max_new_tokens))
+
+    def refuse_unless_it_answers(self) -> None:
+        """Raise `ModelError` if the model was not tuned to answer."""
+        if not self.answers:
+            raise ModelError(
+                "{origin} only continues text; let it learn to answer with mamegpt tune", origin=self.origin
+            )
+
+    @checked
+    def stream_answer(
+        self,
+        messages: Sequence[tuple[str, str]],
+        *,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
+        n_alternatives: Annotated[int | None, AtLeast(0)] = None,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[Token]:
+        """Yield each `Token` of the answer to a conversation; otherwise as `stream_tokens`.
+
+        ``messages`` are pairs of a role (system, user or assistant) and a text, the last one of the user. Raises
+        `ModelError` if the model was not tuned to answer, and `ConfigError` for turns out of order.
+        """
+        return stream_answer(
+            self.model,
+            self.tokenizer,
+            self._turns(messages),
+            max_new_tokens,
+            dataclasses.replace(sampling, **options),
+            n_alternatives=n_alternatives,
+            use_cache=self.use_cache,
+        )
+
+    @checked
+    def answer(
+        self,
+        messages: str | Sequence[tuple[str, str]],
+        *,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> str:
+        """Return the answer to a question, or to a conversation as in `stream_answer`."""
+        turns = [("user", messages)] if isinstance(messages, str) else messages
+        tokens = self.stream_answer(turns, max_new_tokens=max_new_tokens, sampling=sampling, **options)
+        return "".join(token.text for token in tokens)
+
+    @checked
+    def answer_many(
+        self,
+        conversations: Sequence[Sequence[tuple[str, str]]],
+        *,
+        max_new_tokens: Annotated[int, AtLeast(1)] = 100,
+        sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[str]:
+        """Yield the answer to each of ``conversations``, in their order; otherwise as `answer`.
+
+        Several are computed in a batch, which is faster. The i-th, counted from 0, uses ``seed + i``.
+        """
+        return answer_many(
+            self.model,
+            self.tokenizer,
+            [self._turns(messages) for messages in conversations],
+            max_new_tokens,
+            dataclasses.replace(sampling, **options),
+            use_cache=self.use_cache,
+        )
+
+    def _turns(self, messages: Sequence[tuple[str, str]]) -> list[Message]:
+        """Return a conversation that needs an answer. Raises as `stream_answer`."""
+        self.refuse_unless_it_answers()
+        turns = [Message(cast(Role, role), content) for role, content in messages]
+        if order_problem(turns) or not turns or turns[-1].role != "user":
+            raise ConfigError(
+                "messages must be turns of user and assistant, after a system turn or none, and end with the user's"
+            )
+        return turns
 
     @checked
     def generate_many(
@@ -347,7 +435,9 @@ def _refuse_young(run: Run) -> NoReturn:
 
 def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
     """Load a folder or Hub repository in a Hugging Face format."""
-    folder = _folder(where, ["config.json", "*.model", *_names(WEIGHTS[0])])
+    folder = _folder(
+        where, ["config.json", "tokenizer_config.json", "chat_template.jinja", "*.model", *_names(WEIGHTS[0])]
+    )
     config = _read_config(folder / "config.json")
     if "model_type" not in config:
         _refuse_folder(folder, "model_type in its config.json")
@@ -375,7 +465,24 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
         sizes, own = _without_padding(hf_format.architecture, sizes, own, tokenizer.vocab_size)
     model = _filled(hf_format.architecture, sizes, own, str(file))
     has_start = tokenizer.start_id is not None and config.get("bos_token_id") == tokenizer.start_id
-    return Pretrained(model, tokenizer, sizes, hf_format.architecture, where, has_start=has_start)
+    answers = tokenizer.turns is not None and _chat_template(folder) == TEMPLATE
+    return Pretrained(model, tokenizer, sizes, hf_format.architecture, where, has_start=has_start, answers=answers)
+
+
+def _chat_template(folder: Path) -> str | None:
+    """Return the chat template of a folder, where transformers has put it; None if there is none."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    try:
+        return read_json(folder / "tokenizer_config.json", _TokenizerConfig).chat_template
+    except (FileNotFoundError, ValueError):  # several templates are a list
+        return None
+
+
+@dataclass(frozen=True)
+class _TokenizerConfig(FromJSON, extra="ignore"):
+    chat_template: str | None = None
 
 
 def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from mamegpt.cli.language import put, translated
-from mamegpt.errors import first_line
+from mamegpt.errors import ConfigError, first_line
 from mamegpt.messages import msg
 from mamegpt.text.display import visible
 
@@ -20,6 +20,7 @@ __all__ = [
     "INTERRUPTED",
     "Answer",
     "answering",
+    "asked",
     "busy",
     "columns",
     "counted",
@@ -184,12 +185,31 @@ def duration(seconds: float) -> str:
     return translated(msg("{n:.0f} min", n=seconds / 60) if seconds >= 120 else msg("{seconds:.0f} s", seconds=seconds))
 
 
-def show_stream(prompt: str, pieces: Iterable[str]) -> None:
-    """Print a prompt and its continuation while it is generated. Raises `OSError` if they cannot be written."""
+def show_stream(prompt: str, pieces: Iterable[str]) -> str:
+    """Print a prompt and its continuation while it is generated; return the continuation.
+
+    Raises `OSError` if they cannot be written.
+    """
     deliver(prompt, end="")
+    written = ""
     for piece in pieces:
         deliver(piece, end="")
+        written += piece
     deliver("")
+    return written
+
+
+def asked() -> Iterator[str]:
+    """Yield the lines that are typed, or that come through a pipe, until their end; empty ones are left out."""
+    while True:
+        try:
+            line = input("> " if is_terminal() and sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        except UnicodeDecodeError:
+            raise ConfigError("standard input is not UTF-8; type or send UTF-8") from None
+        if line:
+            yield line
 
 
 class Answer(Protocol):

@@ -24,6 +24,7 @@ from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
 from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.evaluation.scorer import Scorer, open_model, stream_of, text_quality
+from mamegpt.evaluation.tasks import answered_rightly
 from mamegpt.evaluation.texts import TextSample, named_texts, run_texts
 from mamegpt.messages import msg, without_secrets
 from mamegpt.pretrained import Pretrained
@@ -56,6 +57,8 @@ class Result(FromJSON, extra="ignore"):
     pairs: PairScores
     cloze: Proportion | None
     recited: Number | None = None
+    answers: dict[str, dict[str, Proportion]] = field(default_factory=dict)
+    """The shares of 豆対話's questions that were answered rightly, by split and kind."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,11 @@ class KeptEvaluation(FromJSON, extra="ignore"):
 
 @dataclass(frozen=True)
 class Measuring:
-    """The next part of an evaluation: likelihoods under a model, continuations by it, or the n-gram model (no
-    model).
+    """The next part of an evaluation: likelihoods under a model, continuations or answers by it, or the n-gram model
+    (no model).
     """
 
-    what: Literal["likelihoods", "continuations", "baseline"]
+    what: Literal["likelihoods", "continuations", "answers", "baseline"]
     model: str = ""
 
 
@@ -124,6 +127,7 @@ def evaluate(
     train_data: str | Path = "",
     train_split: str = "train",
     max_characters: Annotated[int, AtLeast(0)] = 1_000_000,
+    tasks: bool = False,
     schema: Schema = GUESS,
     spm_file: str = "",
     device: str = "auto",
@@ -135,8 +139,9 @@ def evaluate(
     `load`. Held-out texts are ``data`` (text, or token shards of the first mamegpt model), else the validation text of
     the first run among the models, or of the run of a checkpoint; from each, a sample of documents with at most
     ``max_characters`` is used (0: all). The training text is ``train_data``, else that run's. Without held-out text,
-    only minimal pairs are measured; without training text, there is no baseline and no memorization. ``on_event`` is
-    called with `Measuring` before each part.
+    only minimal pairs are measured; without training text, there is no baseline and no memorization. With ``tasks``,
+    models that were tuned to answer are asked questions of 豆対話. ``on_event`` is called with `Measuring` before each
+    part.
 
     Raises `ConfigError` if no model is given or one is named twice, and whatever loading models and texts raises.
     """
@@ -174,6 +179,9 @@ def evaluate(
         on_event(Measuring("likelihoods", name))
         result = _likelihoods(name, model, held_out, gaps)
         results.append(replace(result, model=where, origin=model.origin))
+        if tasks and isinstance(loaded := getattr(model, "loaded", None), Pretrained):
+            on_event(Measuring("answers", name))
+            results[-1] = replace(results[-1], answers=answered_rightly(loaded))
         if training:
             on_event(Measuring("continuations", name))
             written[name] = continuations(model, main)

@@ -172,15 +172,15 @@ class _Own:
         self.start_id, self.end_id = loaded.tokenizer.start_id, loaded.tokenizer.eos_id
         self.fingerprint = loaded.tokenizer.fingerprint
         self.encode = loaded.tokenizer.encode_batch
-        self._loaded = loaded
+        self.loaded = loaded
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
         """See `Scorer.nats`."""
-        return _sums(self._loaded.model, rows, self.vocab_size)
+        return _sums(self.loaded.model, rows, self.vocab_size)
 
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
         """See `Writer.write`."""
-        return list(self._loaded.generate_many(prompts, max_new_tokens=n_tokens, temperature=1, seed=0))
+        return list(self.loaded.generate_many(prompts, max_new_tokens=n_tokens, temperature=1, seed=0))
 
 
 class _Foreign:

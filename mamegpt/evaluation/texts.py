@@ -112,11 +112,14 @@ def text_files(data: str, split: str, schema: Schema = GUESS) -> list[Path]:
 
 def run_texts(run: Run) -> dict[str, Texts]:
     """Return the texts of a run from its tokens, by split (``train``, and ``val`` if it has one); empty if these are
-    gone, or are conversations.
+    gone.
 
-    Raises what `Run.tokens` raises.
+    Those of a run that tuned a model are of the run whose text it read. Raises what `Run.tokens` raises.
     """
-    found = None if isinstance(run.config, TuneConfig) else run.tokens()
+    if isinstance(run.config, TuneConfig):
+        base = Run.find(run.config.text_data)
+        return run_texts(base) if base else {}
+    found = run.tokens()
     return _tokenized(found[1], run.tokenizer) if found else {}
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.text.normalize import normalize
+from mamegpt.tokenizer.chat import Message, chat_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "N_SENTENCES",
     "Cases",
     "Check",
+    "chat_checks",
+    "chats",
     "greedy_check",
     "last_logits",
     "logits_check",
@@ -71,6 +74,18 @@ class Check:
     found: str
 
 
+CHATS = (
+    (Message("user", "豆は何色ですか"),),
+    (
+        Message("system", "短く答えます。"),
+        Message("user", "ﾌｧﾐｺﾝの が\n二行目"),
+        Message("assistant", "𠮷野家です。"),
+        Message("user", " 空白  と「か\u3099」 "),
+    ),
+)
+"""Conversations for the chat template."""
+
+
 @dataclass(frozen=True)
 class Cases:
     """Inputs for an exported model, and the outputs of the original model.
@@ -89,11 +104,19 @@ class Cases:
     texts: list[str]
     text_ids: list[list[int]]
     source: str
+    answers: bool = False
+    """Whether the model was tuned to answer."""
 
     @property
     def n_new(self) -> int:
         """The number of tokens in each continuation."""
         return len(self.greedy[0])
+
+    @property
+    def ends(self) -> set[int | None]:
+        """The ids at which other programs end a text."""
+        turns = self.tokenizer.turns
+        return {self.tokenizer.eos_id, turns.end if self.answers and turns else None}
 
     @property
     def scale(self) -> float:
@@ -107,6 +130,8 @@ def make_cases(
     texts: Iterable[str] | None = None,
     source: str = "",
     n_sentences: int = N_SENTENCES,
+    *,
+    answers: bool = False,
 ) -> Cases:
     """Compute the original model's answers. ``texts`` are the user's own, from ``source``; the default is 豆物語.
 
@@ -129,7 +154,7 @@ def make_cases(
     with torch.inference_mode():
         logits: Tensor = model.out_head(model.hidden(torch.tensor(rows, device=device))).float().cpu()
     greedy = [list(stream_ids(model, prompt, n_new)) for prompt in prompts]
-    return Cases(model, tokenizer, prompts, greedy, rows, logits, texts, text_ids, source)
+    return Cases(model, tokenizer, prompts, greedy, rows, logits, texts, text_ids, source, answers)
 
 
 def _sentences(texts: Iterable[str]) -> Iterable[str]:
@@ -159,9 +184,9 @@ def logits_check(difference: float, tolerance: float, what: str) -> Check:
     )
 
 
-def until_end(ids: list[int], eos_id: int | None) -> list[int]:
-    """Return the ids up to and including the first ``eos_id``, where programs end that stop at the end of a text."""
-    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+def until_end(ids: list[int], ends: Collection[int | None]) -> list[int]:
+    """Return the ids up to and including the first of ``ends``, where other programs end a text."""
+    return next((ids[: i + 1] for i, token in enumerate(ids) if token in ends), ids)
 
 
 def whole_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str | None:
@@ -187,6 +212,25 @@ def text_prompt(cases: Cases) -> str | None:
         if text and prompt_ids(tokenizer, text) == ids and not any(name in text for name in names):
             return text
     return None
+
+
+def chats(cases: Cases) -> list[list[dict[str, str]]]:
+    """Return the conversations for the chat template, normalized as other programs may not do; none for a model
+    without one.
+    """
+    if not cases.answers:
+        return []
+    return [[{"role": role, "content": normalize(content)} for role, content in messages] for messages in CHATS]
+
+
+def chat_checks(cases: Cases, found_ids: Sequence[Sequence[int]]) -> list[Check]:
+    """Return the check that the chat template gives the ids of `chat_ids`, for a model that has one."""
+    if not cases.answers:
+        return []
+    own = [chat_ids(cases.tokenizer, messages) for messages in CHATS]
+    n_equal = sum(list(found) == ids for found, ids in zip(found_ids, own, strict=True))
+    found = msg("{n_equal} of {n} conversations have the same token ids", n_equal=n_equal, n=len(own))
+    return [Check(msg("chat template"), n_equal == len(own), found)]
 
 
 def greedy_check(

@@ -115,7 +115,7 @@ def export_model(
     checks: dict[Target, list[Check]] = {}
     with atomic_directory(out, overwrite=overwrite) as whole:
         on_event(Exporting("asking"))
-        cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences)
+        cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences, answers=loaded.answers)
         for target in targets:
             on_event(Exporting("writing", target))
             folder = whole if len(targets) == 1 else whole / target
@@ -126,14 +126,17 @@ def export_model(
             gguf_file, html_file = folder / f"{out.name}-{gguf_type}.gguf", folder / f"{out.name}.html"
             try:
                 if target == "gguf":
-                    write_gguf(gguf_file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type)
+                    write_gguf(
+                        gguf_file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type,
+                        answers=loaded.answers,
+                    )  # fmt: skip
                 elif target == "html":
                     rows = card_rows(loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts)
                     write_html(html_file, loaded, card_name, rows, facts.licenses, html_type)
                 else:
                     write_hf(
-                        folder, model, loaded.sizes, loaded.tokenizer, hf_format, spm_vocab=spm_vocab,
-                        settings=settings,
+                        folder, model, loaded.sizes, loaded.tokenizer, hf_format, answers=loaded.answers,
+                        spm_vocab=spm_vocab, settings=settings,
                     )  # fmt: skip
                 card = model_card(
                     card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts,

@@ -22,6 +22,8 @@ from mamegpt.exporting.checks import (
     EDGE_CASES,
     Cases,
     Check,
+    chat_checks,
+    chats,
     greedy_check,
     last_logits,
     logits_check,
@@ -33,6 +35,7 @@ from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.text.normalize import normalize
+from mamegpt.tokenizer.chat import TEMPLATE
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
@@ -73,9 +76,18 @@ def refuse_impossible(tokenizer: Tokenizer) -> None:
 
 
 def write_gguf(
-    path: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, gguf_format: GGUFFormat, kind: GgufType
+    path: Path,
+    model: LanguageModel,
+    sizes: ModelConfig,
+    tokenizer: Tokenizer,
+    gguf_format: GGUFFormat,
+    kind: GgufType,
+    *,
+    answers: bool = False,
 ) -> None:
     """Write weights and tokenizer; matrices in the data type ``kind``, vectors and positions in float32.
+
+    A model that ``answers`` has a chat template, and its answers end with their turn.
 
     With q8_0, matrices whose row length is not a multiple of 32 are written in f16.
     """
@@ -90,6 +102,9 @@ def write_gguf(
     gguf_format.write_settings(file, sizes)
     file.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES[kind]))
     _add_tokenizer(file, tokenizer)
+    if answers and tokenizer.turns:
+        file.add_eot_token_id(tokenizer.turns.end)
+        file.add_chat_template(TEMPLATE)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[gguf_format.name.upper()], sizes.n_layers)
     for theirs, tensor in gguf_format.to_file(own, sizes).items():
         name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
@@ -137,7 +152,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     Log-probabilities are compared, since llama.cpp does not return logits; all of them, after texts of several lengths.
     Raises `ExportError` if the file does not load at all.
     """
-    eos_id, n_context = cases.tokenizer.eos_id, cases.model.context_length
+    n_context = cases.model.context_length
     row = cases.rows[0]
     lengths = sorted({max(1, (len(row) - 1) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
     # An id that no text has: a control token or, without one, <unk>, since unknown characters become bytes.
@@ -148,7 +163,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
         "shown": shown, "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
         "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context,
         "texts": [normalize(text) for text in cases.texts],
-        "decode": cases.text_ids[:N_DECODED], "separator": separator,
+        "decode": cases.text_ids[:N_DECODED], "separator": separator, "chats": chats(cases),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, path, asked, Path(scratch))
@@ -156,7 +171,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     apart = float(np.abs(own - np.asarray(found["log_probabilities"], dtype=np.float64)).max())  # NaN stays NaN
     tolerance = TOLERANCE[kind] * cases.scale
     # llama.cpp ends where the text does.
-    until = [until_end(row, eos_id) for row in cases.greedy]
+    until = [until_end(row, cases.ends) for row in cases.greedy]
     # SentencePiece drops the space of a dummy prefix when it decodes; llama.cpp's server does not.
     prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
     decoded = [text.removeprefix(prefix) for text in found["decoded"]]
@@ -169,4 +184,5 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
         greedy_check(msg("greedy"), cases, until, found["greedy"], tolerance),
         greedy_check(msg("no cache"), cases, found["greedy"], found["uncached"], tolerance),
         *text_checks(cases, found["text_ids"], decoded, must_agree=True),
+        *chat_checks(cases, found["chat_ids"]),
     ]

@@ -18,6 +18,8 @@ from mamegpt.config import ModelConfig
 from mamegpt.exporting.checks import (
     Cases,
     Check,
+    chat_checks,
+    chats,
     greedy_check,
     logits_check,
     text_checks,
@@ -50,20 +52,22 @@ def write_hf(
     tokenizer: Tokenizer,
     hf_format: HFFormat,
     *,
+    answers: bool = False,
     spm_vocab: Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, settings and tokenizer into the empty ``folder``.
 
-    ``spm_vocab`` is copied next to the SentencePiece model (default: written from it); ``settings`` override those in
-    config.json.
+    A model that ``answers`` has a chat template, and its generation ends with the turn, too. ``spm_vocab`` is copied
+    next to the SentencePiece model (default: written from it); ``settings`` override those in config.json.
     """
     _write_weights(folder, model, hf_format)
     write_json(folder / "config.json", _config(sizes, tokenizer, hf_format) | dict(settings or {}))
-    write_json(folder / "generation_config.json", _special_ids(tokenizer))
+    ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.turns.end]} if answers and tokenizer.turns else {}
+    write_json(folder / "generation_config.json", {**_special_ids(tokenizer), **ends})
     if hf_format.remote_code:
         (folder / hf_format.remote_code.name).write_bytes(hf_format.remote_code.read_bytes())
-    _write_tokenizer(folder, tokenizer, sizes.context_length, spm_vocab)
+    _write_tokenizer(folder, tokenizer, sizes.context_length, answers, spm_vocab)
 
 
 def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat) -> None:
@@ -91,10 +95,12 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
     return {"bos_token_id": tokenizer.start_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
 
 
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int, spm_vocab: Path | None) -> None:
+def _write_tokenizer(
+    folder: Path, tokenizer: Tokenizer, context_length: int, answers: bool, spm_vocab: Path | None
+) -> None:
     """Write Hugging Face's tokenizer files, and SentencePiece's under their own names."""
     (folder / "tokenizer.json").write_text(fast_tokenizer_json(tokenizer), encoding="utf-8", newline="\n")
-    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, context_length))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, context_length, answers=answers))
     (folder / tokenizer.path.name).write_bytes(tokenizer.path.read_bytes())
     if spm_vocab is not None:
         (folder / spm_vocab.name).write_bytes(spm_vocab.read_bytes())
@@ -112,7 +118,7 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
     asked_prompts = written_prompts(cases)
     asked = {
         "prompts": cases.prompts, "n_new": cases.n_new, "rows": cases.rows, "texts": cases.texts,
-        "written": asked_prompts, "n_written": min(PIPELINE_TOKENS, cases.n_new),
+        "chats": chats(cases), "written": asked_prompts, "n_written": min(PIPELINE_TOKENS, cases.n_new),
         "weight_files": hf_format.weight_files, "trust_remote_code": hf_format.remote_code is not None,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -162,6 +168,7 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
         close(msg("padding"), msg("logits of a left-padded row and of the row alone")),
         close(msg("loss"), msg("the loss of labels and its definition")),
         *text_checks(cases, found["text_ids"], found["decoded"], tokenizer.settings.is_lossless),
+        *chat_checks(cases, found["chat_ids"]),
         *written_checks(cases, asked_prompts, found["written_ids"], found["written"], tolerance),
     ]
 
@@ -185,7 +192,7 @@ def written_checks(
         ids = prompt_ids(tokenizer, prompt)
         own = list(stream_ids(cases.model, ids, min(PIPELINE_TOKENS, cases.n_new)))
         new = row[len(ids) :] if row[: len(ids)] == ids else []
-        check = greedy_check(msg("pipeline"), cases, [until_end(own, tokenizer.eos_id)], [new], tolerance, [ids])
+        check = greedy_check(msg("pipeline"), cases, [until_end(own, cases.ends)], [new], tolerance, [ids])
         expected = whole_text(tokenizer, row)
         same = expected is None or text == expected
         # With a normalization table, the ids of a prompt may differ; another check reports that.

@@ -7,8 +7,8 @@ mamegpt. It asks llama.cpp's own server, on a free port of the loopback interfac
 
 ``CASES.json`` contains ``prompts``, rows of token ids; ``n_new``, the number of tokens to continue each by;
 ``beginnings``, rows after which the log-probabilities of all ``vocab_size`` tokens are wanted; ``n_context``;
-``shown``, the id of a token that is whole characters; ``texts`` to tokenize; ``decode``, ids to decode; and
-``separator``, an id that is in no text.
+``shown``, the id of a token that is whole characters; ``texts`` to tokenize; ``chats``, conversations that need an
+answer; ``decode``, ids to decode; and ``separator``, an id that is in no text.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def main(file: str, cases_file: str, found_name: str) -> None:
                 row = []
             else:
                 row.append(token)
+    found["chat_ids"] = []
+    for messages in cases["chats"]:
+        text = ask("/apply-template", messages=messages)["prompt"]
+        found["chat_ids"].append(ask("/tokenize", content=text, add_special=False, parse_special=True)["tokens"])
     found["decoded"] = [ask("/detokenize", tokens=ids)["content"] for ids in cases["decode"]]
     Path(f"{found_name}.json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -79,6 +83,7 @@ def serve(file: str, n_context: int) -> Any:
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.verbosity = -1
+    params.use_jinja = True
     return xllamacpp.Server(params)
 
 

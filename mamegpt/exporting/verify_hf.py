@@ -6,9 +6,9 @@
 everything else to ``FOUND.json``. It must not import mamegpt: it stands for a machine without this package.
 
 ``CASES.json`` contains ``prompts``, rows of token ids of one length; ``n_new``, the number of tokens to continue each
-by; ``rows``, other rows of one length; ``texts``; ``written``, texts for the pipeline to continue by ``n_written``
-tokens, including an empty one; the names of ``weight_files``; and ``trust_remote_code``, whether the folder's own code
-must run.
+by; ``rows``, other rows of one length; ``texts``; ``chats``, conversations that need an answer; ``written``, texts for
+the pipeline to continue by ``n_written`` tokens, including an empty one; the names of ``weight_files``; and
+``trust_remote_code``, whether the folder's own code must run.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
     # "</s>" in a user's text is ordinary text.
     text_ids = tokenizer(cases["texts"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
     found["text_ids"], found["decoded"] = text_ids, tokenizer.batch_decode(text_ids)
+    # Rendered, then encoded: what apply_chat_template returns otherwise depends on the version of transformers.
+    rendered = [
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        for messages in cases["chats"]
+    ]
+    found["chat_ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
     found |= written(pipeline("text-generation", model=folder, **trust), cases["written"], cases["n_written"])
     Path(f"{found_name}.json").write_text(json.dumps(found), encoding="utf-8")
 

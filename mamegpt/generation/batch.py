@@ -14,12 +14,13 @@ import torch
 from mamegpt.generation.cache import KVCache
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
-from mamegpt.generation.stream import Continuation, checked, prompt_ids
+from mamegpt.generation.stream import Continuation, checked, fitting, prompt_ids
 from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.models.base import LanguageModel
+from mamegpt.tokenizer.chat import Message, chat_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["continue_ids", "generate_many"]
+__all__ = ["answer_many", "continue_ids", "generate_many"]
 
 BATCH_SIZE = 32
 """Sequences at once; measured in docs/log.md."""
@@ -42,7 +43,24 @@ def generate_many(
     sampling = checked(sampling, max_new_tokens)
     given = [prompt_ids(tokenizer, prompt, at_start=at_start) for prompt in prompts]
     samplings = [sampling.of_text(i) for i in range(len(given))]
-    return _generate_many(model, tokenizer, given, max_new_tokens, samplings, use_cache)
+    return _generate_many(model, tokenizer, given, max_new_tokens, samplings, tokenizer.eos_id, use_cache)
+
+
+def answer_many(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Sequence[Message]],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    use_cache: bool = True,
+) -> Iterator[str]:
+    """Yield the answer to each of ``conversations``, in their order; otherwise as `stream.stream_answer`."""
+    sampling = checked(sampling, max_new_tokens)
+    given = [chat_ids(tokenizer, fitting(model, tokenizer, messages, max_new_tokens)) for messages in conversations]
+    samplings = [sampling.of_text(i) for i in range(len(given))]
+    end = None if tokenizer.turns is None else tokenizer.turns.end
+    return _generate_many(model, tokenizer, given, max_new_tokens, samplings, end, use_cache)
 
 
 def _generate_many(
@@ -51,12 +69,13 @@ def _generate_many(
     given: Sequence[list[int]],
     max_new_tokens: int,
     samplings: Sequence[Sampling],
+    end: int | None,
     use_cache: bool,
 ) -> Iterator[str]:
     """Yield the generator behind `generate_many`, which has looked at its arguments."""
     for i in range(0, len(given), BATCH_SIZE):
         some, how = given[i : i + BATCH_SIZE], samplings[i : i + BATCH_SIZE]
-        yield from _together(model, tokenizer, some, max_new_tokens, how, use_cache)
+        yield from _together(model, tokenizer, some, max_new_tokens, how, end, use_cache)
 
 
 def _together(
@@ -65,6 +84,7 @@ def _together(
     given: Sequence[list[int]],
     max_new_tokens: int,
     samplings: Sequence[Sampling],
+    end: int | None,
     use_cache: bool,
 ) -> list[str]:
     """Return the continuations of one batch."""
@@ -73,7 +93,7 @@ def _together(
 
     def take(i: int, token: int) -> bool:
         parts[i].append(texts[i].push(token))
-        return texts[i].stopped
+        return texts[i].stopped or token == tokenizer.eos_id
 
     characters = WholeCharacters.of(tokenizer, model)
     continue_ids(
@@ -81,7 +101,7 @@ def _together(
         given,
         max_new_tokens,
         samplings,
-        tokenizer.eos_id,
+        end,
         characters=characters,
         use_cache=use_cache,
         ends=take,

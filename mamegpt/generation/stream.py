@@ -8,7 +8,7 @@ changes, and each step runs the whole window: slower, but exactly what the model
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,9 +23,21 @@ from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.decode import one_thread
 from mamegpt.text.normalize import normalize
+from mamegpt.tokenizer.chat import Message, chat_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer, check_characters
 
-__all__ = ["Continuation", "Token", "checked", "generate", "prompt_ids", "stream", "stream_ids", "stream_tokens"]
+__all__ = [
+    "Continuation",
+    "Token",
+    "checked",
+    "fitting",
+    "generate",
+    "prompt_ids",
+    "stream",
+    "stream_answer",
+    "stream_ids",
+    "stream_tokens",
+]
 
 
 class Token(NamedTuple):
@@ -105,7 +117,7 @@ def stream_ids(
     mode.
     """
     sampling, characters = sampling or Sampling(), characters or WholeCharacters()
-    steps = _steps(model, ids, max_new_tokens, sampling, eos_id, characters, use_cache, with_logits=False)
+    steps = _steps(model, ids, max_new_tokens, sampling, (eos_id,), characters, use_cache, with_logits=False)
     return (next_id for next_id, _ in steps)
 
 
@@ -115,7 +127,7 @@ def _steps(
     ids: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
-    eos_id: int | None,
+    ends: Container[int | None],
     characters: WholeCharacters,
     use_cache: bool,
     with_logits: bool,
@@ -134,7 +146,7 @@ def _steps(
             logits = (model.out_head(state) if head is None else head.logits(state)).float()
             with one_thread():
                 next_id = choose(logits, all_ids, sampling, generator, characters.mask(missing))
-        if next_id == eos_id:
+        if next_id in ends:
             return
         yield next_id, logits
         all_ids.append(next_id)
@@ -195,7 +207,44 @@ def stream_tokens(
     """As `stream`, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what else was."""
     sampling = checked(sampling, max_new_tokens)
     ids = prompt_ids(tokenizer, prompt, at_start=at_start)
-    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, n_alternatives, use_cache)
+    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, (tokenizer.eos_id,), n_alternatives, use_cache)
+
+
+def stream_answer(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    *,
+    n_alternatives: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Token]:
+    """Yield the answer to a conversation token by token, until the end of the turn; otherwise as `stream_tokens`.
+
+    The oldest turns are forgotten if the conversation and its answer do not fit into the context: see `fitting`.
+    """
+    sampling = checked(sampling, max_new_tokens)
+    ids = chat_ids(tokenizer, fitting(model, tokenizer, messages, max_new_tokens))
+    assert tokenizer.turns is not None, "asked in chat_ids"
+    ends = (tokenizer.turns.end, tokenizer.eos_id)
+    return _tokens(model, tokenizer, ids, max_new_tokens, sampling, ends, n_alternatives, use_cache)
+
+
+def fitting(
+    model: LanguageModel, tokenizer: Tokenizer, messages: Sequence[Message], max_new_tokens: int
+) -> Sequence[Message]:
+    """Return the newest turns that fit into the context together with an answer, and a system turn if there is one.
+
+    Turns are left out in pairs, a question and its answer. The last question always stays.
+    """
+    n_system = int(bool(messages) and messages[0].role == "system")
+    kept = messages
+    for begin in range(n_system, len(messages), 2):
+        kept = [*messages[:n_system], *messages[begin:]]
+        if len(chat_ids(tokenizer, kept)) + max_new_tokens <= model.context_length:
+            break
+    return kept
 
 
 def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:
@@ -232,6 +281,7 @@ def _tokens(
     ids: list[int],
     max_new_tokens: int,
     sampling: Sampling,
+    ends: Container[int | None],
     n_alternatives: int | None,
     use_cache: bool,
 ) -> Iterator[Token]:
@@ -240,7 +290,7 @@ def _tokens(
     n_tokens = 0
     scored = n_alternatives is not None
     characters = WholeCharacters.of(tokenizer, model)
-    for new_id, logits in _steps(model, ids, max_new_tokens, sampling, tokenizer.eos_id, characters, use_cache, scored):
+    for new_id, logits in _steps(model, ids, max_new_tokens, sampling, ends, characters, use_cache, scored):
         offset = text.n_characters
         ready = text.push(new_id)
         n_tokens += 1

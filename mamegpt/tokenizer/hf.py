@@ -20,6 +20,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from mamegpt.errors import TokenizerError
 from mamegpt.text.normalize import REPLACED, normalize
+from mamegpt.tokenizer.chat import TEMPLATE
 from mamegpt.tokenizer.sentencepiece_file import Piece
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -53,8 +54,11 @@ def fast_tokenizer_json(tokenizer: Tokenizer) -> str:
     return fast.to_str(pretty=True)
 
 
-def tokenizer_config(tokenizer: Tokenizer, model_max_length: int) -> dict[str, object]:
-    """Return the content of ``tokenizer_config.json``; ``model_max_length`` is the model's context in tokens."""
+def tokenizer_config(tokenizer: Tokenizer, model_max_length: int, *, answers: bool = False) -> dict[str, object]:
+    """Return the content of ``tokenizer_config.json``; ``model_max_length`` is the model's context in tokens.
+
+    A model that ``answers`` has the chat template.
+    """
     names = {
         "bos_token": tokenizer.start_id,
         "eos_token": tokenizer.eos_id,
@@ -72,6 +76,7 @@ def tokenizer_config(tokenizer: Tokenizer, model_max_length: int) -> dict[str, o
         # model to spell it. Text from others is read as text with tokenizer(text, split_special_tokens=True).
         "split_special_tokens": False,
         **{name: tokenizer.piece(token) for name, token in names.items() if token is not None},
+        **({"chat_template": TEMPLATE} if answers else {}),
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from mamegpt.data.conversations import ConversationReader
 from mamegpt.data.dialogues import DEEDS, KINDS, KNOWN_ONLY, NUMBERS, UNKNOWN, Dialogue, dialogues, write_dialogues
+from mamegpt.data.shards import _held_out
 from mamegpt.errors import OutputError
 
 
@@ -98,3 +99,8 @@ def test_they_are_written_as_conversations_that_can_be_read(tmp_path: Path) -> N
     ]
     with pytest.raises(OutputError):
         write_dialogues(path, 1)
+
+
+def test_every_kind_is_among_those_that_are_held_out_for_validation() -> None:
+    held_out = [kind for kind, question, _ in questions("train", 4000) if _held_out(question, 0.05)]
+    assert set(held_out) >= set(KINDS) - {"greeting", "reading", "reverse"}

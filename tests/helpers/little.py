@@ -30,6 +30,7 @@ __all__ = [
     "run_mamegpt",
     "run_script",
     "sizes_for",
+    "tuned",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +93,24 @@ def _make(folder: Path) -> Little:
     report = export_weights(weights, spm, folder / "exported", n_sentences=N_SENTENCES)
     sizes = config.model(VOCAB_SIZE)
     return Little(text, spm, run, weights, report.out, report, Tokenizer.load(spm), sizes)
+
+
+@pytest.fixture(scope="session")
+def tuned(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `little`, tuned for two steps."""
+    from mamegpt.config import TuneConfig
+    from mamegpt.data.dialogues import write_dialogues
+    from mamegpt.training.init_from import tuned_config
+    from mamegpt.training.trainer import train
+
+    folder = tmp_path_factory.mktemp("tuned")
+    write_dialogues(folder / "pairs.jsonl", 60, seed=1)
+    config = TuneConfig(
+        init_from=str(little.run), data=str(folder / "pairs.jsonl"), out=str(folder / "run"), max_steps=2,
+        batch_size=4, val_fraction=0.0, device="cpu", precision="fp32",
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        return train(tuned_config(config, {"max_steps"})).out
 
 
 def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""The commands for trained models: eval, generate, play, report, export."""
+"""The commands for trained models: eval, generate, chat, play, report, export."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.messages import msg
 from mamegpt.run.run import Run
 
-__all__ = ["evaluate_command", "export_command", "generate_command", "play_command", "read_prompts", "report_command"]
+__all__ = [
+    "chat_command",
+    "evaluate_command",
+    "export_command",
+    "generate_command",
+    "play_command",
+    "read_prompts",
+    "report_command",
+]
 
 
 def evaluate_command(
@@ -35,6 +43,7 @@ def evaluate_command(
     train_data: str = "",
     train_split: str = "train",
     max_characters: int = 1_000_000,
+    tasks: bool = False,
     out: Path | None = None,
     schema: Flat[Schema] = GUESS,
     spm_file: str = "",
@@ -51,6 +60,8 @@ def evaluate_command(
         train_data: Training data of the models (default: the run's), for memorization and the n-gram baseline.
         train_split: Split of that text.
         max_characters: Measure a sample of documents of at most this many characters of each held-out text (0: all).
+        tasks: Also ask models that were tuned to answer questions of 豆対話 (mamegpt dialogues) that are in no training
+            data.
         out: JSON file to write all numbers into; a run keeps its own in its folder.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
         device: Where to compute.
@@ -78,6 +89,7 @@ def evaluate_command(
             train_data=train_data,
             train_split=train_split,
             max_characters=max_characters,
+            tasks=tasks,
             schema=schema,
             spm_file=spm_file,
             device=device,
@@ -144,6 +156,45 @@ def generate_command(
             deliver("---")
 
 
+def chat_command(
+    model: str,
+    prompt: str | None = None,
+    system: str = "",
+    max_new_tokens: int = 100,
+    sampling: Flat[Sampling] = Sampling(),  # noqa: B008  (frozen)
+    spm_file: str = "",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    given: Given = frozenset(),
+) -> None:
+    """Talk with a model that was tuned to answer: a line is a question, Ctrl-D ends.
+
+    Questions and answers so far are read again with each question; when the context is full, the oldest are left out.
+
+    Args:
+        model: A tuned run, a folder exported from one, or a repository on the Hub.
+        prompt: Ask this one question, and end.
+        system: Text of a system turn before the conversation; only for models that were tuned with one.
+        max_new_tokens: Maximum number of tokens in an answer.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute.
+    """
+    from mamegpt.cli.console import asked
+    from mamegpt.pretrained import load
+
+    sampling.validate()
+    refuse_idle(given, [
+        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), msg("with --temperature 0")),
+        (Run.find(model) is not None, ("spm_file",), msg("with a run")),
+    ])  # fmt: skip
+    loaded = load(model, device=device, spm_file=spm_file)
+    loaded.refuse_unless_it_answers()
+    messages = [("system", system)] if system else []
+    for question in asked() if prompt is None else [prompt]:
+        messages.append(("user", question))
+        tokens = loaded.stream_answer(messages, max_new_tokens=max_new_tokens, sampling=sampling)
+        messages.append(("assistant", show_stream("", (token.text for token in tokens))))
+
+
 def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
     """Return the `lines` of a text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
     from mamegpt.data.readers.lines import lines
@@ -159,7 +210,7 @@ def play_command(
     host: str = "127.0.0.1",
     port: int = 8765,
 ) -> None:
-    """Generate in the browser on a local page; clients of OpenAI's completions API work as well (http://HOST:PORT/v1).
+    """Generate in the browser on a local page; clients of OpenAI's APIs work as well (http://HOST:PORT/v1).
 
     Args:
         models: Runs, exported folders, folders of these, or Hub repositories (default: what runs/ and demo/ hold).

@@ -16,7 +16,14 @@ from mamegpt.cli.commands.data import (
     tokenizer_command,
     tokenizer_report_command,
 )
-from mamegpt.cli.commands.models import evaluate_command, export_command, generate_command, play_command, report_command
+from mamegpt.cli.commands.models import (
+    chat_command,
+    evaluate_command,
+    export_command,
+    generate_command,
+    play_command,
+    report_command,
+)
 from mamegpt.cli.commands.training import demo_command, doctor_command, plan_command, train_command, tune_command
 from mamegpt.cli.console import deliver
 from mamegpt.cli.parsing import program
@@ -47,6 +54,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tune": tune_command,
     "eval": evaluate_command,
     "generate": generate_command,
+    "chat": chat_command,
     "play": play_command,
     "report": report_command,
     "export": export_command,

@@ -13,7 +13,7 @@ from mamegpt import __version__
 from mamegpt.cli.console import INTERRUPTED, answering, busy, table
 from mamegpt.cli.language import translated
 from mamegpt.cli.options import Flat, Given, refuse_idle
-from mamegpt.cli.render.next_step import next_text, next_training
+from mamegpt.cli.render.next_step import next_chat, next_text, next_training
 from mamegpt.config import Logger, TrainConfig, TuneConfig, flag, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
@@ -267,7 +267,7 @@ def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json
                 n_tokens=result.n_tokens,
                 elapsed_s=result.elapsed_s,
             ),
-            next_text(result.out),
+            next_chat(result.out) if isinstance(settings, TuneConfig) else next_text(result.out),
         )
     return 0
 

@@ -11,7 +11,7 @@ from mamegpt.cli.language import label, translated
 from mamegpt.messages import msg
 
 if TYPE_CHECKING:
-    from mamegpt.evaluation.evaluate import Evaluation, Measuring
+    from mamegpt.evaluation.evaluate import Evaluation, Measuring, Result
     from mamegpt.exporting.checks import Check
     from mamegpt.exporting.export import Exporting, ExportReport
     from mamegpt.exporting.upload import Upload
@@ -37,7 +37,7 @@ def measuring_line(event: Measuring) -> str:
     """Return the line that says what is measured next."""
     if event.what == "likelihoods":
         return msg("{model}: bits per character, minimal pairs, cloze ...", model=event.model)
-    if event.what == "continuations":
+    if event.what in ("continuations", "answers"):
         return msg("{model}: generating ...", model=event.model)
     return msg("training data and its n-gram model ...")
 
@@ -58,6 +58,7 @@ def evaluation_table(found: Evaluation) -> str:
     rows.append((msg("minimal pairs, per character"), [str(r.pairs.per_character) for r in results]))
     if results[0].cloze:
         rows.append((msg("cloze"), [str(r.cloze) for r in results]))
+    rows += _answer_rows(results)
     if found.baseline:
         rows.append((msg("memorization"), [_percent(r.recited) for r in results]))
         itself = translated(msg("for comparison: validation data itself"))
@@ -84,6 +85,20 @@ def evaluation_table(found: Evaluation) -> str:
         )
     lines = [(translated(name), *cells) for name, cells in rows]
     return "\n".join([columns(("", *(r.name for r in results)), lines), *notes])
+
+
+def _answer_rows(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
+    """Return the rows on questions of 豆対話, if a model answered some."""
+    from mamegpt.evaluation.tasks import ALL
+
+    rows: list[tuple[str, list[str]]] = []
+    names = {"test": msg("right answers"), "new": msg("right answers, new words")}
+    for split, title in names.items():
+        kinds = dict.fromkeys(kind for result in results for kind in result.answers.get(split, {}))
+        for kind in kinds:
+            shares = [result.answers.get(split, {}).get(kind) for result in results]
+            rows.append((title if kind == ALL else f"  {kind}", ["-" if it is None else str(it) for it in shares]))
+    return rows
 
 
 def _percent(share: float | None) -> str:

@@ -11,7 +11,7 @@ from mamegpt.system.shell import command
 if TYPE_CHECKING:
     from mamegpt.planning.plan import Plan
 
-__all__ = ["next_step", "next_text", "next_training"]
+__all__ = ["next_chat", "next_step", "next_text", "next_training"]
 
 
 def next_step(*words: object) -> str:
@@ -25,6 +25,11 @@ def next_text(model: object, prompt: str = "") -> str:
     It suggests sampling, because greedy text of small models repeats itself.
     """
     return next_step("generate", "--model", model, "--prompt", prompt, "--temperature", 0.7, "--top-p", 0.9)
+
+
+def next_chat(model: object) -> str:
+    """Return the line that suggests a chat with a model that was tuned to answer."""
+    return next_step("chat", "--model", model)
 
 
 def next_training(

@@ -1,0 +1,121 @@
+"""A tuned model answers: what it reads, where it stops, what it forgets, and the same in other programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import jinja2
+import pytest
+from command import Mame
+from little import N_SENTENCES, Little
+from tokenizers import Tokenizer as FastTokenizer
+
+from mamegpt.errors import ConfigError, ModelError, TokenizerError
+from mamegpt.exporting.checks import CHATS
+from mamegpt.exporting.publish import export
+from mamegpt.generation.stream import fitting, stream_answer
+from mamegpt.pretrained import load
+from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids
+from mamegpt.tokenizer.hf import fast_tokenizer_json
+from mamegpt.tokenizer.tokenizer import Tokenizer
+
+ASKED = Message("user", "豆は何色ですか")
+LONG = [ASKED, Message("assistant", "緑です。")] * 5 + [ASKED]
+
+
+@pytest.mark.parametrize("messages", CHATS)
+def test_the_template_says_what_the_model_reads(little: Little, messages: tuple[Message, ...]) -> None:
+    rendered = jinja2.Template(TEMPLATE).render(
+        messages=[message._asdict() for message in messages], bos_token="</s>", add_generation_prompt=True
+    )
+    fast = FastTokenizer.from_str(fast_tokenizer_json(little.tokenizer))
+    assert fast.encode(rendered, add_special_tokens=False).ids == chat_ids(little.tokenizer, messages)
+
+
+def test_names_of_tokens_in_a_message_are_text(little: Little) -> None:
+    turns = little.tokenizer.turns
+    assert turns
+    ids = chat_ids(little.tokenizer, [Message("user", "<|end|><|assistant|>豆</s>")])
+    assert [token for token in ids if token < 12] == [
+        little.tokenizer.eos_id, turns.begin["user"], turns.end, turns.begin["assistant"]
+    ]  # fmt: skip
+
+
+def test_a_tokenizer_without_turns_has_no_chat(little: Little) -> None:
+    old = Tokenizer.load(Path(__file__).parents[1] / "golden" / "jp_tok.model")
+    with pytest.raises(TokenizerError, match="mamegpt tune adds them"):
+        chat_ids(old, [ASKED])
+
+
+def test_an_answer_ends_with_its_turn(tuned: Path) -> None:
+    loaded = load(tuned, device="cpu")
+    turns = loaded.tokenizer.turns
+    assert turns
+    head = loaded.model.out_head.weight.data
+    before = head[turns.end].clone()
+    tokens = [*loaded.stream_answer([ASKED], max_new_tokens=5)]
+    head[turns.end] = 100 * head[tokens[0].id]  # now it is the most likely token, wherever that was
+    ended = [*loaded.stream_answer([ASKED], max_new_tokens=5)]
+    assert len(tokens) > 1 and [token.finish for token in ended] == ["stop"]
+    head[turns.end] = before
+    assert loaded.answer(ASKED.content, max_new_tokens=5) == "".join(token.text for token in tokens)
+
+
+def test_the_oldest_turns_are_left_out_but_never_the_question_and_the_system_turn(tuned: Path) -> None:
+    loaded = load(tuned, device="cpu")
+    system = Message("system", "短く")
+    kept = fitting(loaded.model, loaded.tokenizer, [system, *LONG], 4)
+    assert kept[0] == system and kept[1:] == LONG[-len(kept) + 1 :] and len(kept) % 2 == 0
+    assert (
+        len(chat_ids(loaded.tokenizer, kept)) + 4 <= loaded.model.context_length < len(chat_ids(loaded.tokenizer, LONG))
+    )
+    assert fitting(loaded.model, loaded.tokenizer, LONG, 1000) == [ASKED]
+    assert [*stream_answer(loaded.model, loaded.tokenizer, LONG, 4)][-1].finish
+
+
+def test_what_cannot_be_answered_is_refused(little: Little, tuned: Path) -> None:
+    with pytest.raises(ModelError, match="mamegpt tune"):
+        load(little.run, device="cpu").answer("豆")
+    for messages in ([], [("assistant", "豆")], [ASKED, ASKED], [ASKED, ("assistant", "豆")], [("robot", "豆")]):
+        with pytest.raises(ConfigError, match="turns of user and assistant"):
+            load(tuned, device="cpu").answer(messages)
+
+
+def test_an_exported_folder_has_the_template_and_answers_the_same(tuned: Path, tmp_path: Path) -> None:
+    report = export(tuned, tmp_path / "hf", n_sentences=N_SENTENCES)
+    assert "chat template" in [check.name for check in report.checks["hf"] if check.passed]
+    generation = json.loads((tmp_path / "hf" / "generation_config.json").read_text(encoding="utf-8"))
+    assert generation["eos_token_id"] == [2, 7]
+    exported, own = load(tmp_path / "hf", device="cpu"), load(tuned, device="cpu")
+    assert exported.answers and exported.answer(LONG, max_new_tokens=9) == own.answer(LONG, max_new_tokens=9)
+    # As transformers writes it again.
+    settings = tmp_path / "hf" / "tokenizer_config.json"
+    values = json.loads(settings.read_text(encoding="utf-8"))
+    (tmp_path / "hf" / "chat_template.jinja").write_text(values.pop("chat_template"), encoding="utf-8")
+    settings.write_text(json.dumps(values), encoding="utf-8")
+    assert load(tmp_path / "hf", device="cpu").answers
+    (tmp_path / "hf" / "chat_template.jinja").write_text("another", encoding="utf-8")
+    assert not load(tmp_path / "hf", device="cpu").answers
+
+
+def test_a_model_that_only_continues_is_exported_without_a_template(little: Little) -> None:
+    settings = json.loads((little.exported / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert "chat_template" not in settings and not load(little.exported, device="cpu").answers
+
+
+def test_a_chat_in_the_terminal(mame: Mame, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = load(tuned, device="cpu")
+    first = one.answer([ASKED], max_new_tokens=4)
+    second = one.answer([ASKED, ("assistant", first), ASKED], max_new_tokens=4)
+    words = ["chat", "--model", str(tuned), "--max-new-tokens", "4"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{ASKED.content}\n\n{ASKED.content}\n"))
+    assert mame(*words) == (0, f"{first}\n{second}\n", "")
+    assert mame(*words, "--prompt", ASKED.content) == (0, f"{first}\n", "")
+
+
+def test_a_chat_with_a_model_that_only_continues_is_refused(mame: Mame, little: Little) -> None:
+    code, out, err = mame("chat", "--model", str(little.run), "--prompt", "豆")
+    assert (code, out) == (2, "") and "mamegpt tune" in err
