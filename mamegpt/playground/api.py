@@ -1,6 +1,7 @@
 """OpenAI's completions, as far as they make sense here: requests read strictly, answers and chunks written.
 
-Format: OpenAI's API reference, "Completions" (``POST /v1/completions``). Beyond it a request may hold ``top_k``,
+Format: OpenAI's API reference, "Completions" (``POST /v1/completions``) and "Chat" (``POST /v1/chat/completions``, for
+models that were tuned to answer). Beyond it a request may hold ``top_k``,
 ``min_p`` and ``repetition_penalty``, as `Sampling` explains them, up to ten ``logprobs``, and
 ``at_start``: whether the prompts begin a text (without it: if the model was trained with such beginnings).
 """
@@ -10,16 +11,27 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from mamegpt.errors import ConfigError, naming_fields
 from mamegpt.generation.settings import Sampling
 from mamegpt.playground.engine import MAX_TEXTS, CompletionRequest, NewToken
 from mamegpt.system.files import shown
 from mamegpt.system.validation import FromJSON, Number, Within, validated
+from mamegpt.tokenizer.reserved import Role
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["MAX_CHARACTERS", "MAX_TOKENS", "error", "merge", "read_request", "usage"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "MAX_TOKENS",
+    "begin_chat",
+    "error",
+    "merge",
+    "read_chat_request",
+    "read_request",
+    "shaped",
+    "usage",
+]
 
 MAX_CHARACTERS = 20_000
 """Longest prompt (all prompts of one request together)."""
@@ -49,11 +61,9 @@ class _StreamOptions(FromJSON, extra="ignore"):
 
 @dataclass(frozen=True, kw_only=True)
 class _Body(FromJSON):
-    """The fields of a request."""
+    """The fields of every request."""
 
     model: str = ""
-    prompt: list[str] = field(default_factory=lambda: [""])
-    max_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] = 16
     n: Annotated[int, Within(ge=1, le=MAX_TEXTS)] = 1
     temperature: Number = 1.0
     top_p: Number = 1.0
@@ -62,54 +72,130 @@ class _Body(FromJSON):
     top_k: Annotated[int, Within(ge=0, le=MAX_TOP_K)] = 0
     seed: Annotated[int, Within(ge=0, le=MAX_SEED)] = field(default_factory=lambda: random.randrange(MAX_SEED))
     stop: list[str] = field(default_factory=list)
-    logprobs: Annotated[int, Within(ge=0, le=MAX_LOGPROBS)] | None = None
-    at_start: bool | None = None
     stream: bool = False
     stream_options: _StreamOptions = _StreamOptions()
     user: str = ""
-    suffix: str = ""
-    echo: bool = False
-    best_of: int = 1
     logit_bias: dict[str, float] = field(default_factory=dict)
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Completion(_Body):
+    """The fields of a request to continue texts."""
+
+    prompt: list[str] = field(default_factory=lambda: [""])
+    max_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] = 16
+    logprobs: Annotated[int, Within(ge=0, le=MAX_LOGPROBS)] | None = None
+    at_start: bool | None = None
+    suffix: str = ""
+    echo: bool = False
+    best_of: int = 1
+
+
+@dataclass(frozen=True)
+class _Message(FromJSON, extra="ignore"):
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chat(_Body):
+    """The fields of a request to answer a conversation."""
+
+    messages: list[_Message]
+    max_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] = 100
+    max_completion_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] | None = None
+    logprobs: bool = False
+
+
 def read_request(value: object) -> CompletionRequest:
-    """Read the JSON of a request. Raises `ConfigError` for what is wrong, unknown or too much."""
+    """Read the JSON of a request to continue texts. Raises `ConfigError` for what is wrong, unknown or too much."""
+    # OpenAI's lists of token ids are not taken, for they depend on the tokenizer.
+    body = _read(_Completion, value, ("prompt", "stop"))
+    _refuse_long("prompt", body.prompt, MAX_CHARACTERS)
+    return _request(
+        body, prompts=body.prompt, max_tokens=body.max_tokens, at_start=body.at_start, n_alternatives=body.logprobs
+    )
+
+
+def read_chat_request(value: object) -> CompletionRequest:
+    """Read the JSON of a request to answer a conversation. Raises as `read_request`."""
+    body = _read(_Chat, value, ("stop",))
+    messages = [(message.role, message.content) for message in body.messages]
+    _refuse_long("messages", [content for _, content in messages], MAX_CHARACTERS)
+    return _request(body, prompts=[""], max_tokens=body.max_completion_tokens or body.max_tokens, messages=messages)
+
+
+B = TypeVar("B", bound=_Body)
+
+
+def _read(kind: type[B], value: object, lists: Sequence[str]) -> B:
+    """Return the fields of a request; one text may stand for a list of one in ``lists``."""
     if not isinstance(value, dict):
         raise ConfigError("the body must be a JSON object")
     given = {name: one for name, one in value.items() if one is not None}
-    # OpenAI's lists of token ids are not taken, for they depend on the tokenizer.
-    texts = {name: [text] for name in ("prompt", "stop") if isinstance(text := given.get(name), str)}
+    texts = {name: [text] for name in lists if isinstance(text := given.get(name), str)}
     try:
-        body = validated(_Body, given | texts)
+        body = validated(kind, given | texts)
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
     for name, nothing in UNSUPPORTED.items():
-        if getattr(body, name) != nothing:
+        if getattr(body, name, nothing) != nothing:
             raise ConfigError("{name} is not supported; leave it out", name=name)
-    for name, most in (("prompt", MAX_CHARACTERS), ("stop", MAX_STOP_CHARACTERS)):
-        if sum(map(len, getattr(body, name))) > most:
-            raise ConfigError("{name} must not be longer than {most:,} characters", name=name, most=most)
+    if isinstance(body, _Chat) and body.logprobs:
+        raise ConfigError("{name} is not supported; leave it out", name="logprobs")
+    _refuse_long("stop", body.stop, MAX_STOP_CHARACTERS)
+    return body
+
+
+def _refuse_long(name: str, texts: Sequence[str], most: int) -> None:
+    if sum(map(len, texts)) > most:
+        raise ConfigError("{name} must not be longer than {most:,} characters", name=name, most=most)
+
+
+def _request(body: _Body, **of_kind: Any) -> CompletionRequest:
     sampling = Sampling(**{setting.name: getattr(body, setting.name) for setting in fields(Sampling)})
     sampling.validate()
     request = CompletionRequest(
         model=body.model,
-        prompts=body.prompt,
         n=body.n,
-        max_tokens=body.max_tokens,
         sampling=sampling,
-        at_start=body.at_start,
-        n_alternatives=body.logprobs,
         stream=body.stream,
         with_usage=bool(body.stream_options.include_usage),
+        **of_kind,
     )
     if not 1 <= request.n_texts <= MAX_TEXTS:
         raise ConfigError(
             "prompts times n must be between 1 and {most} (got {n_texts})", most=MAX_TEXTS, n_texts=request.n_texts
         )
     return request
+
+
+def begin_chat(request: CompletionRequest) -> list[dict[str, Any]]:
+    """Return the ``choices`` that begin a streamed answer: they say who speaks."""
+    return [_choice(i, {"role": "assistant", "content": ""}) for i in range(request.n_texts)]
+
+
+def shaped(request: CompletionRequest, choices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return ``choices`` of texts in the form that the request asks for."""
+    if request.messages is None:
+        return list(choices)
+    if request.stream:
+        return [_choice(one["index"], {"content": one["text"]}, one["finish_reason"]) for one in choices]
+    return [
+        {
+            "index": one["index"],
+            "message": {"role": "assistant", "content": one["text"]},
+            "finish_reason": one["finish_reason"],
+            "logprobs": None,
+        }
+        for one in choices
+    ]
+
+
+def _choice(index: int, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
 
 
 def merge(batch: Sequence[NewToken], scored: bool) -> list[dict[str, Any]]:
@@ -131,7 +217,10 @@ def merge(batch: Sequence[NewToken], scored: bool) -> list[dict[str, Any]]:
 def usage(request: CompletionRequest, steps: Sequence[NewToken]) -> dict[str, int]:
     """Count tokens read, each prompt once whatever ``n`` is, and tokens written; ``steps`` are all of them."""
     loaded = steps[0].loaded
-    n_read = sum(len(loaded.prompt_ids(prompt, at_start=request.at_start)) for prompt in request.prompts)
+    if request.messages is not None:
+        n_read = len(loaded.chat_ids(request.messages, max_new_tokens=request.max_tokens))
+    else:
+        n_read = sum(len(loaded.prompt_ids(prompt, at_start=request.at_start)) for prompt in request.prompts)
     n_written = sum(step.token.id is not None for step in steps)
     return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
 

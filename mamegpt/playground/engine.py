@@ -46,6 +46,8 @@ class CompletionRequest:
     max_tokens: int
     sampling: Sampling
     n_alternatives: int | None = None
+    messages: Sequence[tuple[str, str]] | None = None
+    """The conversation to answer, instead of prompts: pairs of a role and a text."""
     at_start: bool | None = None
     """Whether the prompts begin a text; None: if the model was trained with such beginnings."""
     stream: bool = False
@@ -260,6 +262,8 @@ class Engine:
 
     @staticmethod
     def _tokens(loaded: Pretrained, request: CompletionRequest, prompt: str, sampling: Sampling) -> Iterator[Token]:
+        if request.messages is not None:
+            return loaded.stream_answer(request.messages, max_new_tokens=request.max_tokens, sampling=sampling)
         return loaded.stream_tokens(
             prompt,
             max_new_tokens=request.max_tokens,

@@ -31,10 +31,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import msg
-from mamegpt.playground.api import error, merge, read_request, usage
+from mamegpt.playground.api import begin_chat, error, merge, read_chat_request, read_request, shaped, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
-from mamegpt.playground.engine import MAX_WAITING, Engine, Failed, Job, NewToken, Queued
+from mamegpt.playground.engine import MAX_WAITING, CompletionRequest, Engine, Failed, Job, NewToken, Queued
 from mamegpt.playground.words import words
 from mamegpt.system.parse import parse_json
 
@@ -167,7 +167,8 @@ def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
         Route("/models", _models),
         Route("/models/{name:path}", _model),
         Route("/status", _status),
-        Route("/completions", _completions, methods=["POST"]),
+        Route("/completions", functools.partial(_completions, read=read_request), methods=["POST"]),
+        Route("/chat/completions", functools.partial(_completions, read=read_chat_request), methods=["POST"]),
     ]
     page = StaticFiles(packages=[("mamegpt.playground", "static"), ("mamegpt.pages", "static")], html=True)
     app = Starlette(
@@ -250,10 +251,10 @@ def _status(request: Request) -> Response:
     return JSONResponse(request.app.state.engine.status())
 
 
-async def _completions(request: Request) -> Response:
+async def _completions(request: Request, read: Callable[[object], CompletionRequest]) -> Response:
     engine: Engine = request.app.state.engine
     try:
-        wanted = read_request(await _read_json(request))
+        wanted = read(await _read_json(request))
         entry = engine.find(wanted.model)
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 400)
@@ -263,9 +264,10 @@ async def _completions(request: Request) -> Response:
     if job is None:
         message = f"{MAX_WAITING:,} requests wait already; try again later"
         return JSONResponse(error(message, "server_busy"), 429, {"retry-after": "10"})
+    prefix, kind = ("cmpl", "text_completion") if wanted.messages is None else ("chatcmpl", "chat.completion")
     head = {
-        "id": f"cmpl-{secrets.token_hex(12)}",
-        "object": "text_completion",
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": f"{kind}.chunk" if wanted.stream and wanted.messages is not None else kind,
         "created": int(time.time()),
         "model": entry.name,
         "system_fingerprint": f"seed-{wanted.sampling.seed}",
@@ -297,6 +299,7 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any]) -> AsyncIterat
     """Return the answer as server-sent events. Places in the queue are comments, which clients pass over."""
     scored = job.request.n_alternatives is not None
     steps: list[NewToken] = []
+    has_begun = job.request.messages is None
     try:
         async for batch in job.batches():
             new = [event for event in batch if isinstance(event, NewToken)]
@@ -304,8 +307,11 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any]) -> AsyncIterat
             last = batch[-1] if batch else None
             if isinstance(last, Queued):
                 yield f": queue {last.position}\n\n"
+            if new and not has_begun:
+                has_begun = True
+                yield _event({**head, "choices": begin_chat(job.request)})
             if new:
-                yield _event({**head, "choices": merge(new, scored)})
+                yield _event({**head, "choices": shaped(job.request, merge(new, scored))})
             if isinstance(last, Failed):
                 yield _event(_failure(last))
                 return
@@ -345,7 +351,7 @@ async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any
     if failed is not None:
         return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
     choices = sorted(merge(steps, job.request.n_alternatives is not None), key=lambda one: one["index"])
-    return JSONResponse({**head, "choices": choices, "usage": usage(job.request, steps)})
+    return JSONResponse({**head, "choices": shaped(job.request, choices), "usage": usage(job.request, steps)})
 
 
 def _failure(failed: Failed) -> dict[str, Any]:

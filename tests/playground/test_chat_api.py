@@ -1,0 +1,83 @@
+"""Chat completions: OpenAI's own client gets the answers of the model, whole and in parts, with their usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from little import Little
+from openai.types.chat import ChatCompletionMessageParam
+from playground_server import serving
+
+from mamegpt.pretrained import load
+
+MESSAGES: list[ChatCompletionMessageParam] = [
+    {"role": "user", "content": "豆は何色ですか"},
+    {"role": "assistant", "content": "緑です。"},
+    {"role": "user", "content": "春は"},
+]
+
+
+@pytest.fixture(scope="module")
+def client(tuned: Path, little: Little) -> Iterator[openai.OpenAI]:
+    with (
+        serving([str(tuned), str(little.run)]) as port,
+        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def test_the_official_client_gets_what_the_model_answers(client: openai.OpenAI, tuned: Path) -> None:
+    loaded = load(tuned, device="cpu")
+    turns = [(message["role"], str(message.get("content"))) for message in MESSAGES]
+    expected = loaded.answer(turns, max_new_tokens=6, temperature=0.8, seed=3)
+    options: dict[str, Any] = {
+        "model": str(tuned), "messages": MESSAGES, "max_tokens": 6, "temperature": 0.8, "seed": 3,
+    }  # fmt: skip
+    whole = client.chat.completions.create(**options)
+    (choice,) = whole.choices
+    assert (choice.message.role, choice.message.content) == ("assistant", expected)
+    assert whole.object == "chat.completion" and choice.finish_reason in ("length", "stop")
+    assert whole.usage and whole.usage.prompt_tokens == len(loaded.chat_ids(turns, max_new_tokens=6))
+    chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    parts = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert [part.delta.role for part in parts] == ["assistant", *[None] * (len(parts) - 1)]
+    assert "".join(part.delta.content or "" for part in parts) == expected
+    assert parts[-1].finish_reason == choice.finish_reason and chunks[-1].usage == whole.usage
+
+
+def test_several_answers_are_those_of_their_seeds(client: openai.OpenAI, tuned: Path) -> None:
+    loaded = load(tuned, device="cpu")
+    many = client.chat.completions.create(
+        model=str(tuned), messages=MESSAGES[:1], n=2, max_completion_tokens=4, temperature=1, seed=5
+    )
+    expected = [loaded.answer("豆は何色ですか", max_new_tokens=4, temperature=1, seed=seed) for seed in (5, 6)]
+    assert [choice.message.content for choice in many.choices] == expected
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_only_continues_says_so(client: openai.OpenAI, little: Little, stream: bool) -> None:
+    with pytest.raises(openai.APIError, match="mamegpt tune"):
+        list(client.chat.completions.create(model=str(little.run), messages=MESSAGES, stream=stream))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"messages": []}, "turns of user and assistant"),
+        ({"messages": MESSAGES[:2]}, "end with the user's"),
+        ({"messages": [{"role": "tool", "content": "豆"}]}, "role must be one of system, user, assistant"),
+        ({"messages": [{"role": "user", "content": "豆" * 20_001}]}, "messages must not be longer"),
+        ({"logprobs": True}, "logprobs is not supported"),
+        ({"tools": []}, "tools is unknown"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(
+    client: openai.OpenAI, tuned: Path, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=message):
+        client.chat.completions.create(**({"model": str(tuned), "messages": MESSAGES} | changed))
