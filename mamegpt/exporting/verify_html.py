@@ -169,7 +169,7 @@ class Page:
         expression = f"({function})({json.dumps(value)})"
         result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if details := result.get("exceptionDetails"):
-            raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
+            raise RuntimeError(_first_line(details))
         return result["result"].get("value")
 
     def _note(self, message: dict[str, Any]) -> None:
@@ -179,14 +179,18 @@ class Page:
         if method == "Page.loadEventFired":
             self._is_loaded = True
         elif method == "Runtime.exceptionThrown":
-            details = params["exceptionDetails"]
-            self.complaints.append(details.get("exception", {}).get("description", details["text"]).splitlines()[0])
+            self.complaints.append(_first_line(params["exceptionDetails"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.complaints.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             url = params["request"]["url"]
             if url != self._address and not url.startswith("data:"):
                 self.complaints.append(f"a request to {url}")
+
+
+def _first_line(details: dict[str, Any]) -> str:
+    """Return what an exception in a page says, without the places in the script."""
+    return str(details.get("exception", {}).get("description", details["text"])).splitlines()[0]
 
 
 if __name__ == "__main__":

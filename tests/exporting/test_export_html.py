@@ -167,7 +167,7 @@ def test_the_browser_is_our_equal(little: Little, tmp_path: Path, architecture: 
     assert report.files == ["README.md", "豆.html"]
     assert [check.name for check in report.checks["html"]] == CHECKS
     rounding, opened, logits, *_ = report.checks["html"]
-    assert f"{kind} and the original weights" in rounding.found and float(rounding.found.split()[2]) > 0
+    assert f"between the original weights and {kind}" in rounding.found and float(rounding.found.split()[0]) > 0
     assert opened.found.startswith("opened from a file, without a request or an error, in ")
     assert f"the same {kind} weights" in logits.found
 
@@ -250,6 +250,31 @@ def test_logits_are_those_of_the_stored_weights(
         own = model.out_head(model.hidden(ids))[0]
     assert (torch.tensor(found) - own).abs().max() < 1e-4 * own.abs().max()
     assert opened.complaints == []
+
+
+@IN_A_BROWSER
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (5, 16), (7, 41), (33, 64), (100, 344)])
+def test_webassembly_and_javascript_multiply_alike(page: Page, rows: int, cols: int) -> None:
+    draw = np.random.default_rng(0)
+    matrix, vector = draw.standard_normal((rows, cols)).astype("f"), draw.standard_normal(cols).astype("f")
+    found = page.call(
+        """({ matrix, vector }) => {
+          const floats = new Floats(1 << 16);
+          const made = floats.matrix(matrix.length, vector.length);
+          matrix.forEach((row, r) => made.values.set(row, r * made.stride));
+          const x = floats.vector(vector.length), all = [];
+          x.set(vector);
+          for (const multiply of [floats.multiply, multiplyPlainly]) {
+            const y = floats.vector(matrix.length);
+            multiply(made, x, y);
+            all.push(Array.from(y));
+          }
+          return all;
+        }""",
+        {"matrix": matrix.tolist(), "vector": vector.tolist()},
+    )
+    for product in found:
+        np.testing.assert_allclose(product, matrix @ vector, rtol=1e-5, atol=1e-5)
 
 
 TOKENIZERS: dict[str, dict[str, Any]] = {
@@ -415,8 +440,8 @@ def test_greedy_text_is_pytorchs_up_to_the_context(page: Page, little: Little) -
 @IN_A_BROWSER
 def test_stop_strings_end_a_text_wherever_tokens_are_cut(page: Page) -> None:
     (plain,) = texts_of(page, n=1, max_tokens=20)
-    assert len(plain) > 8
-    stop = plain[3:6]
+    assert len(plain) > 4
+    stop = plain[2:4]
     assert texts_of(page, n=1, max_tokens=20, stop=[stop]) == [plain[: plain.index(stop)]]
     assert texts_of(page, n=1, max_tokens=20, stop=["\x01never"]) == [plain]
 

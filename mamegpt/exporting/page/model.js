@@ -2,7 +2,7 @@
 // checkpoints. Letters in comments: C embedding width, H heads, K heads of keys and values, D width of a head, F
 // feed-forward width, V vocabulary size, S tokens so far.
 
-import { Floats, loadTensors, multiply } from "./tensors.js";
+import { Floats, loadTensors } from "./tensors.js";
 
 function addTo(x, y) {
   for (let i = 0; i < x.length; i++) x[i] += y[i];
@@ -63,7 +63,7 @@ function rotate(x, cosines, sines) {
 // Qwen3, and Llama, which has no norms of queries and keys: RMSNorm, RoPE, grouped heads, SwiGLU, no biases.
 class Rotary {
   constructor({ n_heads, norm_eps, rope_theta }, tensors, floats) {
-    Object.assign(this, { eps: norm_eps, tensors });
+    Object.assign(this, { eps: norm_eps, tensors, multiply: floats.multiply });
     this.embedding = tensors["model.embed_tokens.weight"];
     this.head = tensors["lm_head.weight"] ?? this.embedding;
     const queries = this.part(0, "self_attn.q_proj").rows;
@@ -93,9 +93,9 @@ class Rotary {
   }
 
   queries(layer, x, key, value) {
-    multiply(this.part(layer, "self_attn.q_proj"), x, this.query);
-    multiply(this.part(layer, "self_attn.k_proj"), x, key);
-    multiply(this.part(layer, "self_attn.v_proj"), x, value);
+    this.multiply(this.part(layer, "self_attn.q_proj"), x, this.query);
+    this.multiply(this.part(layer, "self_attn.k_proj"), x, key);
+    this.multiply(this.part(layer, "self_attn.v_proj"), x, value);
     for (const [name, vector] of [["q_norm", this.query], ["k_norm", key]]) {
       const weight = this.part(layer, `self_attn.${name}`);
       for (let at = 0; weight && at < vector.length; at += this.headDim) {
@@ -111,15 +111,15 @@ class Rotary {
   }
 
   attentionOutput(layer, out) {
-    multiply(this.part(layer, "self_attn.o_proj"), this.mixed, out);
+    this.multiply(this.part(layer, "self_attn.o_proj"), this.mixed, out);
   }
 
   feedForward(layer, x, out) {
     rmsNorm(x, this.part(layer, "post_attention_layernorm"), this.eps, out);
-    multiply(this.part(layer, "mlp.gate_proj"), out, this.gate);
-    multiply(this.part(layer, "mlp.up_proj"), out, this.up);
+    this.multiply(this.part(layer, "mlp.gate_proj"), out, this.gate);
+    this.multiply(this.part(layer, "mlp.up_proj"), out, this.up);
     for (let i = 0; i < this.up.length; i++) this.up[i] *= this.gate[i] / (1 + Math.exp(-this.gate[i]));
-    multiply(this.part(layer, "mlp.down_proj"), this.up, out);
+    this.multiply(this.part(layer, "mlp.down_proj"), this.up, out);
   }
 
   finalNorm(x, out) {
@@ -130,7 +130,7 @@ class Rotary {
 // The book's GPT: learned positions, LayerNorm, one matrix for queries, keys and values, GELU (tanh).
 class CustomGPT {
   constructor({ n_heads, emb_dim }, tensors, floats) {
-    Object.assign(this, { headDim: emb_dim / n_heads, kvWidth: emb_dim, tensors });
+    Object.assign(this, { headDim: emb_dim / n_heads, kvWidth: emb_dim, tensors, multiply: floats.multiply });
     this.embedding = tensors["tok_emb.weight"];
     this.head = tensors["out_head.weight"];
     this.qkv = floats.vector(3 * emb_dim);
@@ -140,7 +140,7 @@ class CustomGPT {
   }
 
   linear(layer, name, x, out) {
-    multiply(this.tensors[`trf_blocks.${layer}.${name}.weight`], x, out);
+    this.multiply(this.tensors[`trf_blocks.${layer}.${name}.weight`], x, out);
     const bias = this.tensors[`trf_blocks.${layer}.${name}.bias`];
     if (bias) addTo(out, bias);
   }
@@ -197,7 +197,7 @@ export class Model {
     const { emb_dim, vocab_size, context_length, n_layers } = sizes;
     const room = tensors.reduce((sum, { shape }) => sum + Floats.size(shape), 0);
     const largest = Math.max(...tensors.flatMap(({ shape }) => shape));
-    const floats = new Floats(new ArrayBuffer(4 * (room + N_VECTORS * Floats.size([largest]))));
+    const floats = new Floats(room + N_VECTORS * Floats.size([largest]));
     this.network = new ARCHITECTURES[architecture](sizes, loadTensors(tensors, bytes, floats), floats);
     this.contextLength = context_length;
     this.nLayers = n_layers;
@@ -250,7 +250,7 @@ export class Sequence {
     });
     if (!withLogits) return null;
     network.finalNorm(state, inner);
-    multiply(network.head, inner, logits);
+    network.multiply(network.head, inner, logits);
     return logits.slice();
   }
 

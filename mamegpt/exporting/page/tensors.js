@@ -1,5 +1,7 @@
 // Weights as the file holds them, and vectors and matrices in float32: everything is a view of one buffer.
 
+import { multiplyPlainly, wasmMultiply } from "./kernel.js";
+
 const ALIGN = 16; // floats; rows of matrices and all vectors end at a multiple of it, filled with zeros
 
 const padded = (n) => Math.ceil(n / ALIGN) * ALIGN;
@@ -24,11 +26,19 @@ function readTensor({ type, offset, shape }, bytes, float16) {
   return Float32Array.from(new Int8Array(bytes.buffer, at + n / 16, n), (value, i) => value * scales[i >> 5]);
 }
 
-// Hands out vectors and matrices of one buffer.
+// Hands out vectors and matrices of one buffer, which are multiplied in WebAssembly unless the browser has none (iPhones
+// in lockdown mode).
 export class Floats {
-  constructor(buffer) {
-    this.buffer = buffer;
+  constructor(n) {
     this.used = 0;
+    if (typeof WebAssembly === "undefined") {
+      this.buffer = new ArrayBuffer(4 * n);
+      this.multiply = multiplyPlainly;
+    } else {
+      const memory = new WebAssembly.Memory({ initial: Math.ceil((4 * n) / 65536) });
+      this.buffer = memory.buffer;
+      this.multiply = wasmMultiply(memory);
+    }
   }
 
   static size(shape) { // floats that a tensor of this shape takes
@@ -61,21 +71,4 @@ export function loadTensors(listed, bytes, floats) {
     for (let r = 0; r < rows; r++) matrix.values.set(values.subarray(r * cols, (r + 1) * cols), r * matrix.stride);
     return [one.name, matrix];
   }));
-}
-
-// y = W x. Four sums at a time, which processors add side by side.
-export function multiply({ rows, cols, values, stride }, x, y) {
-  const whole = cols - (cols % 4);
-  for (let r = 0; r < rows; r++) {
-    const at = r * stride;
-    let [a, b, c, d] = [0, 0, 0, 0];
-    for (let i = 0, w = at; i < whole; i += 4, w += 4) {
-      a += values[w] * x[i];
-      b += values[w + 1] * x[i + 1];
-      c += values[w + 2] * x[i + 2];
-      d += values[w + 3] * x[i + 3];
-    }
-    for (let i = whole; i < cols; i++) a += values[at + i] * x[i];
-    y[r] = a + b + c + d;
-  }
 }
