@@ -114,7 +114,7 @@ def test_the_commands_run_as_written(wiki: HubServer, tmp_path: Path, page: str)
             (tmp_path / name).write_text(text.replace("\\n", "\n"), encoding="utf-8")
             continue
         rest = words[2:] + SMALLER.get(words[1], [])
-        if "--minutes" in rest and words[1] == "train":
+        if "--minutes" in rest and words[1] in ("train", "tune"):
             at = rest.index("--minutes")
             rest[at : at + 2] = ["--max-steps", "3"]
         if words[1] == "play":

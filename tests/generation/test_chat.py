@@ -84,6 +84,14 @@ def test_what_cannot_be_answered_is_refused(little: Little, tuned: Path) -> None
             load(tuned, device="cpu").answer(messages)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_exports")
+def test_a_file_for_llama_cpp_has_the_template(tuned: Path, tmp_path: Path) -> None:
+    report = export(tuned, tmp_path / "gguf", to="gguf", n_sentences=N_SENTENCES)
+    assert "chat template" in [check.name for check in report.checks["gguf"] if check.passed]
+
+
+@pytest.mark.usefixtures("warm_exports")
 def test_an_exported_folder_has_the_template_and_answers_the_same(tuned: Path, tmp_path: Path) -> None:
     report = export(tuned, tmp_path / "hf", n_sentences=N_SENTENCES)
     assert "chat template" in [check.name for check in report.checks["hf"] if check.passed]
