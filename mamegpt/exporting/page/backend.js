@@ -21,7 +21,9 @@ let model; // set by `load`
 // Make the model, when it is first needed, of the weights in the page: base64 of gzip.
 export async function load() {
   if (model) return;
-  const packed = Uint8Array.from(atob(embedded("model-weights")), (character) => character.charCodeAt(0));
+  const characters = atob(embedded("model-weights"));
+  const packed = new Uint8Array(characters.length);
+  for (let i = 0; i < packed.length; i++) packed[i] = characters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   model = new Model(header, new Uint8Array(await new Response(stream).arrayBuffer()));
 }

@@ -21,9 +21,16 @@ function readTensor({ type, offset, shape }, bytes, float16) {
   const n = shape.reduce((a, b) => a * b);
   const at = bytes.byteOffset + offset;
   if (type === "f32") return new Float32Array(bytes.buffer, at, n);
-  if (type === "f16") return Float32Array.from(new Uint16Array(bytes.buffer, at, n), (bits) => float16[bits]);
-  const scales = Float32Array.from(new Uint16Array(bytes.buffer, at, n / 32), (bits) => float16[bits]);
-  return Float32Array.from(new Int8Array(bytes.buffer, at + n / 16, n), (value, i) => value * scales[i >> 5]);
+  const values = new Float32Array(n);
+  if (type === "f16") {
+    const bits = new Uint16Array(bytes.buffer, at, n);
+    for (let i = 0; i < n; i++) values[i] = float16[bits[i]];
+  } else {
+    const scales = new Uint16Array(bytes.buffer, at, n / 32);
+    const numbers = new Int8Array(bytes.buffer, at + n / 16, n);
+    for (let i = 0; i < n; i++) values[i] = numbers[i] * float16[scales[i >> 5]];
+  }
+  return values;
 }
 
 // Hands out vectors and matrices of one buffer, which are multiplied in WebAssembly unless the browser has none (iPhones
