@@ -102,9 +102,9 @@ def plan_table(plan: Plan) -> str:
         ),
         translated(
             msg(
-                "(estimated from {n_fitted} runs on Wikipedia; mean error {law_error:.2f} on {n_others} "
-                "other runs of up to {longest:.1f} M tokens; longer runs are an extrapolation, and other "
-                "text has other values)",
+                "(estimated from {n_fitted} runs on Wikipedia without n-gram counts, with which short runs end "
+                "lower; mean error {law_error:.2f} on {n_others} other runs of up to {longest:.1f} M tokens; "
+                "longer runs are an extrapolation, and other text has other values)",
                 n_fitted=n_fitted,
                 law_error=law_error,
                 n_others=len(runs) - n_fitted,
