@@ -250,7 +250,7 @@ class TrainConfig(FromJSON):
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model; auto does so where a compiler is, for runs of 10 minutes and more, if it measures a gain."""
     engine: Engine = "auto"
-    """Compute output head and loss with PyTorch or with mamegpt's own C++ (native); auto takes the faster one."""
+    """Compute attention, head and loss with PyTorch or with mamegpt's own C++ (native); auto takes the faster one."""
     log_every_steps: int = 10
     """Steps between lines of progress in a log that is not a terminal."""
     eval_every_steps: int = 250

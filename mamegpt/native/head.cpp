@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <numeric>
 
+#include "export.h"
 #include "product.h"
 #include "team.h"
 
@@ -219,12 +220,6 @@ bool all_below(const int64_t* ids, size_t n, int64_t end) {
 
 }  // namespace
 
-#ifdef _WIN32
-#define EXPORTED extern "C" __declspec(dllexport)
-#else
-#define EXPORTED extern "C"
-#endif
-
 // How many floats of memory `mame_head` needs, with gradients or without.
 EXPORTED int64_t mame_head_memory(int32_t V, int32_t C, int32_t n_threads, int32_t gradients) {
     Head t = sizes(V, C, n_threads);
@@ -241,7 +236,7 @@ EXPORTED int32_t mame_head(int32_t N, int32_t V, int32_t C, int32_t K, const flo
     t.N = N, t.K = K, t.h = h, t.w = w, t.targets = targets, t.soft = soft, t.true_share = true_share;
     t.losses = losses, t.dh = dh, t.dw = dw;
     lay_out(t, memory, dw != nullptr);
-    Team::run(n_threads, [&](Team& team) { work(t, team); });
+    Team::run(n_threads, [&](Team& team, int) { work(t, team); });
     losses[N] = std::accumulate(losses, losses + N, 0.0);
     return 0;
 }

@@ -6,6 +6,7 @@ import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,13 +34,24 @@ class Native:
         try:
             library = ctypes.CDLL(str(path))
             self._head, self._head_memory = library.mame_head, library.mame_head_memory
+            self._attention, self._attention_backward = library.mame_attention, library.mame_attention_backward
+            self._attention_memory, self._attention_square = (
+                library.mame_attention_memory,
+                library.mame_attention_square,
+            )
         except (OSError, AttributeError) as error:
             raise ConfigError(
                 "{path} cannot be loaded ({reason}); remove it", path=path, reason=first_line(error)
             ) from None
+        library.mame_use_threads.argtypes, library.mame_use_threads.restype = [_P, _P], None
+        library.mame_use_threads(*_threads_of_pytorch())
         self._head_memory.argtypes, self._head_memory.restype = [_I, _I, _I, _I], ctypes.c_int64
         self._head.argtypes = [_I, _I, _I, _I, _P, _P, _P, _P, ctypes.c_float, _P, _P, _P, _P, _I]
         self._head.restype = _I
+        self._attention_memory.argtypes, self._attention_memory.restype = [_I, _I, _I], ctypes.c_int64
+        self._attention_square.argtypes, self._attention_square.restype = [_I], ctypes.c_int64
+        self._attention.argtypes, self._attention.restype = [_I, _I, _I, _I, *[_P] * 6, _I], None
+        self._attention_backward.argtypes, self._attention_backward.restype = [_I, _I, _I, _I, *[_P] * 10, _I], None
 
     def head(
         self,
@@ -80,6 +92,65 @@ class Native:
         if failed:
             raise IndexError(f"a target is no token of the vocabulary (0 to {V - 1})")
         return losses[N].float(), grad_hidden, grad_weight
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the causal attention of q (B, H, T, D) over k, v (B, K, T, D), with gradients: (B, H, T, D).
+
+        Raises `ValueError` for tensors of another type, place or shape.
+        """
+        out: Tensor = _Attention.apply(q, k, v, self)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _Attention(torch.autograd.Function):
+    """Causal attention; the probabilities are kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, native: Native) -> Tensor:
+        """Compute the attention: (B, H, T, D), (B, K, T, D), (B, K, T, D) -> (B, H, T, D)."""
+        (B, H, T, D), K = q.shape, k.shape[1]
+        _check("q", q, torch.float32, (B, H, T, D))
+        _check("k", k, torch.float32, (B, K, T, D))
+        _check("v", v, torch.float32, (B, K, T, D))
+        if D % WIDTH_UNIT or K < 1 or H % K or max(B * H, T) > _MOST // WIDTH_UNIT:
+            raise ValueError(f"{H} heads of {D} over {K} heads; a multiple of {WIDTH_UNIT} over a divisor is needed")
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        out = torch.empty_like(q)
+        p = torch.empty(B * H * native._attention_square(T))
+        ctx.sizes, ctx.native = (B * K, H // K, T, D), native
+        memory, n_threads = _memory(native, T, D)
+        native._attention(*ctx.sizes, *map(_pointer, (q, k, v, p, out, memory)), n_threads)
+        ctx.save_for_backward(q, k, v, p, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of q, k and v."""
+        q, k, v, p, out = ctx.saved_tensors
+        found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        memory, n_threads = _memory(ctx.native, *ctx.sizes[2:])
+        inputs = (q, k, v, p, out, grad_outputs[0].contiguous())
+        ctx.native._attention_backward(*ctx.sizes, *map(_pointer, (*inputs, *found, memory)), n_threads)
+        return *found, None
+
+
+def _threads_of_pytorch() -> tuple[int | None, int | None]:
+    """Return the addresses of two functions of the OpenMP library that PyTorch brings, if it is one of GCC's kind.
+
+    Otherwise the native library starts threads of its own.
+    """
+    folder = Path(torch.__file__).parent
+    for path in [*(folder / "lib").glob("libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")]:
+        library = ctypes.CDLL(str(path))  # the one that is loaded
+        found = ctypes.cast(library.GOMP_parallel, _P), ctypes.cast(library.omp_get_num_threads, _P)
+        return found[0].value, found[1].value
+    return None, None
+
+
+def _memory(native: Native, T: int, D: int) -> tuple[Tensor, int]:
+    """Return the memory that attention needs, and for how many threads."""
+    n_threads = torch.get_num_threads()
+    return torch.empty(native._attention_memory(T, D, n_threads)), n_threads
 
 
 def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

@@ -21,7 +21,7 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
-from mamegpt.native.library import Native
+from mamegpt.native.library import WIDTH_UNIT, Native
 
 __all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch"]
 
@@ -37,8 +37,8 @@ def compute_dtype(precision: Precision) -> torch.dtype | None:
 class SummedLoss(nn.Module):
     """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel.
 
-    The model's dropout layers are replaced by those of `dropout`. In float32, head and loss are computed by ``native``
-    if it is given.
+    The model's dropout layers are replaced by those of `dropout`. In float32, ``native`` computes head and loss, if it
+    is given, and the attention of a model that is not compiled and has heads of a width that it knows.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class SummedLoss(nn.Module):
         use_fast_dropout(model)
         self.compute_dtype = compute_dtype(precision)
         self.native = native if self.compute_dtype is None else None
+        self.attention = self.native.attention if self.native is not None and not compiled else None
+        self.attends: list[Any] = [module for module in model.modules() if hasattr(module, "attend")]
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(
@@ -63,6 +65,10 @@ class SummedLoss(nn.Module):
 
         With ``learned`` positions (N,) of all B T there are targets (N,) for these alone, and no logits elsewhere.
         """
+        for module in self.attends:
+            module.__dict__.pop("attend", None)  # as its class has it
+            if self.attention is not None and module.head_dim % WIDTH_UNIT == 0:
+                module.attend = self.attention
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
         if learned is not None:

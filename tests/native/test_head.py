@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little import ROOT
+from native_helpers import SETS, threads
 from torch import Tensor
 
 from mamegpt.models.loss import linear_cross_entropy
-from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet, compiler
+from mamegpt.native import library
+from mamegpt.native.build import InstructionSet, build, compiler
 from mamegpt.native.library import Native, load
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-
-SETS: list[InstructionSet] = [
-    one for one in FLAGS if one != "avx2" or torch.backends.cpu.get_cpu_capability() != "DEFAULT"
-]
 
 
 @pytest.fixture(params=SETS)
 def native(request: pytest.FixtureRequest) -> Native:
     return load(request.param)
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def example(N: int, C: int, V: int, K: int, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -75,7 +55,7 @@ def near(found: list[Tensor], exact: list[Tensor], N: int) -> bool:
     V=st.integers(1, 700),
     K=st.integers(0, 5),
     share=st.sampled_from([0.0, 0.1, 1.0]),
-    n_threads=st.integers(1, 3),
+    n_threads=st.integers(1, 2),
 )
 def test_loss_and_gradients_equal_those_in_float64(
     instructions: InstructionSet, N: int, C: int, V: int, K: int, share: float, n_threads: int
@@ -172,42 +152,12 @@ def test_what_it_cannot_compute_is_refused_before_memory_is_read(
         native.head(**(inputs | change))  # type: ignore[arg-type]
 
 
-SANITIZED = """
-#include "head.cpp"
-#include <cstdio>
-
-int main() {
-    for (int C : {16, 48}) for (int V : {1, 15, 16, 17, 300}) for (size_t N : {0, 1, 5, 96, 97, 250})
-    for (int threads : {1, 2, 3}) for (int K : {0, 3}) for (bool gradients : {false, true}) {
-        std::vector<float> h(N * C), w(V * C), dh(h.size()), dw(w.size());
-        std::vector<int64_t> targets(N), soft(N * K);
-        std::vector<double> losses(N + 1);
-        for (size_t i = 0; i < h.size(); i++) h[i] = float(i % 13) * (i % 7 == 0 ? 9.0f : 0.1f);
-        for (size_t i = 0; i < w.size(); i++) w[i] = float(i % 11) - 5;
-        for (size_t i = 0; i < targets.size(); i++) targets[i] = int64_t(i) % V;
-        for (size_t i = 0; i < soft.size(); i++) soft[i] = int64_t(7 * i) % V;
-        std::vector<float> memory(size_t(mame_head_memory(V, C, threads, gradients)));
-        if (mame_head(int(N), V, C, K, h.data(), w.data(), targets.data(), soft.data(), 0.5f, losses.data(),
-                      gradients ? dh.data() : nullptr, gradients ? dw.data() : nullptr, memory.data(), threads))
-            return 1;
-    }
-    std::puts("clean");
-}
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no sanitizers")
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-@pytest.mark.parametrize("instructions", SETS)
-def test_sanitizers_find_nothing(instructions: InstructionSet, sanitizer: str, tmp_path: Path) -> None:
-    source, program, command = tmp_path / "all.cpp", tmp_path / "all", compiler()
-    assert command is not None
-    source.write_text(SANITIZED, encoding="utf-8")
-    flags = [flag for flag in COMMON_FLAGS if flag != "-shared"] + FLAGS[instructions]
-    flags += ["-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run(
-        [command, *flags, "-I", str(ROOT / "mamegpt" / "native"), str(source), "-o", str(program)], check=True
-    )
-    done = subprocess.run([program], capture_output=True, encoding="utf-8", env=os.environ, check=False)
-    assert done.stdout == "clean\n", done.stderr[:2000]
+def test_threads_of_its_own_give_the_same_bits_as_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = example(300, 32, 200, 2)
+    with threads(2):
+        expected = loss_and_gradients(*inputs, 0.3, load("portable"))
+        with monkeypatch.context() as patch:
+            patch.setattr(library, "_threads_of_pytorch", lambda: (None, None))
+            found = loss_and_gradients(*inputs, 0.3, Native(build("portable"), "portable"))
+        Native(build("portable"), "portable")  # those of PyTorch again
+    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))

@@ -110,6 +110,9 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention with grouped queries (Ainslie et al. 2023)."""
 
+    attend = staticmethod(eager_attention)
+    """What computes the attention in training on a CPU; the native engine may take its place (`mamegpt.native`)."""
+
     def __init__(self, sizes: Sizes, layer: int) -> None:
         super().__init__()
         self.layer = layer
@@ -132,7 +135,7 @@ class Attention(nn.Module):
         # One query after a cache attends to everything, several without a cache causally; else the mask decides.
         is_causal = mask is None and T > 1
         if self.training and is_causal and x.device.type == "cpu":
-            y = eager_attention(q, k, v)
+            y = self.attend(q, k, v)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=self.is_grouped)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, C)

@@ -1,0 +1,73 @@
+"""Sanitizers find nothing in the C++, over many shapes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from little import ROOT
+from native_helpers import SETS
+
+from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet, compiler
+
+PROGRAM = """
+#include "attention.cpp"
+#include "head.cpp"
+#include <cstdio>
+
+bool head(size_t N, int V, int C, int K, int threads, bool gradients) {
+    std::vector<float> h(N * C), w(V * C), dh(h.size()), dw(w.size());
+    std::vector<int64_t> targets(N), soft(N * K);
+    std::vector<double> losses(N + 1);
+    for (size_t i = 0; i < h.size(); i++) h[i] = float(i % 13) * (i % 7 == 0 ? 9.0f : 0.1f);
+    for (size_t i = 0; i < w.size(); i++) w[i] = float(i % 11) - 5;
+    for (size_t i = 0; i < targets.size(); i++) targets[i] = int64_t(i) % V;
+    for (size_t i = 0; i < soft.size(); i++) soft[i] = int64_t(7 * i) % V;
+    std::vector<float> memory(size_t(mame_head_memory(V, C, threads, gradients)));
+    return !mame_head(int(N), V, C, K, h.data(), w.data(), targets.data(), soft.data(), 0.5f, losses.data(),
+                      gradients ? dh.data() : nullptr, gradients ? dw.data() : nullptr, memory.data(), threads);
+}
+
+bool attention(int n, int group, int T, int D, int threads) {
+    std::vector<float> q(size_t(n) * group * T * D), k(size_t(n) * T * D), v(k), o(q), d_o(q), dq(q), dk(k), dv(k);
+    for (size_t i = 0; i < q.size(); i++) q[i] = float(i % 13) - 6, d_o[i] = float(i % 5);
+    for (size_t i = 0; i < k.size(); i++) k[i] = float(i % 11) - 5, v[i] = float(i % 3);
+    std::vector<float> p(size_t(n) * group * size_t(mame_attention_square(T)));
+    std::vector<float> memory(size_t(mame_attention_memory(T, D, threads)));
+    mame_attention(n, group, T, D, q.data(), k.data(), v.data(), p.data(), o.data(), memory.data(), threads);
+    mame_attention_backward(n, group, T, D, q.data(), k.data(), v.data(), p.data(), o.data(), d_o.data(), dq.data(),
+                            dk.data(), dv.data(), memory.data(), threads);
+    for (float x : dk) if (!(x - x == 0)) return false;
+    return true;
+}
+
+int main() {
+    bool good = true;
+    for (int threads : {1, 2, 3}) {
+        for (int C : {16, 48}) for (int V : {1, 15, 16, 17, 300}) for (size_t N : {0, 1, 5, 96, 97, 250})
+            for (int K : {0, 3}) for (bool gradients : {false, true}) good &= head(N, V, C, K, threads, gradients);
+        for (int T : {1, 5, 6, 15, 16, 17, 37, 96, 97}) for (int D : {16, 48})
+            for (int group : {1, 2}) for (int n : {1, 4})
+                good &= attention(n, group, T, D, threads);
+    }
+    std::puts(good ? "clean" : "wrong");
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32" or compiler() is None, reason="no sanitizers")
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("instructions", SETS)
+def test_sanitizers_find_nothing(instructions: InstructionSet, sanitizer: str, tmp_path: Path) -> None:
+    source, program, command = tmp_path / "all.cpp", tmp_path / "all", compiler()
+    assert command is not None
+    source.write_text(PROGRAM, encoding="utf-8")
+    flags = [flag for flag in COMMON_FLAGS if flag != "-shared"] + FLAGS[instructions]
+    flags += ["-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-Wall", "-Wextra", "-Werror"]
+    folder = ROOT / "mamegpt" / "native"
+    subprocess.run([command, *flags, "-I", str(folder), str(source), "-o", str(program)], check=True)
+    done = subprocess.run([program], capture_output=True, encoding="utf-8", check=False)
+    assert done.stdout == "clean\n", done.stderr[:2000]
