@@ -141,7 +141,7 @@ def export_model(
                 card = model_card(
                     card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts,
                     gguf_file=gguf_file.name if target == "gguf" else "",
-                    html_file=html_file.name if target == "html" else "",
+                    html_file=html_file.name if target == "html" else "", answers=loaded.answers,
                 )  # fmt: skip
                 card = shown(card)  # a file name in it may not be UTF-8
                 card += export_mark(folder, card, targets)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mamegpt.config import ModelConfig, TrainConfig
+from mamegpt.config import ModelConfig, TrainConfig, TuneConfig
 from mamegpt.data.address import public_parts
 from mamegpt.data.provenance import Provenance
 from mamegpt.generation.settings import Sampling
@@ -68,10 +68,15 @@ class Facts:
             if config.init_from:
                 found.append(("元のモデル", "base model", _public(config.init_from)))
             tokens = self.step * config.batch_size * config.context_length
-            found.append(("学習", "training", f"{self.step:,} ステップ、{tokens:,} トークン"))
+            length, batch = f"、{tokens:,} トークン", f"{config.batch_size} × {config.context_length} トークン"
+            if isinstance(config, TuneConfig):
+                length, batch = "、答えのトークンだけ", f"{config.batch_size} 会話"
+                if config.text_share:
+                    batch += f"、損失の {config.text_share:.0%} は元のテキスト"
+            found.append(("学習", "training", f"{self.step:,} ステップ{length}"))
             found.append(
-                ("学習設定", "recipe", f"{config.optimizer}、学習率 {config.lr:g}、{config.batch_size} × "
-                 f"{config.context_length} トークン、重み減衰 {config.weight_decay:g}、{config.precision}")
+                ("学習設定", "recipe", f"{config.optimizer}、学習率 {config.lr:g}、{batch}、"
+                 f"重み減衰 {config.weight_decay:g}、{config.precision}")
             )  # fmt: skip
         if self.elapsed_s:
             found.append(("時間", "time", f"{self.elapsed_s:,.0f} 秒"))
@@ -82,7 +87,10 @@ class Facts:
             found.append(("学習損失", "training loss", curve))
         if quality := self.quality:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
-            found.append(("検証", "validation", f"{bits}、損失 {quality.loss:.3f}({self._validated(quality)})"))
+            of = (
+                ("検証(答え)", "validation, answers") if isinstance(self.config, TuneConfig) else ("検証", "validation")
+            )
+            found.append((*of, f"{bits}、損失 {quality.loss:.3f}({self._validated(quality)})"))
         return [*found, *self.evaluation]
 
     def _validated(self, quality: Quality) -> str:
@@ -204,8 +212,12 @@ def model_card(
     *,
     gguf_file: str = "",
     html_file: str = "",
+    answers: bool = False,
 ) -> str:
-    """Return the card of a folder in that format, or of one with a ``gguf_file`` or an ``html_file``."""
+    """Return the card of a folder in that format, or of one with a ``gguf_file`` or an ``html_file``.
+
+    ``answers`` says that the model was tuned to answer.
+    """
     settings = tokenizer.settings
     tag = "gguf" if gguf_file else "html" if html_file else hf_format.model_type
     library = None if gguf_file or html_file else "transformers"
@@ -215,6 +227,9 @@ def model_card(
         made, english_made = "ゼロから事前学習した、", "pretrained from scratch"
     if is_continued:
         made, english_made = "既存のモデルから継続学習した、", "pretrained further from another model"
+    if isinstance(facts.config, TuneConfig):
+        made, english_made = "既存のモデルを会話データでチューニングした、", "tuned on conversations"
+    call = f'chat --model {name} --prompt "こんにちは"' if answers else f'generate --model {name} --prompt "昔々、"'
     return (
         _templates()
         .get_template("model_card.md.jinja")
@@ -223,6 +238,8 @@ def model_card(
             name=name,
             made=made,
             english_made=english_made,
+            answers=answers,
+            command=f"mamegpt {call}",
             sizes=sizes,
             n_parameters=f"{n_parameters:,}",
             rows=card_rows(sizes, n_parameters, tokenizer, hf_format, facts),

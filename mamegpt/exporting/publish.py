@@ -128,7 +128,8 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
     origins = meta.origins if meta else ()
     held_out = _held_out(run.config)
     results = card_results(run, Path(loaded.origin), held_out)
-    if not results and validations and validations[-1].step in (None, state.step):
+    is_of_text = not isinstance(run.config, TuneConfig)  # bits on answers are no measure of a language model
+    if not results and is_of_text and validations and validations[-1].step in (None, state.step):
         results = quality_results(validations[-1], held_out)
     return Facts(
         config=run.config,

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from mamegpt.config import TuneConfig
 from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.messages import join
 from mamegpt.run.run import Checkpoint, Run, checkpoints
@@ -114,11 +115,13 @@ def _fingerprint_of(file: Path, _mtime_ns: int, _n_bytes: int) -> str:
 def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
     """By name, the bits per character of those that were validated in training, at their very step.
 
-    Of runs whose records are damaged there are none.
+    Of runs whose records are damaged there are none, and none of those that were tuned: theirs are of answers.
     """
     by_step: dict[tuple[Path | None, int | None], float] = {}
     for run in {entry.run for entry in found if entry.run}:
         with suppress(CheckpointError):
+            if isinstance(Run(run).config, TuneConfig):
+                continue
             by_step |= {(run, one.step): one.bits_per_character for one in Run(run).validations}
     return {entry.name: by_step[entry.run, entry.step] for entry in found if (entry.run, entry.step) in by_step}
 

@@ -97,6 +97,9 @@ def test_an_exported_folder_has_the_template_and_answers_the_same(tuned: Path, t
     assert "chat template" in [check.name for check in report.checks["hf"] if check.passed]
     generation = json.loads((tmp_path / "hf" / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["eos_token_id"] == [2, 7]
+    card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
+    assert "tuned on conversations" in card and "apply_chat_template" in card and "mamegpt chat --model hf" in card
+    assert "does not follow instructions" not in card and "model-index" not in card
     exported, own = load(tmp_path / "hf", device="cpu"), load(tuned, device="cpu")
     assert exported.answers and exported.answer(LONG, max_new_tokens=9) == own.answer(LONG, max_new_tokens=9)
     # As transformers writes it again.

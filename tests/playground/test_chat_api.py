@@ -12,6 +12,7 @@ from little import Little
 from openai.types.chat import ChatCompletionMessageParam
 from playground_server import serving
 
+from mamegpt.playground.catalog import bits_per_character, entries
 from mamegpt.pretrained import load
 
 MESSAGES: list[ChatCompletionMessageParam] = [
@@ -57,6 +58,11 @@ def test_several_answers_are_those_of_their_seeds(client: openai.OpenAI, tuned: 
     )
     expected = [loaded.answer("豆は何色ですか", max_new_tokens=4, temperature=1, seed=seed) for seed in (5, 6)]
     assert [choice.message.content for choice in many.choices] == expected
+
+
+def test_bits_on_answers_are_not_listed_among_those_of_texts(tuned: Path, little: Little) -> None:
+    bits = bits_per_character(entries([str(tuned), str(little.run)]))
+    assert str(little.run) in bits and str(tuned) not in bits
 
 
 @pytest.mark.parametrize("stream", [False, True])
