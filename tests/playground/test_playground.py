@@ -176,16 +176,16 @@ def test_the_official_client_gets_what_generate_gives(client: openai.OpenAI, mod
     options: dict[str, Any] = {
         "model": str(models / "run"),
         "prompt": PROMPT,
-        "max_tokens": 30,
+        "max_tokens": 10,
         "temperature": 0.8,
         "top_p": 0.9,
         "seed": 7,
         "extra_body": {"top_k": 20},
     }
     whole = client.completions.create(**options)
-    assert whole.choices[0].text == expected(little, 30, sampling)
+    assert whole.choices[0].text == expected(little, 10, sampling)
     assert whole.choices[0].logprobs is None
-    assert (whole.model, whole.usage and whole.usage.completion_tokens) == (str(models / "run"), 30)
+    assert (whole.model, whole.usage and whole.usage.completion_tokens) == (str(models / "run"), 10)
     assert whole.usage and whole.usage.prompt_tokens == 1 + len(little.tokenizer.encode(PROMPT))
     assert client.models.retrieve(str(models / "run")) in listed
     assert client.completions.create(**options, suffix="", best_of=1, n=1, logit_bias={}).choices == whole.choices
@@ -229,11 +229,13 @@ def test_a_prompt_is_counted_once_and_an_empty_one_is_the_token_that_starts_a_te
 
 def test_a_prompt_begins_a_text_unless_it_is_said_not_to(port: int, little: Little) -> None:
     run = load(little.run)
+    n = len(little.tokenizer.encode(PROMPT))
     texts = {at_start: generate(run.model, run.tokenizer, PROMPT, 20, at_start=at_start) for at_start in (True, False)}
-    assert texts[True] != texts[False]
     for asked, used in ((None, True), (True, True), (False, False)):
         body = {"prompt": PROMPT, "max_tokens": 20, "temperature": 0, "at_start": asked}
-        assert ask(port, body)[1]["choices"][0]["text"] == texts[used]
+        answer = ask(port, body)[1]
+        assert answer["choices"][0]["text"] == texts[used]
+        assert answer["usage"]["prompt_tokens"] == n + used  # the texts may be equal: the model has learned little
 
 
 @pytest.mark.parametrize("stream", [True, False])
