@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -50,7 +51,8 @@ def test_eval_shows_them_beside_the_bits_of_the_text_read_before(
 ) -> None:
     monkeypatch.setattr(tasks, "N_QUESTIONS", 12)
     out = tmp_path / "found.json"
-    words = ["--model", str(little.run), "--model", str(tuned), "--max-characters", "2000", "--out", str(out)]
+    base_run = shutil.copytree(little.run, tmp_path / "run")  # into which the result is written
+    words = ["--model", str(base_run), "--model", str(tuned), "--max-characters", "2000", "--out", str(out)]
     code, printed, err = mame("eval", *words, "--tasks")
     assert code == 0, err
     rows = [line.split("  ")[1] for line in printed.splitlines() if line.startswith("  ")]
