@@ -196,7 +196,7 @@ def test_a_long_step_is_seen_in_a_terminal_only(
 
 def test_json_is_written_by_every_command_that_prints_a_table() -> None:
     without = {name for name, command in COMMANDS.items() if "json" not in inspect.signature(command).parameters}
-    assert without == {"demo", "generate", "play", "report", "completion"}
+    assert without == {"demo", "generate", "chat", "play", "report", "completion"}
 
 
 def test_watchers_may_be_none(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
