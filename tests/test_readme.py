@@ -71,7 +71,13 @@ def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
     done = run_mamegpt("demo", "--seconds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "more training would help" in done.stdout and "mamegpt demo --seconds 4" in done.stdout
-    for made in ("demo/stories.txt", "demo/tokenizer.model", "demo/run/checkpoints", "demo/hf/model.safetensors"):
+    for made in (
+        "demo/stories.txt",
+        "demo/tokenizer.model",
+        "demo/run/checkpoints",
+        "demo/hf/model.safetensors",
+        "demo/browser/browser.html",
+    ):
         assert (tmp_path / made).exists(), made
     assert re.search(r"^  text +demo/stories\.txt$", done.stdout, re.MULTILINE), done.stdout
     next_command = next(line for line in done.stdout.splitlines() if line.startswith("next: mamegpt "))

@@ -1,4 +1,4 @@
-"""The whole pipeline in a minute or two: text, tokenizer, training, samples, a folder that transformers loads."""
+"""The whole pipeline in a minute or two: text, tokenizer, training, samples, a folder for transformers, and a page."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ STORY_SETTINGS: dict[str, Any] = {"ngrams": False, "batch_size": 8, "lr": 2e-2, 
 """What suits so regular a text (docs/log.md)."""
 STORY_NGRAM_BITS = 0.86
 """Bits per character of a 3-gram model over the same tokens, on unseen stories (seed 0)."""
+STORIES = "豆物語"
+PAGE_SENTENCES = 1000
+"""Texts whose token ids are compared in a browser, after the twenty thousand of the folder."""
 STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
 """Prompts for stories, which all begin with a title."""
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
@@ -116,6 +119,10 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say(msg("5/5  export"))
     with show_export() as on_event:
         exported = export(str(result.out), out / "hf", on_event=on_event)
+        name = keyword if data else STORIES
+        page = export(
+            str(result.out), out / "browser", to="html", name=name, n_sentences=PAGE_SENTENCES, on_event=on_event
+        )
     run = translated(
         msg(
             "{run} ({n_parameters:,} parameters, {step:,} steps)",
@@ -127,12 +134,14 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     bits = result.quality and result.quality.bits_per_character
     quality = translated(msg("not validated") if bits is None else msg("{bits:.3f} bits per character", bits=bits))
     folder = translated(msg("{out} (loads in transformers)", out=exported.out))
+    html = page.out / next(file for file in page.files if file.endswith(".html"))
     made = [
         (msg("text"), text),
         (msg("tokenizer"), str(report.path)),
         (msg("run"), run),
         (msg("validation (lower is better)"), quality),
         (msg("model"), folder),
+        (msg("page"), translated(msg("{file} (opens in any browser, offline: one file to pass on)", file=html))),
     ]
     say("", msg("output:"), table(made), "")
     if result.quality:
