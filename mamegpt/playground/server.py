@@ -38,7 +38,7 @@ from mamegpt.playground.engine import MAX_WAITING, CompletionRequest, Engine, Fa
 from mamegpt.playground.words import words
 from mamegpt.system.parse import parse_json
 
-__all__ = ["Server", "build_app", "serve"]
+__all__ = ["MakePage", "Server", "build_app", "serve"]
 
 MAX_BODY_BYTES = 1 << 20
 MAX_PORT = 65_535
@@ -65,6 +65,10 @@ HEADERS = {
 }
 
 
+MakePage = Callable[[str, str], bytes]
+"""Makes an HTML file that holds a model, of what to load and its name."""
+
+
 @dataclass(frozen=True)
 class Serving:
     """The server listens at http://host:port/ and has loaded a first ``model``."""
@@ -74,9 +78,16 @@ class Serving:
     model: str
 
 
-def serve(models: Sequence[str], host: str, port: int, on_event: Callable[[Serving], None] = lambda _: None) -> None:
+def serve(
+    models: Sequence[str],
+    host: str,
+    port: int,
+    make_page: MakePage,
+    on_event: Callable[[Serving], None] = lambda _: None,
+) -> None:
     """Serve the models of `catalog.entries` at http://host:port/ until Ctrl-C; port 0 takes a free one.
 
+    ``make_page`` makes the file that the page offers of each model; the errors that it raises are told there.
     ``on_event`` is called with `Serving` once it listens.
 
     Raises `ConfigError` if the address cannot be had, and what `catalog.entries` and `load` raise: the
@@ -87,7 +98,7 @@ def serve(models: Sequence[str], host: str, port: int, on_event: Callable[[Servi
     where = _address(host, port)
     engine = Engine(models)
     first = engine.open()
-    server = Server(engine, [*LOOPBACK, _in_url(host), _in_url(where[0])])
+    server = Server(engine, [*LOOPBACK, _in_url(host), _in_url(where[0])], make_page)
     family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
     with _listening(host, port):
         listener = socket.create_server(where, family=family, backlog=server.config.backlog)
@@ -129,12 +140,12 @@ def _in_url(host: str) -> str:
 class Server(uvicorn.Server):
     """The server of an engine's models; requests must name one of ``hosts``, with any port."""
 
-    def __init__(self, engine: Engine, hosts: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, hosts: Sequence[str], make_page: MakePage) -> None:
         n_files = raise_file_limit()
         connection = functools.partial(Connection, most=n_files // 4, waiting={})
         super().__init__(
             uvicorn.Config(
-                build_app(engine, hosts),
+                build_app(engine, hosts, make_page),
                 http=cast(type[Connection], connection),
                 lifespan="on",
                 log_level="warning",
@@ -152,7 +163,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
+def build_app(engine: Engine, hosts: Sequence[str], make_page: MakePage) -> ASGIApp:
     """Make the application; requests must name one of ``hosts``, with any port."""
 
     @contextlib.asynccontextmanager
@@ -166,6 +177,7 @@ def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
     api = [
         Route("/models", _models),
         Route("/models/{name:path}", _model),
+        Route("/pages/{name:path}", _page, methods=["POST"]),
         Route("/status", _status),
         Route("/completions", functools.partial(_completions, read=read_request), methods=["POST"]),
         Route("/chat/completions", functools.partial(_completions, read=read_chat_request), methods=["POST"]),
@@ -174,7 +186,7 @@ def build_app(engine: Engine, hosts: Sequence[str]) -> ASGIApp:
     app = Starlette(
         routes=[Mount("/v1", routes=api), Route("/words.json", _words), Mount("/", page)], lifespan=lifespan
     )
-    app.state.engine = engine
+    app.state.engine, app.state.make_page, app.state.making_page = engine, make_page, asyncio.Lock()
     return Guard(TrustedHostMiddleware(app, hosts, www_redirect=False))
 
 
@@ -230,6 +242,18 @@ def _model(request: Request) -> Response:
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 404)
     return JSONResponse(_facts([found])[0])
+
+
+async def _page(request: Request) -> Response:
+    """Make a model's HTML file, one at a time; a POST, which pages of other sites cannot send here."""
+    state = request.app.state
+    try:
+        entry = state.engine.find(request.path_params["name"])
+        async with state.making_page:
+            content = await asyncio.to_thread(state.make_page, entry.path, entry.name)
+    except MamegptError as problem:
+        return JSONResponse(error(str(problem)), 400)
+    return Response(content, media_type="text/html")
 
 
 def _facts(found: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -8,6 +8,10 @@ __all__ = ["words"]
 
 WORDS = {
     "history": msg("History"),
+    "share": msg("One file"),
+    "share-help": msg("Save this model as one HTML file that any browser opens offline"),
+    "making-page": msg("making an HTML file of the model, and verifying it…"),
+    "page-made": msg("{file}: open it with any browser"),
     "theme": msg("Switch between light and dark"),
     "prompt": msg("Prompt"),
     "prompt-hint": msg("Enter a prompt, and the model continues it."),

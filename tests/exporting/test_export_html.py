@@ -469,7 +469,7 @@ def test_a_person_writes_with_it(page: Page) -> None:
 @IN_A_BROWSER
 def test_stop_stops(page: Page) -> None:
     page.call("() => { $('max_tokens').value = 1000; $('n').value = 6; }")
-    page.call("() => { setTimeout(() => $('stop').click(), 60); return write(); }")
+    page.call("() => { setTimeout(() => $('stop').click()); return write(); }")
     last = page.call("() => $('sheets').querySelector('article footer span').textContent")
     assert last in (words()["ja"]["stopped"], words()["en"]["stopped"])
 

@@ -8,7 +8,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-__all__ = ["serving"]
+__all__ = ["make_page", "serving"]
+
+
+def make_page(model: str, name: str) -> bytes:
+    """Stand for the export of a model."""
+    return f"<!doctype html>{name} of {model}".encode()
 
 
 @contextlib.contextmanager
@@ -18,7 +23,7 @@ def serving(models: Sequence[str]) -> Iterator[int]:
     from mamegpt.playground.server import LOOPBACK, Server
 
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        server = Server(Engine(models), LOOPBACK)
+        server = Server(Engine(models), LOOPBACK, make_page)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

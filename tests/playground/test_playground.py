@@ -21,8 +21,9 @@ import pytest
 import safetensors.torch
 import torch
 from little import ROOT, Little
-from playground_server import serving
+from playground_server import make_page, serving
 
+from mamegpt.cli.commands import models as commands
 from mamegpt.cli.main import main
 from mamegpt.errors import ConfigError, ModelError, naming_options
 from mamegpt.generation.settings import Sampling
@@ -629,6 +630,30 @@ def test_what_is_wrong_on_the_command_line_is_one_line(
         out, err = capsys.readouterr()
         assert (end.value.code, out, err.count("\n")) == (2, "", 1)
         assert re.match(message, err)
+
+
+def test_a_model_is_sent_as_one_file(port: int, models: Path) -> None:
+    name = next(entry.name for entry in entries([str(models)]) if entry.name.endswith("exported"))
+
+    def post(name: str, **headers: str) -> tuple[int, bytes]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("POST", f"/v1/pages/{quote(name, safe='')}", headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    assert post(name) == (200, make_page(name, name))
+    status, body = post("absent")
+    assert status == 400 and "absent" in json.loads(body)["error"]["message"]
+    assert post(name, origin="http://evil.example")[0] == 403
+    assert get(port, f"/v1/pages/{quote(name, safe='')}")[0].status == 405  # a link elsewhere sets nothing going
+
+
+@pytest.mark.slow
+def test_the_file_of_play_is_that_of_export(little: Little) -> None:
+    page = commands._page_of(str(little.run), "/home/me/豆 <1>").decode("utf-8")
+    assert (
+        page.startswith("<!doctype html>") and "<title>豆 &lt;1&gt; · 豆GPT</title>" in page and "/home/me" not in page
+    )
 
 
 def test_each_word_of_the_page_is_sent_in_both_languages_and_is_used(port: int) -> None:

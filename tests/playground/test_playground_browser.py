@@ -185,6 +185,20 @@ def test_every_character_shows_whole_and_with_its_own_probability(
     assert page.texts() == ["😀の" + 2 * BEYOND]
 
 
+def test_the_chosen_model_is_saved_as_one_file(page: Page, address: str) -> None:
+    """A headless browser saves nothing, so the page's own link is caught."""
+    page.open(address)
+    page.run("""window.saved = [];
+        URL.createObjectURL = (blob) => { blob.text().then((text) => window.saved.push(text)); return "blob:x"; };
+        HTMLAnchorElement.prototype.click = function () { window.saved.push(this.download); };""")
+    page.one("#share").click()
+    page.until(lambda: page.run("return window.saved.length") == 2)
+    file, text = sorted(page.run("return window.saved"), key=len)
+    name = page.run("return document.getElementById('model').value")
+    assert file == f"{name.split('/')[-1]}.html" and text.startswith(f"<!doctype html>{name} of ")
+    assert file in page.one("#status").text and page.one("#share").is_enabled()
+
+
 def test_stop_keeps_what_is_there_and_frees_the_place(page: Page, address: str) -> None:
     from selenium.webdriver.common.keys import Keys
 

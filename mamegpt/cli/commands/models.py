@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -219,7 +220,18 @@ def play_command(
     """
     from mamegpt.playground.server import serve
 
-    serve(models, host, port, on_event=lambda event: say(serving_line(event)))
+    serve(models, host, port, _page_of, on_event=lambda event: say(serving_line(event)))
+
+
+def _page_of(model: str, name: str) -> bytes:
+    """Return the HTML file that holds a model, verified as `export` does. Raises what that raises."""
+    from mamegpt.cli.demo import PAGE_SENTENCES
+    from mamegpt.exporting.publish import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Path(name).name  # the file is for others, whom the folders here do not concern
+        report = export(model, Path(folder) / "page", to="html", name=shown, n_sentences=PAGE_SENTENCES)
+        return (report.out / "page.html").read_bytes()
 
 
 def report_command(

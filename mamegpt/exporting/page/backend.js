@@ -13,6 +13,8 @@ export const storageName = `mamegpt.${header.name}`;
 
 export const loadWords = async () => JSON.parse(embedded("words"));
 
+export const pageOf = null; // this is the page
+
 export const listModels = async () => [{ id: header.name, step: null, bits_per_character: null }];
 
 const tokenizer = new Tokenizer(header.tokenizer);

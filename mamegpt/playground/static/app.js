@@ -1,6 +1,6 @@
 // The playground's page. Text from the model reaches the document through textContent only.
 
-import { complete, listModels, loadWords, storageName } from "./backend.js";
+import { complete, listModels, loadWords, pageOf, storageName } from "./backend.js";
 
 const $ = (id) => document.getElementById(id);
 const NUMBERS = ["temperature", "max_tokens", "top_p", "top_k", "min_p", "repetition_penalty"];
@@ -405,6 +405,25 @@ function showCode(request) {
   $("code").showModal();
 }
 
+// Save the chosen model as one file, which anybody can open.
+async function share() {
+  const model = $("model").value;
+  $("share").disabled = true;
+  $("problem").hidden = true;
+  $("status").textContent = word("making-page");
+  try {
+    const link = element("a", { href: URL.createObjectURL(await pageOf(model)), download: `${model.split(/[/\\]/).at(-1)}.html` });
+    link.click();
+    $("status").textContent = word("page-made", { file: link.download });
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  } catch (error) {
+    $("status").textContent = "";
+    $("problem").textContent = explain(error);
+    $("problem").hidden = false;
+  }
+  $("share").disabled = false;
+}
+
 // ---------------------------------------------------------------- begin
 
 function keepDraft() {
@@ -449,6 +468,7 @@ async function begin() {
     translate();
   };
   $("theme").onclick = otherTheme;
+  $("share").onclick = share;
   $("open-history").onclick = showHistory;
   $("forget").onclick = () => {
     store("history", []);

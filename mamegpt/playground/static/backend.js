@@ -23,6 +23,18 @@ export const loadWords = () => ask("words.json");
 
 export const listModels = async () => (await ask("v1/models")).data;
 
+// The HTML file that holds a model, as a blob.
+export async function pageOf(model) {
+  let answer;
+  try {
+    answer = await fetch(`v1/pages/${encodeURIComponent(model)}`, { method: "POST" });
+  } catch {
+    throw problem("unreachable");
+  }
+  if (!answer.ok) throw problem("failed", { reason: (await answer.json()).error.message });
+  return answer.blob();
+}
+
 // Read an answer as it comes: data to onData, the place in the queue to onPlace.
 export async function complete(request, signal, onData, onPlace) {
   let answer;
