@@ -26,6 +26,7 @@ __all__ = [
     "export_here",
     "folder_of",
     "little",
+    "prompt_whose_place_matters",
     "random_model",
     "run_mamegpt",
     "run_script",
@@ -179,3 +180,19 @@ def folder_of(little: Little, out: Path, model_type: str, **changed: float) -> P
     model = random_model(sizes, architecture=hf_format.architecture)
     write_hf(out, model, sizes, little.tokenizer, hf_format)
     return out
+
+
+def prompt_whose_place_matters(run: Path, n_tokens: int) -> str:
+    """Return a prompt that a run continues otherwise at the start of a text than within it, greedily.
+
+    A model of a few steps goes on alike after most prompts.
+    """
+    from mamegpt.generation.stream import generate
+    from mamegpt.pretrained import load
+
+    loaded = load(run)
+
+    def text_of(prompt: str, at_start: bool) -> str:
+        return generate(loaded.model, loaded.tokenizer, prompt, n_tokens, at_start=at_start)
+
+    return next(char for char in "昔春町朝日雨人犬川山" if text_of(char, True) != text_of(char, False))
