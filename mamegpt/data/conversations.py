@@ -12,10 +12,12 @@ from mamegpt.data.readers.parquet import open_parquet
 from mamegpt.data.readers.read import format_of
 from mamegpt.data.schema import GUESS
 from mamegpt.data.sources import SourceFile, find_files
-from mamegpt.errors import DataError
+from mamegpt.errors import DataError, TokenizerError
 from mamegpt.messages import join, msg
+from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.chat import Message, order_problem
 from mamegpt.tokenizer.reserved import ROLES
+from mamegpt.tokenizer.tokenizer import check_characters
 
 __all__ = ["COLUMNS", "Conversation", "ConversationReader"]
 
@@ -25,6 +27,7 @@ COLUMNS = (("messages",), ("prompt", "response"), ("instruction", "input", "outp
 """The columns that rows may have; of several, the first that are all there are read."""
 NO_OBJECT = msg("not an object with columns")
 NO_STRING = msg("not text")
+NO_CHARACTERS = msg("an unpaired surrogate")
 NO_QUESTION = msg("empty question")
 NO_ANSWER = msg("empty answer")
 NO_MESSAGES = msg("messages are not a list of role and content")
@@ -56,10 +59,10 @@ class ConversationReader:
                 columns = columns or _columns(row, file.path)
                 self.columns[", ".join(columns)] = None
                 found = _conversation(row, columns)
-                if isinstance(found, tuple):
+                if isinstance(found, tuple) and not (problem := _problem(found)):
                     yield found
                 else:
-                    self.dropped[found] += 1
+                    self.dropped[found if isinstance(found, str) else problem] += 1
 
 
 def _rows(file: SourceFile, encoding: str) -> Iterator[Any]:
@@ -98,12 +101,7 @@ def _conversation(row: Mapping[str, Any], columns: Sequence[str]) -> Conversatio
     if not all(isinstance(value, str) for value in values):
         return NO_STRING
     *asked, answer = (value.strip() for value in cast(list[str], values))
-    question = "\n".join(filter(None, asked))
-    return (
-        (Message("user", question), Message("assistant", answer))
-        if question and answer
-        else (NO_ANSWER if question else NO_QUESTION)
-    )
+    return Message("user", "\n".join(filter(None, asked))), Message("assistant", answer)
 
 
 def _of_messages(messages: Any) -> Conversation | str:
@@ -117,6 +115,16 @@ def _of_messages(messages: Any) -> Conversation | str:
     found = [Message(role, content.strip()) for role, content in found]
     if order_problem(found) or not found or found[-1].role != "assistant":
         return WRONG_ORDER
-    if empty := [role for role, content in found if not content]:
-        return NO_ANSWER if "assistant" in empty else NO_QUESTION
     return tuple(found)
+
+
+def _problem(found: Conversation) -> str:
+    """Return why a conversation cannot be learned, "" if it can."""
+    for role, content in found:
+        try:
+            check_characters(content)
+        except TokenizerError:
+            return NO_CHARACTERS
+        if not normalize(content).strip():
+            return NO_ANSWER if role == "assistant" else NO_QUESTION
+    return ""

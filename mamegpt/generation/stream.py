@@ -23,7 +23,7 @@ from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.decode import one_thread
 from mamegpt.text.normalize import normalize
-from mamegpt.tokenizer.chat import Message, chat_ids
+from mamegpt.tokenizer.chat import Message, chat_ids, conversation_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer, check_characters
 
 __all__ = [
@@ -238,13 +238,13 @@ def fitting(
 
     Turns are left out in pairs, a question and its answer. The last question always stays.
     """
-    n_system = int(bool(messages) and messages[0].role == "system")
-    kept = messages
-    for begin in range(n_system, len(messages), 2):
-        kept = [*messages[:n_system], *messages[begin:]]
-        if len(chat_ids(tokenizer, kept)) + max_new_tokens <= model.context_length:
-            break
-    return kept
+    begin = n_system = int(bool(messages) and messages[0].role == "system")
+    lengths = [len(conversation_ids(tokenizer, [message])) for message in messages]
+    n_tokens = len(chat_ids(tokenizer, [])) + sum(lengths) + max_new_tokens
+    while n_tokens > model.context_length and begin + 2 < len(messages):
+        n_tokens -= sum(lengths[begin : begin + 2])
+        begin += 2
+    return [*messages[:n_system], *messages[begin:]]
 
 
 def checked(sampling: Sampling | None, max_new_tokens: int) -> Sampling:

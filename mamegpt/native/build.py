@@ -19,7 +19,8 @@ from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import Message
 from mamegpt.system.files import atomic_write, make_folder
 
-__all__ = ["FLAGS", "InstructionSet", "best_instruction_set", "build", "cache_folder", "compiler", "library_path"]
+__all__ = ["FLAGS", "InstructionSet", "best_instruction_set", "build", "cache_folder", "compiler", "is_built",
+           "library_path"]  # fmt: skip
 
 InstructionSet = Literal["avx2", "portable"]
 
@@ -41,14 +42,22 @@ def compiler() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what is compiled, in the place that the system has for what can be made again."""
+    """Return the folder of what is compiled, in the place that the system has for what can be made again.
+
+    Raises `ConfigError` for a user without a home folder.
+    """
+    try:
+        return _cache_of_the_system() / "mamegpt"
+    except RuntimeError as error:
+        raise ConfigError("there is no cache folder ({reason}); set XDG_CACHE_HOME", reason=first_line(error)) from None
+
+
+def _cache_of_the_system() -> Path:
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mamegpt"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def library_path(instructions: InstructionSet) -> Path:
@@ -66,7 +75,7 @@ def build(instructions: InstructionSet, on_build: Callable[[str], None] = lambda
     there is no compiler, or if it fails, or if the cache folder cannot be written.
     """
     library = library_path(instructions)
-    if library.exists():
+    if is_built(library):
         return library
     command = compiler()
     if command is None:
@@ -78,14 +87,36 @@ def build(instructions: InstructionSet, on_build: Callable[[str], None] = lambda
             sources = [str(path) for path in _sources() if path.suffix == ".cpp"]
             _run([command, *_flags(instructions), *sources, "-o", str(made)])
             content = made.read_bytes()
-        make_folder(library.parent)
-        with atomic_write(library, "wb") as file:
-            file.write(content)
-    except MamegptError as error:
-        raise ConfigError(error.message) from None
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError("{compiler} failed: {reason}", compiler=command, reason=first_line(error)) from None
+    try:
+        make_folder(library.parent)
+        for file, data in ((library, content), (_checksum_file(library), _checksum(content))):
+            with atomic_write(file, "wb") as written:
+                written.write(data)
+    except MamegptError as error:
+        raise ConfigError(error.message) from None
+    except OSError as error:
+        raise ConfigError(
+            "{folder} cannot be written ({reason})", folder=library.parent, reason=first_line(error)
+        ) from None
     return library
+
+
+def is_built(library: Path) -> bool:
+    """Return whether a library is there as it was written: a damaged one would end the process that loads it."""
+    try:
+        return _checksum_file(library).read_bytes() == _checksum(library.read_bytes())
+    except OSError:
+        return False
+
+
+def _checksum_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _flags(instructions: InstructionSet) -> list[str]:

@@ -110,7 +110,7 @@ class ConversationBatches:
     conversations: Conversations
     order: ConversationOrder
     n_rows: int
-    """Conversations in a forward pass, at most."""
+    """Conversations, or windows of the text, in a forward pass, at most."""
     text: WindowOrder | None = None
     text_tokens: npt.NDArray[Any] | None = None
     text_share: float = 0.0
@@ -151,9 +151,8 @@ class ConversationBatches:
         if self.text is not None and self.text_tokens is not None:
             T = self.text.context_length
             starts = self.text.starts(step)[rank::world]
-            windows = [self.text_tokens[start : start + T + 1] for start in starts]
-            if windows:
-                text = np.stack(windows).astype(np.int64)
+            for rows in chunks(len(starts), -(-len(starts) // self.n_rows)):
+                text = np.stack([self.text_tokens[start : start + T + 1] for start in starts[rows]]).astype(np.int64)
                 found.append(Pass(text[:, :-1], text[:, 1:], self.text.batch_size * T / self.text_share))
         return found
 

@@ -7,7 +7,7 @@ import torch
 from mamegpt.config import Engine, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
-from mamegpt.native.build import best_instruction_set, compiler, library_path
+from mamegpt.native.build import best_instruction_set, compiler, is_built, library_path
 from mamegpt.native.library import WIDTH_UNIT, Native, load
 from mamegpt.system.hardware import has_bf16
 from mamegpt.training.events import BuildingEngine, Emit, NoEngine
@@ -57,7 +57,11 @@ def will_compute() -> Message:
     if not _is_faster(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         return msg("PyTorch (native is for processors with AVX2 and without AVX-512 or bfloat16)")
     instructions = best_instruction_set()
-    if library_path(instructions).exists():
+    try:
+        library = library_path(instructions)
+    except ConfigError as error:
+        return msg("PyTorch ({reason})", reason=error.message)
+    if is_built(library):
         return msg("native ({instructions})", instructions=instructions)
     if command := compiler():
         return msg(

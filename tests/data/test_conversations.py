@@ -69,8 +69,17 @@ def test_rows_without_a_conversation_are_counted_by_reason(tmp_path: Path) -> No
         "messages are not a list of role and content": 2,
         "unknown role": 1,
         "turns out of order": 2,
-        "empty answer": 1,
+        "empty question": 1,
     }
+
+
+def test_what_normalizing_would_leave_nothing_of_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    answers = (r"\u0000", r"\ud800", "", "緑")
+    path.write_text("".join(f'{{"prompt": "豆", "response": "{text}"}}\n' for text in answers), encoding="utf-8")
+    reader = ConversationReader(str(path))
+    assert [answer.content for _, answer in reader] == ["緑"]
+    assert reader.dropped == {"empty answer": 2, "an unpaired surrogate": 1}
 
 
 def test_a_file_without_fitting_columns_is_refused_with_those_that_fit(tmp_path: Path) -> None:

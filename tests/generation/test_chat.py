@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import pytest
 from command import Mame
-from little import N_SENTENCES, Little
+from little import N_SENTENCES, Little, random_model, sizes_for
 from tokenizers import Tokenizer as FastTokenizer
 
 from mamegpt.errors import ConfigError, ModelError, TokenizerError
 from mamegpt.exporting.checks import CHATS
 from mamegpt.exporting.publish import export
+from mamegpt.generation import stream
 from mamegpt.generation.stream import fitting, stream_answer
 from mamegpt.pretrained import load
-from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids
+from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids, conversation_ids
 from mamegpt.tokenizer.hf import fast_tokenizer_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -74,6 +76,20 @@ def test_the_oldest_turns_are_left_out_but_never_the_question_and_the_system_tur
     )
     assert fitting(loaded.model, loaded.tokenizer, LONG, 1000) == [ASKED]
     assert [*stream_answer(loaded.model, loaded.tokenizer, LONG, 4)][-1].finish
+
+
+def test_a_long_conversation_is_read_once(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each turn, however many are forgotten: reading what is left for each of them took minutes."""
+    read: list[Message] = []
+
+    def counted(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+        read.extend(messages)
+        return conversation_ids(tokenizer, messages)
+
+    monkeypatch.setattr(stream, "conversation_ids", counted)
+    model = random_model(sizes_for(little.tokenizer))
+    kept = fitting(model, little.tokenizer, 100 * LONG[:2] + [ASKED], 4)
+    assert len(read) == 201 and 1 <= len(kept) < 201 and kept[-1] == ASKED
 
 
 def test_what_cannot_be_answered_is_refused(little: Little, tuned: Path) -> None:

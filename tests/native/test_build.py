@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,13 @@ def test_it_is_built_once_for_its_sources(cache: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "COMMON_FLAGS", [flag.replace("-O3", "-O0") for flag in module.COMMON_FLAGS])
     used: list[str] = []
     path = build("portable", used.append)
-    assert used == [compiler()] and [*cache.iterdir()] == [path] == [library_path("portable")]
-    assert build("portable", used.append) == path and len(used) == 1
+    assert used == [compiler()] and {*cache.iterdir()} == {path, path.with_suffix(".sha256")}
+    assert build("portable", used.append) == path == library_path("portable") and len(used) == 1
+    whole = path.read_bytes()
+    for damaged in (whole[:3000], b"", whole + b"x"):  # a truncated one would end the process with a signal
+        path.write_bytes(damaged)
+        assert build("portable", used.append) == path and path.stat().st_size > 3000
+    assert len(used) == 4
     assert library_path("avx2") != path
 
 
@@ -74,6 +80,33 @@ def test_a_compiler_that_fails_leaves_nothing(
     with pytest.raises(ConfigError, match=f"c.. failed: .*{reason}"):
         build("portable")
     assert not cache.exists()
+
+
+def test_a_cache_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:
+    script = 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"'
+    monkeypatch.setattr(module, "compiler", lambda: fake_compiler(tmp_path, script))
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "file" / "cache")
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "file"))):
+        build("portable")
+    assert load_engine("native", CPU, must=False) is None
+
+
+def test_without_a_home_pytorch_computes(monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:
+    """As in a container, for a user whom the system does not know."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(engine, "_is_faster", lambda device: device.type == "cpu")
+    monkeypatch.setattr(Path, "home", no_home)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    events: list[Event] = []
+    assert choose_engine(TrainConfig(), CPU, events.append) == "torch"
+    assert [type(event) for event in events] == [NoEngine] and "set XDG_CACHE_HOME" in str(events[0])
+    assert "set XDG_CACHE_HOME" in will_compute()
 
 
 def test_what_is_no_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:

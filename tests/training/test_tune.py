@@ -67,7 +67,7 @@ def batches_of(little: Little, all_ids: list[list[int]], share: float = 0.0) -> 
     text = np.arange(500) % little.tokenizer.vocab_size
     return ConversationBatches(
         conversations_of(little, all_ids), ConversationOrder(N, 8, seed=1), 3,
-        *((WindowOrder(len(text), 16, 2, seed=1), text, share) if share else ()),
+        *((WindowOrder(len(text), 16, 7, seed=1), text, share) if share else ()),
     )  # fmt: skip
 
 
@@ -83,6 +83,7 @@ def test_the_loss_of_a_step_is_the_mean_over_answers_and_over_text(
     with torch.no_grad():
         for rank in range(world):
             for one in batches.passes(step, rank, world):
+                assert len(one.inputs) <= batches.n_rows
                 learned = None if one.learned is None else torch.from_numpy(one.learned)
                 targets = torch.from_numpy(one.targets)
                 found += summed(torch.from_numpy(one.inputs), targets, learned=learned).item() / one.divisor
