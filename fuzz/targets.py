@@ -426,7 +426,7 @@ def _server(run: Path) -> Callable[..., None]:
     from mamegpt.playground.server import LOOPBACK, build_app
 
     engine = Engine([str(run)])
-    app: Any = build_app(engine, LOOPBACK)
+    app: Any = build_app(engine, LOOPBACK, lambda *_: b"")
     engine.start()
 
     def ask(method: str, path: str, headers: dict[str, str | bytes], body: bytes) -> None:
