@@ -26,7 +26,7 @@ from mamegpt.system.limits import usable_cores
 from mamegpt.system.validation import Count, FromJSON, Positive, read_json
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["TEXT", "Encoded", "Meta", "Split", "is_shards", "open_shards", "write_shards"]
+__all__ = ["TEXT", "Encoded", "Meta", "Split", "is_shards", "open_shards", "sample_tokens", "write_shards"]
 
 Format = Literal["mamegpt-tokens-1"]
 META_FILE = "meta.json"
@@ -290,3 +290,12 @@ class _SplitWriter:
     def finish(self) -> SplitMeta:
         self.flush(0)
         return SplitMeta(self.n_tokens, self.n_documents, self.n_characters, self.n_bytes, self.hash.hexdigest())
+
+
+def sample_tokens(tokens: npt.NDArray[Any], most: int, n_pieces: int) -> npt.NDArray[Any]:
+    """Return ``tokens`` (N,) if they are ``most`` or fewer, else ``n_pieces`` of them from everywhere, as many."""
+    if len(tokens) <= most:
+        return tokens
+    size = most // n_pieces
+    begins = np.linspace(0, len(tokens) - size, n_pieces).astype(np.int64)
+    return np.concatenate([tokens[begin : begin + size] for begin in begins])

@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from mamegpt.config import TuneConfig
 from mamegpt.data.conversation_order import ConversationOrder, Conversations
 from mamegpt.data.conversations import Conversation, ConversationReader
-from mamegpt.data.shards import TEXT, Encoded, Meta, Split, is_shards, open_shards, write_shards
+from mamegpt.data.shards import TEXT, Encoded, Meta, Split, is_shards, open_shards, sample_tokens, write_shards
 from mamegpt.data.sources import noted_source, read_texts
 from mamegpt.data.window_order import WindowOrder
 from mamegpt.distributed.processes import World
@@ -113,11 +111,7 @@ def _text(config: TuneConfig, tokenizer: Tokenizer) -> Iterator[str | Encoded]:
             path=config.tokenizer,
         )
     splits = found[1]
-    tokens = splits.get(TEXT, splits["train"]).tokens
-    size = TEXT_TOKENS // TEXT_PIECES
-    if len(tokens) > TEXT_TOKENS:
-        begins = np.linspace(0, len(tokens) - size, TEXT_PIECES).astype(np.int64)
-        tokens = np.concatenate([tokens[begin : begin + size] for begin in begins])
+    tokens = sample_tokens(splits.get(TEXT, splits["train"]).tokens, TEXT_TOKENS, TEXT_PIECES)
     yield Encoded(tokens, tokenizer.decode(tokens.tolist()), "")
 
 

@@ -1,4 +1,4 @@
-"""What computes the output head and its loss: PyTorch, or the native engine where it is faster."""
+"""What computes attention, the output head and its loss: PyTorch, or the native engine where it is faster."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mamegpt.data.shards import sample_tokens
 from mamegpt.errors import ConfigError
 
 __all__ = ["NgramTargets", "counted", "true_share"]
@@ -127,11 +128,7 @@ class NgramTargets:
 
 def counted(tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return the tokens that are counted: all, or pieces from everywhere in a long text."""
-    if len(tokens) <= COUNTED_TOKENS:
-        return tokens.astype(np.int64)
-    size = COUNTED_TOKENS // COUNTED_PIECES
-    begins = np.linspace(0, len(tokens) - size, COUNTED_PIECES).astype(np.int64)
-    return np.concatenate([tokens[begin : begin + size] for begin in begins]).astype(np.int64)
+    return sample_tokens(tokens, COUNTED_TOKENS, COUNTED_PIECES).astype(np.int64)
 
 
 def _ngrams(tokens: npt.NDArray[np.int64], vocab_size: int, n: int) -> npt.NDArray[np.int64]:

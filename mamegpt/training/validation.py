@@ -116,16 +116,8 @@ def evaluate(
 
     all_nats = _sum_of_losses(model, batches, rows_of, world, compute_dtype, on_progress)
     n_measured = sum(map(n_targets_of, windows))
-    share = n_measured / n_targets
-    return Quality.from_nats(
-        all_nats,
-        n_measured,
-        share * n_characters,
-        share * n_bytes,
-        of_n_characters=n_characters,
-        dtype=str(compute_dtype or model.out_head.weight.dtype).removeprefix("torch."),
-        step=step,
-    )
+    dtype = compute_dtype or model.out_head.weight.dtype
+    return _quality(all_nats, n_measured, n_measured / n_targets, n_characters, n_bytes, dtype, step)
 
 
 def evaluate_answers(
@@ -154,13 +146,21 @@ def evaluate_answers(
     )
     n_measured = int(conversations.n_targets[chosen].sum())
     share = n_measured / int(conversations.n_targets.sum())
+    dtype = compute_dtype or model.out_head.weight.dtype
+    return _quality(nats, n_measured, share, n_characters, n_bytes, dtype, step)
+
+
+def _quality(
+    nats: float, n_tokens: int, share: float, n_characters: int, n_bytes: int, dtype: torch.dtype, step: int | None
+) -> Quality:
+    """Return the quality from the losses of a ``share`` of a text of so many characters and bytes."""
     return Quality.from_nats(
         nats,
-        n_measured,
+        n_tokens,
         share * n_characters,
         share * n_bytes,
         of_n_characters=n_characters,
-        dtype=str(compute_dtype or model.out_head.weight.dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch."),
         step=step,
     )
 
