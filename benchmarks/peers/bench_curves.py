@@ -85,8 +85,9 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
     """transformers' GPT-2 in its Trainer until the time is over, with a rate that follows the clock."""
     import torch
     from torch import nn
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    from benchmarks.peers.contestants import Windows, gpt2
     from mamegpt.data.shards import open_shards
     from mamegpt.distributed.processes import World
     from mamegpt.training.validation import evaluate
@@ -96,24 +97,11 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
     def progress() -> float:
         return min(1.0, (time.time() - begin) / seconds)
 
-    class Windows(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
-        def __iter__(self) -> Any:
-            for x, y in task.batches():
-                for ids, targets in zip(torch.from_numpy(x), torch.from_numpy(y), strict=True):
-                    yield {"input_ids": ids, "labels": targets, "shift_labels": targets}
-
     class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             control.should_training_stop = progress() >= 1
 
-    torch.manual_seed(task.seed)
-    model: Any = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=task.vocab_size, n_positions=task.context_length, n_embd=task.emb_dim, n_layer=task.n_layers,
-            n_head=task.n_heads, tie_word_embeddings=False, use_cache=False, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, bos_token_id=1, eos_token_id=2,
-        )
-    )  # fmt: skip
+    model = gpt2(task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: min(progress() / WARM_UP, 1 - progress()))
     arguments = TrainingArguments(
@@ -122,7 +110,7 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
         remove_unused_columns=False,
     )  # fmt: skip
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=Windows(), callbacks=[Clock()], optimizers=(optimizer, schedule)
+        model=model, args=arguments, train_dataset=Windows(task), callbacks=[Clock()], optimizers=(optimizer, schedule)
     )
     trainer.train()
 

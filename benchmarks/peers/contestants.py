@@ -124,28 +124,42 @@ def train_litgpt(task: Task, out: Path, precision: Any, compiled: bool, chunk_si
         metrics.add(loss.item())
 
 
-def train_transformers(task: Task, out: Path, precision: Literal["fp32", "mixed", "true"], compiled: bool) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+class Windows(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
+    """The windows of a task, one by one, as transformers' Trainer wants them."""
 
-    class Windows(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
-        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-            for x, y in task.batches():
-                for ids, targets in zip(torch.from_numpy(x), torch.from_numpy(y), strict=True):
-                    # shift_labels: the targets as they are, so that a window has as many as with the others
-                    yield {"input_ids": ids, "labels": targets, "shift_labels": targets}
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
 
-    class Log(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            metrics.add(rest["logs"]["loss"])
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for x, y in self.task.batches():
+            for ids, targets in zip(torch.from_numpy(x), torch.from_numpy(y), strict=True):
+                # shift_labels: the targets as they are, so that a window has as many as with the others
+                yield {"input_ids": ids, "labels": targets, "shift_labels": targets}
+
+
+def gpt2(task: Task) -> Any:
+    """transformers' model of the task's sizes and seed."""
+    from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(task.seed)
-    model: Any = GPT2LMHeadModel(
+    return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=task.vocab_size, n_positions=task.context_length, n_embd=task.emb_dim, n_layer=task.n_layers,
             n_head=task.n_heads, tie_word_embeddings=False, use_cache=False, resid_pdrop=0.0, embd_pdrop=0.0,
             attn_pdrop=0.0, bos_token_id=1, eos_token_id=2,
         )
     )  # fmt: skip
+
+
+def train_transformers(task: Task, out: Path, precision: Literal["fp32", "mixed", "true"], compiled: bool) -> None:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Log(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            metrics.add(rest["logs"]["loss"])
+
+    model = gpt2(task)
     if precision == "true":
         model = model.to(torch.bfloat16)
     arguments = TrainingArguments(
@@ -155,7 +169,7 @@ def train_transformers(task: Task, out: Path, precision: Literal["fp32", "mixed"
         disable_tqdm=True, remove_unused_columns=False,
     )  # fmt: skip
     metrics = Metrics(out)
-    Trainer(model=model, args=arguments, train_dataset=Windows(), callbacks=[Log()]).train()
+    Trainer(model=model, args=arguments, train_dataset=Windows(task), callbacks=[Log()]).train()
 
 
 def train_llms_from_scratch(task: Task, out: Path, kind: str, dtype: torch.dtype, compiled: bool) -> None:
