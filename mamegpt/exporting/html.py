@@ -15,6 +15,7 @@ import hashlib
 import html
 import json
 import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ HtmlType = Literal["q8_0", "f16"]
 
 VERIFIER = Path(__file__).with_name("verify_html.py")
 SCRIPTS = ("kernel.js", "tensors.js", "model.js", "tokenizer.js", "sampling.js", "backend.js")
+PAGE_SCRIPTS = ("common.js", "settings.js", "sheet.js", "generate.js", "code.js", "continuation.js", "app.js")
+"""The modules of the engine, and those of the playground: each imports only from those before it."""
 BLOCK = 32
 ALIGN = 16
 """Bytes at whose multiples each tensor begins."""
@@ -164,8 +167,8 @@ def _page(name: str, header: Mapping[str, Any], card: str, weights: bytes | byte
     style = "".join(
         path.read_text(encoding="utf-8") for path in (shared / "theme.css", page / "style.css", own / "page.css")
     )
-    sources = [(own / script).read_text(encoding="utf-8") for script in SCRIPTS]
-    script = _joined([*sources, (page / "app.js").read_text(encoding="utf-8")])
+    modules = [*(own / name for name in SCRIPTS), *(page / name for name in PAGE_SCRIPTS)]
+    script = _joined([module.read_text(encoding="utf-8") for module in modules])
     icon = "data:image/svg+xml;base64," + base64.b64encode((page / "icon.svg").read_bytes()).decode()
     policy = POLICY.format(script=_hash(script), style=_hash(style))
     data = {"model-header": _json(header), "words": _json(words()), "model-weights": _packed(weights)}
@@ -201,8 +204,8 @@ def _packed(weights: bytes | bytearray) -> str:
 
 def _joined(modules: Sequence[str]) -> str:
     """Return one script made of modules, each of which imports only from those before it."""
-    lines = [line for module in modules for line in module.splitlines() if not line.startswith("import ")]
-    return "\n".join(['"use strict";', *(line.removeprefix("export ") for line in lines), ""])
+    text = re.sub(r"^(import [^;]*;\n|export )", "", "".join(modules), flags=re.MULTILINE)
+    return f'"use strict";\n{text}'
 
 
 def _json(value: object) -> str:

@@ -70,7 +70,7 @@ WORDS = {
     "step": msg("step {step}"),
     "bits-per-character": msg("{bits} bits/character"),
 }
-"""By the names that ``index.html`` and ``app.js`` have for them; the script fills in the fields."""
+"""By the names that ``index.html`` and the scripts have for them; a script fills in the fields."""
 
 
 def words() -> dict[str, dict[str, str]]:

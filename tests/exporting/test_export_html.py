@@ -155,6 +155,15 @@ def test_the_page_refers_to_nothing_outside(little: Little, tmp_path: Path) -> N
     assert "${location.origin}" in own and "http:" not in own and "https:" not in own
 
 
+def test_no_module_of_the_page_takes_a_name_of_another(little: Little, tmp_path: Path) -> None:
+    """They are one script in the file, where a second function of a name would silently replace the first."""
+    text = written(tmp_path, little_model(little)).read_text(encoding="utf-8")
+    script = text.rpartition("<script>")[2]
+    names = re.findall(r"^(?:async )?(?:function\*? |class |const |let )(\w+)", script, re.MULTILINE)
+    assert len(names) > 100 and len(names) == len(set(names))
+    assert not re.search(r"^(import|export) ", script, re.MULTILINE)
+
+
 # ---------------------------------------------------------------- the gate
 
 
@@ -481,7 +490,7 @@ def test_hostile_texts_run_nothing(little: Little, browser: Browser, tmp_path: P
     assert all("<script>alert(1)</script>" in text for text in shown)
     n_images = opened.call(
         """(text) => {
-          const sheet = new Sheet({ prompt: text, seed: 1 }, 0);
+          const sheet = new Sheet({ seed: 1 }, text);
           sheet.add({ text, logprobs: null, finish_reason: "length" });
           document.body.append(sheet.root);
           return document.images.length;

@@ -661,7 +661,8 @@ def test_each_word_of_the_page_is_sent_in_both_languages_and_is_used(port: int) 
     assert (answer.status, answer.getheader("content-type")) == (200, "application/json")
     found = json.loads(body)
     assert found == words() and found["ja"]["write"] == "生成" and found["en"]["write"] == "Generate"
-    html, *scripts = ((STATIC / name).read_text(encoding="utf-8") for name in ("index.html", "app.js", "backend.js"))
+    html = (STATIC / "index.html").read_text(encoding="utf-8")
+    scripts = [path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")]
     fields: dict[str, set[str]] = {name: set() for name in re.findall(r'data-(?:word|label|hint)="([\w-]+)"', html)}
     for name, given in re.findall(r'(?:word|problem)\("([\w-]+)"(?:, \{ (.*?) \}\))?', "".join(scripts)):
         fields[name] = set(re.findall(r"(?:^|, )(\w+)(?=:|$)", given))
