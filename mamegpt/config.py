@@ -256,7 +256,8 @@ class TrainConfig(FromJSON):
     eval_every_steps: int = 250
     """Steps between validations; the last step is always followed by one."""
     val_tokens: int = 65536
-    """Validation tokens measured while training, a sample of all (0: all); at the end all are measured as well."""
+    """Validation tokens measured while training, a sample of all (0: all); the last step measures all, with
+    --minutes as many as a tenth of the time allows."""
     save_every_steps: int = 250
     """Steps between checkpoints; the last step is always followed by one."""
     keep_checkpoints: int = 2

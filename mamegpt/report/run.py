@@ -105,7 +105,7 @@ class ReportRun(Run):
     def validated(self, axis: str, field: str) -> list[tuple[str, list[tuple[float, float]]]]:
         """(x, y) of validations, y a field of `Quality`: a curve for each kind of figure, by what it is of.
 
-        The first is of the sample that was measured while training, the last of the whole text after the last step.
+        The first is of the sample that was measured while training, the last of what was measured after the last step.
         """
         at = {step["step"]: step[axis] for step in self.timed_steps}
         curves: dict[str, list[tuple[float, float]]] = {}

@@ -245,7 +245,9 @@ class Validating(Event):
 
 @dataclass(frozen=True)
 class Validated(Event):
-    """The quality after a step was measured; ``is_result`` if on the whole text in float32, after the last step."""
+    """The quality after a step was measured; ``is_result`` if in float32 on all that there was time for, after the last
+    step.
+    """
 
     step: int
     n_steps: int

@@ -114,6 +114,8 @@ REGULAR_TEXT_LOSS = 2.0
 """Nats per token of an n-gram model below which a text is so regular that counts hold a model back (docs/log.md)."""
 PROBE_WINDOWS = 32
 """Windows of the validation text with which its time is measured."""
+VALIDATION_SHARE = 0.1
+"""Share of a run's minutes that its last validation may take."""
 TOKENIZED_EVERY = 100
 """Documents between two `Tokenizing` events."""
 
@@ -124,8 +126,9 @@ class Training:
 
     ``summed_loss`` computes the loss of ``model`` on all processes. ``batches`` says what a step learns from. ``state``
     is that of the checkpoint the run resumes from, or of its start. ``validate`` is
-    `mamegpt.training.validation.evaluate` on the validation text, if there is any. ``started_s`` is when the run would
-    have begun if it had never been interrupted, by `time.perf_counter`.
+    `mamegpt.training.validation.evaluate` on the validation text, if there is any; after the last step it measures
+    ``last_val_tokens`` (0: all). ``started_s`` is when the run would have begun if it had never been interrupted, by
+    `time.perf_counter`.
     """
 
     run: Path
@@ -133,6 +136,7 @@ class Training:
     world: World
     tokenizer: Tokenizer
     n_val_tokens: int | None
+    last_val_tokens: int
     batches: Batches
     ngram_targets: NgramTargets | None
     model: LanguageModel
@@ -238,10 +242,10 @@ def setup(
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics)
     validate = _validation(config, val, tokenizer, model, world) if val else None
-    reserve_s = step_s = 0.0
-    if not finished and (extensions[-1].minutes if extensions else config.minutes):
+    reserve_s, step_s, last_val_tokens = 0.0, 0.0, 0
+    if not finished and (minutes := extensions[-1].minutes if extensions else config.minutes):
         if val and validate:
-            reserve_s = _validation_s(validate, config, len(val.tokens))
+            last_val_tokens, reserve_s = _last_validation(validate, config, len(val.tokens), minutes, world)
         (step_s,) = probe.seconds_per_step([(config.precision, config.compile == "true")])
     budget = StepBudget(
         config,
@@ -262,6 +266,7 @@ def setup(
         world=world,
         tokenizer=tokenizer,
         n_val_tokens=len(val.tokens) if val else None,
+        last_val_tokens=last_val_tokens,
         batches=batches,
         ngram_targets=ngram_targets,
         model=model,
@@ -367,15 +372,24 @@ def _build_model(
     return model, summed_loss
 
 
-def _validation_s(validate: Callable[..., Quality], config: TrainConfig, n_tokens: int) -> float:
-    """Seconds that the last validation will take, of a sample and of all ``n_tokens``, measured on a part of them."""
+def _last_validation(
+    validate: Callable[..., Quality], config: TrainConfig, n_tokens: int, minutes: float, world: World
+) -> tuple[int, float]:
+    """Return how many of ``n_tokens`` to measure after the last step (0: all), and the seconds of both measurements.
+
+    As many as `VALIDATION_SHARE` of the minutes has time for, at the speed that a part of them has now, and no fewer
+    than the sample that is measured while training.
+    """
     n = min(n_tokens, PROBE_WINDOWS * config.context_length)
     seconds = []
     for _ in range(2):  # the first one warms up
         begin = time.perf_counter()
         validate(max_tokens=n)
         seconds.append(time.perf_counter() - begin)
-    return min(seconds) * (n_tokens + min(config.val_tokens or n_tokens, n_tokens)) / n
+    token_s = processes.from_main(min(seconds) / n, world)
+    sample = min(config.val_tokens or n_tokens, n_tokens)
+    last = min(n_tokens, max(sample, int(VALIDATION_SHARE * minutes * 60 / token_s) - sample))
+    return (0 if last == n_tokens else last), token_s * (sample + last)
 
 
 def is_of_this_job(run: Path) -> bool:

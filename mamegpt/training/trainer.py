@@ -271,7 +271,8 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 mean = statistics.fmean(metrics.losses[-batches.steps_per_epoch :])
                 emit(EpochEnded(batches.epochs(n_seen), step, mean))
 
-            # How good the model is by now, on a sample; after the last step also on the whole split and in float32.
+            # How good the model is by now, on a sample; after the last step also on all that there is time for, in
+            # float32.
             if validating and t.validate:
                 measure = functools.partial(t.validate, step=step, on_progress=lambda share: emit(Validating(share)))
                 with unsharded(t.summed_loss):
@@ -284,8 +285,10 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                         emit(EarlyStop(step, best_step))
                         budget.end(step)
                         is_last = saving = True
-                    if is_last and (found[0].n_characters < found[0].of_n_characters or config.precision != "fp32"):
-                        found.append(measure())
+                    is_partial = found[0].n_characters < found[0].of_n_characters
+                    is_partial &= t.last_val_tokens == 0 or t.last_val_tokens > config.val_tokens
+                    if is_last and (is_partial or config.precision != "fp32"):
+                        found.append(measure(max_tokens=t.last_val_tokens))
                         metrics.validation(found[1])
                 for quality in found:
                     emit(Validated(step, budget.n_steps, quality, is_result=quality is not found[0]))

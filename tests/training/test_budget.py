@@ -13,6 +13,7 @@ from mamegpt.cli.progress import show_progress
 from mamegpt.config import TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.run.run import Extension
+from mamegpt.training import setup
 from mamegpt.training.budget import StepBudget
 from mamegpt.training.optim import lr_factor
 from mamegpt.training.trainer import train
@@ -69,6 +70,30 @@ def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_cl
         assert budget.seconds_left(step, elapsed, 1.0) == pytest.approx(120 - elapsed)
     assert elapsed + 10 == pytest.approx(120, abs=4)
     assert StepBudget(TrainConfig(max_steps=7), 0, 0.0, ALONE).seconds_left(3, 1e9, 2.0) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "n_tokens", "last", "seconds"),
+    [
+        (10.0, 40_000, 0, 50.0),  # all 40,000 and a sample of 10,000, in less than a minute
+        (10.0, 10**8, 50_000, 60.0),
+        (1.0, 10**8, 10_000, 20.0),  # no fewer than the sample
+        (1.0, 4_000, 0, 8.0),
+    ],
+)
+def test_the_last_validation_takes_a_tenth_of_the_minutes(
+    minutes: float, n_tokens: int, last: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def validate(max_tokens: int) -> None:  # at a thousand tokens a second
+        nonlocal now
+        now += max_tokens / 1000
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    config = TrainConfig(val_tokens=10_000)
+    found = setup._last_validation(validate, config, n_tokens, minutes, ALONE)  # type: ignore[arg-type]
+    assert found == (last, pytest.approx(seconds))
 
 
 def test_an_extension_has_a_schedule_of_its_own_and_the_steps_before_keep_theirs() -> None:
