@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError, first_line
 from mamegpt.messages import join, msg, without_secrets
+from mamegpt.system.device_names import DEVICE_NAMES, is_device_name
 from mamegpt.system.parse import parse_json, parse_toml
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
@@ -243,8 +244,8 @@ class TrainConfig(FromJSON):
 
     seed: int = 42
     """Random seed of initial weights, data order and dropout."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto takes CUDA if there is one, else the CPU."""
+    device: str = "auto"
+    """Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps."""
     precision: Precision = "auto"
     """Precision of matrix products; auto measures both at the first start and keeps the faster one."""
     compile: Literal["auto", "true", "false"] = "auto"
@@ -360,9 +361,13 @@ class TrainConfig(FromJSON):
                         value=getattr(self, name),
                     )
                 )
+        if not is_device_name(self.device):
+            found.append(
+                msg("--device must be one of {names} (got {name})", names=", ".join(DEVICE_NAMES), name=self.device)
+            )
         if self.minutes > 0 and self.max_steps != type(self).max_steps:
             found.append(msg("--minutes and --max-steps both set the length; give one of them"))
-        if self.compile == "true" and self.drop_rate > 0 and self.device != "cuda":
+        if self.compile == "true" and self.drop_rate > 0 and self.device in ("auto", "cpu"):
             found.append(
                 msg(
                     "--compile true does not work with --drop-rate: dropout on a CPU cannot be compiled; "
@@ -370,11 +375,11 @@ class TrainConfig(FromJSON):
                 )
             )
         if self.engine == "native":
-            if self.precision == "bf16" or self.device in ("cuda", "mps") or self.sharding == "full":
+            if self.precision == "bf16" or self.device not in ("auto", "cpu") or self.sharding == "full":
                 found.append(
                     msg(
                         "--engine native computes in fp32 on a CPU, with whole weights; it does not work with "
-                        "--precision bf16, --device cuda, --device mps or --sharding full"
+                        "--precision bf16, a --device that is not the CPU, or --sharding full"
                     )
                 )
             if self.emb_dim % 16:

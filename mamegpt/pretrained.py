@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from mamegpt.arguments import AtLeast, checked
 from mamegpt.config import ModelConfig, TuneConfig
-from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import CheckpointError, ConfigError, ModelError, first_line, is_out_of_memory
 from mamegpt.generation.batch import answer_many, generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
@@ -33,6 +32,7 @@ from mamegpt.models.base import LanguageModel, not_finite, token_embedding, uniq
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
+from mamegpt.system.devices import choose_device
 from mamegpt.system.files import is_lfs_pointer
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.shell import command
@@ -292,16 +292,16 @@ def load(
 ) -> Pretrained:
     """Load a run's folder (its newest checkpoint), one checkpoint, an exported folder, or a repository on the Hub.
 
-    ``device`` is a device of PyTorch, or "cpu", "cuda", "mps" or "auto" (CUDA if available, else the CPU). ``spm_file``
-    names the SentencePiece model inside a folder or repository; empty: the only one there is. ``trust_remote_code``
-    lets transformers run Python code from a repository whose format mamegpt does not know.
+    ``device`` is a device of PyTorch, or its name, or "auto": the first that works of CUDA, XPU, MPS and CPU.
+    ``spm_file`` names the SentencePiece model inside a folder or repository; empty: the only one there is.
+    ``trust_remote_code`` lets transformers run Python code from a repository whose format mamegpt does not know.
 
     Raises `ModelError` if there is no such model, or if loading it would run its own code and ``trust_remote_code`` is
     false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged; `ConfigError` if there is no
     such device.
     """
     if isinstance(device, str):
-        device = pick_device(device)
+        device = choose_device(device).device
     if run := Run.find(model):
         newest = run.latest()
         found = _load_run(run, newest.path if newest else None, spm_file)

@@ -29,6 +29,7 @@ from mamegpt.training.events import (
     CompileMeasured,
     Compiling,
     ConversationsRead,
+    DeviceNotice,
     EarlyStop,
     Ended,
     EpochEnded,
@@ -121,6 +122,8 @@ def _notices() -> Watcher:
                         now=is_,
                     )
                 )
+            case DeviceNotice(text):
+                say(text)
             case ThreadsRestored(n, n_default):
                 say(
                     msg(

@@ -1,7 +1,8 @@
 """The process group: rank, world size, device, and collective operations.
 
 A process that was started without ``torchrun`` is alone, and all operations here do nothing. Under ``torchrun``, each
-process reads its rank from the environment, and the processes communicate over gloo (CPU) or NCCL (CUDA).
+process reads its rank from the environment. Tensors of a device are exchanged over its own library (NCCL for CUDA, XCCL
+for XPU, gloo for the CPU), what is asked of the processes themselves over gloo, so that no device is waited for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from mamegpt.errors import ConfigError
+from mamegpt.system.devices import choose_device
 
 __all__ = [
     "World",
@@ -30,7 +31,6 @@ __all__ = [
     "group_for_a_thread",
     "job",
     "join",
-    "pick_device",
     "started_again",
     "sum_over_processes",
 ]
@@ -43,15 +43,23 @@ _GROUPS = itertools.count()
 PATIENCE = timedelta(hours=12)
 """How long processes wait for each other: while the main process tokenizes a large text, the others wait. ``torchrun``
 notices at once if a process dies."""
+STEP_PATIENCE = timedelta(minutes=30)
+"""How long an accelerator waits for the tensors of another one, which is in the same step."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The rank of this process, the number of processes, and its device."""
+    """The rank of this process, the number of processes, and its device.
+
+    ``notices`` are what is to be said about devices that are not used. ``host_group`` exchanges what is in the memory
+    of the host; None: the default group does.
+    """
 
     rank: int
     size: int
     device: torch.device
+    notices: tuple[str, ...] = ()
+    host_group: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -66,28 +74,54 @@ def join(device: str) -> Iterator[World]:
     A group that another program has initialized (Ray Train) is used as it is.
     """
     size = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = pick_device(device)
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
+    local_rank, n_local = (int(os.environ.get(name, n)) for name, n in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
+    choice = choose_device(device, local_rank, n_local)
+    chosen, notices = choice.device, choice.notices
+    if chosen.type != "cpu":
+        torch.accelerator.set_device_index(chosen)
     if size == 1:
-        yield World(0, 1, chosen)
+        yield World(0, 1, chosen, notices)
         return
     if dist.is_initialized():
-        yield World(dist.get_rank(), size, chosen)
+        yield World(dist.get_rank(), size, chosen, notices, _host_group(chosen))
         return
     # The store outlives processes and groups, so each group stores its addresses under its own name.
     store, rank, size = next(rendezvous("env://"))
     name = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_GROUPS)}"
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=PrefixStore(name, store), rank=rank, world_size=size, timeout=PATIENCE)
+    backend = dist.get_default_backend_for_device(chosen)
+    if not dist.is_backend_available(backend):
+        backend = "gloo"  # as on Windows; it copies the tensors of a device to the host
+    dist.init_process_group(
+        backend,
+        store=PrefixStore(name, store),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE if chosen.type == "cpu" else STEP_PATIENCE,
+        device_id=chosen if backend != "gloo" else None,
+    )
+    world = World(dist.get_rank(), size, chosen, notices, _host_group(chosen))
     try:
-        yield World(dist.get_rank(), size, chosen)
-    finally:
-        # Gloo's threads need the GIL to release the tensors of their last operation. A thread that requests it while
-        # the group is destroyed waits forever; one that requests it while Python exits aborts it (docs/log.md).
-        time.sleep(0.1)
-        dist.destroy_process_group()
+        yield world
+    except BaseException:
+        # One process may be alone in its error: NCCL would wait in its teardown for the others, which wait in a step.
+        # This one ends, with its error, and torchrun ends them.
+        if backend == "gloo":
+            _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    """Leave the process group."""
+    # Gloo's threads need the GIL to release the tensors of their last operation. A thread that requests it while
+    # the group is destroyed waits forever; one that requests it while Python exits aborts it (docs/log.md).
+    time.sleep(0.1)
+    dist.destroy_process_group()
+
+
+def _host_group(device: torch.device) -> dist.ProcessGroup | None:
+    """Return a group that does not need the device; None if the default group is such a one."""
+    return None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def job() -> str:
@@ -112,11 +146,11 @@ def sum_over_processes(value: torch.Tensor, group: dist.ProcessGroup | None = No
     return value
 
 
-def any_process(value: bool, device: torch.device, group: dist.ProcessGroup | None = None) -> bool:
-    """Return whether ``value`` is true in at least one process."""
+def any_process(value: bool, group: dist.ProcessGroup | None) -> bool:
+    """Return whether ``value`` is true in at least one process; ``group`` is one of the host, such as a world's."""
     if not dist.is_initialized():
         return value
-    return bool(sum_over_processes(torch.tensor(float(value), device=device), group).item())
+    return bool(sum_over_processes(torch.tensor(float(value)), group).item())
 
 
 def from_main(value: T, world: World) -> T:
@@ -124,26 +158,11 @@ def from_main(value: T, world: World) -> T:
     if not dist.is_initialized():
         return value
     values = [value]
-    dist.broadcast_object_list(values, device=world.device)
+    dist.broadcast_object_list(values, group=world.host_group)
     return values[0]
 
 
-def barrier() -> None:
+def barrier(world: World) -> None:
     """Wait until every process has reached this call."""
     if dist.is_initialized():
-        dist.barrier()
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called ``name``; "auto" is CUDA if available, else the CPU.
-
-    Raises `ConfigError` for an unknown device, or one that is not available; there is no silent fallback.
-    """
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = "cuda" if has["cuda"] else "cpu"
-    if name not in has:
-        raise ConfigError("--device must be one of auto, {names} (got {name})", name=name, names=", ".join(has))
-    if not has[name]:
-        raise ConfigError("--device {name} was asked for, but PyTorch sees none here; use --device cpu", name=name)
-    return torch.device(name)
+        dist.barrier(group=world.host_group)

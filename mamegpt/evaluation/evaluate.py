@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from mamegpt import __version__
 from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.schema import GUESS, Schema
-from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import ConfigError
 from mamegpt.evaluation.cloze import Gap, cloze, make_gaps
 from mamegpt.evaluation.memorisation import continuations, verbatim_overlap
@@ -30,6 +29,7 @@ from mamegpt.messages import msg, without_secrets
 from mamegpt.pretrained import Pretrained
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
+from mamegpt.system.devices import choose_device
 from mamegpt.system.files import write_json
 from mamegpt.system.run_files import EVALUATION_FILE
 from mamegpt.system.validation import FromJSON, Lax, Number
@@ -152,7 +152,7 @@ def evaluate(
         raise ConfigError("name at least one model, such as: mamegpt eval --model runs/first")
     if len(set(named)) < len(named):
         raise ConfigError("a model is named twice; name each once")
-    chosen = pick_device(device)
+    chosen = choose_device(device).device
     opened = [open_model(model, spm_file=spm_file, device=chosen) for model in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
     runs = [

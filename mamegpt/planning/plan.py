@@ -17,14 +17,13 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.shards import is_shards, open_shards
 from mamegpt.data.sources import read_texts
-from mamegpt.distributed.processes import pick_device
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.registry import build_model
 from mamegpt.planning import scaling_law
 from mamegpt.presets import SIZES, Size, preset
+from mamegpt.system.devices import choose_device, free_memory
 from mamegpt.system.hardware import has_bf16, peak_memory
-from mamegpt.system.limits import memory
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
@@ -172,8 +171,8 @@ def plan(
         vocab_size = vocab_size or choose_vocab_size(minutes, n_characters)
         corpus = CorpusSize(n_characters, n_tokens or round(n_characters / characters_per_token(vocab_size)))
     vocab_size = vocab_size or choose_vocab_size(minutes)
-    chosen = pick_device(device)
-    free = memory().available
+    chosen = choose_device(device).device
+    free = free_memory(chosen)
     begin = time.perf_counter()
     counting_s = measure_counting(vocab_size, corpus.n_tokens if corpus else COUNTED_TOKENS)
     precision, costs = measure(vocab_size, chosen, seconds)

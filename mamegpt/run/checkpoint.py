@@ -165,7 +165,7 @@ class Saver:
         if self._pending is None:
             return
         writing = not self._pending[1].done()
-        if not (processes.any_process(writing, self.world.device) if self.parts else writing):
+        if not (processes.any_process(writing, self.world.host_group) if self.parts else writing):
             self.wait()
 
     def wait(self) -> None:
@@ -235,7 +235,7 @@ def _write_parts(
             _rotate(folder, keep, proven)
             is_complete = True
     finally:
-        failed = processes.any_process(not is_complete, torch.device("cpu"), group)
+        failed = processes.any_process(not is_complete, group)
     if failed:
         raise OutputError("{path} cannot be written by the main process; {advice}", path=path, advice=MAKE_ROOM)
     return path

@@ -18,9 +18,20 @@ import torch
 
 from mamegpt.errors import first_line
 from mamegpt.messages import join, msg
+from mamegpt.system.devices import KINDS, choose_device, device_name, devices
 from mamegpt.system.limits import memory, usable_cores
 
-__all__ = ["arithmetic", "cpu_capabilities", "facts", "hardware", "has_bf16", "has_compiler", "peak_memory", "summary"]
+__all__ = [
+    "arithmetic",
+    "cpu_capabilities",
+    "facts",
+    "hardware",
+    "has_bf16",
+    "has_compiler",
+    "has_fp16",
+    "peak_memory",
+    "summary",
+]
 
 HUB_TIMEOUT_S = 4.0
 
@@ -29,7 +40,8 @@ def facts(folder: Path) -> list[tuple[str, str]]:
     """Return processor, memory, compiler, accelerators, disk at ``folder``, Hub, and the settings that mamegpt would
     choose.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_device()
+    device = chosen.device
     return [
         *hardware(),
         (msg("C++ compiler"), _compiler()),
@@ -38,16 +50,21 @@ def facts(folder: Path) -> list[tuple[str, str]]:
             msg("{n:.0f} GB free at {place}", n=shutil.disk_usage(folder).free / 1e9, place=folder.resolve()),
         ),
         (msg("Hub"), _hub()),
-        (msg("will train on"), device.type),
-        (
-            msg("will compute in"),
-            msg("bf16 or fp32, whichever is measured to be faster") if has_bf16(device) else "fp32",
-        ),
+        (msg("will train on"), join("; ", [str(device), *chosen.notices])),
+        (msg("will compute in"), _formats(device)),
         (
             msg("will compile"),
             msg("runs of 10 minutes or more, if measured to be faster") if has_compiler(device) else msg("nothing"),
         ),
     ]
+
+
+def _formats(device: torch.device) -> str:
+    if has_bf16(device):
+        return msg("bf16 or fp32, whichever is measured to be faster")
+    if has_fp16(device):
+        return msg("fp16 or fp32, whichever is measured to be faster")
+    return "fp32"
 
 
 def hardware() -> list[tuple[str, str]]:
@@ -63,17 +80,18 @@ def hardware() -> list[tuple[str, str]]:
 
 
 def arithmetic(device: torch.device, n_processes: int) -> dict[str, Any]:
-    """Return the facts that affect the last bits of results: device, processes, threads, PyTorch version, SIMD."""
-    return {
+    """Return the facts that affect the last bits of results: device, processes, threads, PyTorch version, SIMD, GPU."""
+    found = {
         "device": device.type, "processes": n_processes, "threads": torch.get_num_threads(),
         "version": f"PyTorch {torch.__version__}", "SIMD": torch.backends.cpu.get_cpu_capability(),
     }  # fmt: skip
+    return found if device.type == "cpu" else {**found, "accelerator": device_name(device)}
 
 
 def summary(device: torch.device) -> str:
     """Return the device and machine of a run in one line."""
-    if device.type == "cuda":
-        return _gpu()
+    if device.type != "cpu":
+        return f"{device_name(device)}, PyTorch {torch.__version__}"
     return f"{_processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
@@ -89,19 +107,27 @@ def cpu_capabilities() -> Mapping[str, Any]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 matrices in hardware; without that they are very slow."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    """Return whether a device multiplies bfloat16 matrices in hardware; without that they are very slow.
+
+    MPS counts as a device without: causal attention in bfloat16 may see the future there (pytorch#195910).
+    """
+    if device.type in ("cuda", "xpu"):
+        return bool(torch.get_device_module(device).is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         found = cpu_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
     return False
 
 
+def has_fp16(device: torch.device) -> bool:
+    """Return whether a device multiplies float16 matrices in hardware; processors emulate them."""
+    return device.type in KINDS
+
+
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory of this process in bytes: GPU memory on CUDA, else resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    """Return the peak memory of this process in bytes: the device's on CUDA and XPU, else resident memory."""
+    if device.type in ("cuda", "xpu"):
+        return torch.accelerator.max_memory_allocated(device)
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource
@@ -139,16 +165,13 @@ def _memory() -> str:
 
 
 def _gpu() -> str:
-    if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    if torch.backends.mps.is_available():
-        return msg("Apple MPS (use it with --device mps)")
-    return msg("none")
+    found = devices()
+    return join("; ", [one.line for one in found]) if found else msg("none")
 
 
 def has_compiler(device: torch.device) -> bool:
     """Return whether ``torch.compile`` can work: it needs Triton for a GPU, a C++ compiler for the CPU."""
-    if device.type == "cuda":
+    if device.type in ("cuda", "xpu"):
         return importlib.util.find_spec("triton") is not None
     return device.type == "cpu" and _cpp_compiler() is not None
 

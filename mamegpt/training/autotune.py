@@ -15,6 +15,7 @@ from mamegpt.errors import first_line
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
 from mamegpt.native.library import Native
+from mamegpt.system.devices import synchronize
 from mamegpt.system.hardware import has_bf16, has_compiler
 from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, PrecisionMeasured
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
@@ -131,6 +132,5 @@ class Probe:
         return [min(times) * n_passes + min(update) for times, update in zip(passes, updates, strict=True)]
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return self.clock()

@@ -39,7 +39,7 @@ def extensions_of(
     Raises `ConfigError` if the run cannot be extended.
     """
     found = Run(run).extensions
-    processes.barrier()  # all have read it
+    processes.barrier(world)  # all have read it
     is_recorded = bool(found) and found[-1].job == processes.job()
     if not (more_steps or more_minutes) or (processes.started_again() and is_recorded):
         return found

@@ -9,6 +9,7 @@ from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
 from mamegpt.native.build import best_instruction_set, compiler, is_built, library_path
 from mamegpt.native.library import WIDTH_UNIT, Native, load
+from mamegpt.system.devices import choose_device
 from mamegpt.system.hardware import has_bf16
 from mamegpt.training.events import BuildingEngine, Emit, NoEngine
 
@@ -54,7 +55,7 @@ def engine_name(native: Native | None) -> str:
 
 def will_compute() -> Message:
     """Return in words what "auto" is on this machine, and why; nothing is built for that."""
-    if not _is_faster(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+    if not _is_faster(choose_device().device):
         return msg("PyTorch (native is for processors with AVX2 and without AVX-512 or bfloat16)")
     instructions = best_instruction_set()
     try:

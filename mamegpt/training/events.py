@@ -25,6 +25,7 @@ __all__ = [
     "CompileMeasured",
     "Compiling",
     "ConversationsRead",
+    "DeviceNotice",
     "EarlyStop",
     "Emit",
     "Ended",
@@ -63,6 +64,13 @@ class MachineChanged(Event):
 
     before: Mapping[str, Any]
     now: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DeviceNotice(Event):
+    """A device of this machine is not used; ``text`` says which, and why."""
+
+    text: str
 
 
 @dataclass(frozen=True)

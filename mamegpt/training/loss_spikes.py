@@ -98,10 +98,10 @@ def is_proven(step: int, losses: Sequence[float], offset: int = 0) -> bool:
     return len(losses) + offset >= step + N_HIGH and is_sound(step, losses, offset)
 
 
-def weights_not_finite(model: nn.Module, step: int) -> Message | None:
+def weights_not_finite(model: nn.Module, step: int, world: World) -> Message | None:
     """Return whether weights are not finite numbers after a step, in any process: what must never be saved as good."""
     names = not_finite((name, local(weight)) for name, weight in model.named_parameters())
-    if not processes.any_process(bool(names), next(model.parameters()).device):
+    if not processes.any_process(bool(names), world.host_group):
         return None
     if not names:
         return msg("weights are not finite after step {step}", step=step)
@@ -116,7 +116,7 @@ def roll_back(
     ``losses`` are those of the last steps until ``step``. Newer checkpoints are removed. Raises `TrainingError` if
     there is no sound checkpoint, or if it was gone back to `MAX_ROLLBACKS` times already.
     """
-    processes.barrier()  # the main process may have been writing one
+    processes.barrier(world)  # the main process may have been writing one
     states = {path: checkpoint.read_state(path) for _, path in reversed(checkpoints(folder))}
     # One that was gone back to was sound then; what came after it since is why it is gone back to again.
     sound = (p for p, s in states.items() if s.rollbacks or is_sound(s.step, losses, step - len(losses)))
@@ -135,9 +135,9 @@ def roll_back(
             n=MAX_ROLLBACKS,
         )
     n_skipped = n_seen - state.step - state.skipped
-    processes.barrier()  # all have read them
+    processes.barrier(world)  # all have read them
     if world.is_main:
         checkpoint.remove(newer for newer, of in states.items() if of.step > state.step)
         checkpoint.skip_batches(path, n_skipped, elapsed_s)
-    processes.barrier()
+    processes.barrier(world)
     return RolledBack(problem, state.step, n_skipped)

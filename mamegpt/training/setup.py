@@ -208,7 +208,7 @@ def setup(
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
-    processes.barrier()  # all have looked for a checkpoint
+    processes.barrier(world)  # all have looked for a checkpoint
     saver = Saver(
         run / CHECKPOINTS,
         config.keep_checkpoints,
@@ -226,7 +226,7 @@ def setup(
     elif skip_damaged and world.is_main:
         for problem in checkpoint.quarantine(run / CHECKPOINTS):
             emit(Quarantined(problem))
-    processes.barrier()
+    processes.barrier(world)
     if not starts_from_model and (newest := Run(run).latest()):
         state = checkpoint.load(newest.path, model, optimizer)
     if world.is_main and config != resolved:
@@ -407,7 +407,7 @@ def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> It
     """
     config.validate(world.size, architecture=unsupported_fields(), optimizer=OPTIMIZERS)
     if not world.is_main:
-        processes.barrier()
+        processes.barrier(world)
         yield config
         return
     if not resume:
@@ -433,7 +433,7 @@ def own_folder(run: Path, config: TrainConfig, resume: bool, world: World) -> It
                 write_json(run / CONFIG_FILE, config.to_dict())
             for folder in (run, run / CHECKPOINTS):
                 remove_leftovers(folder)
-            processes.barrier()
+            processes.barrier(world)
             try:
                 yield kept
             except (ConfigError, DataError, ModelError, TokenizerError):
@@ -526,7 +526,7 @@ def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
         checkpoint.refuse_other(run / CHECKPOINTS, tokenizer=given.fingerprint)
         with atomic_write(run / TOKENIZER_FILE, "wb") as file:
             file.write(model)
-    processes.barrier()
+    processes.barrier(world)
     return Run(run).tokenizer
 
 
@@ -561,7 +561,7 @@ def run_tokens(
         )
         train = made.splits["train"]
         emit(Tokenized(train.n_tokens, train.n_documents, train.n_characters, time.perf_counter() - begin))
-    processes.barrier()
+    processes.barrier(world)
     meta, splits = open_shards(folder, tokenizer)
     if world.is_main:
         n_unknown = sum(int(np.count_nonzero(split.tokens == tokenizer.unk_id)) for split in splits.values())

@@ -39,10 +39,12 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Checkpoint, Run
+from mamegpt.system.devices import described
 from mamegpt.system.hardware import peak_memory
 from mamegpt.system.run_files import CHECKPOINTS
 from mamegpt.training.batches import Pass
 from mamegpt.training.events import (
+    DeviceNotice,
     EarlyStop,
     Emit,
     EpochEnded,
@@ -171,6 +173,8 @@ def _train(
         watching(watchers if world.is_main else ()) as emit,
         as_begun(run, world, emit),
     ):
+        for notice in world.notices:
+            emit(DeviceNotice(notice))
         training = setup(
             run,
             config,
@@ -228,7 +232,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 outgrown = processes.sum_over_processes(step_loss.clone()).item() < t.ngram_targets.loss
 
             # Most steps end here.
-            stopping = processes.any_process(stop.asked, world.device)
+            stopping = processes.any_process(stop.asked, world.host_group)
             budget.update(step, t.elapsed_s)
             is_last = step >= budget.n_steps
             logging = step % config.log_every_steps == 0 or step == t.state.step + 1
@@ -247,7 +251,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             offset = step - len(metrics.losses)
             problem = find_spike(metrics.losses, n_new, offset)
             if saving and not problem:
-                problem = weights_not_finite(model, step)
+                problem = weights_not_finite(model, step, world)
             if problem:
                 problem = msg(
                     "{run}: {problem} (learning rates at {share:.0%} of their peak)",
@@ -307,7 +311,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 metrics.save_blocked_s = t.saver.save(model, t.optimizer, state, proven)
             interval_start = time.perf_counter()
 
-    processes.barrier()
+    processes.barrier(world)
     return _result(t, step, Outcome.FINISHED if step >= budget.n_steps else Outcome.STOPPED)
 
 
@@ -320,7 +324,7 @@ def _is_exhausted(t: Training, best_step: int) -> bool:
 def _go_back(t: Training, best_step: int) -> None:
     """Load the checkpoint of the best validation."""
     t.saver.wait()
-    processes.barrier()  # the main process may have been writing it
+    processes.barrier(t.world)  # the main process may have been writing it
     checkpoint.load(Checkpoint.at(t.run / CHECKPOINTS, best_step).path, t.model, t.optimizer)
 
 
@@ -343,7 +347,7 @@ def _started(t: Training) -> Started:
         reserve_s=t.budget.reserve_s,
         seconds_left=t.budget.seconds_left(t.state.step, t.elapsed_s, 0.0),
         is_finished=t.is_finished,
-        device=str(t.world.device),
+        device=described(t.world.device),
         n_processes=t.world.size,
         n_threads=torch.get_num_threads(),
         n_parameters=t.n_parameters,

@@ -195,5 +195,5 @@ def _sum_of_losses(
         on_progress(min(1.0, (i + world.size) / len(batches)))
     model.train(was_training)
     if world.size > 1:
-        return float(sum_over_processes(torch.tensor(total, dtype=torch.float64, device=device)).item())
+        return float(sum_over_processes(torch.tensor(total, dtype=torch.float64), world.host_group).item())
     return total

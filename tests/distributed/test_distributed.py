@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -16,8 +17,9 @@ import torch.distributed as dist
 from training_helpers import as_options, final_weights, finish, losses, records, start, tiny
 
 from mamegpt.config import TrainConfig
-from mamegpt.distributed.processes import World, any_process, join, pick_device, sum_over_processes
-from mamegpt.errors import ConfigError, OutputError
+from mamegpt.distributed import processes
+from mamegpt.distributed.processes import World, any_process, join, sum_over_processes
+from mamegpt.errors import OutputError
 from mamegpt.run import checkpoint
 from mamegpt.training.trainer import train
 
@@ -272,7 +274,7 @@ def test_two_processes_go_back_before_a_bad_loss_together(config: TrainConfig, t
 def test_alone_nothing_is_shared() -> None:
     cpu = torch.device("cpu")
     assert sum_over_processes(torch.tensor(3.0)).item() == 3.0
-    assert any_process(True, cpu) is True and any_process(False, cpu) is False
+    assert any_process(True, None) is True and any_process(False, None) is False
     with join("cpu") as world:
         assert world == World(0, 1, cpu) and world.is_main
     assert not World(1, 2, cpu).is_main
@@ -290,14 +292,40 @@ def test_a_group_that_somebody_else_made_is_used_and_left_standing() -> None:
         dist.destroy_process_group()
 
 
-def test_a_device_that_is_not_there_is_an_error() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="device cuda was asked for"):
-            pick_device("cuda")
-    with pytest.raises(ConfigError, match=r"device must be one of auto, cpu, cuda, mps \(got gpu\)"):
-        pick_device("gpu")
+@pytest.mark.parametrize(("backend", "is_destroyed"), [("gloo", True), ("nccl", False)])
+def test_a_process_that_fails_alone_ends_without_waiting_for_the_others(
+    backend: str, is_destroyed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    asked: dict[str, object] = {}
+    start = dist.init_process_group
+
+    def fake(backend: str, *, timeout: timedelta, device_id: object, **_: object) -> None:
+        asked.update(backend=backend, timeout=timeout, device_id=device_id)
+        start("fake", rank=1, world_size=2, store=FakeStore())
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "rendezvous", lambda _: iter([(FakeStore(), 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", fake)
+    monkeypatch.setattr(dist, "get_default_backend_for_device", lambda _: backend)
+    monkeypatch.setattr(dist, "is_backend_available", lambda _: True)
+    with pytest.raises(RuntimeError, match="full disk"), join("cpu"):
+        raise RuntimeError("full disk")
+    assert dist.is_initialized() is not is_destroyed
+    if not is_destroyed:
+        dist.destroy_process_group()
+    assert asked["device_id"] == (None if backend == "gloo" else torch.device("cpu"))
+
+
+def test_an_accelerator_waits_for_minutes_and_the_processes_ask_each_other_over_gloo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(dist, "new_group", lambda **options: made.append(options) or "group")
+    assert processes._host_group(torch.device("cpu")) is None
+    assert processes._host_group(torch.device("cuda:0")) == "group"
+    assert made == [{"backend": "gloo", "timeout": processes.PATIENCE}] and processes.STEP_PATIENCE < processes.PATIENCE
 
 
 def test_what_torchrun_starts_again_goes_on_with_a_run_of_its_own_only(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mamegpt.distributed.processes import World
 from mamegpt.training.loss_spikes import find_spike, is_proven, is_sound, weights_not_finite
 
 
@@ -51,10 +52,13 @@ def test_an_ordinary_course_has_no_spike() -> None:
 
 def test_weights_that_are_no_numbers_are_named() -> None:
     model = nn.Linear(2, 2)
-    assert weights_not_finite(model, 3) is None
+    assert weights_not_finite(model, 3, World(0, 1, torch.device("cpu"))) is None
     with torch.no_grad():
         model.bias[1] = math.inf
-    assert weights_not_finite(model, 3) == "weights are not finite after step 3, bias first"
+    assert (
+        weights_not_finite(model, 3, World(0, 1, torch.device("cpu")))
+        == "weights are not finite after step 3, bias first"
+    )
 
 
 def test_a_checkpoint_is_sound_if_the_losses_after_it_are_good() -> None:

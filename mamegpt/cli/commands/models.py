@@ -48,7 +48,7 @@ def evaluate_command(
     out: Path | None = None,
     schema: Flat[Schema] = GUESS,
     spm_file: str = "",
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: str = "auto",
     json: bool = False,
     given: Given = frozenset(),
 ) -> None:
@@ -65,7 +65,7 @@ def evaluate_command(
             data.
         out: JSON file to write all numbers into; a run keeps its own in its folder.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
-        device: Where to compute.
+        device: Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps.
         json: Print one line of JSON instead of a table.
     """
     from mamegpt.evaluation.evaluate import evaluate
@@ -112,7 +112,7 @@ def generate_command(
     at_start: bool | None = None,
     sampling: Flat[Sampling] = Sampling(),  # noqa: B008  (frozen)
     spm_file: str = "",
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: str = "auto",
     trust_remote_code: bool = False,
     given: Given = frozenset(),
 ) -> None:
@@ -128,7 +128,7 @@ def generate_command(
         at_start: Read each prompt as the start of a document, after the end-of-text token as in training; False: as
             the middle of one (default: True if the model was trained that way).
         spm_file: SentencePiece model inside the folder or repository, if it has several.
-        device: Where to compute.
+        device: Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps.
         trust_remote_code: Let transformers run Python code from the repository, if the model is not ours.
     """
     from mamegpt.pretrained import load
@@ -164,7 +164,7 @@ def chat_command(
     max_new_tokens: int = 100,
     sampling: Flat[Sampling] = Sampling(),  # noqa: B008  (frozen)
     spm_file: str = "",
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: str = "auto",
     given: Given = frozenset(),
 ) -> None:
     """Talk with a model that was tuned to answer: a line is a question, Ctrl-D ends.
@@ -177,7 +177,7 @@ def chat_command(
         system: Text of a system turn before the conversation; only for models that were tuned with one.
         max_new_tokens: Maximum number of tokens in an answer.
         spm_file: SentencePiece model inside the folder or repository, if it has several.
-        device: Where to compute.
+        device: Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps.
     """
     from mamegpt.cli.console import asked
     from mamegpt.pretrained import load

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from mamegpt import __version__
 from mamegpt.cli.console import INTERRUPTED, answering, busy, table
@@ -79,7 +79,7 @@ def plan_command(
     split: str = "train",
     tokenizer: str = "",
     vocab_size: int = 0,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: str = "auto",
     cluster: str = "",
     schema: Flat[Schema] = GUESS,
     json: bool = False,
@@ -93,7 +93,7 @@ def plan_command(
         split: Split of the data.
         tokenizer: SentencePiece model for that text; without one, tokens are as long as in Wikipedia.
         vocab_size: Vocabulary size, if there is no tokenizer yet (0: chosen as mamegpt tokenizer does).
-        device: Where to compute; auto takes CUDA if there is one, else the CPU.
+        device: Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps.
         cluster: Instead, estimate analytically for 8 to 1,024 GPUs: a100, h100, h200, or a TOML file of a cluster.
         json: Print one line of JSON instead of a table.
     """
