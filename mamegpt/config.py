@@ -22,7 +22,7 @@ from mamegpt.system.validation import FromJSON, problems
 
 __all__ = ["Engine", "Logger", "ModelConfig", "Precision", "TrainConfig", "TuneConfig", "read_settings"]
 
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Engine = Literal["auto", "native", "torch"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
 
@@ -247,7 +247,7 @@ class TrainConfig(FromJSON):
     device: str = "auto"
     """Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps."""
     precision: Precision = "auto"
-    """Precision of matrix products; auto measures both at the first start and keeps the faster one."""
+    """Precision of matrix products; auto measures fp32 and the device's 16-bit format (bf16, else fp16) at first."""
     compile: Literal["auto", "true", "false"] = "auto"
     """Compile the model; auto does so where a compiler is, for runs of 10 minutes and more, if it measures a gain."""
     engine: Engine = "auto"
@@ -375,22 +375,24 @@ class TrainConfig(FromJSON):
                 )
             )
         if self.engine == "native":
-            if self.precision == "bf16" or self.device not in ("auto", "cpu") or self.sharding == "full":
+            if self.precision in ("bf16", "fp16") or self.device not in ("auto", "cpu") or self.sharding == "full":
                 found.append(
                     msg(
                         "--engine native computes in fp32 on a CPU, with whole weights; it does not work with "
-                        "--precision bf16, a --device that is not the CPU, or --sharding full"
+                        "--precision bf16 or fp16, a --device that is not the CPU, or --sharding full"
                     )
                 )
             if self.emb_dim % 16:
                 found.append(
                     msg("--engine native needs a multiple of 16 as --emb-dim (got {emb_dim})", emb_dim=self.emb_dim)
                 )
-        if self.sharding == "full" and (self.precision == "auto" or self.minutes > 0 or self.compile == "true"):
+        if self.sharding == "full" and (
+            self.precision in ("auto", "fp16") or self.minutes > 0 or self.compile == "true"
+        ):
             found.append(
                 msg(
-                    "--sharding full does not work with --precision auto, --minutes or --compile true, which "
-                    "need the whole model in one process; use --precision bf16 or fp32, and --max-steps"
+                    "--sharding full does not work with --precision auto or fp16, --minutes or --compile true, "
+                    "which need the whole model in one process; use --precision bf16 or fp32, and --max-steps"
                 )
             )
         if self.warmup_fraction + self.cooldown_fraction > 1:

@@ -36,7 +36,7 @@ BAD: list[tuple[str, Any]] = [
     ("beta2", 1.0), ("warmup_fraction", -0.1), ("warmup_fraction", 0.5), ("cooldown_fraction", -0.1),
     ("grad_clip", -1.0), ("seed", -1), ("seed", 1 << 64), ("log_every_steps", 0), ("eval_every_steps", 0),
     ("val_tokens", -1), ("val_fraction", 1.0), ("val_fraction", -0.1), ("save_every_steps", 0),
-    ("keep_checkpoints", 0), ("minutes", float("inf")), ("grad_clip", float("nan")), ("precision", "fp16"),
+    ("keep_checkpoints", 0), ("minutes", float("inf")), ("grad_clip", float("nan")), ("precision", "fp8"),
     ("sharding", "fsdp"), ("on_bad_loss", "Rollback"), ("device", "gpu"), ("batch_size", "8"), ("max_steps", True),
 ]  # fmt: skip
 

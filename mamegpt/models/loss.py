@@ -23,6 +23,9 @@ __all__ = ["chunk_tokens", "linear_cross_entropy"]
 SMALLEST = 1e-30
 """Probability below which the logarithm is computed from the logits: the exponent of a float32 ends at 1e-38."""
 
+HEADROOM = 64
+"""By which states are divided in float16 before a sum over tokens, a power of two, which rounds nothing."""
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -124,7 +127,8 @@ def _in_chunks(
         logits = h @ w.T  # (n, V)
         p = logits.softmax(-1)  # (n, V)
         p_target = p.gather(-1, t)  # (n, 1)
-        if not on_cpu or bool((p_target < SMALLEST).any()):  # elsewhere, asking would wait for the device
+        # Off the CPU, asking would wait for the device.
+        if not on_cpu or dtype == torch.float16 or bool((p_target < SMALLEST).any()):
             logits = logits.float()
             loss -= (logits.gather(-1, t) - logits.logsumexp(-1, keepdim=True)).sum()
         else:
@@ -141,6 +145,8 @@ def _in_chunks(
         torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
         if dtype == weight.dtype:
             grad_weight.addmm_(grad.T, h)
+        elif dtype == torch.float16:  # a sum over many tokens would pass the end of its range
+            grad_weight.add_(grad.T @ (h / HEADROOM), alpha=HEADROOM)
         else:
             grad_weight += grad.T @ h
     return loss, grad_hidden, grad_weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +23,11 @@ from mamegpt.models.registry import build_model
 from mamegpt.planning import scaling_law
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.devices import choose_device, free_memory
-from mamegpt.system.hardware import has_bf16, peak_memory
+from mamegpt.system.hardware import peak_memory
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
-from mamegpt.training.autotune import Probe
+from mamegpt.training.autotune import Probe, formats
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_operations
 from mamegpt.training.engine import choose_engine, load_engine
 from mamegpt.training.forward import micro_batch
@@ -221,7 +221,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
 
     The process's peak memory grows with the sizes, so each size can be measured in turn. Precision is measured once.
     """
-    formats: Sequence[Precision] = ("fp32", "bf16") if has_bf16(device) else ("fp32",)
+    candidates = formats(device)
     precision: Precision | None = None
     costs: list[Cost] = []
     flops_per_s = probe_s_per_flop = 0.0
@@ -239,9 +239,9 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
             continue
         if precision is None:
             times = Probe(config, vocab_size, device, native=native).seconds_per_step(
-                [(kind, False) for kind in formats]
+                [(kind, False) for kind in candidates]
             )
-            precision, step_s = min(zip(formats, times, strict=True), key=lambda pair: pair[1])
+            precision, step_s = min(zip(candidates, times, strict=True), key=lambda pair: pair[1])
         else:
             (step_s,) = Probe(config, vocab_size, device, native=native).seconds_per_step([(precision, False)])
         tokens_per_s = config.batch_size * config.context_length / step_s

@@ -98,6 +98,7 @@ class State(FromJSON):
     ``skipped`` batches are skipped before the next step; ``rollbacks`` counts the rollbacks to this checkpoint (see
     `mamegpt.training.loss_spikes`). ``finished`` marks the last checkpoint of a run or of an extension, which
     ``--minutes`` does not determine. ``ngrams_outgrown`` is set once the model predicts better than n-gram counts.
+    ``loss_scale`` is that of a run in float16 (else 0), ``loss_scale_age`` the steps since it changed.
     """
 
     step: Count
@@ -111,6 +112,8 @@ class State(FromJSON):
     rollbacks: Count = 0
     finished: bool = False
     ngrams_outgrown: bool = False
+    loss_scale: Number = 0.0
+    loss_scale_age: Count = 0
 
 
 class Saver:

@@ -113,8 +113,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     A step has ``step``, ``loss`` (nats per token), ``lr``, ``grad_norm`` (before clipping), ``tokens`` and
     ``elapsed_s`` since the run began; a validation has ``step`` and ``quality``, the fields of `Quality`. After the
     last step there are two validations: on the same sample as before, and on the whole text. The first step after a
-    checkpoint also has ``save_blocked_s``, the seconds it waited for the copy of the weights. An incomplete last line,
-    which a killed process leaves, is ignored. Raises `CheckpointError` for a line that a run would never write.
+    checkpoint also has ``save_blocked_s``, the seconds it waited for the copy of the weights; a step in float16 whose
+    gradient was not finite, and which left the weights as they were, has ``skipped``: 1. An incomplete last line, which
+    a killed process leaves, is ignored. Raises `CheckpointError` for a line that a run would never write.
     """
     path = run / METRICS_FILE
     records = []

@@ -16,12 +16,12 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
 from mamegpt.native.library import Native
 from mamegpt.system.devices import synchronize
-from mamegpt.system.hardware import has_bf16, has_compiler
+from mamegpt.system.hardware import has_bf16, has_compiler, has_fp16
 from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, PrecisionMeasured
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.optim import build_optimizer
 
-__all__ = ["Kind", "Probe", "autotune"]
+__all__ = ["Kind", "Probe", "autotune", "formats"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
@@ -32,15 +32,22 @@ Kind = tuple[Precision, bool]
 """A number format, and whether to compile."""
 
 
+def formats(device: torch.device) -> list[Precision]:
+    """Return the number formats that may be the fastest on a device: float32, and one of 16 bits that it has."""
+    if has_bf16(device):
+        return ["fp32", "bf16"]
+    return ["fp32", "fp16"] if has_fp16(device) else ["fp32"]
+
+
 def autotune(
     config: TrainConfig, measure: Callable[[Sequence[Kind]], Sequence[float]], world: World, emit: Emit
 ) -> TrainConfig:
-    """Return ``config`` with every "auto" decided: bf16 where the hardware has it, compiled code where that pays.
+    """Return ``config`` with every "auto" decided: 16 bits where the hardware has them, compiled code where that pays.
 
     ``measure`` is `Probe.seconds_per_step`; it is not called if nothing is left to decide.
     """
     device = world.device
-    choices: list[Precision] = ["fp32", "bf16"] if config.precision == "auto" and has_bf16(device) else ["fp32"]
+    choices = formats(device)
     if config.engine == "native":
         choices = ["fp32"]
     if config.precision != "auto":

@@ -24,7 +24,7 @@ def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda
     """
     if config.engine != "auto":
         return config.engine
-    fits = config.precision != "bf16" and config.sharding == "none" and config.emb_dim % WIDTH_UNIT == 0
+    fits = config.precision in ("auto", "fp32") and config.sharding == "none" and config.emb_dim % WIDTH_UNIT == 0
     if not fits or not _is_faster(device) or load_engine("native", device, emit, must=False) is None:
         return "torch"
     return "native"

@@ -2,8 +2,8 @@
 
 Weights, their updates and every sum stay in float32. "bf16" takes the matrix products in bfloat16: on processors and
 GPUs that have it in hardware they are two to three times as fast, and a model of this size learns just as well
-(docs/log.md). ``torch.compile`` joins what lies between the products; it takes half a minute or more before the first
-step, so only long runs gain by it.
+(docs/log.md). "fp16", for GPUs without bfloat16, needs `mamegpt.training.loss_scaling`. ``torch.compile`` joins what
+lies between the products; it takes half a minute or more before the first step, so only long runs gain by it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MICRO_BATCH_TOKENS = 4096
 
 def compute_dtype(precision: Precision) -> torch.dtype | None:
     """Return what matrix products are taken in; None for the type of the weights."""
-    return torch.bfloat16 if precision == "bf16" else None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 class SummedLoss(nn.Module):
@@ -69,7 +69,7 @@ class SummedLoss(nn.Module):
             module.__dict__.pop("attend", None)  # as its class has it
             if self.attention is not None and module.head_dim % WIDTH_UNIT == 0:
                 module.attend = self.attention
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.compute_dtype is not None):
+        with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
         if learned is not None:
             hidden = hidden.flatten(0, 1).index_select(0, learned)  # (N, C)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,11 +26,12 @@ class Metrics:
     """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
 
     Losses are read back from the device only at `flush`, so that no step waits for it here. Raises `CheckpointError` if
-    the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them.
+    the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them. A run that
+    ``may_skip`` steps (see `loss_scaling`) marks those whose gradient was not finite.
     """
 
-    def __init__(self, run: Path, first_step: int, write: bool, digest: str = "") -> None:
-        self.path, self.write = run / METRICS_FILE, write
+    def __init__(self, run: Path, first_step: int, write: bool, digest: str = "", *, may_skip: bool = False) -> None:
+        self.path, self.write, self.may_skip = run / METRICS_FILE, write, may_skip
         self.losses: list[float] = []
         self.quality: Quality | None = None
         self.validations: dict[int, Quality] = {}
@@ -86,6 +88,9 @@ class Metrics:
             }
             for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
         ]
+        for record in records:
+            if self.may_skip and not math.isfinite(record["grad_norm"]):
+                record["skipped"] = 1
         if self.save_blocked_s is not None:
             records[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
         self._append(records)

@@ -77,6 +77,8 @@ def orthogonalize(matrices: Tensor, group: dict[str, Any], compute_dtype: torch.
     X = G / |G| (Jordan et al. 2024). The result is in ``compute_dtype``.
     """
     a, b, c = group["ns_coefficients"]
+    if compute_dtype == torch.float16:  # whose range does not hold gradients
+        matrices = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(matrices.dtype).tiny)
     x = (
         matrices.to(compute_dtype).reshape(-1, *matrices.shape[-2:]).contiguous()
     )  # (N, m, n); in one layout, one rounding

@@ -16,6 +16,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.distributed.sharding import is_sharded
 from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel, token_embedding
+from mamegpt.training.forward import compute_dtype
 from mamegpt.training.muon import Muon
 from mamegpt.training.sharded_muon import ShardedMuon
 
@@ -66,9 +67,9 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     others = [p for p in model.parameters() if id(p) not in taken]
     groups = [{"params": tables, "lr": config.emb_lr}, {"params": others, "lr": config.lr}]
     kind = ShardedMuon if any(map(is_sharded, inside)) else Muon
-    compute_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    products = compute_dtype(config.precision) or torch.float32
     parts = (
-        kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, compute_dtype=compute_dtype),
+        kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, compute_dtype=products),
         torch.optim.AdamW(
             [group for group in groups if group["params"]], betas=(0.9, config.beta2), weight_decay=0.0, fused=True
         ),

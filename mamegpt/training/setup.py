@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from filelock import Timeout
 from torch import nn
+from torch.amp import GradScaler  # type: ignore[attr-defined]
 
 from mamegpt.config import Logger, TrainConfig, TuneConfig
 from mamegpt.data.provenance import read_provenance
@@ -87,6 +88,7 @@ from mamegpt.training.events import (
 )
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.init_from import load_initial_weights
+from mamegpt.training.loss_scaling import loss_scaler, restore_scale
 from mamegpt.training.metrics import Metrics
 from mamegpt.training.ngram_targets import NgramTargets
 from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
@@ -142,6 +144,7 @@ class Training:
     model: LanguageModel
     summed_loss: nn.Module
     optimizer: Optimizer
+    scaler: GradScaler
     state: State
     started_s: float
     is_finished: bool
@@ -229,6 +232,8 @@ def setup(
     processes.barrier(world)
     if not starts_from_model and (newest := Run(run).latest()):
         state = checkpoint.load(newest.path, model, optimizer)
+    scaler = loss_scaler(config, world.device)
+    restore_scale(scaler, state)
     if world.is_main and config != resolved:
         write_json(run / CONFIG_FILE, config.to_dict())  # only now is it sure that the run can go on with them
 
@@ -240,7 +245,7 @@ def setup(
     started_s = called_s - state.elapsed_s
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
     finished = is_finished(config, state, extensions)
-    metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics)
+    metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics, may_skip=scaler.is_enabled())
     validate = _validation(config, val, tokenizer, model, world) if val else None
     reserve_s, step_s, last_val_tokens = 0.0, 0.0, 0
     if not finished and (minutes := extensions[-1].minutes if extensions else config.minutes):
@@ -272,6 +277,7 @@ def setup(
         model=model,
         summed_loss=summed_loss,
         optimizer=optimizer,
+        scaler=scaler,
         state=state,
         started_s=started_s,
         is_finished=finished,

@@ -57,6 +57,7 @@ from mamegpt.training.events import (
     watching,
 )
 from mamegpt.training.forward import compute_dtype
+from mamegpt.training.loss_scaling import scale_of
 from mamegpt.training.loss_spikes import find_spike, is_proven, roll_back, weights_not_finite
 from mamegpt.training.ngram_targets import true_share
 from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folder, setup
@@ -217,12 +218,14 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 with no_sync(t.summed_loss, micro < len(passes) - 1):
                     soft_targets = _soft_targets(t, rows, step) if share < 1 else None
                     loss = t.summed_loss(inputs, targets, soft_targets, share, learned) / rows.divisor
-                    (loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
+                    t.scaler.scale(loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                 step_loss += loss.detach()
 
-            # The update.
+            # The update; in float16 a step whose gradient is not finite is left out.
+            t.scaler.unscale_(t.optimizer)
             grad_norm = _clipped(model, config.grad_clip)
-            t.optimizer.step()
+            t.scaler.step(t.optimizer)
+            t.scaler.update()
             t.optimizer.zero_grad(set_to_none=True)
             step += 1
             metrics.step(step, step_loss, factor * config.lr, grad_norm)
@@ -306,6 +309,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                     rollbacks=0,
                     finished=is_last,
                     ngrams_outgrown=outgrown,
+                    **scale_of(t.scaler),
                 )
                 proven = functools.partial(_is_to_keep, t, losses=metrics.losses, offset=offset)
                 metrics.save_blocked_s = t.saver.save(model, t.optimizer, state, proven)

@@ -97,3 +97,11 @@ def test_a_compiler_that_fails_is_said_once_and_done_without(monkeypatch: pytest
     monkeypatch.setattr(module, "has_compiler", lambda device: True)
     assert autotune(TrainConfig(precision="fp32"), measure, ALONE, events.append).compile == "false"
     assert [type(event) for event in events] == [Compiling, CompileFailed]
+
+
+def test_a_gpu_without_bfloat16_measures_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mamegpt.training.autotune.has_bf16", lambda device: False)
+    world = World(0, 1, torch.device("cuda:0"))
+    events: list[Event] = []
+    tuned = autotune(TrainConfig(compile="false"), lambda kinds: [2.0, 0.5], world, events.append)
+    assert tuned.precision == "fp16" and events == [PrecisionMeasured("fp16", 4.0)]
