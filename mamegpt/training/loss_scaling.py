@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.amp import GradScaler  # type: ignore[attr-defined]
+from torch.amp import GradScaler
 
 from mamegpt.config import TrainConfig
 from mamegpt.run.checkpoint import State

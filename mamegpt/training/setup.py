@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from filelock import Timeout
 from torch import nn
-from torch.amp import GradScaler  # type: ignore[attr-defined]
+from torch.amp import GradScaler
 
 from mamegpt.config import Logger, TrainConfig, TuneConfig
 from mamegpt.data.provenance import read_provenance

@@ -222,9 +222,9 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                 step_loss += loss.detach()
 
             # The update; in float16 a step whose gradient is not finite is left out.
-            t.scaler.unscale_(t.optimizer)
+            t.scaler.unscale_(t.optimizer)  # type: ignore[arg-type]  # several chained have all it needs
             grad_norm = _clipped(model, config.grad_clip)
-            t.scaler.step(t.optimizer)
+            t.scaler.step(t.optimizer)  # type: ignore[arg-type]
             t.scaler.update()
             t.optimizer.zero_grad(set_to_none=True)
             step += 1

@@ -15,7 +15,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.system.run_files import CONFIG_FILE
 from mamegpt.training import autotune as module
 from mamegpt.training.autotune import Kind, Probe, autotune
-from mamegpt.training.events import CompileFailed, Compiling, Event
+from mamegpt.training.events import CompileFailed, Compiling, Event, PrecisionMeasured
 from mamegpt.training.trainer import train
 
 ALONE = World(0, 1, torch.device("cpu"))

@@ -20,10 +20,13 @@ from mamegpt.training.trainer import train
 TOO_LARGE = 2.0**26
 
 
-@pytest.fixture(scope="module")
-def straight(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+@pytest.fixture(scope="module", params=["muon", "adamw"])
+def straight(
+    request: pytest.FixtureRequest, stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainConfig:
     """A run in float16 that was never interrupted."""
-    config = tiny(stories_txt, stories_model, tmp_path_factory.mktemp("fp16") / "run", precision="fp16")
+    out = tmp_path_factory.mktemp("fp16") / "run"
+    config = tiny(stories_txt, stories_model, out, precision="fp16", optimizer=request.param, lr=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss_scaling, "INITIAL_SCALE", TOO_LARGE)
         train(config)
