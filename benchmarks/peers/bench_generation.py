@@ -38,7 +38,8 @@ import torch
 
 from benchmarks.peers.without_bf16 import add_option, imitate, is_imitated, results_file
 from mamegpt.config import ModelConfig, TrainConfig
-from mamegpt.exporting.gguf import GgufType, write_gguf
+from mamegpt.exporting.gguf import write_gguf
+from mamegpt.exporting.gguf_types import GgufType
 from mamegpt.exporting.hf import write_hf
 from mamegpt.generation.stream import stream_ids
 from mamegpt.models.base import LanguageModel

@@ -15,6 +15,7 @@ a place; the tokens after it continue another text and are not compared.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ __all__ = [
     "last_logits",
     "logits_check",
     "make_cases",
+    "rounding_check",
     "text_checks",
     "text_prompt",
     "until_end",
@@ -182,6 +184,19 @@ def logits_check(difference: float, tolerance: float, what: str) -> Check:
             what=what,
         ),
     )
+
+
+def rounding_check(original: Tensor, rounded: Tensor, kind: str, most_bits: float) -> Check:
+    """Return the check that rounded weights predict as the original ones, given logits (rows, T, V) of both."""
+    p, q = original.log_softmax(-1), rounded.log_softmax(-1)
+    bits = (p.exp() * (p - q)).sum(-1).mean().item() / math.log(2)  # Kullback-Leibler divergence
+    found = msg(
+        "{bits:.1e} bits per token between the original weights and {kind} (tolerance {most:.1e})",
+        bits=bits,
+        kind=kind,
+        most=most_bits,
+    )
+    return Check(msg("rounding"), bits <= most_bits, found)
 
 
 def until_end(ids: list[int], ends: Collection[int | None]) -> list[int]:

@@ -6,6 +6,7 @@ original model (`checks`). The folder appears only if all checks pass.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ from safetensors import SafetensorError
 
 from mamegpt.errors import ExportError, ModelError, OutputError, first_line
 from mamegpt.exporting.checks import N_SENTENCES, Check, make_cases
-from mamegpt.exporting.gguf import GgufType, check_gguf, refuse_impossible, write_gguf
+from mamegpt.exporting.gguf import check_gguf, refuse_impossible, replacements_check, rounded_model, write_gguf
+from mamegpt.exporting.gguf_types import GgufType, is_in_blocks
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.html import HtmlType, check_html, refuse_unsupported, write_html
 from mamegpt.exporting.model_card import Facts, card_rows, model_card
 from mamegpt.exporting.upload import Upload
 from mamegpt.messages import join, msg
+from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import Pretrained
+from mamegpt.run.metrics import Quality
 from mamegpt.system.files import atomic_directory, shown
 from mamegpt.system.outputs import CARD, check_folder, export_mark
 
@@ -77,6 +81,7 @@ def export_model(
     n_sentences: int = N_SENTENCES,
     spm_vocab: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    validate: Callable[[LanguageModel], Quality] | None = None,
     overwrite: bool = False,
     on_event: Callable[[Exporting], None] = lambda _: None,
 ) -> ExportReport:
@@ -84,7 +89,8 @@ def export_model(
 
     ``name`` (default: the folder's) and ``facts`` are for the model cards. Tokenizers are compared on the first
     ``n_sentences`` of ``texts``, named ``source`` (default: 豆物語). ``spm_vocab`` and ``settings`` are as in
-    `write_hf`. ``on_event`` is called with `Exporting`.
+    `write_hf`. ``validate`` measures a model on held-out text, for the card of a file with rounded weights.
+    ``on_event`` is called with `Exporting`.
 
     Raises `OutputError` if ``out`` exists and ``overwrite`` is false, or if the disk is full; `ModelError` if model and
     tokenizer do not belong together, or the architecture is unknown; `ConfigError` if a package is missing;
@@ -107,7 +113,7 @@ def export_model(
             vocab_size_2=loaded.sizes.vocab_size,
         )
     if "gguf" in targets:
-        refuse_impossible(loaded.tokenizer)
+        refuse_impossible(loaded.tokenizer, loaded.model, gguf_type)
     if "html" in targets:
         refuse_unsupported(loaded.tokenizer, loaded.model, html_type)
     begin = time.perf_counter()
@@ -124,6 +130,11 @@ def export_model(
             # For gguf and html it is only for the card.
             hf_format = parts.hf_formats[0] if target in ("hf", "html") else parts.native_format
             gguf_file, html_file = folder / f"{out.name}-{gguf_type}.gguf", folder / f"{out.name}.html"
+            stored, stated = model, facts
+            if target == "gguf" and is_in_blocks(gguf_type):
+                stored = rounded_model(model, loaded.sizes, parts.gguf_format, gguf_type)
+                if validate:
+                    stated = _with_rounded(facts, gguf_type, validate(stored), validate(model))
             try:
                 if target == "gguf":
                     write_gguf(
@@ -139,7 +150,7 @@ def export_model(
                         spm_vocab=spm_vocab, settings=settings,
                     )  # fmt: skip
                 card = model_card(
-                    card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts,
+                    card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, stated,
                     gguf_file=gguf_file.name if target == "gguf" else "",
                     html_file=html_file.name if target == "html" else "", answers=loaded.answers,
                 )  # fmt: skip
@@ -154,7 +165,10 @@ def export_model(
                 ) from error
             on_event(Exporting("comparing", target))
             if target == "gguf":
-                found = check_gguf(gguf_file, cases, gguf_type)
+                found = [
+                    *check_gguf(gguf_file, cases, gguf_type, stored),
+                    *replacements_check(model, loaded.sizes, parts.gguf_format, gguf_type),
+                ]
             elif target == "html":
                 found = check_html(html_file, cases, html_type)
             else:
@@ -172,3 +186,13 @@ def export_model(
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
         check_folder(out, overwrite=overwrite)  # again: much time has passed
     return ExportReport(out, files, checks, time.perf_counter() - begin)
+
+
+def _with_rounded(facts: Facts, kind: GgufType, rounded: Quality, original: Quality) -> Facts:
+    """Return facts with what the rounding of the weights costs."""
+    share = "のサンプル" if rounded.of_n_characters > rounded.n_characters else ""
+    value = (
+        f"{kind}: {rounded.bits_per_character:.3f} ビット/文字、元の重み: {original.bits_per_character:.3f}"
+        f"(検証データ {rounded.n_characters:,} 文字{share})"
+    )
+    return dataclasses.replace(facts, evaluation=[*facts.evaluation, ("重みの丸め", "rounded weights", value)])

@@ -9,15 +9,18 @@ ends).
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mamegpt.config import ModelConfig
-from mamegpt.errors import ExportError, require_packages
+from mamegpt.errors import ConfigError, ExportError, require_packages
 from mamegpt.exporting.checks import (
     EDGE_CASES,
     Cases,
@@ -27,39 +30,72 @@ from mamegpt.exporting.checks import (
     greedy_check,
     last_logits,
     logits_check,
+    rounding_check,
     text_checks,
     until_end,
 )  # fmt: skip
 from mamegpt.exporting.clean_process import run_in_clean_process
-from mamegpt.messages import msg
+from mamegpt.exporting.gguf_types import (
+    FILE_TYPES,
+    MIXTURES,
+    GgufType,
+    fitting_type,
+    is_in_blocks,
+    k_quantizer,
+    quantized,
+    rounded,
+    wanted_types,
+)  # fmt: skip
+from mamegpt.generation.stream import stream_ids
+from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
-from mamegpt.models.gguf_format import GGUFFormat
+from mamegpt.models.gguf_format import GGUFFormat, Tensors
 from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.chat import TEMPLATE
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["GgufType", "check_gguf", "refuse_impossible", "write_gguf"]
-
-GgufType = Literal["f32", "f16", "bf16", "q8_0"]
+__all__ = ["check_gguf", "refuse_impossible", "replacements_check", "rounded_model", "write_gguf"]
 
 VERIFIER = Path(__file__).with_name("verify_gguf.py")
-TOLERANCE: dict[GgufType, float] = {"f32": 1e-3, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
+TOLERANCE: dict[GgufType, float] = {
+    "f32": 1e-3, "f16": 2e-3, "bf16": 2e-2, "q8_0": 2e-2, "q5_k_m": 3e-2, "q4_k_m": 3e-2,
+}  # fmt: skip
 """Largest difference of log-probabilities, relative to the largest logit, that the data type explains; for f32,
-llama.cpp's GELU explains it, which is a table in float16."""
+llama.cpp's GELU explains it, which is a table in float16. With blocks, weights are the file's on both sides, and
+llama.cpp rounds what they are multiplied with to 8 bits."""
+MAX_BITS: dict[GgufType, float] = {"q8_0": 5e-2, "q5_k_m": 0.2, "q4_k_m": 0.5}
+"""Largest mean divergence of a file's weights in blocks from the original ones, in bits per token."""
 N_DECODED = len(EDGE_CASES) + 1000
 N_LOGITS = 6
-Q8_BLOCK = 32
 
 _PIECE_TYPES = {"normal": 1, "unknown": 2, "control": 3, "user_defined": 4, "unused": 5, "byte": 6}
 
 
-def refuse_impossible(tokenizer: Tokenizer) -> None:
+def refuse_impossible(tokenizer: Tokenizer, model: LanguageModel, kind: GgufType) -> None:
     """Raise an error if an export to GGUF is impossible, before anything is computed.
 
-    `ConfigError` if the packages of the extra ``export`` are not installed, `ExportError` for a tokenizer that
-    llama.cpp does not support.
+    `ConfigError` if the packages of the extra ``export`` are not installed or cannot round to this type, `ExportError`
+    for a tokenizer that llama.cpp does not support, or for a mixture whose blocks fit none of the model's matrices.
     """
     require_packages("--to gguf", ["gguf", "xllamacpp"], "export")
+    if kind in MIXTURES:
+        try:
+            k_quantizer()
+        except AttributeError:
+            raise ConfigError(
+                "--gguf-type {kind} calls llama.cpp's own code, which xllamacpp does not offer on this system; "
+                "choose q8_0",
+                kind=kind,
+            ) from None
+        lengths = sorted({weight.shape[1] for weight in model.parameters() if weight.ndim == 2})
+        most = MIXTURES[kind]["most"]
+        if not any(fitting_type(most, length) == most for length in lengths):
+            raise ExportError(
+                "--gguf-type {kind} has blocks of 256 numbers, which fit no matrix of this model (rows of {lengths}); "
+                "choose q8_0",
+                kind=kind,
+                lengths=join(", ", map(str, lengths)),
+            )
     if tokenizer.settings.model_type != "bpe":
         raise ExportError(
             "{path} is a {model_type} model; llama.cpp tokenizes like SentencePiece for bpe only, so "
@@ -89,42 +125,88 @@ def write_gguf(
 
     A model that ``answers`` has a chat template, and its answers end with their turn.
 
-    With q8_0, matrices whose row length is not a multiple of 32 are written in f16.
+    Matrices whose rows are not whole blocks of the type are written in another one (`fitting_type`).
     """
     import gguf
 
-    own = {name: tensor.numpy() for name, tensor in cpu_state_dict(model).items()}
     file = gguf.GGUFWriter(path, gguf_format.name)
     file.add_context_length(sizes.context_length)
     file.add_embedding_length(sizes.emb_dim)
     file.add_block_count(sizes.n_layers)
     file.add_head_count(sizes.n_heads)
     gguf_format.write_settings(file, sizes)
-    file.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES[kind]))
+    file.add_file_type(getattr(gguf.LlamaFileType, FILE_TYPES[kind]))
+    if is_in_blocks(kind):
+        file.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_tokenizer(file, tokenizer)
     if answers and tokenizer.turns:
         file.add_eot_token_id(tokenizer.turns.end)
         file.add_chat_template(TEMPLATE)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[gguf_format.name.upper()], sizes.n_layers)
-    for theirs, tensor in gguf_format.to_file(own, sizes).items():
-        name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
-        assert name is not None, f"llama.cpp's {gguf_format.name} has no tensor {theirs}"
-        stored = gguf.GGMLQuantizationType[_kind_of(name, tensor, kind).upper()]
-        file.add_tensor(name, gguf.quantize(tensor, stored), raw_dtype=stored)
+    for name, (tensor, _, type_name) in _stored(_own(model), sizes, gguf_format, kind).items():
+        file.add_tensor(name, quantized(tensor, type_name), raw_dtype=gguf.GGMLQuantizationType[type_name])
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
     file.close()
 
 
-_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+def _own(model: LanguageModel) -> Tensors:
+    return {name: tensor.numpy() for name, tensor in cpu_state_dict(model).items()}
 
 
-def _kind_of(name: str, tensor: NDArray[np.float32], kind: GgufType) -> GgufType:
-    """Return the data type of one tensor; q8_0 has blocks of 32, so rows of other lengths become f16."""
-    if tensor.ndim == 1 or name == "position_embd.weight":
-        return "f32"
-    return "f16" if kind == "q8_0" and tensor.shape[1] % Q8_BLOCK else kind
+class _Stored(NamedTuple):
+    """A tensor of a file, the data type that it should have, and the one that fits its rows."""
+
+    tensor: NDArray[np.float32]
+    wanted: str
+    type: str
+
+
+def _stored(own: Tensors, sizes: ModelConfig, gguf_format: GGUFFormat, kind: GgufType) -> dict[str, _Stored]:
+    """Return the tensors of a file by llama.cpp's names: those of ``own`` in their order, then those it lacks."""
+    import gguf
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[gguf_format.name.upper()], sizes.n_layers)
+    tensors = {}
+    for theirs, tensor in gguf_format.to_file(own, sizes).items():
+        name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+        assert name is not None, f"llama.cpp's {gguf_format.name} has no tensor {theirs}"
+        tensors[name] = tensor
+    wanted = wanted_types({name: tensor.ndim for name, tensor in tensors.items()}, kind, sizes.n_layers)
+    return {
+        name: _Stored(tensor, wanted[name], fitting_type(wanted[name], tensor.shape[-1]))
+        for name, tensor in tensors.items()
+    }
+
+
+def rounded_model(model: LanguageModel, sizes: ModelConfig, gguf_format: GGUFFormat, kind: GgufType) -> LanguageModel:
+    """Return a copy of the model with the weights that a file of that type has.
+
+    The file may have the rows of a matrix in another order, which does not matter: a block is a part of one row.
+    """
+    own = _own(model)
+    types = (one.type for one in _stored(own, sizes, gguf_format, kind).values())
+    found = copy.deepcopy(model)
+    found.load_state_dict(
+        {name: torch.from_numpy(rounded(own[name], one)) for name, one in zip(own, types, strict=False)}
+    )
+    return found
+
+
+def replacements_check(
+    model: LanguageModel, sizes: ModelConfig, gguf_format: GGUFFormat, kind: GgufType
+) -> list[Check]:
+    """Return the line that names the matrices whose rows are not whole blocks, and their types; none if all are."""
+    stored = _stored(_own(model), sizes, gguf_format, kind)
+    parts = {f"{name.split('.')[-2]} {it.type.lower()}": it.wanted != it.type for name, it in stored.items()}
+    if not any(parts.values()):
+        return []
+    replaced = join(", ", [part for part, is_replaced in parts.items() if is_replaced])
+    return [
+        Check(
+            msg("data types"), True, msg("rows that are not whole blocks are in other types: {parts}", parts=replaced)
+        )
+    ]
 
 
 def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
@@ -146,11 +228,12 @@ def _add_tokenizer(file: Any, tokenizer: Tokenizer) -> None:
     file.add_remove_extra_whitespaces(settings.remove_extra_whitespaces)
 
 
-def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
+def check_gguf(path: Path, cases: Cases, kind: GgufType, stored: LanguageModel) -> list[Check]:
     """Compare the outputs of llama.cpp, in a separate process, with those of the model and the tokenizer.
 
-    Log-probabilities are compared, since llama.cpp does not return logits; all of them, after texts of several lengths.
-    Raises `ExportError` if the file does not load at all.
+    Weights in blocks are the file's on both sides: ``stored`` is `rounded_model`, whose predictions are compared with
+    the original ones. Log-probabilities are compared, since llama.cpp does not return logits; all of them, after texts
+    of several lengths. Raises `ExportError` if the file does not load at all.
     """
     n_context = cases.model.context_length
     row = cases.rows[0]
@@ -167,15 +250,23 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType) -> list[Check]:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, path, asked, Path(scratch))
+    checks = []
+    tolerance = TOLERANCE[kind] * cases.scale
+    if is_in_blocks(kind):
+        with torch.inference_mode():
+            logits = stored.out_head(stored.hidden(torch.tensor(cases.rows))).float()
+        checks.append(rounding_check(cases.logits, logits, kind, MAX_BITS[kind]))
+        greedy = [list(stream_ids(stored, prompt, cases.n_new)) for prompt in cases.prompts]
+        cases = dataclasses.replace(cases, model=stored, logits=logits, greedy=greedy)
     own = np.stack([last_logits(cases.model, row[:n]).log_softmax(-1).numpy() for n in lengths])
     apart = float(np.abs(own - np.asarray(found["log_probabilities"], dtype=np.float64)).max())  # NaN stays NaN
-    tolerance = TOLERANCE[kind] * cases.scale
     # llama.cpp ends where the text does.
     until = [until_end(row, cases.ends) for row in cases.greedy]
     # SentencePiece drops the space of a dummy prefix when it decodes; llama.cpp's server does not.
     prefix = " " if cases.tokenizer.settings.add_dummy_prefix else ""
     decoded = [text.removeprefix(prefix) for text in found["decoded"]]
     return [
+        *checks,
         logits_check(
             apart,
             tolerance,

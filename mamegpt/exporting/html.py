@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import html
 import json
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mamegpt.errors import ExportError
 from mamegpt.exporting.checks import (
@@ -35,6 +33,7 @@ from mamegpt.exporting.checks import (
     greedy_check,
     last_logits,
     logits_check,
+    rounding_check,
     text_checks,
 )  # fmt: skip
 from mamegpt.exporting.clean_process import run_in_clean_process
@@ -217,19 +216,6 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _rounding_check(original: Tensor, rounded: Tensor, kind: HtmlType) -> Check:
-    """Return the check that the stored weights predict as the original ones, given logits (rows, T, V) of both."""
-    p, q = original.log_softmax(-1), rounded.log_softmax(-1)
-    bits = (p.exp() * (p - q)).sum(-1).mean().item() / math.log(2)  # Kullback-Leibler divergence
-    found = msg(
-        "{bits:.1e} bits per token between the original weights and {kind} (tolerance {most:.1e})",
-        bits=bits,
-        kind=kind,
-        most=MAX_BITS[kind],
-    )
-    return Check(msg("rounding"), bits <= MAX_BITS[kind], found)
-
-
 def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     """Open the file in a headless Chromium, and compare its outputs with those of the stored weights in PyTorch.
 
@@ -242,7 +228,7 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     row = cases.rows[0]
     with torch.inference_mode():
         logits = model.out_head(model.hidden(torch.tensor(cases.rows))).float()
-    rounding = _rounding_check(cases.logits, logits, kind)
+    rounding = rounding_check(cases.logits, logits, kind, MAX_BITS[kind])
     browser = find_browser()
     if not browser:
         found = msg("not opened in a browser: no Chromium or Chrome was found")

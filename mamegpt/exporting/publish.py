@@ -18,15 +18,17 @@ from mamegpt.errors import ConfigError, ModelError
 from mamegpt.exporting.checks import N_SENTENCES
 from mamegpt.exporting.evaluation_card import card_results, card_rows, quality_results
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
-from mamegpt.exporting.gguf import GgufType
+from mamegpt.exporting.gguf_types import GgufType
 from mamegpt.exporting.html import HtmlType
 from mamegpt.exporting.model_card import Facts, public_names
 from mamegpt.exporting.upload import Push, upload_folder
 from mamegpt.generation.settings import Sampling
+from mamegpt.models.base import LanguageModel
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, sizes_of
 from mamegpt.models.registry import build_model
 from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
 from mamegpt.run import checkpoint
+from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.system.files import is_here
 from mamegpt.system.hub import is_cached, is_hub_name
@@ -36,6 +38,8 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 __all__ = ["export", "export_weights"]
 
 SAMPLE_PROMPTS = ("日本の", "昔々、", "京都は、")
+VALIDATION_TOKENS = 50_000
+"""Length of the sample on which rounded weights are compared with the original ones."""
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 
@@ -96,6 +100,7 @@ def export(
         known["facts"] = dataclasses.replace(_facts(run, loaded), licenses=card_licenses(config.data))
         if is_here(config.data) and not is_shards(config.data) and not isinstance(config, TuneConfig):
             known |= {"texts": read_texts(config.data, config.split, config.schema), "source": config.data}
+        known["validate"] = _validation(run, loaded)
     if data_license:
         known["facts"] = dataclasses.replace(known.get("facts", Facts()), licenses=[data_license])
     report = export_model(
@@ -111,6 +116,18 @@ def export(
         **known,
     )
     return dataclasses.replace(report, upload=upload_folder(report.out, wanted)) if push else report
+
+
+def _validation(run: Run, loaded: Pretrained) -> Callable[[LanguageModel], Quality] | None:
+    """Return the function that measures a model on a sample of the run's validation data; None if that is gone."""
+    from mamegpt.distributed.processes import World
+    from mamegpt.training.setup import validation
+
+    tokens = run.tokens()
+    if not tokens or "val" not in tokens[1]:
+        return None
+    val, world = tokens[1]["val"], World(0, 1, loaded.device)
+    return lambda model: validation(run.config, val, run.tokenizer, model, world)(max_tokens=VALIDATION_TOKENS)
 
 
 def _on_cpu(model: Pretrained) -> Pretrained:

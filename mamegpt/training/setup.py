@@ -94,7 +94,8 @@ from mamegpt.training.ngram_targets import NgramTargets
 from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
 from mamegpt.training.validation import evaluate
 
-__all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup"]
+__all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup",
+           "validation"]  # fmt: skip
 
 BEFORE_A_CHECKPOINT = {
     CONFIG_FILE,
@@ -246,7 +247,7 @@ def setup(
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics, may_skip=scaler.is_enabled())
-    validate = _validation(config, val, tokenizer, model, world) if val else None
+    validate = validation(config, val, tokenizer, model, world) if val else None
     reserve_s, step_s, last_val_tokens = 0.0, 0.0, 0
     if not finished and (minutes := extensions[-1].minutes if extensions else config.minutes):
         if val and validate:
@@ -300,10 +301,10 @@ def _batches(config: TrainConfig, splits: dict[str, Split], tokenizer: Tokenizer
     return WindowBatches(order, tokens, n_passes), config.context_length
 
 
-def _validation(
+def validation(
     config: TrainConfig, val: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
 ) -> Callable[..., Quality]:
-    """Return the function that validates: on a text, or on the answers of conversations."""
+    """Return the function that measures a model: on a text, or on the answers of conversations."""
     if isinstance(config, TuneConfig):
         return answers_of(val, tokenizer, model, world)
     return functools.partial(

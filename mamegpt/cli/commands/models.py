@@ -259,7 +259,7 @@ def export_command(
     model: str,
     out: Path,
     to: Literal["hf", "hf-native", "gguf", "html", "all"] = "hf",
-    gguf_type: Literal["f32", "f16", "bf16", "q8_0"] = "f32",
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q5_k_m", "q4_k_m"] = "f32",
     html_type: Literal["q8_0", "f16"] = "q8_0",
     push: str = "",
     private: Switch = None,
