@@ -45,6 +45,7 @@ __all__ = [
     "Pretrained",
     "TransformersModel",
     "check_memory",
+    "has_chat_template",
     "is_foreign",
     "load",
     "load_weights",
@@ -465,8 +466,13 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
         sizes, own = _without_padding(hf_format.architecture, sizes, own, tokenizer.vocab_size)
     model = _filled(hf_format.architecture, sizes, own, str(file))
     has_start = tokenizer.start_id is not None and config.get("bos_token_id") == tokenizer.start_id
-    answers = tokenizer.turns is not None and _chat_template(folder) == TEMPLATE
+    answers = tokenizer.turns is not None and has_chat_template(folder)
     return Pretrained(model, tokenizer, sizes, hf_format.architecture, where, has_start=has_start, answers=answers)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Return whether an exported folder declares our chat template, as those of models that answer do."""
+    return _chat_template(folder) == TEMPLATE
 
 
 def _chat_template(folder: Path) -> str | None:

@@ -33,6 +33,7 @@ from mamegpt.tokenizer.chat import Message, chat_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
+    "CHATS",
     "EDGE_CASES",
     "N_SENTENCES",
     "Cases",
@@ -84,6 +85,7 @@ CHATS = (
         Message("assistant", "𠮷野家です。"),
         Message("user", " 空白  と「か\u3099」 "),
     ),
+    (Message("user", "こんにちは"), Message("assistant", "こんにちは。"), Message("user", "「山」は何と読みますか")),
 )
 """Conversations for the chat template."""
 

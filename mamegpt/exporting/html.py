@@ -28,23 +28,28 @@ from numpy.typing import NDArray
 
 from mamegpt.errors import ExportError
 from mamegpt.exporting.checks import (
+    CHATS,
     Cases,
     Check,
+    chat_checks,
     greedy_check,
     last_logits,
     logits_check,
     rounding_check,
     text_checks,
-)  # fmt: skip
+    until_end,
+)
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.exporting.verify_html import find_browser
 from mamegpt.generation.stream import stream_ids
+from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.pages.render import render
 from mamegpt.playground.words import words
 from mamegpt.pretrained import Pretrained
 from mamegpt.text.display import visible
+from mamegpt.tokenizer.chat import Message, chat_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["HtmlType", "check_html", "refuse_unsupported", "write_html"]
@@ -53,7 +58,10 @@ HtmlType = Literal["q8_0", "f16"]
 
 VERIFIER = Path(__file__).with_name("verify_html.py")
 SCRIPTS = ("kernel.js", "tensors.js", "model.js", "tokenizer.js", "sampling.js", "backend.js")
-PAGE_SCRIPTS = ("common.js", "settings.js", "sheet.js", "generate.js", "code.js", "continuation.js", "app.js")
+PAGE_SCRIPTS = (
+    "common.js", "settings.js", "sheet.js", "generate.js", "history.js", "code.js", "continuation.js", "chat.js",
+    "app.js",
+)  # fmt: skip
 """The modules of the engine, and those of the playground: each imports only from those before it."""
 BLOCK = 32
 ALIGN = 16
@@ -147,6 +155,7 @@ def write_html(
         "architecture": loaded.architecture,
         "sizes": dataclasses.asdict(loaded.sizes),
         "hasStart": loaded.has_start,
+        "chat": dataclasses.asdict(tokenizer.turns) if loaded.answers and tokenizer.turns else None,
         "tensors": listed,
         "tokenizer": {
             "pieces": [(piece.text, piece.score, _PIECE_LETTERS[piece.kind]) for piece in tokenizer.pieces],
@@ -155,7 +164,8 @@ def write_html(
             "addDummyPrefix": tokenizer.settings.add_dummy_prefix,
         },
     }
-    text = _page(visible(name), header, render("mamegpt.exporting", "card.html", rows=rows, licenses=licenses), weights)
+    card = render("mamegpt.exporting", "card.html", rows=rows, licenses=licenses, answers=loaded.answers)
+    text = _page(visible(name), header, card, weights)
     file.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -233,10 +243,16 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     if not browser:
         found = msg("not opened in a browser: no Chromium or Chrome was found")
         return [rounding, Check(msg("page"), True, found)]
+    fitting = [
+        messages
+        for messages in (CHATS if cases.answers else ())
+        if len(chat_ids(cases.tokenizer, messages)) + cases.n_new <= model.context_length
+    ]
     lengths = sorted({max(1, len(row) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
     asked = {
         "browser": browser, "row": row, "lengths": lengths, "prompts": cases.prompts, "n_new": cases.n_new,
-        "texts": cases.texts, "decode": cases.text_ids[:N_DECODED],
+        "texts": cases.texts, "decode": cases.text_ids[:N_DECODED], "chats": _objects(CHATS if cases.answers else ()),
+        "asked": _objects(fitting),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         answers = run_in_clean_process(VERIFIER, file, asked, Path(scratch))
@@ -245,6 +261,11 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     own = np.stack([last_logits(model, row[:n]).numpy() for n in lengths])
     difference = float(np.abs(own - np.asarray(answers["logits"], dtype=np.float64)).max())  # NaN stays NaN
     greedy = [list(stream_ids(model, prompt, cases.n_new)) for prompt in cases.prompts]
+    chats = [chat_ids(cases.tokenizer, messages) for messages in fitting]
+    characters = WholeCharacters.of(cases.tokenizer, model)
+    own_answers = [
+        until_end([*stream_ids(model, ids, cases.n_new, characters=characters)], cases.ends) for ids in chats
+    ]
     complaints = answers["complaints"]
     return [
         rounding,
@@ -258,4 +279,10 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
         logits_check(difference, tolerance, msg("{n} texts, with the same {kind} weights", n=len(lengths), kind=kind)),
         greedy_check(msg("greedy"), rounded, greedy, answers["greedy"], tolerance),
         *text_checks(cases, answers["text_ids"], answers["decoded"], must_agree=True),
+        *chat_checks(cases, answers["chat_ids"]),
+        *([greedy_check(msg("answers"), rounded, own_answers, answers["answers"], tolerance, chats)] if chats else []),
     ]
+
+
+def _objects(chats: Sequence[Sequence[Message]]) -> list[list[dict[str, str]]]:
+    return [[{"role": role, "content": content} for role, content in messages] for messages in chats]

@@ -8,7 +8,7 @@ of its script.
 
 ``CASES.json`` contains the path of the ``browser``; ``row``, token ids, with the logits after the first n of them
 wanted for each n in ``lengths``; ``prompts``, rows of token ids; ``n_new``, the number of tokens to continue each by;
-``texts`` to tokenize; and ``decode``, ids to decode.
+``texts`` to tokenize; ``decode``, ids to decode; ``chats``, conversations to tokenize; and ``asked``, those to answer.
 """
 
 from __future__ import annotations
@@ -39,6 +39,17 @@ GREEDY = """({ prompts, n_new }) => prompts.map((ids) => {
   });
 })"""
 TOKENIZE = "({ texts }) => texts.map((text) => tokenizer.encode(normalize(text)))"
+CHAT_IDS = "({ chats }) => chats.map(chatIds)"
+ANSWERS = """async ({ asked, n_new }) => {
+  const greedy = { n: 1, max_tokens: n_new, temperature: 0, repetition_penalty: 1, seed: 0, logprobs: 0 };
+  const answers = [];
+  for (const messages of asked) {
+    const choices = [];
+    await complete({ ...greedy, messages }, new AbortController().signal, (data) => choices.push(...data.choices));
+    answers.push(choices.map(({ id }) => id).filter((id) => id !== null));
+  }
+  return answers;
+}"""
 DECODE = "({ decode }) => decode.map((ids) => tokenizer.decode(ids))"
 
 
@@ -55,6 +66,8 @@ def main(file: str, cases_file: str, found_name: str) -> None:
             "greedy": page.call(GREEDY, {name: cases[name] for name in ("prompts", "n_new")}),
             "text_ids": page.call(TOKENIZE, {"texts": cases["texts"]}),
             "decoded": page.call(DECODE, {"decode": cases["decode"]}),
+            "chat_ids": page.call(CHAT_IDS, {"chats": cases["chats"]}),
+            "answers": page.call(ANSWERS, {name: cases[name] for name in ("asked", "n_new")}),
             "complaints": page.complaints,
         }
     Path(f"{found_name}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -1,9 +1,9 @@
 """OpenAI's completions, as far as they make sense here: requests read strictly, answers and chunks written.
 
 Format: OpenAI's API reference, "Completions" (``POST /v1/completions``) and "Chat" (``POST /v1/chat/completions``, for
-models that were tuned to answer). Beyond it a request may hold ``top_k``,
-``min_p`` and ``repetition_penalty``, as `Sampling` explains them, up to ten ``logprobs``, and
-``at_start``: whether the prompts begin a text (without it: if the model was trained with such beginnings).
+models that were tuned to answer). Beyond it a request may hold ``top_k``, ``min_p`` and ``repetition_penalty``, as
+`Sampling` explains them, and one for completions up to ten ``logprobs`` and ``at_start``: whether the prompts begin a
+text (without it: if the model was trained with such beginnings).
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ __all__ = [
     "MAX_CHARACTERS",
     "MAX_TOKENS",
     "begin_chat",
+    "choices",
     "error",
-    "merge",
     "read_chat_request",
     "read_request",
-    "shaped",
     "usage",
 ]
 
@@ -38,7 +37,8 @@ MAX_CHARACTERS = 20_000
 MAX_STOP_CHARACTERS = 1_000
 MAX_TOKENS = 2048
 """Longest continuation."""
-MAX_LOGPROBS = 10
+MAX_LOGPROBS, MAX_TOP_LOGPROBS = 10, 20
+"""Most alternatives of a token: of completions, where OpenAI has five, and of chats."""
 MAX_TOP_K = 1_000_000
 MAX_SEED = (1 << 53) - MAX_TEXTS
 """Largest seed: JavaScript keeps whole numbers up to 2**53 - 1, and the last text of a request has seed + 7."""
@@ -107,6 +107,7 @@ class _Chat(_Body):
     max_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] = 100
     max_completion_tokens: Annotated[int, Within(ge=1, le=MAX_TOKENS)] | None = None
     logprobs: bool = False
+    top_logprobs: Annotated[int, Within(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 def read_request(value: object) -> CompletionRequest:
@@ -124,7 +125,15 @@ def read_chat_request(value: object) -> CompletionRequest:
     body = _read(_Chat, value, ("stop",))
     messages = [(message.role, message.content) for message in body.messages]
     _refuse_long("messages", [content for _, content in messages], MAX_CHARACTERS)
-    return _request(body, prompts=[""], max_tokens=body.max_completion_tokens or body.max_tokens, messages=messages)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ConfigError("top_logprobs needs logprobs; give both")
+    return _request(
+        body,
+        prompts=[""],
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        messages=messages,
+        n_alternatives=(body.top_logprobs or 0) if body.logprobs else None,
+    )
 
 
 B = TypeVar("B", bound=_Body)
@@ -143,8 +152,6 @@ def _read(kind: type[B], value: object, lists: Sequence[str]) -> B:
     for name, nothing in UNSUPPORTED.items():
         if getattr(body, name, nothing) != nothing:
             raise ConfigError("{name} is not supported; leave it out", name=name)
-    if isinstance(body, _Chat) and body.logprobs:
-        raise ConfigError("{name} is not supported; leave it out", name="logprobs")
     _refuse_long("stop", body.stop, MAX_STOP_CHARACTERS)
     return body
 
@@ -174,31 +181,13 @@ def _request(body: _Body, **of_kind: Any) -> CompletionRequest:
 
 def begin_chat(request: CompletionRequest) -> list[dict[str, Any]]:
     """Return the ``choices`` that begin a streamed answer: they say who speaks."""
-    return [_choice(i, {"role": "assistant", "content": ""}) for i in range(request.n_texts)]
-
-
-def shaped(request: CompletionRequest, choices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return ``choices`` of texts in the form that the request asks for."""
-    if request.messages is None:
-        return list(choices)
-    if request.stream:
-        return [_choice(one["index"], {"content": one["text"]}, one["finish_reason"]) for one in choices]
     return [
-        {
-            "index": one["index"],
-            "message": {"role": "assistant", "content": one["text"]},
-            "finish_reason": one["finish_reason"],
-            "logprobs": None,
-        }
-        for one in choices
+        {"index": i, "delta": {"role": "assistant", "content": ""}, "finish_reason": None, "logprobs": None}
+        for i in range(request.n_texts)
     ]
 
 
-def _choice(index: int, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-
-
-def merge(batch: Sequence[NewToken], scored: bool) -> list[dict[str, Any]]:
+def choices(request: CompletionRequest, batch: Sequence[NewToken]) -> list[dict[str, Any]]:
     """Return steps of several texts, in order, as ``choices``: one a text, with ``logprobs`` if asked for."""
     texts: dict[int, list[NewToken]] = {}
     for step in batch:
@@ -206,12 +195,18 @@ def merge(batch: Sequence[NewToken], scored: bool) -> list[dict[str, Any]]:
     return [
         {
             "index": number,
-            "text": "".join(step.token.text for step in steps),
+            **_content(request, "".join(step.token.text for step in steps)),
             "finish_reason": steps[-1].token.finish,
-            "logprobs": _logprobs(steps) if scored else None,
+            "logprobs": _logprobs(request, steps),
         }
         for number, steps in texts.items()
     ]
+
+
+def _content(request: CompletionRequest, text: str) -> dict[str, Any]:
+    if request.messages is None:
+        return {"text": text}
+    return {"delta": {"content": text}} if request.stream else {"message": {"role": "assistant", "content": text}}
 
 
 def usage(request: CompletionRequest, steps: Sequence[NewToken]) -> dict[str, int]:
@@ -233,9 +228,13 @@ def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
     return {"error": {"message": shown(naming_fields(message)), "type": kind, "param": None, "code": None}}
 
 
-def _logprobs(steps: Sequence[NewToken]) -> dict[str, Any]:
-    """``text_offset`` counts characters of the continuation; a token that begins nothing has that of the next."""
+def _logprobs(request: CompletionRequest, steps: Sequence[NewToken]) -> dict[str, Any] | None:
+    if request.n_alternatives is None:
+        return None
     steps = [step for step in steps if step.token.id is not None]
+    if request.messages is not None:
+        return {"content": [_scored(step) for step in steps], "refusal": None}
+    # text_offset counts characters of the continuation; a token that begins nothing has that of the next.
     return {
         "tokens": [_shown(step.loaded.tokenizer, step.token.id) for step in steps],
         "token_logprobs": [step.token.logprob for step in steps],
@@ -244,6 +243,19 @@ def _logprobs(steps: Sequence[NewToken]) -> dict[str, Any]:
         ],
         "text_offset": [step.token.offset for step in steps],
     }
+
+
+def _scored(step: NewToken) -> dict[str, Any]:
+    """Return a token of an answer with its log-probability, its bytes, and its alternatives."""
+    tokenizer = step.loaded.tokenizer
+
+    def one(token: int | None, logprob: float | None) -> dict[str, Any]:
+        assert token is not None
+        return {
+            "token": _shown(tokenizer, token), "logprob": logprob, "bytes": list(tokenizer.token_bytes(token)),
+        }  # fmt: skip
+
+    return one(step.token.id, step.token.logprob) | {"top_logprobs": [one(*pair) for pair in step.token.alternatives]}
 
 
 def _shown(tokenizer: Tokenizer, token: int | None) -> str:

@@ -16,12 +16,13 @@ from safetensors import SafetensorError, safe_open
 from mamegpt.config import TuneConfig
 from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.messages import join
+from mamegpt.pretrained import has_chat_template
 from mamegpt.run.run import Checkpoint, Run, checkpoints
 from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
 from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
 
-__all__ = ["PLACES", "Entry", "bits_per_character", "entries", "listed"]
+__all__ = ["PLACES", "Entry", "answers", "bits_per_character", "entries", "listed"]
 
 PLACES = ("runs", "demo*")
 """Where models are looked for if none is named: folders below the current one."""
@@ -124,6 +125,13 @@ def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
                 continue
             by_step |= {(run, one.step): one.bits_per_character for one in Run(run).validations}
     return {entry.name: by_step[entry.run, entry.step] for entry in found if (entry.run, entry.step) in by_step}
+
+
+def answers(entry: Entry) -> bool:
+    """Return whether a model was tuned to answer, by its run's settings or its folder's chat template."""
+    with suppress(CheckpointError, OSError, ValueError):  # damaged since, or no text
+        return isinstance(Run(entry.run).config, TuneConfig) if entry.run else has_chat_template(Path(entry.path))
+    return False
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from mamegpt.errors import MamegptError, ModelError
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import Token
+from mamegpt.playground import catalog
 from mamegpt.playground.catalog import Entry, entries, listed
 from mamegpt.pretrained import Pretrained, load
 
@@ -113,6 +114,7 @@ class Engine:
     def __init__(self, models: Sequence[str]) -> None:
         self.models = models
         self._loaded: OrderedDict[Entry, Pretrained] = OrderedDict()
+        self._answers: dict[Entry, bool] = {}
         self._waiting: deque[Job] = deque()
         self._running: deque[tuple[Job, Iterator[None]]] = deque()
         self._news: set[Job] = set()
@@ -184,6 +186,10 @@ class Engine:
         raise ModelError(
             "no model {name!r}; choose from: {names}", name=name, names=", ".join(entry.name for entry in found)
         )
+
+    def answers(self, entry: Entry) -> bool:
+        """Return whether a model was tuned to answer; of one on the Hub it is known once it was loaded."""
+        return self._answers.get(entry) or catalog.answers(entry)
 
     def _work(self) -> None:
         while True:
@@ -263,7 +269,12 @@ class Engine:
     @staticmethod
     def _tokens(loaded: Pretrained, request: CompletionRequest, prompt: str, sampling: Sampling) -> Iterator[Token]:
         if request.messages is not None:
-            return loaded.stream_answer(request.messages, max_new_tokens=request.max_tokens, sampling=sampling)
+            return loaded.stream_answer(
+                request.messages,
+                max_new_tokens=request.max_tokens,
+                n_alternatives=request.n_alternatives,
+                sampling=sampling,
+            )
         return loaded.stream_tokens(
             prompt,
             max_new_tokens=request.max_tokens,
@@ -276,6 +287,7 @@ class Engine:
         """Return the model of an entry, from memory if it is still the same."""
         if entry not in self._loaded:
             self._loaded[entry] = load(entry.path, device="cpu")
+            self._answers[entry] = self._loaded[entry].answers
         self._loaded.move_to_end(entry)
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)

@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import msg
-from mamegpt.playground.api import begin_chat, error, merge, read_chat_request, read_request, shaped, usage
+from mamegpt.playground.api import begin_chat, choices, error, read_chat_request, read_request, usage
 from mamegpt.playground.catalog import Entry, bits_per_character, listed
 from mamegpt.playground.connection import Connection, raise_file_limit
 from mamegpt.playground.engine import MAX_WAITING, CompletionRequest, Engine, Failed, Job, NewToken, Queued
@@ -233,7 +233,7 @@ def _models(request: Request) -> Response:
         found = listed(request.app.state.engine.models)
     except MamegptError as problem:  # they were there when the server began
         return JSONResponse(error(str(problem)), 404)
-    return JSONResponse({"object": "list", "data": _facts(found)})
+    return JSONResponse({"object": "list", "data": _facts(request.app.state.engine, found)})
 
 
 def _model(request: Request) -> Response:
@@ -241,7 +241,7 @@ def _model(request: Request) -> Response:
         found = request.app.state.engine.find(request.path_params["name"])
     except MamegptError as problem:
         return JSONResponse(error(str(problem)), 404)
-    return JSONResponse(_facts([found])[0])
+    return JSONResponse(_facts(request.app.state.engine, [found])[0])
 
 
 async def _page(request: Request) -> Response:
@@ -256,7 +256,7 @@ async def _page(request: Request) -> Response:
     return Response(content, media_type="text/html")
 
 
-def _facts(found: Sequence[Entry]) -> list[dict[str, Any]]:
+def _facts(engine: Engine, found: Sequence[Entry]) -> list[dict[str, Any]]:
     bits = bits_per_character(found)
     return [
         {
@@ -266,6 +266,7 @@ def _facts(found: Sequence[Entry]) -> list[dict[str, Any]]:
             "owned_by": "mamegpt",
             "step": entry.step,
             "bits_per_character": bits.get(entry.name),
+            "answers": engine.answers(entry),
         }
         for entry in found
     ]
@@ -321,7 +322,6 @@ async def _read_json(request: Request) -> Any:
 
 async def _events(engine: Engine, job: Job, head: dict[str, Any]) -> AsyncIterator[str]:
     """Return the answer as server-sent events. Places in the queue are comments, which clients pass over."""
-    scored = job.request.n_alternatives is not None
     steps: list[NewToken] = []
     has_begun = job.request.messages is None
     try:
@@ -335,7 +335,7 @@ async def _events(engine: Engine, job: Job, head: dict[str, Any]) -> AsyncIterat
                 has_begun = True
                 yield _event({**head, "choices": begin_chat(job.request)})
             if new:
-                yield _event({**head, "choices": shaped(job.request, merge(new, scored))})
+                yield _event({**head, "choices": choices(job.request, new)})
             if isinstance(last, Failed):
                 yield _event(_failure(last))
                 return
@@ -374,8 +374,8 @@ async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any
     failed = collecting.result()
     if failed is not None:
         return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
-    choices = sorted(merge(steps, job.request.n_alternatives is not None), key=lambda one: one["index"])
-    return JSONResponse({**head, "choices": shaped(job.request, choices), "usage": usage(job.request, steps)})
+    whole = sorted(choices(job.request, steps), key=lambda one: one["index"])
+    return JSONResponse({**head, "choices": whole, "usage": usage(job.request, steps)})
 
 
 def _failure(failed: Failed) -> dict[str, Any]:

@@ -262,10 +262,11 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files in ``folder`` of processes that were killed.
 
     Only folders with our name and our mark are removed, and only if no process holds them. Before its mark is written,
-    and after the mark is removed, such a folder is empty except for the lock.
+    and after the mark is removed, such a folder is empty except for the lock. One with a new and an old version stays:
+    the process was killed before the new one took the name of the old one, which is nowhere else.
     """
     for scratch in folder.glob(f"{SCRATCH}*"):
-        if scratch.is_symlink() or not scratch.is_dir():
+        if scratch.is_symlink() or not scratch.is_dir() or ((scratch / NEW).exists() and (scratch / OLD).exists()):
             continue
         if (scratch / MARK).is_file() or {path.name for path in scratch.iterdir()} <= {LOCK}:
             with suppress(OSError, NotImplementedError):  # another process uses it, or that cannot be determined

@@ -82,13 +82,14 @@ def check_folder(out: Path, inputs: Iterable[str | Path] = (), *, overwrite: boo
     """Raise `OutputError` if an exported folder must not be written to ``out``.
 
     Without ``overwrite``, ``out`` must not exist. With it, ``out`` may be an empty folder, or one that an earlier
-    export wrote and that was not changed or added to since. The current folder, and a folder with an input in it, are
-    always refused.
+    export wrote and that was not changed or added to since. The current folder, a folder with an input in it, and a
+    place inside a run are always refused.
     """
     refuse_unreadable(out)
     if not overwrite:
         refuse_existing(out)
     _refuse_run_file(out)
+    refuse_inside_run(out)
     if not out.exists():
         return
     if not out.is_dir():
@@ -173,7 +174,7 @@ def _refuse_run_file(output: Path) -> None:
 
 
 def refuse_inside_run(folder: Path) -> None:
-    """Raise `OutputError` if the folder of a new run would be inside another run."""
+    """Raise `OutputError` if a new folder, of a run or an export, would be inside a run."""
     outer = next(filter(is_run, Path(os.path.realpath(folder)).parents), None)
     if outer is not None:
         raise OutputError("{folder} would lie in the run {outer}; choose another --out", folder=folder, outer=outer)

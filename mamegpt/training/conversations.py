@@ -99,7 +99,14 @@ def _text(config: TuneConfig, tokenizer: Tokenizer) -> Iterator[str | Encoded]:
     source = config.text_data
     run = Run.find(source)
     if run is None and not is_shards(source):
-        yield from subsample(read_texts(source), TEXT_CHARACTERS, len)
+        try:
+            yield from subsample(read_texts(source), TEXT_CHARACTERS, len)
+        except DataError as error:
+            if "--text-column" not in error.message:  # which tuning does not have
+                raise
+            raise DataError(
+                "--text-data {source}: several columns may be the text; rename the right one to 'text'", source=source
+            ) from None
         return
     found = run.tokens() if run else open_shards(Path(source))
     if found is None:
@@ -126,6 +133,14 @@ def conversation_batches(
         return ConversationBatches(conversations, order, n_rows)
     tokens, T = splits[TEXT].tokens, config.context_length
     n_tokens = config.batch_size * float(conversations.lengths.mean())
+    if len(tokens) <= T:
+        raise DataError(
+            "--text-data {source} has {n:,} tokens, but the model reads {n_read:,} at once; give more text, or "
+            "--text-share 0",
+            source=config.text_data,
+            n=len(tokens),
+            n_read=T + 1,
+        )
     n_windows = max(1, round(config.text_share / (1 - config.text_share) * n_tokens / T))
     text = WindowOrder(len(tokens), T, n_windows, config.seed)
     return ConversationBatches(conversations, order, n_rows, text, tokens, config.text_share)

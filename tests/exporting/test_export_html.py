@@ -16,13 +16,14 @@ import pytest
 import torch
 from architectures import EVERY, VARIANTS, model_of, sizes, supported
 from html_tags import Tags
-from little import Little, export_here, random_model, sizes_for
+from little import N_SENTENCES, Little, export_here, random_model, sizes_for
 from tokenizer_texts import EDGE_CASES, story_lines, train_directly
 
 from mamegpt.data.stories import stories
 from mamegpt.errors import ConfigError, ExportError
 from mamegpt.exporting import html
 from mamegpt.exporting.html import write_html
+from mamegpt.exporting.publish import export
 from mamegpt.exporting.verify_html import Browser, Page, find_browser
 from mamegpt.generation.samplers import penalise_repetition, probabilities
 from mamegpt.generation.settings import Sampling
@@ -32,11 +33,14 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES
 from mamegpt.playground.words import words
 from mamegpt.pretrained import Pretrained
+from mamegpt.system.files import make_scratch
 from mamegpt.text.normalize import normalize
+from mamegpt.tokenizer.chat import Message
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CHROMIUM = find_browser()
 IN_A_BROWSER = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+CHAT_CHECKS = ["chat template", "answers"]
 CHECKS = ["rounding", "page", "logits", "greedy", "tokenizer", "round trip"]
 OTHERS = sorted({*ARCHITECTURES} - {"qwen3"})
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(1)> & \" ' \u202e"
@@ -184,6 +188,14 @@ def test_the_browser_is_our_equal(little: Little, tmp_path: Path, architecture: 
 
 
 @IN_A_BROWSER
+def test_a_tuned_model_answers_in_the_file(tuned: Path, tmp_path: Path) -> None:
+    report = export(str(tuned), tmp_path / "豆", to="html", n_sentences=N_SENTENCES)
+    assert [check.name for check in report.checks["html"]] == [*CHECKS, *CHAT_CHECKS]
+    template, answers = report.checks["html"][-2:]
+    assert template.found.startswith("3 of 3 conversations") and answers.found[0] != "0"
+
+
+@IN_A_BROWSER
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -212,11 +224,13 @@ def test_a_file_that_works_otherwise_never_gets_its_name(
 
 def test_without_a_browser_a_line_says_so(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "find_browser", lambda: "")
+    left_by_a_killed_export = make_scratch(tmp_path, 1)
     model = little_model(little)
     report = export_here(tmp_path / "out", model.model, model.sizes, little.tokenizer, "qwen3", targets=["html"])
     rounding, opened = report.checks["html"]
     assert (rounding.name, rounding.passed, opened.name) == ("rounding", True, "page")
     assert opened.found == "not opened in a browser: no Chromium or Chrome was found"
+    assert not left_by_a_killed_export.exists()
 
 
 def test_what_the_engine_does_not_have_is_refused(
@@ -467,7 +481,7 @@ def test_a_person_writes_with_it(page: Page) -> None:
     assert page.call("() => $('status').textContent") and page.call("() => $('problem').hidden")
     page.call("() => showTip(document.querySelector('.token'))")
     assert page.call("() => $('tip').querySelectorAll('li').length") >= 5
-    assert page.call("() => { $('language').click(); return [$('write').textContent, document.title]; }") in (
+    assert page.call("() => { $('language').click(); return [$('write').innerText, document.title]; }") in (
         ["GenerateCtrl ⏎", "豆 · 豆GPT"],
         ["生成Ctrl ⏎", "豆 · 豆GPT"],
     )
@@ -481,6 +495,62 @@ def test_stop_stops(page: Page) -> None:
     page.call("() => { setTimeout(() => $('stop').click()); return write(); }")
     last = page.call("() => $('sheets').querySelector('article footer span').textContent")
     assert last in (words()["ja"]["stopped"], words()["en"]["stopped"])
+
+
+TURNS = [Message("user" if i % 2 == 0 else "assistant", f"{i}番目の ﾏﾒ") for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def chat(little: Little, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Pretrained]:
+    """The page of a model that answers, with a context of 64 tokens, and that model with the stored weights."""
+    model = dataclasses.replace(little_model(little, context_length=64), answers=True)
+    opened = browser.open(written(tmp_path_factory.mktemp("chat"), model, "対話").as_uri())
+    opened.call("load")
+    model.model.load_state_dict({k: torch.from_numpy(v.values) for k, v in html._stored(model.model, "q8_0").items()})
+    return opened, model
+
+
+@IN_A_BROWSER
+@pytest.mark.parametrize("system", [[], [Message("system", "短く。")]])
+@pytest.mark.parametrize("n_turns", [1, 5, 9])
+def test_the_newest_turns_are_read_that_fit(chat: tuple[Page, Pretrained], system: list[Message], n_turns: int) -> None:
+    opened, model = chat
+    messages = [*system, *TURNS[:n_turns]]
+    found = opened.call(
+        "({ messages, n }) => chatIds(fitting(messages, n))",
+        {"messages": [message._asdict() for message in messages], "n": 12},
+    )
+    assert found == model.chat_ids(messages, max_new_tokens=12)
+
+
+@IN_A_BROWSER
+def test_a_person_chats_edits_and_retries(chat: tuple[Page, Pretrained]) -> None:
+    opened, model = chat
+    say = "(text) => { $('prompt').value = text; return send(); }"
+    turns = "() => Array.from(document.querySelectorAll('#turns .text'), (one) => one.textContent)"
+    idle = "() => new Promise((done) => { const see = () => isGenerating() ? setTimeout(see, 20) : done(); see(); })"
+    assert opened.call("() => [document.body.dataset.mode, $('modes').hidden]") == ["chat", False]
+    opened.call("() => { $('temperature').value = 0; $('max_tokens').value = 10; }")
+    opened.call(say, "豆の木")
+    opened.call(say, "<b>豆</b>")
+    first = model.answer("豆の木", max_new_tokens=10)
+    second = model.answer([("user", "豆の木"), ("assistant", first), ("user", "<b>豆</b>")], max_new_tokens=10)
+    assert opened.call(turns) == ["豆の木", first, "<b>豆</b>", second]
+    assert opened.call("() => $('turns').querySelectorAll('b').length") == 0
+    assert opened.call("() => $('turns').querySelectorAll('.token').length") > 0
+    opened.call("() => $('turns').querySelectorAll('.question button')[0].click()")
+    opened.call(
+        "() => { $('turns').querySelector('textarea').value = '春は'; $('turns').querySelector('.main').click(); }"
+    )
+    opened.call(idle)
+    changed = model.answer("春は", max_new_tokens=10)
+    assert opened.call(turns) == ["春は", changed]
+    opened.call("() => { $('temperature').value = 2; $('turns').querySelector('.answer button').click(); }")
+    opened.call(idle)
+    assert opened.call(turns)[0] == "春は" and opened.call(turns)[1:] != [changed]
+    opened.call("() => $('new-chat').click()")
+    assert opened.call(turns) == [] and opened.call("() => stored('history', []).length") == 1
+    assert opened.complaints == []
 
 
 @IN_A_BROWSER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from little import Little
 from openai.types.chat import ChatCompletionMessageParam
 from playground_server import serving
 
-from mamegpt.playground.catalog import bits_per_character, entries
+from mamegpt.playground.catalog import answers, bits_per_character, entries
 from mamegpt.pretrained import load
+from mamegpt.tokenizer.chat import TEMPLATE
 
 MESSAGES: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "豆は何色ですか"},
@@ -60,6 +62,38 @@ def test_several_answers_are_those_of_their_seeds(client: openai.OpenAI, tuned: 
     assert [choice.message.content for choice in many.choices] == expected
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_are_those_of_the_answers_tokens(client: openai.OpenAI, tuned: Path, stream: bool) -> None:
+    loaded = load(tuned, device="cpu")
+    turns = [(message["role"], str(message.get("content"))) for message in MESSAGES]
+    *tokens, _ = loaded.stream_answer(turns, max_new_tokens=8, n_alternatives=3, temperature=1, seed=4)
+    answer: Any = client.chat.completions.create(
+        model=str(tuned), messages=MESSAGES, max_tokens=8, temperature=1, seed=4, logprobs=True, top_logprobs=3,
+        stream=stream,
+    )  # fmt: skip
+    parts = [part.choices[0] for part in (answer if stream else [answer])]
+    found = [one for part in parts if part.logprobs for one in part.logprobs.content or ()]
+    assert [one.logprob for one in found] == pytest.approx([token.logprob for token in tokens])
+    assert [bytes(one.bytes or ()) for one in found] == [loaded.tokenizer.token_bytes(token.id) for token in tokens]
+    for one, token in zip(found, tokens, strict=True):
+        best = [loaded.tokenizer.token_bytes(i) for i, _ in token.alternatives]
+        assert [bytes(other.bytes or ()) for other in one.top_logprobs] == best and len(best) == 3
+
+
+def test_the_list_of_models_says_which_answer(
+    client: openai.OpenAI, tuned: Path, little: Little, tmp_path: Path
+) -> None:
+    listed = {model.id: model.model_dump()["answers"] for model in client.models.list()}
+    assert listed.items() >= {str(tuned): True, str(little.run): False}.items()
+    exported = shutil.copytree(little.exported, tmp_path / "exported")
+    (entry,) = entries([str(exported)])
+    assert not answers(entry)
+    (exported / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    assert answers(entry)
+    (exported / "chat_template.jinja").write_bytes(b"\xff")
+    assert not answers(entry)
+
+
 def test_bits_on_answers_are_not_listed_among_those_of_texts(tuned: Path, little: Little) -> None:
     bits = bits_per_character(entries([str(tuned), str(little.run)]))
     assert str(little.run) in bits and str(tuned) not in bits
@@ -78,7 +112,8 @@ def test_a_model_that_only_continues_says_so(client: openai.OpenAI, little: Litt
         ({"messages": MESSAGES[:2]}, "end with the user's"),
         ({"messages": [{"role": "tool", "content": "豆"}]}, "role must be one of system, user, assistant"),
         ({"messages": [{"role": "user", "content": "豆" * 20_001}]}, "messages must not be longer"),
-        ({"logprobs": True}, "logprobs is not supported"),
+        ({"top_logprobs": 3}, "top_logprobs needs logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs must be at most 20"),
         ({"tools": []}, "tools is unknown"),
     ],
 )

@@ -357,6 +357,112 @@ def test_two_languages_two_themes_and_a_phone(page: Page, address: str) -> None:
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.fixture
+def chat_address(little: Little, tuned: Path, page: Page) -> Iterator[str]:
+    """The page of a model that continues and of one that answers, opened for the first time."""
+    with serving([str(little.run), str(tuned)]) as port:
+        where = f"http://127.0.0.1:{port}/"
+        page.open(where)
+        page.run("localStorage.clear()")
+        page.open(where)
+        yield where
+        assert page.complaints() == []
+
+
+def turns(page: Page) -> list[str]:
+    return [page.run("return arguments[0].textContent", text) for text in page.all("#turns .text")]
+
+
+def test_a_chat_from_the_first_question_to_coming_back(page: Page, chat_address: str, tuned: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    assert page.run("return document.body.dataset.mode") == "write" and page.one("#modes").is_displayed()
+    page.one("[value=chat]").click()
+    assert all(str(tuned) in (option.get_attribute("value") or "") for option in page.all("#model option"))
+    page.run("document.getElementById('temperature').value = 0; document.getElementById('max_tokens').value = 10")
+    field = page.one("#prompt")
+    field.send_keys("豆の")
+    for composing in (
+        "{key: 'Enter', isComposing: true, bubbles: true}",
+        "{key: 'Enter', keyCode: 229, bubbles: true}",
+    ):
+        page.run(f"arguments[0].dispatchEvent(new KeyboardEvent('keydown', {composing}))", field)
+    assert turns(page) == [] and field.get_attribute("value") == "豆の"
+    field.send_keys(Keys.SHIFT, Keys.ENTER, Keys.SHIFT, "木", Keys.ENTER)
+    loaded = load(tuned, device="cpu")
+    first = loaded.answer("豆の\n木", max_new_tokens=10, top_p=0.9)
+    page.until(page.is_done)
+    assert turns(page) == ["豆の\n木", first] and field.get_attribute("value") == ""
+
+    page.one("#heat").click()
+    token = next(span for span in page.all("#turns .token") if span.text)
+    token.click()
+    page.until(page.one("#tip").is_displayed)
+    assert len(page.all("#tip li")) in (5, 6)
+    page.one("#heat").click()
+
+    page.one(".question button").click()
+    page.one(".editing textarea").send_keys(Keys.CONTROL, "a")
+    page.one(".editing textarea").send_keys("春は", Keys.ENTER)
+    page.until(lambda: len(turns(page)) == 2 and page.is_done())
+    assert turns(page) == ["春は", loaded.answer("春は", max_new_tokens=10, top_p=0.9)]
+    page.all(".answer footer button")[2].click()
+    assert "client.chat.completions.create(" in page.one("pre").text
+    page.one("[value=command]").click()
+    assert page.one("pre").text.startswith(f"mamegpt chat --model '{tuned}' --prompt '春は'")
+    page.one("#code form button").click()
+
+    before = turns(page)
+    page.open(chat_address)
+    assert page.run("return document.body.dataset.mode") == "chat" and turns(page) == before
+    page.one("#new-chat").click()
+    assert turns(page) == [] and page.one("#examples").is_displayed()
+    page.one("#open-history").click()
+    page.one("#entries button").click()
+    assert turns(page) == before
+    page.one("[value=write]").click()
+    assert not page.one("#turns").is_displayed() and len(page.all("#model option")) > 2
+
+
+def test_an_answer_is_stopped_and_a_failed_question_comes_back(page: Page, chat_address: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.one("[value=chat]").click()
+    page.run("document.getElementById('max_tokens').value = 1000")
+    page.one("#prompt").send_keys("豆", Keys.ENTER)
+    page.until(lambda: len(turns(page)) == 2 and len(turns(page)[1]) > 3)
+    page.one("#prompt").send_keys("次の", Keys.ENTER)  # not before the answer ends
+    assert len(turns(page)) == 2
+    page.one("#prompt").send_keys(Keys.ESCAPE)
+    page.until(page.is_done)
+    assert "停止しました" in [fact.text for fact in page.all(".fact")]
+    page.run("document.getElementById('seed').value = -3")
+    page.one("#prompt").send_keys(Keys.ENTER)
+    page.until(lambda: page.one("#problem").is_displayed())
+    assert len(turns(page)) == 2 and page.one("#prompt").get_attribute("value") == "次の"
+    page.driver.get_log("browser")  # the answer 400 is in it
+
+
+def test_a_chat_fits_a_phone(page: Page, chat_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    monkeypatch.setattr("mamegpt.pretrained.stream_answer", written("豆の木の話。" * 20))
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.one("[value=chat]").click()
+    for question in ("<img src=x onerror=alert(1)>", "a" * 200):
+        page.one("#prompt").send_keys(question, Keys.ENTER)
+        page.until(page.is_done)
+    page.one("summary").click()
+    assert page.run("return document.documentElement.scrollWidth") == 360
+    assert page.all("#turns img") == [] and turns(page)[0].startswith("<img")
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_page_without_a_model_that_answers_has_no_chat(page: Page, address: str) -> None:
+    assert not page.one("#modes").is_displayed() and not page.one("#new-chat").is_displayed()
+
+
 def test_a_server_that_is_gone_is_told(page: Page, little: Little) -> None:
     with serving([str(little.run)]) as port:
         page.open(f"http://127.0.0.1:{port}/")

@@ -104,6 +104,18 @@ def test_a_leftover_of_a_process_killed_before_its_first_file_is_removed(written
     assert not left.exists()
 
 
+def test_a_folder_that_was_being_replaced_stays(tmp_path: Path) -> None:
+    """Its process was killed between two renames: the old version has no other place."""
+    left = make_scratch(tmp_path, 5)
+    for name in (".partial", ".old"):
+        (left / name).mkdir()
+    remove_leftovers(tmp_path)
+    assert (left / ".old").is_dir()
+    (left / ".partial").rmdir()  # as after the second rename
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+
+
 def test_a_link_named_like_a_leftover_stays(tmp_path: Path) -> None:
     target = make_scratch(tmp_path / "elsewhere", 5)
     (tmp_path / ".mamegpt-5").symlink_to(target)
@@ -204,7 +216,9 @@ def test_what_an_export_wrote_is_replaced_and_all_else_is_not(tmp_path: Path) ->
         assert content(folder) == before
 
 
-def test_folders_that_are_no_export_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_are_no_export_are_refused(
+    little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty").mkdir()
     check_folder(tmp_path / "empty", overwrite=True)
     (tmp_path / "mine" / "deep").mkdir(parents=True)
@@ -217,6 +231,8 @@ def test_folders_that_are_no_export_are_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         check_folder(tmp_path / "file", overwrite=True)
+    with pytest.raises(OutputError, match=r"x would lie in the run"):
+        check_folder(little.run / "x")
     with pytest.raises(OutputError, match=r"hf is in it"):
         check_folder(tmp_path / "many" / "hf", [tmp_path / "many" / "hf"], overwrite=True)
     with pytest.raises(OutputError, match=r"config\.json is in it"):

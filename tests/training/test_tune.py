@@ -204,6 +204,18 @@ def test_text_is_that_of_the_run_or_what_is_given(little: Little, data: Path, tm
     assert not (tmp_path / "c").exists()
 
 
+def test_errors_about_text_name_only_options_of_tune(little: Little, data: Path, tmp_path: Path) -> None:
+    short, columns = tmp_path / "short.txt", tmp_path / "columns.jsonl"
+    short.write_text("豆の木", encoding="utf-8")
+    columns.write_text(json.dumps({"a": "豆", "b": "木"}), encoding="utf-8")
+    for path, message in ((short, r"has \d+ tokens, .* or text_share 0"), (columns, "several columns")):
+        given = settings(little.run, data, tmp_path / "run", text_data=str(path), text_share=0.1)
+        with pytest.raises(DataError, match=message) as error:
+            train(given)
+        assert "context_length" not in str(error.value) and "text_column" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+
+
 def test_rows_that_do_not_fit_are_counted(little: Little, tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps({"prompt": "長", "response": "豆" * 99}, ensure_ascii=False), encoding="utf-8")

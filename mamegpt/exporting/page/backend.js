@@ -15,7 +15,7 @@ export const loadWords = async () => JSON.parse(embedded("words"));
 
 export const pageOf = null; // this is the page
 
-export const listModels = async () => [{ id: header.name, step: null, bits_per_character: null }];
+export const listModels = async () => [{ id: header.name, step: null, bits_per_character: null, answers: header.chat !== null }];
 
 const tokenizer = new Tokenizer(header.tokenizer);
 let model; // set by `load`
@@ -35,6 +35,22 @@ export function promptIds(prompt, atStart = header.hasStart) {
   const ids = tokenizer.encode(normalize(prompt));
   if (ids.length && !(atStart && tokenizer.eos !== null)) return ids;
   return [tokenizer.eos ?? tokenizer.unknown, ...ids];
+}
+
+// The token ids that a model reads before it answers, as mamegpt.tokenizer.chat.chat_ids returns them.
+export function chatIds(messages) {
+  const { begin, end } = header.chat;
+  const turns = messages.flatMap(({ role, content }) => [begin[role], ...tokenizer.encode(normalize(content)), end]);
+  return [tokenizer.eos, ...turns, begin.assistant];
+}
+
+// The newest messages that fit into the context together with an answer, as mamegpt.generation.stream.fitting has them:
+// the oldest are left out in pairs, a question and its answer, but never a system turn.
+export function fitting(messages, nAnswer) {
+  const system = messages[0].role === "system" ? messages.slice(0, 1) : [];
+  let rest = messages.slice(system.length);
+  while (rest.length > 2 && chatIds([...system, ...rest]).length + nAnswer > model.contextLength) rest = rest.slice(2);
+  return [...system, ...rest];
 }
 
 // Read tokens one by one; what it yields last is the sequence of all and the logits of the next.
@@ -84,9 +100,10 @@ class Continuation {
 }
 
 // Write one text. Each step of the generator is at most one of the model; it yields a choice as in the playground's
-// API, or null. When the context is full, the last half of the text is read again, and the text continues from there.
+// API, with the token's id, or null. When the context is full, the last half of the text is read again, and the text continues from there.
 function* writing(request, index, ids, sequence, logits) {
   const random = randomNumbers(request.seed + index);
+  const ends = [tokenizer.eos, request.messages ? header.chat.end : null];
   const characters = new WholeCharacters(tokenizer);
   const decode = tokenizer.decoder();
   for (const id of ids) {
@@ -97,6 +114,7 @@ function* writing(request, index, ids, sequence, logits) {
   const text = new Continuation(request.stop ?? []);
   let offset = 0; // Unicode characters before the token
   let finish = "length";
+  let end = null; // the token that ended the text
   for (let n = 0; n < request.max_tokens; n++) {
     if (n > 0 && sequence.isFull) {
       for ([sequence, logits] of read(seen.slice(-Math.ceil(model.contextLength / 2)))) yield null;
@@ -104,8 +122,9 @@ function* writing(request, index, ids, sequence, logits) {
     const scores = logProbabilities(logits);
     characters.mask(logits);
     const id = choose(logits, seen, request, random);
-    if (id === tokenizer.eos) {
+    if (ends.includes(id)) {
       finish = "stop";
+      end = id;
       break;
     }
     const fresh = decode(id);
@@ -115,7 +134,7 @@ function* writing(request, index, ids, sequence, logits) {
       top_logprobs: [Object.fromEntries(largest(scores, request.logprobs).map((i) => [tokenizer.shown(i), scores[i]]))],
       text_offset: [offset],
     };
-    yield { index, text: text.add(fresh), logprobs, finish_reason: null };
+    yield { index, id, text: text.add(fresh), logprobs, finish_reason: null };
     if (text.isStopped) {
       finish = "stop";
       break;
@@ -124,7 +143,7 @@ function* writing(request, index, ids, sequence, logits) {
     characters.add(id);
     seen.push(id);
   }
-  yield { index, text: text.held, logprobs: null, finish_reason: finish };
+  yield { index, id: end, text: text.held, logprobs: null, finish_reason: finish };
 }
 
 // Write the texts of a request, all at the same time. What is new goes to `onData` whenever the browser gets a turn.
@@ -141,7 +160,9 @@ export async function complete(request, signal, onData) {
   };
   await turn();
   await load();
-  const ids = promptIds(request.prompt, request.at_start);
+  const ids = request.messages
+    ? chatIds(fitting(request.messages, request.max_tokens))
+    : promptIds(request.prompt, request.at_start);
   let begun;
   for (begun of read(ids.slice(-model.contextLength))) await turn();
   const [sequence, logits] = begun;

@@ -1,12 +1,14 @@
 // The playground's page. Text from the model reaches the document through textContent only.
 
 import { listModels, loadWords, pageOf } from "./backend.js";
+import { QUESTIONS, hasTurns, isSend, newChat, recallChat, send } from "./chat.js";
 import {
   $, LANGUAGES, copy, element, language, showProblem, store, stored, useLanguage, useWords, word, words,
 } from "./common.js";
-import { keepDraft, showExamples, showHistory, write } from "./continuation.js";
+import { PROMPTS, recallTexts, write } from "./continuation.js";
 import { stop } from "./generate.js";
-import { keepSettings, resetSettings, restoreSettings, showModels } from "./settings.js";
+import { showHistory } from "./history.js";
+import { keepSettings, mode, resetSettings, restoreSettings, showModels, useMode, useModels } from "./settings.js";
 import { explainTokens, hideTip } from "./sheet.js";
 
 function translate() {
@@ -19,6 +21,7 @@ function translate() {
   for (const one of document.querySelectorAll("[data-hint]")) one.placeholder = words[language][one.dataset.hint];
   $("language").textContent = LANGUAGES[otherLanguage()];
   showModels();
+  showHint();
 }
 
 function otherLanguage() {
@@ -54,20 +57,73 @@ async function share() {
   $("share").disabled = false;
 }
 
+// ---------------------------------------------------------------- the two modes
+
+const act = () => (mode === "chat" ? send() : write());
+const draft = () => (mode === "chat" ? "message" : "draft");
+
+function showHint() {
+  $("prompt").placeholder = mode === "chat" ? word("message-hint") : word("prompt-hint");
+}
+
+function setMode(chosen) {
+  useMode(chosen);
+  store("mode", mode);
+  $("prompt").value = stored(draft(), "");
+  showHint();
+  $("examples").replaceChildren(...(mode === "chat" ? QUESTIONS : PROMPTS).map((text) => {
+    const button = element("button", { type: "button", textContent: text });
+    button.onclick = () => {
+      $("prompt").value = text;
+      begun(act());
+    };
+    return button;
+  }));
+  keepDraft();
+}
+
+// Keep what is written and not sent, and show examples as long as there is nothing.
+function keepDraft() {
+  store(draft(), $("prompt").value);
+  const isEmpty = mode === "chat" ? !hasTurns() : !$("sheets").children.length;
+  $("examples").hidden = Boolean($("prompt").value) || !isEmpty;
+}
+
+async function begun(generation) {
+  keepDraft();
+  await generation;
+  keepDraft();
+}
+
+function recall(entry) {
+  stop();
+  $("history").close();
+  setMode(entry.messages ? "chat" : "write");
+  restoreSettings(entry.settings);
+  if (entry.messages) recallChat(entry);
+  else recallTexts(entry);
+  keepDraft();
+}
+
+// ---------------------------------------------------------------- begin
+
 async function begin() {
   setTheme(stored("theme", ""));
   useWords(await loadWords());
   translate();
-  $("prompt").value = stored("draft", "");
   $("heat").checked = stored("heat", false);
-  showExamples();
 
   $("desk").onsubmit = (event) => {
     event.preventDefault();
-    write();
+    begun(act());
   };
   $("desk").oninput = keepSettings;
   $("prompt").oninput = keepDraft;
+  $("modes").onchange = (event) => setMode(event.target.value);
+  $("new-chat").onclick = () => {
+    newChat();
+    keepDraft();
+  };
   $("stop").onclick = stop;
   $("defaults").onclick = resetSettings;
   $("language").onclick = () => {
@@ -76,10 +132,10 @@ async function begin() {
   };
   $("theme").onclick = otherTheme;
   $("share").onclick = share;
-  $("open-history").onclick = showHistory;
+  $("open-history").onclick = () => showHistory(recall);
   $("forget").onclick = () => {
     store("history", []);
-    showHistory();
+    showHistory(recall);
   };
   $("copy-code").onclick = () => copy($("code").querySelector("pre").textContent, $("copy-code"));
   $("heat").onchange = () => {
@@ -87,16 +143,23 @@ async function begin() {
     hideTip();
   };
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) write();
-    if (event.key === "Escape") {
+    const isForUs = event.ctrlKey || event.metaKey || (mode === "chat" && event.target === $("prompt"));
+    if (isSend(event) && isForUs) {
+      event.preventDefault();
+      begun(act());
+    }
+    if (event.key === "Escape" && !event.isComposing) {
       hideTip();
       stop();
     }
   });
-  explainTokens($("sheets"));
+  for (const place of ["sheets", "turns"]) explainTokens($(place));
 
-  showModels(await listModels());
-  restoreSettings();
+  const models = await listModels();
+  useModels(models);
+  setMode(stored("mode", models[0].answers ? "chat" : "write"));
+  recallChat();
+  keepDraft();
 }
 
 begin().catch(showProblem);

@@ -35,13 +35,15 @@ export async function pageOf(model) {
   return answer.blob();
 }
 
-// Read an answer as it comes: data to onData, the place in the queue to onPlace.
+// Read texts or, of a request with messages, answers as they come: data to onData, the place in the queue to onPlace.
 export async function complete(request, signal, onData, onPlace) {
+  const body = request.messages ? { ...request, logprobs: true, top_logprobs: request.logprobs } : request;
+  const form = request.messages ? chatForm() : (choice) => choice;
   let answer;
   try {
-    answer = await fetch("v1/completions", {
+    answer = await fetch(request.messages ? "v1/chat/completions" : "v1/completions", {
       method: "POST", signal, headers: { "content-type": "application/json" },
-      body: JSON.stringify({ ...request, stream: true }),
+      body: JSON.stringify({ ...body, stream: true }),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -57,9 +59,32 @@ export async function complete(request, signal, onData, onPlace) {
       if (!event.startsWith("data: {")) continue;
       const data = JSON.parse(event.slice(6));
       if (data.error) throw problem("failed", { reason: data.error.message });
-      onData(data);
+      onData({ choices: data.choices.map(form) });
     }
   }
+}
+
+// A function that puts a choice of one answer into the form of a completion's; characters before a token are counted by
+// the bytes of those before it.
+function chatForm() {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  let offset = 0;
+  return ({ index, delta, finish_reason, logprobs }) => {
+    const content = logprobs?.content ?? [];
+    return {
+      index, finish_reason, text: delta.content ?? "",
+      logprobs: {
+        tokens: content.map(({ token }) => token),
+        token_logprobs: content.map(({ logprob }) => logprob),
+        top_logprobs: content.map((one) => Object.fromEntries(one.top_logprobs.map(({ token, logprob }) => [token, logprob]))),
+        text_offset: content.map(({ bytes }) => {
+          const before = offset;
+          offset += [...decoder.decode(Uint8Array.from(bytes), { stream: true })].length;
+          return before;
+        }),
+      },
+    };
+  };
 }
 
 // Safari's streams are not iterable yet.

@@ -51,6 +51,13 @@ export function element(tag, options = {}, ...children) {
   return made;
 }
 
+// A button that is named by a word, also after the language has changed.
+export function button(name, onclick, options = {}) {
+  const made = element("button", { type: "button", textContent: word(name), onclick, ...options });
+  made.dataset.word = name;
+  return made;
+}
+
 export function number(value, digits = 0) {
   return value.toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }

@@ -1,30 +1,13 @@
 // Continuations of a prompt: several texts, of one model or of two.
 
 import { showCode } from "./code.js";
-import { $, element, store, stored, word } from "./common.js";
-import { generate, stop } from "./generate.js";
-import { restoreSettings, sampling, settings } from "./settings.js";
+import { $, button, element } from "./common.js";
+import { generate } from "./generate.js";
+import { remember } from "./history.js";
+import { sampling, settings } from "./settings.js";
 import { Sheet } from "./sheet.js";
 
-const EXAMPLES = ["【ふしぎな手紙】", "ある春の朝、", "月見町は、", "日本の"];
-const MAX_HISTORY = 50;
-
-export function keepDraft() {
-  store("draft", $("prompt").value);
-  $("examples").hidden = Boolean($("prompt").value || $("sheets").children.length);
-}
-
-export function showExamples() {
-  $("examples").replaceChildren(...EXAMPLES.map((text) => {
-    const button = element("button", { type: "button", textContent: text });
-    button.onclick = () => {
-      $("prompt").value = text;
-      write();
-    };
-    return button;
-  }));
-  keepDraft();
-}
+export const PROMPTS = ["【ふしぎな手紙】", "ある春の朝、", "月見町は、", "日本の"];
 
 function requests() {
   const shared = { prompt: $("prompt").value, n: Number($("n").value), ...sampling() };
@@ -35,25 +18,23 @@ function requests() {
 // The text number `index` of a request.
 function newSheet(request, index) {
   const sheet = new Sheet({ ...request, seed: request.seed + index, n: 1 }, request.prompt);
-  const goOn = element("button", { type: "button", textContent: word("go-on") });
-  const asCode = element("button", { type: "button", className: "server", textContent: word("as-code") });
-  goOn.onclick = () => {
+  sheet.buttons.prepend(button("go-on", () => {
     $("prompt").value = request.prompt + sheet.text;
     write();
-  };
-  asCode.onclick = () => showCode(sheet.request);
-  sheet.buttons.prepend(goOn);
-  sheet.buttons.append(asCode);
+  }));
+  sheet.buttons.append(button("as-code", () => showCode(sheet.request), { className: "server" }));
   return sheet;
 }
 
 export async function write() {
-  $("examples").hidden = true;
   const asked = requests();
   const groups = asked.map((request) => Array.from({ length: request.n }, (_, i) => newSheet(request, i)));
   showSheets(asked.map(({ model }) => model), groups);
   if ($("sheets").getBoundingClientRect().top > innerHeight / 2) $("status").scrollIntoView(); // a phone
-  if (await generate(asked, groups)) remember(asked, groups.flat());
+  const result = await generate(asked, groups);
+  if (!result?.length) return;
+  const texts = groups.flat().map(({ request, text }) => ({ request, text }));
+  remember({ when: Date.now(), prompt: asked[0].prompt, settings: settings(), texts });
 }
 
 // The texts of one model, or of two in turns: texts of the same seed stand next to each other.
@@ -69,39 +50,11 @@ function showSheets(models, groups) {
   $("sheets").replaceChildren(element("section", { className: "sheets pairs" }, ...turns));
 }
 
-// ---------------------------------------------------------------- history
-
-function remember(asked, sheets) {
-  const texts = sheets.map(({ request, text }) => ({ request, text }));
-  store("history", [
-    { when: Date.now(), prompt: asked[0].prompt, settings: settings(), texts },
-    ...stored("history", []),
-  ].slice(0, MAX_HISTORY));
-}
-
-export function showHistory() {
-  const entries = stored("history", []);
-  $("no-history").hidden = entries.length > 0;
-  $("forget").hidden = !entries.length;
-  $("entries").replaceChildren(...entries.map((entry) => {
-    const button = element("button", { type: "button" },
-      element("time", { textContent: new Date(entry.when).toLocaleString(document.documentElement.lang) }),
-      element("span", { className: "prompt", textContent: entry.prompt }),
-      element("span", { textContent: entry.texts[0]?.text ?? "" }));
-    button.onclick = () => recall(entry);
-    return element("li", {}, button);
-  }));
-  if (!$("history").open) $("history").showModal();
-}
-
-function recall(entry) {
-  stop();
-  $("history").close();
+// Show texts of the history.
+export function recallTexts(entry) {
   $("prompt").value = entry.prompt;
-  restoreSettings(entry.settings);
   const names = [...new Set(entry.texts.map(({ request }) => request.model))];
   showSheets(names, names.map((model) => entry.texts
     .filter(({ request }) => request.model === model)
     .map(({ request, text }) => newSheet(request, 0).recall(text))));
-  keepDraft();
 }

@@ -13,8 +13,10 @@ export function stop() {
   running?.abort();
 }
 
-// Generate the texts of requests into their sheets, `groups[i]` for `requests[i]`. Returns whether there is any text,
-// or nothing if other requests have come in between.
+export const isGenerating = () => running !== null;
+
+// Generate the texts of requests into their sheets, `groups[i]` for `requests[i]`. Returns their characters, and
+// whether none was stopped or failed; nothing if other requests have come in between.
 export async function generate(requests, groups) {
   stop();
   const mine = (running = new AbortController());
@@ -44,5 +46,5 @@ export async function generate(requests, groups) {
   $("status").textContent = length() ? word("done", { n: number(length()), elapsed_s: number(seconds(), 1) }) : "";
   const failed = results.find(({ reason }) => reason && reason.name !== "AbortError");
   if (failed) showProblem(failed.reason);
-  return length() > 0;
+  return { length: length(), isWhole: results.every(({ status }) => status === "fulfilled") };
 }

@@ -1,11 +1,11 @@
 // A text that is being generated, and the probabilities of its tokens.
 
-import { $, copy, element, number, word } from "./common.js";
+import { $, button, copy, element, number, word } from "./common.js";
 
 const HOT_BITS = 10; // surprise that has the full colour
 
 export class Sheet {
-  // `before` is the text that it continues. Its buttons are shown when it is done.
+  // `before` is the text that it continues. `buttons` are shown when it is done.
   constructor(request, before = "") {
     this.request = request;
     this.characters = []; // Unicode characters, as the API counts them: a JavaScript string holds some of them in two units
@@ -15,9 +15,7 @@ export class Sheet {
     if (before) this.body.append(element("span", { className: "prompt", textContent: before }));
     this.fact = element("span", { className: "fact", textContent: word("seed-is", { seed: request.seed }) });
     this.end = element("span", { className: "fact" });
-    this.copying = element("button", { type: "button", textContent: word("copy") });
-    this.copying.onclick = () => copy(before + this.text, this.copying);
-    this.buttons = element("span", { className: "buttons" }, this.copying);
+    this.buttons = element("span", { className: "buttons" }, button("copy", (event) => copy(before + this.text, event.target)));
     this.root = element("article", {}, this.body, element("footer", {}, this.end, this.fact, this.buttons));
     this.body.onkeydown = (event) => this.move(event);
   }
@@ -47,7 +45,8 @@ export class Sheet {
       span.textContent = this.characters.slice(offset, this.tokens[i + 1]?.offset).join("");
       span.style.setProperty("--heat", Math.min(1, this.bits(i) / HOT_BITS).toFixed(3));
     }
-    if (choice.finish_reason) this.finish(choice.finish_reason === "stop" ? word("ended") : word("long-enough"));
+    if (choice.finish_reason === "stop") this.finish(this.request.messages ? "" : word("ended")); // answers do end
+    else if (choice.finish_reason) this.finish(word("long-enough"));
   }
 
   // Show a text that was generated earlier.
@@ -59,8 +58,9 @@ export class Sheet {
   }
 
   finish(how) {
+    if (this.root.classList.contains("done")) return;
     this.root.classList.add("done");
-    if (!this.end.textContent) this.end.textContent = how;
+    this.end.textContent = how;
   }
 
   // The tokens that share a character with token i: bytes spell one together, and only the last of them shows it.
