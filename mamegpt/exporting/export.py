@@ -6,11 +6,8 @@ original model (`checks`). The folder appears only if all checks pass.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import dataclasses
-=======
 import os
->>>>>>> 5f222bc (The page of play chats with models that answer, and so does an HTML file of one)
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +28,8 @@ from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import architecture, hf_formats
 from mamegpt.pretrained import Pretrained
-<<<<<<< HEAD
 from mamegpt.run.metrics import Quality
-from mamegpt.system.files import atomic_directory, shown
-=======
 from mamegpt.system.files import atomic_directory, remove_leftovers, shown
->>>>>>> 5f222bc (The page of play chats with models that answer, and so does an HTML file of one)
 from mamegpt.system.outputs import CARD, check_folder, export_mark
 
 __all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model"]
