@@ -434,6 +434,7 @@ class TrainConfig(FromJSON):
             precision=found.precision if self.precision == "auto" else self.precision,
             compile=found.compile if self.compile == "auto" else self.compile,
             engine=found.engine if self.engine == "auto" else self.engine,
+            micro_batch_size=self.micro_batch_size or found.micro_batch_size,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def kind(name: str) -> str:
 def products(task: Task, dtype: torch.dtype, rounds: int = 5) -> float:
     """Seconds of one step's matrix products, forward and backward, back to back: a lower bound that holds here."""
     width, ffn, tokens = task.emb_dim, -(-8 * task.emb_dim // 24) * 8, task.tokens_per_step
-    rows = chunk_tokens(task.vocab_size, dtype)
+    rows = chunk_tokens(task.vocab_size, dtype, torch.device("cpu"))
     # (rows, inner, columns, how often): a linear layer's three products have the same numbers in another order.
     shapes = [
         (4096, width, width, 4 * task.n_layers * tokens // 4096),

@@ -36,6 +36,7 @@ from mamegpt.training.events import (
     Event,
     FittingBigrams,
     MachineChanged,
+    MicroBatchHalved,
     NgramsLeftOut,
     NoEngine,
     PrecisionMeasured,
@@ -217,6 +218,15 @@ def _notices() -> Watcher:
                         "precision: {precision}, chosen by measurement ({speedup:.1f}x as fast as the alternative)",
                         precision=precision,
                         speedup=speedup,
+                    )
+                )
+            case MicroBatchHalved(rows, fewer):
+                say(
+                    msg(
+                        "the memory does not suffice for {rows} sequences in a forward pass; trying {fewer}, which "
+                        "gives the same gradient",
+                        rows=rows,
+                        fewer=fewer,
                     )
                 )
             case Compiling():

@@ -60,7 +60,7 @@ def parallelize(summed_loss: nn.Module, model: nn.Module, sharding: str, world: 
     if sharding == "none":
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(summed_loss)
+        return DistributedDataParallel(summed_loss, broadcast_buffers=False)  # they are constants
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

@@ -259,7 +259,7 @@ def _sums(model: LanguageModel, rows: Sequence[Ids], vocab_size: int) -> list[fl
         padded, counts = padded.to(device), counts.to(device)
         logits = model(padded[:, :-1]).float()  # padding comes after all counted tokens
         nats = logits.logsumexp(-1) - logits.gather(-1, padded[:, 1:, None])[..., 0]
-        totals = (nats * counts).double().sum(-1)
+        totals = (nats * counts).cpu().double().sum(-1)  # MPS has no double precision
         if not bool(totals.isfinite().all()):
             raise ModelError(
                 "the model's probabilities must be numbers (got NaN): its weights are damaged, or its "

@@ -262,7 +262,7 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     difference = float(np.abs(own - np.asarray(answers["logits"], dtype=np.float64)).max())  # NaN stays NaN
     greedy = [list(stream_ids(model, prompt, cases.n_new)) for prompt in cases.prompts]
     chats = [chat_ids(cases.tokenizer, messages) for messages in fitting]
-    characters = WholeCharacters.of(cases.tokenizer, model)
+    characters = WholeCharacters.of(cases.tokenizer)
     own_answers = [
         until_end([*stream_ids(model, ids, cases.n_new, characters=characters)], cases.ends) for ids in chats
     ]

@@ -95,7 +95,7 @@ def _together(
         parts[i].append(texts[i].push(token))
         return texts[i].stopped or token == tokenizer.eos_id
 
-    characters = WholeCharacters.of(tokenizer, model)
+    characters = WholeCharacters.of(tokenizer)
     continue_ids(
         model,
         given,
@@ -129,7 +129,7 @@ def continue_ids(
     """
     model.eval()
     device, context_length = model.out_head.weight.device, model.context_length
-    generators = [torch.Generator(device).manual_seed(int(sampling.seed)) for sampling in samplings]
+    generators = [torch.Generator().manual_seed(int(sampling.seed)) for sampling in samplings]
     all_ids = [list(ids) for ids in given]
     characters = characters or WholeCharacters()
     missing = [characters.after(ids) for ids in given]
@@ -141,7 +141,7 @@ def continue_ids(
         begin = cache.get_seq_length() if has_cache else max(0, n_read - context_length)
         x = torch.tensor([all_ids[i][begin:n_read] for i in alive], device=device)  # (B, T)
         states = model.hidden(x, cache) if has_cache else model.hidden(x)
-        logits = model.out_head(states[:, -1]).float()  # (B, V)
+        logits = model.out_head(states[:, -1]).float().cpu()  # (B, V)
         goes_on = []
         for row, i in enumerate(alive):
             if len(all_ids[i]) == n_read:

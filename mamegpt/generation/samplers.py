@@ -1,4 +1,8 @@
-"""From logits to the next token: samplers as small pure functions."""
+"""From logits to the next token: samplers as small pure functions.
+
+Logits are on the CPU, whatever computed them: one copy a step instead of a wait for each question, one text for a seed
+on every device, and not MPS's multinomial, which draws ids of probability 0 (pytorch#192577).
+"""
 
 from __future__ import annotations
 
@@ -55,8 +59,7 @@ def choose(
         logits = logits + mask
     check_finite(logits.max().item())
     if sampling.repetition_penalty != 1:
-        seen = torch.as_tensor(seen, device=logits.device)
-        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+        logits = penalise_repetition(logits, torch.as_tensor(seen), sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits.numpy(force=True).argmax())  # a tenth of the time of torch's
     return int(torch.multinomial(probabilities(logits, sampling), 1, generator=generator))

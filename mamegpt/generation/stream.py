@@ -134,7 +134,7 @@ def _steps(
 ) -> Iterator[tuple[int, Tensor | None]]:
     """Each new id, and the logits (V,) it was chosen from; without ``with_logits`` they may be left out."""
     model.eval()
-    generator = torch.Generator(model.out_head.weight.device).manual_seed(int(sampling.seed))
+    generator = torch.Generator().manual_seed(int(sampling.seed))
     is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
     head = Head(model.out_head.weight) if use_cache and supports_fast_decode(model) else None
     all_ids = list(ids)
@@ -143,7 +143,7 @@ def _steps(
         logits = None
         next_id = head.most_likely(state) if head is not None and is_plain else None
         if next_id is None or not characters.allows(next_id, missing):
-            logits = (model.out_head(state) if head is None else head.logits(state)).float()
+            logits = (model.out_head(state) if head is None else head.logits(state)).float().cpu()
             with one_thread():
                 next_id = choose(logits, all_ids, sampling, generator, characters.mask(missing))
         if next_id in ends:
@@ -289,7 +289,7 @@ def _tokens(
     text = Continuation(tokenizer, ids, sampling.stop)
     n_tokens = 0
     scored = n_alternatives is not None
-    characters = WholeCharacters.of(tokenizer, model)
+    characters = WholeCharacters.of(tokenizer)
     for new_id, logits in _steps(model, ids, max_new_tokens, sampling, ends, characters, use_cache, scored):
         offset = text.n_characters
         ready = text.push(new_id)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from mamegpt.models.base import LanguageModel
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Missing", "WholeCharacters"]
@@ -40,16 +39,16 @@ Missing = tuple[range, ...]
 class WholeCharacters:
     """The rule for one vocabulary. Without byte pieces it allows every id everywhere."""
 
-    def __init__(self, byte_ids: Sequence[int] = (), vocab_size: int = 0, device: torch.device | str = "cpu") -> None:
-        """``byte_ids`` are the byte pieces by their byte; logits are (``vocab_size``,) and on ``device``."""
+    def __init__(self, byte_ids: Sequence[int] = (), vocab_size: int = 0) -> None:
+        """``byte_ids`` are the byte pieces by their byte; logits are (``vocab_size``,)."""
         self._bytes = {token: byte for byte, token in enumerate(byte_ids)}
-        self._vocab_size, self._device = vocab_size, device
+        self._vocab_size = vocab_size
         self._masks: dict[Missing, Tensor] = {}
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, model: LanguageModel) -> WholeCharacters:
-        """Return the rule for what ``model`` writes with ``tokenizer``."""
-        return cls(tokenizer.byte_ids, tokenizer.vocab_size, model.out_head.weight.device)
+    def of(cls, tokenizer: Tokenizer) -> WholeCharacters:
+        """Return the rule for what a model writes with ``tokenizer``."""
+        return cls(tokenizer.byte_ids, tokenizer.vocab_size)
 
     def after(self, ids: Iterable[int], missing: Missing = ()) -> Missing:
         """Return where a text stands after ``ids``, which may hold broken UTF-8."""
@@ -79,5 +78,5 @@ class WholeCharacters:
             mask = torch.full((self._vocab_size,), -torch.inf if missing else 0.0)
             mask[list(self._bytes)] = -torch.inf
             mask[[token for token in self._bytes if self.allows(token, next_byte)]] = 0.0
-            self._masks[next_byte] = mask.to(self._device)
+            self._masks[next_byte] = mask
         return self._masks[next_byte]

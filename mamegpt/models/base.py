@@ -65,7 +65,9 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Return the names of tensors that hold NaN or infinity."""
-    return [name for name, tensor in tensors if not bool(torch.isfinite(tensor).all())]
+    named = [(name, torch.isfinite(tensor).all()) for name, tensor in tensors]
+    finite = torch.stack([flag for _, flag in named]).tolist() if named else []  # one wait for the device
+    return [name for (name, _), is_finite in zip(named, finite, strict=True) if not is_finite]
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:

@@ -64,12 +64,14 @@ def linear_cross_entropy(
     return loss
 
 
-def chunk_tokens(vocab_size: int, dtype: torch.dtype) -> int:
+def chunk_tokens(vocab_size: int, dtype: torch.dtype, device: torch.device) -> int:
     """Return how many tokens' logits are computed at once: enough for fast products, few enough for the cache.
 
-    With a small vocabulary, these are as many as fill 2 MB. Measured in docs/log.md.
+    With a small vocabulary, these are as many as fill 2 MB (measured in docs/log.md). Other devices than the CPU have
+    thousands of units to keep busy, and start each operation for all of them: 256 MB (not measured).
     """
-    return max(256, (2 << 20) // (vocab_size * dtype.itemsize))
+    size = 2 << 20 if device.type == "cpu" else 256 << 20
+    return max(256, size // (vocab_size * dtype.itemsize))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -118,7 +120,7 @@ def _in_chunks(
     """Return the loss and, if needed, both gradients: (N, C), (V, C), (N,), (N, K) -> scalar, (N, C), (V, C)."""
     all_h, w = hidden.to(dtype), weight.to(dtype)
     on_cpu = hidden.device.type == "cpu"
-    n_chunk = chunk_tokens(weight.shape[0], dtype)
+    n_chunk = chunk_tokens(weight.shape[0], dtype, hidden.device)
     loss = hidden.new_zeros((), dtype=torch.float32)
     grad_hidden = torch.empty_like(all_h) if needs_gradient else None
     grad_weight = torch.zeros_like(weight) if needs_gradient else None
@@ -142,7 +144,10 @@ def _in_chunks(
             soft = soft_targets[begin : begin + n_chunk]
             share = torch.full((), (true_share - 1) / soft.shape[-1], dtype=dtype, device=p.device)
             grad.scatter_add_(-1, soft, share.expand(soft.shape))
-        torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
+        if on_cpu:
+            torch.mm(grad, w, out=grad_hidden[begin : begin + n_chunk])
+        else:  # MPS of macOS 14 never writes an out= that is a slice (pytorch#193385)
+            grad_hidden[begin : begin + n_chunk] = grad @ w
         if dtype == weight.dtype:
             grad_weight.addmm_(grad.T, h)
         elif dtype == torch.float16:  # a sum over many tokens would pass the end of its range

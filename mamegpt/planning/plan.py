@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.shards import is_shards, open_shards
 from mamegpt.data.sources import read_texts
-from mamegpt.errors import ConfigError, DataError
+from mamegpt.errors import ConfigError, DataError, is_out_of_memory
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.registry import build_model
 from mamegpt.planning import scaling_law
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.devices import choose_device, free_memory
-from mamegpt.system.hardware import peak_memory
+from mamegpt.system.hardware import peak_memory, reset_peak_memory
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
@@ -219,11 +219,12 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     """Time the sizes, smallest first, as long as ``seconds`` allow; extrapolate the others from their number of
     operations.
 
-    The process's peak memory grows with the sizes, so each size can be measured in turn. Precision is measured once.
+    The process's peak memory grows with the sizes, so each size can be measured in turn. Precision is measured once, in
+    the first. Of sizes for which the memory does not suffice nothing is measured.
     """
     candidates = formats(device)
-    precision: Precision | None = None
     costs: list[Cost] = []
+    is_full = False
     flops_per_s = probe_s_per_flop = 0.0
     other_bytes = 0
     begin = time.perf_counter()
@@ -234,21 +235,25 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
         copy_bytes = saved_bytes(config, vocab_size) if device.type == "cpu" else 0  # on a GPU, it is in host memory
         held_bytes = state_bytes(config, n_parameters, device) + copy_bytes
         start = time.perf_counter()
-        if costs and start - begin + probe_s_per_flop * flops > seconds:
+        if costs and (is_full or start - begin + probe_s_per_flop * flops > seconds):
             costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
             continue
-        if precision is None:
-            times = Probe(config, vocab_size, device, native=native).seconds_per_step(
-                [(kind, False) for kind in candidates]
-            )
-            precision, step_s = min(zip(candidates, times, strict=True), key=lambda pair: pair[1])
-        else:
-            (step_s,) = Probe(config, vocab_size, device, native=native).seconds_per_step([(precision, False)])
+        reset_peak_memory(device)
+        try:
+            probe = Probe(config, vocab_size, device, native=native)
+            times = probe.seconds_per_step([(kind, False) for kind in candidates])
+        except (MemoryError, RuntimeError) as error:
+            if not (costs and is_out_of_memory(error)):
+                raise
+            is_full = True
+            costs.append(Cost(size, n_parameters, flops_per_s / flops, other_bytes + held_bytes, measured=False))
+            continue
+        step_s, candidates = min((s, [kind]) for s, kind in zip(times, candidates, strict=True))
         tokens_per_s = config.batch_size * config.context_length / step_s
         costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device) + copy_bytes, measured=True))
         flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops
         other_bytes = costs[-1].memory_bytes - held_bytes
-    return cast(Precision, precision), costs
+    return candidates[0], costs
 
 
 def state_bytes(config: TrainConfig, n_parameters: int, device: torch.device) -> int:

@@ -6,11 +6,16 @@ None of this has been run on a GPU yet: the tests replace PyTorch's answers.
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -24,9 +29,11 @@ __all__ = [
     "Device",
     "choose_device",
     "described",
+    "deterministic",
     "device_name",
     "devices",
     "free_memory",
+    "on_device",
     "synchronize",
 ]
 
@@ -253,6 +260,32 @@ def free_memory(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free, _ = torch.get_device_module(device).mem_get_info(device)
     return int(free)
+
+
+def on_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on a device, which is not waited for; on the CPU they share the memory."""
+    tensor = torch.from_numpy(array)
+    if device.type in ("cuda", "xpu"):  # only from pinned memory is a copy made beside other work
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let a device give the same bits each time, where PyTorch has such an operation, and warn where it has none.
+
+    A CPU does so anyway.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
 
 
 def synchronize(device: torch.device) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "has_compiler",
     "has_fp16",
     "peak_memory",
+    "reset_peak_memory",
     "summary",
 ]
 
@@ -122,6 +123,12 @@ def has_bf16(device: torch.device) -> bool:
 def has_fp16(device: torch.device) -> bool:
     """Return whether a device multiplies float16 matrices in hardware; processors emulate them."""
     return device.type in KINDS
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` count from now on, where that can be done; resident memory has no such beginning."""
+    if device.type in ("cuda", "xpu"):
+        torch.accelerator.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -11,17 +11,17 @@ import torch
 
 from mamegpt.config import Precision, TrainConfig
 from mamegpt.distributed.processes import World
-from mamegpt.errors import first_line
+from mamegpt.errors import first_line, is_out_of_memory
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
 from mamegpt.native.library import Native
 from mamegpt.system.devices import synchronize
 from mamegpt.system.hardware import has_bf16, has_compiler, has_fp16
-from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, PrecisionMeasured
+from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, MicroBatchHalved, PrecisionMeasured
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.optim import build_optimizer
 
-__all__ = ["Kind", "Probe", "autotune", "formats"]
+__all__ = ["Kind", "Probe", "autotune", "fit_micro_batch", "formats"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
@@ -68,17 +68,34 @@ def autotune(
     if len(choices) > 1:
         emit(PrecisionMeasured(precision, max(seconds) / best))
     if may_compile and (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S:
-        from torch._dynamo.exc import BackendCompilerFailed
+        from torch._dynamo.exc import TorchDynamoException
 
         emit(Compiling())
         try:
             eager, compiled = measure([(precision, False), (precision, True)])
-        except BackendCompilerFailed as error:
+        except TorchDynamoException as error:
             emit(CompileFailed(first_line(error)))
         else:
             compile_ = "true" if compiled < eager else "false"
             emit(CompileMeasured(compile_, compiled / eager))
     return dataclasses.replace(config, precision=precision, compile=compile_)
+
+
+def fit_micro_batch(config: TrainConfig, probe: Probe, emit: Emit) -> TrainConfig:
+    """Return ``config`` with fewer rows in a forward pass, if the memory of a GPU does not suffice for all of them.
+
+    A step is tried in float32, or in the precision that is asked for. Nothing is changed on a CPU, whose passes are
+    small, and if ``--micro-batch-size`` is given. Raises the error of PyTorch if not even one row fits.
+    """
+    if config.micro_batch_size or probe.device.type == "cpu" or config.sharding != "none":
+        return config
+    precision: Precision = "fp32" if config.precision == "auto" else config.precision
+    asked = probe.n_rows
+    while not probe.fits(precision):
+        rows = max(n for n in range(1, probe.n_rows // 2 + 1) if probe.n_windows % n == 0)
+        emit(MicroBatchHalved(probe.n_rows, rows))
+        probe.n_rows = rows
+    return config if probe.n_rows == asked else dataclasses.replace(config, micro_batch_size=probe.n_rows)
 
 
 class Probe:
@@ -101,6 +118,7 @@ class Probe:
         self.config, self.vocab_size, self.device, self.clock = config, vocab_size, device, clock
         self.native = native
         self.n_windows = config.batch_size // n_processes
+        self.n_rows = micro_batch(config, self.n_windows, device)
 
     @functools.cached_property
     def model(self) -> LanguageModel:
@@ -110,6 +128,26 @@ class Probe:
             checkpoint_activations(model)
         return model
 
+    def fits(self, precision: Precision) -> bool:
+        """Return whether the memory suffices for a step with passes of ``n_rows``; raises if one row is too much."""
+        random_state = torch.get_rng_state()
+        try:
+            optimizer = build_optimizer(self.model, dataclasses.replace(self.config, precision=precision))
+            ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
+            torch.autograd.backward(SummedLoss(self.model, precision)(ids, ids))
+            optimizer.step()
+            synchronize(self.device)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or self.n_rows == 1:
+                raise
+            return False
+        finally:
+            self.__dict__.pop("model", None)  # trained by now, and its memory is wanted
+            torch.set_rng_state(random_state)
+            if torch.accelerator.is_available():
+                torch.accelerator.empty_cache()
+        return True
+
     def seconds_per_step(self, kinds: Sequence[Kind]) -> list[float]:
         """Measure how long one optimizer step takes with each kind of forward pass.
 
@@ -117,8 +155,7 @@ class Probe:
         """
         random_state = torch.get_rng_state()
         optimizers = {p: build_optimizer(self.model, dataclasses.replace(self.config, precision=p)) for p, _ in kinds}
-        windows = micro_batch(self.config, self.n_windows, self.device)
-        ids = torch.randint(self.vocab_size, (windows, self.config.context_length), device=self.device)
+        ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
         losses = [
             SummedLoss(self.model, precision, compiled=compiled, native=self.native) for precision, compiled in kinds
         ]
@@ -135,7 +172,7 @@ class Probe:
                     times.append(middle - begin)
                     update.append(self._now() - middle)
         torch.set_rng_state(random_state)
-        n_passes = self.n_windows / windows
+        n_passes = self.n_windows / self.n_rows
         return [min(times) * n_passes + min(update) for times, update in zip(passes, updates, strict=True)]
 
     def _now(self) -> float:

@@ -33,6 +33,7 @@ __all__ = [
     "Event",
     "FittingBigrams",
     "MachineChanged",
+    "MicroBatchHalved",
     "NgramsLeftOut",
     "NoEngine",
     "PrecisionMeasured",
@@ -164,6 +165,14 @@ class PrecisionMeasured(Event):
 
     precision: str
     speedup: float
+
+
+@dataclass(frozen=True)
+class MicroBatchHalved(Event):
+    """The memory does not suffice for ``rows`` sequences in a forward pass, so that there are ``fewer``."""
+
+    rows: int
+    fewer: int
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mamegpt.config import Precision, TrainConfig
+from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.native.library import WIDTH_UNIT, Native
 
-__all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch"]
+__all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch", "refuse_wrong_results"]
 
-MICRO_BATCH_TOKENS = 4096
-"""Tokens in one forward pass on a CPU, if nothing else is asked for: what it makes still fits into the caches."""
+MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 16384}
+"""Tokens in one forward pass of a kind of device, if nothing else is asked for; elsewhere all. What a CPU makes still
+fits into its caches; MPS may compute sums over more than 32,768 wrongly (pytorch#193487).
+"""
 
 
 def compute_dtype(precision: Precision) -> torch.dtype | None:
@@ -101,6 +104,18 @@ def _recomputed(forward: Callable[..., Tensor], *args: Any) -> Tensor:
     return cast(Tensor, checkpoint(forward, *args, use_reentrant=False))
 
 
+def refuse_wrong_results(config: TrainConfig, device: torch.device) -> None:
+    """Raise `ConfigError` for settings with which a device is known to compute something else."""
+    if device.type != "mps":
+        return
+    if config.precision == "bf16":  # causal attention sees the future before PyTorch 2.14 (pytorch#195910)
+        raise ConfigError("--precision bf16 gives wrong results on MPS; use --precision fp16 or fp32")
+    if config.activation_checkpointing and config.drop_rate > 0:  # its random state is not restored
+        raise ConfigError(
+            "--activation-checkpointing with --drop-rate gives wrong gradients on MPS; leave one of them out"
+        )
+
+
 def micro_batch(config: TrainConfig, share: int, device: torch.device, n_tokens: int = 0) -> int:
     """Rows in one forward pass (the last may have fewer), of the ``share`` of a step that falls to this process.
 
@@ -108,7 +123,7 @@ def micro_batch(config: TrainConfig, share: int, device: torch.device, n_tokens:
     """
     if config.micro_batch_size:
         return config.micro_batch_size
-    if device.type != "cpu":
+    if device.type not in MICRO_BATCH_TOKENS:
         return share
-    n_passes = math.ceil(share / max(1, MICRO_BATCH_TOKENS // (n_tokens or config.context_length)))
+    n_passes = math.ceil(share / max(1, MICRO_BATCH_TOKENS[device.type] // (n_tokens or config.context_length)))
     return math.ceil(share / n_passes)

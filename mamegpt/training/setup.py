@@ -68,7 +68,7 @@ from mamegpt.system.run_files import (
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.reserved import with_reserved
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.autotune import Probe, autotune
+from mamegpt.training.autotune import Probe, autotune, fit_micro_batch
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
@@ -86,7 +86,7 @@ from mamegpt.training.events import (
     Tokenizing,
     UnknownTokens,
 )
-from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
+from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch, refuse_wrong_results
 from mamegpt.training.init_from import load_initial_weights
 from mamegpt.training.loss_scaling import loss_scaler, restore_scale
 from mamegpt.training.metrics import Metrics
@@ -182,6 +182,7 @@ def setup(
     ``kept`` are the settings in that folder; of ``config``, only what a resumed run may change counts beside them.
     ``called_s`` is when the time of this call began to count. For the rest see `mamegpt.training.trainer.train`.
     """
+    refuse_wrong_results(kept, world.device)
     tokenizer = run_tokenizer(config, run, world)
     meta, splits = run_tokens(config, tokenizer, run, world, emit)
     train, val = splits["train"], splits.get("val")
@@ -198,11 +199,14 @@ def setup(
     )
     resolved = kept
     if world.is_main:
-        resolved = autotune(dataclasses.replace(kept, engine=engine), probe.seconds_per_step, world, emit)
+        sized = fit_micro_batch(kept, probe, emit) if is_new else kept
+        resolved = autotune(dataclasses.replace(sized, engine=engine), probe.seconds_per_step, world, emit)
         if resolved != kept:
             write_json(run / CONFIG_FILE, resolved.to_dict())
     resolved = processes.from_main(resolved, world)
     config = dataclasses.replace(resolved, on_bad_loss=config.on_bad_loss)
+    if config.micro_batch_size != kept.micro_batch_size:
+        batches, _ = _batches(config, splits, tokenizer, world)
 
     starts_from_model = bool(config.init_from) and is_new
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)

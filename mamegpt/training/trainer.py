@@ -4,8 +4,9 @@ A run is a folder; `run_files` says what is in it.
 
 **Exact resume.** Weights after step n depend on the settings, the tokens, n and the number of processes and threads,
 and on nothing else: data order and dropout are functions of (seed, step), so a run that is killed at any moment and
-goes on from its last checkpoint ends with bitwise the weights of one that never stopped. (``--minutes`` follows the
-clock; a run told to roll back also depends on which checkpoint was the newest when its loss went bad.)
+goes on from its last checkpoint ends with bitwise the weights of one that never stopped. On a GPU that needs the same
+card, and operations that have a reproducible version; PyTorch warns of others. (``--minutes`` follows the clock; a run
+told to roll back also depends on which checkpoint was the newest when its loss went bad.)
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Checkpoint, Run
-from mamegpt.system.devices import described
+from mamegpt.system.devices import described, deterministic, on_device, synchronize
 from mamegpt.system.hardware import peak_memory
 from mamegpt.system.run_files import CHECKPOINTS
 from mamegpt.training.batches import Pass
@@ -173,6 +174,7 @@ def _train(
         own_folder(run, config, resume, world) as kept,
         watching(watchers if world.is_main else ()) as emit,
         as_begun(run, world, emit),
+        deterministic(world.device),
     ):
         for notice in world.notices:
             emit(DeviceNotice(notice))
@@ -213,8 +215,8 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             step_loss = torch.zeros((), device=world.device)
             for micro, rows in enumerate(passes):
                 _seed_dropout(config.seed, step, world.rank, micro)
-                inputs, targets = (torch.from_numpy(ids).to(world.device) for ids in (rows.inputs, rows.targets))
-                learned = None if rows.learned is None else torch.from_numpy(rows.learned).to(world.device)
+                inputs, targets = (on_device(ids, world.device) for ids in (rows.inputs, rows.targets))
+                learned = None if rows.learned is None else on_device(rows.learned, world.device)
                 with no_sync(t.summed_loss, micro < len(passes) - 1):
                     soft_targets = _soft_targets(t, rows, step) if share < 1 else None
                     loss = t.summed_loss(inputs, targets, soft_targets, share, learned) / rows.divisor
@@ -248,6 +250,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
 
             # What happened since the last time.
             t.saver.poll()
+            synchronize(world.device)
             elapsed_s, interval_s = t.elapsed_s, time.perf_counter() - interval_start
             n_new = metrics.n_unread
             records = metrics.flush(batches.n_tokens_after, elapsed_s)
@@ -379,7 +382,7 @@ def _soft_targets(t: Training, rows: Pass, step: int) -> torch.Tensor:
     """Return continuations (B, T, K) of what a forward pass reads, drawn from the n-gram counts."""
     assert t.ngram_targets is not None, "their share is not 0"
     drawn = t.ngram_targets.draw(rows.inputs, step + t.state.skipped, first=rows.first_row)
-    return torch.from_numpy(drawn).to(t.world.device)
+    return on_device(drawn, t.world.device)
 
 
 def _clipped(model: LanguageModel, grad_clip: float) -> torch.Tensor:

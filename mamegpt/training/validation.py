@@ -20,6 +20,7 @@ from mamegpt.messages import Message, join, msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.run.metrics import Quality
+from mamegpt.system.devices import on_device
 from mamegpt.text.subsample import subsample
 
 __all__ = ["Verdict", "evaluate", "evaluate_answers", "verdict"]
@@ -180,20 +181,22 @@ def _sum_of_losses(
 ) -> float:
     """Return the sum of the losses of all batches, which the processes share, in nats."""
     device = world.device
-    total = 0.0  # a number of Python's, as not every device has double precision
+    losses: list[torch.Tensor] = []  # read at the end, so that nothing waits for the device
     was_training = model.training
     model.eval()
     # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
     for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
         inputs, targets, learned = rows_of(batches[min(i, len(batches) - 1)])
         with torch.autocast(device.type, compute_dtype, enabled=compute_dtype is not None):
-            hidden = model.hidden(torch.from_numpy(inputs).to(device))
+            hidden = model.hidden(on_device(inputs, device))
         if learned is not None:
-            hidden = hidden.flatten(0, 1).index_select(0, torch.from_numpy(learned).to(device))
-        nats = linear_cross_entropy(hidden, model.out_head.weight, torch.from_numpy(targets).to(device), compute_dtype)
-        total += nats.item() if i < len(batches) else 0.0
+            hidden = hidden.flatten(0, 1).index_select(0, on_device(learned, device))
+        nats = linear_cross_entropy(hidden, model.out_head.weight, on_device(targets, device), compute_dtype)
+        if i < len(batches):
+            losses.append(nats)
         on_progress(min(1.0, (i + world.size) / len(batches)))
     model.train(was_training)
+    total = sum(torch.stack(losses).tolist(), start=0.0) if losses else 0.0  # not every device has double precision
     if world.size > 1:
         return float(sum_over_processes(torch.tensor(total, dtype=torch.float64), world.host_group).item())
     return total

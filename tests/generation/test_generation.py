@@ -440,7 +440,7 @@ def test_a_space_after_the_prompt_stays_with_a_tokenizer_that_puts_one_before_th
 def test_random_streams_add_up_to_the_decoded_ids(model: LanguageModel, little: Little, seed: int) -> None:
     sampling = Sampling(temperature=2.0, seed=seed)
     prompt = little.tokenizer.encode("豆の")
-    characters = WholeCharacters.of(little.tokenizer, model)
+    characters = WholeCharacters.of(little.tokenizer)
     ids = list(stream_ids(model, prompt, 60, sampling, little.tokenizer.eos_id, characters=characters))
     pieces = list(stream(model, little.tokenizer, "豆の", 60, sampling))
     assert "豆の" + "".join(pieces) == little.tokenizer.decode(prompt + ids).rstrip("\ufffd")
@@ -453,7 +453,7 @@ def test_tokens_are_the_stream_and_the_models_own_probabilities(
 ) -> None:
     prompt = little.tokenizer.encode("豆の")
     *tokens, last = stream_tokens(model, little.tokenizer, "豆の", 40, sampling, n_alternatives=4)
-    characters = WholeCharacters.of(little.tokenizer, model)
+    characters = WholeCharacters.of(little.tokenizer)
     ids = list(stream_ids(model, prompt, 40, sampling, little.tokenizer.eos_id, characters=characters))
     assert [token.id for token in tokens] == ids
     assert [token.text for token in (*tokens, last) if token.text] == list(
@@ -567,7 +567,7 @@ def test_a_prompt_is_spelt_as_training_text_is(model: LanguageModel, little: Lit
 
 
 def test_an_empty_prompt_starts_a_document(model: LanguageModel, little: Little) -> None:
-    characters = WholeCharacters.of(little.tokenizer, model)
+    characters = WholeCharacters.of(little.tokenizer)
     expected = list(stream_ids(model, [2], 8, eos_id=2, characters=characters))
     assert generate(model, little.tokenizer, "", 8) == little.tokenizer.decode(expected)
 
@@ -586,7 +586,7 @@ def test_a_beginning_is_read_as_in_training(model: LanguageModel, little: Little
     assert prompt_ids(tokenizer, "", at_start=True) == prompt_ids(tokenizer, "") == [tokenizer.start_id]
     assert prompt_ids(tokenizer, "豆の") == tokenizer.encode("豆の")
     ids = [2, *tokenizer.encode("豆の")]
-    characters = WholeCharacters.of(tokenizer, model)
+    characters = WholeCharacters.of(tokenizer)
     expected = tokenizer.decode(list(stream_ids(model, ids, 8, eos_id=2, characters=characters)))
     assert generate(model, tokenizer, "豆の", 8, at_start=True) == expected != generate(model, tokenizer, "豆の", 8)
     assert list(generate_many(model, tokenizer, ["豆の"], 8, at_start=True)) == [expected]

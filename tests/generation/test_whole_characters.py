@@ -195,7 +195,7 @@ def test_the_fast_path_is_the_naive_loop(
     monkeypatch.setattr(Head, "__init__", init)
     model = with_loud_bytes(little, architecture)
     assert supports_fast_decode(model)
-    rule = WholeCharacters.of(little.tokenizer, model)
+    rule = WholeCharacters.of(little.tokenizer)
     free = list(stream_ids(model, [5, 6, 7], 2 * CONTEXT))
     expected = naive(model, little.tokenizer, [5, 6, 7], 2 * CONTEXT)
     assert expected != free
@@ -226,7 +226,7 @@ def test_a_model_that_writes_no_broken_characters_writes_what_it_would_without_t
     model = random_model(sizes_for(little.tokenizer, context_length=CONTEXT))
     with torch.no_grad():
         model.out_head.weight[little.tokenizer.byte_ids] = 0
-    rule = WholeCharacters.of(little.tokenizer, model)
+    rule = WholeCharacters.of(little.tokenizer)
     for sampling in (Sampling(), Sampling(temperature=0.7, top_k=20, repetition_penalty=1.2, seed=4)):
         free = list(stream_ids(model, [5, 6], 30, sampling))
         assert begins(b"".join(map(little.tokenizer.token_bytes, free)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from mamegpt.errors import ConfigError
 from mamegpt.system import devices as module
-from mamegpt.system.devices import Device, choose_device, devices
-from mamegpt.system.hardware import has_bf16, has_fp16
+from mamegpt.system.devices import Device, choose_device, deterministic, devices, on_device
+from mamegpt.system.hardware import arithmetic, has_bf16, has_fp16
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90a", "compute_120"]
 
@@ -142,3 +143,27 @@ def test_a_device_is_described_in_one_line() -> None:
     line = Device(torch.device("cuda:0"), "Tesla T4", 15 << 30, "7.5").line
     assert line == "cuda:0: Tesla T4, 15.0 GiB, compute capability 7.5"
     assert Device(torch.device("mps"), "Apple MPS", 8 << 30).line == "mps: Apple MPS, 8.0 GiB"
+
+
+def test_another_card_is_another_arithmetic(machine: Callable[..., None]) -> None:
+    machine([card((7, 5), "Tesla T4"), card((8, 0), "A100")])
+    assert [arithmetic(torch.device("cuda", i), 1)["accelerator"] for i in (0, 1)] == ["Tesla T4", "A100"]
+    assert "accelerator" not in arithmetic(torch.device("cpu"), 1)
+
+
+def test_operations_are_reproducible_while_a_gpu_trains() -> None:
+    with deterministic(torch.device("cpu")):
+        assert torch.get_deterministic_debug_mode() == 0
+    with deterministic(torch.device("cuda:0")):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert torch.get_deterministic_debug_mode() == 0
+
+
+def test_an_array_goes_to_a_gpu_from_pinned_memory_and_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.arange(6)
+    assert on_device(array, torch.device("cpu")).data_ptr() == array.ctypes.data
+    asked: list[object] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: asked.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *given, **named: asked.append((*given, named)) or self)
+    on_device(array, torch.device("cuda:0"))
+    assert asked == ["pinned", (torch.device("cuda:0"), {"non_blocking": True})]
