@@ -63,7 +63,8 @@ def line_chart(
     """Draw curves into one SVG; with no points it is empty.
 
     ``x_text`` writes an x: `short`, or `clock` for seconds, which then are in round minutes or hours. A logarithmic
-    axis goes from one power of ten to another. ``named`` writes a curve's name where it begins.
+    axis goes from one power of ten to another. ``named`` writes a curve's name where it begins, that of a faint one
+    where it ends.
     """
     every = [point for curve in curves for point in curve.points]
     if not every:
@@ -101,8 +102,8 @@ def line_chart(
                 f'<circle class="dot {curve.color}" cx="{left}" cy="{height}" r="3.5"><title>{title}</title></circle>'
             )
         if named and places:
-            left, height = places[0]
-            parts.append(f'<text class="name" x="{left}" y="{height}" dx="8" dy="-6">{as_text(curve.name)}</text>')
+            (left, height), where = (places[-1], 'dy="4"') if curve.faint else (places[0], 'dy="-6"')
+            parts.append(f'<text class="name" x="{left}" y="{height}" dx="8" {where}>{as_text(curve.name)}</text>')
     return _svg(HEIGHT, parts)
 
 
