@@ -124,7 +124,7 @@ def test_every_line_of_the_lock_has_hashes_and_names_no_place() -> None:
 
 def test_the_files_of_the_forge_can_be_read() -> None:
     files = [*(ROOT / ".github").rglob("*.yml")]
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         assert isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict), file
     ci = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")

@@ -1,10 +1,15 @@
-"""Compiles the C++ sources of this folder, once for each version of them, into the user's cache folder."""
+"""Finds or compiles the library of the C++ sources of this folder.
+
+A wheel for one platform brings the library, made by `release.wheels`. Otherwise it is compiled, once for each version
+of the sources, into the user's cache folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,26 +24,37 @@ from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import Message
 from mamegpt.system.files import atomic_write, make_folder
 
-__all__ = ["FLAGS", "InstructionSet", "best_instruction_set", "build", "cache_folder", "compiler", "is_built",
-           "library_path"]  # fmt: skip
+__all__ = ["BROUGHT_FOLDER", "FLAGS", "InstructionSet", "best_instruction_set", "build", "cache_folder", "compiler",
+           "is_built", "library_name", "library_path", "source_files", "write_library"]  # fmt: skip
 
-InstructionSet = Literal["avx2", "portable"]
+InstructionSet = Literal["avx2", "neon", "portable"]
 
-FLAGS: dict[InstructionSet, list[str]] = {"avx2": ["-mavx2", "-mfma"], "portable": []}
+FLAGS: dict[InstructionSet, list[str]] = {"avx2": ["-mavx2", "-mfma"], "neon": ["-DNEON"], "portable": []}
 """What a compiler needs to hear for each set of instructions."""
 COMMON_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-shared", "-fPIC"]
+BROUGHT_FOLDER = Path(__file__).parent / "brought"
+"""Where a wheel for one platform has its libraries."""
 COMPILER_TIMEOUT_S = 120
 
 
 def best_instruction_set() -> InstructionSet:
-    """Return the best of the sets that this processor has, unless ``ATEN_CPU_CAPABILITY`` refuses it."""
+    """Return the best of the sets that this processor has; ``ATEN_CPU_CAPABILITY`` can refuse AVX2."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "neon"
     return "avx2" if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else "portable"
 
 
-def compiler() -> str | None:
-    """Return the path of a C++ compiler with the options of GCC: that of ``CXX``, else g++ or clang++."""
-    names = [name for name in (os.environ.get("CXX"), "g++", "clang++") if name]
-    return next((path for name in names if (path := shutil.which(name))), None)
+def compiler() -> list[str] | None:
+    """Return the command of a C++ compiler with the options of GCC: that of ``CXX``, else g++ or clang++.
+
+    None if there is none. Raises `ConfigError` if ``CXX`` names no program.
+    """
+    if chosen := shlex.split(os.environ.get("CXX", "")):
+        if path := shutil.which(chosen[0]):
+            return [path, *chosen[1:]]
+        raise ConfigError("CXX names {compiler}, which is no program here; correct or unset it", compiler=chosen[0])
+    found = shutil.which("g++") or shutil.which("clang++")
+    return [found] if found else None
 
 
 def cache_folder() -> Path:
@@ -60,16 +76,26 @@ def _cache_of_the_system() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def library_path(instructions: InstructionSet) -> Path:
-    """Return where the library for a set of instructions is, once it is built from the sources as they are."""
-    version = hashlib.sha256("\0".join([*_flags(instructions), sys.platform, platform.machine()]).encode())
-    for source in _sources():
+def library_name(instructions: InstructionSet, system: str = sys.platform, machine: str = platform.machine()) -> str:
+    """Return the name of the library for a set of instructions, another one for other sources, flags or platforms."""
+    version = hashlib.sha256("\0".join([*_flags(instructions), system, machine]).encode())
+    for source in source_files():
         version.update(source.read_bytes())
-    return cache_folder() / f"native-{instructions}-{version.hexdigest()[:16]}.so"
+    return f"native-{instructions}-{version.hexdigest()[:16]}.so"
+
+
+def library_path(instructions: InstructionSet) -> Path:
+    """Return the library that this installation brings, if it does, else where the compiled one is or will be.
+
+    Raises `ConfigError` if it brings none, and there is no cache folder.
+    """
+    name = library_name(instructions)
+    brought = BROUGHT_FOLDER / name
+    return brought if is_built(brought) else cache_folder() / name
 
 
 def build(instructions: InstructionSet, on_build: Callable[[str], None] = lambda _: None) -> Path:
-    """Return the compiled library for a set of instructions, which is compiled first if there is none yet.
+    """Return the library for a set of instructions, which is compiled first if there is none yet.
 
     ``on_build`` is then called with the compiler. The file is there as a whole or not at all. Raises `ConfigError` if
     there is no compiler, or if it fails, or if the cache folder cannot be written.
@@ -80,20 +106,9 @@ def build(instructions: InstructionSet, on_build: Callable[[str], None] = lambda
     command = compiler()
     if command is None:
         raise ConfigError("there is no C++ compiler; install g++ or clang++")
-    on_build(command)
+    on_build(command[0])
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            made = Path(scratch) / library.name
-            sources = [str(path) for path in _sources() if path.suffix == ".cpp"]
-            _run([command, *_flags(instructions), *sources, "-o", str(made)])
-            content = made.read_bytes()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ConfigError("{compiler} failed: {reason}", compiler=command, reason=first_line(error)) from None
-    try:
-        make_folder(library.parent)
-        for file, data in ((library, content), (_checksum_file(library), _checksum(content))):
-            with atomic_write(file, "wb") as written:
-                written.write(data)
+        write_library(library, [*command, *_flags(instructions)])
     except MamegptError as error:
         raise ConfigError(error.message) from None
     except OSError as error:
@@ -101,6 +116,27 @@ def build(instructions: InstructionSet, on_build: Callable[[str], None] = lambda
             "{folder} cannot be written ({reason})", folder=library.parent, reason=first_line(error)
         ) from None
     return library
+
+
+def write_library(library: Path, command: list[str], timeout_s: float = COMPILER_TIMEOUT_S) -> None:
+    """Compile the sources with a command and its options, and write the library with its checksum.
+
+    Raises `ConfigError` if the command fails or takes longer than ``timeout_s``, and `OSError` or `MamegptError` if a
+    file cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            made = Path(scratch) / library.name
+            _run(
+                [*command, *(str(path) for path in source_files() if path.suffix == ".cpp"), "-o", str(made)], timeout_s
+            )
+            content = made.read_bytes()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError("{compiler} failed: {reason}", compiler=command[0], reason=first_line(error)) from None
+    make_folder(library.parent)
+    for file, data in ((library, content), (_checksum_file(library), _checksum(content))):
+        with atomic_write(file, "wb") as written:
+            written.write(data)
 
 
 def is_built(library: Path) -> bool:
@@ -123,14 +159,15 @@ def _flags(instructions: InstructionSet) -> list[str]:
     return COMMON_FLAGS + FLAGS[instructions]
 
 
-def _sources() -> list[Path]:
+def source_files() -> list[Path]:
+    """Return the C++ sources and headers."""
     return sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cpp", ".h"))
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], timeout_s: float) -> None:
     """Run a compiler. Raises `ConfigError` with what it complained of first."""
     done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", timeout=COMPILER_TIMEOUT_S, check=False
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s, check=False
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()

@@ -9,7 +9,9 @@
 // float32. A unit of work is some positions of a block for the first three steps, some tokens of the vocabulary
 // for the last.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <numeric>
 
 #include "export.h"

@@ -59,16 +59,16 @@ def will_compute() -> Message:
         return msg("PyTorch (native is for processors with AVX2 and without AVX-512 or bfloat16)")
     instructions = best_instruction_set()
     try:
-        library = library_path(instructions)
+        if is_built(library_path(instructions)):
+            return msg("native ({instructions})", instructions=instructions)
+        command = compiler()
     except ConfigError as error:
         return msg("PyTorch ({reason})", reason=error.message)
-    if is_built(library):
-        return msg("native ({instructions})", instructions=instructions)
-    if command := compiler():
+    if command:
         return msg(
             "native ({instructions}), built by {compiler} at the first training",
             instructions=instructions,
-            compiler=command,
+            compiler=command[0],
         )
     return msg("PyTorch (native is faster here, but needs a C++ compiler: g++ or clang++)")
 

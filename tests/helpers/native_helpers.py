@@ -7,13 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from mamegpt.native.build import FLAGS, InstructionSet
+from mamegpt.native.build import InstructionSet, best_instruction_set
 
 __all__ = ["SETS", "threads"]
 
-SETS: list[InstructionSet] = [
-    one for one in FLAGS if one != "avx2" or torch.backends.cpu.get_cpu_capability() != "DEFAULT"
-]
+SETS: list[InstructionSet] = sorted({best_instruction_set(), "portable"})
 """The sets of instructions that this processor has."""
 
 

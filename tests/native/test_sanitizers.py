@@ -68,6 +68,6 @@ def test_sanitizers_find_nothing(instructions: InstructionSet, sanitizer: str, t
     flags = [flag for flag in COMMON_FLAGS if flag != "-shared"] + FLAGS[instructions]
     flags += ["-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-Wall", "-Wextra", "-Werror"]
     folder = ROOT / "mamegpt" / "native"
-    subprocess.run([command, *flags, "-I", str(folder), str(source), "-o", str(program)], check=True)
+    subprocess.run([*command, *flags, "-I", str(folder), str(source), "-o", str(program)], check=True)
     done = subprocess.run([program], capture_output=True, encoding="utf-8", check=False)
     assert done.stdout == "clean\n", done.stderr[:2000]

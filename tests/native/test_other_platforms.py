@@ -1,0 +1,142 @@
+"""The C++ computes the same on other platforms, as far as these can be emulated: ARM by QEMU, Windows by Wine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from little import ROOT
+from torch import Tensor
+from torch.nn import functional as F
+
+from mamegpt.models.loss import linear_cross_entropy
+from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet
+from release.wheels import zig
+
+PROGRAM = """
+#include "attention.cpp"
+#include "head.cpp"
+#include <cstdio>
+
+FILE *in, *out;
+template <typename T>
+std::vector<T> read(size_t n) {
+    std::vector<T> x(n);
+    if (std::fread(x.data(), sizeof(T), n, in) != n) std::abort();
+    return x;
+}
+template <typename T>
+void write(const std::vector<T>& x) { std::fwrite(x.data(), sizeof(T), x.size(), out); }
+
+int main(int, char** files) {
+    in = std::fopen(files[1], "rb"), out = std::fopen(files[2], "wb");
+    auto n = read<int32_t>(6);
+    int threads = n[5];
+    if (n[0] == 0) {
+        size_t N = n[1], V = n[2], C = n[3], K = n[4];
+        auto h = read<float>(N * C), w = read<float>(V * C);
+        auto targets = read<int64_t>(N), soft = read<int64_t>(N * K);
+        std::vector<double> losses(N + 1);
+        std::vector<float> dh(h.size()), dw(w.size()), memory(size_t(mame_head_memory(n[2], n[3], threads, 1)));
+        mame_head(n[1], n[2], n[3], n[4], h.data(), w.data(), targets.data(), soft.data(), 0.3f, losses.data(),
+                  dh.data(), dw.data(), memory.data(), threads);
+        write(std::vector<float>{float(losses[N])}), write(dh), write(dw);
+    } else {
+        int heads = n[1], group = n[2], T = n[3], D = n[4];
+        size_t one = size_t(heads) * T * D;
+        auto q = read<float>(one * group), k = read<float>(one), v = read<float>(one), d_o = read<float>(one * group);
+        std::vector<float> o(q.size()), dq(o), dk(one), dv(one), p(size_t(heads) * group * mame_attention_square(T));
+        std::vector<float> memory(size_t(mame_attention_memory(T, D, threads)));
+        mame_attention(heads, group, T, D, q.data(), k.data(), v.data(), p.data(), o.data(), memory.data(), threads);
+        mame_attention_backward(heads, group, T, D, q.data(), k.data(), v.data(), p.data(), o.data(), d_o.data(),
+                                dq.data(), dk.data(), dv.data(), memory.data(), threads);
+        write(o), write(dq), write(dk), write(dv);
+    }
+    std::fclose(out);
+}
+"""
+PLACES = {
+    "ARM": ("aarch64-linux-musl", "neon", "qemu-aarch64"),
+    "ARM, portable": ("aarch64-linux-musl", "portable", "qemu-aarch64"),
+    "Windows": ("x86_64-windows-gnu", "avx2", "wine"),
+}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no compiler for other platforms"),
+]
+
+
+class Place:
+    """A platform on which the program runs."""
+
+    def __init__(self, target: str, instructions: InstructionSet, emulator: str, folder: Path) -> None:
+        if shutil.which(emulator) is None:
+            pytest.skip(f"{emulator} is not installed")
+        self.emulator, self.folder, self.program = emulator, folder, folder / "program.exe"
+        source = folder / "program.cpp"
+        source.write_text(PROGRAM, encoding="utf-8")
+        flags = [flag for flag in COMMON_FLAGS if flag not in ("-shared", "-fPIC")] + FLAGS[instructions]
+        command = [*zig(target), *flags, "-static", "-I", str(ROOT / "mamegpt" / "native"), str(source)]
+        subprocess.run([*command, "-o", str(self.program)], check=True)
+
+    def results(self, sizes: list[int], inputs: list[Tensor], shapes: list[torch.Size]) -> list[Tensor]:
+        """What the program computes from sizes and inputs: tensors of these shapes."""
+        given, found = self.folder / "in", self.folder / "out"
+        given.write_bytes(np.array(sizes, np.int32).tobytes() + b"".join(x.numpy().tobytes() for x in inputs))
+        env = {**os.environ, "WINEDEBUG": "-all", "WINEPREFIX": str(self.folder / "wine")}
+        subprocess.run([self.emulator, self.program.name, given.name, found.name], cwd=self.folder, env=env, check=True)
+        numbers = torch.from_numpy(np.fromfile(found, np.float32))
+        return [
+            part.view(shape) for part, shape in zip(numbers.split([s.numel() for s in shapes]), shapes, strict=True)
+        ]
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(*PLACES[request.param], tmp_path_factory.mktemp("place"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("N", "V", "C", "K", "n_threads", "scale"),
+    [(1, 1, 16, 0, 1, 1.0), (97, 301, 48, 3, 2, 1.0), (99, 64, 16, 1, 3, 50.0)],
+)
+def test_the_head_equals_float64(place: Place, N: int, V: int, C: int, K: int, n_threads: int, scale: float) -> None:
+    random = torch.Generator().manual_seed(V)
+    hidden, weight = torch.randn(N, C, generator=random), scale * C**-0.5 * torch.randn(V, C, generator=random)
+    targets, soft = torch.randint(V, (N,), generator=random), torch.randint(V, (N, K), generator=random)
+    inputs = [x.double().requires_grad_() for x in (hidden, weight)]
+    share = 0.3 if K else 1.0
+    loss = linear_cross_entropy(*inputs, targets, soft_targets=soft if K else None, true_share=share)
+    exact = [loss, *torch.autograd.grad(loss, inputs)]
+    shapes = [torch.Size([1]), hidden.shape, weight.shape]
+    found = place.results([0, N, V, C, K, n_threads], [hidden, weight, targets, soft], shapes)
+    if not K:  # the program's share is of soft targets, of which there are none
+        found[1:], exact[1:] = [], []
+    for x, y in zip(found, exact, strict=True):
+        assert (x.double() - y).norm() <= 2e-6 * scale * (y.norm() + N)
+
+
+@pytest.mark.parametrize(("n", "group", "T", "D", "n_threads"), [(1, 1, 1, 16, 1), (2, 3, 37, 48, 3)])
+def test_attention_equals_float64(place: Place, n: int, group: int, T: int, D: int, n_threads: int) -> None:
+    random = torch.Generator().manual_seed(T)
+    q, k, v, d_o = (torch.randn(1, heads, T, D, generator=random) for heads in (n * group, n, n, n * group))
+    inputs = [x.double().requires_grad_() for x in (q, k, v)]
+    out = F.scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=True)
+    exact = [out, *torch.autograd.grad(out, inputs, d_o.double())]
+    found = place.results([1, n, group, T, D, n_threads], [q, k, v, d_o], [q.shape, q.shape, k.shape, k.shape])
+    for x, y in zip(found, exact, strict=True):
+        assert (x.double() - y).norm() <= 4e-6 * (y.norm() + 1)
+
+
+def test_what_is_no_number_stays_none(place: Place) -> None:
+    hidden, weight = torch.randn(5, 16), torch.randn(30, 16)
+    hidden[2, 3] = float("nan")
+    inputs = [hidden, weight, torch.zeros(5, dtype=torch.int64)]
+    loss, dh, _ = place.results([0, 5, 30, 16, 0, 1], inputs, [torch.Size([1]), hidden.shape, weight.shape])
+    assert loss.isnan() and dh[2].isnan().all() and dh[:2].isfinite().all()
