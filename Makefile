@@ -18,7 +18,7 @@ define environment
 	$(@D)/bin/python -m pip install --log $(@D)/pip.log $(NO_COMPILE) --no-deps $(CPU_INDEX) --constraint requirements.txt torch
 endef
 
-.PHONY: demo test test-slow check messages faults docs lock fuzz bench bench-quality bench-data clean
+.PHONY: demo test test-slow check messages faults docs lock fuzz gpu bench bench-quality bench-data clean
 
 demo: .venv/run-ready
 	$(BIN)/mamegpt demo
@@ -61,6 +61,10 @@ SECONDS ?= 60
 fuzz: .venv/ready
 	$(BIN)/python -m pip install --quiet -r fuzz/requirements.txt
 	$(BIN)/python -m fuzz.run $(SECONDS) $(FUZZ)
+
+# What was only tested without a GPU, proved on one; without one: .venv/bin/python -m benchmarks.gpu --device cpu
+gpu: .venv/run-ready
+	$(BIN)/python -m benchmarks.gpu
 
 # How fast mamegpt and others train the same model here; see the docstrings in benchmarks/.
 bench: .venv-bench/ready

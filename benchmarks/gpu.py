@@ -1,0 +1,167 @@
+"""Prove on an accelerator what was only tested without one: ``make gpu``, a few minutes. Writes a JSON file.
+
+    python -m benchmarks.gpu [--device cuda] [--steps 50] [--seconds 60] [--out gpu.json]
+    python -m benchmarks.gpu --device cpu                 # the rehearsal, where there is none
+
+* equal: losses of the first steps, logits and generated texts are those of the CPU, in float32
+* resume: a run that was stopped and resumed has bit for bit the weights of one that was not, in each number format
+* speed: tokens/s of all sizes that fit, and their model FLOP utilization: the share of what a matrix product reaches
+
+Other programs are not compared yet, and one device is used. Exit code 1 if a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import mamegpt
+from mamegpt.planning.plan import Cost, measure, operations
+from mamegpt.presets import preset
+from mamegpt.system.devices import choose_device, described, device_name, synchronize
+from mamegpt.system.files import write_json
+from mamegpt.training.autotune import formats
+from mamegpt.training.events import Event, Saved
+from mamegpt.training.forward import compute_dtype
+
+N_STORIES = 2000
+VOCAB_SIZE = 2000
+PROMPTS = ("【月見町】", "ある春の朝、", "豆")
+LOSS_TOLERANCE = 0.02
+"""Nats per token: sums in another order, magnified by Muon over some steps."""
+LOGIT_TOLERANCE = 1e-3
+"""Share of the largest logit."""
+PRODUCT_SIZE = 4096
+
+
+class Check(NamedTuple):
+    """A fact that must hold."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+def settings(folder: Path, device: str, name: str, **changes: Any) -> mamegpt.TrainConfig:
+    """Return the settings of a short run of the smallest size."""
+    return preset(
+        "1m", data=folder / "stories.txt", tokenizer=folder / "jp.model", out=folder / name, device=device,
+        context_length=128, batch_size=8, ngrams=False, engine="torch", compile="false",
+        **{"precision": "fp32", **changes},
+    )  # fmt: skip
+
+
+def equality(folder: Path, device: str, steps: int) -> list[Check]:
+    """Compare losses, logits and texts with those of the CPU."""
+    losses = [
+        mamegpt.train(settings(folder, place, f"equal-{i}", max_steps=steps)).losses
+        for i, place in enumerate(("cpu", device))
+    ]
+    apart = max(abs(here - there) for here, there in zip(*losses, strict=True))
+    cpu, there = (mamegpt.load(folder / "equal-0", device=place) for place in ("cpu", device))
+    ids = torch.tensor([cpu.tokenizer.encode("".join(PROMPTS))])
+    with torch.no_grad():
+        expected, found = (one.model(ids.to(one.device)).float().cpu() for one in (cpu, there))
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    pairs = [
+        [one.generate(prompt, max_new_tokens=32, temperature=temperature, seed=1) for one in (cpu, there)]
+        for prompt in PROMPTS
+        for temperature in (0.0, 0.7)
+    ]
+    n_equal = sum(one == other for one, other in pairs)
+    return [
+        Check(f"losses of {steps} steps", apart < LOSS_TOLERANCE, f"at most {apart:.2e} nats apart"),
+        Check("logits", difference < LOGIT_TOLERANCE, f"at most {difference:.1e} of the largest apart"),
+        Check("generated texts", n_equal == len(pairs), f"{n_equal} of {len(pairs)} equal"),
+    ]
+
+
+def resume(folder: Path, device: str, precision: str) -> Check:
+    """Compare the weights of a run that was stopped with those of one that was not."""
+    straight = settings(folder, device, f"straight-{precision}", max_steps=12, save_every_steps=4, precision=precision)
+    stopped = dataclasses.replace(straight, out=str(folder / f"stopped-{precision}"))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Saved):
+            raise KeyboardInterrupt
+
+    mamegpt.train(straight)
+    try:
+        mamegpt.train(stopped, watchers=[stop])
+    except KeyboardInterrupt:
+        mamegpt.train(stopped, resume=True)
+    place = Path("checkpoints", "step-00000012", "model.safetensors")
+    equal = (Path(straight.out) / place).read_bytes() == (Path(stopped.out) / place).read_bytes()
+    return Check(f"resumed run, {precision}", equal, "equal bits" if equal else "other bits")
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Return the FLOP/s of a square matrix product, the fastest of some."""
+    a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device).to(dtype) for _ in range(2))
+    best = best_s(lambda: a @ b, device, seconds)
+    return 2 * PRODUCT_SIZE**3 / best
+
+
+def best_s(work: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Return the seconds of the fastest of as many runs as fit into ``seconds``, at least three."""
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        begin = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def table(checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float) -> list[str]:
+    """Return the results as lines."""
+    lines = [f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}" for check in checks]
+    lines.append(f"{'size':>6}{'parameters':>14}{'tokens/s':>12}{'of peak':>9}{'memory':>10}")
+    for cost in costs:
+        if cost.measured:
+            share = cost.tokens_per_s * flops[cost.size] / peak
+            lines.append(
+                f"{cost.size:>6}{cost.n_parameters:>14,}{cost.tokens_per_s:>12,.0f}{share:>9.1%}"
+                f"{cost.memory_bytes / 1e9:>7.2f} GB"
+            )
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="auto", help="as for mamegpt train")
+    parser.add_argument("--steps", type=int, default=50, help="steps whose losses are compared")
+    parser.add_argument("--seconds", type=float, default=60.0, help="time for measuring the speed")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="file of the results")
+    args = parser.parse_args()
+    choice = choose_device(args.device)
+    device = choice.device
+    print(described(device), *choice.notices, sep="\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        mamegpt.write_stories(folder / "stories.txt", N_STORIES)
+        mamegpt.train_tokenizer(mamegpt.read_texts(folder / "stories.txt"), folder / "jp", vocab_size=VOCAB_SIZE)
+        checks = equality(folder, str(device), args.steps)
+        checks += [resume(folder, str(device), precision) for precision in formats(device)]
+    precision, costs = measure(VOCAB_SIZE, device, args.seconds)
+    peak = peak_flops(device, compute_dtype(precision) or torch.float32)
+    flops = {cost.size: operations(preset(cost.size), VOCAB_SIZE)[1] for cost in costs}
+    print(*table(checks, costs, flops, peak), sep="\n")
+    write_json(args.out, {
+        "device": str(device), "name": device_name(device), "torch": torch.__version__, "notices": choice.notices,
+        "precision": precision, "peak_flops": peak, "checks": [check._asdict() for check in checks],
+        "sizes": [{**dataclasses.asdict(cost), "flops_per_token": flops[cost.size]} for cost in costs],
+    })  # fmt: skip
+    return 0 if all(check.passed for check in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
