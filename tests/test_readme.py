@@ -76,10 +76,13 @@ def test_the_demo_makes_what_it_says(tmp_path: Path) -> None:
         "demo/tokenizer.model",
         "demo/run/checkpoints",
         "demo/hf/model.safetensors",
+        "demo/dialogues.jsonl",
+        "demo/tuned/checkpoints",
         "demo/browser/browser.html",
     ):
         assert (tmp_path / made).exists(), made
     assert re.search(r"^  text +demo/stories\.txt$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("\n? ") == 3 and "questions that are in no training data" in done.stdout
     next_command = next(line for line in done.stdout.splitlines() if line.startswith("next: mamegpt "))
     again = run_mamegpt(*shlex.split(next_command)[2:], "--max-new-tokens", "5", cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -1,4 +1,4 @@
-"""The whole pipeline in a minute or two: text, tokenizer, training, samples, a folder for transformers, and a page."""
+"""The whole pipeline in two minutes: text, tokenizer, training, samples, questions and answers, a folder and a page."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from mamegpt.cli.language import translated
 from mamegpt.cli.progress import show_progress
 from mamegpt.cli.render.data import chosen_vocabulary, extract_table
 from mamegpt.cli.render.models import show_export
-from mamegpt.cli.render.next_step import next_text
+from mamegpt.cli.render.next_step import next_chat, next_text
+from mamegpt.config import TuneConfig
+from mamegpt.data.dialogues import IN_TRAINING, write_dialogues
 from mamegpt.data.extract.extract import extract
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import read_texts
 from mamegpt.data.stories import write_stories
 from mamegpt.errors import ConfigError
+from mamegpt.evaluation.tasks import answered
 from mamegpt.exporting.publish import export
 from mamegpt.generation.settings import Sampling
-from mamegpt.messages import msg
+from mamegpt.messages import Message, msg
 from mamegpt.presets import preset
 from mamegpt.pretrained import load
 from mamegpt.system.files import free_name, gone_if_empty, make_folder
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline
 from mamegpt.tokenizer.tokenizer import train_tokenizer
-from mamegpt.training.trainer import train
+from mamegpt.training.init_from import tuned_config
+from mamegpt.training.trainer import TrainResult, train
 from mamegpt.training.validation import verdict
 
 __all__ = ["demo"]
@@ -38,8 +42,13 @@ STORY_SETTINGS: dict[str, Any] = {"ngrams": False, "batch_size": 8, "lr": 2e-2, 
 STORY_NGRAM_BITS = 0.86
 """Bits per character of a 3-gram model over the same tokens, on unseen stories (seed 0)."""
 STORIES = "豆物語"
-PAGE_SENTENCES = 1000
-"""Texts whose token ids are compared in a browser, after the twenty thousand of the folder."""
+STORY_SHARE = 2 / 3
+"""Share of the training time for stories; the rest is for questions."""
+N_DIALOGUES = 10_000
+N_QUESTIONS, N_SHOWN = 120, 3
+"""Questions of 豆対話, of which those are asked that are in no training data; the first ones are shown."""
+SENTENCES, PAGE_SENTENCES = 5000, 1000
+"""Texts whose token ids are compared, of the folder and in a browser; an export of its own compares 20,000."""
 STORY_PROMPTS = ("【ふしぎな手紙】", "【春の朝】", "【月見町】")
 """Prompts for stories, which all begin with a title."""
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
@@ -64,10 +73,11 @@ def demo(
 
 def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, seed: int, schema: Schema) -> int:
     """Run all steps of `demo` in a new folder; returns an exit code."""
-    say(msg("1/5  text"))
+    chats = not data  # what is asked is about the words of the stories
+    say(_heading(1, msg("text"), chats))
     text, schema, prompts = _text(out, data, keyword, seed, schema)
 
-    say("", msg("2/5  tokenizer"))
+    say("", _heading(2, msg("tokenizer"), chats))
     with busy(msg("training a tokenizer")) as show:
         report = train_tokenizer(
             counted(read_texts(text, schema=schema), show), out / "tokenizer",
@@ -86,21 +96,15 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         )
     )
 
-    say("", msg("3/5  training"))
+    say("", _heading(3, msg("training"), chats))
     config = preset(
         data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, eval_every_steps=200,
-        minutes=seconds / 60, **({} if data else STORY_SETTINGS), **dataclasses.asdict(schema),
+        minutes=seconds * (STORY_SHARE if chats else 1) / 60, **({} if data else STORY_SETTINGS),
+        **dataclasses.asdict(schema),
     )  # fmt: skip
     result = train(config, watchers=[show_progress()])
     if result.interrupted:
-        say(
-            msg(
-                "saved at step {step}; resume with: {command}",
-                step=result.step,
-                command=command("train", "--resume", result.out),
-            )
-        )
-        return INTERRUPTED
+        return _interrupted(result)
     say(
         msg(
             "loss {curve} {first_loss:.2f} -> {loss:.2f}",
@@ -110,18 +114,26 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         )
     )
 
-    say("", msg("4/5  samples"))
+    say("", _heading(4, msg("samples"), chats))
     model = load(result.out, device="cpu")
     for i, prompt in enumerate(prompts):
         sampling = dataclasses.replace(SAMPLING, seed=seed).of_text(i)
         say(f"[{prompt}]{model.generate(prompt, max_new_tokens=80, sampling=sampling)}", "")
 
-    say(msg("5/5  export"))
+    last = result
+    if chats:
+        say(_heading(5, msg("questions and answers"), chats))
+        last = _tune(out, result.out, seconds * (1 - STORY_SHARE), seed)
+        if last.interrupted:
+            return _interrupted(last)
+        _ask(last.out)
+
+    say(_heading(6 if chats else 5, msg("export"), chats))
     with show_export() as on_event:
-        exported = export(str(result.out), out / "hf", on_event=on_event)
+        exported = export(str(result.out), out / "hf", n_sentences=SENTENCES, on_event=on_event)
         name = keyword if data else STORIES
         page = export(
-            str(result.out), out / "browser", to="html", name=name, n_sentences=PAGE_SENTENCES, on_event=on_event
+            str(last.out), out / "browser", to="html", name=name, n_sentences=PAGE_SENTENCES, on_event=on_event
         )
     run = translated(
         msg(
@@ -141,6 +153,7 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         (msg("run"), run),
         (msg("validation (lower is better)"), quality),
         (msg("model"), folder),
+        *([(msg("chat"), translated(msg("{run} (answers questions)", run=last.out)))] if chats else []),
         (msg("page"), translated(msg("{file} (opens in any browser, offline: one file to pass on)", file=html))),
     ]
     say("", msg("output:"), table(made), "")
@@ -157,8 +170,46 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
                 )
             )
         say("")
-    say(next_text(exported.out, prompts[-1]))
+    say(next_text(exported.out, prompts[-1]), *([next_chat(last.out)] if chats else []))
     return 0
+
+
+def _heading(number: int, name: Message, chats: bool) -> str:
+    return f"{number}/{6 if chats else 5}  {translated(name)}"
+
+
+def _interrupted(result: TrainResult) -> int:
+    again = command("train", "--resume", result.out)
+    say(msg("saved at step {step}; resume with: {command}", step=result.step, command=again))
+    return INTERRUPTED
+
+
+def _tune(out: Path, run: Path, seconds: float, seed: int) -> TrainResult:
+    """Tune the model of a run on questions of 豆対話."""
+    data = out / "dialogues.jsonl"
+    n_questions = write_dialogues(data, N_DIALOGUES, seed=seed)
+    say(msg("{path}: {n_questions:,} questions and their answers (豆対話)", path=data, n_questions=n_questions))
+    config = TuneConfig(
+        init_from=str(run), data=str(data), out=str(out / "tuned"), seed=seed, minutes=seconds / 60,
+    )  # fmt: skip
+    return train(tuned_config(config, ()), watchers=[show_progress()])
+
+
+def _ask(run: Path) -> None:
+    """Ask a tuned model, and show the first answers as they are, and how many of all are right."""
+    found = answered(load(run, device="cpu"), "test", N_QUESTIONS, without=IN_TRAINING)
+    for one in found[:N_SHOWN]:
+        judged = msg("right") if one.is_right else msg("wrong: {expected}", expected=one.expected)
+        say(f"? {one.question}", f"> {one.answer}  [{translated(judged)}]")
+    n_right = sum(one.is_right for one in found)
+    say(
+        msg(
+            "{n_right} of {n} questions that are in no training data are answered rightly",
+            n_right=n_right,
+            n=len(found),
+        ),
+        "",
+    )
 
 
 def _text(out: Path, data: str, keyword: str, seed: int, schema: Schema) -> tuple[str, Schema, tuple[str, ...]]:

@@ -22,7 +22,7 @@ from mamegpt.data.stories import ANIMALS, CHILDREN, PLACES, PLANTS, THINGS
 from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.tokenizer.chat import Message
 
-__all__ = ["KINDS", "Dialogue", "DialogueSplit", "dialogues", "write_dialogues"]
+__all__ = ["IN_TRAINING", "KINDS", "Dialogue", "DialogueSplit", "dialogues", "write_dialogues"]
 
 T = TypeVar("T")
 
@@ -237,6 +237,8 @@ KINDS: dict[str, Callable[[_Dice, _Words], tuple[str, str]]] = {
     "polite": _polite, "plain": _plain, "reading": _reading, "greeting": _greeting, "refuse": _refuse,
 }  # fmt: skip
 """The kinds of questions by name."""
+IN_TRAINING = ("greeting", "reading")
+"""Kinds with too few questions to keep some out of training: they are in ``test``, too."""
 KNOWN_ONLY = ("reading", "greeting", "refuse")
 """Kinds that have no new words."""
 
@@ -286,8 +288,7 @@ def _turn(d: _Dice, words: _Words, kind: str, split: DialogueSplit) -> tuple[str
     """Return a kind, and a question and an answer of it that the split may have."""
     while True:
         question, answer = KINDS[kind](d, words)
-        # There are too few greetings and readings to keep whole questions out: they are in both.
-        if kind in ("greeting", "reading") or split == "new" or _is_test(question) == (split == "test"):
+        if kind in IN_TRAINING or split == "new" or _is_test(question) == (split == "test"):
             return kind, question, answer
 
 

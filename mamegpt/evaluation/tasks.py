@@ -1,14 +1,16 @@
-"""Questions of 豆対話 that no training data has: the share that a model answers rightly, by kind."""
+"""Questions of 豆対話 that no training data has: what a model answers, and the share that is right, by kind."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
 
 from mamegpt.data.dialogues import DialogueSplit, dialogues
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.pretrained import Pretrained
 
-__all__ = ["ALL", "SPLITS", "answered_rightly"]
+__all__ = ["ALL", "SPLITS", "Answered", "answered", "answered_rightly"]
 
 SPLITS: tuple[DialogueSplit, ...] = ("test", "new")
 """Other questions with the words of the training data, and questions with other words."""
@@ -21,20 +23,41 @@ MAX_TOKENS = 24
 """Tokens of an answer, more than any right one has."""
 
 
-def answered_rightly(model: Pretrained) -> dict[str, dict[str, Proportion]]:
-    """Return the shares of right answers by split and kind, decoded greedily; empty for a model that only continues.
+class Answered(NamedTuple):
+    """A question of a kind, the only right answer, and the model's."""
 
-    An answer is right if it is, but for white space at its ends, the one that 豆対話 has.
-    """
+    kind: str
+    question: str
+    expected: str
+    answer: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is, but for white space at its ends, the right one."""
+        return self.answer.strip() == self.expected
+
+
+def answered(
+    model: Pretrained, split: DialogueSplit, n: int = N_QUESTIONS, without: Collection[str] = ()
+) -> list[Answered]:
+    """Return the first ``n`` questions of a split, but for some kinds, with a model's answers, decoded greedily."""
+    asked = [dialogue for dialogue in dialogues(SEED, n, split) if dialogue.kinds[0] not in without]
+    answers = model.answer_many([messages[:1] for _, messages in asked], max_new_tokens=MAX_TOKENS)
+    return [
+        Answered(kind, question.content, expected.content, answer)
+        for ((kind,), (question, expected)), answer in zip(asked, answers, strict=True)
+    ]
+
+
+def answered_rightly(model: Pretrained) -> dict[str, dict[str, Proportion]]:
+    """Return the shares of right answers by split and kind; empty for a model that only continues."""
     if not model.answers:
         return {}
     found: dict[str, dict[str, Proportion]] = {}
     for split in SPLITS:
-        asked = [*dialogues(SEED, N_QUESTIONS, split)]
-        answers = model.answer_many([messages[:1] for _, messages in asked], max_new_tokens=MAX_TOKENS)
         right: dict[str, list[bool]] = defaultdict(list)
-        for ((kind,), (_, expected)), answer in zip(asked, answers, strict=True):
-            for name in (ALL, kind):
-                right[name].append(answer.strip() == expected.content)
+        for one in answered(model, split):
+            for name in (ALL, one.kind):
+                right[name].append(one.is_right)
         found[split] = {name: Proportion(sum(some) / len(some), len(some)) for name, some in right.items()}
     return found

@@ -32,19 +32,19 @@ def demo_command(
     data: str = "",
     keyword: str = "",
     out: Path = Path("demo"),
-    seconds: float = 60.0,
+    seconds: float = 70.0,
     vocab_size: int = 0,
     seed: int = 42,
     schema: Flat[Schema] = GUESS,
     given: Given = frozenset(),
 ) -> int:
-    """Run the whole pipeline: text -> tokenizer -> training -> samples -> a folder that transformers loads.
+    """Run the whole pipeline: text -> tokenizer -> training -> samples -> answers -> a folder and a page.
 
     Args:
         data: Training data (file, folder, Hub dataset or URL); if empty, the built-in stories 豆物語.
         keyword: With --data: train only on documents with this keyword.
         out: Output folder; a number is added if it exists.
-        seconds: Seconds of training.
+        seconds: Seconds of training; without --data, a third of them are for learning to answer questions.
         vocab_size: Vocabulary size of the tokenizer (0: 2,000 for the stories, chosen for other text).
         seed: Random seed.
     """
