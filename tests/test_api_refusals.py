@@ -45,8 +45,8 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "a string as keywords": (lambda _: mamegpt.Topic("京都"), r"keywords must be a tuple of strings \(got '京都'\)"),
     "a list as topic": (lambda it: mamegpt.extract(it.text, ["町"], "new"), r"topic must be a string or mamegpt.Topic"),
     "form": (
-        lambda it: mamegpt.export(it.run, "new", to="onnx"),
-        r"to must be one of hf, hf-native, gguf, html, all \(got 'onnx'\)",
+        lambda it: mamegpt.export(it.run, "new", to="onxx"),
+        r"to must be one of hf, hf-native, gguf, html, onnx, all \(got 'onxx'\)",
     ),
     "gguf": (
         lambda it: mamegpt.export(it.run, "new", to="gguf", gguf_type="q4"),

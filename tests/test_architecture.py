@@ -145,6 +145,8 @@ def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
         "exporting.verify_hf",
         "exporting.verify_gguf",
         "exporting.verify_html",
+        "exporting.convert_onnx",
+        "exporting.verify_onnx",
     ):
         return  # all of it is public, or none
     public = ast.literal_eval(targets["__all__"])
@@ -169,6 +171,8 @@ def _isort(name: str) -> tuple[int, str]:
         ("exporting.verify_hf", {"torch", "transformers"}),
         ("exporting.verify_gguf", {"xllamacpp"}),
         ("exporting.verify_html", set()),
+        ("exporting.convert_onnx", {"onnx_ir", "torch", "transformers"}),
+        ("exporting.verify_onnx", {"numpy", "onnxruntime", "transformers"}),
     ],
 )
 def test_what_runs_without_the_package_imports_public_packages_only(name: str, packages: set[str]) -> None:

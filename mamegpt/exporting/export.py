@@ -23,6 +23,7 @@ from mamegpt.exporting.gguf_types import GgufType, is_in_blocks
 from mamegpt.exporting.hf import check_hf, write_hf
 from mamegpt.exporting.html import HtmlType, check_html, refuse_unsupported, write_html
 from mamegpt.exporting.model_card import Facts, card_rows, model_card
+from mamegpt.exporting.onnx import check_onnx, convert_to_onnx, refuse_without_packages
 from mamegpt.exporting.upload import Upload
 from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel
@@ -34,9 +35,10 @@ from mamegpt.system.outputs import CARD, check_folder, export_mark
 
 __all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model"]
 
-Target = Literal["hf", "hf-native", "gguf", "html"]
+Target = Literal["hf", "hf-native", "gguf", "html", "onnx"]
 """``hf``: the format of the original scripts, or transformers' own if it has the architecture; ``hf-native``: always a
-format without code; ``gguf``: one file for llama.cpp; ``html``: one file for any browser."""
+format without code; ``gguf``: one file for llama.cpp; ``html``: one file for any browser; ``onnx``: a graph for ONNX
+Runtime and transformers.js."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class Exporting:
 
 
 def all_targets(name: str) -> tuple[Target, ...]:
-    """Return the distinct targets of an architecture; if its ``hf`` needs no code, it equals ``hf-native``."""
+    """Return the distinct targets of an architecture; if its ``hf`` needs no code, it equals ``hf-native``.
+
+    ``onnx`` is not among them: it takes the longest, and needs packages of its own.
+    """
     native: tuple[Target, ...] = ("hf-native",) if architecture(name).hf_formats[0].remote_code else ()
     return ("hf", *native, "gguf", "html")
 
@@ -115,6 +120,8 @@ def export_model(
         )
     if "gguf" in targets:
         refuse_impossible(loaded.tokenizer, loaded.model, gguf_type)
+    if "onnx" in targets:
+        refuse_without_packages()
     if "html" in targets:
         refuse_unsupported(loaded.tokenizer, loaded.model, html_type)
     begin = time.perf_counter()
@@ -151,10 +158,13 @@ def export_model(
                         folder, model, loaded.sizes, loaded.tokenizer, hf_format, answers=loaded.answers,
                         spm_vocab=spm_vocab, settings=settings,
                     )  # fmt: skip
+                    if target == "onnx":
+                        convert_to_onnx(folder, hf_format)
                 card = model_card(
                     card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, stated,
                     gguf_file=gguf_file.name if target == "gguf" else "",
-                    html_file=html_file.name if target == "html" else "", answers=loaded.answers,
+                    html_file=html_file.name if target == "html" else "",
+                    is_onnx=target == "onnx", answers=loaded.answers,
                 )  # fmt: skip
                 card = shown(card)  # a file name in it may not be UTF-8
                 card += export_mark(folder, card, targets)
@@ -173,6 +183,8 @@ def export_model(
                 ]
             elif target == "html":
                 found = check_html(html_file, cases, html_type)
+            elif target == "onnx":
+                found = check_onnx(folder, cases)
             else:
                 found = check_hf(folder, cases, hf_format)
             checks[target] = found

@@ -212,15 +212,16 @@ def model_card(
     *,
     gguf_file: str = "",
     html_file: str = "",
+    is_onnx: bool = False,
     answers: bool = False,
 ) -> str:
-    """Return the card of a folder in that format, or of one with a ``gguf_file`` or an ``html_file``.
+    """Return the card of a folder in that format, or of one with a ``gguf_file``, an ``html_file`` or an ONNX graph.
 
     ``answers`` says that the model was tuned to answer.
     """
     settings = tokenizer.settings
-    tag = "gguf" if gguf_file else "html" if html_file else hf_format.model_type
-    library = None if gguf_file or html_file else "transformers"
+    tag = "gguf" if gguf_file else "html" if html_file else "onnx" if is_onnx else hf_format.model_type
+    library = None if gguf_file or html_file else "transformers.js" if is_onnx else "transformers"
     is_continued = bool(facts.config and facts.config.init_from)
     made, english_made = "エクスポートした", "exported"  # how it was trained is not known
     if facts.config:
@@ -245,6 +246,7 @@ def model_card(
             rows=card_rows(sizes, n_parameters, tokenizer, hf_format, facts),
             gguf_file=gguf_file,
             html_file=html_file,
+            is_onnx=is_onnx,
             code_file=hf_format.remote_code.name if hf_format.remote_code else "",
             start="" if tokenizer.start_id is None else tokenizer.piece(tokenizer.start_id),
             n_new_tokens=max(1, min(50, sizes.context_length // 2)),  # prompt and answer must fit into the context

@@ -67,8 +67,8 @@ def export(
 
     ``model`` is a run (its newest checkpoint), a checkpoint, an exported folder, a repository on the Hub, or the result
     of `load`. The folder appears when the verification has succeeded. ``to`` is "hf" (for transformers), "hf-native"
-    (always without code), "gguf" (for llama.cpp), "html" (one page for any browser), or "all" (a folder of each name in
-    ``out``). The tokenizers of a run
+    (always without code), "gguf" (for llama.cpp), "html" (one page for any browser), "onnx" (for ONNX Runtime and
+    transformers.js), or "all" (a folder of each of these names but "onnx" in ``out``). The tokenizers of a run
     are compared on ``n_sentences`` of its training text, if that is still available. ``name`` is the name in the model
     card (default: ``push``, or the folder's name). ``data_license`` is the license of the training text, an identifier
     of the Hub (default: that of the dataset card next to that text).
@@ -83,7 +83,7 @@ def export(
     """
     wanted = Push(push, private, revision, create_pr, dry_run)
     if push and to == "all":
-        raise ConfigError("--push uploads one folder; choose hf, hf-native, gguf or html with --to")
+        raise ConfigError("--push uploads one folder; choose hf, hf-native, gguf, html or onnx with --to")
     if data_license and not LICENSE.fullmatch(data_license):
         raise ConfigError(
             "--data-license must be an identifier of the Hub, such as cc-by-sa-4.0 (got "

@@ -258,7 +258,7 @@ def report_command(
 def export_command(
     model: str,
     out: Path,
-    to: Literal["hf", "hf-native", "gguf", "html", "all"] = "hf",
+    to: Literal["hf", "hf-native", "gguf", "html", "onnx", "all"] = "hf",
     gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q5_k_m", "q4_k_m"] = "f32",
     html_type: Literal["q8_0", "f16"] = "q8_0",
     push: str = "",
@@ -278,7 +278,8 @@ def export_command(
         model: A run, an exported folder, or a repository on the Hub.
         out: Folder to write.
         to: hf (a folder for transformers), hf-native (one without code of ours, also of the book's model), gguf (a
-            file for llama.cpp), html (one file that any browser opens, offline), or all of them.
+            file for llama.cpp), html (one file that any browser opens, offline), onnx (a folder for ONNX Runtime and
+            transformers.js), or all of these but onnx.
         gguf_type: Data type of a GGUF file's matrices.
         html_type: Data type of an HTML file's matrices.
         push: Upload the folder, with its model card, to this repository of the Hub (owner/name).
@@ -334,7 +335,7 @@ def export_command(
         elif to == "html":
             file = report.out / f"{report.out.name}.html"
             say(msg("{file}: open it with any browser; it needs no network", file=file))
-        elif to == "gguf":
+        elif to in ("gguf", "onnx"):
             say(msg("next: docs/serving.en.md explains how to serve {out}", out=report.out))
         else:
             made = report.out / "hf" if to == "all" else report.out
