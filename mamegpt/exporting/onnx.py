@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 
 def refuse_without_packages() -> None:
     """Raise `ConfigError` if the packages of the extra ``onnx`` are missing, or if transformers has no exporter."""
-    require_packages("--to onnx", ["onnx", "onnxscript", "onnxruntime"], "onnx")
+    require_packages("--to onnx", ["onnx_ir", "onnxscript", "onnxruntime"], "onnx")
     if find_spec("transformers.exporters") is None:
         raise ConfigError(
             "--to onnx uses the exporter of transformers 5 (installed: {version}); pip install -U transformers",
