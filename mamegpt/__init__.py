@@ -41,11 +41,14 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from mamegpt.exporting.publish import export_weights as export_weights
     from mamegpt.generation.settings import Sampling as Sampling
     from mamegpt.generation.stream import Token as Token
+    from mamegpt.models.classifier import Classification as Classification
+    from mamegpt.models.classifier import Classifier as Classifier
     from mamegpt.planning.plan import Plan as Plan
     from mamegpt.planning.plan import plan as plan
     from mamegpt.presets import preset as preset
     from mamegpt.pretrained import Pretrained as Pretrained
     from mamegpt.pretrained import load as load
+    from mamegpt.pretrained import load_classifier as load_classifier
     from mamegpt.report.write import write_report as write_report
     from mamegpt.run.metrics import Quality as Quality
     from mamegpt.run.run import Checkpoint as Checkpoint
@@ -73,7 +76,8 @@ _NAMES = {
     "training.trainer": ["TrainResult", "train"],
     "run.run": ["Checkpoint", "Extension", "Run"],
     "run.metrics": ["Quality"],
-    "pretrained": ["Pretrained", "load"],
+    "models.classifier": ["Classification", "Classifier"],
+    "pretrained": ["Pretrained", "load", "load_classifier"],
     "generation.settings": ["Sampling"],
     "generation.stream": ["Token"],
     "evaluation.evaluate": ["Evaluation", "evaluate"],

@@ -155,6 +155,9 @@ class ModelConfig:
 class TrainConfig(FromJSON):
     """All settings of a training run. Equal settings give bitwise equal weights on equal machines."""
 
+    task = "continue"
+    """What the model learns: to continue text; see `TuneConfig`."""
+
     # With as many processes and threads, and if nothing remains to be measured (auto, --minutes).
 
     data: str = ""
@@ -456,6 +459,7 @@ class TrainConfig(FromJSON):
             "head_dim": 0,
             "ngrams": False,
             "norm_eps": TrainConfig.norm_eps,
+            "task": "chat",
             **dataclasses.asdict(GUESS),
         }
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
@@ -484,23 +488,28 @@ class TrainConfig(FromJSON):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(TrainConfig):
-    """All settings of a run that tunes a model on conversations, so that it answers."""
+    """All settings of a run that tunes a model: on conversations, so that it answers, or on texts with labels."""
 
+    task: Literal["chat", "classify"] = "chat"
+    """What to learn: chat (answering, from conversations) or classify (the label of a text, by a classification head on
+    its last token)."""
     data: str = ""
-    """Conversations: file, folder, Hub dataset or URL (jsonl, parquet) with the columns messages, or prompt and
-    response, or instruction, input and output."""
+    """File, folder, Hub dataset or URL (jsonl, parquet): conversations with the columns messages, or prompt and
+    response, or instruction, input and output; for classify the columns text and label."""
     val_fraction: float = 0.02
-    """Share of conversations held out for validation when there is no --val-data (0: validate on nothing)."""
+    """Share of conversations held out for validation when there is no --val-data (0: validate on nothing; classify:
+    0.1 of the texts, unless it is given)."""
     text_data: str = ""
     """Text that is read beside the conversations, so that it is not forgotten (default: what the tuned run read)."""
     text_share: float = 0.1
-    """Share of that text in the loss and in the tokens of a step (0: none)."""
+    """Share of that text in the loss and in the tokens of a step (0: none; classify reads none)."""
     patience: int = 5
     """Stop after so many validations in a row without a better one, and keep the best model (0: never)."""
     batch_size: int = 32
-    """Global batch size: conversations per step, over all processes."""
+    """Global batch size: conversations (or texts) per step, over all processes."""
     micro_batch_size: int = 0
-    """Conversations in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU, else all)."""
+    """Conversations (or texts) in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU,
+    else all)."""
     max_steps: int = 1000
     """Training steps."""
     lr: float = 1e-2
@@ -518,7 +527,7 @@ class TuneConfig(TrainConfig):
     )  # fmt: skip
     """Settings that come from the model, or that tuning has no use for; they are no options."""
     SECTIONS = MappingProxyType(
-        {"data": "text", "drop_rate": "training", "optimizer": "optimizer", "seed": "running", "text_data": "tuning"}
+        {"data": "text", "drop_rate": "training", "optimizer": "optimizer", "seed": "running", "task": "tuning"}
     )
     """The sections of the help, by their first setting."""
 
@@ -526,7 +535,9 @@ class TuneConfig(TrainConfig):
         found: list[str] = []
         if not 0 <= self.text_share < 1:
             found.append(msg("--text-share must be at least 0 and below 1 (got {value})", value=self.text_share))
-        if self.text_share > 0 and not self.text_data:
+        if self.text_share > 0 and self.task == "classify":
+            found.append(msg("--text-share must be 0 with --task classify (got {value})", value=self.text_share))
+        elif self.text_share > 0 and not self.text_data:
             found.append(msg("--text-share needs a text; give --text-data, or --text-share 0"))
         if self.patience < 0:
             found.append(msg("--patience must be at least 0 (got {value})", value=self.patience))

@@ -22,13 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mamegpt.arguments import AtLeast, checked
-from mamegpt.config import ModelConfig, TuneConfig
+from mamegpt.config import ModelConfig
 from mamegpt.errors import CheckpointError, ConfigError, ModelError, first_line, is_out_of_memory
 from mamegpt.generation.batch import answer_many, generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
 from mamegpt.generation.stream import Token, fitting, prompt_ids, stream_answer, stream_tokens
 from mamegpt.messages import join, msg
-from mamegpt.models.base import LanguageModel, not_finite, token_embedding, unique_state_dict
+from mamegpt.models.base import LanguageModel, not_finite, replace_head, token_embedding, unique_state_dict
+from mamegpt.models.classifier import Classifier
+from mamegpt.models.hf_format import HEAD, LABEL_HEAD
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
@@ -48,6 +50,8 @@ __all__ = [
     "has_chat_template",
     "is_foreign",
     "load",
+    "load_any",
+    "load_classifier",
     "load_weights",
     "memory_of",
     "read_weights",
@@ -297,10 +301,39 @@ def load(
     ``spm_file`` names the SentencePiece model inside a folder or repository; empty: the only one there is.
     ``trust_remote_code`` lets transformers run Python code from a repository whose format mamegpt does not know.
 
-    Raises `ModelError` if there is no such model, or if loading it would run its own code and ``trust_remote_code`` is
-    false; `HubError` if the Hub cannot be reached; `CheckpointError` if a run is damaged; `ConfigError` if there is no
-    such device.
+    Raises `ModelError` if there is no such model, if it is a classifier (see `load_classifier`), or if loading it would
+    run its own code and ``trust_remote_code`` is false; `HubError` if the Hub cannot be reached; `CheckpointError` if a
+    run is damaged; `ConfigError` if there is no such device.
     """
+    found = load_any(model, device, spm_file, trust_remote_code)
+    if isinstance(found, Classifier):
+        raise ModelError("{origin} classifies texts and generates none; use mamegpt classify", origin=found.origin)
+    return found
+
+
+@checked
+def load_classifier(
+    model: str | os.PathLike[str], *, device: str | torch.device = "auto", spm_file: str = ""
+) -> Classifier:
+    """Load a model that was tuned to classify: a run, a checkpoint, an exported folder, or a repository on the Hub.
+
+    Raises `ModelError` for a model without labels; otherwise as `load`.
+    """
+    found = load_any(model, device, spm_file)
+    if isinstance(found, Pretrained):
+        raise ModelError(
+            "{origin} has no labels; let it learn to classify with mamegpt tune --task classify", origin=found.origin
+        )
+    return found
+
+
+def load_any(
+    model: str | os.PathLike[str],
+    device: str | torch.device = "auto",
+    spm_file: str = "",
+    trust_remote_code: bool = False,
+) -> Pretrained | Classifier:
+    """Load a model that generates or one that classifies. Raises as `load`."""
     if isinstance(device, str):
         device = choose_device(device).device
     if run := Run.find(model):
@@ -415,7 +448,7 @@ def _refuse_not_finite(model: nn.Module, origin: str) -> None:
         )
 
 
-def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained:
+def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained | Classifier:
     config = run.config
     if spm_file:
         _spm_file(run.folder, str(run.folder), spm_file)  # a run has only its own tokenizer
@@ -423,9 +456,12 @@ def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained:
         _refuse_young(run)
     tokenizer = run.tokenizer
     sizes = config.model(tokenizer.vocab_size)
-    model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path))
+    labels = run.labels
+    model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path), len(labels))
+    if labels:
+        return Classifier(model, tokenizer, sizes, config.architecture, str(path), labels)
     has_start = tokenizer.start_id is not None
-    answers = isinstance(config, TuneConfig)
+    answers = config.task == "chat"
     return Pretrained(model, tokenizer, sizes, config.architecture, str(path), has_start=has_start, answers=answers)
 
 
@@ -434,7 +470,7 @@ def _refuse_young(run: Run) -> NoReturn:
     raise CheckpointError("{run} has no checkpoint yet; resume with: {again}", run=run.folder, again=again)
 
 
-def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained:
+def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pretrained | Classifier:
     """Load a folder or Hub repository in a Hugging Face format."""
     folder = _folder(
         where, ["config.json", "tokenizer_config.json", "chat_template.jinja", "*.model", *_names(WEIGHTS[0])]
@@ -450,7 +486,11 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
     files = _weight_files(where)
     file = files[0]
     weights = {name: tensor for part in files for name, tensor in read_weights(part).items()}
+    labels = _labels(config, folder)
     sizes = hf_format.sizes(config, weights, file)
+    if labels:
+        sizes = dataclasses.replace(sizes, tie_embeddings=False)
+        weights = {HEAD if name == LABEL_HEAD else name: tensor for name, tensor in weights.items() if name != HEAD}
     own = hf_format.from_file(weights, sizes)
     padding = sizes.vocab_size - tokenizer.vocab_size
     if not 0 <= padding <= min(MAX_PADDING, sizes.vocab_size // 8):
@@ -464,7 +504,9 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
         )
     if padding:
         sizes, own = _without_padding(hf_format.architecture, sizes, own, tokenizer.vocab_size)
-    model = _filled(hf_format.architecture, sizes, own, str(file))
+    model = _filled(hf_format.architecture, sizes, own, str(file), len(labels))
+    if labels:
+        return Classifier(model, tokenizer, sizes, hf_format.architecture, where, labels)
     has_start = tokenizer.start_id is not None and config.get("bos_token_id") == tokenizer.start_id
     answers = tokenizer.turns is not None and has_chat_template(folder)
     return Pretrained(model, tokenizer, sizes, hf_format.architecture, where, has_start=has_start, answers=answers)
@@ -473,6 +515,25 @@ def _load_repository(where: str, spm_file: str, trust_remote_code: bool) -> Pret
 def has_chat_template(folder: Path) -> bool:
     """Return whether an exported folder declares our chat template, as those of models that answer do."""
     return _chat_template(folder) == TEMPLATE
+
+
+def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """Return the labels of a classifier from its ``config.json``; empty for another model.
+
+    Raises `ModelError` for labels that cannot be read.
+    """
+    if not str(next(iter(config.get("architectures") or ()), "")).endswith("ForSequenceClassification"):
+        return ()
+    given = config.get("id2label")
+    names = given if isinstance(given, dict) else {}
+    numbers = [str(i) for i in range(len(names))]
+    if len(names) < 2 or set(names) != set(numbers) or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(
+            "{path} is no configuration of a model: {reason}",
+            path=folder / "config.json",
+            reason=msg("id2label must name two labels or more by their numbers"),
+        )
+    return tuple(names[i] for i in numbers)
 
 
 def _chat_template(folder: Path) -> str | None:
@@ -491,13 +552,17 @@ class _TokenizerConfig(FromJSON, extra="ignore"):
     chat_template: str | None = None
 
 
-def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str) -> LanguageModel:
-    """Return a model with these sizes and weights.
+def _filled(
+    architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], origin: str, n_labels: int
+) -> LanguageModel:
+    """Return a model with these sizes and weights; a classifier has ``n_labels`` (else 0).
 
     Untrusted sizes may be far beyond memory, so shapes are compared first.
     """
     with torch.device("meta"):
         shape = build_model(architecture, sizes)
+        if n_labels:
+            replace_head(shape, n_labels)
     expected = unique_state_dict(shape)
     for name, tensor in expected.items():
         if name not in weights:
@@ -513,6 +578,8 @@ def _filled(architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], o
             )
     check_memory(memory_of(shape), sum(map(_n_bytes, weights.values())), origin)
     model = build_model(architecture, sizes)
+    if n_labels:
+        replace_head(model, n_labels)
     load_weights(model, weights, origin)
     return model
 

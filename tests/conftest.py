@@ -15,7 +15,7 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ[
 
 from command import mame  # noqa: F401
 from hub_server import hub, wiki  # noqa: F401
-from little import little, tuned  # noqa: F401
+from little import classifier_run, little, tuned  # noqa: F401
 from warm_exports import fork_server, warm_exports  # noqa: F401
 
 from mamegpt.data.stories import stories

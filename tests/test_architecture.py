@@ -142,6 +142,7 @@ def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
         "__main__",
         "errors",
         "models.custom_gpt.modeling_custom_gpt",
+        "exporting.verify_classifier",
         "exporting.verify_hf",
         "exporting.verify_gguf",
         "exporting.verify_html",
@@ -168,6 +169,7 @@ def _isort(name: str) -> tuple[int, str]:
     ("name", "packages"),
     [
         ("models.custom_gpt.modeling_custom_gpt", {"torch", "transformers"}),
+        ("exporting.verify_classifier", {"torch", "transformers"}),
         ("exporting.verify_hf", {"torch", "transformers"}),
         ("exporting.verify_gguf", {"xllamacpp"}),
         ("exporting.verify_html", set()),

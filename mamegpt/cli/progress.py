@@ -35,6 +35,7 @@ from mamegpt.training.events import (
     EpochEnded,
     Event,
     FittingBigrams,
+    LabelledTextsRead,
     MachineChanged,
     MicroBatchHalved,
     NgramsLeftOut,
@@ -98,7 +99,7 @@ def json_lines(write: Callable[[Mapping[str, Any]], object]) -> Watcher:
             case EpochEnded():
                 write({"event": "epoch", **asdict(event)})
             case Validated(step, n_steps, quality):
-                write({"event": "validation", "step": step, "n_steps": n_steps, **asdict(quality)})
+                write({"event": "validation", "step": step, "n_steps": n_steps, **quality.to_dict()})
             case Saved(step, path) if step:  # step 0 is the model that the run starts from
                 write({"event": "saved", "step": step, "path": str(path)})
 
@@ -167,6 +168,19 @@ def _notices() -> Watcher:
                     say(msg("text read beside them: {n:,} tokens", n=n_text_tokens))
                 else:
                     say(msg("no text is read beside them, so that the model forgets some of what it read before"))
+            case LabelledTextsRead(labels, n_texts, dropped, n_cut):
+                say(
+                    msg(
+                        "texts: {n_train:,} to learn from, {n_val:,} held out; labels: {labels}",
+                        n_train=n_texts["train"],
+                        n_val=n_texts.get("val", 0),
+                        labels=tally(labels),
+                    )
+                )
+                if dropped:
+                    say(msg("rows left out: {reasons}", reasons=tally(dropped)))
+                if n_cut:
+                    say(msg("texts cut to the context of the model: {n:,}", n=n_cut))
             case EarlyStop(step, best_step):
                 say(
                     msg(
@@ -365,6 +379,15 @@ def _line(started: Started, event: EpochEnded | Validated) -> str:
             loss=event.loss,
         )
     quality = event.quality
+    if quality.accuracy is not None:
+        return msg(
+            "step {step} - validation loss {loss:.4f} - accuracy {accuracy:.1%} on {n_texts:,} texts in {dtype}",
+            step=_place(started, event.step, event.n_steps),
+            loss=quality.loss,
+            accuracy=quality.accuracy,
+            n_texts=quality.n_tokens,
+            dtype=quality.dtype,
+        )
     return msg(
         "step {step} - validation loss {loss:.4f} - {bits_per_byte:.4f} bits/byte - "
         "{bits_per_character:.4f} bits/character on {n_characters:,} of {of_n_characters:,} "

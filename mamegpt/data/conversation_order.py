@@ -1,14 +1,14 @@
-"""The rows of conversations that a training step uses, as a pure function of (seed, step).
+"""The rows of conversations, or of texts with labels, that a training step uses, as a pure function of (seed, step).
 
-A row is one conversation, padded at its end to the longest of its forward pass. Attention is causal, so no
-conversation sees another and none sees the padding. Only the tokens of answers, and the token that ends each, are
-targets.
+A row is one conversation or text, padded at its end to the longest of its forward pass. Attention is causal, so none
+sees another and none sees the padding. In a conversation only the tokens of answers, and the token that ends each, are
+targets; the only target of a text is its label, at its last token.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,23 @@ import numpy.typing as npt
 from mamegpt.data.window_order import feistel_key, permute
 from mamegpt.tokenizer.reserved import Turns
 
-__all__ = ["ConversationOrder", "Conversations"]
+__all__ = ["ConversationOrder", "Conversations", "Examples", "LabelledTexts", "label_token"]
+
+
+class Examples(Protocol):
+    """Conversations, or texts with labels, of different lengths."""
+
+    lengths: npt.NDArray[np.int64]
+    """Tokens of each, (n,)."""
+    n_targets: npt.NDArray[np.int64]
+    """Targets of each, (n,)."""
+
+    def __len__(self) -> int: ...
+
+    def rows(
+        self, which: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return some of them: inputs (B, T), targets (N,), and the places of these among the B T positions."""
 
 
 class Conversations:
@@ -52,6 +68,40 @@ class Conversations:
         inputs = np.where(is_inside, self.tokens[at], self.tokens[0])
         learned = np.flatnonzero(is_inside & self.is_answer[at + 1])
         return inputs.astype(np.int64), self.tokens[at + 1].ravel()[learned].astype(np.int64), learned
+
+
+def label_token(label: int, eos_id: int) -> int:
+    """Return the token that stands for a label in token shards: its number, but never the end of a text."""
+    return label + (label >= eos_id)
+
+
+class LabelledTexts:
+    """The texts in a split of token shards; after each come the token of its label and ``eos_id``."""
+
+    def __init__(self, tokens: npt.NDArray[Any], eos_id: int) -> None:
+        """Find where each begins, and its label."""
+        self.tokens = tokens
+        ends = np.flatnonzero(tokens == eos_id)
+        self.begins = np.concatenate(([0], ends[:-1] + 1))
+        self.lengths = ends - self.begins - 1
+        written = tokens[ends - 1].astype(np.int64)
+        self.labels = written - (written > eos_id)
+        """The number of each label, (n,)."""
+        self.n_targets = np.ones(len(ends), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(
+        self, which: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return some texts: inputs (B, T), labels (B,), and the places of their last tokens among the B T."""
+        lengths = self.lengths[which]
+        T = int(lengths.max())
+        places = np.arange(T)
+        at = np.minimum(self.begins[which, None] + places, len(self.tokens) - 1)  # (B, T)
+        inputs = np.where(places < lengths[:, None], self.tokens[at], self.tokens[-1])
+        return inputs.astype(np.int64), self.labels[which], np.arange(len(which)) * T + lengths - 1
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from mamegpt.data.readers.jsonl import json_lines
-from mamegpt.data.readers.parquet import open_parquet
-from mamegpt.data.readers.read import format_of
+from mamegpt.data.rows import rows
 from mamegpt.data.schema import GUESS
-from mamegpt.data.sources import SourceFile, find_files
+from mamegpt.data.sources import find_files
 from mamegpt.errors import DataError, TokenizerError
 from mamegpt.messages import join, msg
 from mamegpt.text.normalize import normalize
@@ -33,7 +31,6 @@ NO_ANSWER = msg("empty answer")
 NO_MESSAGES = msg("messages are not a list of role and content")
 UNKNOWN_ROLE = msg("unknown role")
 WRONG_ORDER = msg("turns out of order")
-BATCH_ROWS = 1024
 
 
 class ConversationReader:
@@ -52,7 +49,7 @@ class ConversationReader:
         """Yield conversations. Raises `DataError` for a file without fitting columns, and for one that is damaged."""
         for file in self.files:
             columns: tuple[str, ...] | None = None
-            for row in _rows(file, self.encoding):
+            for row in rows(file, self.encoding, {name for names in COLUMNS for name in names}):
                 if not isinstance(row, dict):
                     self.dropped[NO_OBJECT] += 1
                     continue
@@ -63,20 +60,6 @@ class ConversationReader:
                     yield found
                 else:
                     self.dropped[found if isinstance(found, str) else problem] += 1
-
-
-def _rows(file: SourceFile, encoding: str) -> Iterator[Any]:
-    """Yield the rows of a file. Raises `DataError` for another format."""
-    if format_of(file.path) == ".jsonl":
-        yield from (row for _, row in json_lines(file.path, encoding))
-    elif format_of(file.path) == ".parquet":
-        with open_parquet(file.path) as table:
-            names = {name for columns in COLUMNS for name in columns} & set(table.schema_arrow.names)
-            wanted = sorted(names) or table.schema_arrow.names[:1]
-            for batch in table.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
-                yield from batch.to_pylist()
-    else:
-        raise DataError("{path}: conversations are read from jsonl and parquet; give such a file", path=file.path)
 
 
 def _columns(row: Mapping[str, Any], path: Path) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ __all__ = [
     "Check",
     "chat_checks",
     "chats",
+    "example_texts",
     "greedy_check",
     "last_logits",
     "logits_check",
@@ -141,11 +142,7 @@ def make_cases(
 
     The cases contain the first ``n_sentences`` of the texts. Prompts and rows are shortened to fit the model's context.
     """
-    if texts is None:
-        texts, source = (text for _, text in stories(seed=7, n=n_sentences)), "豆物語"
-    sentences = list(itertools.islice(_sentences(texts), n_sentences))
-    texts = [*EDGE_CASES, *sentences]
-    text_ids = tokenizer.encode_batch([normalize(text) for text in texts])
+    texts, source, text_ids = example_texts(tokenizer, texts, source, n_sentences)
     n_context = model.context_length
     n_new = max(1, min(NEW_TOKENS, n_context // 2))
     encoded = [prompt_ids(tokenizer, prompt) for prompt in PROMPTS]
@@ -159,6 +156,16 @@ def make_cases(
         logits: Tensor = model.out_head(model.hidden(torch.tensor(rows, device=device))).float().cpu()
     greedy = [list(stream_ids(model, prompt, n_new)) for prompt in prompts]
     return Cases(model, tokenizer, prompts, greedy, rows, logits, texts, text_ids, source, answers)
+
+
+def example_texts(
+    tokenizer: Tokenizer, texts: Iterable[str] | None, source: str, n_sentences: int
+) -> tuple[list[str], str, list[list[int]]]:
+    """Return texts to compare tokenizers on, the name of their source, and their ids; as in `make_cases`."""
+    if texts is None:
+        texts, source = (text for _, text in stories(seed=7, n=n_sentences)), "豆物語"
+    chosen = [*EDGE_CASES, *itertools.islice(_sentences(texts), n_sentences)]
+    return chosen, source, tokenizer.encode_batch([normalize(text) for text in chosen])
 
 
 def _sentences(texts: Iterable[str]) -> Iterable[str]:

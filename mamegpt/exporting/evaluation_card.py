@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mamegpt.evaluation.classification import kept_confusion
 from mamegpt.evaluation.evaluate import KeptEvaluation
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
@@ -13,7 +14,7 @@ from mamegpt.run.run import Run
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-__all__ = ["card_results", "card_rows", "quality_results"]
+__all__ = ["card_results", "card_rows", "confusion_rows", "quality_results"]
 
 
 def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
@@ -23,6 +24,20 @@ def card_rows(run: Run, checkpoint: Path) -> list[tuple[str, str, str]]:
     """
     found = _read(run, checkpoint)
     return _rows(found) if found else []
+
+
+def confusion_rows(run: Run, origin: Path) -> list[tuple[str, str, str]]:
+    """Return the rows of a classifier's card: its accuracy on held-out texts, and that of one label for all."""
+    found = kept_confusion(run, origin)
+    if found is None:
+        return []
+    label, baseline = found.baseline
+    of = f"{found.n:,} テキスト。すべて「{label}」とすると {baseline.share:.1%}"
+    rows = [("正解率", "accuracy", f"{found.accuracy}({of})")]
+    for i, (name, counts) in enumerate(zip(found.labels, found.counts, strict=True)):
+        if n := sum(counts):
+            rows.append((f"「{name}」の正解率", f"recall of {name}", f"{counts[i] / n:.1%}({n:,} テキスト)"))
+    return rows
 
 
 def card_results(run: Run, checkpoint: Path, text: Mapping[str, Any]) -> list[EvalResult]:

@@ -31,12 +31,12 @@ from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
-from mamegpt.models.hf_format import HFFormat
+from mamegpt.models.hf_format import HEAD, LABEL_HEAD, HFFormat
 from mamegpt.system.files import write_json
 from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["check_hf", "write_hf", "written_checks", "written_prompts"]
+__all__ = ["TOLERANCE", "check_hf", "write_hf", "written_checks", "written_prompts"]
 
 # A path, not a module: importing it would import transformers, which takes two seconds.
 VERIFIER = Path(__file__).with_name("verify_hf.py")
@@ -53,26 +53,48 @@ def write_hf(
     hf_format: HFFormat,
     *,
     answers: bool = False,
+    labels: Sequence[str] = (),
     spm_vocab: Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, settings and tokenizer into the empty ``folder``.
 
-    A model that ``answers`` has a chat template, and its generation ends with the turn, too. ``spm_vocab`` is copied
+    A model that ``answers`` has a chat template, and its generation ends with the turn, too. A classifier has
+    ``labels``, and a format with a ``classifier``. ``spm_vocab`` is copied
     next to the SentencePiece model (default: written from it); ``settings`` override those in config.json.
     """
-    _write_weights(folder, model, hf_format)
-    write_json(folder / "config.json", _config(sizes, tokenizer, hf_format) | dict(settings or {}))
+    _write_weights(folder, model, hf_format, {HEAD: LABEL_HEAD} if labels else {})
+    of_labels = _label_settings(labels, tokenizer, hf_format) if labels else {}
+    write_json(folder / "config.json", _config(sizes, tokenizer, hf_format) | of_labels | dict(settings or {}))
     ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.turns.end]} if answers and tokenizer.turns else {}
-    write_json(folder / "generation_config.json", {**_special_ids(tokenizer), **ends})
+    if not labels:
+        write_json(folder / "generation_config.json", {**_special_ids(tokenizer), **ends})
     if hf_format.remote_code:
         (folder / hf_format.remote_code.name).write_bytes(hf_format.remote_code.read_bytes())
-    _write_tokenizer(folder, tokenizer, sizes.context_length, answers, spm_vocab)
+    pads_right = {"padding_side": "right", "pad_token": tokenizer.piece(_pad_id(tokenizer))} if labels else {}
+    _write_tokenizer(folder, tokenizer, sizes.context_length, answers, spm_vocab, pads_right)
 
 
-def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat) -> None:
+def _label_settings(labels: Sequence[str], tokenizer: Tokenizer, hf_format: HFFormat) -> dict[str, Any]:
+    """Return what the ``config.json`` of a classifier has; the last token that is not padding is asked."""
+    return {
+        "architectures": [hf_format.classifier],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "pad_token_id": _pad_id(tokenizer),
+    }
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+    """Return the id of the padding in a batch of texts; none of them has the end-of-text token."""
+    found = tokenizer.eos_id if tokenizer.pad_id is None else tokenizer.pad_id
+    assert found is not None, "a classifier was trained with an end-of-text token"
+    return found
+
+
+def _write_weights(folder: Path, model: LanguageModel, hf_format: HFFormat, renamed: Mapping[str, str]) -> None:
     """Write the tensors as safetensors, and again as a PyTorch file if the original format has one."""
-    weights = hf_format.to_file(cpu_state_dict(model))
+    weights = {renamed.get(name, name): it for name, it in hf_format.to_file(cpu_state_dict(model)).items()}
     for name in hf_format.weight_files:
         if name.endswith(".safetensors"):
             save_file(weights, folder / name, metadata={"format": "pt"})
@@ -96,11 +118,17 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
 
 
 def _write_tokenizer(
-    folder: Path, tokenizer: Tokenizer, context_length: int, answers: bool, spm_vocab: Path | None
+    folder: Path,
+    tokenizer: Tokenizer,
+    context_length: int,
+    answers: bool,
+    spm_vocab: Path | None,
+    settings: Mapping[str, Any],
 ) -> None:
     """Write Hugging Face's tokenizer files, and SentencePiece's under their own names."""
     (folder / "tokenizer.json").write_text(fast_tokenizer_json(tokenizer), encoding="utf-8", newline="\n")
-    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, context_length, answers=answers))
+    config = tokenizer_config(tokenizer, context_length, answers=answers)
+    write_json(folder / "tokenizer_config.json", {**config, **settings})
     (folder / tokenizer.path.name).write_bytes(tokenizer.path.read_bytes())
     if spm_vocab is not None:
         (folder / spm_vocab.name).write_bytes(spm_vocab.read_bytes())

@@ -71,6 +71,8 @@ class Facts:
             length, batch = f"、{tokens:,} トークン", f"{config.batch_size} × {config.context_length} トークン"
             if isinstance(config, TuneConfig):
                 length, batch = "、答えのトークンだけ", f"{config.batch_size} 会話"
+                if config.task == "classify":
+                    length, batch = "、最後のトークンに分類の出力層", f"{config.batch_size} テキスト"
                 if config.text_share:
                     batch += f"、損失の {config.text_share:.0%} は元のテキスト"
             found.append(("学習", "training", f"{self.step:,} ステップ{length}"))
@@ -85,7 +87,7 @@ class Facts:
         if self.losses:
             curve = f"{sparkline(self.losses)} {self.losses[0]:.2f} → {self.losses[-1]:.2f}"
             found.append(("学習損失", "training loss", curve))
-        if quality := self.quality:
+        if (quality := self.quality) and quality.accuracy is None:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             of = (
                 ("検証(答え)", "validation, answers") if isinstance(self.config, TuneConfig) else ("検証", "validation")
@@ -164,7 +166,7 @@ def _public(value: str) -> str:
     return Path(value).name if is_path else value
 
 
-def _front_matter(name: str, tag: str, library: str | None, facts: Facts) -> str:
+def _front_matter(name: str, tag: str, library: str | None, facts: Facts, *, is_classifier: bool) -> str:
     """Return the metadata that the Hub reads, as YAML; unknown facts are left out."""
     from huggingface_hub import ModelCardData
 
@@ -176,7 +178,7 @@ def _front_matter(name: str, tag: str, library: str | None, facts: Facts) -> str
         language=["ja"],
         library_name=library,
         license=licenses if len(licenses) > 1 else next(iter(licenses), "unknown"),  # type: ignore[arg-type]
-        pipeline_tag="text-generation",
+        pipeline_tag="text-classification" if is_classifier else "text-generation",
         tags=["mamegpt", tag],
         model_name=_line(name) if facts.results else None,
         eval_results=list(facts.results) or None,
@@ -214,10 +216,11 @@ def model_card(
     html_file: str = "",
     is_onnx: bool = False,
     answers: bool = False,
+    labels: Sequence[str] = (),
 ) -> str:
     """Return the card of a folder in that format, or of one with a ``gguf_file``, an ``html_file`` or an ONNX graph.
 
-    ``answers`` says that the model was tuned to answer.
+    ``answers`` says that the model was tuned to answer; one that was tuned to classify has ``labels``.
     """
     settings = tokenizer.settings
     tag = "gguf" if gguf_file else "html" if html_file else "onnx" if is_onnx else hf_format.model_type
@@ -228,18 +231,23 @@ def model_card(
         made, english_made = "ゼロから事前学習した、", "pretrained from scratch"
     if is_continued:
         made, english_made = "既存のモデルから継続学習した、", "pretrained further from another model"
-    if isinstance(facts.config, TuneConfig):
+    if facts.config and facts.config.task == "classify":
+        made, english_made = "既存のモデルをラベル付きのテキストでチューニングした、", "tuned on texts with labels"
+    elif isinstance(facts.config, TuneConfig):
         made, english_made = "既存のモデルを会話データでチューニングした、", "tuned on conversations"
     call = f'chat --model {name} --prompt "こんにちは"' if answers else f'generate --model {name} --prompt "昔々、"'
+    if labels:
+        call = f'classify --model {name} --text "とてもおいしかった。"'
     return (
         _templates()
         .get_template("model_card.md.jinja")
         .render(
-            front_matter=_Markdown(_front_matter(name, tag, library, facts)),
+            front_matter=_Markdown(_front_matter(name, tag, library, facts, is_classifier=bool(labels))),
             name=name,
             made=made,
             english_made=english_made,
             answers=answers,
+            labels=labels,
             command=f"mamegpt {call}",
             sizes=sizes,
             n_parameters=f"{n_parameters:,}",

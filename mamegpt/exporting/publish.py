@@ -16,7 +16,8 @@ from mamegpt.data.shards import is_shards
 from mamegpt.data.sources import LICENSE, card_licenses, read_texts
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.exporting.checks import N_SENTENCES
-from mamegpt.exporting.evaluation_card import card_results, card_rows, quality_results
+from mamegpt.exporting.classifier import export_classifier
+from mamegpt.exporting.evaluation_card import card_results, card_rows, confusion_rows, quality_results
 from mamegpt.exporting.export import Exporting, ExportReport, Target, all_targets, export_model
 from mamegpt.exporting.gguf_types import GgufType
 from mamegpt.exporting.html import HtmlType
@@ -24,9 +25,10 @@ from mamegpt.exporting.model_card import Facts, public_names
 from mamegpt.exporting.upload import Push, upload_folder
 from mamegpt.generation.settings import Sampling
 from mamegpt.models.base import LanguageModel
+from mamegpt.models.classifier import Classifier
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, sizes_of
 from mamegpt.models.registry import build_model
-from mamegpt.pretrained import Pretrained, load, load_weights, read_weights
+from mamegpt.pretrained import Pretrained, load_any, load_weights, read_weights
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
@@ -45,7 +47,7 @@ SAMPLING = Sampling(temperature=0.7, top_p=0.9)
 
 @checked
 def export(
-    model: str | os.PathLike[str] | Pretrained,
+    model: str | os.PathLike[str] | Pretrained | Classifier,
     out: str | Path,
     *,
     to: Target | Literal["all"] = "hf",
@@ -66,12 +68,13 @@ def export(
     """Write a model into the folder ``out`` in the format ``to``, load it again, and verify that both are equal.
 
     ``model`` is a run (its newest checkpoint), a checkpoint, an exported folder, a repository on the Hub, or the result
-    of `load`. The folder appears when the verification has succeeded. ``to`` is "hf" (for transformers), "hf-native"
-    (always without code), "gguf" (for llama.cpp), "html" (one page for any browser), "onnx" (for ONNX Runtime and
-    transformers.js), or "all" (a folder of each of these names but "onnx" in ``out``). The tokenizers of a run
-    are compared on ``n_sentences`` of its training text, if that is still available. ``name`` is the name in the model
-    card (default: ``push``, or the folder's name). ``data_license`` is the license of the training text, an identifier
-    of the Hub (default: that of the dataset card next to that text).
+    of `load` or `load_classifier`. The folder appears when the verification has succeeded. ``to`` is "hf" (for
+    transformers), "hf-native" (always without code), "gguf" (for llama.cpp), "html" (one page for any browser), "onnx"
+    (for ONNX Runtime and transformers.js), or "all" (a folder of each of these names but "onnx" in ``out``); of a
+    classifier only the first two, which are the same. The tokenizers of a run are compared on ``n_sentences`` of its
+    training text, if that is still available. ``name`` is the name in the model card (default: ``push``, or the
+    folder's name). ``data_license`` is the license of the training text, an identifier of the Hub (default: that of the
+    dataset card next to that text).
 
     ``push`` is a repository on the Hub, ``owner/name``, to which the folder is uploaded: to its branch ``revision``
     (default: main; created if missing), or with ``create_pr`` as a pull request against main. A new repository is
@@ -91,8 +94,25 @@ def export(
             data_license=data_license,
         )
     out = Path(out)
-    check_folder(out, [model.origin if isinstance(model, Pretrained) else os.fspath(model)], overwrite=overwrite)
-    loaded = _on_cpu(model) if isinstance(model, Pretrained) else load(model, device="cpu", spm_file=spm_file)
+    if isinstance(model, Pretrained | Classifier):
+        check_folder(out, [model.origin], overwrite=overwrite)
+        loaded = _on_cpu(model)
+    else:
+        check_folder(out, [os.fspath(model)], overwrite=overwrite)
+        loaded = load_any(model, "cpu", spm_file)
+    if isinstance(loaded, Classifier):
+        if to not in ("hf", "hf-native"):
+            raise ConfigError("--to {to} is not for a model that classifies; use --to hf", to=to)
+        report = export_classifier(
+            out,
+            loaded,
+            name=name or push,
+            facts=_classifier_facts(loaded, data_license),
+            n_sentences=n_sentences,
+            overwrite=overwrite,
+            on_event=on_event,
+        )
+        return dataclasses.replace(report, upload=upload_folder(report.out, wanted)) if push else report
     targets = all_targets(loaded.architecture) if to == "all" else (to,)
     known: dict[str, Any] = {}
     if run := Run.of_checkpoint(loaded.origin):
@@ -130,13 +150,25 @@ def _validation(run: Run, loaded: Pretrained) -> Callable[[LanguageModel], Quali
     return lambda model: validation(run.config, val, run.tokenizer, model, world)(max_tokens=VALIDATION_TOKENS)
 
 
-def _on_cpu(model: Pretrained) -> Pretrained:
+def _on_cpu(model: Pretrained | Classifier) -> Pretrained | Classifier:
     """Return the model, or a copy on the CPU if it is on another device."""
-    return model if model.device.type == "cpu" else dataclasses.replace(model, model=copy.deepcopy(model.model).cpu())
+    if model.model.out_head.weight.device.type == "cpu":
+        return model
+    return dataclasses.replace(model, model=copy.deepcopy(model.model).cpu())
 
 
-def _facts(run: Run, loaded: Pretrained) -> Facts:
-    """Return the facts of a run, with samples from its model."""
+def _classifier_facts(loaded: Classifier, data_license: str) -> Facts:
+    """Return the facts of the run of a classifier, as far as they are known."""
+    if run := Run.of_checkpoint(loaded.origin):
+        licenses = [data_license] if data_license else card_licenses(run.config.data)
+        return dataclasses.replace(
+            _facts(run, loaded), licenses=licenses, evaluation=confusion_rows(run, Path(loaded.origin))
+        )
+    return Facts(licenses=[data_license] if data_license else ())
+
+
+def _facts(run: Run, loaded: Pretrained | Classifier) -> Facts:
+    """Return the facts of a run, with samples from its model if that generates."""
     state = checkpoint.read_state(Path(loaded.origin))
     tokens = run.tokens()
     meta = tokens[0] if tokens else None
@@ -145,6 +177,10 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
     origins = meta.origins if meta else ()
     held_out = _held_out(run.config)
     results = card_results(run, Path(loaded.origin), held_out)
+    samples: list[tuple[str, str]] = []
+    if isinstance(loaded, Pretrained):
+        texts = loaded.generate_many(SAMPLE_PROMPTS, max_new_tokens=new_tokens, sampling=SAMPLING)
+        samples = list(zip(SAMPLE_PROMPTS, texts, strict=True))
     is_of_text = not isinstance(run.config, TuneConfig)  # bits on answers are no measure of a language model
     if not results and is_of_text and validations and validations[-1].step in (None, state.step):
         results = quality_results(validations[-1], held_out)
@@ -163,13 +199,7 @@ def _facts(run: Run, loaded: Pretrained) -> Facts:
         datasets=_datasets(run.config.data, *(origin.source for origin in origins)),
         base_model=start if _is_known(start := run.config.init_from, "model") else "",
         sampling=SAMPLING,
-        samples=list(
-            zip(
-                SAMPLE_PROMPTS,
-                loaded.generate_many(SAMPLE_PROMPTS, max_new_tokens=new_tokens, sampling=SAMPLING),
-                strict=True,
-            )
-        ),
+        samples=samples,
     )
 
 

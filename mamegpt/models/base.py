@@ -17,7 +17,7 @@ from mamegpt.models.decode import Rows, Step
 from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.models.hf_format import HFFormat
 
-__all__ = ["Architecture", "LanguageModel", "blocks", "cpu_state_dict", "not_finite", "token_embedding",
+__all__ = ["Architecture", "LanguageModel", "blocks", "cpu_state_dict", "not_finite", "replace_head", "token_embedding",
            "unique_state_dict"]  # fmt: skip
 
 
@@ -61,6 +61,19 @@ class Architecture:
 def blocks(model: nn.Module) -> nn.ModuleList:
     """Return the transformer blocks of a model, in their order."""
     return next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+
+
+def replace_head(model: LanguageModel, n_labels: int) -> None:
+    """Give a model an output head (n_labels, C) of zeros, with which it is a classifier: all labels are as probable.
+
+    It needs an embedding that is not tied to the head.
+    """
+    head = model.out_head
+    name = next(name for name, module in model.named_modules() if module is head)
+    parent, _, own = name.rpartition(".")
+    new = nn.Linear(head.in_features, n_labels, bias=False, device=head.weight.device)
+    nn.init.zeros_(new.weight)
+    setattr(model.get_submodule(parent), own, new)
 
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:

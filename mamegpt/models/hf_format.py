@@ -19,7 +19,12 @@ from mamegpt.errors import ModelError
 from mamegpt.messages import join, msg
 from mamegpt.system.validation import Number, problems
 
-__all__ = ["HFFormat", "not_implemented", "plain_rope", "refuse", "rotary_sizes"]
+__all__ = ["HEAD", "LABEL_HEAD", "HFFormat", "not_implemented", "plain_rope", "refuse", "rotary_sizes"]
+
+HEAD = "lm_head.weight"
+"""The name of the output head in files."""
+LABEL_HEAD = "score.weight"
+"""The name of the classification head, which takes its place."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class HFFormat:
     """Turn our state dict into the file's."""
     from_file: Callable[[dict[str, Tensor], ModelConfig], dict[str, Tensor]] = lambda tensors, _sizes: tensors
     """Turn the file's state dict into ours."""
+    classifier: str = ""
+    """The class of transformers with a classification head instead of the output head; "" if there is none."""
     weight_files: tuple[str, ...] = ("model.safetensors",)
     remote_code: Path | None = None
     """The code file in the folder of an architecture that transformers lacks."""

@@ -20,7 +20,7 @@ from mamegpt.pretrained import has_chat_template
 from mamegpt.run.run import Checkpoint, Run, checkpoints
 from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
-from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE
+from mamegpt.system.run_files import CHECKPOINTS, CONFIG_FILE, LABELS_FILE
 
 __all__ = ["PLACES", "Entry", "answers", "bits_per_character", "entries", "listed"]
 
@@ -130,7 +130,7 @@ def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
 def answers(entry: Entry) -> bool:
     """Return whether a model was tuned to answer, by its run's settings or its folder's chat template."""
     with suppress(CheckpointError, OSError, ValueError):  # damaged since, or no text
-        return isinstance(Run(entry.run).config, TuneConfig) if entry.run else has_chat_template(Path(entry.path))
+        return Run(entry.run).config.task == "chat" if entry.run else has_chat_template(Path(entry.path))
     return False
 
 
@@ -146,7 +146,12 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path) -> list[Entry]:
-    """Return what can be loaded of a folder: a run and its earlier checkpoints, a checkpoint, an export."""
+    """Return what can be loaded of a folder: a run and its earlier checkpoints, a checkpoint, an export.
+
+    A run that classifies generates nothing, so that it is none.
+    """
+    if (folder / LABELS_FILE).is_file():
+        return []
     if saved := checkpoints(folder / CHECKPOINTS):
         newest, *earlier = reversed(saved)
         return [_of_checkpoint(folder, newest), *(_of_checkpoint(one.path, one) for one in earlier)]

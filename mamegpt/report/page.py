@@ -48,6 +48,14 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
                 "Lower is better; comparable across tokenizers."
             ),
         ),
+        _chart(
+            runs,
+            colors,
+            msg("Accuracy"),
+            lambda _run, _axis: [],
+            "accuracy",
+            msg("Share of validation texts with the right label. Higher is better."),
+        ),
         _chart(runs, colors, msg("Learning rate"), lambda run, axis: run.curve(axis, "lr")),
         _chart(runs, colors, msg("Tokens per second"), lambda run, axis: run.speed(axis)),
         _chart(runs, colors, msg("Gradient norm"), lambda run, axis: run.curve(axis, "grad_norm")),
@@ -105,6 +113,7 @@ def _chart(
 def _results(run: ReportRun, samples: Sequence[CheckpointSample]) -> dict[str, str]:
     """Return what came of a run."""
     last, quality = run.timed_steps[-1], run.quality
+    bits, accuracy = (quality, None) if quality and quality.accuracy is None else (None, quality)
     n_parameters = next((f"{sample.n_parameters:,}" for sample in samples if sample.run == run.name), NONE)
     return {
         msg("parameters"): n_parameters,
@@ -113,8 +122,9 @@ def _results(run: ReportRun, samples: Sequence[CheckpointSample]) -> dict[str, s
         msg("time"): clock(last["elapsed_s"]),
         msg("tokens/s"): f"{run.tokens_per_s:,.0f}",
         msg("validation loss"): f"{quality.loss:.4f}" if quality else NONE,
-        msg("bits/byte"): f"{quality.bits_per_byte:.4f}" if quality else NONE,
-        msg("bits/character"): f"{quality.bits_per_character:.4f}" if quality else NONE,
+        msg("bits/byte"): f"{bits.bits_per_byte:.4f}" if bits else NONE,
+        msg("bits/character"): f"{bits.bits_per_character:.4f}" if bits else NONE,
+        **({msg("accuracy"): f"{accuracy.accuracy:.1%}"} if accuracy else {}),
     }
 
 

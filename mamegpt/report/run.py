@@ -45,7 +45,7 @@ class ReportRun(Run):
         super().__init__(folder)
         found = self.tokens(verify=False)
         self.meta = found[0] if found else None
-        self.openings = _openings(found[1], self.tokenizer) if found else []
+        self.openings = _openings(found[1], self.tokenizer) if found and self.config.task != "classify" else []
         self.timed_steps = _with_times(self.steps)
         if not self.timed_steps:
             raise CheckpointError(
@@ -70,7 +70,7 @@ class ReportRun(Run):
         They are compared with an n-gram model's of as much of the same text only.
         """
         own = self.quality
-        if own is None:
+        if own is None or own.accuracy is not None:
             return None
         found = self.read_evaluation(KeptEvaluation)
         qualities = found.baseline.text.values() if found else ()
@@ -96,7 +96,7 @@ class ReportRun(Run):
 
     def bits(self, axis: str) -> list[tuple[float, float]]:
         """Training loss as bits per character, by the text's mean number of characters a token."""
-        if self.meta is None:
+        if self.meta is None or self.config.task == "classify":
             return []
         train = self.meta.splits["train"]
         factor = train.n_tokens / train.n_characters / math.log(2)
@@ -105,13 +105,15 @@ class ReportRun(Run):
     def validated(self, axis: str, field: str) -> list[tuple[str, list[tuple[float, float]]]]:
         """(x, y) of validations, y a field of `Quality`: a curve for each kind of figure, by what it is of.
 
-        The first is of the sample that was measured while training, the last of what was measured after the last step.
+        A classifier has an accuracy and no bits. The first is of the sample that was measured while training, the last
+        of what was measured after the last step.
         """
         at = {step["step"]: step[axis] for step in self.timed_steps}
         curves: dict[str, list[tuple[float, float]]] = {}
         for quality in self.validations:
-            if quality.step in at:
-                curves.setdefault(quality.of, []).append((at[quality.step], getattr(quality, field)))
+            value = None if field.startswith("bits") and quality.accuracy is not None else getattr(quality, field)
+            if quality.step in at and value is not None:
+                curves.setdefault(quality.of, []).append((at[quality.step], value))
         return [*curves.items()]
 
     def speed(self, axis: str) -> list[tuple[float, float]]:
@@ -138,6 +140,8 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
 
     ``on_checkpoint`` hears of each before it begins.
     """
+    if run.config.task == "classify":  # it generates nothing
+        return []
     saved = run.checkpoints()
     n = min(len(saved), MAX_CHECKPOINTS)
     chosen = [saved[len(saved) * (i + 1) // n - 1] for i in range(n)]

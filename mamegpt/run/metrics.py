@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,8 @@ class Quality(FromJSON):
 
     ``of_n_characters`` is the length of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is that of
     matrix products; ``step`` is the number of training steps, if the validation is part of a training. Records of older
-    versions lack these three.
+    versions lack these three. Of a classifier, ``loss`` is in nats per label, ``n_tokens`` counts labels, and
+    ``accuracy`` is the share of right ones.
     """
 
     loss: Number
@@ -33,6 +34,11 @@ class Quality(FromJSON):
     of_n_characters: Count = 0
     dtype: str = ""
     step: Count | None = None
+    accuracy: Number | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was measured as plain values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_nats(

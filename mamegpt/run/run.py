@@ -17,8 +17,10 @@ from mamegpt.system.files import is_here
 from mamegpt.system.run_files import (
     CHECKPOINTS,
     CONFIG_FILE,
+    CONFUSION_FILE,
     EVALUATION_FILE,
     EXTENSIONS_FILE,
+    LABELS_FILE,
     MACHINE_FILE,
     TOKENIZER_FILE,
     TOKENS,
@@ -145,6 +147,23 @@ class Run:
 
         return Tokenizer.load(self._begun / TOKENIZER_FILE)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a classifier, in the order of its head; empty for another model.
+
+        Raises `CheckpointError` if a classifier has none.
+        """
+        if self.config.task != "classify":
+            return ()
+        found = self._read(LABELS_FILE, list[str])
+        if not found:
+            raise CheckpointError(
+                "{run} has no {file}, the names of its labels; copy the whole folder again",
+                run=self.folder,
+                file=LABELS_FILE,
+            )
+        return tuple(found)
+
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``, of steps and validations, in order; `read_metrics` describes their fields."""
@@ -208,6 +227,10 @@ class Run:
     def read_evaluation(self, shape: type[T]) -> T | None:
         """Return the newest result of `mamegpt eval` as a type; None if the run was not evaluated."""
         return self._read(EVALUATION_FILE, shape, again=command("eval", "--model", self.folder))
+
+    def read_confusion(self, shape: type[T]) -> T | None:
+        """Return how a classifier does on its held-out texts as a type; None if that was not measured."""
+        return self._read(CONFUSION_FILE, shape, again=command("classify", "--model", self.folder))
 
     def _read(self, name: str, shape: type[T], again: str = "") -> T | None:
         """Return an optional JSON file as a type, None if it is missing; ``again`` is the command that writes it."""

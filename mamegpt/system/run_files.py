@@ -4,6 +4,7 @@ config.json       all settings             tokens/           token shards, unles
 tokenizer.model   a copy of the tokenizer  metrics.jsonl     one line per step, one line per validation
 checkpoints/      see `checkpoint`         machine.json      the hardware it was started on
 evaluation.json   the results of `mamegpt eval`; report.html, with --report
+labels.json       the labels of a classifier; confusion.json, how it does on held-out texts
 extensions.json   what --more-steps and --more-minutes added
 .job              the torchrun job that started it, if any
 """
@@ -15,9 +16,11 @@ from mamegpt.system.files import is_here
 __all__ = [
     "CHECKPOINTS",
     "CONFIG_FILE",
+    "CONFUSION_FILE",
     "EVALUATION_FILE",
     "EXTENSIONS_FILE",
     "JOB_FILE",
+    "LABELS_FILE",
     "MACHINE_FILE",
     "METRICS_FILE",
     "REPORT_FILE",
@@ -32,6 +35,8 @@ TOKENIZER_FILE = "tokenizer.model"
 MACHINE_FILE = "machine.json"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
+LABELS_FILE = "labels.json"
+CONFUSION_FILE = "confusion.json"
 EXTENSIONS_FILE = "extensions.json"
 REPORT_FILE = "report.html"
 JOB_FILE = ".job"
@@ -39,7 +44,7 @@ TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
 RUN_FILES = (
     CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, EVALUATION_FILE, EXTENSIONS_FILE, JOB_FILE,
-    TOKENS, CHECKPOINTS, ".lock",
+    LABELS_FILE, CONFUSION_FILE, TOKENS, CHECKPOINTS, ".lock",
 )  # fmt: skip
 """Files that no other command overwrites."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mamegpt.data.conversation_order import ConversationOrder, Conversations
+from mamegpt.data.conversation_order import ConversationOrder, Examples
 from mamegpt.data.window_order import WindowOrder
 
 __all__ = ["Batches", "ConversationBatches", "Pass", "WindowBatches"]
@@ -104,10 +104,11 @@ class ConversationBatches:
     """Conversations, and beside them windows of a text, so that what was learned from it is not forgotten.
 
     The loss of a step is the mean over all targets in answers, and with ``text_share`` the mean over the text.
-    Conversations of similar length share a forward pass, which is padded to the longest of them.
+    Conversations of similar length share a forward pass, which is padded to the longest of them. They may also be texts
+    with labels.
     """
 
-    conversations: Conversations
+    conversations: Examples
     order: ConversationOrder
     n_rows: int
     """Conversations, or windows of the text, in a forward pass, at most."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mamegpt.config import TuneConfig
-from mamegpt.data.conversation_order import ConversationOrder, Conversations
+from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples, LabelledTexts
 from mamegpt.data.conversations import Conversation, ConversationReader
 from mamegpt.data.shards import TEXT, Encoded, Meta, Split, is_shards, open_shards, sample_tokens, write_shards
 from mamegpt.data.sources import noted_source, read_texts
@@ -25,9 +25,9 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.batches import ConversationBatches
 from mamegpt.training.events import ConversationsRead, Emit
 from mamegpt.training.forward import micro_batch
-from mamegpt.training.validation import evaluate_answers
+from mamegpt.training.validation import evaluate_answers, evaluate_labels
 
-__all__ = ["answers_of", "conversation_batches", "mean_length", "write_conversations"]
+__all__ = ["conversation_batches", "mean_length", "validation_of", "write_conversations"]
 
 TOO_LONG = msg("longer than the context of the model")
 TEXT_TOKENS = 1 << 20
@@ -126,7 +126,7 @@ def conversation_batches(
     config: TuneConfig, splits: dict[str, Split], tokenizer: Tokenizer, world: World
 ) -> ConversationBatches:
     """Return what the steps of a run learn from."""
-    conversations = _conversations(splits["train"], tokenizer)
+    conversations = _examples(config, splits["train"], tokenizer)
     order = ConversationOrder(len(conversations), config.batch_size, config.seed)
     n_rows = micro_batch(config, config.batch_size // world.size, world.device, int(conversations.lengths.max()))
     if TEXT not in splits:
@@ -151,18 +151,25 @@ def mean_length(batches: ConversationBatches) -> int:
     return max(1, round(batches.n_tokens_after(1) / batches.order.batch_size))
 
 
-def answers_of(split: Split, tokenizer: Tokenizer, model: LanguageModel, world: World) -> Callable[..., Quality]:
-    """Return a function that measures a model on the answers of a split, as `evaluate_answers` does."""
+def validation_of(
+    config: TuneConfig, split: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
+) -> Callable[..., Quality]:
+    """Return a function that measures a model on a split: `evaluate_answers`, or `evaluate_labels` of a classifier."""
+    examples = _examples(config, split, tokenizer)
+    measure: Callable[..., Quality] = evaluate_labels if isinstance(examples, LabelledTexts) else evaluate_answers
     return functools.partial(
-        evaluate_answers,
+        measure,
         model,
-        _conversations(split, tokenizer),
+        examples,
         n_characters=split.meta.n_characters,
         n_bytes=split.meta.n_bytes,
         world=world,
     )
 
 
-def _conversations(split: Split, tokenizer: Tokenizer) -> Conversations:
-    assert tokenizer.turns is not None and tokenizer.eos_id is not None, "asked before tokenizing"
+def _examples(config: TuneConfig, split: Split, tokenizer: Tokenizer) -> Examples:
+    assert tokenizer.eos_id is not None, "asked before tokenizing"
+    if config.task == "classify":
+        return LabelledTexts(split.tokens, tokenizer.eos_id)
+    assert tokenizer.turns is not None, "asked before tokenizing"
     return Conversations(split.tokens, tokenizer.turns, tokenizer.eos_id)

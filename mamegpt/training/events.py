@@ -32,6 +32,7 @@ __all__ = [
     "EpochEnded",
     "Event",
     "FittingBigrams",
+    "LabelledTextsRead",
     "MachineChanged",
     "MicroBatchHalved",
     "NgramsLeftOut",
@@ -111,6 +112,19 @@ class ConversationsRead(Event):
     n_conversations: Mapping[str, int]
     dropped: Mapping[str, int]
     n_text_tokens: int
+
+
+@dataclass(frozen=True)
+class LabelledTextsRead(Event):
+    """Texts with labels were read: their numbers by label and by split, ``dropped`` rows by reason.
+
+    ``n_cut`` of them were cut to the context of the model.
+    """
+
+    labels: Mapping[str, int]
+    n_texts: Mapping[str, int]
+    dropped: Mapping[str, int]
+    n_cut: int
 
 
 @dataclass(frozen=True)
@@ -206,9 +220,9 @@ class Quarantined(Event):
 class Started(Event):
     """The loop begins, or continues after ``step`` steps of ``n_steps``; ``is_finished`` if no step is left to do.
 
-    ``model`` is the one that is trained, for a watcher that generates from it; None if it is not in one process. A run
-    with a time budget has ``budget_s`` seconds (else 0), ``seconds_left`` of them, and keeps ``reserve_s`` for the last
-    validation. ``n_val_tokens`` is None without validation text.
+    ``model`` is the one that is trained, for a watcher that generates from it; None if it is not in one process, or
+    generates no text. A run with a time budget has ``budget_s`` seconds (else 0), ``seconds_left`` of them, and keeps
+    ``reserve_s`` for the last validation. ``n_val_tokens`` is None without validation text.
     """
 
     run: Path

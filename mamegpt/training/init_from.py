@@ -22,6 +22,8 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["config_from_pretrained", "load_initial_weights", "tuned_config"]
 
+CLASSIFY_VAL_FRACTION = 0.1
+"""Share of texts with labels that are held out, if no other is given."""
 SHAPE = (
     "context_length",
     "emb_dim",
@@ -75,6 +77,10 @@ def tuned_config(config: TuneConfig, given: Collection[str]) -> TuneConfig:
     assert isinstance(found, TuneConfig)
     if "lr" not in given:
         found = dataclasses.replace(found, lr=found.lr * TuneConfig.lr / TrainConfig.lr)
+    if found.task == "classify":
+        share = found.text_share if "text_share" in given else 0.0
+        val_fraction = found.val_fraction if "val_fraction" in given else CLASSIFY_VAL_FRACTION
+        return dataclasses.replace(found, text_share=share, val_fraction=val_fraction, tie_embeddings=False)
     if found.text_data or not found.text_share:
         return found
     run = Run.find(found.init_from) or Run.of_checkpoint(found.init_from)
@@ -89,15 +95,20 @@ def tuned_config(config: TuneConfig, given: Collection[str]) -> TuneConfig:
     return dataclasses.replace(found, text_share=0.0)
 
 
-def load_initial_weights(model: LanguageModel, where: str, turns: Turns | None = None) -> None:
+def load_initial_weights(
+    model: LanguageModel, where: str, turns: Turns | None = None, *, has_own_head: bool = False
+) -> None:
     """Fill a fresh model with the weights of another. Raises `ModelError` if they do not fit.
 
-    With ``turns``, tokens may have been appended to those of the other model. Their rows, and those of the tokens of
-    turns that it never read, begin as the mean of all other rows (Hewitt 2021, "Initializing New Word Embeddings for
-    Pretrained Language Models").
+    A model with a head of its own, as a classifier has, keeps it. With ``turns``, tokens may have been appended to
+    those of the other model. Their rows, and those of the tokens of turns that it never read, begin as the mean of all
+    other rows (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
     """
     loaded = _load(where)
     weights = loaded.model.state_dict()
+    if has_own_head:
+        head = model.out_head.weight
+        weights |= {name: own.detach() for name, own in model.named_parameters() if own is head}
     if turns is not None:
         tables = {id(token_embedding(model).weight), id(model.out_head.weight)}
         unread = [] if loaded.answers else [*turns.begin.values(), turns.end]

@@ -51,14 +51,8 @@ def _send(event: Event, write: Write) -> None:
         write({"speed/tokens_per_s": event.tokens_per_s, "speed/memory_bytes": event.memory_bytes}, record["step"])
     elif isinstance(event, Validated):
         curve, quality = "result" if event.is_result else "validation", event.quality
-        write(
-            {
-                f"{curve}/loss": quality.loss,
-                f"{curve}/bits_per_byte": quality.bits_per_byte,
-                f"{curve}/bits_per_character": quality.bits_per_character,
-            },
-            event.step,
-        )
+        names = ("bits_per_byte", "bits_per_character") if quality.accuracy is None else ("accuracy",)
+        write({f"{curve}/{name}": getattr(quality, name) for name in ("loss", *names)}, event.step)
 
 
 @contextmanager

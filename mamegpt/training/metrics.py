@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ class Metrics:
     def validation(self, quality: Quality) -> None:
         """Write what a validation found after ``quality.step`` steps."""
         assert quality.step is not None, "it is of a training"
-        self._append([{"step": quality.step, "quality": asdict(quality)}])
+        self._append([{"step": quality.step, "quality": quality.to_dict()}])
         self._keep(quality, quality.step)
 
     def _keep(self, quality: Quality, step: int) -> None:

@@ -37,7 +37,7 @@ from mamegpt.errors import (
     TokenizerError,
 )
 from mamegpt.messages import without_secrets
-from mamegpt.models.base import LanguageModel
+from mamegpt.models.base import LanguageModel, replace_head
 from mamegpt.models.registry import architecture, build_model, init_weights, unsupported_fields
 from mamegpt.native.library import Native
 from mamegpt.run import checkpoint
@@ -59,6 +59,7 @@ from mamegpt.system.run_files import (
     CHECKPOINTS,
     CONFIG_FILE,
     JOB_FILE,
+    LABELS_FILE,
     MACHINE_FILE,
     METRICS_FILE,
     REPORT_FILE,
@@ -72,7 +73,7 @@ from mamegpt.training.autotune import Probe, autotune, fit_micro_batch
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
-from mamegpt.training.conversations import answers_of, conversation_batches, mean_length, write_conversations
+from mamegpt.training.conversations import conversation_batches, mean_length, validation_of, write_conversations
 from mamegpt.training.engine import choose_engine, engine_name, load_engine
 from mamegpt.training.events import (
     Emit,
@@ -88,6 +89,7 @@ from mamegpt.training.events import (
 )
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch, refuse_wrong_results
 from mamegpt.training.init_from import load_initial_weights
+from mamegpt.training.labelled import write_labelled_texts
 from mamegpt.training.loss_scaling import loss_scaler, restore_scale
 from mamegpt.training.metrics import Metrics
 from mamegpt.training.ngram_targets import NgramTargets
@@ -104,6 +106,7 @@ BEFORE_A_CHECKPOINT = {
     METRICS_FILE,
     REPORT_FILE,
     JOB_FILE,
+    LABELS_FILE,
     TOKENS,
     CHECKPOINTS,
     *get_args(Logger),
@@ -187,12 +190,13 @@ def setup(
     meta, splits = run_tokens(config, tokenizer, run, world, emit)
     train, val = splits["train"], splits.get("val")
     batches, row_length = _batches(config, splits, tokenizer, world)
+    n_labels = len(Run(run).labels) if config.task == "classify" else 0
     is_new = Run(run).latest() is None
     engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
     native = load_engine(engine, world.device, emit, must=is_new)
     probe = Probe(
         dataclasses.replace(kept, context_length=row_length),
-        tokenizer.vocab_size,
+        n_labels or tokenizer.vocab_size,
         world.device,
         world.size,
         native=native,
@@ -212,7 +216,7 @@ def setup(
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
     fitted = ngram_targets is not None and can_fit_bigrams(config)
     counted = train.tokens if fitted and is_new else None
-    model, summed_loss = _build_model(config, tokenizer, starts_from_model, counted, native, world, emit)
+    model, summed_loss = _build_model(config, tokenizer, n_labels, starts_from_model, counted, native, world, emit)
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
@@ -308,9 +312,9 @@ def _batches(config: TrainConfig, splits: dict[str, Split], tokenizer: Tokenizer
 def validation(
     config: TrainConfig, val: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
 ) -> Callable[..., Quality]:
-    """Return the function that measures a model: on a text, or on the answers of conversations."""
+    """Return the function that measures a model: on a text, on the answers of conversations, or on labels."""
     if isinstance(config, TuneConfig):
-        return answers_of(val, tokenizer, model, world)
+        return validation_of(config, val, tokenizer, model, world)
     return functools.partial(
         evaluate,
         model,
@@ -349,6 +353,7 @@ def _rates_of_fitted(config: TrainConfig) -> TrainConfig:
 def _build_model(
     config: TrainConfig,
     tokenizer: Tokenizer,
+    n_labels: int,
     starts_from_model: bool,
     counted: npt.NDArray[Any] | None,
     native: Native | None,
@@ -357,11 +362,13 @@ def _build_model(
 ) -> tuple[LanguageModel, nn.Module]:
     """Return the model of a run with its initial weights, and the loss of it that all processes compute together.
 
-    With ``counted`` tokens, embedding and head begin as a fit to their bigrams.
+    A classifier has ``n_labels`` (else 0). With ``counted`` tokens, embedding and head begin as a fit to their bigrams.
     """
     torch.manual_seed(config.seed)
     with init_device(config.sharding, world) as place:
         model = build_model(config.architecture, config.model(tokenizer.vocab_size))
+        if n_labels:
+            replace_head(model, n_labels)
     if place.type != "meta":
         model.to(world.device)
     if counted is not None:
@@ -378,8 +385,8 @@ def _build_model(
         if place.type == "meta":
             init_weights(config.architecture, model)
         if starts_from_model:
-            turns = tokenizer.turns if isinstance(config, TuneConfig) else None
-            load_initial_weights(model, config.init_from, turns)
+            turns = tokenizer.turns if config.task == "chat" else None
+            load_initial_weights(model, config.init_from, turns, has_own_head=n_labels > 0)
     return model, summed_loss
 
 
@@ -519,7 +526,7 @@ def _had_no_checkpoint(run: Path) -> bool:
 
 def _empty(run: Path) -> None:
     """Remove what a run that had no checkpoint has left in its folder."""
-    for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE):
+    for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE, LABELS_FILE):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / TOKENS, ignore_errors=True)
     checkpoint.remove(path for step, path in checkpoints(run / CHECKPOINTS) if step == START)
@@ -531,7 +538,7 @@ def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
         path = Path(config.tokenizer)
         given = Tokenizer.load(path)  # complains if it is not one
         model = path.read_bytes()
-        if isinstance(config, TuneConfig):
+        if config.task == "chat":
             model = with_reserved(model)
             given = Tokenizer(model, path)
         checkpoint.refuse_other(run / CHECKPOINTS, tokenizer=given.fingerprint)
@@ -552,7 +559,10 @@ def run_tokens(
         checkpoint.refuse_other(run / CHECKPOINTS, tokens=meta.fingerprint())
 
     if world.is_main and not folder.exists() and isinstance(config, TuneConfig):
-        write_conversations(folder, config, tokenizer, check, emit)
+        if config.task == "classify":
+            write_labelled_texts(folder, run / LABELS_FILE, config, tokenizer, check, emit)
+        else:
+            write_conversations(folder, config, tokenizer, check, emit)
     elif world.is_main and not folder.exists():
         name = without_secrets(config.data)
         emit(Tokenizing(name, 0))

@@ -347,7 +347,7 @@ def _started(t: Training) -> Started:
         run=t.run,
         config=t.config,
         tokenizer=t.tokenizer,
-        model=t.model if t.world.size == 1 else None,
+        model=t.model if t.world.size == 1 and t.config.task != "classify" else None,
         step=t.state.step,
         n_steps=t.budget.n_steps,
         budget_s=t.budget.budget_s,

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from mamegpt.data.conversation_order import Conversations
+from mamegpt.data.conversation_order import Examples, LabelledTexts
 from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
 from mamegpt.messages import Message, join, msg
@@ -23,7 +26,7 @@ from mamegpt.run.metrics import Quality
 from mamegpt.system.devices import on_device
 from mamegpt.text.subsample import subsample
 
-__all__ = ["Verdict", "evaluate", "evaluate_answers", "verdict"]
+__all__ = ["Verdict", "evaluate", "evaluate_answers", "evaluate_labels", "verdict"]
 
 
 class Verdict(NamedTuple):
@@ -115,7 +118,7 @@ def evaluate(
         some = np.stack([tokens_of(window) for window in batch])
         return some[:, :-1], some[:, 1:], None
 
-    all_nats = _sum_of_losses(model, batches, rows_of, world, compute_dtype, on_progress)
+    (all_nats,) = _sums(model, batches, rows_of, world, compute_dtype, on_progress, _loss_of(model, compute_dtype))
     n_measured = sum(map(n_targets_of, windows))
     dtype = compute_dtype or model.out_head.weight.dtype
     return _quality(all_nats, n_measured, n_measured / n_targets, n_characters, n_bytes, dtype, step)
@@ -123,7 +126,7 @@ def evaluate(
 
 def evaluate_answers(
     model: LanguageModel,
-    conversations: Conversations,
+    conversations: Examples,
     *,
     n_characters: int,
     n_bytes: int,
@@ -139,16 +142,51 @@ def evaluate_answers(
     ``n_characters`` and ``n_bytes`` are those of all answers. ``max_tokens`` measures a `subsample` of the
     conversations.
     """
-    chosen = subsample(range(len(conversations)), max_tokens or None, lambda i: int(conversations.lengths[i]))
-    chosen.sort(key=lambda i: int(conversations.lengths[i]))  # those of similar length share a pass
-    batches = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
-    nats = _sum_of_losses(
-        model, batches, lambda batch: conversations.rows(np.array(batch)), world, compute_dtype, on_progress
-    )
+    chosen, batches = _chosen(conversations, max_tokens, batch_size)
+    measure = _loss_of(model, compute_dtype)
+    (nats,) = _sums(model, batches, _rows_of(conversations), world, compute_dtype, on_progress, measure)
     n_measured = int(conversations.n_targets[chosen].sum())
     share = n_measured / int(conversations.n_targets.sum())
     dtype = compute_dtype or model.out_head.weight.dtype
     return _quality(nats, n_measured, share, n_characters, n_bytes, dtype, step)
+
+
+def evaluate_labels(
+    model: LanguageModel,
+    texts: LabelledTexts,
+    *,
+    n_characters: int,
+    n_bytes: int,
+    world: World,
+    max_tokens: int = 0,
+    batch_size: int = 32,
+    compute_dtype: torch.dtype | None = None,
+    step: int | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Quality:
+    """Predict the label of each of ``texts``; otherwise as `evaluate`.
+
+    The loss is in nats per label, ``n_tokens`` counts labels, and the accuracy is measured too. ``n_characters`` and
+    ``n_bytes`` are those of all texts.
+    """
+
+    def measure(hidden: Tensor, labels: Tensor) -> Tensor:
+        logits = hidden.float() @ model.out_head.weight.float().T  # (B, n_labels)
+        nats = F.cross_entropy(logits, labels, reduction="sum")
+        return torch.stack((nats, (logits.argmax(-1) == labels).sum().float()))
+
+    chosen, batches = _chosen(texts, max_tokens, batch_size)
+    nats, n_right = _sums(model, batches, _rows_of(texts), world, compute_dtype, on_progress, measure)
+    dtype = compute_dtype or model.out_head.weight.dtype
+    found = _quality(nats, len(chosen), len(chosen) / len(texts), n_characters, n_bytes, dtype, step)
+    return replace(found, accuracy=n_right / len(chosen))
+
+
+def _chosen(examples: Examples, max_tokens: int, batch_size: int) -> tuple[list[int], list[list[int]]]:
+    """Return a `subsample` of at most ``max_tokens`` tokens, those of similar length together, and its batches."""
+    chosen = subsample(range(len(examples)), max_tokens or None, lambda i: int(examples.lengths[i]))
+    chosen.sort(key=lambda i: int(examples.lengths[i]))
+    return chosen, [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
 
 
 def _quality(
@@ -170,18 +208,33 @@ Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]
 """Inputs (B, T), and targets (B, T), or (N,) with their positions."""
 
 
+def _rows_of(examples: Examples) -> Callable[[Sequence[int]], Rows]:
+    return lambda batch: examples.rows(np.array(batch))
+
+
+def _loss_of(model: LanguageModel, compute_dtype: torch.dtype | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a measure (1,) of hidden states (..., C) and targets (...): the sum of their losses, in nats."""
+    return lambda hidden, targets: linear_cross_entropy(hidden, model.out_head.weight, targets, compute_dtype).reshape(
+        1
+    )
+
+
 @torch.no_grad()
-def _sum_of_losses(
+def _sums(
     model: LanguageModel,
     batches: Sequence[Sequence[int]],
     rows_of: Callable[[Sequence[int]], Rows],
     world: World,
     compute_dtype: torch.dtype | None,
     on_progress: Callable[[float], None],
-) -> float:
-    """Return the sum of the losses of all batches, which the processes share, in nats."""
+    measure: Callable[[Tensor, Tensor], Tensor],
+) -> list[float]:
+    """Return the sums over all batches, which the processes share, of what is measured on hidden states and targets.
+
+    A measure returns (k,) float32.
+    """
     device = world.device
-    losses: list[torch.Tensor] = []  # read at the end, so that nothing waits for the device
+    measured: list[Tensor] = []  # read at the end, so that nothing waits for the device
     was_training = model.training
     model.eval()
     # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
@@ -191,12 +244,12 @@ def _sum_of_losses(
             hidden = model.hidden(on_device(inputs, device))
         if learned is not None:
             hidden = hidden.flatten(0, 1).index_select(0, on_device(learned, device))
-        nats = linear_cross_entropy(hidden, model.out_head.weight, on_device(targets, device), compute_dtype)
-        if i < len(batches):
-            losses.append(nats)
+        found = measure(hidden, on_device(targets, device))
+        measured.append(found if i < len(batches) else torch.zeros_like(found))
         on_progress(min(1.0, (i + world.size) / len(batches)))
     model.train(was_training)
-    total = sum(torch.stack(losses).tolist(), start=0.0) if losses else 0.0  # not every device has double precision
+    # Numbers of Python's, as not every device has double precision.
+    totals = [sum(column, start=0.0) for column in zip(*torch.stack(measured).tolist(), strict=True)]
     if world.size > 1:
-        return float(sum_over_processes(torch.tensor(total, dtype=torch.float64), world.host_group).item())
-    return total
+        return list(sum_over_processes(torch.tensor(totals, dtype=torch.float64), world.host_group).tolist())
+    return totals

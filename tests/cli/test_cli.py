@@ -40,8 +40,8 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.text.display import sparkline
 
 NAMES = [
-    "demo", "download", "extract", "clean", "dialogues", "tokenizer", "tokenizer-report", "plan", "train", "tune",
-    "eval", "generate", "chat", "play", "report", "export", "doctor", "completion",
+    "demo", "download", "extract", "clean", "dialogues", "reviews", "tokenizer", "tokenizer-report", "plan", "train",
+    "tune", "eval", "generate", "chat", "classify", "play", "report", "export", "doctor", "completion",
 ]  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MAMEGPT = ["-m", "mamegpt"]
 COMMANDS = (
-    "demo", "download", "extract", "clean", "dialogues", "tokenizer", "tokenizer-report", "plan", "train", "tune",
-    "eval", "generate", "chat", "play", "report", "export", "doctor", "completion",
+    "demo", "download", "extract", "clean", "dialogues", "reviews", "tokenizer", "tokenizer-report", "plan", "train",
+    "tune", "eval", "generate", "chat", "classify", "play", "report", "export", "doctor", "completion",
 )  # fmt: skip
 SCRIPTS = ("download_dataset.py", "make_dataset.py", "training.py", "generate.py", "export_to_hf.py")
 CORPUS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -20,9 +21,11 @@ if TYPE_CHECKING:  # tests of other things need not wait for torch and transform
     from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
+    "LABELLED",
     "N_SENTENCES",
     "ROOT",
     "Little",
+    "classifier_run",
     "export_here",
     "folder_of",
     "little",
@@ -112,6 +115,29 @@ def tuned(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         return train(tuned_config(config, {"max_steps"})).out
+
+
+LABELLED = [(f"豆{'の' * (i % 5)}{i}", "春" if i % 3 else "秋") for i in range(40)]
+"""Texts with labels."""
+
+
+@pytest.fixture(scope="session")
+def classifier_run(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `little`, tuned for eight steps to classify `LABELLED`, which are in a file beside it."""
+    from mamegpt.config import TuneConfig
+    from mamegpt.training.init_from import tuned_config
+    from mamegpt.training.trainer import train
+
+    folder = tmp_path_factory.mktemp("classifier")
+    rows = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in LABELLED]
+    (folder / "texts.jsonl").write_text("".join(rows), encoding="utf-8")
+    config = TuneConfig(
+        task="classify", init_from=str(little.run), data=str(folder / "texts.jsonl"), out=str(folder / "run"),
+        max_steps=8, batch_size=8, eval_every_steps=4, save_every_steps=2, val_fraction=0.2, device="cpu",
+        precision="fp32",
+    )  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        return train(tuned_config(config, {"max_steps", "val_fraction"})).out
 
 
 def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfig:

@@ -29,6 +29,7 @@ __all__ = [
     "dialogues_command",
     "download_command",
     "extract_command",
+    "reviews_command",
     "tokenizer_command",
     "tokenizer_report_command",
 ]
@@ -216,6 +217,42 @@ def dialogues_command(
             ),
             next_step("tune", "--model", "runs/first", "--data", out, "--out", "runs/tuned", "--minutes", 2),
         )
+
+
+def reviews_command(
+    out: Path,
+    n: int = 5000,
+    split: Literal["train", "test", "new"] = "train",
+    seed: int = 0,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Write short reviews with the labels good, bad and both (豆感想), from which a model learns to classify.
+
+    Args:
+        out: File to write (.jsonl), with the columns text and label.
+        n: Number of reviews.
+        split: train; test, other reviews with the same words; or new, reviews of things that are not in train.
+        seed: Random seed.
+        overwrite: Replace a file of that name.
+        json: Print one line of JSON instead of a line of text.
+    """
+    from mamegpt.data.reviews import write_reviews
+    from mamegpt.system.outputs import check_outputs
+
+    if out.suffix != ".jsonl":
+        raise ConfigError("--out {out} must end with .jsonl", out=out)
+    check_outputs([out], [], overwrite=overwrite)
+    with answering(json) as answer:
+        write_reviews(out, n, seed=seed, split=split, overwrite=overwrite)
+        answer(
+            {"out": str(out), "n_reviews": n},
+            msg("{out}: {n:,} reviews with labels (豆感想)", out=out, n=n),
+            next_step(
+                "tune", "--task", "classify", "--model", "runs/first", "--data", out, "--out", "runs/reviews",
+                "--minutes", 1,
+            ),
+        )  # fmt: skip
 
 
 def tokenizer_command(

@@ -1,4 +1,4 @@
-"""The commands for trained models: eval, generate, chat, play, report, export."""
+"""The commands for trained models: eval, generate, chat, classify, play, report, export."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from mamegpt.cli.render.next_step import next_step, next_text
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.settings import Sampling
-from mamegpt.messages import msg
+from mamegpt.messages import msg, tally
 from mamegpt.run.run import Run
 
 __all__ = [
     "chat_command",
+    "classify_command",
     "evaluate_command",
     "export_command",
     "generate_command",
@@ -196,13 +197,90 @@ def chat_command(
         messages.append(("assistant", show_stream("", (token.text for token in tokens))))
 
 
-def read_prompts(path: Path, encoding: str = "utf-8") -> list[str]:
+def classify_command(
+    model: str,
+    text: str | None = None,
+    texts: Path | None = None,
+    data: str = "",
+    split: str = "validation",
+    encoding: str = "utf-8",
+    out: Path | None = None,
+    spm_file: str = "",
+    device: str = "auto",
+    json: bool = False,
+    given: Given = frozenset(),
+) -> None:
+    """Find the labels of texts with a model of tune --task classify, or measure how often they are right.
+
+    Without --text, --texts and --data, the held-out texts of a run are measured.
+
+    Example: mamegpt classify --model runs/reviews --text "思ったより甘くておいしかった。"
+
+    Args:
+        model: A run of tune --task classify, a folder exported from one, or a repository on the Hub.
+        text: Text to classify; shows the probability of each label.
+        texts: File with one text per line to classify; prints one line of JSON per text.
+        data: Texts with labels (columns text and label) to measure on: accuracy and confusion table.
+        split: Split of --data.
+        encoding: Encoding of --texts or --data, such as cp932, euc-jp or utf-16.
+        out: JSON file to write the confusion table into.
+        spm_file: SentencePiece model inside the folder or repository, if it has several.
+        device: Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps.
+        json: Print one line of JSON instead of a table.
+    """
+    from mamegpt.cli.render.models import confusion_table, label_table
+    from mamegpt.data.labelled import LabelledReader
+    from mamegpt.evaluation.classification import measure_held_out, measure_texts
+    from mamegpt.pretrained import load_classifier
+    from mamegpt.system.files import write_json
+    from mamegpt.system.outputs import check_outputs
+
+    measures = text is None and texts is None
+    if (text is not None) + (texts is not None) + bool(data) > 1:
+        raise ConfigError("give one of --text, --texts and --data")
+    refuse_idle(given, [
+        (Run.find(model) is not None, ("spm_file",), msg("with a run")),
+        (not data, ("split",), msg("without --data")),
+        (texts is None and not data, ("encoding",), msg("without --texts and --data")),
+        (not measures, ("out",), msg("with --text or --texts")),
+        (texts is not None, ("json",), msg("with --texts, which prints JSON")),
+    ])  # fmt: skip
+    run = Run.find(model)
+    if measures and not data and run is None:
+        raise ConfigError("{model} is no run with held-out texts; give --text, --texts or --data", model=model)
+    reader = LabelledReader(data, split, encoding) if data else None
+    if out:
+        check_outputs([out], [model, *(file.path for file in (reader.files if reader else ()))])
+    lines = [] if texts is None else read_prompts(texts, encoding, "--texts")
+    classifier = load_classifier(model, device=device, spm_file=spm_file)
+    if texts is not None:
+        for line, found in zip(lines, classifier.classify(lines), strict=True):
+            deliver(json_format.dumps({"text": line, **dataclasses.asdict(found)}, ensure_ascii=False))
+        return
+    with answering(json, is_product=out is None) as answer:
+        if text is not None:
+            (one,) = classifier.classify(text)
+            answer(dataclasses.asdict(one), label_table(one))
+            return
+        confusion = measure_texts(classifier, reader, data) if reader else None
+        if run and not reader:
+            confusion = measure_held_out(classifier, run)
+        if confusion is None:
+            raise DataError("{model} has no held-out texts; give texts with labels as --data", model=model)
+        if reader and reader.dropped:
+            say(msg("rows left out: {reasons}", reasons=tally(reader.dropped)))
+        if out:
+            write_json(out, confusion.to_dict())
+        answer(confusion.to_dict(), confusion_table(confusion))
+
+
+def read_prompts(path: Path, encoding: str = "utf-8", option: str = "--prompts") -> list[str]:
     """Return the `lines` of a text, but for empty ones. Raises `DataError` if it cannot be read or has none."""
     from mamegpt.data.readers.lines import lines
 
     prompts = list(filter(None, lines(path, encoding)))
     if not prompts:
-        raise DataError("--prompts {path} has no prompts", path=path)
+        raise DataError("{option} {path} has no lines with text", option=option, path=path)
     return prompts
 
 

@@ -7,13 +7,14 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from mamegpt import __version__
 from mamegpt.cli.console import INTERRUPTED, answering, busy, table
 from mamegpt.cli.language import translated
 from mamegpt.cli.options import Flat, Given, refuse_idle
-from mamegpt.cli.render.next_step import next_chat, next_text, next_training
+from mamegpt.cli.render.models import confusion_table
+from mamegpt.cli.render.next_step import next_chat, next_step, next_text, next_training
 from mamegpt.config import Logger, TrainConfig, TuneConfig, flag, read_settings
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError
@@ -24,6 +25,9 @@ from mamegpt.run.run import Run
 from mamegpt.system.run_files import REPORT_FILE
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline
+
+if TYPE_CHECKING:
+    from mamegpt.evaluation.classification import Confusion
 
 __all__ = ["chosen_settings", "demo_command", "doctor_command", "plan_command", "train_command", "tune_command"]
 
@@ -254,8 +258,9 @@ def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json
             return INTERRUPTED
         if report:
             write_report([result.out], result.out / REPORT_FILE)
+        confusion = _confusion(result.run) if settings.task == "classify" else None
         answer(
-            facts,
+            {**facts, "confusion": confusion.to_dict()} if confusion else facts,
             *(
                 [msg("loss {curve} {loss:.4f}", curve=sparkline(result.losses), loss=result.losses[-1])]
                 if result.losses
@@ -267,9 +272,25 @@ def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json
                 n_tokens=result.n_tokens,
                 elapsed_s=result.elapsed_s,
             ),
-            next_chat(result.out) if isinstance(settings, TuneConfig) else next_text(result.out),
+            *([confusion_table(confusion)] if confusion else []),
+            _next(settings, result.out),
         )
     return 0
+
+
+def _confusion(run: Run) -> Confusion | None:
+    """Return how a classifier that was just trained does on its held-out texts; None if there are none."""
+    from mamegpt.evaluation.classification import measure_held_out
+    from mamegpt.pretrained import load_classifier
+
+    return measure_held_out(load_classifier(run.folder), run)
+
+
+def _next(settings: TrainConfig, run: Path) -> str:
+    """Return the line that suggests what to do with a model that was trained."""
+    if settings.task == "classify":
+        return next_step("classify", "--model", run, "--text", "")
+    return next_chat(run) if settings.task == "chat" else next_text(run)
 
 
 def tune_command(
@@ -280,9 +301,13 @@ def tune_command(
     json: bool = False,
     given: Given = frozenset(),
 ) -> int:
-    """Tune a model on conversations, so that it answers; an interrupted run is resumed with train --resume.
+    """Tune a model on conversations, so that it answers, or on texts with labels, so that it classifies.
+
+    An interrupted run is resumed with train --resume.
 
     Example: mamegpt tune --model runs/first --data pairs.jsonl --out runs/tuned --minutes 2
+
+    Example: mamegpt tune --task classify --model runs/first --data reviews.jsonl --out runs/reviews --minutes 1
 
     Args:
         model: Model to tune: a run, an exported folder, or a repository on the Hub.
@@ -293,6 +318,7 @@ def tune_command(
     from mamegpt.training.init_from import tuned_config
 
     refuse_idle(given, [
+        (settings.task == "classify", ("text_data", "text_share"), msg("with --task classify")),
         (not settings.val_data, ("val_split",), msg("without --val-data")),
         (bool(settings.val_data), ("val_fraction",), msg("with --val-data")),
         (settings.minutes > 0, ("max_steps",), msg("with --minutes")),

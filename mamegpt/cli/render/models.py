@@ -11,17 +11,21 @@ from mamegpt.cli.language import label, translated
 from mamegpt.messages import msg
 
 if TYPE_CHECKING:
+    from mamegpt.evaluation.classification import Confusion
     from mamegpt.evaluation.evaluate import Evaluation, Measuring, Result
     from mamegpt.exporting.checks import Check
     from mamegpt.exporting.export import Exporting, ExportReport
     from mamegpt.exporting.upload import Upload
+    from mamegpt.models.classifier import Classification
     from mamegpt.playground.server import Serving
     from mamegpt.report.write import WritingSamples
 
 __all__ = [
     "check_table",
+    "confusion_table",
     "evaluation_table",
     "export_line",
+    "label_table",
     "measuring_line",
     "samples_line",
     "serving_line",
@@ -99,6 +103,23 @@ def _answer_rows(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
             shares = [result.answers.get(split, {}).get(kind) for result in results]
             rows.append((title if kind == ALL else f"  {kind}", ["-" if it is None else str(it) for it in shares]))
     return rows
+
+
+def label_table(found: Classification) -> str:
+    """Return the labels of a text with their probabilities, the most probable first."""
+    rows = [(name, f"{share:.1%}") for name, share in found.probabilities.items()]
+    return columns((translated(msg("label")), translated(msg("probability"))), rows)
+
+
+def confusion_table(found: Confusion) -> str:
+    """Return accuracy, baseline, and the table: a row for each label, a column for each label that was given."""
+    label, baseline = found.baseline
+    rows = [(name, *(f"{n:,}" for n in row)) for name, row in zip(found.labels, found.counts, strict=True)]
+    lines = (
+        msg("accuracy: {accuracy} of {n:,} texts", accuracy=found.accuracy, n=found.n),
+        msg("for comparison: {baseline} if all were given the label {label}", baseline=baseline, label=label),
+    )
+    return "\n".join([*map(translated, lines), columns((translated(msg("label / given")), *found.labels), rows)])
 
 
 def _percent(share: float | None) -> str:

@@ -251,6 +251,7 @@ GPT2 = HFFormat(
     config=_gpt2_config,
     sizes=_gpt2_sizes,
     structure=_gpt2_structure,
+    classifier="GPT2ForSequenceClassification",
     license_note=_BOOK,
     to_file=_gpt2_to_file,
     from_file=_gpt2_from_file,

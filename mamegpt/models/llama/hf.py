@@ -81,5 +81,6 @@ LLAMA = HFFormat(
     config=_config,
     sizes=_sizes,
     structure=_structure,
+    classifier="LlamaForSequenceClassification",
     license_note="アーキテクチャは LLaMA (Touvron et al. 2023) によります。",
 )

@@ -77,5 +77,6 @@ QWEN3 = HFFormat(
     config=_config,
     sizes=_sizes,
     structure=_structure,
+    classifier="Qwen3ForSequenceClassification",
     license_note="アーキテクチャは Qwen3 Technical Report (Yang et al. 2025) によります。",
 )
