@@ -92,7 +92,7 @@ def test_a_graph_that_computes_otherwise_never_gets_its_name(
     assert list(tmp_path.iterdir()) == [wrong]
 
 
-def test_what_is_missing_is_named(little: Little, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"to onnx uses the exporter of transformers 5 \(installed: "):
         onnx.refuse_without_packages()
