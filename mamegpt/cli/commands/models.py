@@ -417,4 +417,6 @@ def export_command(
             say(msg("next: docs/serving.en.md explains how to serve {out}", out=report.out))
         else:
             made = report.out / "hf" if to == "all" else report.out
-            say(next_text(made))
+            run = Run.find(model)
+            classifies = run is not None and run.config.task == "classify"
+            say(next_step("classify", "--model", made, "--text", "") if classifies else next_text(made))
