@@ -247,7 +247,7 @@ class TrainConfig(FromJSON):
 
     seed: int = 42
     """Random seed of initial weights, data order and dropout."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] | str = "auto"
     """Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps."""
     precision: Precision = "auto"
     """Precision of matrix products; auto measures fp32 and the device's 16-bit format (bf16, else fp16) at first."""
@@ -364,10 +364,6 @@ class TrainConfig(FromJSON):
                         value=getattr(self, name),
                     )
                 )
-        if not is_device_name(self.device):
-            found.append(
-                msg("--device must be one of {names} (got {name})", names=", ".join(DEVICE_NAMES), name=self.device)
-            )
         if self.minutes > 0 and self.max_steps != type(self).max_steps:
             found.append(msg("--minutes and --max-steps both set the length; give one of them"))
         if self.compile == "true" and self.drop_rate > 0 and self.device in ("auto", "cpu"):
@@ -610,4 +606,10 @@ def _misfits(kind: type[TrainConfig], values: object, named: Callable[[str], str
         for name, value in numbers.items()
         if abs(value) >= 1e300
     ]
+    device = cast(dict[str, Any], values).get("device", "auto")
+    if not is_device_name(device):
+        names = ", ".join(DEVICE_NAMES)
+        found.append(
+            msg("{option} must be one of {names} (got {value})", option=named("device"), names=names, value=device)
+        )
     return found

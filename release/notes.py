@@ -7,6 +7,7 @@ Ends with exit code 2 if the tag is not the package's version, or if the section
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -29,9 +30,11 @@ def notes(tag: str, changes: str) -> str:
 
 def main() -> None:
     """Print the section for the tag that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tag")
+    args = parser.parse_args()
     try:
-        (tag,) = sys.argv[1:]
-        print(notes(tag, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), end="")
+        print(notes(args.tag, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), end="")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

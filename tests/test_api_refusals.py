@@ -25,6 +25,7 @@ RESULTS = {
 UNCHECKED = RESULTS | {
     "preset", "TrainConfig", "show", "show_progress", "show_export", "show_stream", "run_command_line",
     "train_original", "Topic.judge", "Topic.contexts", "Run.find", "Run.of_checkpoint", "Run.read_evaluation",
+    "Run.read_confusion",
 }  # fmt: skip
 """Settings of a training, which are checked when it begins; what prints for the scripts in the root; what is called for
 each document, or answers None for what is no run."""

@@ -85,7 +85,9 @@ def _about(entry: HelpEntry) -> _Wrapped:
     notes = [label("(required)")] if entry.required else []
     if get_origin(entry.type) is tuple and entry.metavar == REPEATED:
         notes.append(label("(repeatable)"))
-    if entry.choices:
+    if entry.choices and "|" not in (
+        entry.metavar or ""
+    ):  # where other values are possible too, the sentence names all
         notes.append(f"({label('choices:')} {', '.join(entry.choices)})")
     if entry.default not in NOTHING:
         default = label(entry.default) if entry.default in ("False", "True") else entry.default  # as it is typed

@@ -77,7 +77,7 @@ def join(device: str) -> Iterator[World]:
     local_rank, n_local = (int(os.environ.get(name, n)) for name, n in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
     choice = choose_device(device, local_rank, n_local)
     chosen, notices = choice.device, choice.notices
-    if chosen.type != "cpu":
+    if chosen.index is not None:  # there is one MPS, without a number
         torch.accelerator.set_device_index(chosen)
     if size == 1:
         yield World(0, 1, chosen, notices)

@@ -236,11 +236,13 @@ def fitting(
 ) -> Sequence[Message]:
     """Return the newest turns that fit into the context together with an answer, and a system turn if there is one.
 
-    Turns are left out in pairs, a question and its answer. The last question always stays.
+    Turns are left out in pairs, a question and its answer. The last question always stays. Of an answer that may be
+    long, half of the context counts: else nothing would be left of the conversation.
     """
     begin = n_system = int(bool(messages) and messages[0].role == "system")
     lengths = [len(conversation_ids(tokenizer, [message])) for message in messages]
-    n_tokens = len(chat_ids(tokenizer, [])) + sum(lengths) + max_new_tokens
+    n_tokens = len(chat_ids(tokenizer, [])) + sum(lengths)
+    n_tokens += min(max_new_tokens, model.context_length // 2)
     while n_tokens > model.context_length and begin + 2 < len(messages):
         n_tokens -= sum(lengths[begin : begin + 2])
         begin += 2

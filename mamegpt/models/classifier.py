@@ -65,6 +65,7 @@ class Classifier:
         return ids[: self.model.context_length]
 
     @torch.inference_mode()
+    @checked
     def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Return the logits (N, n_labels) of rows of ids, each at its last token."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # those of similar length share a pass

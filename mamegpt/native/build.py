@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,9 +21,22 @@ import torch
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import Message
 from mamegpt.system.files import atomic_write, make_folder
+from mamegpt.system.hardware import cpp_compiler
 
-__all__ = ["BROUGHT_FOLDER", "FLAGS", "InstructionSet", "best_instruction_set", "build", "cache_folder", "compiler",
-           "is_built", "library_name", "library_path", "source_files", "write_library"]  # fmt: skip
+__all__ = [
+    "BROUGHT_FOLDER",
+    "COMMON_FLAGS",
+    "FLAGS",
+    "InstructionSet",
+    "best_instruction_set",
+    "build",
+    "cache_folder",
+    "is_built",
+    "library_name",
+    "library_path",
+    "source_files",
+    "write_library",
+]
 
 InstructionSet = Literal["avx2", "neon", "portable"]
 
@@ -42,19 +53,6 @@ def best_instruction_set() -> InstructionSet:
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "neon"
     return "avx2" if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else "portable"
-
-
-def compiler() -> list[str] | None:
-    """Return the command of a C++ compiler with the options of GCC: that of ``CXX``, else g++ or clang++.
-
-    None if there is none. Raises `ConfigError` if ``CXX`` names no program.
-    """
-    if chosen := shlex.split(os.environ.get("CXX", "")):
-        if path := shutil.which(chosen[0]):
-            return [path, *chosen[1:]]
-        raise ConfigError("CXX names {compiler}, which is no program here; correct or unset it", compiler=chosen[0])
-    found = shutil.which("g++") or shutil.which("clang++")
-    return [found] if found else None
 
 
 def cache_folder() -> Path:
@@ -103,7 +101,7 @@ def build(instructions: InstructionSet, on_build: Callable[[str], None] = lambda
     library = library_path(instructions)
     if is_built(library):
         return library
-    command = compiler()
+    command = cpp_compiler()
     if command is None:
         raise ConfigError("there is no C++ compiler; install g++ or clang++")
     on_build(command[0])

@@ -125,7 +125,7 @@ def read_chat_request(value: object) -> CompletionRequest:
     body = _read(_Chat, value, ("stop",))
     messages = [(message.role, message.content) for message in body.messages]
     _refuse_long("messages", [content for _, content in messages], MAX_CHARACTERS)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ConfigError("top_logprobs needs logprobs; give both")
     return _request(
         body,

@@ -138,7 +138,9 @@ def choose_device(name: str = "auto", local_rank: int = 0, n_local: int = 1) -> 
             name=name,
             reason=msg("there are only these: {names}", names=", ".join(str(one.device) for one in seen)),
         )
-    return Choice(_of_process(chosen, local_rank, n_local), () if number else _left(chosen, n_local))
+    problems = [msg("{device}: {problem}", device=one.line, problem=one.problem) for one in chosen if one.problem]
+    left = () if number else _left(chosen, n_local)
+    return Choice(_of_process(chosen, local_rank, n_local), (*problems, *left))
 
 
 def _auto(seen: list[Device], local_rank: int, n_local: int) -> Choice:
@@ -164,11 +166,11 @@ def _auto(seen: list[Device], local_rank: int, n_local: int) -> Choice:
 
 def _of_process(usable: list[Device], local_rank: int, n_local: int) -> torch.device:
     """Return the device of one of several processes: each has its own."""
-    if n_local > len(usable):
+    if max(n_local, local_rank + 1) > len(usable):
         raise ConfigError(
             "torchrun started {n} processes on this machine, which has {n_devices} devices ({names}); use "
             "--nproc-per-node {n_devices}, or --device cpu",
-            n=n_local,
+            n=max(n_local, local_rank + 1),
             n_devices=len(usable),
             names=", ".join(str(one.device) for one in usable),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import sys
 import urllib.error
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 
-from mamegpt.errors import first_line
+from mamegpt.errors import ConfigError, first_line
 from mamegpt.messages import join, msg
 from mamegpt.system.devices import KINDS, choose_device, device_name, devices
 from mamegpt.system.limits import memory, usable_cores
@@ -180,16 +181,41 @@ def has_compiler(device: torch.device) -> bool:
     """Return whether ``torch.compile`` can work: it needs Triton for a GPU, a C++ compiler for the CPU."""
     if device.type in ("cuda", "xpu"):
         return importlib.util.find_spec("triton") is not None
-    return device.type == "cpu" and _cpp_compiler() is not None
+    if device.type != "cpu":
+        return False
+    try:
+        return cpp_compiler() is not None or shutil.which("cl") is not None
+    except ConfigError:
+        return False
 
 
-def _cpp_compiler() -> str | None:
-    names = [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name]
-    return next((path for name in names if (path := shutil.which(name))), None)
+def cpp_compiler() -> list[str] | None:
+    """Return the command of a C++ compiler with the options of GCC: that of ``CXX``, else g++ or clang++.
+
+    None if there is none. Raises `ConfigError` if ``CXX`` names no program.
+    """
+    chosen = os.environ.get("CXX", "").strip()
+    if path := shutil.which(chosen or "g++") or (None if chosen else shutil.which("clang++")):
+        return [path]
+    if not chosen:
+        return None
+    try:
+        name, *options = shlex.split(chosen, posix=os.name != "nt")
+    except ValueError:  # a quotation without end
+        name, options = chosen, []
+    if path := shutil.which(name):
+        return [path, *options]
+    raise ConfigError("CXX names {compiler}, which is no program here; correct or unset it", compiler=name)
 
 
 def _compiler() -> str:
-    return _cpp_compiler() or msg("none (torch.compile needs one; mamegpt works without)")
+    try:
+        found = cpp_compiler()
+    except ConfigError as error:
+        return error.message
+    if path := found[0] if found else shutil.which("cl"):
+        return path
+    return msg("none (torch.compile needs one; mamegpt works without)")
 
 
 def _hub() -> str:

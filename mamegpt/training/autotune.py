@@ -132,11 +132,7 @@ class Probe:
         """Return whether the memory suffices for a step with passes of ``n_rows``; raises if one row is too much."""
         random_state = torch.get_rng_state()
         try:
-            optimizer = build_optimizer(self.model, dataclasses.replace(self.config, precision=precision))
-            ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
-            torch.autograd.backward(SummedLoss(self.model, precision)(ids, ids))
-            optimizer.step()
-            synchronize(self.device)
+            self._step(precision)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or self.n_rows == 1:
                 raise
@@ -147,6 +143,14 @@ class Probe:
             if torch.accelerator.is_available():
                 torch.accelerator.empty_cache()
         return True
+
+    def _step(self, precision: Precision) -> None:
+        """Make one step; what it needed is free after it."""
+        optimizer = build_optimizer(self.model, dataclasses.replace(self.config, precision=precision))
+        ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
+        torch.autograd.backward(SummedLoss(self.model, precision)(ids, ids))
+        optimizer.step()
+        synchronize(self.device)
 
     def seconds_per_step(self, kinds: Sequence[Kind]) -> list[float]:
         """Measure how long one optimizer step takes with each kind of forward pass.

@@ -7,10 +7,10 @@ import torch
 from mamegpt.config import Engine, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
-from mamegpt.native.build import best_instruction_set, compiler, is_built, library_path
+from mamegpt.native.build import best_instruction_set, is_built, library_path
 from mamegpt.native.library import WIDTH_UNIT, Native, load
 from mamegpt.system.devices import choose_device
-from mamegpt.system.hardware import has_bf16
+from mamegpt.system.hardware import cpp_compiler, has_bf16
 from mamegpt.training.events import BuildingEngine, Emit, NoEngine
 
 __all__ = ["choose_engine", "engine_name", "load_engine", "will_compute"]
@@ -61,7 +61,7 @@ def will_compute() -> Message:
     try:
         if is_built(library_path(instructions)):
             return msg("native ({instructions})", instructions=instructions)
-        command = compiler()
+        command = cpp_compiler()
     except ConfigError as error:
         return msg("PyTorch ({reason})", reason=error.message)
     if command:

@@ -393,7 +393,7 @@ def _build_model(
 def _last_validation(
     validate: Callable[..., Quality], config: TrainConfig, n_tokens: int, minutes: float, world: World
 ) -> tuple[int, float]:
-    """Return how many of ``n_tokens`` to measure after the last step (0: all), and the seconds of both measurements.
+    """Return how many of ``n_tokens`` to measure after the last step (0: all), and the seconds that all of it takes.
 
     As many as `VALIDATION_SHARE` of the minutes has time for, at the speed that a part of them has now, and no fewer
     than the sample that is measured while training.
@@ -407,7 +407,8 @@ def _last_validation(
     token_s = processes.from_main(min(seconds) / n, world)
     sample = min(config.val_tokens or n_tokens, n_tokens)
     last = min(n_tokens, max(sample, int(VALIDATION_SHARE * minutes * 60 / token_s) - sample))
-    return (0 if last == n_tokens else last), token_s * (sample + last)
+    is_measured_twice = last > sample or config.precision != "fp32"
+    return (0 if last == n_tokens else last), token_s * (sample + last * is_measured_twice)
 
 
 def is_of_this_job(run: Path) -> bool:

@@ -110,7 +110,7 @@ def test_a_file_of_prompts(tmp_path: Path) -> None:
         read_prompts(file)
     assert read_prompts(file, "cp932") == ["昔々"]
     file.write_text("\n")
-    with pytest.raises(DataError, match="has no prompts"):
+    with pytest.raises(DataError, match="has no lines with text"):
         read_prompts(file)
     with pytest.raises(DataError, match="absent"):
         read_prompts(tmp_path / "absent")

@@ -13,11 +13,12 @@ from torch import Tensor
 from mamegpt.config import TrainConfig
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
-from mamegpt.native.build import InstructionSet, compiler
+from mamegpt.native.build import InstructionSet
 from mamegpt.native.library import Native, load
+from mamegpt.system.hardware import cpp_compiler
 from mamegpt.training.forward import SummedLoss
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
 
 
 @pytest.fixture(params=SETS)

@@ -11,13 +11,14 @@ import torch
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.native import build as module
-from mamegpt.native.build import build, compiler, library_path, write_library
+from mamegpt.native.build import build, library_path, write_library
+from mamegpt.system.hardware import cpp_compiler
 from mamegpt.training import engine
 from mamegpt.training.engine import choose_engine, engine_name, load_engine, will_compute
 from mamegpt.training.events import BuildingEngine, Event, NoEngine
 
 CPU = torch.device("cpu")
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_it_is_built_once_for_its_sources(cache: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "COMMON_FLAGS", [flag.replace("-O3", "-O0") for flag in module.COMMON_FLAGS])
     used: list[str] = []
     path = build("portable", used.append)
-    assert used == (compiler() or [])[:1] and {*cache.iterdir()} == {path, path.with_suffix(".sha256")}
+    assert used == (cpp_compiler() or [])[:1] and {*cache.iterdir()} == {path, path.with_suffix(".sha256")}
     assert build("portable", used.append) == path == library_path("portable") and len(used) == 1
     whole = path.read_bytes()
     for damaged in (whole[:3000], b"", whole + b"x"):  # a truncated one would end the process with a signal
@@ -63,9 +64,9 @@ def test_what_a_wheel_brings_is_used_and_nothing_is_built(
     monkeypatch.setattr(module, "BROUGHT_FOLDER", tmp_path / "brought")
     monkeypatch.setattr(engine, "best_instruction_set", lambda: "portable")
     brought = tmp_path / "brought" / module.library_name("portable")
-    write_library(brought, [*(compiler() or []), *module.COMMON_FLAGS])
+    write_library(brought, [*(cpp_compiler() or []), *module.COMMON_FLAGS])
     monkeypatch.setattr(module, "cache_folder", lambda: pytest.fail("no folder is needed"))
-    monkeypatch.setattr(module, "compiler", lambda: pytest.fail("no compiler is needed"))
+    monkeypatch.setattr(module, "cpp_compiler", lambda: pytest.fail("no compiler is needed"))
     assert build("portable") == library_path("portable") == brought
     assert will_compute() == "native (portable)"
     monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
@@ -80,10 +81,17 @@ def test_the_compiler_is_that_of_cxx_with_its_options_or_it_is_said(
 ) -> None:
     path = fake_compiler(tmp_path, "exit 0")
     monkeypatch.setenv("CXX", f"{path} -m64")
-    assert compiler() == [path, "-m64"]
+    assert cpp_compiler() == [path, "-m64"]
+    spaced = tmp_path / "a folder"
+    spaced.mkdir()
+    monkeypatch.setenv("CXX", fake_compiler(spaced, "exit 0"))
+    assert cpp_compiler() == [str(spaced / "c++")]
+    monkeypatch.setenv("CXX", 'c++ "')
+    with pytest.raises(ConfigError, match="CXX names c"):
+        cpp_compiler()
     monkeypatch.setenv("CXX", "no-such-c++ -m64")
     with pytest.raises(ConfigError, match=r"CXX names no-such-c\+\+, which is no program here"):
-        compiler()
+        cpp_compiler()
     assert "CXX names no-such-c++" in will_compute()
     events: list[Event] = []
     assert choose_engine(TrainConfig(), CPU, events.append) == "torch" and "no-such-c++" in str(events[0])
@@ -110,7 +118,7 @@ def test_other_sources_or_flags_are_another_library(tmp_path: Path, monkeypatch:
 def test_a_compiler_that_fails_leaves_nothing(
     script: str, reason: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "compiler", lambda: [fake_compiler(tmp_path, script)])
+    monkeypatch.setattr(module, "cpp_compiler", lambda: [fake_compiler(tmp_path, script)])
     with pytest.raises(ConfigError, match=f"c.. failed: .*{reason}"):
         build("portable")
     assert not cache.exists()
@@ -118,7 +126,7 @@ def test_a_compiler_that_fails_leaves_nothing(
 
 def test_a_cache_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:
     script = 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"'
-    monkeypatch.setattr(module, "compiler", lambda: [fake_compiler(tmp_path, script)])
+    monkeypatch.setattr(module, "cpp_compiler", lambda: [fake_compiler(tmp_path, script)])
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "file" / "cache")
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "file"))):
@@ -145,7 +153,7 @@ def test_without_a_home_pytorch_computes(monkeypatch: pytest.MonkeyPatch, avx2: 
 
 def test_what_is_no_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avx2: None) -> None:
     script = 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"'
-    monkeypatch.setattr(module, "compiler", lambda: [fake_compiler(tmp_path, script)])
+    monkeypatch.setattr(module, "cpp_compiler", lambda: [fake_compiler(tmp_path, script)])
     events: list[Event] = []
     assert choose_engine(TrainConfig(), CPU, events.append) == "torch"
     assert [type(event) for event in events] == [BuildingEngine, NoEngine]
@@ -192,7 +200,7 @@ def test_native_is_faster_only_where_it_was_measured(
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     monkeypatch.setattr(engine, "has_bf16", lambda device: bf16)
     assert engine._is_faster(CPU) is expected
-    assert ("PyTorch" in will_compute()) is not (expected and compiler() is not None)
+    assert ("PyTorch" in will_compute()) is not (expected and cpp_compiler() is not None)
 
 
 def test_native_elsewhere_than_on_a_cpu_is_refused() -> None:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.native import library
-from mamegpt.native.build import InstructionSet, build, compiler
+from mamegpt.native.build import InstructionSet, build
 from mamegpt.native.library import Native, load
+from mamegpt.system.hardware import cpp_compiler
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
 
 
 @pytest.fixture(params=SETS)

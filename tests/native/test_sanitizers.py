@@ -10,7 +10,8 @@ import pytest
 from little import ROOT
 from native_helpers import SETS
 
-from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet, compiler
+from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet
+from mamegpt.system.hardware import cpp_compiler
 
 PROGRAM = """
 #include "attention.cpp"
@@ -58,11 +59,11 @@ int main() {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32" or compiler() is None, reason="no sanitizers")
+@pytest.mark.skipif(sys.platform == "win32" or cpp_compiler() is None, reason="no sanitizers")
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 @pytest.mark.parametrize("instructions", SETS)
 def test_sanitizers_find_nothing(instructions: InstructionSet, sanitizer: str, tmp_path: Path) -> None:
-    source, program, command = tmp_path / "all.cpp", tmp_path / "all", compiler()
+    source, program, command = tmp_path / "all.cpp", tmp_path / "all", cpp_compiler()
     assert command is not None
     source.write_text(PROGRAM, encoding="utf-8")
     flags = [flag for flag in COMMON_FLAGS if flag != "-shared"] + FLAGS[instructions]

@@ -11,15 +11,15 @@ import torch
 from training_helpers import final_weights, losses, tiny
 
 from mamegpt.errors import CheckpointError, ConfigError
-from mamegpt.native.build import compiler
 from mamegpt.run.run import Run
+from mamegpt.system.hardware import cpp_compiler
 from mamegpt.system.run_files import CONFIG_FILE, MACHINE_FILE
 from mamegpt.training import engine
 from mamegpt.training.engine import choose_engine
 from mamegpt.training.events import Event, MachineChanged, NoEngine, StepEvent
 from mamegpt.training.trainer import train
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
 
 
 def no_library(**_: object) -> None:

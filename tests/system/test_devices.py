@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mamegpt.distributed import processes
 from mamegpt.errors import ConfigError
 from mamegpt.system import devices as module
 from mamegpt.system.devices import Device, choose_device, deterministic, devices, on_device
@@ -85,6 +86,11 @@ def test_auto_takes_the_first_kind_that_computes(machine: Callable[..., None], m
     monkeypatch.setattr("platform.mac_ver", lambda: ("26.1", ("", "", ""), "arm64"))
     assert choose_device() == module.Choice(torch.device("mps"))
     assert "works in one process only" in choose_device(n_local=2).notices[0]
+    with processes.join("auto") as world:  # MPS has no number, and PyTorch asks for none
+        assert world.device == torch.device("mps") and world.size == 1
+    monkeypatch.setattr("platform.mac_ver", lambda: ("14.7.1", ("", "", ""), "arm64"))
+    asked = choose_device("mps")
+    assert asked.device == torch.device("mps") and "wrong gradients" in asked.notices[0]
 
 
 def test_processes_have_a_card_each_and_idle_cards_are_named(machine: Callable[..., None]) -> None:
@@ -98,6 +104,8 @@ def test_processes_have_a_card_each_and_idle_cards_are_named(machine: Callable[.
         ConfigError, match=r"started 3 processes on this machine, which has 2 devices .*; use nproc_per_node 2, or"
     ):
         choose_device("auto", 2, 3)
+    with pytest.raises(ConfigError, match="started 3 processes"):
+        choose_device("auto", 2)  # as where only LOCAL_RANK is set
     with pytest.raises(ConfigError, match="device cuda:1 is one device, for 2 processes; use device cuda"):
         choose_device("cuda:1", 0, 2)
     with pytest.raises(ConfigError, match="device cuda:2 was asked for, but there are only these: cuda:0, cuda:1"):

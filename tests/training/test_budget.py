@@ -10,7 +10,7 @@ import torch
 from training_helpers import tiny
 
 from mamegpt.cli.progress import show_progress
-from mamegpt.config import TrainConfig
+from mamegpt.config import Precision, TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.run.run import Extension
 from mamegpt.training import setup
@@ -73,16 +73,17 @@ def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_cl
 
 
 @pytest.mark.parametrize(
-    ("minutes", "n_tokens", "last", "seconds"),
+    ("precision", "minutes", "n_tokens", "last", "seconds"),
     [
-        (10.0, 40_000, 0, 50.0),  # all 40,000 and a sample of 10,000, in less than a minute
-        (10.0, 10**8, 50_000, 60.0),
-        (1.0, 10**8, 10_000, 20.0),  # no fewer than the sample
-        (1.0, 4_000, 0, 8.0),
+        ("fp32", 10.0, 40_000, 0, 50.0),  # all 40,000 and a sample of 10,000, in less than a minute
+        ("fp32", 10.0, 10**8, 50_000, 60.0),
+        ("fp32", 1.0, 10**8, 10_000, 10.0),  # no fewer than the sample, which then is the result
+        ("bf16", 1.0, 10**8, 10_000, 20.0),  # but for one in bfloat16
+        ("fp32", 1.0, 4_000, 0, 4.0),
     ],
 )
 def test_the_last_validation_takes_a_tenth_of_the_minutes(
-    minutes: float, n_tokens: int, last: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+    precision: Precision, minutes: float, n_tokens: int, last: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
 
@@ -91,7 +92,7 @@ def test_the_last_validation_takes_a_tenth_of_the_minutes(
         now += max_tokens / 1000
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    config = TrainConfig(val_tokens=10_000)
+    config = TrainConfig(val_tokens=10_000, precision=precision)
     found = setup._last_validation(validate, config, n_tokens, minutes, ALONE)  # type: ignore[arg-type]
     assert found == (last, pytest.approx(seconds))
 

@@ -139,13 +139,11 @@ def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfi
     val = splits["val"]
 
     def quality(max_tokens: int) -> dict[str, Any]:
-        return dataclasses.asdict(
-            evaluate(
-                model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
-                context_length=config.context_length, start_id=tokenizer.start_id,
-                world=World(0, 1, torch.device("cpu")), max_tokens=max_tokens, step=12,
-            )
-        )  # fmt: skip
+        return evaluate(
+            model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
+            context_length=config.context_length, start_id=tokenizer.start_id,
+            world=World(0, 1, torch.device("cpu")), max_tokens=max_tokens, step=12,
+        ).to_dict()  # fmt: skip
 
     middle, last, whole = (record["quality"] for record in records(run) if "quality" in record)
     assert last == quality(config.val_tokens) and whole == quality(max_tokens=0)
@@ -162,7 +160,7 @@ def test_the_result_says_what_the_folder_says(config: TrainConfig) -> None:
     assert (result.out, result.step, result.interrupted) == (Path(config.out), 12, False)
     assert result.losses == list(losses(Path(config.out)).values())
     assert result.quality is not None and result.quality == result.run.quality
-    assert dataclasses.asdict(result.quality) == records(Path(config.out))[-1]["quality"]
+    assert result.quality.to_dict() == records(Path(config.out))[-1]["quality"]
     model = checkpoint.read_model(Path(config.out) / "checkpoints" / "step-00000012")
     assert result.n_parameters == sum(tensor.numel() for tensor in model.values())
     assert result.n_tokens == 12 * 8 * 16

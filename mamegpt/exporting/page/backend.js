@@ -46,7 +46,8 @@ export function chatIds(messages) {
 
 // The newest messages that fit into the context together with an answer, as mamegpt.generation.stream.fitting has them:
 // the oldest are left out in pairs, a question and its answer, but never a system turn.
-export function fitting(messages, nAnswer) {
+export function fitting(messages, nMost) {
+  const nAnswer = Math.min(nMost, Math.floor(model.contextLength / 2));
   const system = messages[0].role === "system" ? messages.slice(0, 1) : [];
   let rest = messages.slice(system.length);
   while (rest.length > 2 && chatIds([...system, ...rest]).length + nAnswer > model.contextLength) rest = rest.slice(2);

@@ -67,6 +67,7 @@ function showHint() {
 }
 
 function setMode(chosen) {
+  stop();
   useMode(chosen);
   store("mode", mode);
   $("prompt").value = stored(draft(), "");
