@@ -8,16 +8,15 @@ hash of a question decides. ``new`` asks with words that are in neither, but whe
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from mamegpt.arguments import AtLeast, checked
+from mamegpt.data.dice import Dice, is_held_out
 from mamegpt.data.stories import ANIMALS, CHILDREN, PLACES, PLANTS, THINGS
 from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.tokenizer.chat import Message
@@ -109,34 +108,10 @@ UNKNOWABLE = (
 )
 
 
-@dataclass(frozen=True)
-class _Dice:
-    random: random.Random
-
-    def one(self, options: Sequence[T]) -> T:
-        """Return one of the options. Only `random()` is guaranteed to be the same in all Python versions."""
-        return options[int(self.random.random() * len(options))]
-
-    def some(self, options: Sequence[T], k: int) -> list[T]:
-        left = list(options)
-        return [left.pop(int(self.random.random() * len(left))) for _ in range(k)]
-
-    def number(self, low: int, high: int) -> int:
-        return low + int(self.random.random() * (high - low + 1))
-
-    def choose(self, text: str) -> str:
-        """Return a text with one alternative in place of each ``[a|b]``."""
-        while "[" in text:
-            head, _, rest = text.partition("[")
-            inside, _, tail = rest.partition("]")
-            text = head + self.one(inside.split("|")) + tail
-        return text
-
-
 # ------------------------------------------------------------------------------------------------ kinds
 
 
-def _count(d: _Dice, w: _Words) -> tuple[str, str]:
+def _count(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask how often a word is in a list."""
     kinds = d.some(w.foods, 2)
     items = [d.one(kinds) for _ in range(d.number(2, 5))]
@@ -145,13 +120,13 @@ def _count(d: _Dice, w: _Words) -> tuple[str, str]:
     return asked, f"{NUMBERS[items.count(what)]}つです。"
 
 
-def _reverse(d: _Dice, w: _Words) -> tuple[str, str]:
+def _reverse(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask for a word backwards."""
     word = d.one(w.kana)
     return d.choose(f"「{word}」を[逆から読んで|逆さにして]ください"), f"{word[::-1]}です。"
 
 
-def _choose(d: _Dice, w: _Words) -> tuple[str, str]:
+def _choose(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask which of three is of a kind."""
     groups = {"動物": w.animals, "植物": w.plants, "場所": w.places, "人": w.names}
     kind, other = d.some([*groups], 2)
@@ -160,7 +135,7 @@ def _choose(d: _Dice, w: _Words) -> tuple[str, str]:
     return d.choose(f"{'、'.join(words)}。[この中で、{kind}はどれですか|{kind}を一つ選んでください]"), f"{right}です。"
 
 
-def _compare(d: _Dice, w: _Words) -> tuple[str, str]:
+def _compare(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask who has more of something, or less."""
     (a, b), food = d.some(w.names, 2), d.one(w.foods)
     few, many = sorted(d.some(range(1, 10), 2))
@@ -173,7 +148,7 @@ def _compare(d: _Dice, w: _Words) -> tuple[str, str]:
     return asked, f"{a if of_a == n else b}です。"
 
 
-def _holder(d: _Dice, w: _Words) -> tuple[str, str]:
+def _holder(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask who has a thing after it was handed on; of a thing that was not there nobody can know."""
     people, (thing, other) = d.some(w.names, 3), d.some(w.things, 2)
     story = f"{people[0]}は{thing}を持っていました。"
@@ -187,7 +162,7 @@ def _holder(d: _Dice, w: _Words) -> tuple[str, str]:
     ), f"{holders[-1]}です。"
 
 
-def _where(d: _Dice, w: _Words) -> tuple[str, str]:
+def _where(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask where somebody is now; of somebody who was not there nobody can know."""
     people, places = d.some(w.names, 3), d.some(w.places, 3)
     first, second = d.some(people[:2], 2)
@@ -202,37 +177,37 @@ def _where(d: _Dice, w: _Words) -> tuple[str, str]:
     ), f"{at[who]}です。" if who in at else UNKNOWN
 
 
-def _polite(d: _Dice, w: _Words) -> tuple[str, str]:
+def _polite(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask for a sentence in the polite style."""
     plain, polite = d.one(w.deeds)
     who = d.one(w.names)
     return d.choose(f"「{who}は{plain}。」を[ていねいな形に|です・ます体に]してください"), f"{who}は{polite}。"
 
 
-def _plain(d: _Dice, w: _Words) -> tuple[str, str]:
+def _plain(d: Dice, w: _Words) -> tuple[str, str]:
     """Ask for a sentence in the plain style."""
     plain, polite = d.one(w.deeds)
     who = d.one(w.names)
     return d.choose(f"「{who}は{polite}。」を[ふつうの形に|だ・である体に]してください"), f"{who}は{plain}。"
 
 
-def _reading(d: _Dice, _w: _Words) -> tuple[str, str]:
+def _reading(d: Dice, _w: _Words) -> tuple[str, str]:
     """Ask for the reading of a kanji."""
     kanji, kana = d.one(READINGS)
     return d.choose(f"「{kanji}」[は何と読みますか|の読みを教えてください|をひらがなで書いてください]"), f"{kana}です。"
 
 
-def _greeting(d: _Dice, _w: _Words) -> tuple[str, str]:
+def _greeting(d: Dice, _w: _Words) -> tuple[str, str]:
     """Greet, or ask who is there."""
     return d.one(GREETINGS)
 
 
-def _refuse(d: _Dice, _w: _Words) -> tuple[str, str]:
+def _refuse(d: Dice, _w: _Words) -> tuple[str, str]:
     """Ask what a model cannot know."""
     return d.choose(d.one(UNKNOWABLE)), UNKNOWN
 
 
-KINDS: dict[str, Callable[[_Dice, _Words], tuple[str, str]]] = {
+KINDS: dict[str, Callable[[Dice, _Words], tuple[str, str]]] = {
     "count": _count, "reverse": _reverse, "choose": _choose, "compare": _compare, "holder": _holder, "where": _where,
     "polite": _polite, "plain": _plain, "reading": _reading, "greeting": _greeting, "refuse": _refuse,
 }  # fmt: skip
@@ -261,19 +236,12 @@ def _words(split: DialogueSplit) -> _Words:
     )
 
 
-def _is_test(question: str) -> bool:
-    """Return whether a question is kept out of training."""
-    # Another hash than that of `write_shards`, which holds questions out for validation.
-    digest = hashlib.blake2b(question.encode(), digest_size=8, person=b"dialogues").digest()
-    return int.from_bytes(digest, "little") < TEST_SHARE * 2**64
-
-
 def dialogues(seed: int = 0, n: int | None = None, split: DialogueSplit = "train") -> Iterator[Dialogue]:
     """Yield ``n`` conversations of a split, without ``n`` endlessly; equal seeds give equal ones.
 
     In ``train``, a fifth has two questions; elsewhere each has one.
     """
-    d, words = _Dice(random.Random(f"{seed}:{split}")), _words(split)
+    d, words = Dice(f"{seed}:{split}"), _words(split)
     kinds = [kind for kind in KINDS if split != "new" or kind not in KNOWN_ONLY]
     n_made = 0
     while n is None or n_made < n:
@@ -284,11 +252,15 @@ def dialogues(seed: int = 0, n: int | None = None, split: DialogueSplit = "train
         yield Dialogue(tuple(kind for kind, _, _ in turns), tuple(messages))
 
 
-def _turn(d: _Dice, words: _Words, kind: str, split: DialogueSplit) -> tuple[str, str, str]:
+def _turn(d: Dice, words: _Words, kind: str, split: DialogueSplit) -> tuple[str, str, str]:
     """Return a kind, and a question and an answer of it that the split may have."""
     while True:
         question, answer = KINDS[kind](d, words)
-        if kind in IN_TRAINING or split == "new" or _is_test(question) == (split == "test"):
+        if (
+            kind in IN_TRAINING
+            or split == "new"
+            or is_held_out(question, TEST_SHARE, b"dialogues") == (split == "test")
+        ):
             return kind, question, answer
 
 

@@ -11,14 +11,13 @@ decides. ``new`` is about things that are in neither.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from mamegpt.arguments import AtLeast, checked
+from mamegpt.data.dice import Dice, is_held_out
 from mamegpt.data.labelled import LabelledText
 from mamegpt.system.files import atomic_write, refuse_existing
 
@@ -113,27 +112,20 @@ SUBJECTS = (
 )  # fmt: skip
 
 
-class _Dice:
-    def __init__(self, seed: str) -> None:
-        self.random = random.Random(seed)
-
-    def one(self, options: Sequence[T]) -> T:
-        """Return one of the options. Only `random()` is guaranteed to be the same in all Python versions."""
-        return options[int(self.random.random() * len(options))]
-
-    def two(self, options: Sequence[T]) -> tuple[T, T]:
-        first = int(self.random.random() * len(options))
-        second = (first + 1 + int(self.random.random() * (len(options) - 1))) % len(options)
-        return options[first], options[second]
+def _two(d: Dice, options: Sequence[T]) -> tuple[T, T]:
+    """Return two different ones of the options."""
+    first = int(d.random.random() * len(options))
+    second = (first + 1 + int(d.random.random() * (len(options) - 1))) % len(options)
+    return options[first], options[second]
 
 
-def _experience(d: _Dice, aspect: _Aspect, is_good: bool) -> str:
+def _experience(d: Dice, aspect: _Aspect, is_good: bool) -> str:
     """Return what was experienced: 味はおいしかった, or as often 味はまずくなかった."""
     own, other = (aspect.good, aspect.bad) if is_good else (aspect.bad, aspect.good)
     return f"{aspect.name}は{d.one((own.past, other.past_negated))}"
 
 
-def _before(d: _Dice, aspect: _Aspect, is_good: bool) -> str:
+def _before(d: Dice, aspect: _Aspect, is_good: bool) -> str:
     """Return what was heard or thought before."""
     own, other = (aspect.good, aspect.bad) if is_good else (aspect.bad, aspect.good)
     heard = d.one((own.present, own.present, f"{other.before_noun}はずがない"))
@@ -143,11 +135,11 @@ def _before(d: _Dice, aspect: _Aspect, is_good: bool) -> str:
     ))  # fmt: skip
 
 
-def _review(d: _Dice, split: ReviewSplit) -> LabelledText:
+def _review(d: Dice, split: ReviewSplit) -> LabelledText:
     subject = d.one(SUBJECTS)
     thing = d.one([name for i, name in enumerate(subject.things) if (i % 3 == 2) == (split == "new")])
     label = d.one((GOOD, BAD, BOTH))
-    first, second = d.two(subject.aspects)
+    first, second = _two(d, subject.aspects)
     is_good = d.one((True, False)) if label == BOTH else label == GOOD
     text = f"{d.one(subject.origins)}{thing}。"
     if d.one((True, False)):
@@ -167,18 +159,12 @@ def _review(d: _Dice, split: ReviewSplit) -> LabelledText:
     return LabelledText(f"{text}。", label)
 
 
-def _is_test(text: str) -> bool:
-    """Return whether a review is kept out of training."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"reviews").digest()
-    return int.from_bytes(digest, "little") < TEST_SHARE * 2**64
-
-
 def reviews(seed: int = 0, n: int | None = None, split: ReviewSplit = "train") -> Iterator[LabelledText]:
     """Yield ``n`` reviews of a split with their labels, without ``n`` endlessly; equal seeds give equal ones."""
-    d, n_made = _Dice(f"{seed}:{split}"), 0
+    d, n_made = Dice(f"{seed}:{split}"), 0
     while n is None or n_made < n:
         found = _review(d, split)
-        if split == "new" or _is_test(found.text) == (split == "test"):
+        if split == "new" or is_held_out(found.text, TEST_SHARE, b"reviews") == (split == "test"):
             n_made += 1
             yield found
 

@@ -12,19 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from mamegpt.errors import ExportError, ModelError, OutputError, first_line
 from mamegpt.exporting.checks import EDGE_CASES, Cases, Check, example_texts, logits_check, text_checks
 from mamegpt.exporting.clean_process import run_in_clean_process
-from mamegpt.exporting.export import Exporting, ExportReport
+from mamegpt.exporting.export import (
+    Exporting,
+    ExportReport,
+    new_folder,
+    refuse_failed,
+    refuse_other_tokenizer,
+    write_card,
+    writing,
+)
 from mamegpt.exporting.hf import TOLERANCE, write_hf
 from mamegpt.exporting.model_card import Facts, model_card
-from mamegpt.messages import join, msg
+from mamegpt.messages import msg
 from mamegpt.models.classifier import Classifier
 from mamegpt.models.registry import architecture
-from mamegpt.system.files import atomic_directory, shown
-from mamegpt.system.outputs import CARD, check_folder, export_mark
 
 __all__ = ["export_classifier"]
 
@@ -47,42 +51,22 @@ def export_classifier(
     Arguments, events and errors are those of `mamegpt.exporting.export.export_model`.
     """
     tokenizer, sizes = classifier.tokenizer, classifier.sizes
-    if tokenizer.vocab_size != sizes.vocab_size:
-        raise ModelError(
-            "{path} has vocabulary size {vocab_size}, but the model {vocab_size_2}; give the "
-            "tokenizer it was trained with",
-            path=tokenizer.path,
-            vocab_size=tokenizer.vocab_size,
-            vocab_size_2=sizes.vocab_size,
-        )
+    refuse_other_tokenizer(tokenizer, sizes)
     begin = time.perf_counter()
     hf_format = architecture(classifier.architecture).native_format
-    with atomic_directory(out, overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite) as folder:
         on_event(Exporting("writing", "hf"))
-        try:
+        with writing(out):
             write_hf(folder, classifier.model.eval(), sizes, tokenizer, hf_format, labels=classifier.labels)
             card = model_card(
                 name or out.name, sizes, classifier.n_parameters, tokenizer, hf_format, facts, labels=classifier.labels
             )
-            card = shown(card)
-            card += export_mark(folder, card, ["hf"])
-            (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
-        except (OSError, SafetensorError) as error:
-            raise OutputError(
-                "{out} cannot be written ({reason}); free space or choose another place",
-                out=out,
-                reason=first_line(error),
-            ) from error
+            write_card(folder, card, ["hf"])
         on_event(Exporting("comparing", "hf"))
         found = _checks(folder, classifier, n_sentences)
         on_event(Exporting("checked", "hf", found))
-        if failed := [check for check in found if not check.passed]:
-            what = join("; ", [msg("{name}: {found}", name=check.name, found=check.found) for check in failed])
-            raise ExportError(
-                "{out} was not written: as {target} it differs from the model: {what}", out=out, target="hf", what=what
-            )
+        refuse_failed(out, "hf", found)
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        check_folder(out, overwrite=overwrite)  # again: much time has passed
     return ExportReport(out, files, {"hf": found}, time.perf_counter() - begin)
 
 

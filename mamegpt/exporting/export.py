@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
 
+from mamegpt.config import ModelConfig
 from mamegpt.errors import ExportError, ModelError, OutputError, first_line
 from mamegpt.exporting.checks import N_SENTENCES, Check, make_cases
 from mamegpt.exporting.gguf import check_gguf, refuse_impossible, replacements_check, rounded_model, write_gguf
@@ -32,8 +34,10 @@ from mamegpt.pretrained import Pretrained
 from mamegpt.run.metrics import Quality
 from mamegpt.system.files import atomic_directory, remove_leftovers, shown
 from mamegpt.system.outputs import CARD, check_folder, export_mark
+from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model"]
+__all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model", "new_folder", "refuse_failed",
+           "refuse_other_tokenizer", "write_card", "writing"]  # fmt: skip
 
 Target = Literal["hf", "hf-native", "gguf", "html", "onnx"]
 """``hf``: the format of the original scripts, or transformers' own if it has the architecture; ``hf-native``: always a
@@ -110,14 +114,7 @@ def export_model(
             architecture=loaded.architecture,
             known=known,
         )
-    if loaded.tokenizer.vocab_size != loaded.sizes.vocab_size:
-        raise ModelError(
-            "{path} has vocabulary size {vocab_size}, but the model {vocab_size_2}; give the "
-            "tokenizer it was trained with",
-            path=loaded.tokenizer.path,
-            vocab_size=loaded.tokenizer.vocab_size,
-            vocab_size_2=loaded.sizes.vocab_size,
-        )
+    refuse_other_tokenizer(loaded.tokenizer, loaded.sizes)
     if "gguf" in targets:
         refuse_impossible(loaded.tokenizer, loaded.model, gguf_type)
     if "onnx" in targets:
@@ -127,8 +124,7 @@ def export_model(
     begin = time.perf_counter()
     model, parts = loaded.model.eval(), architecture(loaded.architecture)
     checks: dict[Target, list[Check]] = {}
-    remove_leftovers(Path(os.path.realpath(out)).parent)
-    with atomic_directory(out, overwrite=overwrite) as whole:
+    with new_folder(out, overwrite=overwrite) as whole:
         on_event(Exporting("asking"))
         cases = make_cases(model, loaded.tokenizer, texts, source, n_sentences, answers=loaded.answers)
         for target in targets:
@@ -144,7 +140,7 @@ def export_model(
                 stored = rounded_model(model, loaded.sizes, parts.gguf_format, gguf_type)
                 if validate:
                     stated = _with_rounded(facts, gguf_type, validate(stored), validate(model))
-            try:
+            with writing(out):
                 if target == "gguf":
                     write_gguf(
                         gguf_file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type,
@@ -166,15 +162,7 @@ def export_model(
                     html_file=html_file.name if target == "html" else "",
                     is_onnx=target == "onnx", answers=loaded.answers,
                 )  # fmt: skip
-                card = shown(card)  # a file name in it may not be UTF-8
-                card += export_mark(folder, card, targets)
-                (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
-            except (OSError, SafetensorError) as error:
-                raise OutputError(
-                    "{out} cannot be written ({reason}); free space or choose another place",
-                    out=out,
-                    reason=first_line(error),
-                ) from error
+                write_card(folder, card, targets)
             on_event(Exporting("comparing", target))
             if target == "gguf":
                 found = [
@@ -189,17 +177,62 @@ def export_model(
                 found = check_hf(folder, cases, hf_format)
             checks[target] = found
             on_event(Exporting("checked", target, found))
-            if failed := [check for check in found if not check.passed]:
-                what = join("; ", [msg("{name}: {found}", name=check.name, found=check.found) for check in failed])
-                raise ExportError(
-                    "{out} was not written: as {target} it differs from the model: {what}",
-                    out=out,
-                    target=target,
-                    what=what,
-                )
+            refuse_failed(out, target, found)
         files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
-        check_folder(out, overwrite=overwrite)  # again: much time has passed
     return ExportReport(out, files, checks, time.perf_counter() - begin)
+
+
+def refuse_other_tokenizer(tokenizer: Tokenizer, sizes: ModelConfig) -> None:
+    """Raise `ModelError` for a tokenizer that is not the model's."""
+    if tokenizer.vocab_size != sizes.vocab_size:
+        raise ModelError(
+            "{path} has vocabulary size {vocab_size}, but the model {vocab_size_2}; give the "
+            "tokenizer it was trained with",
+            path=tokenizer.path,
+            vocab_size=tokenizer.vocab_size,
+            vocab_size_2=sizes.vocab_size,
+        )
+
+
+@contextmanager
+def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder that becomes ``out`` at the end, and remove those of exports that were killed.
+
+    Raises `OutputError` if ``out`` exists and ``overwrite`` is false, at first and at the end.
+    """
+    remove_leftovers(Path(os.path.realpath(out)).parent)
+    with atomic_directory(out, overwrite=overwrite) as folder:
+        yield folder
+        check_folder(out, overwrite=overwrite)  # again: much time has passed
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raise `OutputError` for a file that cannot be written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            "{out} cannot be written ({reason}); free space or choose another place",
+            out=out,
+            reason=first_line(error),
+        ) from error
+
+
+def write_card(folder: Path, card: str, targets: Sequence[Target]) -> None:
+    """Write a model card, with the mark that tells what an export wrote."""
+    card = shown(card)  # a file name in it may not be UTF-8
+    card += export_mark(folder, card, targets)
+    (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
+
+
+def refuse_failed(out: Path, target: Target, checks: Sequence[Check]) -> None:
+    """Raise `ExportError` if a check failed."""
+    if failed := [check for check in checks if not check.passed]:
+        what = join("; ", [msg("{name}: {found}", name=check.name, found=check.found) for check in failed])
+        raise ExportError(
+            "{out} was not written: as {target} it differs from the model: {what}", out=out, target=target, what=what
+        )
 
 
 def _with_rounded(facts: Facts, kind: GgufType, rounded: Quality, original: Quality) -> Facts:

@@ -200,11 +200,8 @@ def dialogues_command(
         json: Print one line of JSON instead of a line of text.
     """
     from mamegpt.data.dialogues import write_dialogues
-    from mamegpt.system.outputs import check_outputs
 
-    if out.suffix != ".jsonl":
-        raise ConfigError("--out {out} must end with .jsonl", out=out)
-    check_outputs([out], [], overwrite=overwrite)
+    _check_jsonl(out, overwrite=overwrite)
     with answering(json) as answer:
         n_questions = write_dialogues(out, n, seed=seed, split=split, overwrite=overwrite)
         answer(
@@ -217,6 +214,15 @@ def dialogues_command(
             ),
             next_step("tune", "--model", "runs/first", "--data", out, "--out", "runs/tuned", "--minutes", 2),
         )
+
+
+def _check_jsonl(out: Path, *, overwrite: bool) -> None:
+    """Raise `ConfigError` if ``out`` is no name of a jsonl file, `OutputError` if it may not be written."""
+    from mamegpt.system.outputs import check_outputs
+
+    if out.suffix != ".jsonl":
+        raise ConfigError("--out {out} must end with .jsonl", out=out)
+    check_outputs([out], [], overwrite=overwrite)
 
 
 def reviews_command(
@@ -238,11 +244,8 @@ def reviews_command(
         json: Print one line of JSON instead of a line of text.
     """
     from mamegpt.data.reviews import write_reviews
-    from mamegpt.system.outputs import check_outputs
 
-    if out.suffix != ".jsonl":
-        raise ConfigError("--out {out} must end with .jsonl", out=out)
-    check_outputs([out], [], overwrite=overwrite)
+    _check_jsonl(out, overwrite=overwrite)
     with answering(json) as answer:
         write_reviews(out, n, seed=seed, split=split, overwrite=overwrite)
         answer(
