@@ -522,7 +522,7 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
 
     Raises `ModelError` for labels that cannot be read.
     """
-    if not str(next(iter(config.get("architectures") or ()), "")).endswith("ForSequenceClassification"):
+    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
         return ()
     given = config.get("id2label")
     names = given if isinstance(given, dict) else {}
@@ -740,6 +740,7 @@ class _Config(FromJSON, extra="ignore"):
     """The fields of every ``config.json`` that are read before its ``model_type`` is known."""
 
     model_type: str | None = None
+    architectures: list[str] | None = None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
