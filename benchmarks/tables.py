@@ -85,6 +85,7 @@ TABLES: dict[str, tuple[Callable[[str], list[str]], str]] = {
     "train-no-bf16-finals": (head_to_head, "train-no-bf16"),
     "train": (training, "train"),
     "train-finals": (head_to_head, "train"),
+    "generation-no-bf16": (generation, "generation-no-bf16"),
     "generation": (generation, "generation"),
     "data": (extraction, "data"),
 }

@@ -10,7 +10,8 @@ and as many new ones as fit into the context:
 * ``transformers``: ``generate`` with its cache, on the exported folder;
 * ``llama.cpp f32`` and ``f16``: the exported GGUF file, run by xllamacpp, attention and cache as is fastest here;
   the time is what the server says of the new tokens alone, without the prompt and without HTTP;
-* ``mamegpt``: `mamegpt.generation.stream.stream_ids`, all of it, with the prompt and the preparation of the weights.
+* ``mamegpt``: `mamegpt.generation.stream.stream_ids`, all of it, with the prompt and the preparation of the weights,
+  by the native engine, which is compiled before if need be; and ``mamegpt in PyTorch``, the same without its library.
 
 **Alternating.** A machine that other people use changes its speed by the second. So mamegpt runs before and after each
 of the others, and what counts is the ratio of a time to the mean of its two neighbours: the median of the rounds, with
@@ -33,6 +34,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -41,9 +43,12 @@ from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.exporting.gguf import write_gguf
 from mamegpt.exporting.gguf_types import GgufType
 from mamegpt.exporting.hf import write_hf
+from mamegpt.generation import fast_decode
+from mamegpt.generation.fast_decode import native_for
 from mamegpt.generation.stream import stream_ids
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import ARCHITECTURES, architecture_of, build_model, hf_formats
+from mamegpt.native.library import load
 from mamegpt.system.hardware import has_bf16
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
@@ -162,7 +167,18 @@ def contestants(
     """Names and functions; mamegpt is the first."""
     n_new = sizes.context_length - len(PROMPT)
     tokenizer = any_tokenizer(folder, sizes.vocab_size)
-    yield OURS, timed(lambda: list(stream_ids(model, PROMPT, n_new)))
+    native = load()
+
+    def ours() -> list[int]:
+        assert native_for(model) is native
+        return list(stream_ids(model, PROMPT, n_new))
+
+    def in_pytorch() -> list[int]:
+        with mock.patch.object(fast_decode, "load_if_built", return_value=None):
+            return list(stream_ids(model, PROMPT, n_new))
+
+    yield OURS, timed(ours)
+    yield f"{OURS} in PyTorch", timed(in_pytorch)
     yield "naive", timed(lambda: naive(model, n_new))
     yield "transformers", transformers_generate(architecture, model, sizes, tokenizer, folder / "hf", n_new)
     kinds: tuple[GgufType, ...] = ("f32", "f16")

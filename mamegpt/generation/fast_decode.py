@@ -1,7 +1,8 @@
-"""The next token of one sequence on a CPU, by the decoding step of its model's architecture (see `models.decode`).
+"""The next token of one sequence on a CPU, by a decoding step instead of the model's own forward pass.
 
 The model's own ``hidden`` reads the prompt; `DecodeStep.hidden` goes on from there, and `Head` makes logits of states.
-`stream` does without for every model that `supports_fast_decode` does not know. The tests hold both equal.
+Both are computed by the native engine where its library is there, else in PyTorch, on vectors (see `models.decode`).
+`stream` does without for every model that `supports_fast_decode` does not know. The tests hold all of them equal.
 
 Letters in shape comments are those of the models: C embedding width, K heads of keys and values, D width of a head,
 V vocabulary.
@@ -19,14 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from mamegpt.generation.settings import check_finite
-from mamegpt.models.decode import by_columns, one_thread
+from mamegpt.models.decode import Step, by_columns, one_thread
 from mamegpt.models.registry import architecture_of
+from mamegpt.native.decode import NativeHead, NativeStep
+from mamegpt.native.library import Native, load_if_built
 from mamegpt.system.hardware import cpu_capabilities
 
-__all__ = ["MAX_ONE_THREAD", "MAX_PARAMETERS", "DecodeStep", "Head", "supports_fast_decode"]
+__all__ = ["MAX_ONE_THREAD", "MAX_PARAMETERS", "DecodeStep", "Head", "native_for", "supports_fast_decode"]
 
 MAX_PARAMETERS = 1 << 25
-"""Parameters above which arithmetic outweighs calls, and copies of the weights, which a step makes, would be large."""
+"""Parameters above which a step in PyTorch does not pay, since arithmetic outweighs calls, and it copies the weights.
+The native step then computes on all threads, else on one: waking a second one takes longer than it saves."""
 MAX_ONE_THREAD = 1 << 29
 """Tokens times parameters up to which a prompt is read by one thread."""
 
@@ -34,12 +38,18 @@ MAX_ONE_THREAD = 1 << 29
 class DecodeStep:
     """A model that takes one sequence, first a prompt, then one token at a time."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, native: Native | None = None) -> None:
         self._model = model
         architecture = architecture_of(model)
         assert architecture is not None, "a model that supports_fast_decode"
-        with one_thread():
-            self._rows, self._step = architecture.decode_step(model)
+        self._step: Step
+        if native:
+            self._step = step = NativeStep(native, architecture.step_weights(model), _n_threads(_n_parameters(model)))
+            self._keys, self._values = step.keys, step.values
+        else:
+            with one_thread():
+                rows, self._step = architecture.decode_step(model)
+            self._keys, self._values = rows.keys, rows.values
         self._length = 0
 
     def prompt(self, ids: Sequence[int]) -> Tensor:
@@ -52,8 +62,8 @@ class DecodeStep:
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
         """As the prompt's cache: take in keys and values (1, K, T, D) of a layer."""
         self._length = key_states.shape[2]
-        self._rows.keys[layer_idx, :, :, : self._length] = key_states
-        self._rows.values[layer_idx, :, :, : self._length] = value_states
+        self._keys[layer_idx, :, :, : self._length] = key_states
+        self._values[layer_idx, :, :, : self._length] = value_states
         return key_states, value_states
 
     def get_seq_length(self) -> int:
@@ -75,13 +85,16 @@ SMALLEST = 1e-30
 class Head:
     """The output head (V, C), asked for one position."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, native: Native | None = None) -> None:
         self._weight = weight.detach()
+        self._native = NativeHead(native, self._weight, _n_threads(weight.numel())) if native else None
         # torch 2.13 misreads matrices of one column, or with a stride of 0, in torch._int_mm.
-        self._counts_fast = cpu_capabilities().get("avx512_vnni", False) and weight.shape[1] > 1
+        self._counts_fast = native is not None or (cpu_capabilities().get("avx512_vnni", False) and weight.shape[1] > 1)
 
     def logits(self, state: Tensor) -> Tensor:
         """Of a state (C,): (V,)."""
+        if self._native:
+            return self._native.logits(state)
         with one_thread():
             return self._product(state)
 
@@ -102,7 +115,9 @@ class Head:
         with one_thread():
             rounded, largest_row = self._rounded
             slack = int(1.001 * np.abs(scaled).sum()) + largest_row + 1  # float32 rounds a little as well
-            whole = torch.from_numpy(np.rint(scaled).astype(np.int8))
+            whole = torch.from_numpy(np.rint(scaled).astype(np.int16 if self._native else np.int8))
+            if self._native:
+                return self._native.most_likely(state, rounded, whole, slack)
             rough = torch._int_mm(whole[None], rounded)[0].numpy()  # (V,), exact sums
             ids = np.flatnonzero(rough >= rough.max() - slack)
             few = torch.from_numpy(self._weight.numpy()[ids])  # gathered faster than PyTorch does it
@@ -115,28 +130,44 @@ class Head:
 
     @cached_property
     def _rounded(self) -> tuple[Tensor, int]:
-        """The weights as int8, (C, V), and the largest sum of an id's absolute values."""
+        """The weights as int8, (C, V), for the native engine (V, C), and the largest sum of an id's absolute values."""
         low, high = self._weight.aminmax()
-        unit = torch.maximum(-low, high).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        largest = torch.maximum(-low, high).clamp(min=SMALLEST)
+        if self._native:
+            return self._native.rounded(largest.item())
+        unit = largest / 127
         parts = torch.split(self._weight, 1024)  # small enough for the processor's cache
         rounded = torch.cat([(part / unit).round_().to(torch.int8) for part in parts])
         return rounded.t(), int(rounded.abs().sum(1).max())
 
 
+def native_for(model: nn.Module) -> Native | None:
+    """Return the native engine if its library is there, and if it computes the decoding step of a model."""
+    architecture = architecture_of(model)
+    if architecture is None or not _is_plain(model) or not NativeStep.supports(architecture.step_weights(model)):
+        return None
+    return load_if_built()
+
+
 def supports_fast_decode(model: nn.Module) -> bool:
-    """Return whether a model is ours, small, in float32 on a CPU, and has nothing replaced or hooked in it."""
+    """Return whether there is a decoding step in PyTorch that is faster than a model: it is ours, plain and small."""
+    return architecture_of(model) is not None and _n_parameters(model) <= MAX_PARAMETERS and _is_plain(model)
+
+
+def _is_plain(model: nn.Module) -> bool:
+    """Return whether a model is in float32 on a CPU, and has nothing replaced or hooked in it."""
     own = type(model).__module__
-    return (
-        architecture_of(model) is not None
-        and _n_parameters(model) <= MAX_PARAMETERS
-        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
-        and all(
-            type(module).__module__.startswith((own, "torch.nn.modules."))
-            and not module._forward_hooks
-            and not module._forward_pre_hooks
-            for module in model.modules()
-        )
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters()) and all(
+        type(module).__module__.startswith((own, "torch.nn.modules."))
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        for module in model.modules()
     )
+
+
+def _n_threads(n_parameters: int) -> int:
+    """Return on how many threads the native engine reads so many parameters."""
+    return 1 if n_parameters <= MAX_PARAMETERS else torch.get_num_threads()
 
 
 def _n_parameters(model: nn.Module) -> int:

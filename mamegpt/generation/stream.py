@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mamegpt.errors import ConfigError
 from mamegpt.generation.cache import KVCache
-from mamegpt.generation.fast_decode import DecodeStep, Head, supports_fast_decode
+from mamegpt.generation.fast_decode import DecodeStep, Head, native_for, supports_fast_decode
 from mamegpt.generation.samplers import choose
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.whole_characters import WholeCharacters
@@ -136,10 +136,12 @@ def _steps(
     model.eval()
     generator = torch.Generator().manual_seed(int(sampling.seed))
     is_plain = sampling.temperature == 0 and sampling.repetition_penalty == 1 and not with_logits
-    head = Head(model.out_head.weight) if use_cache and supports_fast_decode(model) else None
+    native = native_for(model) if use_cache else None
+    head = Head(model.out_head.weight, native) if native or (use_cache and supports_fast_decode(model)) else None
     all_ids = list(ids)
     missing = characters.after(all_ids)
-    for state in itertools.islice(_last_states(model, all_ids, use_cache, head is not None), max_new_tokens):
+    step = DecodeStep(model, native) if head else None
+    for state in itertools.islice(_last_states(model, all_ids, use_cache, step), max_new_tokens):
         logits = None
         next_id = head.most_likely(state) if head is not None and is_plain else None
         if next_id is None or not characters.allows(next_id, missing):
@@ -153,18 +155,17 @@ def _steps(
         missing = characters.after([next_id], missing)
 
 
-def _last_states(model: LanguageModel, ids: list[int], use_cache: bool, by_step: bool) -> Iterator[Tensor]:
+def _last_states(model: LanguageModel, ids: list[int], use_cache: bool, step: DecodeStep | None) -> Iterator[Tensor]:
     """Hidden states (C,) of the last of ``ids``, to which the caller appends one before it asks for another."""
     device, context_length = model.out_head.weight.device, model.context_length
 
     def read(some: list[int], *cache: object) -> Tensor:
         return model.hidden(torch.tensor([some], device=device), *cache)[0, -1]
 
-    if by_step and len(ids) <= context_length:
-        sequence = DecodeStep(model)
-        yield sequence.prompt(ids)
+    if step and len(ids) <= context_length:
+        yield step.prompt(ids)
         while len(ids) <= context_length:
-            yield sequence.hidden(ids[-1])
+            yield step.hidden(ids[-1])
     elif use_cache and len(ids) <= context_length:
         cache = KVCache(context_length)
         yield read(ids, cache)

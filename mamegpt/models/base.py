@@ -16,6 +16,7 @@ from mamegpt.config import ModelConfig
 from mamegpt.models.decode import Rows, Step
 from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.models.hf_format import HFFormat
+from mamegpt.native.decode import StepWeights
 
 __all__ = ["Architecture", "LanguageModel", "blocks", "cpu_state_dict", "not_finite", "replace_head", "token_embedding",
            "unique_state_dict"]  # fmt: skip
@@ -51,6 +52,8 @@ class Architecture:
     """Settings and tensors in llama.cpp's form."""
     decode_step: Callable[[nn.Module], tuple[Rows, Step]]
     """Return the decoding step for one new token on a CPU, and the queries, keys and values that it extends."""
+    step_weights: Callable[[nn.Module], StepWeights]
+    """Return the weights for the native engine's decoding step."""
 
     @property
     def native_format(self) -> HFFormat:

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "Step", "after_rms_norm", "by_columns", "layer_norm", "linear", "one_thread"]
+from mamegpt.native.decode import Linear
+
+__all__ = ["Rows", "Step", "after_rms_norm", "by_columns", "layer_norm", "linear", "one_thread", "weights_of"]
 
 Step = Callable[[int, int], Tensor]
 """Computes the final hidden state (C,) of a token from its id and its position."""
@@ -84,3 +86,8 @@ def after_rms_norm(norm: Any, *layers: Any) -> Callable[..., Tensor]:
     matrix = by_columns(joined.mul_(norm.weight).mul_(len(norm.weight) ** 0.5))
     nothing = matrix.new_zeros(len(matrix))
     return lambda x, factor, out=None: torch.addmv(nothing, matrix, x, alpha=factor, out=out)
+
+
+def weights_of(layer: Any) -> Linear:
+    """Return the weights of an `nn.Linear`, not copied."""
+    return Linear(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())

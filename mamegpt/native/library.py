@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mamegpt.errors import ConfigError, first_line
-from mamegpt.native.build import InstructionSet, best_instruction_set, build
+from mamegpt.native.build import InstructionSet, best_instruction_set, build, is_built, library_path
 
-__all__ = ["WIDTH_UNIT", "Native", "load"]
+__all__ = ["WIDTH_UNIT", "Native", "load", "load_if_built"]
 
 WIDTH_UNIT = 16
 """Hidden sizes must be multiples of this: two vectors."""
@@ -32,7 +32,7 @@ class Native:
         """Load a library. Raises `ConfigError` if the system cannot."""
         self.instructions = instructions
         try:
-            library = ctypes.CDLL(str(path))
+            self.library = library = ctypes.CDLL(str(path))
             self._head, self._head_memory = library.mame_head, library.mame_head_memory
             self._attention, self._attention_backward = library.mame_attention, library.mame_attention_backward
             self._attention_memory, self._attention_square = (
@@ -171,6 +171,16 @@ def load(instructions: InstructionSet | None = None, on_build: Callable[[str], N
     ``on_build`` is called with the compiler before that. Raises `ConfigError` with the reason if there can be none.
     """
     return _loaded(build(chosen := instructions or best_instruction_set(), on_build), chosen)
+
+
+def load_if_built() -> Native | None:
+    """Return the library for the best set of instructions of this processor, if there is one without compiling it."""
+    instructions = best_instruction_set()
+    try:
+        path = library_path(instructions)
+        return _loaded(path, instructions) if is_built(path) else None
+    except ConfigError:  # there is no cache folder, or the system cannot load it
+        return None
 
 
 _loaded = functools.cache(Native)

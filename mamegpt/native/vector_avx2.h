@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 struct Vec {
     __m256 v;
 };
@@ -12,6 +14,7 @@ static inline Vec all(float x) { return {_mm256_set1_ps(x)}; }
 static inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 static inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
 static inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+static inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 static inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }  // a * b + c
 // The second operand of the instruction is the result if one is not a number, so a NaN in x stays one.
 static inline Vec at_least(Vec x, float low) { return {_mm256_max_ps(_mm256_set1_ps(low), x.v)}; }
@@ -22,4 +25,15 @@ static inline Vec nearest(Vec x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NE
 static inline Vec times_power_of_2(Vec x, Vec n) {
     __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);
     return {_mm256_mul_ps(x.v, _mm256_castsi256_ps(exponent))};
+}
+// a . b, n a multiple of 16, as long as 32 bits hold the sums
+static inline int32_t dot(const int8_t* a, const int16_t* b, int n) {
+    __m256i sums = _mm256_setzero_si256();
+    for (int i = 0; i < n; i += 16) {
+        __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a + i)));
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(wide, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + i))));
+    }
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }

@@ -19,6 +19,7 @@ static inline Vec all(float x) { return each([=](int) { return x; }); }
 static inline Vec operator+(const Vec& a, const Vec& b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
 static inline Vec operator-(const Vec& a, const Vec& b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
 static inline Vec operator*(const Vec& a, const Vec& b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
+static inline Vec operator/(const Vec& a, const Vec& b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
 static inline Vec fma(const Vec& a, const Vec& b, const Vec& c) { return a * b + c; }
 static inline Vec at_least(const Vec& x, float low) { return each([&](int i) { return x.v[i] < low ? low : x.v[i]; }); }
 static inline Vec at_most(const Vec& x, float high) { return each([&](int i) { return x.v[i] > high ? high : x.v[i]; }); }
@@ -34,4 +35,10 @@ static inline Vec times_power_of_2(const Vec& x, const Vec& n) {
         std::memcpy(&power, &bits, 4);
         return x.v[i] * power;
     });
+}
+// a . b, as long as 32 bits hold the sum
+static inline int32_t dot(const int8_t* a, const int16_t* b, int n) {
+    int32_t found = 0;
+    for (int i = 0; i < n; i++) found += int32_t(a[i]) * b[i];
+    return found;
 }

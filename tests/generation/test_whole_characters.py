@@ -20,6 +20,7 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate, stream_ids, stream_tokens
 from mamegpt.generation.whole_characters import WholeCharacters
 from mamegpt.models.base import LanguageModel
+from mamegpt.native.library import Native
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 CONTEXT = 24
@@ -188,8 +189,8 @@ def test_the_fast_path_is_the_naive_loop(
 ) -> None:
     made = Head.__init__
 
-    def init(self: Head, weight: Tensor) -> None:
-        made(self, weight)
+    def init(self: Head, weight: Tensor, native: Native | None) -> None:
+        made(self, weight, native)
         self._counts_fast = counts_fast
 
     monkeypatch.setattr(Head, "__init__", init)

@@ -7,20 +7,23 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from little import ROOT
+from little import ROOT, random_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from mamegpt.config import TrainConfig
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet
 from release.wheels import zig
 
 PROGRAM = """
 #include "attention.cpp"
+#include "decode.cpp"
 #include "head.cpp"
 #include <cstdio>
 
@@ -47,6 +50,26 @@ int main(int, char** files) {
         mame_head(n[1], n[2], n[3], n[4], h.data(), w.data(), targets.data(), soft.data(), 0.3f, losses.data(),
                   dh.data(), dw.data(), memory.data(), threads);
         write(std::vector<float>{float(losses[N])}), write(dh), write(dw);
+    } else if (n[0] == 2) {
+        int V = n[1], C = n[2], H = n[3], T = n[4], D = C / H, F = 24;
+        auto matrix = [&](int rows, int columns) { return read<float>(size_t(rows) * size_t(columns)); };
+        auto embedding = matrix(V, C), rope = matrix(2 * T, D / 2), before = matrix(1, C), of_q = matrix(1, D);
+        auto q = matrix(C, C), k = matrix(C, C), v = matrix(C, C), out = matrix(C, C), gate = matrix(F, C);
+        auto down = matrix(C, F), keys = std::vector<float>(size_t(T) * C), values = keys;
+        Norm norm{before.data(), nullptr};
+        Block block{norm, {of_q.data(), nullptr}, {of_q.data(), nullptr}, {q.data(), nullptr}, {k.data(), nullptr},
+                    {v.data(), nullptr}, {out.data(), nullptr}, norm, {gate.data(), nullptr}, {gate.data(), nullptr},
+                    {down.data(), nullptr}, keys.data(), values.data()};
+        Model m{1, C, H, H, D, F, T, 1e-6f, embedding.data(), nullptr, rope.data(), norm, &block};
+        std::vector<float> memory(size_t(mame_step_memory(&m, threads))), states(size_t(T) * C);
+        for (int t = 0; t < T; t++) mame_step(&m, t % V, t, states.data() + size_t(t) * C, memory.data(), threads);
+        std::vector<int8_t> rounded(embedding.size());
+        std::vector<int16_t> whole(C, 0);
+        std::vector<int32_t> rough(V);
+        for (int c = 0; c < C; c++) whole[c] = int16_t(embedding[C + c] * 20);
+        float most = float(mame_round(V, C, embedding.data(), 5.0f, rounded.data()));
+        mame_most_likely(V, C, embedding.data(), rounded.data(), states.data(), whole.data(), 0, rough.data(), threads);
+        write(states), write(std::vector<float>{most}), write(std::vector<float>(rough.begin(), rough.end()));
     } else {
         int heads = n[1], group = n[2], T = n[3], D = n[4];
         size_t one = size_t(heads) * T * D;
@@ -132,6 +155,43 @@ def test_attention_equals_float64(place: Place, n: int, group: int, T: int, D: i
     found = place.results([1, n, group, T, D, n_threads], [q, k, v, d_o], [q.shape, q.shape, k.shape, k.shape])
     for x, y in zip(found, exact, strict=True):
         assert (x.double() - y).norm() <= 4e-6 * (y.norm() + 1)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_decoding_step_equals_float64(place: Place, n_threads: int) -> None:
+    V, C, H, T, F_ = 61, 32, 2, 9, 24
+    model = random_model(
+        TrainConfig(
+            context_length=T,
+            emb_dim=C,
+            n_layers=1,
+            n_heads=H,
+            ffn_dim=F_,
+            norm_eps=1e-6,
+            tie_embeddings=True,
+            drop_rate=0.0,
+        ).model(V),
+        architecture="qwen3",
+    )
+    body: Any = model.model
+    block = body.layers[0]
+    attention, mlp = block.self_attn, block.mlp
+    with torch.no_grad():  # the program has one tensor for each of these pairs
+        block.post_attention_layernorm.weight.copy_(block.input_layernorm.weight)
+        body.norm.weight.copy_(block.input_layernorm.weight)
+        attention.k_norm.weight.copy_(attention.q_norm.weight)
+        mlp.up_proj.weight.copy_(mlp.gate_proj.weight)
+    embedding = body.embed_tokens.weight.detach()
+    layers = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.gate_proj, mlp.down_proj)
+    inputs = [embedding, body.rope, block.input_layernorm.weight, attention.q_norm.weight, *(x.weight for x in layers)]
+    shapes = [torch.Size([T, C]), torch.Size([1]), torch.Size([V])]
+    found = place.results([2, V, C, H, T, n_threads], [x.detach() for x in inputs], shapes)
+    with torch.inference_mode():
+        expected = model.double().hidden(torch.arange(T)[None])[0]
+    assert (found[0].double() - expected).norm() <= 1e-5 * expected.norm()
+    rounded = torch.round(embedding.float() * (127 / 5.0)).long()
+    whole = (embedding[1].float() * 20).to(torch.int16).long()
+    assert found[1].item() == rounded.abs().sum(1).max() and torch.equal(found[2].long(), (rounded * whole).sum(1))
 
 
 def test_what_is_no_number_stays_none(place: Place) -> None:

@@ -15,6 +15,7 @@ from mamegpt.system.hardware import cpp_compiler
 
 PROGRAM = """
 #include "attention.cpp"
+#include "decode.cpp"
 #include "head.cpp"
 #include <cstdio>
 
@@ -44,6 +45,38 @@ bool attention(int n, int group, int T, int D, int threads) {
     return true;
 }
 
+bool decode(int H, int K, int D, int F, int capacity, bool is_gpt, int threads) {
+    constexpr int V = 61;
+    int C = 32;
+    auto numbers = [](size_t n) {
+        std::vector<float> x(n);
+        for (size_t i = 0; i < n; i++) x[i] = (float(i % 13) - 6) * 0.05f;
+        return x;
+    };
+    auto c = numbers(C), d = numbers(D), f = numbers(F), up = numbers(F * C), q = numbers(H * D * C);
+    auto k = numbers(K * D * C), qb = numbers(H * D), kb = numbers(K * D), embedding = numbers(V * C);
+    auto positions = numbers(capacity * C), rope = numbers(capacity * D);
+    auto keys = numbers(K * capacity * D), values = keys;
+    Norm norm{c.data(), is_gpt ? c.data() : nullptr}, of_head{is_gpt ? nullptr : d.data(), nullptr};
+    Linear in{q.data(), is_gpt ? qb.data() : nullptr}, in_k{k.data(), is_gpt ? kb.data() : nullptr};
+    Linear wide{up.data(), is_gpt ? f.data() : nullptr}, narrow{up.data(), is_gpt ? c.data() : nullptr};
+    Block block{norm, of_head, of_head, in, in_k, in_k, {q.data(), nullptr}, norm,
+                {is_gpt ? nullptr : up.data(), nullptr}, wide, narrow, keys.data(), values.data()};
+    Model m{1, C, H, K, D, F, capacity, 1e-6f, embedding.data(), is_gpt ? positions.data() : nullptr,
+            is_gpt ? nullptr : rope.data(), norm, &block};
+    std::vector<float> memory(size_t(mame_step_memory(&m, threads))), state(C), logits(V);
+    for (int t = 0; t < capacity; t++) mame_step(&m, t % V, t, state.data(), memory.data(), threads);
+    mame_logits(V, C, embedding.data(), state.data(), logits.data(), threads);
+    std::vector<int8_t> rounded(embedding.size());
+    std::vector<int16_t> x(C, 3);
+    std::vector<int32_t> rough(V);
+    mame_round(V, C, embedding.data(), 0.3f, rounded.data());
+    int best = mame_most_likely(V, C, embedding.data(), rounded.data(), state.data(), x.data(), 99, rough.data(),
+                                threads);
+    for (float logit : logits) if (!(logit - logit == 0)) return false;
+    return 0 <= best && best < V;
+}
+
 int main() {
     bool good = true;
     for (int threads : {1, 2, 3}) {
@@ -52,6 +85,9 @@ int main() {
         for (int T : {1, 5, 6, 15, 16, 17, 37, 96, 97}) for (int D : {16, 48})
             for (int group : {1, 2}) for (int n : {1, 4})
                 good &= attention(n, group, T, D, threads);
+        for (bool is_gpt : {false, true}) for (int capacity : {1, 9, 16, 33}) for (int F : {8, 24, 48})
+            for (int D : {16, 48})
+                good &= decode(4, 2, D, F, capacity, is_gpt, threads) && decode(1, 1, D, F, capacity, is_gpt, threads);
     }
     std::puts(good ? "clean" : "wrong");
 }

@@ -6,7 +6,7 @@ from torch import nn
 
 from mamegpt.config import ModelConfig
 from mamegpt.models.base import Architecture
-from mamegpt.models.custom_gpt.decode import decode_step
+from mamegpt.models.custom_gpt.decode import decode_step, step_weights
 from mamegpt.models.custom_gpt.gguf import GGUF
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, GPT2
 from mamegpt.models.custom_gpt.init import init_weights
@@ -29,4 +29,5 @@ ARCHITECTURE = Architecture(
     hf_formats=(CUSTOM_GPT, GPT2),
     gguf_format=GGUF,
     decode_step=decode_step,
+    step_weights=step_weights,
 )

@@ -7,9 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamegpt.models.decode import Rows, Step, layer_norm, linear
+from mamegpt.models.decode import Rows, Step, layer_norm, linear, weights_of
+from mamegpt.native.decode import BlockWeights, Linear, Norm, StepWeights
 
-__all__ = ["decode_step"]
+__all__ = ["decode_step", "step_weights"]
 
 
 def decode_step(model: Any) -> tuple[Rows, Step]:
@@ -35,3 +36,40 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
         return final_norm(x)
 
     return rows, step
+
+
+def step_weights(model: Any) -> StepWeights:
+    """Return the weights of a `GPTModel` for the native decoding step."""
+
+    def norm(layer: Any) -> Norm:
+        return Norm(layer.weight.detach(), layer.bias.detach())
+
+    def block_weights(block: Any) -> BlockWeights:
+        qkv = block.att.qkv
+        biases = [None] * 3 if qkv.bias is None else qkv.bias.detach().chunk(3)
+        q, k, v = map(Linear, qkv.weight.detach().chunk(3), biases)
+        return BlockWeights(
+            before_attention=norm(block.norm1),
+            of_queries=Norm(),
+            of_keys=Norm(),
+            q=q,
+            k=k,
+            v=v,
+            out=weights_of(block.att.proj),
+            before_mlp=norm(block.norm2),
+            gate=Linear(),
+            up=weights_of(block.ff.layers[0]),
+            down=weights_of(block.ff.layers[2]),
+        )
+
+    n_heads, C = model.trf_blocks[0].att.n_heads, model.tok_emb.embedding_dim
+    return StepWeights(
+        embedding=model.tok_emb.weight.detach(),
+        positions=model.pos_emb.weight.detach(),
+        rope=None,
+        blocks=[block_weights(block) for block in model.trf_blocks],
+        last=norm(model.final_norm),
+        eps=model.final_norm.eps,
+        head_dim=C // n_heads,
+        capacity=model.context_length,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mamegpt.models.base import Architecture
-from mamegpt.models.llama.decode import decode_step
+from mamegpt.models.llama.decode import decode_step, step_weights
 from mamegpt.models.llama.gguf import GGUF
 from mamegpt.models.llama.hf import LLAMA
 from mamegpt.models.llama.modeling_llama import Llama
@@ -19,4 +19,5 @@ ARCHITECTURE = Architecture(
     hf_formats=(LLAMA,),
     gguf_format=GGUF,
     decode_step=decode_step,
+    step_weights=step_weights,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mamegpt.models.base import Architecture
-from mamegpt.models.qwen3.decode import decode_step
+from mamegpt.models.qwen3.decode import decode_step, step_weights
 from mamegpt.models.qwen3.gguf import GGUF
 from mamegpt.models.qwen3.hf import QWEN3
 from mamegpt.models.qwen3.init import hidden_of_tokens, init_weights, look_back
@@ -19,4 +19,5 @@ ARCHITECTURE = Architecture(
     hf_formats=(QWEN3,),
     gguf_format=GGUF,
     decode_step=decode_step,
+    step_weights=step_weights,
 )
