@@ -157,6 +157,8 @@ class TrainConfig(FromJSON):
 
     task = "continue"
     """What the model learns: to continue text; see `TuneConfig`."""
+    lora = 0
+    """The rank of adapters: none; see `TuneConfig`."""
 
     # With as many processes and threads, and if nothing remains to be measured (auto, --minutes).
 
@@ -456,6 +458,7 @@ class TrainConfig(FromJSON):
             "ngrams": False,
             "norm_eps": TrainConfig.norm_eps,
             "task": "chat",
+            "lora": 0,
             **dataclasses.asdict(GUESS),
         }
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
@@ -499,6 +502,9 @@ class TuneConfig(TrainConfig):
     """Text that is read beside the conversations, so that it is not forgotten (default: what the tuned run read)."""
     text_share: float = 0.1
     """Share of that text in the loss and in the tokens of a step (0: none; classify reads none)."""
+    lora: int = 0
+    """LoRA: learn adapters of this rank beside the linear layers, whose own weights stay as they are (0: learn all
+    weights)."""
     patience: int = 5
     """Stop after so many validations in a row without a better one, and keep the best model (0: never)."""
     batch_size: int = 32
@@ -535,8 +541,11 @@ class TuneConfig(TrainConfig):
             found.append(msg("--text-share must be 0 with --task classify (got {value})", value=self.text_share))
         elif self.text_share > 0 and not self.text_data:
             found.append(msg("--text-share needs a text; give --text-data, or --text-share 0"))
-        if self.patience < 0:
-            found.append(msg("--patience must be at least 0 (got {value})", value=self.patience))
+        for name in ("lora", "patience"):
+            if getattr(self, name) < 0:
+                found.append(
+                    msg("{option} must be at least 0 (got {value})", option=flag(name), value=getattr(self, name))
+                )
         idle = {"ngrams": False, "compile": "false", "sharding": "none", "samples_per_epoch": 0}
         if wrong := [flag(name) for name, value in idle.items() if getattr(self, name) != value]:
             found.append(msg("{names} cannot be used when a model is tuned; leave it out", names=", ".join(wrong)))

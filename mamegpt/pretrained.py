@@ -31,6 +31,7 @@ from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel, not_finite, replace_head, token_embedding, unique_state_dict
 from mamegpt.models.classifier import Classifier
 from mamegpt.models.hf_format import HEAD, LABEL_HEAD
+from mamegpt.models.lora import merged
 from mamegpt.models.registry import build_model, hf_formats
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
@@ -457,7 +458,7 @@ def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained | Classi
     tokenizer = run.tokenizer
     sizes = config.model(tokenizer.vocab_size)
     labels = run.labels
-    model = _filled(config.architecture, sizes, checkpoint.read_model(path), str(path), len(labels))
+    model = _filled(config.architecture, sizes, merged(checkpoint.read_model(path)), str(path), len(labels))
     if labels:
         return Classifier(model, tokenizer, sizes, config.architecture, str(path), labels)
     has_start = tokenizer.start_id is not None

@@ -238,7 +238,8 @@ def fitting(
     """Return the newest turns that fit into the context together with an answer, and a system turn if there is one.
 
     Turns are left out in pairs, a question and its answer. The last question always stays. Of an answer that may be
-    long, half of the context counts: else nothing would be left of the conversation.
+    long, half of the context counts: else nothing would be left of the conversation. Raises `ConfigError` for a
+    question that does not fit even without an answer.
     """
     begin = n_system = int(bool(messages) and messages[0].role == "system")
     lengths = [len(conversation_ids(tokenizer, [message])) for message in messages]
@@ -247,6 +248,13 @@ def fitting(
     while n_tokens > model.context_length and begin + 2 < len(messages):
         n_tokens -= sum(lengths[begin : begin + 2])
         begin += 2
+    n_tokens -= min(max_new_tokens, model.context_length // 2)
+    if n_tokens > model.context_length:
+        raise ConfigError(
+            "the question is too long: {n:,} tokens with its turn, but the model reads {most:,} at once; shorten it",
+            n=n_tokens,
+            most=model.context_length,
+        )
     return [*messages[:n_system], *messages[begin:]]
 
 

@@ -73,6 +73,9 @@ WORDS = {
     "long-enough": msg("maximum length reached"),
     "stopped": msg("stopped"),
     "seed-is": msg("seed {seed}"),
+    "long-question": msg(
+        "The question is too long: {n} tokens with its turn, but the model reads {most} at once. Shorten it."
+    ),
     "failed": msg("Failed: {reason}"),
     "unreachable": msg("The server cannot be reached; check that mamegpt play is running."),
     "bits": msg("{bits} bits"),

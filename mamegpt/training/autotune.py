@@ -13,6 +13,7 @@ from mamegpt.config import Precision, TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.errors import first_line, is_out_of_memory
 from mamegpt.models.base import LanguageModel
+from mamegpt.models.lora import add_adapters
 from mamegpt.models.registry import build_model
 from mamegpt.native.library import Native
 from mamegpt.system.devices import synchronize
@@ -124,6 +125,8 @@ class Probe:
     def model(self) -> LanguageModel:
         """The model that is measured."""
         model = build_model(self.config.architecture, self.config.model(self.vocab_size)).to(self.device)
+        if self.config.lora:
+            add_adapters(model, self.config.lora, learns_head=True)
         if self.config.activation_checkpointing:
             checkpoint_activations(model)
         return model

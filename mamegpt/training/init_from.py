@@ -14,6 +14,7 @@ from mamegpt.data.shards import TEXT
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.messages import join
 from mamegpt.models.base import LanguageModel, token_embedding
+from mamegpt.models.lora import ADAPTERS
 from mamegpt.presets import Recipe, peak_lr
 from mamegpt.pretrained import Pretrained, load, load_weights
 from mamegpt.run.run import Run
@@ -100,12 +101,13 @@ def load_initial_weights(
 ) -> None:
     """Fill a fresh model with the weights of another. Raises `ModelError` if they do not fit.
 
-    A model with a head of its own, as a classifier has, keeps it. With ``turns``, tokens may have been appended to
-    those of the other model. Their rows, and those of the tokens of turns that it never read, begin as the mean of all
-    other rows (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
+    Adapters stay as they are, and so does a head of its own, as a classifier has. With ``turns``, tokens may have been
+    appended to those of the other model. Their rows, and those of the tokens of turns that it never read, begin as the
+    mean of all other rows (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
     """
     loaded = _load(where)
     weights = loaded.model.state_dict()
+    weights |= {name: own.detach() for name, own in model.named_parameters() if name.endswith(ADAPTERS)}
     if has_own_head:
         head = model.out_head.weight
         weights |= {name: own.detach() for name, own in model.named_parameters() if own is head}

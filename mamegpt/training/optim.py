@@ -60,11 +60,13 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     """
     head = model.out_head.weight
     embeddings = [p for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()]
-    tables = [p for p in token_embedding(model).parameters() if p is not head]  # a tied one learns as a head
+    learned = [p for p in model.parameters() if p.requires_grad]
     outer = {id(p) for p in [*embeddings, head]}
-    inside = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]
+    table_ids = {id(p) for p in token_embedding(model).parameters() if p is not head}  # a tied one learns as a head
+    tables = [p for p in learned if id(p) in table_ids]
+    inside = [p for p in learned if p.ndim == 2 and id(p) not in outer]
     taken = {id(p) for p in [*tables, *inside]}
-    others = [p for p in model.parameters() if id(p) not in taken]
+    others = [p for p in learned if id(p) not in taken]
     groups = [{"params": tables, "lr": config.emb_lr}, {"params": others, "lr": config.lr}]
     kind = ShardedMuon if any(map(is_sharded, inside)) else Muon
     products = compute_dtype(config.precision) or torch.float32

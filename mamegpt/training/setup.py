@@ -38,6 +38,7 @@ from mamegpt.errors import (
 )
 from mamegpt.messages import without_secrets
 from mamegpt.models.base import LanguageModel, replace_head
+from mamegpt.models.lora import add_adapters
 from mamegpt.models.registry import architecture, build_model, init_weights, unsupported_fields
 from mamegpt.native.library import Native
 from mamegpt.run import checkpoint
@@ -371,6 +372,10 @@ def _build_model(
             replace_head(model, n_labels)
     if place.type != "meta":
         model.to(world.device)
+    turns = tokenizer.turns if config.task == "chat" else None
+    if config.lora:
+        rows = [*turns.begin.values(), turns.end] if turns else []
+        add_adapters(model, config.lora, learned_rows=rows, learns_head=n_labels > 0)
     if counted is not None:
         found = architecture(config.architecture)
         assert found.hidden_of_tokens and found.look_back, "asked in can_fit_bigrams"
@@ -385,7 +390,6 @@ def _build_model(
         if place.type == "meta":
             init_weights(config.architecture, model)
         if starts_from_model:
-            turns = tokenizer.turns if config.task == "chat" else None
             load_initial_weights(model, config.init_from, turns, has_own_head=n_labels > 0)
     return model, summed_loss
 

@@ -147,3 +147,17 @@ def test_a_chat_in_the_terminal(mame: Mame, tuned: Path, monkeypatch: pytest.Mon
 def test_a_chat_with_a_model_that_only_continues_is_refused(mame: Mame, little: Little) -> None:
     code, out, err = mame("chat", "--model", str(little.run), "--prompt", "豆")
     assert (code, out) == (2, "") and "mamegpt tune" in err
+
+
+def test_a_question_that_does_not_fit_is_refused(tuned: Path, mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(tuned, device="cpu")
+    room = loaded.model.context_length - len(chat_ids(loaded.tokenizer, [Message("user", "豆")])) + 1
+    fits, too_long = "豆" * room, "豆" * (room + 40)
+    assert len(loaded.chat_ids([("user", fits)])) <= loaded.model.context_length
+    with pytest.raises(ConfigError, match=r"too long: \d+ tokens with its turn, but the model reads 32"):
+        loaded.answer([("system", "短く"), ("user", too_long)])
+    code, out, err = mame("chat", "--model", tuned, "--prompt", too_long)
+    assert (code, out) == (2, "") and "the question is too long" in err
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{too_long}\n豆\n"))
+    code, out, err = mame("chat", "--model", tuned, "--max-new-tokens", 2)
+    assert (code, err) == (0, "") and "too long" in out.splitlines()[0] and len(out.splitlines()) > 1

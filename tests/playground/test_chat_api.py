@@ -112,6 +112,7 @@ def test_a_model_that_only_continues_says_so(client: openai.OpenAI, little: Litt
         ({"messages": MESSAGES[:2]}, "end with the user's"),
         ({"messages": [{"role": "tool", "content": "豆"}]}, "role must be one of system, user, assistant"),
         ({"messages": [{"role": "user", "content": "豆" * 20_001}]}, "messages must not be longer"),
+        ({"messages": [{"role": "user", "content": "豆" * 99}]}, "the question is too long"),
         ({"top_logprobs": 3}, "top_logprobs needs logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs must be at most 20"),
         ({"tools": []}, "tools is unknown"),

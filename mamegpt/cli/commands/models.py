@@ -193,7 +193,14 @@ def chat_command(
     messages = [("system", system)] if system else []
     for question in asked() if prompt is None else [prompt]:
         messages.append(("user", question))
-        tokens = loaded.stream_answer(messages, max_new_tokens=max_new_tokens, sampling=sampling)
+        try:
+            tokens = loaded.stream_answer(messages, max_new_tokens=max_new_tokens, sampling=sampling)
+        except ConfigError as error:
+            if prompt is not None:
+                raise
+            say(error.message)  # another question may be short enough
+            del messages[-1]
+            continue
         messages.append(("assistant", show_stream("", (token.text for token in tokens))))
 
 

@@ -164,6 +164,10 @@ export async function complete(request, signal, onData) {
   const ids = request.messages
     ? chatIds(fitting(request.messages, request.max_tokens))
     : promptIds(request.prompt, request.at_start);
+  if (request.messages && ids.length > model.contextLength) {
+    const fields = { n: ids.length, most: model.contextLength };
+    throw Object.assign(new Error("long-question"), { fields }); // a word of the page
+  }
   let begun;
   for (begun of read(ids.slice(-model.contextLength))) await turn();
   const [sequence, logits] = begun;
