@@ -1,4 +1,4 @@
-// The operations of a decoding step: vectors in float32, matrices read row by row as they are stored.
+// Operations on vectors in float32, and matrices that are read row by row as they are stored.
 #pragma once
 
 #include <algorithm>
@@ -81,12 +81,13 @@ static inline void normalize(const Norm& norm, float eps, int n, const float* x,
     }
 }
 
-// Rotate the pairs (x[i], x[i + D/2]) of a head (D,) by angles, given as cosines and sines (D/2,); D a multiple of 16
-static inline void rotate(int D, const float* cosines, const float* sines, float* x) {
+// y = the pairs (x[i], x[i + D/2]) of a head (D,), rotated by angles, given as cosines and sines (D/2,), or by their
+// negatives if `sign` is -1; D a multiple of 16, y may be x
+static inline void rotate(int D, const float* cosines, const float* sines, float sign, const float* x, float* y) {
     for (int i = 0; i < D / 2; i += 8) {
-        Vec a = load(x + i), b = load(x + D / 2 + i), cosine = load(cosines + i), sine = load(sines + i);
-        store(x + i, a * cosine - b * sine);
-        store(x + D / 2 + i, b * cosine + a * sine);
+        Vec a = load(x + i), b = load(x + D / 2 + i), cosine = load(cosines + i), sine = all(sign) * load(sines + i);
+        store(y + i, a * cosine - b * sine);
+        store(y + D / 2 + i, b * cosine + a * sine);
     }
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -23,6 +23,7 @@ from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.native.library import WIDTH_UNIT, Native
+from mamegpt.native.pointwise import Pointwise
 
 __all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch", "refuse_wrong_results"]
 
@@ -41,7 +42,7 @@ class SummedLoss(nn.Module):
     """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel.
 
     The model's dropout layers are replaced by those of `dropout`. In float32, ``native`` computes head and loss, if it
-    is given, and the attention of a model that is not compiled and has heads of a width that it knows.
+    is given, and attention, norms, rotations and SwiGLU of a model that is not compiled.
     """
 
     def __init__(
@@ -52,8 +53,7 @@ class SummedLoss(nn.Module):
         use_fast_dropout(model)
         self.compute_dtype = compute_dtype(precision)
         self.native = native if self.compute_dtype is None else None
-        self.attention = self.native.attention if self.native is not None and not compiled else None
-        self.attends: list[Any] = [module for module in model.modules() if hasattr(module, "attend")]
+        self.functions = list(_native_functions(model, self.native if not compiled else None))
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(
@@ -68,10 +68,10 @@ class SummedLoss(nn.Module):
 
         With ``learned`` positions (N,) of all B T there are targets (N,) for these alone, and no logits elsewhere.
         """
-        for module in self.attends:
-            module.__dict__.pop("attend", None)  # as its class has it
-            if self.attention is not None and module.head_dim % WIDTH_UNIT == 0:
-                module.attend = self.attention
+        for module, name, function in self.functions:
+            module.__dict__.pop(name, None)  # as its class has it
+            if function is not None:
+                setattr(module, name, function)
         with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
         if learned is not None:
@@ -86,6 +86,34 @@ class SummedLoss(nn.Module):
             true_share=true_share,
             native=self.native,
         )
+
+
+def _native_functions(
+    model: LanguageModel, native: Native | None
+) -> Iterator[tuple[nn.Module, str, Callable[..., Tensor] | None]]:
+    """Yield modules and names of their functions in whose place the native engine may compute, with its function, or
+    None where it does not.
+    """
+    functions: dict[str, Callable[..., Tensor]] = {}
+    if native:
+        pointwise = Pointwise(native)
+        functions = {
+            "attend": native.attention,
+            "normalize": pointwise.normalize,
+            "rotate": pointwise.rotate,
+            "swiglu": pointwise.swiglu,
+        }
+    for module in model.modules():
+        for name in ("attend", "normalize", "rotate", "swiglu"):
+            if hasattr(type(module), name):
+                yield module, name, functions.get(name) if _fits(module, name) else None
+
+
+def _fits(module: Any, name: str) -> bool:
+    """Return whether the native engine computes a function of a module of these sizes."""
+    if name == "normalize":
+        return len(module.weight) % (WIDTH_UNIT // 2) == 0
+    return name == "swiglu" or module.head_dim % WIDTH_UNIT == 0
 
 
 def checkpoint_activations(model: LanguageModel) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from mamegpt.config import TrainConfig
 from mamegpt.models.loss import linear_cross_entropy
+from mamegpt.models.qwen3.modeling_qwen3 import rms_norm, rope_table, rotate, swiglu
 from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet
 from release.wheels import zig
 
@@ -25,6 +26,7 @@ PROGRAM = """
 #include "attention.cpp"
 #include "decode.cpp"
 #include "head.cpp"
+#include "pointwise.cpp"
 #include <cstdio>
 
 FILE *in, *out;
@@ -70,6 +72,18 @@ int main(int, char** files) {
         float most = float(mame_round(V, C, embedding.data(), 5.0f, rounded.data()));
         mame_most_likely(V, C, embedding.data(), rounded.data(), states.data(), whole.data(), 0, rough.data(), threads);
         write(states), write(std::vector<float>{most}), write(std::vector<float>(rough.begin(), rough.end()));
+    } else if (n[0] == 3) {
+        int rows = n[1], width = n[2];
+        auto x = read<float>(size_t(rows) * width), w = read<float>(width), rope = read<float>(x.size()), dy = x;
+        std::vector<float> y(x), dx(x), dw(w), rotated(x), gated(x), d_gate(x), d_up(x);
+        std::vector<float> memory(size_t(mame_rms_norm_memory(rows, width)));
+        mame_rms_norm(rows, width, x.data(), w.data(), 1e-6f, y.data(), threads);
+        mame_rms_norm_backward(rows, width, x.data(), w.data(), 1e-6f, dy.data(), dx.data(), dw.data(), memory.data(),
+                               threads);
+        mame_rotate(1, rows, 1, width, rope.data(), int64_t(rope.size() / 2), x.data(), rotated.data(), 0, threads);
+        mame_swiglu(int64_t(x.size()) - 3, x.data(), rope.data(), gated.data(), threads);
+        mame_swiglu_backward(int64_t(x.size()), x.data(), rope.data(), dy.data(), d_gate.data(), d_up.data(), threads);
+        write(y), write(dx), write(dw), write(rotated), write(gated), write(d_gate), write(d_up);
     } else {
         int heads = n[1], group = n[2], T = n[3], D = n[4];
         size_t one = size_t(heads) * T * D;
@@ -192,6 +206,22 @@ def test_a_decoding_step_equals_float64(place: Place, n_threads: int) -> None:
     rounded = torch.round(embedding.float() * (127 / 5.0)).long()
     whole = (embedding[1].float() * 20).to(torch.int16).long()
     assert found[1].item() == rounded.abs().sum(1).max() and torch.equal(found[2].long(), (rounded * whole).sum(1))
+
+
+def test_what_lies_between_products_equals_float64(place: Place) -> None:
+    rows, n = 300, 32
+    random = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(rows, n, generator=random), torch.randn(n, generator=random)
+    rope = rope_table(rows, n, 10_000.0)
+    inputs = [tensor.double().requires_grad_() for tensor in (x, weight, rope.view(rows, n))]
+    normed, gated = rms_norm(inputs[0], inputs[1], 1e-6), swiglu(inputs[0], inputs[2])
+    exact = [normed, *torch.autograd.grad(normed, inputs[:2], x.double())]
+    exact += [rotate(x.double()[None, None], rope.double())[0, 0], gated]
+    exact += torch.autograd.grad(gated, (inputs[0], inputs[2]), x.double())
+    found = place.results([3, rows, n, 0, 0, 3], [x, weight, rope], [y.shape for y in exact])
+    found[4][-1, -3:] = gated[-1, -3:].float()  # the program leaves these as they are
+    for a, b in zip(found, exact, strict=True):
+        assert (a.double() - b).norm() <= 2e-6 * (b.norm() + b.numel() ** 0.5)
 
 
 def test_what_is_no_number_stays_none(place: Place) -> None:

@@ -17,6 +17,7 @@ PROGRAM = """
 #include "attention.cpp"
 #include "decode.cpp"
 #include "head.cpp"
+#include "pointwise.cpp"
 #include <cstdio>
 
 bool head(size_t N, int V, int C, int K, int threads, bool gradients) {
@@ -77,6 +78,21 @@ bool decode(int H, int K, int D, int F, int capacity, bool is_gpt, int threads) 
     return 0 <= best && best < V;
 }
 
+bool pointwise(int rows, int n, int threads) {
+    size_t N = size_t(rows) * n;
+    std::vector<float> x(N), y(N), dx(N), dw(n), w(n, 2.0f), rope(N);
+    for (size_t i = 0; i < N; i++) x[i] = float(i % 13) - 6, rope[i] = 0.7f;
+    std::vector<float> memory(size_t(mame_rms_norm_memory(rows, n)));
+    mame_rms_norm(rows, n, x.data(), w.data(), 1e-6f, y.data(), threads);
+    mame_rms_norm_backward(rows, n, x.data(), w.data(), 1e-6f, y.data(), dx.data(), dw.data(), memory.data(), threads);
+    if (n % 16 == 0) mame_rotate(1, rows, 1, n, rope.data(), int64_t(N / 2), x.data(), y.data(), rows % 2, threads);
+    int some = int(N) - rows % 8;
+    mame_swiglu(some, x.data(), dx.data(), y.data(), threads);
+    mame_swiglu_backward(some, x.data(), y.data(), rope.data(), dx.data(), y.data(), threads);
+    for (float a : dw) if (!(a - a == 0)) return false;
+    return true;
+}
+
 int main() {
     bool good = true;
     for (int threads : {1, 2, 3}) {
@@ -85,6 +101,7 @@ int main() {
         for (int T : {1, 5, 6, 15, 16, 17, 37, 96, 97}) for (int D : {16, 48})
             for (int group : {1, 2}) for (int n : {1, 4})
                 good &= attention(n, group, T, D, threads);
+        for (int rows : {1, 3, 256, 300}) for (int n : {8, 16, 48}) good &= pointwise(rows, n, threads);
         for (bool is_gpt : {false, true}) for (int capacity : {1, 9, 16, 33}) for (int F : {8, 24, 48})
             for (int D : {16, 48})
                 good &= decode(4, 2, D, F, capacity, is_gpt, threads) && decode(1, 1, D, F, capacity, is_gpt, threads);

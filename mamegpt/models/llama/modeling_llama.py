@@ -76,6 +76,16 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return x / sqrt(mean(x^2) + eps) * weight over the last dimension, (..., n) -> (..., n)."""
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return SiLU(gate) * up, of one shape."""
+    return F.silu(gate) * up
+
+
 def eager_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return the causal attention of q (B, H, T, D) over k, v (B, K, T, D), as separate matrix products.
 
@@ -92,6 +102,8 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang and Sennrich 2019, eq. 4)."""
 
+    normalize = staticmethod(rms_norm)
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
@@ -104,14 +116,15 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., width) -> (..., width) in the dtype of ``x``, which autocast may have made bfloat16."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return self.normalize(x, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
     """Causal self-attention with grouped queries (Ainslie et al. 2023)."""
 
+    rotate = staticmethod(rotate)
     attend = staticmethod(eager_attention)
-    """What computes the attention in training on a CPU; the native engine may take its place (`mamegpt.native`)."""
+    """What computes the attention in training on a CPU."""
 
     def __init__(self, sizes: Sizes, layer: int) -> None:
         super().__init__()
@@ -127,8 +140,8 @@ class Attention(nn.Module):
         """Return (B, T, C) -> (B, T, C). ``mask`` (T, S) is true where a query may attend; None: causal."""
         B, T, _ = x.shape
         heads = (B, T, -1, self.head_dim)
-        q = rotate(self.q_proj(x).view(heads).transpose(1, 2), rope)  # (B, T, HD) -> (B, H, T, D)
-        k = rotate(self.k_proj(x).view(heads).transpose(1, 2), rope)  # (B, T, KD) -> (B, K, T, D)
+        q = self.rotate(self.q_proj(x).view(heads).transpose(1, 2), rope)  # (B, T, HD) -> (B, H, T, D)
+        k = self.rotate(self.k_proj(x).view(heads).transpose(1, 2), rope)  # (B, T, KD) -> (B, K, T, D)
         v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, T, KD) -> (B, K, T, D)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (B, K, S, D)
@@ -144,6 +157,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020, eq. 6): down(silu(gate(x)) * up(x))."""
 
+    swiglu = staticmethod(swiglu)
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         _, _, ffn_dim = resolve_sizes(sizes)
@@ -153,7 +168,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class Block(nn.Module):
