@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time a name is import
     from mamegpt.tokenizer.tokenizer import train_tokenizer as train_tokenizer
     from mamegpt.training.trainer import TrainResult as TrainResult
     from mamegpt.training.trainer import train as train
+    from mamegpt.training.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ _NAMES = {
     "config": ["TrainConfig"],
     "presets": ["preset"],
     "training.trainer": ["TrainResult", "train"],
+    "training.tune": ["tune"],
     "run.run": ["Checkpoint", "Extension", "Run"],
     "run.metrics": ["Quality"],
     "models.classifier": ["Classification", "Classifier"],

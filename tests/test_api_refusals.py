@@ -82,6 +82,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "a text as ids": (lambda it: mamegpt.load(it.run).tokenizer.decode("abc"), "ids must be a list of whole numbers"),
     "no run": (lambda _: mamegpt.write_report([], "new.html"), "name at least one run"),
     "an empty path": (lambda _: mamegpt.write_stories(""), "out is an empty path; give a name, or . for the"),
+    "a rank": (lambda it: mamegpt.tune(it.run, it.text, "new", lora="8"), r"lora must be a whole number \(got '8'\)"),
     "an empty model": (lambda _: mamegpt.load(""), "model is an empty path"),
     "an empty run": (lambda _: mamegpt.Run(""), "folder is an empty path"),
     "an empty name among others": (lambda it: mamegpt.evaluate([it.run, ""]), "models is an empty path"),

@@ -20,6 +20,7 @@ from mamegpt.pretrained import load, load_classifier
 from mamegpt.run.run import Run
 from mamegpt.training.init_from import tuned_config
 from mamegpt.training.trainer import train
+from mamegpt.training.tune import tune
 
 GOLDEN = ROOT / "tests" / "golden"
 IDS = torch.tensor([[2, 300, 310, 320, 330, 340], [3, 100, 2, 350, 360, 479]])
@@ -87,7 +88,7 @@ def test_a_run_learns_adapters_alone_resumes_bitwise_and_is_merged_when_loaded(l
 def test_a_classifier_learns_its_head_beside_adapters(little: Little, tmp_path: Path) -> None:
     data = tmp_path / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in LABELLED))
-    out = train(settings(little.run, data, tmp_path / "run", task="classify", keep_checkpoints=9)).out
+    out = tune(little.run, data, tmp_path / "run", **TINY, task="classify", keep_checkpoints=9).out
     before, after = (load_file(one.path / "model.safetensors") for one in (Run(out).checkpoints()[i] for i in (0, -1)))
     assert {name for name, tensor in before.items() if not torch.equal(tensor, after[name])} == {
         name for name in before if "lora" in name or name == "out_head.weight"
