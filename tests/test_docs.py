@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 from little import ROOT, run_mamegpt, run_script
-from readme import commands
+from readme import code_cells, commands
 
 from benchmarks import tables
 from examples.walk import table, walk
@@ -45,7 +46,7 @@ def test_there_is_a_how_to_for_each_command() -> None:
     assert set(shown) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "examples/colab.ipynb"])
 def test_every_command_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
 
@@ -64,6 +65,12 @@ def test_every_command_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> Non
             main.main(words[1:])
         assert end.value.code == 0, words
     assert ran == [words[1] for words in wanted]
+
+
+def test_notebooks_are_stored_without_outputs() -> None:
+    for path in (ROOT / "examples").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path
 
 
 def test_every_link_leads_to_a_file() -> None:
@@ -166,3 +173,26 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert outputs and not any(output["output_type"] == "error" for output in outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="its commands are for Colab's shell")
+def test_the_notebook_for_colab_runs_from_top_to_bottom(wiki: HubServer, tmp_path: Path) -> None:
+    """Word for word, but for fewer steps, and with an end where a command fails."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "examples" / "colab.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            fewer = cell.source.replace("--size 5m --minutes 10", "--size 1m --max-steps 3")
+            cell.source = fewer.replace("sleep(10)", "sleep(0.5)")
+            cell.source += "\nassert not globals().get('_exit_code')"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = wiki.env(tmp_path) | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute(env=env)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("<iframe srcdoc=" in output.get("data", {}).get("text/html", "") for output in outputs) == 1
+    for made in ("my-model/my-model.html", "hf/model.safetensors"):
+        assert (tmp_path / made).is_file(), made
+    assert len(commands("examples/colab.ipynb")) == 8 and len(code_cells("examples/colab.ipynb")) == 7

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt, run_script
 from readme import commands
@@ -25,6 +26,18 @@ def test_every_linked_file_and_every_make_target_exists(name: str) -> None:
     assert len(links) >= 10 and all((ROOT / link).is_file() for link in links)
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {words[1] for words in commands(name) if words[0] == "make"} <= set(targets)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_ci_runs_the_lines_for_windows(name: str) -> None:
+    block = re.search(r"```powershell\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["windows"]["steps"]
+    runs = [step["run"].removesuffix(" --seconds 3") for step in steps if "run" in step]
+    assert block[1].splitlines() == runs
+    words = [line.split()[3:] for line in runs[1:]]  # after "python -m", the same as for other systems
+    bash = [line[1:] if line[0] == "pip" else line for line in commands(name)]
+    assert words[0] in bash and words[1] in bash and runs[3].endswith(" -m mamegpt demo")
 
 
 def test_the_table_of_commands_is_complete() -> None:

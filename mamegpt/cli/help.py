@@ -63,7 +63,11 @@ class _Formatter(DefaultFormatter):
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         about = _sentences(getattr(panel.description, "primary_renderable", ""))
         title = label(str(panel.title))
-        drawn = panel.copy(title=title[:1].upper() + title[1:], description=_Wrapped(f"{about}\n") if about else Text())
+        drawn = panel.copy(
+            title=title[:1].upper() + title[1:],
+            description=_Wrapped(f"{about}\n") if about else Text(),
+            entries=[entry.copy(metavar=(entry.metavar or "").removeprefix("CHOICE|")) for entry in panel.entries],
+        )
         super().__call__(console, options, drawn)
 
     def render_usage(self, console: Console, _options: ConsoleOptions, usage: Any) -> None:
@@ -85,9 +89,7 @@ def _about(entry: HelpEntry) -> _Wrapped:
     notes = [label("(required)")] if entry.required else []
     if get_origin(entry.type) is tuple and entry.metavar == REPEATED:
         notes.append(label("(repeatable)"))
-    if entry.choices and "|" not in (
-        entry.metavar or ""
-    ):  # where other values are possible too, the sentence names all
+    if entry.choices and entry.metavar != "STR":  # where other values are possible too, the sentence names all
         notes.append(f"({label('choices:')} {', '.join(entry.choices)})")
     if entry.default not in NOTHING:
         default = label(entry.default) if entry.default in ("False", "True") else entry.default  # as it is typed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -468,7 +469,7 @@ class _View:
                     "{tokens_per_s:,.0f} tokens/s  {memory_gb:.2f} GB  gradient {grad_norm:.2f}  lr {lr:.1e}",
                     tokens_per_s=self.last.tokens_per_s,
                     memory_gb=self.last.memory_bytes / 1e9,
-                    grad_norm=record["grad_norm"],
+                    grad_norm=math.inf if record["grad_norm"] is None else record["grad_norm"],
                     lr=record["lr"],
                 )
             )

@@ -21,6 +21,7 @@ from mamegpt.errors import ConfigError, DataError, is_out_of_memory
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.registry import build_model
 from mamegpt.planning import scaling_law
+from mamegpt.planning.data_sheets import ACTIVATION_BYTES, DATA_SHEETS, OWN_BYTES, DataSheet, seconds_per_step
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.devices import choose_device, free_memory
 from mamegpt.system.hardware import peak_memory, reset_peak_memory
@@ -41,14 +42,12 @@ SAMPLE_TOKENS = 1 << 18
 PARAMETER_BYTES = 16
 """Bytes per parameter: weight, gradient and the optimizer's two averages, in float32."""
 
-ACTIVATION_BYTES = 113
-"""Bytes kept for the backward pass, per token of a forward pass, layer and unit of width. Measured from 1m to 30m: with
-`PARAMETER_BYTES` it predicts the peak memory from one size to the next to 2 % (docs/log.md)."""
-
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory of one size. If it was not ``measured``, it is extrapolated from the largest size that was."""
+    """Time and memory of one size. If it was not ``measured``, it is extrapolated from the largest size that was, or
+    estimated from a data sheet.
+    """
 
     size: Size
     n_parameters: int
@@ -80,6 +79,8 @@ class Plan:
     """Seconds to count the n-grams of the text."""
     measuring_s: float
     free_memory_bytes: int
+    data_sheet: DataSheet | None = None
+    """The GPU that the costs are estimated for; None if they were measured here."""
 
     def start_s(self, cost: Cost) -> float:
         """Return the seconds before the first step of a size: to count n-grams, and to fit the weights to the bigrams.
@@ -143,13 +144,15 @@ def plan(
     tokenizer: str | Path = "",
     vocab_size: int = 0,
     device: str = "auto",
+    gpu: str = "",
     schema: Schema = GUESS,
     seconds: float = 20.0,
 ) -> Plan:
     """Estimate the result of ``minutes`` of training, from a benchmark of about ``seconds`` on this machine.
 
     With ``data``, the training text, the plan also contains the number of epochs. The vocabulary size is that of the
-    tokenizer or the token shards if they are given, else ``vocab_size`` (0: that of `choose_vocab_size`).
+    tokenizer or the token shards if they are given, else ``vocab_size`` (0: that of `choose_vocab_size`). With ``gpu``,
+    a name in `DATA_SHEETS`, nothing but the counting of n-grams is measured: the rest is estimated for that GPU.
 
     Raises `ConfigError` for impossible numbers, and what reading the data or the tokenizer raises.
     """
@@ -159,6 +162,8 @@ def plan(
         raise ConfigError("--tokenizer brings its own --vocab-size; leave one of them out")
     if vocab_size < 0:
         raise ConfigError("--vocab-size must be at least 1 (got {vocab_size})", vocab_size=vocab_size)
+    if gpu and gpu not in DATA_SHEETS:
+        raise ConfigError("--gpu must be one of {names} (got {gpu})", names=", ".join(DATA_SHEETS), gpu=gpu)
     loaded = Tokenizer.load(tokenizer) if tokenizer else None
     if loaded:
         vocab_size = loaded.vocab_size
@@ -171,10 +176,16 @@ def plan(
         vocab_size = vocab_size or choose_vocab_size(minutes, n_characters)
         corpus = CorpusSize(n_characters, n_tokens or round(n_characters / characters_per_token(vocab_size)))
     vocab_size = vocab_size or choose_vocab_size(minutes)
-    chosen = choose_device(device).device
-    free = free_memory(chosen)
     begin = time.perf_counter()
     counting_s = measure_counting(vocab_size, corpus.n_tokens if corpus else COUNTED_TOKENS)
+    if gpu:
+        sheet = DATA_SHEETS[gpu]
+        return Plan(
+            gpu, sheet.precision, tuple(estimate(vocab_size, sheet)), minutes, vocab_size, is_chosen, corpus,
+            counting_s, time.perf_counter() - begin, round(sheet.memory_bytes), sheet,
+        )  # fmt: skip
+    chosen = choose_device(device).device
+    free = free_memory(chosen)
     precision, costs = measure(vocab_size, chosen, seconds)
     elapsed_s = time.perf_counter() - begin
     return Plan(
@@ -254,6 +265,22 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
         flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops
         other_bytes = costs[-1].memory_bytes - held_bytes
     return candidates[0], costs
+
+
+def estimate(vocab_size: int, sheet: DataSheet) -> list[Cost]:
+    """Estimate all sizes from the data sheet of a GPU."""
+    costs = []
+    for size in SIZES:
+        config = preset(size)
+        n_parameters, flops = operations(config, vocab_size)
+        n_tokens = config.batch_size * config.context_length
+        step_s = seconds_per_step(
+            sheet, n_tokens=n_tokens, flops=flops, n_parameters=n_parameters, n_layers=config.n_layers,
+            emb_dim=config.emb_dim, vocab_size=vocab_size,
+        )  # fmt: skip
+        memory_bytes = OWN_BYTES + state_bytes(config, n_parameters, torch.device("cuda"))
+        costs.append(Cost(size, n_parameters, n_tokens / step_s, memory_bytes, measured=False))
+    return costs
 
 
 def state_bytes(config: TrainConfig, n_parameters: int, device: torch.device) -> int:

@@ -92,7 +92,8 @@ class ReportRun(Run):
 
     def curve(self, axis: str, field: str) -> list[tuple[float, float]]:
         """(x, y) of each step that has the field, and as a finite number: a run may end with one that is none."""
-        return [(step[axis], step[field]) for step in self.timed_steps if math.isfinite(step.get(field, math.nan))]
+        points = ((step[axis], step.get(field)) for step in self.timed_steps)
+        return [(x, y) for x, y in points if y is not None and math.isfinite(y)]
 
     def bits(self, axis: str) -> list[tuple[float, float]]:
         """Training loss as bits per character, by the text's mean number of characters a token."""

@@ -87,13 +87,15 @@ class _Record(FromJSON, extra="ignore"):
 
 @dataclass(frozen=True)
 class _Step(_Record, extra="ignore", allow_inf_nan=True):
-    """The line of a step. ``loss`` and ``grad_norm`` of a run that fails may be infinite or NaN."""
+    """The line of a step. ``loss`` and ``grad_norm`` of a run that fails may be infinite or NaN; the norm of a skipped
+    step is null.
+    """
 
     loss: float
     lr: Number
     tokens: Number
     elapsed_s: Annotated[float, Within(gt=0, lt=1e18)]
-    grad_norm: float = 0.0
+    grad_norm: float | None = 0.0
 
 
 STEP_FIELDS = {field.name for field in fields(_Step)}
@@ -120,8 +122,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     ``elapsed_s`` since the run began; a validation has ``step`` and ``quality``, the fields of `Quality`. After the
     last step there are two validations: on the same sample as before, and on the whole text. The first step after a
     checkpoint also has ``save_blocked_s``, the seconds it waited for the copy of the weights; a step in float16 whose
-    gradient was not finite, and which left the weights as they were, has ``skipped``: 1. An incomplete last line, which
-    a killed process leaves, is ignored. Raises `CheckpointError` for a line that a run would never write.
+    gradient was not finite, and which left the weights as they were, has ``skipped``: 1 and None as ``grad_norm``. An
+    incomplete last line, which a killed process leaves, is ignored. Raises `CheckpointError` for a line that a run
+    would never write.
     """
     path = run / METRICS_FILE
     records = []

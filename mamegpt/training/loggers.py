@@ -47,7 +47,8 @@ def logger(name: Logger) -> Watcher:
 def _send(event: Event, write: Write) -> None:
     if isinstance(event, StepEvent):
         for record in event.records:
-            write({f"train/{name}": record[name] for name in ("loss", "lr", "grad_norm", "tokens")}, record["step"])
+            found = {f"train/{name}": record[name] for name in ("loss", "lr", "grad_norm", "tokens")}
+            write({name: value for name, value in found.items() if value is not None}, record["step"])
         write({"speed/tokens_per_s": event.tokens_per_s, "speed/memory_bytes": event.memory_bytes}, record["step"])
     elif isinstance(event, Validated):
         curve, quality = "result" if event.is_result else "validation", event.quality

@@ -26,7 +26,7 @@ class Metrics:
 
     Losses are read back from the device only at `flush`, so that no step waits for it here. Raises `CheckpointError` if
     the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them. A run that
-    ``may_skip`` steps (see `loss_scaling`) marks those whose gradient was not finite.
+    ``may_skip`` steps (see `loss_scaling`) marks those whose gradient was not finite, whose norm is null.
     """
 
     def __init__(self, run: Path, first_step: int, write: bool, digest: str = "", *, may_skip: bool = False) -> None:
@@ -89,7 +89,7 @@ class Metrics:
         ]
         for record in records:
             if self.may_skip and not math.isfinite(record["grad_norm"]):
-                record["skipped"] = 1
+                record |= {"grad_norm": None, "skipped": 1}  # JSON has no infinity
         if self.save_blocked_s is not None:
             records[0]["save_blocked_s"], self.save_blocked_s = self.save_blocked_s, None
         self._append(records)

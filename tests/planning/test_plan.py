@@ -1,8 +1,10 @@
 """A plan says what the parts say: operations, corpus, law; and picks the size that will be best."""
 
 import dataclasses
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from little import Little, run_mamegpt
 
+from mamegpt.cli.commands.training import plan_command
 from mamegpt.cli.render.next_step import next_training
 from mamegpt.cli.render.planning import plan_table
 from mamegpt.data.shards import open_shards
@@ -17,6 +20,7 @@ from mamegpt.errors import ConfigError, DataError
 from mamegpt.models.registry import build_model
 from mamegpt.planning import plan as plan_module
 from mamegpt.planning import scaling_law
+from mamegpt.planning.data_sheets import DATA_SHEETS, KERNEL_S, KERNELS_PER_LAYER, SUSTAINED, seconds_per_step
 from mamegpt.planning.plan import CorpusSize, Cost, Plan, count, measure, operations, plan
 from mamegpt.presets import SIZES, preset
 from mamegpt.run import checkpoint
@@ -74,6 +78,27 @@ def test_sizes_that_do_not_fit_into_the_time_are_reckoned_from_the_last_that_did
     rates = [cost.tokens_per_s * flops[cost.size] for cost in costs]
     assert rates == pytest.approx([rates[0]] * len(costs))
     assert sorted(costs, key=lambda cost: cost.memory_bytes) == costs and costs[0].memory_bytes > 50_000_000
+
+
+def test_a_gpu_is_estimated_from_its_data_sheet_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "SIZES", ("1m", "5m"))
+    made = plan(gpu="t4", vocab_size=8_000)
+    assert made.precision == "fp16" and not any(cost.measured for cost in made.costs)
+    assert "from the data sheet of NVIDIA T4, not measured: 65 TFLOP/s in fp16, 16 GB" in plan_table(made)
+    assert "data sheet" not in plan_table(PLAN) and "measured in 3 s" in plan_table(PLAN)
+    assert json.loads(json.dumps(made.to_dict()))["data_sheet"]["peak_flops"] == 65e12
+    wide = {"n_tokens": 1 << 14, "n_parameters": 10**8, "n_layers": 4, "emb_dim": 10**4, "vocab_size": 10}
+    for sheet in DATA_SHEETS.values():  # wide models are computed, and narrow ones are launched
+        shares = [1e15 / seconds_per_step(sheet, flops=1e15 / (1 << 14), **wide) / sheet.peak_flops]
+        shares.append(1e9 / seconds_per_step(sheet, flops=1e9, **wide | {"n_tokens": 1, "n_parameters": 0}) / 1e9)
+        assert 0.4 < shares[0] < SUSTAINED and shares[1] < 1 / (KERNEL_S * KERNELS_PER_LAYER * 4), sheet.name
+    with pytest.raises(ConfigError, match="gpu must be one of t4, "):
+        plan(gpu="t5")
+
+
+def test_the_help_names_all_gpus() -> None:
+    text = (inspect.getdoc(plan_command) or "").partition("gpu:")[2].partition("cluster:")[0]
+    assert set(re.findall(r"\b[a-z]+\d+\b", text)) == set(DATA_SHEETS)
 
 
 def test_the_best_size_is_that_of_the_lowest_expected_bits() -> None:

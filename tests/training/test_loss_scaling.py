@@ -13,6 +13,7 @@ from training_helpers import final_weights, records, tiny
 
 from mamegpt.config import TrainConfig
 from mamegpt.models.loss import linear_cross_entropy
+from mamegpt.report.run import ReportRun
 from mamegpt.training import loss_scaling
 from mamegpt.training.muon import orthogonalize
 from mamegpt.training.trainer import train
@@ -44,6 +45,9 @@ def test_steps_that_overflow_are_skipped_counted_and_halve_the_scale(straight: T
     skipped = [record["step"] for record in steps if "skipped" in record]
     assert 2 <= len(skipped) <= 8
     assert all(math.isfinite(record["loss"]) for record in steps)
+    assert [record["step"] for record in steps if record["grad_norm"] is None] == skipped
+    assert "Infinity" not in (Path(straight.out) / "metrics.jsonl").read_text(encoding="utf-8")
+    assert len(ReportRun(Path(straight.out)).curve("step", "grad_norm")) == len(steps) - len(skipped)
     assert [record["tokens"] for record in steps] == [record["step"] * steps[0]["tokens"] for record in steps]
     assert scale_at(Path(straight.out), 12) == TOO_LARGE / 2 ** len(skipped)
     assert steps[-1]["loss"] < steps[0]["loss"]

@@ -84,6 +84,7 @@ def plan_command(
     tokenizer: str = "",
     vocab_size: int = 0,
     device: str = "auto",
+    gpu: str = "",
     cluster: str = "",
     schema: Flat[Schema] = GUESS,
     json: bool = False,
@@ -98,6 +99,8 @@ def plan_command(
         tokenizer: SentencePiece model for that text; without one, tokens are as long as in Wikipedia.
         vocab_size: Vocabulary size, if there is no tokenizer yet (0: chosen as mamegpt tokenizer does).
         device: Where to compute: auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, xpu, xpu:N or mps.
+        gpu: Instead of measuring here, estimate for a GPU from its data sheet: t4, l4, a100, h100, h200, rtx3060,
+            rtx3090, rtx4060, rtx4090, m1, m2, m3 or m4.
         cluster: Instead, estimate analytically for 8 to 1,024 GPUs: a100, h100, h200, or a TOML file of a cluster.
         json: Print one line of JSON instead of a table.
     """
@@ -120,12 +123,13 @@ def plan_command(
     refuse_idle(given, [
         (not data, ("split", *SETTINGS), msg("without --data")),
         (bool(data) and is_shards(data), ("split", *SETTINGS), msg("with token shards as --data")),
+        (bool(gpu), ("device",), msg("with --gpu")),
     ])  # fmt: skip
     with answering(json, is_product=True) as answer:
         with busy(msg("measuring")):
             made = plan(
                 minutes=minutes, data=data, split=split, tokenizer=tokenizer,
-                vocab_size=vocab_size, device=device, schema=schema,
+                vocab_size=vocab_size, device=device, gpu=gpu, schema=schema,
             )  # fmt: skip
         options = [*(["--split", split] if split != "train" else []), *schema.options()]
         training = ["--device", device] if device != "auto" else []

@@ -44,18 +44,25 @@ def plan_table(plan: Plan) -> str:
     where = f"{plan.device}, {plan.precision}"
     if plan.device == "cpu":
         where += ", " + translated(msg("{n} threads", n=torch.get_num_threads()))
-    lines = [
-        translated(
-            msg(
-                "on {where}: {memory_gb:.1f} GB of memory free; measured in {measuring_s:.0f} s (~ is "
-                "estimated from the largest size measured)",
-                where=where,
-                memory_gb=plan.free_memory_bytes / 1e9,
-                measuring_s=plan.measuring_s,
-            )
-        ),
-        columns(header, rows),
-    ]
+    source = msg(
+        "on {where}: {memory_gb:.1f} GB of memory free; measured in {measuring_s:.0f} s (~ is "
+        "estimated from the largest size measured)",
+        where=where,
+        memory_gb=plan.free_memory_bytes / 1e9,
+        measuring_s=plan.measuring_s,
+    )
+    if sheet := plan.data_sheet:
+        source = msg(
+            "estimated from the data sheet of {name}, not measured: {tflops:g} TFLOP/s in {precision}, "
+            "{memory_gb:g} GB, {bandwidth:,.0f} GB/s ({source}); on such a device, leave out --gpu to measure",
+            name=sheet.name,
+            tflops=sheet.peak_flops / 1e12,
+            precision=sheet.precision,
+            memory_gb=sheet.memory_bytes / 1e9,
+            bandwidth=sheet.memory_bandwidth / 1e9,
+            source=sheet.source,
+        )
+    lines = [translated(source), columns(header, rows)]
     if plan.is_vocab_size_chosen:
         lines.append(
             translated(
