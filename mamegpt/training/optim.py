@@ -39,11 +39,16 @@ def lr_factor(step: int, max_steps: int, warmup_fraction: float, cooldown_fracti
 
 
 def adamw(model: LanguageModel, config: TrainConfig) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019), one fused kernel; weight decay on matrices only."""
+    """AdamW (Loshchilov and Hutter 2019), one fused kernel; weight decay on matrices only, and beside adapters not on
+    the embedding and the head, most of whose rows must stay as they are.
+    """
+    kept = {id(p) for p in (*token_embedding(model).parameters(), model.out_head.weight)} if config.lora else set()
     parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in kept]
+    taken = {id(p) for p in decayed}
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in taken], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
     for group in optimizer.param_groups:

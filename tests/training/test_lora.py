@@ -85,6 +85,18 @@ def test_a_run_learns_adapters_alone_resumes_bitwise_and_is_merged_when_loaded(l
     torch.testing.assert_close(loaded.model.state_dict()[f"{name}.weight"], before[f"{name}.weight"] + product)
 
 
+def test_weight_decay_leaves_frozen_rows_alone(little: Little, tmp_path: Path) -> None:
+    write_dialogues(tmp_path / "pairs.jsonl", 60, seed=1)
+    train(settings(little.run, tmp_path / "pairs.jsonl", tmp_path / "a", optimizer="adamw", weight_decay=0.5))
+    run = Run(tmp_path / "a")
+    before, after = (load_file(one.path / "model.safetensors") for one in (run.checkpoints()[i] for i in (0, -1)))
+    assert run.tokenizer.turns
+    learned = {*run.tokenizer.turns.begin.values(), run.tokenizer.turns.end}
+    for name in ("tok_emb.weight", "out_head.weight"):
+        changed = {int(i) for i in (before[name] != after[name]).any(-1).nonzero()}
+        assert changed and changed <= learned
+
+
 def test_a_classifier_learns_its_head_beside_adapters(little: Little, tmp_path: Path) -> None:
     data = tmp_path / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in LABELLED))
