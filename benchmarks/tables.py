@@ -1,6 +1,6 @@
-"""The tables of docs/benchmarks.md, made from the measurements in benchmarks/results: ``python -m benchmarks.tables``.
+"""The tables of the pages in docs/, made from the measurements in benchmarks/results: ``python -m benchmarks.tables``.
 
-A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``. tests/test_docs.py holds the page to the results.
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``. tests/test_docs.py holds the pages to the results.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("benchmarks.md", "serving.md", "serving.en.md"))
 TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -70,6 +70,30 @@ def extraction(name: str) -> list[str]:
     return table(("keyword", "way", "its time / mamegpt's time", "peak memory"), rows)
 
 
+def runtimes(name: str) -> list[str]:
+    """Return the programs that load our exports: what is equal, speed, size."""
+    header = ("program", "`--to`", "equal continuations", "equal token ids", "tokens/s", "size", "date")
+    return table(header, _runtimes(name, "{} of {}", " ({} more up to a tie)"))
+
+
+def runtimes_in_japanese(name: str) -> list[str]:
+    """Return the table of `runtimes` in Japanese."""
+    header = ("プログラム", "`--to`", "同じ続き", "同じトークン ID", "トークン/秒", "大きさ", "確認日")
+    return table(header, _runtimes(name, "{} / {}", "(ほかに同点まで同じ: {})"))
+
+
+def _runtimes(name: str, share: str, ties: str) -> list[tuple[str, ...]]:
+    """Return the rows of `runtimes`, in the order of the results."""
+    rows = []
+    for program, found in results(name).items():
+        equal = share.format(found["equal"], found["prompts"]) + (ties.format(found["ties"]) if found["ties"] else "")
+        texts = share.format(f"{found['texts_equal']:,}", f"{found['texts']:,}") if "texts" in found else "-"
+        size = f"{found['installed_bytes'] / 1e6:,.0f} MB" if found["installed_bytes"] else "-"
+        speed = f"{found['tokens_per_s']:,}"
+        rows.append((f"{program}, {found['version']}", found["export"], equal, texts, speed, size, found["date"]))
+    return rows
+
+
 def bold(text: str, is_bold: bool) -> str:
     """Return text in bold, or as it is."""
     return f"**{text}**" if is_bold else text
@@ -88,8 +112,10 @@ TABLES: dict[str, tuple[Callable[[str], list[str]], str]] = {
     "generation-no-bf16": (generation, "generation-no-bf16"),
     "generation": (generation, "generation"),
     "data": (extraction, "data"),
+    "runtimes": (runtimes, "runtimes"),
+    "runtimes-ja": (runtimes_in_japanese, "runtimes"),
 }
-"""Each table's name on the page, what renders it, and the results it is made from."""
+"""Each table's name on its page, what renders it, and the results it is made from."""
 
 
 def rendered(page: str) -> str:
@@ -103,4 +129,5 @@ def rendered(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")

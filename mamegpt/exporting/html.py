@@ -52,7 +52,7 @@ from mamegpt.text.display import visible
 from mamegpt.tokenizer.chat import Message, chat_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["HtmlType", "check_html", "refuse_unsupported", "write_html"]
+__all__ = ["HtmlType", "check_html", "refuse_unsupported", "rounded_model", "write_html"]
 
 HtmlType = Literal["q8_0", "f16"]
 
@@ -226,15 +226,20 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def rounded_model(model: LanguageModel, kind: HtmlType) -> LanguageModel:
+    """Return a copy of a model with the weights that a file of it stores."""
+    rounded = copy.deepcopy(model)
+    rounded.load_state_dict({name: torch.from_numpy(one.values) for name, one in _stored(model, kind).items()})
+    return rounded
+
+
 def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     """Open the file in a headless Chromium, and compare its outputs with those of the stored weights in PyTorch.
 
     Without a Chromium, only the stored weights are compared with the original ones, and a line says so. Raises
     `ExportError` if the page does not work at all.
     """
-    model = copy.deepcopy(cases.model)
-    stored = {name: torch.from_numpy(one.values) for name, one in _stored(cases.model, kind).items()}
-    model.load_state_dict(stored)
+    model = rounded_model(cases.model, kind)
     row = cases.rows[0]
     with torch.inference_mode():
         logits = model.out_head(model.hidden(torch.tensor(cases.rows))).float()
