@@ -18,7 +18,7 @@ define environment
 	$(@D)/bin/python -m pip install --log $(@D)/pip.log $(NO_COMPILE) --no-deps $(CPU_INDEX) --constraint requirements.txt torch
 endef
 
-.PHONY: demo test test-slow check messages faults docs lock fuzz gpu bench bench-quality bench-data clean
+.PHONY: demo test test-slow check messages faults docs lock bundle fuzz gpu bench bench-quality bench-data clean
 
 demo: .venv/run-ready
 	$(BIN)/mamegpt demo
@@ -54,6 +54,12 @@ lock: .venv/ready
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --group dev requirements.txt -) \
 		> requirements-lock.new
 	mv requirements-lock.new requirements-lock.txt
+
+# A folder that installs mamegpt without a network, for another platform or Python if these are named.
+PLATFORM ?=
+PYTHON_VERSION ?=
+bundle: .venv/ready
+	$(BIN)/python -m release.bundle $(PLATFORM) $(if $(PYTHON_VERSION),--python $(PYTHON_VERSION))
 
 # The parsers of data from outside, under atheris (Linux); FUZZ names one target, SECONDS is the time of each.
 FUZZ ?=

@@ -22,7 +22,9 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterable, Iterator
+from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mamegpt.messages import Message, join, msg
@@ -137,15 +139,30 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
         )
 
 
+INDEX_NAME = ""
+"""The name by which pip finds mamegpt, as soon as it is published; until then a clone or a wheel is installed."""
+
+
+def how_to_install(extra: str) -> Message:
+    """Return the command that installs the packages of an extra, for an installation of a clone or of a wheel."""
+    if (Path(__file__).parents[1] / "pyproject.toml").is_file():
+        return msg('in the folder of mamegpt: pip install -e ".[{extra}]"', extra=extra)
+    if INDEX_NAME:
+        return msg('pip install "{name}[{extra}]"', name=INDEX_NAME, extra=extra)
+    needs = (need.partition(";") for need in metadata.requires("mamegpt") or [])
+    names = [f'"{name.strip()}"' for name, _, marker in needs if marker.strip() == f'extra == "{extra}"']
+    return msg("pip install {packages}", packages=" ".join(names))
+
+
 def require_packages(user: str, packages: Iterable[str], extra: str) -> None:
     """Raise `ConfigError` unless all packages that ``user`` needs, all in one extra of mamegpt, are installed."""
     missing = join(" and ", (name for name in packages if find_spec(name) is None))
     if missing:
         raise ConfigError(
-            '{user} needs {missing}, not installed; in the folder of mamegpt: pip install -e ".[{extra}]"',
+            "{user} needs {missing}, not installed; {install}",
             user=user,
             missing=missing,
-            extra=extra,
+            install=how_to_install(extra),
         )
 
 

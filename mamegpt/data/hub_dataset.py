@@ -23,7 +23,7 @@ from mamegpt.data.splits import (
     text_files,
 )
 from mamegpt.data.writers import write_rows
-from mamegpt.errors import DataError, HubError
+from mamegpt.errors import DataError, HubError, how_to_install
 from mamegpt.messages import msg
 from mamegpt.system.files import atomic_directory
 from mamegpt.system.hub import reason, snapshot
@@ -136,10 +136,11 @@ def _read_by_datasets(address: HubAddress, cache_dir: str | Path | None, why: Hu
     except ImportError:
         raise HubError(
             "{name} has no file in a known format ({formats}), and its parquet conversion is not available: {reason}; "
-            'to read it with the library datasets, in the folder of mamegpt: pip install -e ".[hub-data]"',
+            "to read it with the library datasets, {install}",
             name=name,
             formats=formats,
             reason=why,
+            install=how_to_install("hub-data"),
         ) from why
     place = f"{address.name.replace('/', '--')}--{address.config or 'default'}--{address.revision}"
     folder = cached_assets_path("mamegpt", "datasets", assets_dir=cache_dir) / place

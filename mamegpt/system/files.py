@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ __all__ = [
     "is_stream",
     "make_folder",
     "make_scratch",
+    "move",
     "neighbor",
     "refuse_existing",
     "refuse_unwritable",
@@ -72,6 +74,10 @@ _UNSUPPORTED = {
 """Errors of file systems that lack locks, permissions, or fsync of a folder."""
 IN_USE = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)
 """Errors when a file is to be removed that another program has open (Windows, NFS)."""
+WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds between attempts to rename what another program has open."""
+_OPEN_ELSEWHERE = (5, 32, 33)
+"""Windows: access denied, sharing violation, lock violation."""
 _warned: set[str] = set()
 
 
@@ -199,7 +205,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
                 yield file
                 file.flush()
                 sync(file)
-            (scratch / NEW).replace(place)
+            move(scratch / NEW, place)
         _sync_folder(place.parent)
 
 
@@ -227,14 +233,37 @@ def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         if not overwrite:
             refuse_existing(path)
         elif place.exists():
-            place.replace(old)
+            move(place, old)
         try:
-            new.replace(place)
+            move(new, place)
         except BaseException:
             if old.exists():
-                old.replace(place)
+                move(old, place)
             raise
     _sync_folder(place.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder, in place of the file that has the name.
+
+    On Windows a file that another program has open (a scanner for viruses, OneDrive, an editor) cannot be renamed or
+    replaced, nor a folder with such a file. Scanners let go after a moment, so it is tried again for some seconds, and
+    then `OutputError` says why.
+    """
+    for wait_s in (*WAITS_S, None):
+        try:
+            source.replace(target)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _OPEN_ELSEWHERE:
+                raise
+            if wait_s is None:
+                raise OutputError(
+                    "{path} cannot be replaced: another program has it open, or it is read-only; close that program, "
+                    "or choose another folder",
+                    path=target if SCRATCH in str(source) else source,
+                ) from error
+            time.sleep(wait_s)
 
 
 def refuse_existing(path: Path) -> None:
@@ -255,7 +284,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 def remove_folder(path: Path) -> None:
     """Remove a folder so that it never exists in part; after an error it is still complete."""
     with _scratch(path.parent) as scratch:
-        path.rename(scratch / OLD)
+        move(path, scratch / OLD)
 
 
 def remove_leftovers(folder: Path) -> None:

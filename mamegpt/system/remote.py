@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mamegpt.errors import DataError, MamegptError
+from mamegpt.errors import DataError, MamegptError, how_to_install
 from mamegpt.messages import msg
 from mamegpt.system.files import atomic_directory
 from mamegpt.system.hub import reason
@@ -121,10 +121,10 @@ def _fetching(url: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise DataError(
-            "{url} needs a package that is not installed ({reason}); install it, for https:// in the folder of mamegpt "
-            'with pip install -e ".[remote]"',
+            "{url} needs a package that is not installed ({reason}); install it; for https://, {install}",
             url=url,
             reason=reason(error),
+            install=how_to_install("remote"),
         ) from error
     except Exception as error:  # each file system has its own errors
         is_absent = isinstance(error, FileNotFoundError) and error.__cause__ is None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -15,7 +15,14 @@ __all__ = ["command"]
 def command(*words: object) -> str:
     """Return a command line of mamegpt as it can be typed here: the program as found, and quoted arguments."""
     line = [*_program(), *map(str, words)]
-    return subprocess.list2cmdline(line) if sys.platform == "win32" else shlex.join(line)
+    return " ".join(map(_quoted, line)) if sys.platform == "win32" else shlex.join(line)
+
+
+def _quoted(word: str) -> str:
+    """Return a word as PowerShell and the command prompt read it; a comma, among others, means more to PowerShell."""
+    if re.fullmatch(r"[\w.:\\/=+-]+", word):
+        return word
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), word) + '"'
 
 
 def _program() -> list[str]:

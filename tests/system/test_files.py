@@ -6,11 +6,13 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_helpers import start
 
 from mamegpt.errors import OutputError
+from mamegpt.system import files
 from mamegpt.system.files import atomic_directory, atomic_write, refuse_existing, sha256_file, write_json
 
 
@@ -164,3 +166,47 @@ def test_whatever_is_there_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(OutputError, match="overwrite"):
             refuse_existing(path)
+
+
+@pytest.mark.parametrize("winerror", [5, 32])
+@pytest.mark.parametrize("write", [atomic_write, lambda path: atomic_directory(path, overwrite=True)])
+def test_what_another_program_has_open_for_a_moment_is_replaced_after_it(
+    write: Any, winerror: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows answers while a scanner or OneDrive reads a file."""
+    replace, failures = Path.replace, [2]
+
+    def held(self: Path, target: Path) -> Path:
+        if failures[0]:
+            failures[0] -= 1
+            error = PermissionError(13, "Access is denied", str(self))
+            error.winerror = winerror  # type: ignore[attr-defined,unused-ignore]
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+    monkeypatch.setattr(files, "WAITS_S", (0.0, 0.0))
+    with write(tmp_path / "one"):
+        pass
+    assert failures == [0] and (tmp_path / "one").exists()
+
+    failures[0] = 3
+    with (
+        pytest.raises(OutputError, match=r"two cannot be replaced: another program has it open"),
+        write(tmp_path / "two"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_place_that_may_not_be_written_is_not_tried_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def refused(self: Path, target: Path) -> Path:
+        tries.append(target)
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(PermissionError), atomic_write(tmp_path / "one"):
+        pass
+    assert tries == [tmp_path / "one"]

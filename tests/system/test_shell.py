@@ -41,6 +41,8 @@ def test_windows_has_quotes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "_program", lambda: ["mamegpt"])
     assert next_step("export", "--out", "a b", "--to", "hf") == 'next: mamegpt export --out "a b" --to hf'
     assert '--prompt ""' in next_text("m")
+    said = command("豆\\本.txt", "a.txt,b.txt@0.5", "【町】", 'q"q', "c d\\", "a&b", "--n=3")
+    assert said == r"""mamegpt 豆\本.txt "a.txt,b.txt@0.5" "【町】" "q\"q" "c d\\" "a&b" --n=3"""
 
 
 def test_the_program_is_named_as_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
