@@ -84,6 +84,15 @@ def test_of_each_dependency_it_is_said_what_needs_it() -> None:
     assert [line for line in listed + extras if not re.search(r"  # \w", line)] == []
 
 
+def test_the_page_has_each_dependency_in_its_table() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| package | MB |")[2].partition("\n\n")[0].splitlines()[2:]
+    names = [normalized(name) for line in table for name in line.split("|")[1].replace(" ", "").split(",")]
+    assert sorted(names) == sorted(map(normalized, PROJECT["dependencies"]))
+    extras = re.findall(r"`([\w-]+)`", page.partition("Packages that few users need")[2].partition("\n")[0])
+    assert {*PROJECT["optional-dependencies"]} - {*extras} == {*get_args(Logger)}
+
+
 def test_nobody_is_told_to_install_what_is_not_published_and_the_extras_that_are_named_exist() -> None:
     named = set()
     for name in printed("git", "ls-files", "-z").strip("\0").split("\0"):

@@ -39,11 +39,24 @@ LABELS = (
 def user_language() -> Literal["en", "ja"]:
     """Return the language of the user: that of MAMEGPT_LANG (ja or en), else that of the locale.
 
-    The first locale variable that is set counts, as in POSIX: LC_ALL, LC_MESSAGES, LANG.
+    The first locale variable that is set counts, as in POSIX: LC_ALL, LC_MESSAGES, LANG. Windows sets none; there it is
+    the language of its own menus.
     """
     names = ("MAMEGPT_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     value = next((value for name in names if (value := os.environ.get(name))), "")
+    if not value and sys.platform == "win32":
+        return "ja" if _windows_language() & PRIMARY == JAPANESE else "en"
     return "ja" if value.lower().startswith("ja") else "en"
+
+
+PRIMARY, JAPANESE = 0x3FF, 0x11
+"""The bits of Windows' number of a language that are the language without the country, and what they are for ja."""
+
+
+def _windows_language() -> int:
+    import ctypes
+
+    return int(ctypes.windll.kernel32.GetUserDefaultUILanguage())  # type: ignore[attr-defined,unused-ignore]
 
 
 def translated(message: str) -> str:

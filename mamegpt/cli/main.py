@@ -69,6 +69,9 @@ def run_command_line(
     for stream_ in (sys.stdout, sys.stderr):
         if isinstance(stream_, io.TextIOWrapper):
             stream_.reconfigure(encoding="utf-8", errors="backslashreplace")  # Windows would use the local code page
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        with contextlib.suppress(io.UnsupportedOperation):  # something was read already
+            sys.stdin.reconfigure(encoding="utf-8")
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 70 MB more (docs/log.md)
     if (n_threads := default_threads()) is not None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import ctypes
+import io
 import pickle
 import re
 import string
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from babel.messages.catalog import Catalog
@@ -22,7 +26,7 @@ from mamegpt.cli.commands.registry import COMMANDS
 from mamegpt.cli.console import duration, headings, n_cells
 from mamegpt.cli.help import WORDS
 from mamegpt.cli.language import label, translated, user_language
-from mamegpt.cli.main import WAY, main
+from mamegpt.cli.main import WAY, main, run_command_line
 from mamegpt.cli.render.models import check_table
 from mamegpt.cli.render.planning import cluster_table
 from mamegpt.errors import ConfigError, DataError, naming_options
@@ -170,6 +174,39 @@ def test_which_language(environment: dict[str, str], expected: str, monkeypatch:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert user_language() == expected
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0x0411, "ja"), (0x0409, "en")])
+def test_on_windows_it_is_the_language_of_the_menus(
+    number: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MAMEGPT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    kernel = SimpleNamespace(kernel32=SimpleNamespace(GetUserDefaultUILanguage=lambda: number))
+    monkeypatch.setattr(ctypes, "windll", kernel, raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert user_language() == expected
+    monkeypatch.setenv("MAMEGPT_LANG", "ja")
+    assert user_language() == "ja"
+
+
+def test_a_pipe_is_utf8_where_the_code_page_is_932(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Japanese Windows; 𠮷 and ▁ are not in that code page, and — has another code in it."""
+    text = "𠮷野家 ▁▂▃ —～"
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="cp932") for name in ("stdin", "stdout", "stderr")}
+    streams["stdin"] = io.TextIOWrapper(io.BytesIO(f"{text}\n".encode()), encoding="cp932")
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+
+    def command() -> None:
+        """Say what comes in."""
+        for line in console.asked():
+            console.say(line)
+
+    with pytest.raises(SystemExit) as end:
+        run_command_line(command, [])
+    assert end.value.code == 0
+    assert streams["stdout"].buffer.getvalue().decode() == f"{text}\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("japanese")
