@@ -40,13 +40,14 @@ def install(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_it_installs_what_has_the_hash_that_is_listed(folder: Path) -> None:
     write_scripts(folder, HERE)
+    with zipfile.ZipFile(folder / "wheels" / "beans-1.0-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("other.py", "")
+    assert install(folder).returncode != 0
+    write_scripts(folder, HERE)
     done = install(folder)
     assert done.returncode == 0 and done.stdout.endswith("next: new/bin/mamegpt demo\n"), done.stderr
     said = subprocess.run([folder.parent / "new/bin/python", "-c", "import beans; print(beans.N)"], capture_output=True)
     assert said.stdout == b"5\n"
-    with zipfile.ZipFile(folder / "wheels" / "beans-1.0-py3-none-any.whl", "a") as wheel:
-        wheel.writestr("other.py", "")
-    assert install(folder).returncode != 0
 
 
 @posix
