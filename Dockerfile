@@ -6,7 +6,7 @@ FROM python:3.12-slim
 
 RUN --mount=type=bind,target=/bundle sh /bundle/install.sh /opt/mamegpt \
     && useradd --create-home --uid 1000 mamegpt \
-    && install --directory --owner mamegpt /work
+    && mkdir /work && chown mamegpt /work
 
 ENV PATH=/opt/mamegpt/bin:$PATH
 USER 1000

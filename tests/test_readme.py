@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hub_server import HubServer
 from little import ROOT, Little, run_mamegpt, run_script
-from readme import blocks, commands
+from readme import commands
 
 READMES = ("README.md", "README.en.md")
 
@@ -17,15 +17,6 @@ READMES = ("README.md", "README.en.md")
 def test_both_readmes_give_the_same_commands() -> None:
     japanese, english = (commands(name) for name in READMES)
     assert japanese == english and len(japanese) > 10
-
-
-@pytest.mark.parametrize("name", READMES)
-def test_powershell_is_given_the_commands_of_other_shells(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    (block,) = re.findall(r"```powershell\n(.*?)```", text, re.DOTALL)
-    elsewhere = next(lines for lines in blocks(name) if "venv .venv" in lines)
-    same = block.replace(".venv\\Scripts\\", "").replace("py -m", "python -m").splitlines()
-    assert same == [line.partition("  #")[0].rstrip() for line in elsewhere.splitlines() if "activate" not in line]
 
 
 @pytest.mark.parametrize("name", READMES)
