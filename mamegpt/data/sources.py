@@ -155,7 +155,7 @@ def find_files(source: str | Path, split: str = "train", schema: Schema = GUESS)
     each may end with ``@`` and a weight: ``wiki.parquet,books/*.txt@0.5``.
 
     `find_splits` determines which files of a folder belong to a split; a single file is read whole, as the split
-    ``train`` or the one it is named after.
+    ``train`` to learn from, ``validation`` to measure on, or the one it is named after.
 
     Raises `DataError` if there is no such source, split or known format, or a URL cannot be fetched, and `HubError` if
     the Hub cannot serve it.
@@ -315,7 +315,7 @@ def _here(path: Path, pattern: str, schema: Schema) -> HubFiles:
         return _matching(path, pattern)
     if path.is_dir():
         return HubFiles(path, find_splits(path, schema))
-    return HubFiles(path.parent, {name: [path] for name in _splits_of_file(path)})
+    return HubFiles(path.parent, {name: [path] for name in ("train", "validation", *_splits_of_file(path))})
 
 
 def _matching(top: Path, pattern: str) -> HubFiles:
@@ -338,7 +338,7 @@ def _matching(top: Path, pattern: str) -> HubFiles:
 
 
 def _splits_of_file(path: Path) -> set[str]:
-    """Return the splits that a single file can be read as."""
+    """Return the splits of which a file, one of several, can be a part."""
     return {"train", split_in_name(path.name) or "train"}
 
 

@@ -545,7 +545,7 @@ def test_clean_prints_its_counts_and_mistakes_in_a_line(mame: Mame, stories_txt:
 
 def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, stories_model: Path) -> None:
     code, printed, errors = mame(
-        "tokenizer-report", "--model", stories_model, "--data", stories_txt, "--split", "train",
+        "tokenizer-report", "--model", stories_model, "--data", stories_txt,
         "--compare", stories_model, "--words", "豆腐",
     )  # fmt: skip
     assert (code, errors) == (0, "")

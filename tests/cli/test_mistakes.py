@@ -192,7 +192,7 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["report", "exported"], None, ["exported is an exported model; give the folder of a run"],
     ),
     "empty text (eval)": (
-        ["eval", "--model", "run", "--data", "none.txt"], lambda: write("none.txt", ""), ["none.txt is empty"],
+        ["eval", "--model", "run", "--data", "none.txt"], lambda: write("none.txt", ""), ["none.txt holds no text"],
     ),
     # Damaged files.
     "corrupt checkpoint (generate)": (

@@ -143,7 +143,7 @@ def test_the_options_are_of_use_and_the_next_line_has_them(mame: Mame, little: L
     few += ["--precision", "fp32", "--compile", "false", "--tokenizer", little.spm, "--out", tmp_path / "run"]
     assert "--text-column" in mame("train", *words[:2], "--encoding", "cp932", *few)[2]
     assert mame("train", *words, *few)[0] == 0
-    code, out, err = mame("eval", *words, "--split", "train", "--model", tmp_path / "run", "--max-characters", 300)
+    code, out, err = mame("eval", *words, "--model", tmp_path / "run", "--max-characters", 300)
     assert (code, err) == (0, "") and "bits per character" in out
 
 
