@@ -31,6 +31,8 @@ __all__ = ["MAX_ONE_THREAD", "MAX_PARAMETERS", "DecodeStep", "Head", "native_for
 MAX_PARAMETERS = 1 << 25
 """Parameters above which a step in PyTorch does not pay, since arithmetic outweighs calls, and it copies the weights.
 The native step then computes on all threads, else on one: waking a second one takes longer than it saves."""
+MAX_PROMPT_BY_STEPS = 16
+"""Tokens of a prompt up to which the native engine reads them one by one; the calls of the model take longer."""
 MAX_ONE_THREAD = 1 << 29
 """Tokens times parameters up to which a prompt is read by one thread."""
 
@@ -46,14 +48,18 @@ class DecodeStep:
         if native:
             self._step = step = NativeStep(native, architecture.step_weights(model), _n_threads(_n_parameters(model)))
             self._keys, self._values = step.keys, step.values
+            self._max_steps = MAX_PROMPT_BY_STEPS
         else:
             with one_thread():
                 rows, self._step = architecture.decode_step(model)
             self._keys, self._values = rows.keys, rows.values
+            self._max_steps = 0
         self._length = 0
 
     def prompt(self, ids: Sequence[int]) -> Tensor:
-        """Begin with ids (T,): the final hidden state (C,) of the last, from the model, whose cache this is."""
+        """Begin with ids (T,): the final hidden state (C,) of the last, of many from the model, whose cache this is."""
+        if len(ids) <= self._max_steps:
+            return [self.hidden(token) for token in ids][-1]
         model: Any = self._model
         with one_thread() if len(ids) * _n_parameters(model) <= MAX_ONE_THREAD else contextlib.nullcontext():
             state: Tensor = model.hidden(torch.tensor([ids]), self)[0, -1]

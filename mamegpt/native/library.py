@@ -175,12 +175,19 @@ def load(instructions: InstructionSet | None = None, on_build: Callable[[str], N
 
 def load_if_built() -> Native | None:
     """Return the library for the best set of instructions of this processor, if there is one without compiling it."""
-    instructions = best_instruction_set()
     try:
-        path = library_path(instructions)
-        return _loaded(path, instructions) if is_built(path) else None
-    except ConfigError:  # there is no cache folder, or the system cannot load it
+        return _loaded_if_built(best_instruction_set())
+    except (FileNotFoundError, ConfigError):  # not built, no cache folder, or the system cannot load it
         return None
+
+
+@functools.cache
+def _loaded_if_built(instructions: InstructionSet) -> Native:
+    """Return the library. Raises `FileNotFoundError` if there is none; then the next call looks again."""
+    path = library_path(instructions)
+    if not is_built(path):
+        raise FileNotFoundError(path)
+    return _loaded(path, instructions)
 
 
 _loaded = functools.cache(Native)

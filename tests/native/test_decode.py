@@ -176,4 +176,5 @@ def test_sizes_that_it_does_not_know_are_computed_in_pytorch(native: Native, mon
 def test_nothing_is_compiled_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "is_built", lambda _path: False)
     monkeypatch.setattr(library, "build", lambda *_: pytest.fail("compiled"))
+    library._loaded_if_built.cache_clear()
     assert library.load_if_built() is None
