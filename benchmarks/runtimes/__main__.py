@@ -69,6 +69,7 @@ class Runtime:
     needs_torch: bool = False
 
 
+TOKENIZERS = "tokenizers==0.23.3"  # reads tokenizer.json
 NODE_LLAMA_CPP = ("node-llama-cpp@3.21.1", "@node-llama-cpp/linux-x64@3.21.1", "--omit=optional")  # no code for GPUs
 RUNTIMES = (
     Runtime("mamegpt", "run_mamegpt.py", "hf"),
@@ -76,12 +77,14 @@ RUNTIMES = (
     Runtime("transformers 4", "run_transformers.py", "hf", ("transformers==4.57.6",), needs_torch=True),
     Runtime("mlx-lm (Linux, CPU)", "run_mlx_lm.py", "hf", ("mlx-lm==0.32.2", "mlx[cpu]==0.32.4")),
     Runtime("CTranslate2", "run_ctranslate2.py", "hf", ("ctranslate2==4.8.5", "sentencepiece"), needs_torch=True),
+    Runtime("mistral.rs", "run_mistralrs.py", "hf", ("mistralrs==0.9.5",)),
     Runtime("llama-cpp-python", "run_llama_cpp_python.py", "gguf", ("llama-cpp-python==0.3.36",)),
     Runtime("xllamacpp", "run_xllamacpp.py", "gguf", ("xllamacpp==2026.10.11549",)),
     Runtime("node-llama-cpp", "run_node_llama_cpp.mjs", "gguf", NODE_LLAMA_CPP),
     Runtime("wllama (Chromium)", "page_wllama.mjs", "gguf", ("@wllama/wllama@3.13.0",)),
-    Runtime("ONNX Runtime", "run_onnxruntime.py", "onnx", ("onnxruntime==1.32.0", "tokenizers==0.23.3")),
-    Runtime("OpenVINO", "run_openvino.py", "onnx", ("openvino==2026.4.1", "tokenizers==0.23.3")),
+    Runtime("ONNX Runtime", "run_onnxruntime.py", "onnx", ("onnxruntime==1.32.0", TOKENIZERS)),
+    Runtime("onnxruntime-genai", "run_onnxruntime_genai.py", "onnx", ("onnxruntime-genai==0.18.0", TOKENIZERS)),
+    Runtime("OpenVINO", "run_openvino.py", "onnx", ("openvino==2026.4.1", TOKENIZERS)),
     Runtime("transformers.js (node)", "run_transformers_js.mjs", "onnx", ("@huggingface/transformers@4.3.1",)),
     Runtime("transformers.js (Chromium)", "page_transformers_js.mjs", "onnx", ("@huggingface/transformers@4.3.1",)),
     Runtime("HTML (Chromium)", "", "html"),

@@ -3,7 +3,8 @@
     python convert_onnx.py FOLDER CASES.json FOUND
 
 `write_onnx` runs it. transformers' exporter makes the graph, which gets the names of inputs and outputs that
-transformers.js and optimum expect. It is written to ``onnx/model.onnx`` in the folder; ``FOUND.json`` lists its inputs.
+transformers.js and optimum expect. It is written to ``onnx/model.onnx`` in the folder, and ``genai_config.json``, which
+describes it to onnxruntime-genai, beside that folder; ``FOUND.json`` lists its inputs.
 """
 
 from __future__ import annotations
@@ -44,8 +45,44 @@ def main(folder: str, _cases_file: str, found_name: str) -> None:
     file = Path(folder, "onnx", "model.onnx")
     file.parent.mkdir()
     onnx_ir.save(program, file)
+    described = genai_config(model.config, model.generation_config.eos_token_id)
+    Path(folder, "genai_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     inputs = [value.name for value in program.graph.inputs]
     Path(f"{found_name}.json").write_text(json.dumps(inputs), encoding="utf-8")
+
+
+def genai_config(config: Any, ends: int | list[int]) -> dict[str, Any]:
+    """Return what onnxruntime-genai must know of the graph, from a configuration of transformers and the ids at which a
+    text ends.
+
+    The type only tells it that each layer has one input for keys and one for values, which "gpt2" would deny.
+    """
+    n_heads = config.num_attention_heads
+    decoder = {
+        "filename": "onnx/model.onnx",
+        "hidden_size": config.hidden_size,
+        "head_size": getattr(config, "head_dim", config.hidden_size // n_heads),
+        "num_attention_heads": n_heads,
+        "num_key_value_heads": getattr(config, "num_key_value_heads", n_heads),
+        "num_hidden_layers": config.num_hidden_layers,
+        "session_options": {"provider_options": []},
+        "inputs": {
+            **{name: name for name in ("input_ids", "attention_mask", "position_ids")},
+            **{f"past_{part}_names": f"past_key_values.%d.{part}" for part in ("key", "value")},
+        },
+        "outputs": {"logits": "logits", **{f"present_{part}_names": f"present.%d.{part}" for part in ("key", "value")}},
+    }
+    length = config.max_position_embeddings
+    model = {
+        "type": "llama",
+        "vocab_size": config.vocab_size,
+        "context_length": length,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": ends,
+        "pad_token_id": config.pad_token_id,
+        "decoder": decoder,
+    }
+    return {"model": model, "search": {"max_length": length, "past_present_share_buffer": False}}
 
 
 @torch.inference_mode()

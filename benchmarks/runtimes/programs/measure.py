@@ -2,9 +2,9 @@
 
     python run_NAME.py CASES.json FOUND.json
 
-``CASES.json`` holds ``models``, the exported folder or file of each format; ``prompts``, token ids; ``n_new``, the
-number of tokens to continue each by; and ``texts`` to tokenize, ``normalized`` as in training too. It must not import
-mamegpt: a program stands for a machine without it.
+``CASES.json`` holds ``models``, the exported folder or file of each format; ``prompts``, token ids, and their texts;
+``n_new``, the number of tokens to continue each by; and ``texts`` to tokenize, ``normalized`` as in training too. It
+must not import mamegpt: a program stands for a machine without it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ Encode = Callable[[list[str], list[str]], list[list[int]]]
 """Return the ids of texts, given as they are and normalized, without special tokens."""
 
 
-def run(model_format: str, load: Callable[[str], tuple[Continue, Encode | None]]) -> None:
-    """Load the model of a format, continue each prompt twice (the second time timed), tokenize, and write it all."""
+def run(model_format: str, load: Callable[[str], tuple[Any, Encode]], prompts: str = "prompts") -> None:
+    """Load the model of a format, continue each prompt twice (the second time timed), tokenize, and write it all.
+
+    ``prompts`` is "prompt_texts" for a runtime that takes and gives texts.
+    """
     cases: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     continued, encode = load(cases["models"][model_format])
-    greedy = [continued(ids, cases["n_new"]) for ids in cases["prompts"]]
+    greedy = [continued(prompt, cases["n_new"]) for prompt in cases[prompts]]
     begin = time.perf_counter()
-    for ids in cases["prompts"]:
-        continued(ids, cases["n_new"])
+    for prompt in cases[prompts]:
+        continued(prompt, cases["n_new"])
     seconds = time.perf_counter() - begin
-    text_ids = encode(cases["texts"], cases["normalized"]) if encode else None
+    text_ids = encode(cases["texts"], cases["normalized"])
     found = {"greedy": greedy, "seconds": seconds, "text_ids": text_ids}
     Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
 
