@@ -20,6 +20,7 @@ import json
 import secrets
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ from torch.distributed import ProcessGroup
 from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.distributed.sharding import empty_state_dict, load_sharded, save_sharded, snapshot
-from mamegpt.errors import CheckpointError, OutputError, first_line
+from mamegpt.errors import CheckpointError, MamegptWarning, OutputError, first_line
 from mamegpt.messages import join, msg
 from mamegpt.models.base import cpu_state_dict, unique_state_dict
 from mamegpt.run.run import Checkpoint, checkpoints
@@ -286,9 +287,16 @@ def _write(
 
 def _rotate(folder: Path, keep: int, proven: Path | None) -> None:
     for _, old in checkpoints(folder)[:-keep]:
-        with hardening(msg("to remove a folder"), old, *IN_USE):
-            if old != proven and _is_only_ours(old):
-                remove_folder(old)  # a folder with a file of the user is kept
+        if old != proven and _is_only_ours(old):  # a folder with a file of the user is kept
+            try:
+                with hardening(msg("to remove a folder"), old, *IN_USE):
+                    remove_folder(old)
+            except OutputError as error:  # on Windows, while another program reads it; the next save tries again
+                warnings.warn(
+                    msg("{path} is kept for now ({reason})", path=old, reason=first_line(error)),
+                    MamegptWarning,
+                    stacklevel=2,
+                )
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import itertools
 import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import warnings
@@ -333,6 +335,11 @@ def write_mark(folder: Path, what: str) -> None:
 def sync(file: IO[Any]) -> None:
     """Make a file durable (fsync), if the file system supports it."""
     with hardening(msg("fsync"), Path(str(file.name))):
+        if sys.platform == "darwin":  # whose fsync leaves the data in the cache of the drive
+            with suppress(OSError):  # not every file system supports it
+                fcntl = importlib.import_module("fcntl")
+                fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+                return
         os.fsync(file.fileno())
 
 

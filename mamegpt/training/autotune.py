@@ -22,7 +22,7 @@ from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, E
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.optim import build_optimizer
 
-__all__ = ["Kind", "Probe", "autotune", "fit_micro_batch", "formats"]
+__all__ = ["Kind", "Probe", "autotune", "compiler_error", "fit_micro_batch", "formats"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
@@ -75,11 +75,16 @@ def autotune(
         try:
             eager, compiled = measure([(precision, False), (precision, True)])
         except TorchDynamoException as error:
-            emit(CompileFailed(first_line(error)))
+            emit(CompileFailed(compiler_error(error)))
         else:
             compile_ = "true" if compiled < eager else "false"
             emit(CompileMeasured(compile_, compiled / eager))
     return dataclasses.replace(config, precision=precision, compile=compile_)
+
+
+def compiler_error(error: Exception) -> str:
+    """Return the first line of what a compiler said; PyTorch wraps it in an error whose own first line names none."""
+    return first_line(getattr(error, "inner_exception", error))
 
 
 def fit_micro_batch(config: TrainConfig, probe: Probe, emit: Emit) -> TrainConfig:

@@ -70,13 +70,14 @@ from mamegpt.system.run_files import (
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.reserved import with_reserved
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.autotune import Probe, autotune, fit_micro_batch
+from mamegpt.training.autotune import Probe, autotune, compiler_error, fit_micro_batch
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
 from mamegpt.training.conversations import conversation_batches, mean_length, validation_of, write_conversations
 from mamegpt.training.engine import choose_engine, engine_name, load_engine
 from mamegpt.training.events import (
+    CompileFailed,
     Emit,
     FittingBigrams,
     MachineChanged,
@@ -213,11 +214,16 @@ def setup(
     if config.micro_batch_size != kept.micro_batch_size:
         batches, _ = _batches(config, splits, tokenizer, world)
 
+    compiled = config.compile == "true"
+    if kept.compile == "true" and world.size == 1:  # else it was measured, or all processes would have to agree
+        compiled = _compiles(config, probe, is_new, emit)
     starts_from_model = bool(config.init_from) and is_new
     ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
     fitted = ngram_targets is not None and can_fit_bigrams(config)
     counted = train.tokens if fitted and is_new else None
-    model, summed_loss = _build_model(config, tokenizer, n_labels, starts_from_model, counted, native, world, emit)
+    model, summed_loss = _build_model(
+        config, tokenizer, n_labels, starts_from_model, counted, native, compiled, world, emit
+    )  # fmt: skip
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
@@ -261,7 +267,7 @@ def setup(
     if not finished and (minutes := extensions[-1].minutes if extensions else config.minutes):
         if val and validate:
             last_val_tokens, reserve_s = _last_validation(validate, config, len(val.tokens), minutes, world)
-        (step_s,) = probe.seconds_per_step([(config.precision, config.compile == "true")])
+        (step_s,) = probe.seconds_per_step([(config.precision, compiled)])
     budget = StepBudget(
         config,
         state.step,
@@ -358,6 +364,7 @@ def _build_model(
     starts_from_model: bool,
     counted: npt.NDArray[Any] | None,
     native: Native | None,
+    compiled: bool,
     world: World,
     emit: Emit,
 ) -> tuple[LanguageModel, nn.Module]:
@@ -384,7 +391,7 @@ def _build_model(
         found.look_back(model, mean)
     if config.activation_checkpointing:
         checkpoint_activations(model)
-    alone = SummedLoss(model, config.precision, compiled=config.compile == "true", native=native)
+    alone = SummedLoss(model, config.precision, compiled=compiled, native=native)
     summed_loss = parallelize(alone, model, config.sharding, world)
     with ShardedInit():  # type: ignore[no-untyped-call]
         if place.type == "meta":
@@ -392,6 +399,25 @@ def _build_model(
         if starts_from_model:
             load_initial_weights(model, config.init_from, turns, has_own_head=n_labels > 0)
     return model, summed_loss
+
+
+def _compiles(config: TrainConfig, probe: Probe, is_new: bool, emit: Emit) -> bool:
+    """Return whether compiled code runs here, as that of a run which was moved may not.
+
+    It continues without, to other last bits, and that is said. Raises `ConfigError` in a new run.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        probe.seconds_per_step([(config.precision, True)])
+    except TorchDynamoException as error:
+        if is_new:
+            raise ConfigError(
+                "--compile true does not work here ({reason}); leave it out", reason=compiler_error(error)
+            ) from None
+        emit(CompileFailed(compiler_error(error)))
+        return False
+    return True
 
 
 def _last_validation(

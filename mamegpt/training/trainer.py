@@ -406,11 +406,13 @@ class _Stop:
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The signal of a terminal that is closed; Windows has none."""
+BREAK: int | None = getattr(signal, "SIGBREAK", None)
+"""The signal of Ctrl-Break and of a console that is closed, on Windows alone."""
 
 
 @contextlib.contextmanager
 def _stop_on_signal(emit: Emit) -> Iterator[_Stop]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request to stop; the second one acts as without this.
+    """Turn the first Ctrl-C, Ctrl-Break, SIGTERM or SIGHUP into a request to stop; the second one acts as without this.
 
     Of SIGHUP, shells send two for one terminal that is closed: no number of them acts otherwise. Where it is ignored
     (``nohup``), it stays so.
@@ -428,7 +430,8 @@ def _stop_on_signal(emit: Emit) -> Iterator[_Stop]:
         threading.Thread(target=emit, args=[StopRequested()]).start()
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        asking = [signal.SIGINT, signal.SIGTERM, *([] if BREAK is None else [BREAK])]
+        before = {number: signal.getsignal(number) for number in asking}
         if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
             before[HANGUP] = signal.getsignal(HANGUP)
     try:

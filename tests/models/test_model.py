@@ -261,3 +261,24 @@ print("torch" in sys.modules)
 def test_impossible_sizes_are_refused_with_a_width_that_works() -> None:
     with pytest.raises(ConfigError, match="emb_dim 130 is not divisible by n_heads 4; use 128 or 132"):
         build_model("custom-gpt", sizes(emb_dim=130))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_off_the_cpu_attention_gets_one_dtype_and_no_groups_in_float32(
+    architecture: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norms answer in float32, as under CUDA's autocast; nothing is computed on the device "meta"."""
+    found = []
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, *, enable_gqa: bool, **_: object) -> Tensor:
+        found.append(({x.dtype for x in (q, k, v)}, k.shape[1], enable_gqa))
+        return q
+
+    model = model_of(architecture, n_heads=4, n_kv_heads=2).to("meta", dtype)
+    for module in model.modules():
+        if hasattr(module, "normalize"):
+            module.normalize = lambda x, weight, eps: x.float()
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    model.train()(random_ids().to("meta"))
+    assert found and all(one == ({dtype}, *((4, False) if dtype == torch.float32 else (2, True))) for one in found)

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from mamegpt.config import ModelConfig, TrainConfig
 from mamegpt.distributed.processes import World
-from mamegpt.errors import CheckpointError, OutputError
+from mamegpt.errors import CheckpointError, MamegptWarning, OutputError
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.registry import build_model
 from mamegpt.run import checkpoint
@@ -140,6 +140,24 @@ def test_a_rotation_cut_short_leaves_complete_checkpoints_only(tmp_path: Path, m
     assert len(checkpoints(tmp_path)) == 2
     remove_leftovers(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_old_checkpoint_that_is_open_elsewhere_on_windows_stays_until_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = fresh(0)
+    save(tmp_path, model, optimizer, step=1, keep=1)
+
+    def held_open(path: Path) -> None:
+        raise OutputError("{path} cannot be replaced", path=path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "remove_folder", held_open)
+        with pytest.warns(MamegptWarning, match="step-00000001 is kept for now"):
+            save(tmp_path, model, optimizer, step=2, keep=1)
+    assert [step for step, _ in checkpoints(tmp_path)] == [1, 2]
+    save(tmp_path, model, optimizer, step=3, keep=1)
+    assert [step for step, _ in checkpoints(tmp_path)] == [3]
 
 
 def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:

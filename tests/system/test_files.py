@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from training_helpers import start
 
 from mamegpt.errors import OutputError
 from mamegpt.system import files
-from mamegpt.system.files import atomic_directory, atomic_write, refuse_existing, sha256_file, write_json
+from mamegpt.system.files import atomic_directory, atomic_write, refuse_existing, sha256_file, sync, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -112,6 +113,19 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
     with pytest.raises(PermissionError), atomic_directory(tmp_path / "out", overwrite=True) as folder:
         (folder / "new.txt").write_text("new", encoding="utf-8")
     assert names(tmp_path) == ["out", "out/old.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+def test_on_a_mac_files_are_flushed_out_of_the_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    asked = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda handle, what: asked.append(what))
+    with (tmp_path / "a.txt").open("w") as file:
+        sync(file)
+    assert asked == [51]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

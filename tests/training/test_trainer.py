@@ -41,7 +41,7 @@ from mamegpt.system.files import make_scratch
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from mamegpt.training import trainer
 from mamegpt.training.autotune import Probe
-from mamegpt.training.events import Ended, Event, StepEvent
+from mamegpt.training.events import CompileFailed, Ended, Event, StepEvent
 from mamegpt.training.forward import SummedLoss
 from mamegpt.training.ngram_targets import NgramTargets, true_share
 from mamegpt.training.optim import OPTIMIZERS, lr_factor
@@ -848,6 +848,38 @@ def test_a_terminal_that_is_closed_is_a_request_however_often_it_is_said() -> No
             assert not stop.asked
     finally:
         signal.signal(trainer.HANGUP, before)
+
+
+@pytest.mark.skipif(trainer.HANGUP is None, reason="Windows has the real one")
+def test_ctrl_break_is_a_request_as_ctrl_c_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "BREAK", signal.SIGUSR1)
+    before = signal.getsignal(signal.SIGUSR1)
+    with trainer._stop_on_signal(show_progress()) as stop:
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.asked and signal.getsignal(signal.SIGUSR1) == before
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_compiled_run_goes_on_without_a_compiler_and_a_new_one_refuses(
+    stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    config = tiny(stories_txt, stories_model, tmp_path / "run", compile="true", max_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, **_: function)
+        train(config)
+
+    def failing(*_: object, **__: object) -> list[float]:
+        raise BackendCompilerFailed("inductor", RuntimeError("no Python.h"), None)
+
+    monkeypatch.setattr(Probe, "seconds_per_step", failing)
+    events: list[Event] = []
+    assert train(config, resume=True, more_steps=2, watchers=[events.append]).step == 4
+    assert [type(event) for event in events].count(CompileFailed) == 1
+    assert Run(tmp_path / "run").config.compile == "true"  # where there is a compiler again, it is used again
+    with pytest.raises(ConfigError, match=r"compile true does not work here \(no Python.h\)"):
+        train(dataclasses.replace(config, out=str(tmp_path / "new")))
 
 
 # Output that cannot be written.

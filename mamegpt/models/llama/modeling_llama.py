@@ -115,8 +115,11 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., width) -> (..., width) in the dtype of ``x``, which autocast may have made bfloat16."""
-        return self.normalize(x, self.weight.to(x.dtype), self.eps)
+        """Return (..., width) -> (..., width) in the dtype of ``x``, which autocast may have made bfloat16.
+
+        Autocast of CUDA would return float32.
+        """
+        return self.normalize(x, self.weight.to(x.dtype), self.eps).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -150,7 +153,12 @@ class Attention(nn.Module):
         if self.training and is_causal and x.device.type == "cpu":
             y = self.attend(q, k, v)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=self.is_grouped)
+            is_grouped = self.is_grouped
+            if is_grouped and q.dtype == torch.float32 and q.device.type != "cpu":
+                # Grouped keys and values in float32 would take the kernel that stores all scores (transformers#48633).
+                k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+                is_grouped = False
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=is_grouped)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # (B, H, T, D) -> (B, T, C)
 
 
