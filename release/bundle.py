@@ -52,7 +52,8 @@ setlocal
 set "NEW=%~1"
 if "%NEW%"=="" set "NEW=mamegpt-env"
 set "PYTHON=python"
-py -{python} -c "" >nul 2>nul && set "PYTHON=py -{python}"
+py -{python} -c "" >nul 2>nul
+if not errorlevel 1 set "PYTHON=py -{python}"
 %PYTHON% -c "import sys; sys.exit(sys.version_info[:2] != ({version}))"
 if errorlevel 1 (
     echo error: Python {python} is needed
