@@ -28,6 +28,9 @@ UV_PLATFORMS = {
 }
 """The platforms as uv calls them, which knows what packages need on another platform than this one."""
 
+OLDEST_MACOS = "14.0"
+"""PyTorch has no wheels for older ones."""
+
 INSTALL_SH = """\
 #!/bin/sh
 # Install mamegpt from this folder, without a network: sh install.sh [NEW FOLDER]
@@ -71,7 +74,7 @@ echo next: "%NEW%\\Scripts\\mamegpt" demo
 def tags(name: str) -> list[str]:
     """Return the tags of the wheels that a platform can use, best first."""
     if not name.startswith("linux"):
-        return ["macosx_14_0_arm64" if name.startswith("macos") else PLATFORMS[name].tag]
+        return [f"macosx_{OLDEST_MACOS.replace('.', '_')}_arm64" if name.startswith("macos") else PLATFORMS[name].tag]
     machine = PLATFORMS[name].machine
     return [f"manylinux_2_{n}_{machine}" for n in range(28, 4, -1)] + [f"manylinux2014_{machine}", f"linux_{machine}"]
 
@@ -120,6 +123,7 @@ def download(name: str, python: str, wheels: Path) -> None:
             "--constraint", ROOT / "requirements-lock.txt", ROOT / "requirements.txt",
         ],
         check=True, stdout=subprocess.PIPE, encoding="utf-8",
+        env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": OLDEST_MACOS},
     )  # fmt: skip
     others = [line for line in found.stdout.splitlines() if "==" in line and not line.startswith("torch==")]
     subprocess.run([*pip, *others], check=True)
