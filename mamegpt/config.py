@@ -160,6 +160,11 @@ class TrainConfig(FromJSON):
     lora = 0
     """The rank of adapters: none; see `TuneConfig`."""
 
+    @property
+    def answers(self) -> bool:
+        """Whether the model learns to answer."""
+        return self.task in ("chat", "dpo")
+
     # With as many processes and threads, and if nothing remains to be measured (auto, --minutes).
 
     data: str = ""
@@ -459,6 +464,7 @@ class TrainConfig(FromJSON):
             "norm_eps": TrainConfig.norm_eps,
             "task": "chat",
             "lora": 0,
+            "dpo_beta": 0.1,
             **dataclasses.asdict(GUESS),
         }
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
@@ -489,19 +495,22 @@ class TrainConfig(FromJSON):
 class TuneConfig(TrainConfig):
     """All settings of a run that tunes a model: on conversations, so that it answers, or on texts with labels."""
 
-    task: Literal["chat", "classify"] = "chat"
-    """What to learn: chat (answering, from conversations) or classify (the label of a text, by a classification head on
-    its last token)."""
+    task: Literal["chat", "classify", "dpo"] = "chat"
+    """What to learn: chat (answering, from conversations), classify (the label of a text, by a classification head on
+    its last token) or dpo (answering, from pairs of a better and a worse answer)."""
     data: str = ""
     """File, folder, Hub dataset or URL (jsonl, parquet): conversations with the columns messages, or prompt and
-    response, or instruction, input and output; for classify the columns text and label."""
+    response, or instruction, input and output; for classify the columns text and label; for dpo prompt, chosen and
+    rejected."""
     val_fraction: float = 0.02
     """Share of conversations held out for validation when there is no --val-data (0: validate on nothing; classify:
     0.1 of the texts, unless it is given)."""
     text_data: str = ""
     """Text that is read beside the conversations, so that it is not forgotten (default: what the tuned run read)."""
     text_share: float = 0.1
-    """Share of that text in the loss and in the tokens of a step (0: none; classify reads none)."""
+    """Share of that text in the loss and in the tokens of a step (0: none; only chat reads some)."""
+    dpo_beta: float = 0.1
+    """DPO: how strongly the model is held near the one it starts from (beta)."""
     lora: int = 0
     """LoRA: learn adapters of this rank beside the linear layers, whose own weights stay as they are (0: learn all
     weights)."""
@@ -537,10 +546,14 @@ class TuneConfig(TrainConfig):
         found: list[str] = []
         if not 0 <= self.text_share < 1:
             found.append(msg("--text-share must be at least 0 and below 1 (got {value})", value=self.text_share))
-        if self.text_share > 0 and self.task == "classify":
-            found.append(msg("--text-share must be 0 with --task classify (got {value})", value=self.text_share))
+        if self.text_share > 0 and self.task != "chat":
+            found.append(
+                msg("--text-share must be 0 with --task {task} (got {value})", task=self.task, value=self.text_share)
+            )
         elif self.text_share > 0 and not self.text_data:
             found.append(msg("--text-share needs a text; give --text-data, or --text-share 0"))
+        if not self.dpo_beta > 0:
+            found.append(msg("{option} must be above 0 (got {value})", option="--dpo-beta", value=self.dpo_beta))
         for name in ("lora", "patience"):
             if getattr(self, name) < 0:
                 found.append(

@@ -462,7 +462,7 @@ def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained | Classi
     if labels:
         return Classifier(model, tokenizer, sizes, config.architecture, str(path), labels)
     has_start = tokenizer.start_id is not None
-    answers = config.task == "chat"
+    answers = config.answers
     return Pretrained(model, tokenizer, sizes, config.architecture, str(path), has_start=has_start, answers=answers)
 
 

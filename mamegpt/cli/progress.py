@@ -380,6 +380,17 @@ def _line(started: Started, event: EpochEnded | Validated) -> str:
             loss=event.loss,
         )
     quality = event.quality
+    if quality.margin is not None:
+        return msg(
+            "step {step} - validation loss {loss:.4f} - accuracy {accuracy:.1%}, reward margin {margin:.3f} on {n:,} "
+            "pairs in {dtype}",
+            step=_place(started, event.step, event.n_steps),
+            loss=quality.loss,
+            accuracy=quality.accuracy,
+            margin=quality.margin,
+            n=quality.n_tokens,
+            dtype=quality.dtype,
+        )
     if quality.accuracy is not None:
         return msg(
             "step {step} - validation loss {loss:.4f} - accuracy {accuracy:.1%} on {n_texts:,} texts in {dtype}",

@@ -17,17 +17,20 @@ from mamegpt.tokenizer.chat import Message, order_problem
 from mamegpt.tokenizer.reserved import ROLES
 from mamegpt.tokenizer.tokenizer import check_characters
 
-__all__ = ["COLUMNS", "Conversation", "ConversationReader"]
+__all__ = ["COLUMNS", "Conversation", "ConversationReader", "PreferenceReader"]
 
 Conversation = tuple[Message, ...]
 
 COLUMNS = (("messages",), ("prompt", "response"), ("instruction", "input", "output"), ("instruction", "output"))
 """The columns that rows may have; of several, the first that are all there are read."""
+PAIR_COLUMNS = (("prompt", "chosen", "rejected"),)
+"""The columns of pairs of answers, as TRL has them."""
 NO_OBJECT = msg("not an object with columns")
 NO_STRING = msg("not text")
 NO_CHARACTERS = msg("an unpaired surrogate")
 NO_QUESTION = msg("empty question")
 NO_ANSWER = msg("empty answer")
+NO_DIFFERENCE = msg("equal answers")
 NO_MESSAGES = msg("messages are not a list of role and content")
 UNKNOWN_ROLE = msg("unknown role")
 WRONG_ORDER = msg("turns out of order")
@@ -35,6 +38,8 @@ WRONG_ORDER = msg("turns out of order")
 
 class ConversationReader:
     """Reads the conversations of a source, in order; ``columns`` and ``dropped`` tell what was found so far."""
+
+    known: Sequence[tuple[str, ...]] = COLUMNS
 
     def __init__(self, source: str, split: str = "train", encoding: str = GUESS.encoding) -> None:
         """Find the files. Raises as `find_files`."""
@@ -49,30 +54,54 @@ class ConversationReader:
         """Yield conversations. Raises `DataError` for a file without fitting columns, and for one that is damaged."""
         for file in self.files:
             columns: tuple[str, ...] | None = None
-            for row in rows(file, self.encoding, {name for names in COLUMNS for name in names}):
+            for row in rows(file, self.encoding, {name for names in self.known for name in names}):
                 if not isinstance(row, dict):
                     self.dropped[NO_OBJECT] += 1
                     continue
-                columns = columns or _columns(row, file.path)
+                columns = columns or _columns(row, file.path, self.known)
                 self.columns[", ".join(columns)] = None
-                found = _conversation(row, columns)
-                if isinstance(found, tuple) and not (problem := _problem(found)):
-                    yield found
+                found = self._found(row, columns)
+                if isinstance(found, str):
+                    self.dropped[found] += 1
                 else:
-                    self.dropped[found if isinstance(found, str) else problem] += 1
+                    yield from found
+
+    def _found(self, row: Mapping[str, Any], columns: Sequence[str]) -> Sequence[Conversation] | str:
+        """Return the conversations in a row, or why it has none."""
+        found = _conversation(row, columns)
+        return found if isinstance(found, str) else _problem(found) or [found]
 
 
-def _columns(row: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Return the columns of conversations in a file. Raises `DataError` if it has none."""
-    for columns in COLUMNS:
+class PreferenceReader(ConversationReader):
+    """Reads pairs of answers to a question: for each, the conversation with the better one, then that with the other.
+
+    ``dropped`` counts pairs.
+    """
+
+    known = PAIR_COLUMNS
+
+    def _found(self, row: Mapping[str, Any], columns: Sequence[str]) -> Sequence[Conversation] | str:
+        pair = []
+        for answer in columns[1:]:
+            found = _conversation(row, (columns[0], answer))
+            if isinstance(found, str):
+                return found
+            if problem := _problem(found):
+                return problem
+            pair.append(found)
+        return pair if pair[0] != pair[1] else NO_DIFFERENCE
+
+
+def _columns(row: Mapping[str, Any], path: Path, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the columns of conversations in a file, which are ``known``. Raises `DataError` if it has none."""
+    for columns in known:
         if row.keys() >= set(columns):
             return columns
-    known = join("; ", [", ".join(columns) for columns in COLUMNS])
     raise DataError(
         "{path} has no columns of conversations (it has {names}); rename them to one of these: {known}",
         path=path,
         names=", ".join(map(str, row)),
-        known=known,
+        known=join("; ", [", ".join(columns) for columns in known]),
     )
 
 

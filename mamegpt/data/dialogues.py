@@ -21,7 +21,7 @@ from mamegpt.data.stories import ANIMALS, CHILDREN, PLACES, PLANTS, THINGS
 from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.tokenizer.chat import Message
 
-__all__ = ["IN_TRAINING", "KINDS", "Dialogue", "DialogueSplit", "dialogues", "write_dialogues"]
+__all__ = ["IN_TRAINING", "KINDS", "Dialogue", "DialogueSplit", "dialogues", "write_dialogues", "write_preferences"]
 
 T = TypeVar("T")
 
@@ -262,6 +262,35 @@ def _turn(d: Dice, words: _Words, kind: str, split: DialogueSplit) -> tuple[str,
             or is_held_out(question, TEST_SHARE, b"dialogues") == (split == "test")
         ):
             return kind, question, answer
+
+
+def _wrong(d: Dice, words: _Words, kind: str, right: str, split: DialogueSplit) -> str:
+    """Return a wrong answer: the right one of another question of the kind, or of any if the kind has one answer."""
+    while True:
+        _, _, answer = _turn(d, words, d.one([*KINDS]) if right == UNKNOWN else kind, split)
+        if answer != right:
+            return answer
+
+
+@checked
+def write_preferences(
+    path: str | Path, n: Annotated[int, AtLeast(1)], *, seed: int = 0, split: DialogueSplit = "train",
+    overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Write ``n`` questions as jsonl with ``prompt``, the right answer as ``chosen`` and a wrong one as ``rejected``.
+
+    Raises `OutputError` if the file exists and not ``overwrite``.
+    """
+    path = Path(path)
+    if not overwrite:
+        refuse_existing(path)
+    d, words = Dice(f"{seed}:{split}:wrong"), _words(split)
+    with atomic_write(path) as file:
+        for kinds, messages in dialogues(seed, n, split):
+            asked, said = messages[:2]
+            rejected = _wrong(d, words, kinds[0], said.content, split)
+            row = {"prompt": asked.content, "chosen": said.content, "rejected": rejected}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 @checked

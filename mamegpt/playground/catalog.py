@@ -131,7 +131,7 @@ def answers(entry: Entry) -> bool:
     """Return whether a model was tuned to answer, by its run's settings or its folder's chat template."""
     with suppress(CheckpointError, OSError, ValueError):  # damaged since, or no text
         if entry.run:  # whose step 0 is the model before it was tuned
-            return Run(entry.run).config.task == "chat" and entry.step != 0
+            return Run(entry.run).config.answers and entry.step != 0
         return has_chat_template(Path(entry.path))
     return False
 

@@ -22,7 +22,9 @@ class Quality(FromJSON):
     ``of_n_characters`` is the length of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is that of
     matrix products; ``step`` is the number of training steps, if the validation is part of a training. Records of older
     versions lack these three. Of a classifier, ``loss`` is in nats per label, ``n_tokens`` counts labels, and
-    ``accuracy`` is the share of right ones.
+    ``accuracy`` is the share of right ones. Of pairs of answers (DPO), ``loss`` is in nats per pair, ``n_tokens``
+    counts pairs, ``accuracy`` is the share in which the better one has the higher reward, and ``margin`` is the mean
+    difference of rewards.
     """
 
     loss: Number
@@ -35,6 +37,7 @@ class Quality(FromJSON):
     dtype: str = ""
     step: Count | None = None
     accuracy: Number | None = None
+    margin: Number | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was measured as plain values."""

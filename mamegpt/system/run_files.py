@@ -5,6 +5,7 @@ tokenizer.model   a copy of the tokenizer  metrics.jsonl     one line per step, 
 checkpoints/      see `checkpoint`         machine.json      the hardware it was started on
 evaluation.json   the results of `mamegpt eval`; report.html, with --report
 labels.json       the labels of a classifier; confusion.json, how it does on held-out texts
+reference.safetensors   of a run of DPO: log-probabilities of the answers by the model that it starts from
 extensions.json   what --more-steps and --more-minutes added
 .job              the torchrun job that started it, if any
 """
@@ -23,6 +24,7 @@ __all__ = [
     "LABELS_FILE",
     "MACHINE_FILE",
     "METRICS_FILE",
+    "REFERENCE_FILE",
     "REPORT_FILE",
     "RUN_FILES",
     "TOKENIZER_FILE",
@@ -37,6 +39,7 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
 LABELS_FILE = "labels.json"
 CONFUSION_FILE = "confusion.json"
+REFERENCE_FILE = "reference.safetensors"
 EXTENSIONS_FILE = "extensions.json"
 REPORT_FILE = "report.html"
 JOB_FILE = ".job"
@@ -44,7 +47,7 @@ TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
 RUN_FILES = (
     CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, EVALUATION_FILE, EXTENSIONS_FILE, JOB_FILE,
-    LABELS_FILE, CONFUSION_FILE, TOKENS, CHECKPOINTS, ".lock",
+    LABELS_FILE, CONFUSION_FILE, REFERENCE_FILE, TOKENS, CHECKPOINTS, ".lock",
 )  # fmt: skip
 """Files that no other command overwrites."""
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mamegpt.data.conversation_order import ConversationOrder, Examples
+from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples
 from mamegpt.data.window_order import WindowOrder
 
-__all__ = ["Batches", "ConversationBatches", "Pass", "WindowBatches"]
+__all__ = ["Batches", "ConversationBatches", "PairBatches", "Pass", "WindowBatches"]
 
 
 class Pass(NamedTuple):
@@ -31,6 +31,8 @@ class Pass(NamedTuple):
     """The number of the first row in the whole batch of the step."""
     learned: npt.NDArray[np.int64] | None = None
     """The positions with a target, (N,) of all B T; None: all."""
+    which: npt.NDArray[np.int64] | None = None
+    """The numbers of the conversations in the rows, (B,), if the loss asks for them."""
 
 
 class Batches(Protocol):
@@ -155,6 +157,54 @@ class ConversationBatches:
             for rows in chunks(len(starts), -(-len(starts) // self.n_rows)):
                 text = np.stack([self.text_tokens[start : start + T + 1] for start in starts[rows]]).astype(np.int64)
                 found.append(Pass(text[:, :-1], text[:, 1:], self.text.batch_size * T / self.text_share))
+        return found
+
+
+@dataclass(frozen=True)
+class PairBatches:
+    """Pairs of answers to a question: a step has ``order.batch_size`` of them, and its loss is the mean over them.
+
+    Rows 2 i and 2 i + 1 of a forward pass are the better and the worse answer of a pair.
+    """
+
+    conversations: Conversations
+    order: ConversationOrder
+    n_rows: int
+    """Pairs in a forward pass, at most."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all conversations."""
+        return int(self.conversations.lengths.sum())
+
+    @property
+    def epoch_size(self) -> int:
+        """Pairs in an epoch."""
+        return self.order.n
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch, rounded up."""
+        return self.order.steps_per_epoch
+
+    def epochs(self, step: int) -> int:
+        """Return how many epochs are complete after ``step`` steps."""
+        return self.order.epochs(step)
+
+    def n_tokens_after(self, step: int) -> int:
+        """Return how many tokens all processes have read after ``step`` steps, by the mean length of conversations."""
+        return round(2 * step * self.order.batch_size * float(self.conversations.lengths.mean()))
+
+    def passes(self, step: int, rank: int, world: int) -> list[Pass]:
+        """Return the pairs of one process in a step, the longest first."""
+        chosen = self.order.conversations(step)
+        lengths = np.maximum(self.conversations.lengths[2 * chosen], self.conversations.lengths[2 * chosen + 1])
+        own = chosen[np.argsort(-lengths, kind="stable")][rank::world]
+        found = []
+        for rows in chunks(len(own), -(-len(own) // self.n_rows)):
+            which = np.stack((2 * own[rows], 2 * own[rows] + 1), axis=1).ravel()
+            inputs, targets, learned = self.conversations.rows(which)
+            found.append(Pass(inputs, targets, self.order.batch_size, learned=learned, which=which))
         return found
 
 

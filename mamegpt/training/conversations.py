@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mamegpt.config import TuneConfig
 from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples, LabelledTexts
-from mamegpt.data.conversations import Conversation, ConversationReader
+from mamegpt.data.conversations import Conversation, ConversationReader, PreferenceReader
 from mamegpt.data.shards import TEXT, Encoded, Meta, Split, is_shards, open_shards, sample_tokens, write_shards
 from mamegpt.data.sources import noted_source, read_texts
 from mamegpt.data.window_order import WindowOrder
@@ -22,12 +22,12 @@ from mamegpt.run.run import Run
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.chat import conversation_ids
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.batches import ConversationBatches
+from mamegpt.training.batches import ConversationBatches, PairBatches
 from mamegpt.training.events import ConversationsRead, Emit
 from mamegpt.training.forward import micro_batch
 from mamegpt.training.validation import evaluate_answers, evaluate_labels
 
-__all__ = ["conversation_batches", "mean_length", "validation_of", "write_conversations"]
+__all__ = ["conversation_batches", "mean_length", "pairs_of", "validation_of", "write_conversations"]
 
 TOO_LONG = msg("longer than the context of the model")
 TEXT_TOKENS = 1 << 20
@@ -45,12 +45,13 @@ def write_conversations(
     """
     if tokenizer.eos_id is None:
         raise TokenizerError("{path} has no end-of-text token, with which a chat begins", path=tokenizer.path)
-    readers = {"train": ConversationReader(config.data, config.split, config.encoding)}
+    kind = PreferenceReader if config.task == "dpo" else ConversationReader
+    readers = {"train": kind(config.data, config.split, config.encoding)}
     if config.val_data:
-        readers["val"] = ConversationReader(config.val_data, config.val_split, config.encoding)
+        readers["val"] = kind(config.val_data, config.val_split, config.encoding)
     dropped = Counter[str]()
     documents: dict[str, Iterable[str | Encoded]] = {
-        name: _encoded(reader, tokenizer, config.context_length, dropped) for name, reader in readers.items()
+        name: _encoded(reader, tokenizer, config, dropped) for name, reader in readers.items()
     }
     if config.text_share:
         documents[TEXT] = _text(config, tokenizer)
@@ -78,17 +79,19 @@ def write_conversations(
 
 
 def _encoded(
-    reader: Iterable[Conversation], tokenizer: Tokenizer, context_length: int, dropped: Counter[str]
+    reader: Iterable[Conversation], tokenizer: Tokenizer, config: TuneConfig, dropped: Counter[str]
 ) -> Iterator[Encoded]:
-    """Yield conversations that fit into the context as ids; the others are counted."""
-    for messages in reader:
-        ids = conversation_ids(tokenizer, messages)
-        if len(ids) > context_length:
+    """Yield conversations that fit into the context as ids; the others are counted, and pairs only together."""
+    one_by_one = iter(reader)
+    for together in zip(*[one_by_one] * (2 if config.task == "dpo" else 1), strict=True):
+        found = [conversation_ids(tokenizer, messages) for messages in together]
+        if max(map(len, found)) > config.context_length:
             dropped[TOO_LONG] += 1
             continue
-        answers = "".join(content for role, content in messages if role == "assistant")
-        question = next(content for role, content in messages if role == "user")
-        yield Encoded(ids, answers, question)
+        for ids, messages in zip(found, together, strict=True):
+            answers = "".join(content for role, content in messages if role == "assistant")
+            question = next(content for role, content in messages if role == "user")
+            yield Encoded(ids, answers, question)
 
 
 def _text(config: TuneConfig, tokenizer: Tokenizer) -> Iterator[str | Encoded]:
@@ -124,9 +127,14 @@ def _text(config: TuneConfig, tokenizer: Tokenizer) -> Iterator[str | Encoded]:
 
 def conversation_batches(
     config: TuneConfig, splits: dict[str, Split], tokenizer: Tokenizer, world: World
-) -> ConversationBatches:
+) -> ConversationBatches | PairBatches:
     """Return what the steps of a run learn from."""
     conversations = _examples(config, splits["train"], tokenizer)
+    if isinstance(conversations, Conversations) and config.task == "dpo":
+        lengths = conversations.lengths
+        n_rows = micro_batch(config, config.batch_size // world.size, world.device, 2 * int(lengths.max()))
+        order = ConversationOrder(len(conversations) // 2, config.batch_size, config.seed)
+        return PairBatches(conversations, order, n_rows)
     order = ConversationOrder(len(conversations), config.batch_size, config.seed)
     n_rows = micro_batch(config, config.batch_size // world.size, world.device, int(conversations.lengths.max()))
     if TEXT not in splits:
@@ -146,9 +154,15 @@ def conversation_batches(
     return ConversationBatches(conversations, order, n_rows, text, tokens, config.text_share)
 
 
-def mean_length(batches: ConversationBatches) -> int:
+def mean_length(batches: ConversationBatches | PairBatches) -> int:
     """Return the mean number of tokens in a row of a step, of conversations and text."""
     return max(1, round(batches.n_tokens_after(1) / batches.order.batch_size))
+
+
+def pairs_of(split: Split, tokenizer: Tokenizer) -> Conversations:
+    """Return the conversations of a split of pairs: each even one is better than the one after it."""
+    assert tokenizer.turns is not None and tokenizer.eos_id is not None, "asked before tokenizing"
+    return Conversations(split.tokens, tokenizer.turns, tokenizer.eos_id)
 
 
 def validation_of(

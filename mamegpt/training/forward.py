@@ -63,11 +63,25 @@ class SummedLoss(nn.Module):
         soft_targets: Tensor | None = None,
         true_share: float = 1.0,
         learned: Tensor | None = None,
+        which: Tensor | None = None,  # noqa: ARG002  (other losses ask)
     ) -> Tensor:
         """(B, T), (B, T) -> scalar; soft targets are (B, T, K), as in `linear_cross_entropy`.
 
         With ``learned`` positions (N,) of all B T there are targets (N,) for these alone, and no logits elsewhere.
+        Only other losses ask ``which`` conversations (B,) the rows are.
         """
+        return linear_cross_entropy(
+            self.states(ids, learned),
+            self.model.out_head.weight,
+            targets,
+            self.compute_dtype,
+            soft_targets=soft_targets,
+            true_share=true_share,
+            native=self.native,
+        )
+
+    def states(self, ids: Tensor, learned: Tensor | None) -> Tensor:
+        """Return the final hidden states (B, T, C) of ids (B, T), or (N, C) of the ``learned`` positions."""
         for module, name, function in self.functions:
             module.__dict__.pop(name, None)  # as its class has it
             if function is not None:
@@ -76,16 +90,7 @@ class SummedLoss(nn.Module):
             hidden = self.hidden(ids)  # (B, T, C)
         if learned is not None:
             hidden = hidden.flatten(0, 1).index_select(0, learned)  # (N, C)
-        weight = self.model.out_head.weight
-        return linear_cross_entropy(
-            hidden,
-            weight,
-            targets,
-            self.compute_dtype,
-            soft_targets=soft_targets,
-            true_share=true_share,
-            native=self.native,
-        )
+        return hidden
 
 
 def _native_functions(

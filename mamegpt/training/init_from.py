@@ -23,8 +23,11 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["config_from_pretrained", "load_initial_weights", "tuned_config"]
 
+DPO_LR_FACTOR = 0.1
+"""Learning rates of DPO, as a share of those of learning from answers."""
 CLASSIFY_VAL_FRACTION = 0.1
 """Share of texts with labels that are held out, if no other is given."""
+RATES = ("lr", "emb_lr", "muon_lr")
 SHAPE = (
     "context_length",
     "emb_dim",
@@ -82,6 +85,10 @@ def tuned_config(config: TuneConfig, given: Collection[str]) -> TuneConfig:
         share = found.text_share if "text_share" in given else 0.0
         val_fraction = found.val_fraction if "val_fraction" in given else CLASSIFY_VAL_FRACTION
         return dataclasses.replace(found, text_share=share, val_fraction=val_fraction, tie_embeddings=False)
+    if found.task == "dpo":
+        rates = {name: getattr(found, name) * DPO_LR_FACTOR for name in RATES if name not in given}
+        share = found.text_share if "text_share" in given else 0.0
+        return dataclasses.replace(found, text_share=share, **rates)
     if found.text_data or not found.text_share:
         return found
     run = Run.find(found.init_from) or Run.of_checkpoint(found.init_from)

@@ -63,6 +63,7 @@ from mamegpt.system.run_files import (
     LABELS_FILE,
     MACHINE_FILE,
     METRICS_FILE,
+    REFERENCE_FILE,
     REPORT_FILE,
     TOKENIZER_FILE,
     TOKENS,
@@ -74,7 +75,14 @@ from mamegpt.training.autotune import Probe, autotune, compiler_error, fit_micro
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
-from mamegpt.training.conversations import conversation_batches, mean_length, validation_of, write_conversations
+from mamegpt.training.conversations import (
+    conversation_batches,
+    mean_length,
+    pairs_of,
+    validation_of,
+    write_conversations,
+)
+from mamegpt.training.dpo import DPOLoss, evaluate_pairs, keep_reference, read_reference
 from mamegpt.training.engine import choose_engine, engine_name, load_engine
 from mamegpt.training.events import (
     CompileFailed,
@@ -109,6 +117,7 @@ BEFORE_A_CHECKPOINT = {
     REPORT_FILE,
     JOB_FILE,
     LABELS_FILE,
+    REFERENCE_FILE,
     TOKENS,
     CHECKPOINTS,
     *get_args(Logger),
@@ -235,6 +244,15 @@ def setup(
         world,
         on_saved=lambda step, path: emit(Saved(step, path)),
     )
+    pairs = {}
+    if isinstance(config, TuneConfig) and config.task == "dpo":
+        pairs = {name: pairs_of(split, tokenizer) for name, split in splits.items()}
+        if starts_from_model:
+            keep_reference(run, model, pairs, world)
+        reference = read_reference(run, pairs)
+        for module in summed_loss.modules():
+            if isinstance(module, DPOLoss):
+                module.reference, module.beta = reference["train"].to(world.device), config.dpo_beta
     if starts_from_model:
         try:
             saver.save(model, optimizer, state)  # so that the run can be resumed without that model
@@ -263,6 +281,10 @@ def setup(
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics, may_skip=scaler.is_enabled())
     validate = validation(config, val, tokenizer, model, world) if val else None
+    if val and pairs and isinstance(config, TuneConfig):
+        validate = functools.partial(
+            evaluate_pairs, model, pairs["val"], reference=reference["val"], beta=config.dpo_beta, world=world
+        )
     reserve_s, step_s, last_val_tokens = 0.0, 0.0, 0
     if not finished and (minutes := extensions[-1].minutes if extensions else config.minutes):
         if val and validate:
@@ -379,7 +401,7 @@ def _build_model(
             replace_head(model, n_labels)
     if place.type != "meta":
         model.to(world.device)
-    turns = tokenizer.turns if config.task == "chat" else None
+    turns = tokenizer.turns if config.answers else None
     if config.lora:
         rows = [*turns.begin.values(), turns.end] if turns else []
         add_adapters(model, config.lora, learned_rows=rows, learns_head=n_labels > 0)
@@ -391,7 +413,8 @@ def _build_model(
         found.look_back(model, mean)
     if config.activation_checkpointing:
         checkpoint_activations(model)
-    alone = SummedLoss(model, config.precision, compiled=compiled, native=native)
+    kind = DPOLoss if isinstance(config, TuneConfig) and config.task == "dpo" else SummedLoss
+    alone = kind(model, config.precision, compiled=compiled, native=native)
     summed_loss = parallelize(alone, model, config.sharding, world)
     with ShardedInit():  # type: ignore[no-untyped-call]
         if place.type == "meta":
@@ -557,7 +580,7 @@ def _had_no_checkpoint(run: Path) -> bool:
 
 def _empty(run: Path) -> None:
     """Remove what a run that had no checkpoint has left in its folder."""
-    for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE, LABELS_FILE):
+    for name in (CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, JOB_FILE, LABELS_FILE, REFERENCE_FILE):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / TOKENS, ignore_errors=True)
     checkpoint.remove(path for step, path in checkpoints(run / CHECKPOINTS) if step == START)
@@ -569,7 +592,7 @@ def run_tokenizer(config: TrainConfig, run: Path, world: World) -> Tokenizer:
         path = Path(config.tokenizer)
         given = Tokenizer.load(path)  # complains if it is not one
         model = path.read_bytes()
-        if config.task == "chat":
+        if config.answers:
             model = with_reserved(model)
             given = Tokenizer(model, path)
         checkpoint.refuse_other(run / CHECKPOINTS, tokenizer=given.fingerprint)

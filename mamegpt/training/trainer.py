@@ -216,10 +216,13 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             for micro, rows in enumerate(passes):
                 _seed_dropout(config.seed, step, world.rank, micro)
                 inputs, targets = (on_device(ids, world.device) for ids in (rows.inputs, rows.targets))
-                learned = None if rows.learned is None else on_device(rows.learned, world.device)
+                learned, which = (
+                    None if numbers is None else on_device(numbers, world.device)
+                    for numbers in (rows.learned, rows.which)
+                )
                 with no_sync(t.summed_loss, micro < len(passes) - 1):
                     soft_targets = _soft_targets(t, rows, step) if share < 1 else None
-                    loss = t.summed_loss(inputs, targets, soft_targets, share, learned) / rows.divisor
+                    loss = t.summed_loss(inputs, targets, soft_targets, share, learned, which) / rows.divisor
                     t.scaler.scale(loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                 step_loss += loss.detach()
 

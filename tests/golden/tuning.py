@@ -1,19 +1,26 @@
-"""Write ``tuning.safetensors``: what PEFT computes, for `tests/training/test_lora.py`.
+"""Write ``tuning.safetensors``: what PEFT and TRL compute, for `tests/training`: ``test_lora.py`` and ``test_dpo.py``.
 
-It needs an environment of its own: ``uv run --with peft --with transformers python tests/golden/tuning.py``. The file
-was written with PEFT 0.21.2, transformers 5.23.0 and PyTorch 2.13.0 on a CPU.
+It needs an environment of its own: ``uv run --with peft --with trl python tests/golden/tuning.py``. The file was
+written with PEFT 0.21.2, TRL 1.16.0, transformers 5.23.0 and PyTorch 2.13.0 on a CPU.
 """
 
+import tempfile
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
 
 HERE = Path(__file__).resolve().parent
 IDS = torch.tensor([[2, 300, 310, 320, 330, 340], [3, 100, 2, 350, 360, 479]])
 RANK = 3
+PAIRS = torch.tensor([[2, 300, 310, 320, 330], [2, 301, 311, 0, 0], [2, 300, 310, 321, 2], [2, 301, 312, 322, 0]])
+ANSWERS = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 1, 1, 0]])
+"""Two better answers, then two worse ones, and where they are."""
+BETA = 0.3
 
 
 def lora() -> dict[str, torch.Tensor]:
@@ -36,5 +43,30 @@ def lora() -> dict[str, torch.Tensor]:
     return found
 
 
+def dpo() -> dict[str, torch.Tensor]:
+    """The loss of two pairs, and its gradient at the output head; the model is moved a little from the reference."""
+    folder = HERE / "mame-exported" / "hf"
+    model, reference = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for _ in range(2))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.sin(torch.arange(p.numel()).float()).view_as(p) / 20)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    with tempfile.TemporaryDirectory() as out:
+        trainer = DPOTrainer(
+            model,
+            reference,
+            DPOConfig(out, beta=BETA, use_cpu=True, bf16=False, report_to=[], gradient_checkpointing=False),
+            train_dataset=Dataset.from_list([{"prompt": "犬", "chosen": "は", "rejected": "が"}]),
+            processing_class=tokenizer,
+        )
+        is_token = (PAIRS != 0).long()
+        batch = {"input_ids": PAIRS, "attention_mask": is_token, "completion_mask": ANSWERS}
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+    gradient = model.get_output_embeddings().weight.grad
+    return {"dpo|loss": loss.detach(), "dpo|gradient": gradient}
+
+
 if __name__ == "__main__":
-    save_file({name: tensor.contiguous() for name, tensor in lora().items()}, HERE / "tuning.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in (lora() | dpo()).items()}, HERE / "tuning.safetensors")

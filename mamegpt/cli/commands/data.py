@@ -185,6 +185,7 @@ def dialogues_command(
     out: Path,
     n: int = 20_000,
     split: Literal["train", "test", "new"] = "train",
+    pairs: bool = False,
     seed: int = 0,
     overwrite: bool = False,
     json: bool = False,
@@ -194,15 +195,25 @@ def dialogues_command(
     Args:
         out: File to write (.jsonl), with the columns messages and kinds.
         n: Number of conversations.
+        pairs: Write a right and a wrong answer to each question, for tune --task dpo (prompt, chosen and rejected).
         split: train; test, other questions with the same words; or new, questions with words that are not in train.
         seed: Random seed.
         overwrite: Replace a file of that name.
         json: Print one line of JSON instead of a line of text.
     """
-    from mamegpt.data.dialogues import write_dialogues
+    from mamegpt.data.dialogues import write_dialogues, write_preferences
 
     _check_jsonl(out, overwrite=overwrite)
     with answering(json) as answer:
+        if pairs:
+            write_preferences(out, n, seed=seed, split=split, overwrite=overwrite)
+            answer(
+                {"out": str(out), "n_pairs": n},
+                msg("{out}: {n:,} questions with a right and a wrong answer (豆対話)", out=out, n=n),
+                next_step("tune", "--task", "dpo", "--model", "runs/tuned", "--data", out, "--out", "runs/dpo",
+                          "--minutes", 1),
+            )  # fmt: skip
+            return
         n_questions = write_dialogues(out, n, seed=seed, split=split, overwrite=overwrite)
         answer(
             {"out": str(out), "n_conversations": n, "n_questions": n_questions},

@@ -294,7 +294,7 @@ def _next(settings: TrainConfig, run: Path) -> str:
     """Return the line that suggests what to do with a model that was trained."""
     if settings.task == "classify":
         return next_step("classify", "--model", run, "--text", "")
-    return next_chat(run) if settings.task == "chat" else next_text(run)
+    return next_chat(run) if settings.answers else next_text(run)
 
 
 def tune_command(
@@ -307,11 +307,14 @@ def tune_command(
 ) -> int:
     """Tune a model on conversations, so that it answers, or on texts with labels, so that it classifies.
 
-    An interrupted run is resumed with train --resume.
+    With --task dpo, a model that answers learns from pairs of a better and a worse answer. An interrupted run is
+    resumed with train --resume.
 
     Example: mamegpt tune --model runs/first --data pairs.jsonl --out runs/tuned --minutes 2
 
     Example: mamegpt tune --task classify --model runs/first --data reviews.jsonl --out runs/reviews --minutes 1
+
+    Example: mamegpt tune --task dpo --model runs/tuned --data preferences.jsonl --out runs/dpo --minutes 1
 
     Args:
         model: Model to tune: a run, an exported folder, or a repository on the Hub.
@@ -322,7 +325,8 @@ def tune_command(
     from mamegpt.training.init_from import tuned_config
 
     refuse_idle(given, [
-        (settings.task == "classify", ("text_data", "text_share"), msg("with --task classify")),
+        (settings.task != "chat", ("text_data", "text_share"), msg("with --task {task}", task=settings.task)),
+        (settings.task != "dpo", ("dpo_beta",), msg("without --task dpo")),
         (not settings.val_data, ("val_split",), msg("without --val-data")),
         (bool(settings.val_data), ("val_fraction",), msg("with --val-data")),
         (settings.minutes > 0, ("max_steps",), msg("with --minutes")),
