@@ -5,9 +5,11 @@
 
 * equal: losses of the first steps, logits and generated texts are those of the CPU, in float32
 * resume: a run that was stopped and resumed has bit for bit the weights of one that was not, in each number format
-* speed: tokens/s of all sizes that fit, and their model FLOP utilization: the share of what a matrix product reaches
+* speed: tokens/s of all sizes that fit, their model FLOP utilization (the share of what a matrix product reaches), and
+  tokens/s of a plain PyTorch loop, such as nanoGPT's, with transformers' Qwen3 of the same sizes
 
-Other programs are not compared yet, and one device is used. Exit code 1 if a check fails.
+Trainer of transformers, litgpt and the time to a loss are not measured yet, and one device is used. Exit code 1 if a
+check fails.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from typing import Any, NamedTuple
 import torch
 
 import mamegpt
+from mamegpt.config import Precision
+from mamegpt.errors import is_out_of_memory
+from mamegpt.models.qwen3.hf import QWEN3
 from mamegpt.planning.plan import Cost, measure, operations
-from mamegpt.presets import preset
+from mamegpt.presets import Size, preset
 from mamegpt.system.devices import choose_device, described, device_name, synchronize
 from mamegpt.system.files import write_json
 from mamegpt.training.autotune import formats
@@ -121,16 +126,50 @@ def best_s(work: Callable[[], object], device: torch.device, seconds: float) -> 
     return min(times)
 
 
-def table(checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float) -> list[str]:
-    """Return the results as lines."""
+def plain_loop(size: Size, device: torch.device, precision: Precision, seconds: float) -> float:
+    """Return the tokens/s of a plain PyTorch loop: transformers' Qwen3, autocast, fused AdamW, all logits at once.
+
+    It is 0 if the memory does not suffice.
+    """
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config, dtype = preset(size), compute_dtype(precision)
+    ids = torch.randint(VOCAB_SIZE, (config.batch_size, config.context_length), device=device)
+    try:
+        model = Qwen3ForCausalLM(Qwen3Config(**QWEN3.config(config.model(VOCAB_SIZE)))).to(device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+        def step() -> None:
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+
+        step()  # warms up
+        return ids.numel() / best_s(step, device, seconds)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0.0
+
+
+def table(
+    checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float, plain: dict[str, float]
+) -> list[str]:
+    """Return the results as lines; ``plain`` are the tokens/s of a plain loop."""
     lines = [f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}" for check in checks]
-    lines.append(f"{'size':>6}{'parameters':>14}{'tokens/s':>12}{'of peak':>9}{'memory':>10}")
+    lines.append(f"{'size':>6}{'parameters':>14}{'tokens/s':>12}{'of peak':>9}{'memory':>10}{'plain loop':>12}")
     for cost in costs:
         if cost.measured:
             share = cost.tokens_per_s * flops[cost.size] / peak
             lines.append(
                 f"{cost.size:>6}{cost.n_parameters:>14,}{cost.tokens_per_s:>12,.0f}{share:>9.1%}"
-                f"{cost.memory_bytes / 1e9:>7.2f} GB"
+                f"{cost.memory_bytes / 1e9:>7.2f} GB{plain[cost.size]:>12,.0f}"
             )
     return lines
 
@@ -154,11 +193,19 @@ def main() -> int:
     precision, costs = measure(VOCAB_SIZE, device, args.seconds)
     peak = peak_flops(device, compute_dtype(precision) or torch.float32)
     flops = {cost.size: operations(preset(cost.size), VOCAB_SIZE)[1] for cost in costs}
-    print(*table(checks, costs, flops, peak), sep="\n")
+    plain = {cost.size: plain_loop(cost.size, device, precision, args.seconds / 20) for cost in costs if cost.measured}
+    print(*table(checks, costs, flops, peak, plain), sep="\n")
     write_json(args.out, {
         "device": str(device), "name": device_name(device), "torch": torch.__version__, "notices": choice.notices,
         "precision": precision, "peak_flops": peak, "checks": [check._asdict() for check in checks],
-        "sizes": [{**dataclasses.asdict(cost), "flops_per_token": flops[cost.size]} for cost in costs],
+        "sizes": [
+            {
+                **dataclasses.asdict(cost),
+                "flops_per_token": flops[cost.size],
+                "plain_loop_tokens_per_s": plain.get(cost.size),
+            }
+            for cost in costs
+        ],
     })  # fmt: skip
     return 0 if all(check.passed for check in checks) else 1
 
