@@ -593,7 +593,7 @@ def test_a_checkpoint_that_cannot_be_removed_does_not_stop_a_run(
         (tmp_path / f"step-{step}").mkdir()
         (tmp_path / f"step-{step}" / "state.json").touch()
     (tmp_path / "step-3").mkdir()
-    for call in ((Path, "rename"), (shutil, "rmtree")):
+    for call in ((Path, "replace"), (shutil, "rmtree")):
         monkeypatch.setattr(files, "_warned", set())
         with monkeypatch.context() as patch, pytest.warns(MamegptWarning, match="to remove a folder is not possible"):
             patch.setattr(*call, held)
@@ -604,7 +604,7 @@ def test_a_checkpoint_that_cannot_be_removed_does_not_stop_a_run(
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-3"]
     with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(number)):
-        patch.setattr(Path, "rename", held)
+        patch.setattr(Path, "replace", held)
         remove_folder(tmp_path / "step-3")  # as a way back needs it
 
 
