@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from mamegpt.data.dialogues import DialogueSplit, dialogues
+from mamegpt.errors import ConfigError
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.pretrained import Pretrained
+from mamegpt.tokenizer.chat import Message
 
 __all__ = ["ALL", "SPLITS", "Answered", "answered", "answered_rightly"]
 
@@ -40,13 +43,27 @@ class Answered(NamedTuple):
 def answered(
     model: Pretrained, split: DialogueSplit, n: int = N_QUESTIONS, without: Collection[str] = ()
 ) -> list[Answered]:
-    """Return the first ``n`` questions of a split, but for some kinds, with a model's answers, decoded greedily."""
+    """Return the first ``n`` questions of a split, but for some kinds, with a model's answers, decoded greedily.
+
+    A question that is longer than the model's context has no answer, "".
+    """
     asked = [dialogue for dialogue in dialogues(SEED, n, split) if dialogue.kinds[0] not in without]
-    answers = model.answer_many([messages[:1] for _, messages in asked], max_new_tokens=MAX_TOKENS)
+    questions = [messages[:1] for _, messages in asked]
+    fits = [_fits(model, question) for question in questions]
+    answers = iter(model.answer_many(list(itertools.compress(questions, fits)), max_new_tokens=MAX_TOKENS))
     return [
-        Answered(kind, question.content, expected.content, answer)
-        for ((kind,), (question, expected)), answer in zip(asked, answers, strict=True)
+        Answered(kind, question.content, expected.content, next(answers) if is_read else "")
+        for ((kind,), (question, expected)), is_read in zip(asked, fits, strict=True)
     ]
+
+
+def _fits(model: Pretrained, question: Sequence[Message]) -> bool:
+    """Return whether a question fits into a model's context."""
+    try:
+        model.chat_ids(question, max_new_tokens=MAX_TOKENS)
+    except ConfigError:
+        return False
+    return True
 
 
 def answered_rightly(model: Pretrained) -> dict[str, dict[str, Proportion]]:

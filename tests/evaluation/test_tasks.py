@@ -13,6 +13,7 @@ from command import Mame
 from little import Little
 
 from mamegpt.data.dialogues import KINDS, KNOWN_ONLY, dialogues
+from mamegpt.errors import ConfigError
 from mamegpt.evaluation import tasks
 from mamegpt.evaluation.tasks import ALL, N_QUESTIONS, SEED, SPLITS, answered_rightly
 from mamegpt.pretrained import Pretrained, load
@@ -27,6 +28,9 @@ class Scripted:
 
     answers = True
 
+    def chat_ids(self, question: Sequence[tuple[str, str]], **_: Any) -> list[int]:
+        return [len(question)]
+
     def answer_many(self, conversations: Sequence[Sequence[tuple[str, str]]], **_: Any) -> Iterator[str]:
         for ((_, question),) in conversations:
             yield "知りません。" if "逆" in question else f" {RIGHT[question]}\n"
@@ -40,6 +44,18 @@ def test_the_share_of_right_answers_is_counted_by_kind() -> None:
         assert shares["reverse"].share == 0 and shares[ALL].n == N_QUESTIONS
         n_wrong = shares["reverse"].n
         assert shares[ALL].share == pytest.approx(1 - n_wrong / N_QUESTIONS)
+
+
+def test_a_question_that_does_not_fit_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chat_ids(_: Scripted, question: Sequence[tuple[str, str]], **__: Any) -> list[int]:
+        if "逆" in question[0][1]:
+            raise ConfigError("the question is too long")
+        return [1]
+
+    monkeypatch.setattr(Scripted, "chat_ids", chat_ids)
+    found = tasks.answered(cast(Pretrained, Scripted()), "test")
+    assert {one.kind for one in found if not one.is_right} == {"reverse"}
+    assert {one.answer for one in found if one.kind == "reverse"} == {""}
 
 
 def test_a_model_that_only_continues_is_not_asked(little: Little) -> None:

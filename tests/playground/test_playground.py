@@ -37,6 +37,7 @@ from mamegpt.pretrained import load
 from mamegpt.run.run import Run
 
 STATIC = ROOT / "mamegpt" / "playground" / "static"
+PAGE = ROOT / "mamegpt" / "exporting" / "page"
 THEME = ROOT / "mamegpt" / "pages" / "static" / "theme.css"
 PROMPT = "昔々、"
 
@@ -662,7 +663,7 @@ def test_each_word_of_the_page_is_sent_in_both_languages_and_is_used(port: int) 
     found = json.loads(body)
     assert found == words() and found["ja"]["write"] == "生成" and found["en"]["write"] == "Generate"
     html = (STATIC / "index.html").read_text(encoding="utf-8")
-    scripts = [path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")]
+    scripts = [path.read_text(encoding="utf-8") for folder in (STATIC, PAGE) for path in folder.glob("*.js")]
     fields: dict[str, set[str]] = {name: set() for name in re.findall(r'data-(?:word|label|hint)="([\w-]+)"', html)}
     for name, given in re.findall(r'(?:word|problem|button)\("([\w-]+)"(?:, \{ (.*?) \}\))?', "".join(scripts)):
         fields[name] = set(re.findall(r"(?:^|, )(\w+)(?=:|$)", given))

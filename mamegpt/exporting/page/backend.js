@@ -6,6 +6,9 @@ import { Tokenizer, WholeCharacters, normalize } from "./tokenizer.js";
 
 const SLICE_MS = 30; // after so long the browser gets a turn, to draw and to listen
 
+// An error whose message is the name of a word.
+const problem = (name, fields) => Object.assign(new Error(name), { fields });
+
 const embedded = (name) => document.getElementById(name).textContent;
 const header = JSON.parse(embedded("model-header"));
 
@@ -165,8 +168,7 @@ export async function complete(request, signal, onData) {
     ? chatIds(fitting(request.messages, request.max_tokens))
     : promptIds(request.prompt, request.at_start);
   if (request.messages && ids.length > model.contextLength) {
-    const fields = { n: ids.length, most: model.contextLength };
-    throw Object.assign(new Error("long-question"), { fields }); // a word of the page
+    throw problem("long-question", { n: ids.length, most: model.contextLength });
   }
   let begun;
   for (begun of read(ids.slice(-model.contextLength))) await turn();
