@@ -32,7 +32,7 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
         _chart(
             runs,
             colors,
-            msg("Loss (nats per token)"),
+            msg("Loss (nats per token, label or pair)"),
             lambda run, axis: run.curve(axis, "loss"),
             "loss",
             msg("Thin lines: training loss; dots: validation loss. Lower is better."),
@@ -54,7 +54,18 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
             msg("Accuracy"),
             lambda _run, _axis: [],
             "accuracy",
-            msg("Share of validation texts with the right label. Higher is better."),
+            msg(
+                "Share of validation texts with the right label, or with DPO of pairs whose better answer has the "
+                "higher reward. Higher is better."
+            ),
+        ),
+        _chart(
+            runs,
+            colors,
+            msg("Reward margin"),
+            lambda _run, _axis: [],
+            "margin",
+            msg("DPO: mean difference between the rewards of the better and the worse answer of a pair."),
         ),
         _chart(runs, colors, msg("Learning rate"), lambda run, axis: run.curve(axis, "lr")),
         _chart(runs, colors, msg("Tokens per second"), lambda run, axis: run.speed(axis)),

@@ -97,7 +97,7 @@ class ReportRun(Run):
 
     def bits(self, axis: str) -> list[tuple[float, float]]:
         """Training loss as bits per character, by the text's mean number of characters a token."""
-        if self.meta is None or self.config.task == "classify":
+        if self.meta is None or self.config.task in ("classify", "dpo"):
             return []
         train = self.meta.splits["train"]
         factor = train.n_tokens / train.n_characters / math.log(2)
@@ -106,8 +106,8 @@ class ReportRun(Run):
     def validated(self, axis: str, field: str) -> list[tuple[str, list[tuple[float, float]]]]:
         """(x, y) of validations, y a field of `Quality`: a curve for each kind of figure, by what it is of.
 
-        A classifier has an accuracy and no bits. The first is of the sample that was measured while training, the last
-        of what was measured after the last step.
+        With labels or pairs of answers there is an accuracy, and there are no bits. The first is of the sample that was
+        measured while training, the last of what was measured after the last step.
         """
         at = {step["step"]: step[axis] for step in self.timed_steps}
         curves: dict[str, list[tuple[float, float]]] = {}

@@ -22,9 +22,9 @@ class Quality(FromJSON):
     ``of_n_characters`` is the length of the whole text, of which ``n_characters`` may be a sample; ``dtype`` is that of
     matrix products; ``step`` is the number of training steps, if the validation is part of a training. Records of older
     versions lack these three. Of a classifier, ``loss`` is in nats per label, ``n_tokens`` counts labels, and
-    ``accuracy`` is the share of right ones. Of pairs of answers (DPO), ``loss`` is in nats per pair, ``n_tokens``
-    counts pairs, ``accuracy`` is the share in which the better one has the higher reward, and ``margin`` is the mean
-    difference of rewards.
+    ``accuracy`` is the share of right ones. Of pairs of answers (DPO), ``loss`` is in nats per pair, ``n_tokens`` and
+    ``n_characters`` count pairs, ``accuracy`` is the share in which the better one has the higher reward, and
+    ``margin`` is the mean difference of rewards.
     """
 
     loss: Number
@@ -78,7 +78,8 @@ class Quality(FromJSON):
         """The text and dtype of the measurement; compare only results for which it is equal."""
         all_ = self.of_n_characters
         whole = f" of {all_:,}" if all_ > self.n_characters else ""
-        return f"{self.n_characters:,}{whole} characters" + (f", {self.dtype}" if self.dtype else "")
+        unit = "characters" if self.margin is None else "pairs"
+        return f"{self.n_characters:,}{whole} {unit}" + (f", {self.dtype}" if self.dtype else "")
 
 
 @dataclass(frozen=True)

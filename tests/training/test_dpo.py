@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from mamegpt.data.dialogues import write_preferences
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError
 from mamegpt.pretrained import load
+from mamegpt.report.page import page
+from mamegpt.report.run import ReportRun
 from mamegpt.run.run import Run
 from mamegpt.tokenizer.chat import chat_ids
 from mamegpt.training.conversations import pairs_of
@@ -80,6 +83,9 @@ def test_a_run_resumes_bitwise_without_the_model_that_it_starts_from(tuned: Path
     quality = Run(tmp_path / "a").quality
     assert quality and quality.accuracy is not None and quality.margin is not None
     assert load(tmp_path / "a", device="cpu").answers
+    report = page([ReportRun(tmp_path / "a")], [], datetime(2026, 1, 1))
+    assert "Reward margin" in report and " pairs, float32" in report
+    assert "Bits per character" not in report and "characters, float32" not in report
 
     (tmp_path / "b" / "reference.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="reference"):
