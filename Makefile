@@ -27,9 +27,9 @@ demo: .venv/run-ready
 test: .venv/ready check
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow"
 
-# The long ones, and exported folders loaded with transformers 4.
+# The long ones, likewise, and exported folders loaded with transformers 4.
 test-slow: .venv/ready .venv4/ready
-	MAMEGPT_TRANSFORMERS4_PYTHON=$(CURDIR)/.venv4/bin/python $(BIN)/python -m pytest -m slow
+	MAMEGPT_TRANSFORMERS4_PYTHON=$(CURDIR)/.venv4/bin/python $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .
