@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,9 +57,14 @@ def compile_for(platform: Platform, folder: Path) -> Path:
 
 
 def pure_wheel(out: Path) -> Path:
-    """Build the wheel that has no library; returns its path."""
+    """Build the wheel that has no library; returns its path.
+
+    From a copy: setuptools takes what an earlier build has left beside the sources, and two builds disturb each other.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        run("build", "--wheel", "--outdir", scratch, ROOT)
+        sources = Path(scratch, "sources")
+        shutil.copytree(ROOT, sources, ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info"))
+        run("build", "--wheel", "--outdir", scratch, sources)
         (wheel,) = Path(scratch).glob("*.whl")
         return wheel.replace(out / wheel.name)
 

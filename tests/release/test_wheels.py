@@ -50,6 +50,8 @@ def test_there_is_one_for_each_platform_and_one_for_all_others(dist: Path) -> No
     with zipfile.ZipFile(pure) as archive:
         pure_files = {*archive.namelist()}
     assert not any("brought" in file for file in pure_files)
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mamegpt").rglob("*.py")}
+    assert {file for file in pure_files if file.endswith(".py")} == modules
     assert len([*dist.iterdir()]) == len(PLATFORMS) + 1
     for name, one in PLATFORMS.items():
         wheel = wheel_of(dist, name)
