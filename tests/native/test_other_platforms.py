@@ -105,6 +105,7 @@ PLACES = {
 }
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # Zig compiles the C++ library first, for each platform
     pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no compiler for other platforms"),
 ]
 

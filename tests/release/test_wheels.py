@@ -18,6 +18,7 @@ from release.wheels import PLATFORMS
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # Zig compiles the C++ library first, for each platform
     pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no compiler for other platforms"),
 ]
 MOST_MB = 2.0
