@@ -517,10 +517,10 @@ class TuneConfig(TrainConfig):
     patience: int = 5
     """Stop after so many validations in a row without a better one, and keep the best model (0: never)."""
     batch_size: int = 32
-    """Global batch size: conversations (or texts) per step, over all processes."""
+    """Global batch size: conversations, texts or pairs of answers per step, over all processes."""
     micro_batch_size: int = 0
-    """Conversations (or texts) in one forward pass of one process; fewer need less memory (0: 4096 tokens on a CPU,
-    else all)."""
+    """Conversations, texts or pairs of answers in one forward pass of one process; fewer need less memory (0: 4096
+    tokens on a CPU, else all)."""
     max_steps: int = 1000
     """Training steps."""
     lr: float = 1e-2

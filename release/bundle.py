@@ -53,21 +53,29 @@ INSTALL_BAT = """\
 rem Install mamegpt from this folder, without a network: install.bat [NEW FOLDER]
 setlocal
 set "NEW=%~1"
-if "%NEW%"=="" set "NEW=mamegpt-env"
+if "%NEW%"=="" set "NEW=%USERPROFILE%\\mamegpt-env"
 set "PYTHON=python"
 py -{python} -c "" >nul 2>nul
 if not errorlevel 1 set "PYTHON=py -{python}"
 %PYTHON% -c "import sys; sys.exit(sys.version_info[:2] != ({version}))"
 if errorlevel 1 (
     echo error: Python {python} is needed
+    pause
     exit /b 2
 )
 %PYTHON% -m venv "%NEW%"
-if errorlevel 1 exit /b 1
+if errorlevel 1 (
+    pause
+    exit /b 1
+)
 "%NEW%\\Scripts\\python" -m pip install --no-index --find-links "%~dp0wheels" ^
     --require-hashes --requirement "%~dp0requirements.txt"
-if errorlevel 1 exit /b 1
-echo next: "%NEW%\\Scripts\\mamegpt" demo
+if errorlevel 1 (
+    pause
+    exit /b 1
+)
+echo next, in PowerShell: ^& "%NEW%\\Scripts\\mamegpt" demo
+pause
 """
 
 

@@ -9,9 +9,9 @@ in float32 PyTorch, or in PyTorch with the same 8-bit weights for the HTML file;
 strings of the exports' checks and 1,000 sentences of 豆物語. Speed is that of the same 20 prompts once more, one stream
 on one thread: reading the prompts is in it, starting is not.
 
-Results are added to benchmarks/results/runtimes.json, from which `benchmarks.tables` makes the table in
-docs/serving.md. A runtime that fails is reported and keeps its last result. ``--remove`` deletes each environment after
-its turn.
+Results are added to results.json in the folder ``--work``; with ``--out benchmarks/results/runtimes.json``, to the file
+from which `benchmarks.tables` makes the table in docs/serving.md. A runtime that fails is reported and keeps its last
+result. ``--remove`` deletes each environment after its turn.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -40,7 +41,7 @@ from mamegpt.exporting.export import Target, export_model
 from mamegpt.exporting.html import rounded_model
 from mamegpt.exporting.prompts import PROMPTS
 from mamegpt.generation.stream import prompt_ids, stream_ids
-from mamegpt.models.base import LanguageModel
+from mamegpt.models.base import LanguageModel, unique_state_dict
 from mamegpt.pretrained import Pretrained
 from mamegpt.system.hardware import hardware
 from mamegpt.text.normalize import normalize
@@ -98,11 +99,13 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", choices=[it.name for it in RUNTIMES], metavar="NAME",
                         help="default: all; " + ", ".join(it.name for it in RUNTIMES))  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("build/runtimes"), help="folder for exports and environments")
+    parser.add_argument("--out", type=Path, help="JSON file for results (default: results.json in --work)")
     parser.add_argument("--remove", action="store_true", help="delete each environment after its turn")
     args = parser.parse_args()
     loaded = load(args.model)
     work = args.work.resolve()
-    models = exported(loaded, work / "models")
+    args.out = args.out or work / "results.json"
+    models = exported(loaded, work / f"models-{fingerprint(loaded.model)}")
     cases = make_cases(loaded, models)
     own = {kind: continuations(model, cases["prompts"]) for kind, model in references(loaded.model).items()}
     for runtime in RUNTIMES:
@@ -125,9 +128,17 @@ def main() -> None:
             "processor": dict(hardware())["processor"],
         }
         print(runtime.name, json.dumps(found, ensure_ascii=False), flush=True)
-        keep(runtime.name, found)
+        keep(args.out, runtime.name, found)
         if args.remove and runtime.packages:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """Return a short name of a model's weights."""
+    found = hashlib.sha256()
+    for tensor in unique_state_dict(model).values():
+        found.update(tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def exported(loaded: Pretrained, folder: Path) -> dict[str, Path]:
@@ -174,7 +185,11 @@ def ask(runtime: Runtime, folder: Path, cases: dict[str, Any]) -> dict[str, Any]
         return ask_html(Path(cases["models"]["html"]), cases)
     is_python = runtime.program.endswith(".py")
     if runtime.packages and not folder.is_dir():
-        (make_environment if is_python else make_modules)(folder, runtime)
+        try:
+            (make_environment if is_python else make_modules)(folder, runtime)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # else the next call would take a part of it for the whole
+            raise
     if runtime.program.startswith("page_"):
         return ask_page(PROGRAMS, runtime.program, folder / "node_modules", cases)
     with tempfile.TemporaryDirectory() as scratch:
@@ -209,7 +224,7 @@ def make_modules(folder: Path, runtime: Runtime) -> None:
 
 def called(command: Sequence[str]) -> None:
     """Run a command without the network for models; raises `subprocess.CalledProcessError` with what it printed."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment)
 
 
@@ -271,13 +286,13 @@ def size_of(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink() and path.is_file())
 
 
-def keep(name: str, found: dict[str, Any]) -> None:
-    """Write the result of a runtime, in the order of RUNTIMES."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+def keep(path: Path, name: str, found: dict[str, Any]) -> None:
+    """Add the result of a runtime to a file, in the order of RUNTIMES."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     results[name] = found
     order = [it.name for it in RUNTIMES]
     results = dict(sorted(results.items(), key=lambda pair: order.index(pair[0])))
-    RESULTS.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

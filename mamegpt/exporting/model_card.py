@@ -73,6 +73,10 @@ class Facts:
                 length, batch = "、答えのトークンだけ", f"{config.batch_size} 会話"
                 if config.task == "classify":
                     length, batch = "、最後のトークンに分類の出力層", f"{config.batch_size} テキスト"
+                if config.task == "dpo":
+                    length, batch = f"、DPO(β {config.dpo_beta:g})", f"{config.batch_size} 組"
+                if config.lora:
+                    length += f"、LoRA(ランク {config.lora})"
                 if config.text_share:
                     batch += f"、損失の {config.text_share:.0%} は元のテキスト"
             found.append(("学習", "training", f"{self.step:,} ステップ{length}"))
@@ -93,6 +97,9 @@ class Facts:
                 ("検証(答え)", "validation, answers") if isinstance(self.config, TuneConfig) else ("検証", "validation")
             )
             found.append((*of, f"{bits}、損失 {quality.loss:.3f}({self._validated(quality)})"))
+        if quality and quality.margin is not None:
+            pairs = f"良い方の答えの報酬の方が高い組 {quality.accuracy:.1%}、報酬の差 {quality.margin:.3f}"
+            found.append(("検証(答えの組)", "validation, pairs of answers", f"{pairs}({quality.n_tokens:,} 組)"))
         return [*found, *self.evaluation]
 
     def _validated(self, quality: Quality) -> str:
@@ -233,6 +240,9 @@ def model_card(
         made, english_made = "既存のモデルから継続学習した、", "pretrained further from another model"
     if facts.config and facts.config.task == "classify":
         made, english_made = "既存のモデルをラベル付きのテキストでチューニングした、", "tuned on texts with labels"
+    elif facts.config and facts.config.task == "dpo":
+        made = "既存のモデルを良い答えと悪い答えの組でチューニングした(DPO)、"
+        english_made = "tuned on pairs of a better and a worse answer (DPO)"
     elif isinstance(facts.config, TuneConfig):
         made, english_made = "既存のモデルを会話データでチューニングした、", "tuned on conversations"
     call = f'chat --model {name} --prompt "こんにちは"' if answers else f'generate --model {name} --prompt "昔々、"'

@@ -51,8 +51,9 @@ size_t lay_out(const Model& m, float* memory, int n_threads, Memory& out) {
 void heads(const Model& m, const Block& b, const Memory& s, int position, int key_head, float* p) {
     auto place = [&](const Norm& norm, float* x) {
         if (norm.scale) normalize(norm, m.eps, m.D, x, x);
+        if (!m.rope) return;
         const float* cosines = m.rope + size_t(position) * (m.D / 2);
-        if (m.rope) rotate(m.D, cosines, cosines + size_t(m.capacity) * (m.D / 2), 1.0f, x, x);
+        rotate(m.D, cosines, cosines + size_t(m.capacity) * (m.D / 2), 1.0f, x, x);
     };
     float *k = s.k + key_head * m.D, *v = s.v + key_head * m.D;
     float* keys = b.keys + size_t(key_head) * m.capacity * m.D;

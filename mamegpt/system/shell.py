@@ -15,7 +15,10 @@ __all__ = ["command"]
 def command(*words: object) -> str:
     """Return a command line of mamegpt as it can be typed here: the program as found, and quoted arguments."""
     line = [*_program(), *map(str, words)]
-    return " ".join(map(_quoted, line)) if sys.platform == "win32" else shlex.join(line)
+    if sys.platform != "win32":
+        return shlex.join(line)
+    quoted = " ".join(map(_quoted, line))
+    return f"& {quoted}" if quoted.startswith('"') else quoted  # a quoted program is mere text to PowerShell
 
 
 def _quoted(word: str) -> str:

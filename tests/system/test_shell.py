@@ -41,6 +41,9 @@ def test_windows_has_quotes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "_program", lambda: ["mamegpt"])
     assert next_step("export", "--out", "a b", "--to", "hf") == 'next: mamegpt export --out "a b" --to hf'
     assert '--prompt ""' in next_text("m")
+    monkeypatch.setattr(shell, "_program", lambda: [r"C:\Users\山田 太郎\mamegpt.exe"])
+    assert command("demo") == r'& "C:\Users\山田 太郎\mamegpt.exe" demo'
+    monkeypatch.setattr(shell, "_program", lambda: ["mamegpt"])
     said = command("豆\\本.txt", "a.txt,b.txt@0.5", "【町】", 'q"q', "c d\\", "a&b", "--n=3")
     assert said == r"""mamegpt 豆\本.txt "a.txt,b.txt@0.5" "【町】" "q\"q" "c d\\" "a&b" --n=3"""
 

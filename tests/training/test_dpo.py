@@ -20,6 +20,7 @@ from mamegpt.data.conversations import PreferenceReader
 from mamegpt.data.dialogues import write_preferences
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError
+from mamegpt.exporting.model_card import Facts
 from mamegpt.pretrained import load
 from mamegpt.report.page import page
 from mamegpt.report.run import ReportRun
@@ -83,6 +84,9 @@ def test_a_run_resumes_bitwise_without_the_model_that_it_starts_from(tuned: Path
     quality = Run(tmp_path / "a").quality
     assert quality and quality.accuracy is not None and quality.margin is not None
     assert load(tmp_path / "a", device="cpu").answers
+    rows = " ".join(value for _, _, value in Facts(config=Run(tmp_path / "a").config, quality=quality, step=4).rows())
+    assert "DPO(β 0.1)" in rows and " 組、" in rows and "報酬の差" in rows
+    assert "会話" not in rows and "文字" not in rows
     report = page([ReportRun(tmp_path / "a")], [], datetime(2026, 1, 1))
     assert "Reward margin" in report and " pairs, float32" in report
     assert "Bits per character" not in report and "characters, float32" not in report
