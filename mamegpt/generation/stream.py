@@ -140,7 +140,7 @@ def _steps(
     head = Head(model.out_head.weight, native) if native or (use_cache and supports_fast_decode(model)) else None
     all_ids = list(ids)
     missing = characters.after(all_ids)
-    step = DecodeStep(model, native) if head else None
+    step = DecodeStep(model, native) if head and len(all_ids) <= model.context_length else None
     for state in itertools.islice(_last_states(model, all_ids, use_cache, step), max_new_tokens):
         logits = None
         next_id = head.most_likely(state) if head is not None and is_plain else None
@@ -162,7 +162,7 @@ def _last_states(model: LanguageModel, ids: list[int], use_cache: bool, step: De
     def read(some: list[int], *cache: object) -> Tensor:
         return model.hidden(torch.tensor([some], device=device), *cache)[0, -1]
 
-    if step and len(ids) <= context_length:
+    if step:
         yield step.prompt(ids)
         while len(ids) <= context_length:
             yield step.hidden(ids[-1])

@@ -17,9 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mamegpt.native.decode import Linear
+from mamegpt.native.decode import BlockWeights, Linear, Norm, StepWeights
 
-__all__ = ["Rows", "Step", "after_rms_norm", "by_columns", "layer_norm", "linear", "one_thread", "weights_of"]
+__all__ = [
+    "Rows",
+    "Step",
+    "after_rms_norm",
+    "by_columns",
+    "layer_norm",
+    "linear",
+    "norm_of",
+    "one_thread",
+    "swiglu_weights",
+    "weights_of",
+]
 
 Step = Callable[[int, int], Tensor]
 """Computes the final hidden state (C,) of a token from its id and its position."""
@@ -91,3 +102,44 @@ def after_rms_norm(norm: Any, *layers: Any) -> Callable[..., Tensor]:
 def weights_of(layer: Any) -> Linear:
     """Return the weights of an `nn.Linear`, not copied."""
     return Linear(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+
+
+def norm_of(layer: Any) -> Norm:
+    """Return the weight of an RMSNorm, not copied."""
+    return Norm(layer.weight.detach())
+
+
+def swiglu_weights(model: Any, head_norms: Callable[[Any], tuple[Norm, Norm]]) -> StepWeights:
+    """Return the weights, for the native decoding step, of a model with RMSNorm, RoPE and SwiGLU.
+
+    ``head_norms`` returns the norms of an attention's queries and keys.
+    """
+    body = model.model
+
+    def block_weights(block: Any) -> BlockWeights:
+        attention, mlp = block.self_attn, block.mlp
+        of_queries, of_keys = head_norms(attention)
+        return BlockWeights(
+            before_attention=norm_of(block.input_layernorm),
+            of_queries=of_queries,
+            of_keys=of_keys,
+            q=weights_of(attention.q_proj),
+            k=weights_of(attention.k_proj),
+            v=weights_of(attention.v_proj),
+            out=weights_of(attention.o_proj),
+            before_mlp=norm_of(block.post_attention_layernorm),
+            gate=weights_of(mlp.gate_proj),
+            up=weights_of(mlp.up_proj),
+            down=weights_of(mlp.down_proj),
+        )
+
+    return StepWeights(
+        embedding=body.embed_tokens.weight.detach(),
+        positions=None,
+        rope=body.rope,
+        blocks=[block_weights(block) for block in body.layers],
+        last=norm_of(body.norm),
+        eps=body.norm.eps,
+        head_dim=body.head_dim,
+        capacity=model.context_length,
+    )

@@ -102,7 +102,35 @@ class WindowBatches:
 
 
 @dataclass(frozen=True)
-class ConversationBatches:
+class _Examples:
+    """What conversations and pairs of answers have in common."""
+
+    conversations: Examples
+    order: ConversationOrder
+    n_rows: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all conversations."""
+        return int(self.conversations.lengths.sum())
+
+    @property
+    def epoch_size(self) -> int:
+        """Conversations, or pairs of answers, in an epoch."""
+        return self.order.n
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch, rounded up."""
+        return self.order.steps_per_epoch
+
+    def epochs(self, step: int) -> int:
+        """Return how many epochs are complete after ``step`` steps."""
+        return self.order.epochs(step)
+
+
+@dataclass(frozen=True)
+class ConversationBatches(_Examples):
     """Conversations, and beside them windows of a text, so that what was learned from it is not forgotten.
 
     The loss of a step is the mean over all targets in answers, and with ``text_share`` the mean over the text.
@@ -117,25 +145,6 @@ class ConversationBatches:
     text: WindowOrder | None = None
     text_tokens: npt.NDArray[Any] | None = None
     text_share: float = 0.0
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all conversations."""
-        return int(self.conversations.lengths.sum())
-
-    @property
-    def epoch_size(self) -> int:
-        """Conversations in an epoch."""
-        return self.order.n
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch, rounded up."""
-        return self.order.steps_per_epoch
-
-    def epochs(self, step: int) -> int:
-        """Return how many epochs are complete after ``step`` steps."""
-        return self.order.epochs(step)
 
     def n_tokens_after(self, step: int) -> int:
         """Return how many tokens all processes have read after ``step`` steps, by the mean length of conversations."""
@@ -161,7 +170,7 @@ class ConversationBatches:
 
 
 @dataclass(frozen=True)
-class PairBatches:
+class PairBatches(_Examples):
     """Pairs of answers to a question: a step has ``order.batch_size`` of them, and its loss is the mean over them.
 
     Rows 2 i and 2 i + 1 of a forward pass are the better and the worse answer of a pair.
@@ -171,25 +180,6 @@ class PairBatches:
     order: ConversationOrder
     n_rows: int
     """Pairs in a forward pass, at most."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all conversations."""
-        return int(self.conversations.lengths.sum())
-
-    @property
-    def epoch_size(self) -> int:
-        """Pairs in an epoch."""
-        return self.order.n
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch, rounded up."""
-        return self.order.steps_per_epoch
-
-    def epochs(self, step: int) -> int:
-        """Return how many epochs are complete after ``step`` steps."""
-        return self.order.epochs(step)
 
     def n_tokens_after(self, step: int) -> int:
         """Return how many tokens all processes have read after ``step`` steps, by the mean length of conversations."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mamegpt.models.decode import Rows, Step, after_rms_norm, linear, weights_of
-from mamegpt.native.decode import BlockWeights, Norm, StepWeights
+from mamegpt.models.decode import Rows, Step, after_rms_norm, linear, swiglu_weights
+from mamegpt.native.decode import Norm, StepWeights
 
 __all__ = ["decode_step", "step_weights"]
 
@@ -55,34 +55,4 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
 
 def step_weights(model: Any) -> StepWeights:
     """Return the weights of a `Llama` for the native decoding step."""
-    body = model.model
-
-    def norm(layer: Any) -> Norm:
-        return Norm(layer.weight.detach())
-
-    blocks = [
-        BlockWeights(
-            before_attention=norm(block.input_layernorm),
-            of_queries=Norm(),
-            of_keys=Norm(),
-            q=weights_of(block.self_attn.q_proj),
-            k=weights_of(block.self_attn.k_proj),
-            v=weights_of(block.self_attn.v_proj),
-            out=weights_of(block.self_attn.o_proj),
-            before_mlp=norm(block.post_attention_layernorm),
-            gate=weights_of(block.mlp.gate_proj),
-            up=weights_of(block.mlp.up_proj),
-            down=weights_of(block.mlp.down_proj),
-        )
-        for block in body.layers
-    ]
-    return StepWeights(
-        embedding=body.embed_tokens.weight.detach(),
-        positions=None,
-        rope=body.rope,
-        blocks=blocks,
-        last=norm(body.norm),
-        eps=body.norm.eps,
-        head_dim=body.head_dim,
-        capacity=model.context_length,
-    )
+    return swiglu_weights(model, lambda _: (Norm(), Norm()))
