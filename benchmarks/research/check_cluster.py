@@ -151,7 +151,7 @@ def measure() -> list[dict[str, float]]:
         rate = (measured[1] - optimizer) / (lone.step_s - optimizer)
         here = dataclasses.replace(here, peak_flops=min(1, cores / n) / rate)
         way = estimate(HERE, here, n, "none")
-        rows.append({"processes": n, "measured_s": seconds, "reckoned_s": way.step_s, "bandwidth": bandwidth})
+        rows.append({"processes": n, "measured_s": seconds, "estimated_s": way.step_s, "bandwidth": bandwidth})
     return rows
 
 

@@ -18,7 +18,7 @@ from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import ConfigError
 from mamegpt.evaluation.cloze import Gap, cloze, make_gaps
-from mamegpt.evaluation.memorisation import continuations, verbatim_overlap
+from mamegpt.evaluation.memorization import continuations, verbatim_overlap
 from mamegpt.evaluation.minimal_pairs import PairScores, minimal_pairs
 from mamegpt.evaluation.ngram import NgramScorer
 from mamegpt.evaluation.proportion import Proportion

@@ -27,10 +27,10 @@ from mamegpt.data.shards import _held_out, open_shards, write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
-from mamegpt.evaluation import memorisation, ngram
+from mamegpt.evaluation import memorization, ngram
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
 from mamegpt.evaluation.evaluate import Evaluation, evaluate
-from mamegpt.evaluation.memorisation import continuations, verbatim_overlap
+from mamegpt.evaluation.memorization import continuations, verbatim_overlap
 from mamegpt.evaluation.minimal_pairs import PHENOMENA, minimal_pairs, read_pairs
 from mamegpt.evaluation.ngram import KneserNey, NgramScorer
 from mamegpt.evaluation.proportion import Proportion
@@ -82,8 +82,8 @@ def foreign(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(run: Path, foreign: Path, little: Little) -> Evaluation:
     """The run, its export, and the stranger, measured together, writing little."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memorisation, "N_PROMPTS", 3)
-        patch.setattr(memorisation, "N_TOKENS", 40)
+        patch.setattr(memorization, "N_PROMPTS", 3)
+        patch.setattr(memorization, "N_TOKENS", 40)
         return evaluate([str(run), str(little.exported), str(foreign)])
 
 
@@ -232,7 +232,7 @@ def lossy_tokenizer(folder: Path, texts: list[str]) -> Path:
 def test_training_and_eval_divide_the_same_bits_by_the_characters_of_the_text(
     little: Little, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memorisation, "N_PROMPTS", 1)
+    monkeypatch.setattr(memorization, "N_PROMPTS", 1)
     few = itertools.islice(read_texts(little.text), 40)
     texts = [f"{text}\n　㍿ＡＢＣ１２３ ｶﾅ {chr(0x4E00 + 7 * i)}  鬱" for i, text in enumerate(few)]
     (tmp_path / "text.jsonl").write_text(
@@ -522,7 +522,7 @@ def test_cloze_counts_the_gaps_where_the_right_word_is_likeliest() -> None:
     assert cloze(Alphabet(), []) is None and make_gaps([]) == make_gaps(["ひらがな"] * 9) == []
 
 
-# ---------------------------------------------------------------- memorisation and texts
+# ---------------------------------------------------------------- memorization and texts
 
 
 def test_what_is_recited_is_what_a_plain_search_finds() -> None:
@@ -544,7 +544,7 @@ def test_what_is_recited_is_what_a_plain_search_finds() -> None:
 
 
 def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorisation, "N_TOKENS", 5)
+    monkeypatch.setattr(memorization, "N_TOKENS", 5)
     loaded = load(little.run)
     alone = [
         generate(loaded.model, loaded.tokenizer, text[:40], 5, Sampling(temperature=1, seed=seed), at_start=True)

@@ -70,7 +70,7 @@ def test_on_the_cpu_memory_counts_the_copy_that_a_checkpoint_is_written_from(mon
         assert cost.memory_bytes == 1_000_000_000 + plan_module.saved_bytes(preset(cost.size), 500)
 
 
-def test_sizes_that_do_not_fit_into_the_time_are_reckoned_from_the_last_that_did() -> None:
+def test_sizes_that_do_not_fit_into_the_time_are_estimated_from_the_last_that_did() -> None:
     precision, costs = measure(500, torch.device("cpu"), seconds=0.0)
     assert precision in ("fp32", "bf16") and [cost.size for cost in costs] == list(SIZES)
     assert [cost.measured for cost in costs] == [True] + [False] * (len(SIZES) - 1)
