@@ -9,16 +9,15 @@ hash of a question decides. ``new`` asks with words that are in neither, but whe
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.dice import Dice, is_held_out
 from mamegpt.data.stories import ANIMALS, CHILDREN, PLACES, PLANTS, THINGS
-from mamegpt.system.files import atomic_write, refuse_existing
+from mamegpt.data.writers import write_jsonl
 from mamegpt.tokenizer.chat import Message
 
 __all__ = ["IN_TRAINING", "KINDS", "Dialogue", "DialogueSplit", "dialogues", "write_dialogues", "write_preferences"]
@@ -274,41 +273,46 @@ def _wrong(d: Dice, words: _Words, kind: str, right: str, split: DialogueSplit) 
 
 @checked
 def write_preferences(
-    path: str | Path, n: Annotated[int, AtLeast(1)], *, seed: int = 0, split: DialogueSplit = "train",
+    path: str | Path,
+    n: Annotated[int, AtLeast(1)],
+    *,
+    seed: int = 0,
+    split: DialogueSplit = "train",
     overwrite: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write ``n`` questions as jsonl with ``prompt``, the right answer as ``chosen`` and a wrong one as ``rejected``.
 
     Raises `OutputError` if the file exists and not ``overwrite``.
     """
-    path = Path(path)
-    if not overwrite:
-        refuse_existing(path)
     d, words = Dice(f"{seed}:{split}:wrong"), _words(split)
-    with atomic_write(path) as file:
-        for kinds, messages in dialogues(seed, n, split):
-            asked, said = messages[:2]
-            rejected = _wrong(d, words, kinds[0], said.content, split)
-            row = {"prompt": asked.content, "chosen": said.content, "rejected": rejected}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def pair(kinds: tuple[str, ...], messages: tuple[Message, ...]) -> dict[str, str]:
+        question, answer = (message.content for message in messages[:2])
+        return {"prompt": question, "chosen": answer, "rejected": _wrong(d, words, kinds[0], answer, split)}
+
+    write_jsonl(path, itertools.starmap(pair, dialogues(seed, n, split)), overwrite=overwrite)
 
 
 @checked
 def write_dialogues(
-    path: str | Path, n: Annotated[int, AtLeast(1)], *, seed: int = 0, split: DialogueSplit = "train",
+    path: str | Path,
+    n: Annotated[int, AtLeast(1)],
+    *,
+    seed: int = 0,
+    split: DialogueSplit = "train",
     overwrite: bool = False,
-) -> int:  # fmt: skip
+) -> int:
     """Write ``n`` conversations as jsonl with ``messages`` and ``kinds``; returns how many questions they have.
 
     Raises `OutputError` if the file exists and not ``overwrite``.
     """
-    path = Path(path)
-    if not overwrite:
-        refuse_existing(path)
     n_questions = 0
-    with atomic_write(path) as file:
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal n_questions
         for kinds, messages in dialogues(seed, n, split):
-            row = {"messages": [message._asdict() for message in messages], "kinds": kinds}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
             n_questions += len(kinds)
+            yield {"messages": [message._asdict() for message in messages], "kinds": kinds}
+
+    write_jsonl(path, rows(), overwrite=overwrite)
     return n_questions

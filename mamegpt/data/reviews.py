@@ -11,7 +11,6 @@ decides. ``new`` is about things that are in neither.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
@@ -19,7 +18,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.dice import Dice, is_held_out
 from mamegpt.data.labelled import LabelledText
-from mamegpt.system.files import atomic_write, refuse_existing
+from mamegpt.data.writers import write_jsonl
 
 __all__ = ["BAD", "BOTH", "GOOD", "ReviewSplit", "reviews", "write_reviews"]
 
@@ -171,15 +170,14 @@ def reviews(seed: int = 0, n: int | None = None, split: ReviewSplit = "train") -
 
 @checked
 def write_reviews(
-    path: str | Path, n: Annotated[int, AtLeast(1)], *, seed: int = 0, split: ReviewSplit = "train",
+    path: str | Path,
+    n: Annotated[int, AtLeast(1)],
+    *,
+    seed: int = 0,
+    split: ReviewSplit = "train",
     overwrite: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write ``n`` reviews as jsonl with ``text`` and ``label``. Raises `OutputError` if the file exists and not
     ``overwrite``.
     """
-    path = Path(path)
-    if not overwrite:
-        refuse_existing(path)
-    with atomic_write(path) as file:
-        for review in reviews(seed, n, split):
-            file.write(json.dumps(review._asdict(), ensure_ascii=False) + "\n")
+    write_jsonl(path, (review._asdict() for review in reviews(seed, n, split)), overwrite=overwrite)

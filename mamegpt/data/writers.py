@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mamegpt.errors import OutputError
-from mamegpt.system.files import atomic_write
+from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.text.articles import format_article
 
-__all__ = ["COLUMNS", "OUTPUT_FORMATS", "write_documents", "write_rows"]
+__all__ = ["COLUMNS", "OUTPUT_FORMATS", "write_documents", "write_jsonl", "write_rows"]
 
 OUTPUT_FORMATS = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("id", "title", "text")
@@ -93,3 +93,15 @@ def write_rows(path: Path, schema: Any = None) -> Iterator[Callable[[dict[str, A
         finally:
             if writer is not None:
                 writer.close()
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool) -> None:
+    """Write rows as JSON, one a line; ``path`` appears when all are written.
+
+    Raises `OutputError` if it exists and not ``overwrite``.
+    """
+    path = Path(path)
+    if not overwrite:
+        refuse_existing(path)
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
