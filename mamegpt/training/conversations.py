@@ -25,7 +25,7 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.batches import ConversationBatches, PairBatches
 from mamegpt.training.events import ConversationsRead, Emit
 from mamegpt.training.forward import micro_batch
-from mamegpt.training.validation import evaluate_answers, evaluate_labels
+from mamegpt.training.validation import evaluate_examples
 
 __all__ = ["conversation_batches", "mean_length", "pairs_of", "validation_of", "write_conversations"]
 
@@ -168,13 +168,11 @@ def pairs_of(split: Split, tokenizer: Tokenizer) -> Conversations:
 def validation_of(
     config: TuneConfig, split: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
 ) -> Callable[..., Quality]:
-    """Return a function that measures a model on a split: `evaluate_answers`, or `evaluate_labels` of a classifier."""
-    examples = _examples(config, split, tokenizer)
-    measure: Callable[..., Quality] = evaluate_labels if isinstance(examples, LabelledTexts) else evaluate_answers
+    """Return a function that measures a model on a split."""
     return functools.partial(
-        measure,
+        evaluate_examples,
         model,
-        examples,
+        _examples(config, split, tokenizer),
         n_characters=split.meta.n_characters,
         n_bytes=split.meta.n_bytes,
         world=world,

@@ -26,7 +26,7 @@ from mamegpt.run.metrics import Quality
 from mamegpt.system.devices import on_device
 from mamegpt.text.subsample import subsample
 
-__all__ = ["Verdict", "evaluate", "evaluate_answers", "evaluate_labels", "verdict"]
+__all__ = ["Verdict", "evaluate", "evaluate_examples", "verdict"]
 
 
 class Verdict(NamedTuple):
@@ -124,9 +124,9 @@ def evaluate(
     return _quality(all_nats, n_measured, n_measured / n_targets, n_characters, n_bytes, dtype, step)
 
 
-def evaluate_answers(
+def evaluate_examples(
     model: LanguageModel,
-    conversations: Examples,
+    examples: Examples,
     *,
     n_characters: int,
     n_bytes: int,
@@ -137,49 +137,20 @@ def evaluate_answers(
     step: int | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Quality:
-    """Predict each token of the answers in ``conversations`` once; otherwise as `evaluate`.
+    """Predict each token of the answers in conversations, or the labels of texts, once; otherwise as `evaluate`.
 
-    ``n_characters`` and ``n_bytes`` are those of all answers. ``max_tokens`` measures a `subsample` of the
-    conversations.
+    ``n_characters`` and ``n_bytes`` are those of all answers or texts. ``max_tokens`` measures a `subsample` of them.
+    The loss is in nats per token, or per label; of labels the accuracy is measured too.
     """
-    chosen, batches = _chosen(conversations, max_tokens, batch_size)
-    measure = _loss_of(model, compute_dtype)
-    (nats,) = _sums(model, batches, _rows_of(conversations), world, compute_dtype, on_progress, measure)
-    n_measured = int(conversations.n_targets[chosen].sum())
-    share = n_measured / int(conversations.n_targets.sum())
+    are_labelled = isinstance(examples, LabelledTexts)
+    measure = _labels_measure(model) if are_labelled else _loss_of(model, compute_dtype)
+    chosen, batches = _chosen(examples, max_tokens, batch_size)
+    nats, *n_right = _sums(model, batches, _rows_of(examples), world, compute_dtype, on_progress, measure)
+    n_measured = int(examples.n_targets[chosen].sum())
+    share = n_measured / int(examples.n_targets.sum())
     dtype = compute_dtype or model.out_head.weight.dtype
-    return _quality(nats, n_measured, share, n_characters, n_bytes, dtype, step)
-
-
-def evaluate_labels(
-    model: LanguageModel,
-    texts: LabelledTexts,
-    *,
-    n_characters: int,
-    n_bytes: int,
-    world: World,
-    max_tokens: int = 0,
-    batch_size: int = 32,
-    compute_dtype: torch.dtype | None = None,
-    step: int | None = None,
-    on_progress: Callable[[float], None] = lambda _: None,
-) -> Quality:
-    """Predict the label of each of ``texts``; otherwise as `evaluate`.
-
-    The loss is in nats per label, ``n_tokens`` counts labels, and the accuracy is measured too. ``n_characters`` and
-    ``n_bytes`` are those of all texts.
-    """
-
-    def measure(hidden: Tensor, labels: Tensor) -> Tensor:
-        logits = hidden.float() @ model.out_head.weight.float().T  # (B, n_labels)
-        nats = F.cross_entropy(logits, labels, reduction="sum")
-        return torch.stack((nats, (logits.argmax(-1) == labels).sum().float()))
-
-    chosen, batches = _chosen(texts, max_tokens, batch_size)
-    nats, n_right = _sums(model, batches, _rows_of(texts), world, compute_dtype, on_progress, measure)
-    dtype = compute_dtype or model.out_head.weight.dtype
-    found = _quality(nats, len(chosen), len(chosen) / len(texts), n_characters, n_bytes, dtype, step)
-    return replace(found, accuracy=n_right / len(chosen))
+    found = _quality(nats, n_measured, share, n_characters, n_bytes, dtype, step)
+    return replace(found, accuracy=n_right[0] / n_measured) if are_labelled else found
 
 
 def _chosen(examples: Examples, max_tokens: int, batch_size: int) -> tuple[list[int], list[list[int]]]:
@@ -217,6 +188,17 @@ def _loss_of(model: LanguageModel, compute_dtype: torch.dtype | None) -> Callabl
     return lambda hidden, targets: linear_cross_entropy(hidden, model.out_head.weight, targets, compute_dtype).reshape(
         1
     )
+
+
+def _labels_measure(model: LanguageModel) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a measure (2,) of hidden states (B, C) and labels (B,): the sum of losses, and how many are right."""
+
+    def measure(hidden: Tensor, labels: Tensor) -> Tensor:
+        logits = hidden.float() @ model.out_head.weight.float().T  # (B, n_labels)
+        nats = F.cross_entropy(logits, labels, reduction="sum")
+        return torch.stack((nats, (logits.argmax(-1) == labels).sum().float()))
+
+    return measure
 
 
 @torch.no_grad()
