@@ -106,27 +106,27 @@ class LabelledTexts:
 
 @dataclass(frozen=True)
 class ConversationOrder:
-    """Which of ``n`` conversations a step uses: in each epoch all of them once, in random order."""
+    """Which of ``epoch_size`` conversations a step uses: in each epoch all of them once, in random order."""
 
-    n: int
+    epoch_size: int
     batch_size: int
     seed: int
 
     @property
     def steps_per_epoch(self) -> int:
         """The number of steps in an epoch, rounded up."""
-        return -(-self.n // self.batch_size)
+        return -(-self.epoch_size // self.batch_size)
 
     def epochs(self, step: int) -> int:
         """Return how many epochs are complete after ``step`` steps."""
-        return step * self.batch_size // self.n
+        return step * self.batch_size // self.epoch_size
 
     def conversations(self, step: int) -> npt.NDArray[np.int64]:
         """Return the conversations of a step, (batch_size,)."""
         sample = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epoch, index = np.divmod(sample, self.n)
+        epoch, index = np.divmod(sample, self.epoch_size)
         chosen = np.empty(self.batch_size, np.int64)
         for e in np.unique(epoch):
             here = epoch == e
-            chosen[here] = permute(index[here], self.n, feistel_key(self.seed, int(e)))
+            chosen[here] = permute(index[here], self.epoch_size, feistel_key(self.seed, int(e)))
         return chosen

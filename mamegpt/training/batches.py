@@ -35,12 +35,8 @@ class Pass(NamedTuple):
     """The numbers of the conversations in the rows, (B,), if the loss asks for them."""
 
 
-class Batches(Protocol):
-    """The batches of a run, in order."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the training data."""
+class Order(Protocol):
+    """The order in which sequences are learned from."""
 
     @property
     def epoch_size(self) -> int:
@@ -52,6 +48,18 @@ class Batches(Protocol):
 
     def epochs(self, step: int) -> int:
         """Return how many epochs are complete after ``step`` steps."""
+
+
+class Batches(Protocol):
+    """The batches of a run, in order."""
+
+    @property
+    def order(self) -> Order:
+        """Which sequences a step learns from."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the training data."""
 
     def n_tokens_after(self, step: int) -> int:
         """Return how many tokens all processes have read after ``step`` steps."""
@@ -72,20 +80,6 @@ class WindowBatches:
     def n_tokens(self) -> int:
         """Tokens of the text."""
         return self.order.n_tokens
-
-    @property
-    def epoch_size(self) -> int:
-        """Windows in an epoch."""
-        return self.order.epoch_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch, rounded up."""
-        return self.order.steps_per_epoch
-
-    def epochs(self, step: int) -> int:
-        """Return how many epochs are complete after ``step`` steps."""
-        return self.order.epochs(step)
 
     def n_tokens_after(self, step: int) -> int:
         """Return how many tokens all processes have read after ``step`` steps."""
@@ -113,20 +107,6 @@ class _Examples:
     def n_tokens(self) -> int:
         """Tokens of all conversations."""
         return int(self.conversations.lengths.sum())
-
-    @property
-    def epoch_size(self) -> int:
-        """Conversations, or pairs of answers, in an epoch."""
-        return self.order.n
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch, rounded up."""
-        return self.order.steps_per_epoch
-
-    def epochs(self, step: int) -> int:
-        """Return how many epochs are complete after ``step`` steps."""
-        return self.order.epochs(step)
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             validating = t.validate is not None and (step % config.eval_every_steps == 0 or is_last)
             saving = step % config.save_every_steps == 0 or is_last or stopping
             n_seen = step + t.state.skipped
-            epoch_ends = batches.epochs(n_seen) > batches.epochs(n_seen - 1)
+            epoch_ends = batches.order.epochs(n_seen) > batches.order.epochs(n_seen - 1)
             if not (logging or validating or saving or epoch_ends):
                 continue
 
@@ -280,9 +280,9 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             seconds_left = budget.seconds_left(step, elapsed_s, interval_s / n_new)
             tokens_per_s = (batches.n_tokens_after(step) - batches.n_tokens_after(step - n_new)) / interval_s
             emit(StepEvent(records, budget.n_steps, tokens_per_s, seconds_left, peak_memory(world.device)))
-            if epoch_ends and batches.steps_per_epoch >= config.log_every_steps:
-                mean = statistics.fmean(metrics.losses[-batches.steps_per_epoch :])
-                emit(EpochEnded(batches.epochs(n_seen), step, mean))
+            if epoch_ends and batches.order.steps_per_epoch >= config.log_every_steps:
+                mean = statistics.fmean(metrics.losses[-batches.order.steps_per_epoch :])
+                emit(EpochEnded(batches.order.epochs(n_seen), step, mean))
 
             # How good the model is by now, on a sample; after the last step also on all that there is time for, in
             # float32.
@@ -363,7 +363,7 @@ def _started(t: Training) -> Started:
         n_parameters=t.n_parameters,
         n_train_tokens=t.batches.n_tokens,
         n_val_tokens=t.n_val_tokens,
-        windows_per_epoch=t.batches.epoch_size,
+        windows_per_epoch=t.batches.order.epoch_size,
     )
 
 

@@ -139,7 +139,7 @@ def test_targets_are_the_tokens_of_answers_and_the_end_of_each(little: Little, s
 
 
 def test_each_epoch_has_each_conversation_once_whatever_the_size_of_a_step() -> None:
-    order = ConversationOrder(n=10, batch_size=4, seed=1)
+    order = ConversationOrder(10, batch_size=4, seed=1)
     seen = np.concatenate([order.conversations(step) for step in range(5)])
     first, second = seen[:10].tolist(), seen[10:].tolist()
     assert sorted(first) == sorted(second) == list(range(10)) and first != second
