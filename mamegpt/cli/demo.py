@@ -25,13 +25,13 @@ from mamegpt.generation.settings import Sampling
 from mamegpt.messages import Message, msg
 from mamegpt.presets import preset
 from mamegpt.pretrained import load
+from mamegpt.report.verdict import verdict
 from mamegpt.system.files import free_name, gone_if_empty, make_folder
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.init_from import tuned_config
 from mamegpt.training.trainer import TrainResult, train
-from mamegpt.training.validation import verdict
 
 __all__ = ["demo"]
 

@@ -15,10 +15,10 @@ from mamegpt.evaluation.evaluate import KeptEvaluation
 from mamegpt.generation.settings import Sampling
 from mamegpt.messages import msg
 from mamegpt.pretrained import load
+from mamegpt.report.verdict import Verdict, verdict
 from mamegpt.run.run import Run
 from mamegpt.system.run_files import METRICS_FILE
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.validation import Verdict, verdict
 
 __all__ = ["AXES", "CheckpointSample", "ReportRun", "samples"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,55 +19,13 @@ from torch import Tensor
 from mamegpt.data.conversation_order import Examples, LabelledTexts
 from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
-from mamegpt.messages import Message, join, msg
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.run.metrics import Quality
 from mamegpt.system.devices import on_device
 from mamegpt.text.subsample import subsample
 
-__all__ = ["Verdict", "evaluate", "evaluate_examples", "verdict"]
-
-
-class Verdict(NamedTuple):
-    """What bits per character mean; ``choices`` is 2 to their power."""
-
-    kind: Literal["alone", "better", "worse"]
-    bits: float
-    choices: float
-    baseline: float
-
-    @property
-    def line(self) -> Message:
-        """Both in words."""
-        parts = [
-            msg(
-                "{bits:.3f} bits per character: as uncertain as a choice among {choices:.1f} characters",
-                bits=self.bits,
-                choices=self.choices,
-            )
-        ]
-        if self.kind == "better":
-            parts.append(msg("better than the n-gram model's {baseline:.3f} bits", baseline=self.baseline))
-        if self.kind == "worse":
-            parts.append(
-                msg(
-                    "no better than the n-gram model's {baseline:.3f} bits: more training would help",
-                    baseline=self.baseline,
-                )
-            )
-        return join("; ", parts)
-
-
-def verdict(bits: float, baseline: float | None = None) -> Verdict:
-    """Judge bits per character by the bits of an n-gram model of the same text (None: not known).
-
-    A model that is no better has learned how often words follow one another, and nothing else.
-    """
-    kind: Literal["alone", "better", "worse"] = "alone"
-    if baseline is not None:
-        kind = "better" if bits < baseline else "worse"
-    return Verdict(kind, bits, 2 ** min(bits, 64), baseline or 0.0)
+__all__ = ["evaluate", "evaluate_examples"]
 
 
 def evaluate(

@@ -51,7 +51,6 @@ from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training import validation
 from mamegpt.training.trainer import train
-from mamegpt.training.validation import verdict
 
 CPU = torch.device("cpu")
 TEXTS = ["豆の木", "昔々、あるところに、小さな豆がありました。" * 3, "𠮷野家と👨‍👩‍👧", ""]
@@ -724,14 +723,6 @@ def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Pa
         assert (
             f"warning: {share:.0%} of the held-out documents are in the training text" in evaluation_table(found)
         ) == (share > 0)
-
-
-def test_bits_are_judged_beside_an_ngram_model() -> None:
-    assert verdict(1.0).line == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
-    better = verdict(1.0, 1.5)
-    assert better.kind == "better" and "better than the n-gram model's 1.500 bits" in better.line
-    for bits in (1.5, 2.0, 1e4):
-        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in verdict(bits, 1.5).line
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:

@@ -19,6 +19,7 @@ from mamegpt.generation.stream import generate
 from mamegpt.pretrained import load
 from mamegpt.report.page import page
 from mamegpt.report.run import AXES, MAX_CHECKPOINTS, SAMPLE_TOKENS, SAMPLING, CheckpointSample, ReportRun, samples
+from mamegpt.report.verdict import verdict
 from mamegpt.report.write import write_report
 from mamegpt.run.metrics import Quality, read_metrics
 from mamegpt.run.run import Run
@@ -322,3 +323,11 @@ def test_mistakes_are_one_line_and_change_nothing(
         assert end.value.code == 2
     assert "no run in" in capsys.readouterr().err
     assert out.read_text(encoding="utf-8") == "old"
+
+
+def test_bits_are_judged_beside_an_ngram_model() -> None:
+    assert verdict(1.0).line == "1.000 bits per character: as uncertain as a choice among 2.0 characters"
+    better = verdict(1.0, 1.5)
+    assert better.kind == "better" and "better than the n-gram model's 1.500 bits" in better.line
+    for bits in (1.5, 2.0, 1e4):
+        assert verdict(bits, 1.5).kind == "worse" and "more training would help" in verdict(bits, 1.5).line

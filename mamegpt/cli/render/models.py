@@ -48,7 +48,7 @@ def measuring_line(event: Measuring) -> str:
 
 def evaluation_table(found: Evaluation) -> str:
     """Return one table, a column per model, with a legend."""
-    from mamegpt.training.validation import verdict
+    from mamegpt.report.verdict import verdict
 
     results = [*found.models, *([found.baseline] if found.baseline else [])]
     rows: list[tuple[str, list[str]]] = []
