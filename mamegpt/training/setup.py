@@ -143,8 +143,9 @@ class Training:
 
     ``summed_loss`` computes the loss of ``model`` on all processes. ``batches`` says what a step learns from. ``state``
     is that of the checkpoint the run resumes from, or of its start. ``validate`` is
-    `mamegpt.training.validation.evaluate` on the validation text, if there is any; after the last step it measures
-    ``last_val_tokens`` (0: all). ``started_s`` is when the run would have begun if it had never been interrupted, by
+    `mamegpt.training.validation.evaluate` on the validation text, if there is any. After the last step it measures
+    ``last_val_tokens`` (0: all) in float32, unless the sample that was measured while training is that already (None).
+    ``started_s`` is when the run would have begun if it had never been interrupted, by
     `time.perf_counter`.
     """
 
@@ -153,7 +154,7 @@ class Training:
     world: World
     tokenizer: Tokenizer
     n_val_tokens: int | None
-    last_val_tokens: int
+    last_val_tokens: int | None
     batches: Batches
     ngram_targets: NgramTargets | None
     model: LanguageModel
@@ -285,10 +286,11 @@ def setup(
         validate = functools.partial(
             evaluate_pairs, model, pairs["val"], reference=reference["val"], beta=config.dpo_beta, world=world
         )
-    reserve_s, step_s, last_val_tokens = 0.0, 0.0, 0
-    if not finished and (minutes := extensions[-1].minutes if extensions else config.minutes):
-        if val and validate:
-            last_val_tokens, reserve_s = _last_validation(validate, config, len(val.tokens), minutes, world)
+    minutes = 0.0 if finished else extensions[-1].minutes if extensions else config.minutes
+    reserve_s, step_s, last_val_tokens = 0.0, 0.0, None
+    if val and validate:
+        last_val_tokens, reserve_s = _last_validation(validate, config, len(val.tokens), minutes, world)
+    if minutes:
         (step_s,) = probe.seconds_per_step([(config.precision, compiled)])
     budget = StepBudget(
         config,
@@ -445,23 +447,25 @@ def _compiles(config: TrainConfig, probe: Probe, is_new: bool, emit: Emit) -> bo
 
 def _last_validation(
     validate: Callable[..., Quality], config: TrainConfig, n_tokens: int, minutes: float, world: World
-) -> tuple[int, float]:
-    """Return how many of ``n_tokens`` to measure after the last step (0: all), and the seconds that all of it takes.
+) -> tuple[int | None, float]:
+    """Return what to measure after the last step, `Training.last_val_tokens`, and the seconds to keep for that.
 
-    As many as `VALIDATION_SHARE` of the minutes has time for, at the speed that a part of them has now, and no fewer
-    than the sample that is measured while training.
+    All ``n_tokens``; in a run of so many ``minutes`` (0: of steps) only as many as `VALIDATION_SHARE` of them has time
+    for, at the speed that a part of them has now, and no fewer than the sample that is measured while training.
     """
-    n = min(n_tokens, PROBE_WINDOWS * config.context_length)
-    seconds = []
-    for _ in range(2):  # the first one warms up
-        begin = time.perf_counter()
-        validate(max_tokens=n)
-        seconds.append(time.perf_counter() - begin)
-    token_s = processes.from_main(min(seconds) / n, world)
-    sample = min(config.val_tokens or n_tokens, n_tokens)
-    last = min(n_tokens, max(sample, int(VALIDATION_SHARE * minutes * 60 / token_s) - sample))
-    is_measured_twice = last > sample or config.precision != "fp32"
-    return (0 if last == n_tokens else last), token_s * (sample + last * is_measured_twice)
+    sample, last, token_s = min(config.val_tokens or n_tokens, n_tokens), n_tokens, 0.0
+    if minutes:
+        n = min(n_tokens, PROBE_WINDOWS * config.context_length)
+        seconds = []
+        for _ in range(2):  # the first one warms up
+            begin = time.perf_counter()
+            validate(max_tokens=n)
+            seconds.append(time.perf_counter() - begin)
+        token_s = processes.from_main(min(seconds) / n, world)
+        last = min(n_tokens, max(sample, int(VALIDATION_SHARE * minutes * 60 / token_s) - sample))
+    if last == sample and config.precision == "fp32":
+        return None, token_s * sample
+    return 0 if last == n_tokens else last, token_s * (sample + last)
 
 
 def is_of_this_job(run: Path) -> bool:

@@ -298,9 +298,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
                         emit(EarlyStop(step, best_step))
                         budget.end(step)
                         is_last = saving = True
-                    is_partial = found[0].n_characters < found[0].of_n_characters
-                    is_partial &= t.last_val_tokens == 0 or t.last_val_tokens > config.val_tokens
-                    if is_last and (is_partial or config.precision != "fp32"):
+                    if is_last and t.last_val_tokens is not None:
                         found.append(measure(max_tokens=t.last_val_tokens))
                         metrics.validation(found[1])
                 for quality in found:
