@@ -429,6 +429,12 @@ class TrainConfig(FromJSON):
             raise ConfigError(join("; ", found))
 
     @property
+    def sources(self) -> dict[str, tuple[str, str]]:
+        """Where the training data (``train``) and the validation data (``val``, if given) are: source and split."""
+        found = {"train": (self.data, self.split), "val": (self.val_data, self.val_split)}
+        return {name: (source, split) for name, (source, split) in found.items() if source}
+
+    @property
     def schema(self) -> Schema:
         """How to find the documents of the text in its files."""
         return Schema(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Schema)})

@@ -46,9 +46,7 @@ def write_conversations(
     if tokenizer.eos_id is None:
         raise TokenizerError("{path} has no end-of-text token, with which a chat begins", path=tokenizer.path)
     kind = PreferenceReader if config.task == "dpo" else ConversationReader
-    readers = {"train": kind(config.data, config.split, config.encoding)}
-    if config.val_data:
-        readers["val"] = kind(config.val_data, config.val_split, config.encoding)
+    readers = {name: kind(*source, config.encoding) for name, source in config.sources.items()}
     dropped = Counter[str]()
     documents: dict[str, Iterable[str | Encoded]] = {
         name: _encoded(reader, tokenizer, config, dropped) for name, reader in readers.items()

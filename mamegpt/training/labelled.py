@@ -34,9 +34,7 @@ def write_labelled_texts(
     """
     if tokenizer.eos_id is None:
         raise TokenizerError("{path} has no end-of-text token, which separates the texts", path=tokenizer.path)
-    readers = {"train": LabelledReader(config.data, config.split, config.encoding)}
-    if config.val_data:
-        readers["val"] = LabelledReader(config.val_data, config.val_split, config.encoding)
+    readers = {name: LabelledReader(*source, config.encoding) for name, source in config.sources.items()}
     train = readers["train"]
     labels = sorted_labels(label for _, label in train)
     if not 2 <= len(labels) <= min(MOST_LABELS, tokenizer.vocab_size - 1):

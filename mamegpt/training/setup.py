@@ -626,9 +626,8 @@ def run_tokens(
         emit(Tokenizing(name, 0))
         begin = time.perf_counter()
         files = find_files(config.data, config.split, config.schema)
-        texts = {"train": _counted(read_texts(config.data, config.split, config.schema), name, emit)}
-        if config.val_data:
-            texts["val"] = read_texts(config.val_data, config.val_split, config.schema)
+        texts = {part: read_texts(*source, config.schema) for part, source in config.sources.items()}
+        texts["train"] = _counted(texts["train"], name, emit)
         made = write_shards(
             folder,
             texts,
