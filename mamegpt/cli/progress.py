@@ -21,7 +21,7 @@ from mamegpt.cli.console import busy, is_terminal, say
 from mamegpt.cli.language import translated
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
-from mamegpt.messages import msg, tally
+from mamegpt.messages import Message, msg, tally
 from mamegpt.system.shell import command
 from mamegpt.text.display import sparkline, visible
 from mamegpt.training.events import (
@@ -107,6 +107,33 @@ def json_lines(write: Callable[[Mapping[str, Any]], object]) -> Watcher:
     return on_event
 
 
+NOTICES: dict[type[Event], Message] = {
+    ThreadsRestored: msg(
+        "threads: {n_threads}, with which the run began, instead of {n_default}, so that its weights stay the same"
+    ),
+    EarlyStop: msg(
+        "stopped early at step {step}, with the model of step {best_step}: later validations were no better"
+    ),
+    UnknownTokens: msg(
+        "warning: {share:.2%} of the tokens are unknown characters, which the model cannot write, and its bits per "
+        "character look better than they are; a tokenizer made with mamegpt tokenizer has no unknown characters"
+    ),
+    BuildingEngine: msg("building the native engine with {compiler}, once; this takes some seconds ..."),
+    NoEngine: msg("engine: PyTorch, since the native one cannot be used ({reason})"),
+    PrecisionMeasured: msg("precision: {precision}, chosen by measurement ({speedup:.1f}x as fast as the alternative)"),
+    MicroBatchHalved: msg(
+        "the memory does not suffice for {rows} sequences in a forward pass; trying {fewer}, which gives the same "
+        "gradient"
+    ),
+    Compiling: msg("compiling the model (worthwhile for a run of this length) ..."),
+    CompileFailed: msg("warning: torch.compile does not work here ({reason}); continuing without it"),
+    CompileMeasured: msg("compile: {compile} (step time {time_ratio:.2f}x)"),
+    Quarantined: msg("{problem}; the checkpoint was set aside"),
+    RolledBack: msg("{problem}; rolling back to step {step} and skipping {n_skipped} batches"),
+}
+"""Lines about events that are all in the fields of these."""
+
+
 def _notices() -> Watcher:
     """Print a line for each event that happens once, and show the progress of tokenizing."""
     stack = contextlib.ExitStack()
@@ -114,6 +141,8 @@ def _notices() -> Watcher:
 
     def on_event(event: Event) -> None:
         nonlocal show
+        if template := NOTICES.get(type(event)):
+            say(msg(template, **vars(event)))
         match event:
             case MachineChanged(before, now):
                 was, is_ = (", ".join(f"{name} {fact}" for name, fact in facts.items()) for facts in (before, now))
@@ -127,15 +156,6 @@ def _notices() -> Watcher:
                 )
             case DeviceNotice(text):
                 say(text)
-            case ThreadsRestored(n, n_default):
-                say(
-                    msg(
-                        "threads: {n}, with which the run began, instead of {n_default}, so that its weights "
-                        "stay the same",
-                        n=n,
-                        n_default=n_default,
-                    )
-                )
             case Tokenizing(data, n_documents):
                 if show is None:
                     say(msg("tokenizing {data} ...", data=data))
@@ -154,43 +174,8 @@ def _notices() -> Watcher:
                         elapsed_s=elapsed_s,
                     )
                 )
-            case ConversationsRead(columns, n_conversations, dropped, n_text_tokens):
-                say(
-                    msg(
-                        "conversations: {n_train:,} to learn from, {n_val:,} held out (columns: {columns})",
-                        n_train=n_conversations["train"],
-                        n_val=n_conversations.get("val", 0),
-                        columns=" / ".join(columns),
-                    )
-                )
-                if dropped:
-                    say(msg("rows left out: {reasons}", reasons=tally(dropped)))
-                if n_text_tokens:
-                    say(msg("text read beside them: {n:,} tokens", n=n_text_tokens))
-                else:
-                    say(msg("no text is read beside them, so that the model forgets some of what it read before"))
-            case LabelledTextsRead(labels, n_texts, dropped, n_cut):
-                say(
-                    msg(
-                        "texts: {n_train:,} to learn from, {n_val:,} held out; labels: {labels}",
-                        n_train=n_texts["train"],
-                        n_val=n_texts.get("val", 0),
-                        labels=tally(labels),
-                    )
-                )
-                if dropped:
-                    say(msg("rows left out: {reasons}", reasons=tally(dropped)))
-                if n_cut:
-                    say(msg("texts cut to the context of the model: {n:,}", n=n_cut))
-            case EarlyStop(step, best_step):
-                say(
-                    msg(
-                        "stopped early at step {step}, with the model of step {best_step}: later validations were no "
-                        "better",
-                        step=step,
-                        best_step=best_step,
-                    )
-                )
+            case ConversationsRead() | LabelledTextsRead():
+                _describe_data(event)
             case FittingBigrams(share):
                 if show is None:
                     say(msg("fitting the initial weights to the bigram counts of the text ..."))
@@ -209,62 +194,10 @@ def _notices() -> Watcher:
                         loss=loss,
                     )
                 )
-            case UnknownTokens(share):
-                say(
-                    msg(
-                        "warning: {share:.2%} of the tokens are unknown characters, which the model cannot "
-                        "write, and its bits per character look better than they are; a tokenizer made with "
-                        "mamegpt tokenizer has no unknown characters",
-                        share=share,
-                    )
-                )
-            case BuildingEngine(compiler):
-                say(
-                    msg(
-                        "building the native engine with {compiler}, once; this takes some seconds ...",
-                        compiler=compiler,
-                    )
-                )
-            case NoEngine(reason):
-                say(msg("engine: PyTorch, since the native one cannot be used ({reason})", reason=reason))
-            case PrecisionMeasured(precision, speedup):
-                say(
-                    msg(
-                        "precision: {precision}, chosen by measurement ({speedup:.1f}x as fast as the alternative)",
-                        precision=precision,
-                        speedup=speedup,
-                    )
-                )
-            case MicroBatchHalved(rows, fewer):
-                say(
-                    msg(
-                        "the memory does not suffice for {rows} sequences in a forward pass; trying {fewer}, which "
-                        "gives the same gradient",
-                        rows=rows,
-                        fewer=fewer,
-                    )
-                )
-            case Compiling():
-                say(msg("compiling the model (worthwhile for a run of this length) ..."))
-            case CompileFailed(reason):
-                say(msg("warning: torch.compile does not work here ({reason}); continuing without it", reason=reason))
-            case CompileMeasured(choice, time_ratio):
-                say(msg("compile: {choice} (step time {time_ratio:.2f}x)", choice=choice, time_ratio=time_ratio))
-            case Quarantined(problem):
-                say(msg("{problem}; the checkpoint was set aside", problem=problem))
             case Started():
                 _describe(event)
             case StopRequested():
                 say("", msg("stopping after this step (once more to stop at once)"))
-            case RolledBack(problem, step, n_skipped):
-                say(
-                    msg(
-                        "{problem}; rolling back to step {step} and skipping {n_skipped} batches",
-                        problem=problem,
-                        step=step,
-                        n_skipped=n_skipped,
-                    )
-                )
             case WatcherFailed(place, reason):
                 place = place or msg("the output of a watcher")
                 say(
@@ -278,6 +211,37 @@ def _notices() -> Watcher:
                 stack.close()
 
     return on_event
+
+
+def _describe_data(read: ConversationsRead | LabelledTextsRead) -> None:
+    """Print what there is to learn from."""
+    if isinstance(read, ConversationsRead):
+        say(
+            msg(
+                "conversations: {n_train:,} to learn from, {n_val:,} held out (columns: {columns})",
+                n_train=read.n_conversations["train"],
+                n_val=read.n_conversations.get("val", 0),
+                columns=" / ".join(read.columns),
+            )
+        )
+    else:
+        say(
+            msg(
+                "texts: {n_train:,} to learn from, {n_val:,} held out; labels: {labels}",
+                n_train=read.n_texts["train"],
+                n_val=read.n_texts.get("val", 0),
+                labels=tally(read.labels),
+            )
+        )
+    if read.dropped:
+        say(msg("rows left out: {reasons}", reasons=tally(read.dropped)))
+    if isinstance(read, LabelledTextsRead):
+        if read.n_cut:
+            say(msg("texts cut to the context of the model: {n:,}", n=read.n_cut))
+    elif read.n_text_tokens:
+        say(msg("text read beside them: {n:,} tokens", n=read.n_text_tokens))
+    else:
+        say(msg("no text is read beside them, so that the model forgets some of what it read before"))
 
 
 def _describe(started: Started) -> None:
