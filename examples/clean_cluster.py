@@ -57,9 +57,12 @@ def main(
     before: Any = None
     for stage in job.stages():
         common: dict[str, Any] = {
-            "pipeline": [stage], "tasks": stage.n_tasks, "workers": min(workers, stage.n_tasks), "depends": before,
+            "pipeline": [stage],
+            "tasks": stage.n_tasks,
+            "workers": min(workers, stage.n_tasks),
+            "depends": before,
             "logging_dir": str(job.work / "logs" / stage.name),
-        }  # fmt: skip
+        }
         if executor == "local":
             before = LocalPipelineExecutor(**common)
         elif executor == "ray":

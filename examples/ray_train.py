@@ -34,9 +34,12 @@ def run(settings: dict[str, Any], scaling: ScalingConfig, folder: str) -> None:
 if __name__ == "__main__":
     run(
         {
-            "data": "/shared/wiki.parquet", "tokenizer": "/shared/jp.model", "out": "/shared/runs/first",
-            "precision": "bf16", "batch_size": 64,
+            "data": "/shared/wiki.parquet",
+            "tokenizer": "/shared/jp.model",
+            "out": "/shared/runs/first",
+            "precision": "bf16",
+            "batch_size": 64,
         },
         ScalingConfig(num_workers=4, use_gpu=True),
         "/shared/ray",
-    )  # fmt: skip
+    )

@@ -74,9 +74,18 @@ def targets(folder: Path) -> dict[str, Target]:
     spm = train_tokenizer(texts, folder / "little", vocab_size=VOCAB_SIZE).path
     tokenizer = Tokenizer.load(spm)
     settings = TrainConfig(
-        data="stories.txt", tokenizer=str(spm), out=str(folder / "run"), context_length=CONTEXT_LENGTH, emb_dim=8,
-        n_layers=1, n_heads=2, max_steps=2, device="cpu", precision="fp32", compile="false",
-    )  # fmt: skip
+        data="stories.txt",
+        tokenizer=str(spm),
+        out=str(folder / "run"),
+        context_length=CONTEXT_LENGTH,
+        emb_dim=8,
+        n_layers=1,
+        n_heads=2,
+        max_steps=2,
+        device="cpu",
+        precision="fp32",
+        compile="false",
+    )
     sizes = settings.model(tokenizer.vocab_size)
     torch.manual_seed(0)
     model = build_model("qwen3", sizes)
@@ -91,9 +100,18 @@ def targets(folder: Path) -> dict[str, Target]:
     metrics = [
         {"step": 1, "loss": 6.5, "lr": 0.1, "tokens": 64, "elapsed_s": 0.5},
         {"step": 2, "loss": 6.4, "lr": 0.1, "tokens": 128, "elapsed_s": 1.0},
-        {"step": 2, "quality": {"loss": 6.4, "bits_per_byte": 1.5, "bits_per_character": 4.5, "n_tokens": 9,
-                                "n_characters": 9, "n_bytes": 27}},
-    ]  # fmt: skip
+        {
+            "step": 2,
+            "quality": {
+                "loss": 6.4,
+                "bits_per_byte": 1.5,
+                "bits_per_character": 4.5,
+                "n_tokens": 9,
+                "n_characters": 9,
+                "n_bytes": 27,
+            },
+        },
+    ]
     run_config = _json(settings.to_dict())
     (run / "config.json").write_bytes(run_config)
     (run / "metrics.jsonl").write_bytes(lines := b"".join(_json(record) + b"\n" for record in metrics))
@@ -132,9 +150,14 @@ def targets(folder: Path) -> dict[str, Target]:
     found["text"] = Target(
         _strings, [f"_START_ARTICLE_\n豆\n_START_PARAGRAPH_\nﾏﾒ。_NEWLINE_次\n【豆】\n{texts[0]}".encode()]
     )
-    found["address"] = Target(_address, [
-        b"a.txt@0.5,owner/name:2024.ja@v1@2", b"hf://datasets/a/b@refs/pr/1/c/*.txt", b"https://u:p@h/a?b=1,2@3,s3://c/d",
-    ])  # fmt: skip
+    found["address"] = Target(
+        _address,
+        [
+            b"a.txt@0.5,owner/name:2024.ja@v1@2",
+            b"hf://datasets/a/b@refs/pr/1/c/*.txt",
+            b"https://u:p@h/a?b=1,2@3,s3://c/d",
+        ],
+    )
     records = b"".join(_json({"title": "豆", "text": text}) + b"\n" for text in texts[:2])
     found["jsonl"] = Target(in_file("data/a.jsonl", _documents), [records, b'{"body": "\\u8c46"}\n\n'])
     found["txt"] = Target(in_file("data/a.txt", _documents), ["".join(texts[:2]).encode(), "豆が一つ。\n".encode() * 9])
@@ -149,10 +172,14 @@ def targets(folder: Path) -> dict[str, Target]:
     found["parquet"] = Target(in_file("data/a.parquet", _documents), _parquet_seeds(folder))
     xml = f"<mediawiki>{PAGE}</mediawiki>".encode()
     found["dump"] = Target(in_file("data/a.xml", _documents), [xml])
-    found["card"] = Target(in_file("card/README.md", _splits), [
-        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: '*.txt'\n---\n豆".encode(),
-        b"---\nconfigs:\n- data_files: ['a.txt']\n---\n",
-    ])  # fmt: skip
+    found["card"] = Target(
+        in_file("card/README.md", _splits),
+        [
+            "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: '*.txt'\n---\n"
+            "豆".encode(),
+            b"---\nconfigs:\n- data_files: ['a.txt']\n---\n",
+        ],
+    )
     (folder / "card" / "a.txt").write_text("豆", encoding="utf-8")
     for name in ("test-items.jsonl", "test-items.parquet"):
         seeds = _parquet_seeds(folder) if name.endswith("parquet") else [records, b'[["a"], {"b": "c"}]\n']
@@ -183,8 +210,9 @@ def targets(folder: Path) -> dict[str, Target]:
     for name, hf_format in hf_formats().items():
         here = folder / name
         here.mkdir()
-        own = TrainConfig(context_length=CONTEXT_LENGTH, emb_dim=8, n_layers=1,
-                          n_heads=2, drop_rate=0.0).model(tokenizer.vocab_size)  # fmt: skip
+        own = TrainConfig(context_length=CONTEXT_LENGTH, emb_dim=8, n_layers=1, n_heads=2, drop_rate=0.0).model(
+            tokenizer.vocab_size
+        )
         tensors = hf_format.to_file(cpu_state_dict(build_model(hf_format.architecture, own)))
         shutil.copy(spm, here / "little.model")
         (here / "model.safetensors").write_bytes(weights := _safetensors(tensors))
@@ -196,14 +224,23 @@ def targets(folder: Path) -> dict[str, Target]:
     found["pth"] = Target(in_file("model.pth", _weights), _pth_seeds(folder))
     found["sentencepiece"] = Target(lambda data: _tokenizer(data, spm), [spm.read_bytes()])
     found["tokenizer.json"] = Target(in_file("tokenizer.json", _json_tokenizer), [_tokenizer_json(tokenizer)])
-    found["http body"] = Target(_body(run), [
-        _json({"prompt": "豆", "max_tokens": 3, "n": 2, "temperature": 0.7, "logprobs": 1, "stop": ["。"], "seed": 1}),
-        _json({"prompt": ["豆", ""], "max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}),
-    ])  # fmt: skip
-    found["http request"] = Target(_request(run), [
-        b"GET\n/v1/models\n127.0.0.1\n\n", b"POST\n/v1/completions\nlocalhost:80\napplication/json\n{}",
-        b"GET\n/app.js\n[::1]\nhttp://[::1]\n",
-    ])  # fmt: skip
+    found["http body"] = Target(
+        _body(run),
+        [
+            _json(
+                {"prompt": "豆", "max_tokens": 3, "n": 2, "temperature": 0.7, "logprobs": 1, "stop": ["。"], "seed": 1}
+            ),
+            _json({"prompt": ["豆", ""], "max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}),
+        ],
+    )
+    found["http request"] = Target(
+        _request(run),
+        [
+            b"GET\n/v1/models\n127.0.0.1\n\n",
+            b"POST\n/v1/completions\nlocalhost:80\napplication/json\n{}",
+            b"GET\n/app.js\n[::1]\nhttp://[::1]\n",
+        ],
+    )
     return found
 
 
@@ -434,9 +471,17 @@ def _server(run: Path) -> Callable[..., None]:
             (name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers.items()
         ]
         scope = {
-            "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-            "query_string": b"", "root_path": "", "scheme": "http", "headers": named, "server": ("127.0.0.1", 80),
-        }  # fmt: skip
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": named,
+            "server": ("127.0.0.1", 80),
+        }
         sent: list[dict[str, Any]] = []
         parts = iter([{"type": "http.request", "body": body, "more_body": False}])
 

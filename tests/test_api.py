@@ -15,10 +15,12 @@ from public_names import public_functions
 
 import mamegpt
 
+# fmt: off
 VERBS = {
     "Add", "Clean", "Estimate", "Export", "Fetch", "Load", "Measure", "Parse",
     "Print", "Raise", "Read", "Return", "Say", "Show", "Train", "Watch", "Write", "Yield",
-}  # fmt: skip
+}
+# fmt: on
 """What a public function does; docstrings begin with a verb in the imperative (PEP 257)."""
 
 
@@ -26,8 +28,11 @@ def test_type_checkers_see_the_names_where_they_are() -> None:
     tree = ast.parse(Path(mamegpt.__file__).read_text(encoding="utf-8"))
     seen = {
         alias.asname: f"{node.module}.{alias.name}"
-        for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
-    }  # fmt: skip
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    }
     assert seen == {name: f"{module}.{name}" for name, module in mamegpt._MODULES.items()}
 
 

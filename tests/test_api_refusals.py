@@ -19,14 +19,24 @@ from mamegpt.config import ModelConfig
 from mamegpt.messages import translate
 
 RESULTS = {
-    "Checkpoint", "CleanReport", "Document", "Evaluation", "ExportReport", "ExtractReport", "Plan", "Quality", "Token",
-}  # fmt: skip
+    "Checkpoint",
+    "CleanReport",
+    "Document",
+    "Evaluation",
+    "ExportReport",
+    "ExtractReport",
+    "Plan",
+    "Quality",
+    "Token",
+}
 """What functions return; only this package makes them."""
+# fmt: off
 UNCHECKED = RESULTS | {
     "preset", "TrainConfig", "show", "show_progress", "show_export", "show_stream", "run_command_line",
     "train_original", "Topic.judge", "Topic.contexts", "Run.find", "Run.of_checkpoint", "Run.read_evaluation",
     "Run.read_confusion",
-}  # fmt: skip
+}
+# fmt: on
 """Settings of a training, which are checked when it begins; what prints for the scripts in the root; what is called for
 each document, or answers None for what is no run."""
 
@@ -38,6 +48,7 @@ class Odd:
         return "Odd()"
 
 
+# fmt: off
 CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "size": (lambda _: mamegpt.preset("2m"), r"size must be one of 1m, 5m, .* \(got '2m'\)"),
     "recipe": (lambda _: mamegpt.preset("1m", "nope"), r"recipe must be one of mame, seed, original \(got 'nope'\)"),
@@ -87,7 +98,8 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "an empty run": (lambda _: mamegpt.Run(""), "folder is an empty path"),
     "an empty name among others": (lambda it: mamegpt.evaluate([it.run, ""]), "models is an empty path"),
     "several": (lambda _: mamegpt.plan("x", seconds="y"), r"minutes must be a number .*; seconds must be a number"),
-}  # fmt: skip
+}
+# fmt: on
 
 
 @pytest.mark.parametrize("what", CALLS)

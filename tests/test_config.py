@@ -28,6 +28,7 @@ def test_the_defaults_are_fine() -> None:
     GOOD.validate(n_processes=4)
 
 
+# fmt: off
 BAD: list[tuple[str, Any]] = [
     ("data", ""), ("tokenizer", ""), ("out", ""), ("context_length", 0), ("emb_dim", 0), ("emb_dim", 130),
     ("n_layers", 0), ("n_heads", -1), ("drop_rate", 1.0), ("drop_rate", -0.1), ("drop_rate", float("nan")),
@@ -38,7 +39,8 @@ BAD: list[tuple[str, Any]] = [
     ("val_tokens", -1), ("val_fraction", 1.0), ("val_fraction", -0.1), ("save_every_steps", 0),
     ("keep_checkpoints", 0), ("minutes", float("inf")), ("grad_clip", float("nan")), ("precision", "fp8"),
     ("sharding", "fsdp"), ("on_bad_loss", "Rollback"), ("device", "gpu"), ("batch_size", "8"), ("max_steps", True),
-]  # fmt: skip
+]
+# fmt: on
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
@@ -140,9 +142,20 @@ def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
 def test_the_model_gets_the_sizes_of_the_run() -> None:
     config = dataclasses.replace(GOOD, context_length=7, emb_dim=6, n_layers=5, n_heads=3, drop_rate=0.2, qkv_bias=True)
     assert config.model(11) == ModelConfig(
-        vocab_size=11, context_length=7, emb_dim=6, n_layers=5, n_heads=3, drop_rate=0.2, qkv_bias=True, ffn_dim=0,
-        n_kv_heads=0, head_dim=0, rope_theta=10000.0, norm_eps=1e-6, tie_embeddings=False,
-    )  # fmt: skip
+        vocab_size=11,
+        context_length=7,
+        emb_dim=6,
+        n_layers=5,
+        n_heads=3,
+        drop_rate=0.2,
+        qkv_bias=True,
+        ffn_dim=0,
+        n_kv_heads=0,
+        head_dim=0,
+        rope_theta=10000.0,
+        norm_eps=1e-6,
+        tie_embeddings=False,
+    )
 
 
 def test_only_runs_have_defaults() -> None:

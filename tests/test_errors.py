@@ -13,6 +13,7 @@ from command import Mame
 import mamegpt
 from mamegpt.errors import ConfigError, ExportError, MamegptError, MamegptWarning, OutputError, naming_options
 
+# fmt: off
 NAMED = {
     "--lr must be above 0 (got -1); --data is needed": "lr must be above 0 (got -1); data is needed",
     "needs 9 (--context-length + 1)": "needs 9 (context_length + 1)",
@@ -22,7 +23,8 @@ NAMED = {
         "train one, as mamegpt tokenizer does, or export with to hf",
     "delete it, or run: .venv/bin/mamegpt eval --model run": "delete it, or run: .venv/bin/mamegpt eval --model run",
     "a--b, x-y and --5 are no options; '--no' neither": "a--b, x-y and --5 are no options; '--no' neither",
-}  # fmt: skip
+}
+# fmt: on
 
 
 @pytest.mark.parametrize(("message", "in_python"), NAMED.items())
@@ -52,13 +54,19 @@ def test_no_error_of_the_library_is_translated(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "rows.jsonl").write_text("3\n", encoding="utf-8")
     text, out = tmp_path / "text.txt", tmp_path / "out.jsonl"
     for fails in (
-        lambda: mamegpt.extract(text, "d", out), lambda: mamegpt.clean(text, out),
-        lambda: mamegpt.extract(tmp_path / "rows.jsonl", "d", out), lambda: mamegpt.clean(text, out, only=["x"]),
-        lambda: mamegpt.train_tokenizer(["a b c"], out, vocab_size=9999), lambda: mamegpt.load(tmp_path / "none"),
-        lambda: mamegpt.plan(0), lambda: mamegpt.evaluate([]), lambda: mamegpt.export(tmp_path, out),
-        lambda: mamegpt.write_report([tmp_path], out), lambda: mamegpt.Sampling(temperature=-1).validate(),
+        lambda: mamegpt.extract(text, "d", out),
+        lambda: mamegpt.clean(text, out),
+        lambda: mamegpt.extract(tmp_path / "rows.jsonl", "d", out),
+        lambda: mamegpt.clean(text, out, only=["x"]),
+        lambda: mamegpt.train_tokenizer(["a b c"], out, vocab_size=9999),
+        lambda: mamegpt.load(tmp_path / "none"),
+        lambda: mamegpt.plan(0),
+        lambda: mamegpt.evaluate([]),
+        lambda: mamegpt.export(tmp_path, out),
+        lambda: mamegpt.write_report([tmp_path], out),
+        lambda: mamegpt.Sampling(temperature=-1).validate(),
         lambda: mamegpt.train(mamegpt.preset(data=str(text), tokenizer=str(text), out=str(out), lr=-1.0)),
-    ):  # fmt: skip
+    ):
         with pytest.raises(MamegptError) as error:
             fails()
         assert not re.search(r"[\u3040-\u30ff\u4e00-\u9fff]", str(error.value)), error.value

@@ -15,17 +15,21 @@ from hypothesis.vendor.pretty import pretty
 from fuzz.targets import Target, feed, targets
 from mamegpt.models.registry import hf_formats
 
+# fmt: off
 NAMES = (
     "text", "address", "jsonl", "txt", "csv", "gz", "bz2", "xz", "zst", "parquet", "dump", "card", "test-items.jsonl",
     "test-items.parquet", "origin", "shards", "state", "checkpoint model.safetensors",
     "checkpoint optimizer.safetensors", "config", "metrics",
     *(f"{name} {what}" for name in hf_formats() for what in ("config", "weights")), "pth", "sentencepiece",
     "tokenizer.json", "http body", "http request",
-)  # fmt: skip
+)
+# fmt: on
+# fmt: off
 VALUES = [
     b"null", b"true", b"-1", b"0", b"2", b"7", b"1.5", b"1e999", b"NaN", b"9" * 12, b"9" * 400, b"9" * 5000, b'""',
     b'"text"', b'"\\ud800"', b'"../up"', b"[]", b"{}", b"[[1]]", b'{"a": null}', b"[" * 100_000,
-]  # fmt: skip
+]
+# fmt: on
 """What may stand in JSON and is seldom thought of."""
 
 

@@ -29,12 +29,14 @@ NOTE = {
         {"command": "extract", "source": "a", "settings": {"keywords": "豆"}, "read": 9, "kept": 1, "dropped": {"x": 8}}
     ],
 }
+# fmt: off
 BODY = {
     "model": "a", "prompt": ["豆", ""], "max_tokens": 3, "n": 2, "temperature": 0.7, "top_p": 1.0, "min_p": 0.0,
     "repetition_penalty": 1.0, "top_k": 5, "seed": 1, "stop": ["。"], "logprobs": 1, "at_start": False, "stream": True,
     "stream_options": {"include_usage": True}, "user": "u", "suffix": "", "echo": False, "best_of": 1,
     "frequency_penalty": 0, "presence_penalty": 0.0,
-}  # fmt: skip
+}
+# fmt: on
 EXTENSIONS = [{"from_step": 12, "from_s": 1.5, "steps": 3, "minutes": 0.5, "job": "a"}]
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "note": ("text.txt.origin.json", lambda folder: read_provenance([folder / "text.txt"])),
@@ -85,8 +87,11 @@ WRONG: list[tuple[str, str, list[Any]]] = [
 NOWHERE: list[Any] = [{"豆": [None]}, [[1]], 10**400]
 """What stands nowhere."""
 ANYTHING = {
-    ("evaluation", "mamegpt"), ("evaluation", "run"), ("evaluation", "heldout_trained_on"), ("body", "stream_options"),
-}  # fmt: skip
+    ("evaluation", "mamegpt"),
+    ("evaluation", "run"),
+    ("evaluation", "heldout_trained_on"),
+    ("body", "stream_options"),
+}
 """What is not read, or may have any keys; as nearly all in ``machine.json``."""
 
 
@@ -99,9 +104,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = json.loads((folder / CHECKPOINT / "state.json").read_text(encoding="utf-8"))
     del state["sha256"]
     for name, value in (
-        ("text.txt.origin.json", NOTE), ("body.json", BODY), ("mame/extensions.json", EXTENSIONS),
+        ("text.txt.origin.json", NOTE),
+        ("body.json", BODY),
+        ("mame/extensions.json", EXTENSIONS),
         (f"{CHECKPOINT}/state.json", state),
-    ):  # fmt: skip
+    ):
         (folder / name).write_text(json.dumps(value), encoding="utf-8")
     lines = (folder / "mame/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     (folder / "mame/metrics.jsonl").write_text(next(line for line in lines if "quality" in line), encoding="utf-8")

@@ -129,9 +129,10 @@ def test_what_is_asked_for_is_of_the_extra_that_is_named() -> None:
         [ast.literal_eval(argument) for argument in node.args[1:]]
         for path in (ROOT / "mamegpt").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require_packages"
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "require_packages"
         and all(isinstance(argument, ast.Constant | ast.List) for argument in node.args[2:])
-    ]  # fmt: skip
+    ]
     calls += [[[name], name] for name in get_args(Logger)]
     assert len(calls) >= 5 and all(set(map(normalized, packages)) == extras[extra] for packages, extra in calls)
 

@@ -77,8 +77,9 @@ def test_explicit_settings_override_a_preset_and_the_learning_rate_follows_them(
 def test_options_go_before_the_preset(mame: Mame, tmp_path: Path) -> None:
     code, printed, _ = mame("train", "--help", "--size", "15m")
     assert code == 0 and "(default: 256)" in printed.split("--emb-dim")[1].split("--n-layers")[0]
-    code, _, error = mame("train", "--size", "15m", "--n-heads", 5, "--data", "x", "--tokenizer", "x",
-                          "--out", tmp_path / "run")  # fmt: skip
+    code, _, error = mame(
+        "train", "--size", "15m", "--n-heads", 5, "--data", "x", "--tokenizer", "x", "--out", tmp_path / "run"
+    )
     assert code == 2 and "--emb-dim 256" in error and "--n-heads 5" in error
 
 

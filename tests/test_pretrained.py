@@ -50,9 +50,16 @@ def original(little: Little, weights: dict[str, Tensor], tmp_path_factory: pytes
             "AutoConfig": "modeling_custom_gpt.CustomGPTConfig",
             "AutoModelForCausalLM": "modeling_custom_gpt.CustomGPTForCausalLM",
         },
-        "vocab_size": 1000, "context_length": 32, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "drop_rate": 0.1,
-        "qkv_bias": False, "fast": True, "model_type": "custom-gpt",
-    }  # fmt: skip
+        "vocab_size": 1000,
+        "context_length": 32,
+        "emb_dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "drop_rate": 0.1,
+        "qkv_bias": False,
+        "fast": True,
+        "model_type": "custom-gpt",
+    }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": None}), encoding="utf-8")
     (folder / "modeling_custom_gpt.py").write_text(BOMB, encoding="utf-8")

@@ -74,9 +74,18 @@ def test_the_quick_start_and_the_five_scripts_run_as_written(wiki: HubServer, li
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         ran.append(words[1])
     assert ran == [
-        "tokenizer", "train", "generate", "export", "download_dataset.py", "make_dataset.py", "tokenizer",
-        "training.py", "export_to_hf.py", "generate.py", "generate.py",
-    ]  # fmt: skip
+        "tokenizer",
+        "train",
+        "generate",
+        "export",
+        "download_dataset.py",
+        "make_dataset.py",
+        "tokenizer",
+        "training.py",
+        "export_to_hf.py",
+        "generate.py",
+        "generate.py",
+    ]
 
 
 @pytest.mark.slow

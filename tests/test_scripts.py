@@ -159,11 +159,20 @@ def test_the_frozen_commands_mean_what_they_say() -> None:
         "out_weights": Path("hyper_small_jp_wiki.pth"),
     }
     assert parse("export_to_hf.py", words("export_to_hf.py")) == {
-        "weights": Path("hyper_small_jp_wiki.pth"), "spm_model": Path("jp_tok_wiki.model"),
-        "spm_vocab": Path("jp_tok_wiki.vocab"), "out_dir": Path("hf_jp_gpt_wiki"), "context_length": 256,
-        "emb_dim": 128, "n_layers": 4, "n_heads": 4, "drop_rate": 0.1, "qkv_bias": False, "vocab_size": None,
-        "fast": True, "overwrite": False,
-    }  # fmt: skip
+        "weights": Path("hyper_small_jp_wiki.pth"),
+        "spm_model": Path("jp_tok_wiki.model"),
+        "spm_vocab": Path("jp_tok_wiki.vocab"),
+        "out_dir": Path("hf_jp_gpt_wiki"),
+        "context_length": 256,
+        "emb_dim": 128,
+        "n_layers": 4,
+        "n_heads": 4,
+        "drop_rate": 0.1,
+        "qkv_bias": False,
+        "vocab_size": None,
+        "fast": True,
+        "overwrite": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -230,9 +239,17 @@ def test_the_recipe_is_the_original_one(little: Little, tmp_path: Path) -> None:
     config = json.loads(config_file.read_text(encoding="utf-8"))
     # A constant rate, torch.optim.AdamW's own defaults, no clipping, all of the text.
     recipe = {
-        "lr": 3e-4, "warmup_fraction": 0.0, "cooldown_fraction": 0.0, "weight_decay": 0.01, "beta2": 0.999,
-        "grad_clip": 0.0, "val_fraction": 0.0, "drop_rate": 0.1, "optimizer": "adamw", "samples_per_epoch": 10000,
-    }  # fmt: skip
+        "lr": 3e-4,
+        "warmup_fraction": 0.0,
+        "cooldown_fraction": 0.0,
+        "weight_decay": 0.01,
+        "beta2": 0.999,
+        "grad_clip": 0.0,
+        "val_fraction": 0.0,
+        "drop_rate": 0.1,
+        "optimizer": "adamw",
+        "samples_per_epoch": 10000,
+    }
     assert {name: config[name] for name in recipe} == recipe
     metrics = (config_file.parent / "metrics.jsonl").read_text(encoding="utf-8")
     rates = [json.loads(line)["lr"] for line in metrics.splitlines()]
@@ -281,8 +298,18 @@ def test_the_whole_contract_verbatim(hub: HubServer, tmp_path: Path) -> None:
     assert text.startswith("【") and text.endswith("\n\n") and text.count("ﾌｧﾐｺﾝで遊びました") == 60
     assert not any(marker in text for marker in ("_START_", "_NEWLINE_"))
 
-    done = run_mamegpt("tokenizer", "--data", "output_with_titles.txt", "--out", "jp_tok_wiki", "--vocab-size", 900,
-                       "--character-coverage", 0.99, **here)  # fmt: skip
+    done = run_mamegpt(
+        "tokenizer",
+        "--data",
+        "output_with_titles.txt",
+        "--out",
+        "jp_tok_wiki",
+        "--vocab-size",
+        900,
+        "--character-coverage",
+        0.99,
+        **here,
+    )
     assert done.returncode == 0, done.stderr
     done = run_script("training.py", *words("training.py", batch_size=2, max_steps=3), **here)
     assert done.returncode == 0, done.stderr

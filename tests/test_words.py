@@ -10,6 +10,7 @@ from babel.messages.pofile import read_po
 from catalogue import PO
 from little import ROOT
 
+# fmt: off
 ENGLISH = {
     r"\breckon": "estimate",
     r"\bgo(?:es|ing)? on (?:with|from|past)\b": "continue, resume",
@@ -24,7 +25,9 @@ ENGLISH = {
     r"\bis no (?:number|folder|file|name|id)\b|\bno number\b": "is not a",
     r"\bnormalise|\bmemorise|\bcolour|\blicence": "US spelling",
     r"\bof its own accord\b|\bplugs? (?:is|was) pulled\b|\bpulled plug\b": "plain words",
-}  # fmt: skip
+}
+# fmt: on
+# fmt: off
 JAPANESE = {
     "書き出し|書き出す": "エクスポート、プロンプト、出力",
     "検証の損失|学習の損失": "検証損失、学習損失",
@@ -41,7 +44,8 @@ JAPANESE = {
     "フォルダー|メモリー|ブラウザー|ライブラリー|プロセッサー|コンパイラー|クエリー": "フォルダ、メモリ、ブラウザ、…",
     "知りません|でした\\)": "対応していません、(指定値: …)",
     "貪欲法|つづり|見本|何も失わない": "貪欲デコーディング、名前、サンプル、可逆な",
-}  # fmt: skip
+}
+# fmt: on
 NOT_HELD = {"docs/log.md", "docs/glossary.md"}
 """The log is history, and the glossary explains words."""
 

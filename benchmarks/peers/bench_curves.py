@@ -106,10 +106,17 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: min(progress() / WARM_UP, 1 - progress()))
     arguments = TrainingArguments(
-        output_dir=str(folder), use_cpu=True, torch_compile=compiled, max_steps=1_000_000, save_strategy="no",
-        per_device_train_batch_size=task.batch_size, logging_steps=50, report_to="none", disable_tqdm=True,
+        output_dir=str(folder),
+        use_cpu=True,
+        torch_compile=compiled,
+        max_steps=1_000_000,
+        save_strategy="no",
+        per_device_train_batch_size=task.batch_size,
+        logging_steps=50,
+        report_to="none",
+        disable_tqdm=True,
         remove_unused_columns=False,
-    )  # fmt: skip
+    )
     trainer = Trainer(
         model=model, args=arguments, train_dataset=Windows(task), callbacks=[Clock()], optimizers=(optimizer, schedule)
     )
@@ -125,9 +132,14 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
     val = open_shards(task.shards)[1]["val"]
     model.eval()
     quality = evaluate(
-        AsOurs(), val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes, start_id=val.eos_id,
-        context_length=task.context_length, world=World(0, 1, torch.device("cpu")),
-    )  # type: ignore[arg-type]  # fmt: skip
+        AsOurs(),
+        val.tokens,
+        n_characters=val.meta.n_characters,
+        n_bytes=val.meta.n_bytes,
+        start_id=val.eos_id,
+        context_length=task.context_length,
+        world=World(0, 1, torch.device("cpu")),
+    )  # type: ignore[arg-type]
     return {"bits_per_character": quality.bits_per_character, "steps": trainer.state.global_step}
 
 
@@ -217,9 +229,13 @@ def main() -> None:
     runs[PEER] = [it for it in runs[PEER] if it["lr"] == best]
     machine = {**bench.machine(bench.limits()), "threads": args.threads}
     record = {
-        "machine": machine, "versions": bench.versions(), "minutes": args.minutes, "ngrams": lines, "runs": runs,
+        "machine": machine,
+        "versions": bench.versions(),
+        "minutes": args.minutes,
+        "ngrams": lines,
+        "runs": runs,
         "original": original(args.out.parent),
-    }  # fmt: skip
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     args.out.with_suffix(".svg").write_text(draw(record), encoding="utf-8")

@@ -142,9 +142,14 @@ def llama_cpp(path: Path, kind: GgufType, threads: int, n_new: int) -> Contestan
         params.flash_attn_type = attention.LLAMA_FLASH_ATTN_TYPE_ENABLED
     server = xllamacpp.Server(params)
     request = {
-        "prompt": PROMPT, "n_predict": n_new, "temperature": 0.0, "samplers": ["temperature"], "ignore_eos": True,
-        "cache_prompt": False, "return_tokens": True,
-    }  # fmt: skip
+        "prompt": PROMPT,
+        "n_predict": n_new,
+        "temperature": 0.0,
+        "samplers": ["temperature"],
+        "ignore_eos": True,
+        "cache_prompt": False,
+        "return_tokens": True,
+    }
     headers = {"Content-Type": "application/json"}
 
     def run() -> tuple[list[int], float]:

@@ -84,10 +84,16 @@ def curve(
         if step % every and not is_last:
             continue
         quality = evaluate(
-            model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes, start_id=val.eos_id,
-            context_length=task.context_length, world=World(0, 1, torch.device("cpu")),
-            max_tokens=last_val_tokens if is_last else val_tokens, step=step,
-        )  # fmt: skip
+            model,
+            val.tokens,
+            n_characters=val.meta.n_characters,
+            n_bytes=val.meta.n_bytes,
+            start_id=val.eos_id,
+            context_length=task.context_length,
+            world=World(0, 1, torch.device("cpu")),
+            max_tokens=last_val_tokens if is_last else val_tokens,
+            step=step,
+        )
         points.append({"step": step, "train_loss": loss, **dataclasses.asdict(quality)})
         print(f"reference step {step}: {quality.bits_per_character:.4f} bits/character", flush=True)
         yield points
@@ -103,8 +109,9 @@ def stored_reference(task: Task, args: argparse.Namespace) -> dict[str, list[dic
     path = args.out.parent / CURVE
     made_of = {
         "task": {**dataclasses.asdict(task), "text": open_shards(task.shards)[0].fingerprint()[:16]},
-        "reference_steps": args.reference_steps, "plain_steps": args.plain_steps,
-    }  # fmt: skip
+        "reference_steps": args.reference_steps,
+        "plain_steps": args.plain_steps,
+    }
     if path.is_file() and not args.again:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if stored.pop("made_of") == made_of and stored["points"][-1]["step"] == args.reference_steps:
@@ -212,10 +219,13 @@ def main() -> None:
     found = summary(points, runs, args.seeds)
     step_s = {name: result.step_s(name) for name in (a.name, b.name)}
     found |= {
-        "contestant": b.name, "reference_step_s": step_s[a.name], "step_s": step_s[b.name],
-        "reference_start_up_s": a.start_up_s, "start_up_s": b.start_up_s,
+        "contestant": b.name,
+        "reference_step_s": step_s[a.name],
+        "step_s": step_s[b.name],
+        "reference_start_up_s": a.start_up_s,
+        "start_up_s": b.start_up_s,
         "reference_s": found["reference_steps"] * step_s[a.name],
-    }  # fmt: skip
+    }
     if found["steps"]:
         per_step = found["reference_steps"] / found["steps"]
         found |= {

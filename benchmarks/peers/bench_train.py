@@ -252,11 +252,17 @@ def run(task: Task, projects: dict[str, str], args: argparse.Namespace) -> dict[
         values["gflops"], values["share_of_peak"] = reached, reached / (best["bf16_gflops"] or best["fp32_gflops"])
     return {
         "task": {**asdict(task), "text": Path(task.text).name, "flops_per_token": task.flops_per_token},
-        "rounds": args.rounds, "steps_per_round": args.steps, "threads": args.threads,
+        "rounds": args.rounds,
+        "steps_per_round": args.steps,
+        "threads": args.threads,
         "machine": machine(best),
-        "versions": versions(), "limits": best, "limits_all": peaks, "contestants": rows, "finals": finals,
+        "versions": versions(),
+        "limits": best,
+        "limits_all": peaks,
+        "contestants": rows,
+        "finals": finals,
         "failed": failed,
-    }  # fmt: skip
+    }
 
 
 def row(
@@ -266,11 +272,18 @@ def row(
     steps = [s for round_times in times for s in round_times]
     losses = [record["loss"] for record in worker.records[:LOSS_AT_STEP]]
     return {
-        "project": project, "speed_up": spread(ratios), "step_s": spread(steps),
-        "tokens_per_s": spread([task.tokens_per_step / s for s in steps]), "peak_bytes": peak_bytes,
-        "start_up_s": worker.start_up_s, "first_loss": losses[0], f"loss_at_step_{LOSS_AT_STEP}": losses[-1],
-        "loss_is_sane": is_sane(losses, task.vocab_size), "ratios": ratios, "times": times,
-    }  # fmt: skip
+        "project": project,
+        "speed_up": spread(ratios),
+        "step_s": spread(steps),
+        "tokens_per_s": spread([task.tokens_per_step / s for s in steps]),
+        "peak_bytes": peak_bytes,
+        "start_up_s": worker.start_up_s,
+        "first_loss": losses[0],
+        f"loss_at_step_{LOSS_AT_STEP}": losses[-1],
+        "loss_is_sane": is_sane(losses, task.vocab_size),
+        "ratios": ratios,
+        "times": times,
+    }
 
 
 def run_finals(
@@ -324,9 +337,11 @@ def report(name: str, values: dict[str, Any]) -> None:
 def machine(limits: dict[str, float]) -> dict[str, Any]:
     """What a result says of its machine."""
     return {
-        "processor": processor(), "cores": os.cpu_count(), "bf16": limits["bf16_gflops"] > 0,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "bf16": limits["bf16_gflops"] > 0,
         "imitates_avx2": is_imitated(),
-    }  # fmt: skip
+    }
 
 
 def processor() -> str:

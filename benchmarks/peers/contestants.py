@@ -83,11 +83,20 @@ def train_mamegpt(task: Task, out: Path, **settings: Any) -> None:
 def mamegpt_config(task: Task, out: Path, **settings: Any) -> TrainConfig:
     """The task in mamegpt's words; ``settings`` go before what stands here."""
     here: dict[str, Any] = {
-        "data": str(task.shards), "tokenizer": str(task.tokenizer), "out": str(out), "seed": task.seed,
-        "batch_size": task.batch_size, "context_length": task.context_length, "emb_dim": task.emb_dim,
-        "n_layers": task.n_layers, "n_heads": task.n_heads, "max_steps": 2000, "log_every_steps": 1,
-        "eval_every_steps": FOR_EVER, "save_every_steps": FOR_EVER,
-    }  # fmt: skip
+        "data": str(task.shards),
+        "tokenizer": str(task.tokenizer),
+        "out": str(out),
+        "seed": task.seed,
+        "batch_size": task.batch_size,
+        "context_length": task.context_length,
+        "emb_dim": task.emb_dim,
+        "n_layers": task.n_layers,
+        "n_heads": task.n_heads,
+        "max_steps": 2000,
+        "log_every_steps": 1,
+        "eval_every_steps": FOR_EVER,
+        "save_every_steps": FOR_EVER,
+    }
     return TrainConfig(**{**here, **settings})
 
 
@@ -99,10 +108,16 @@ def train_litgpt(task: Task, out: Path, precision: Any, compiled: bool, chunk_si
     from litgpt.utils import chunked_cross_entropy
 
     config = Config.from_name(
-        "pythia-14m", parallel_residual=False, block_size=task.context_length, n_layer=task.n_layers,
-        n_embd=task.emb_dim, n_head=task.n_heads, intermediate_size=4 * task.emb_dim, vocab_size=task.vocab_size,
+        "pythia-14m",
+        parallel_residual=False,
+        block_size=task.context_length,
+        n_layer=task.n_layers,
+        n_embd=task.emb_dim,
+        n_head=task.n_heads,
+        intermediate_size=4 * task.emb_dim,
+        vocab_size=task.vocab_size,
         padded_vocab_size=task.vocab_size,
-    )  # fmt: skip
+    )
     fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
     fabric.launch()
     fabric.seed_everything(task.seed)
@@ -145,11 +160,20 @@ def gpt2(task: Task) -> Any:
     torch.manual_seed(task.seed)
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=task.vocab_size, n_positions=task.context_length, n_embd=task.emb_dim, n_layer=task.n_layers,
-            n_head=task.n_heads, tie_word_embeddings=False, use_cache=False, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, bos_token_id=1, eos_token_id=2,
+            vocab_size=task.vocab_size,
+            n_positions=task.context_length,
+            n_embd=task.emb_dim,
+            n_layer=task.n_layers,
+            n_head=task.n_heads,
+            tie_word_embeddings=False,
+            use_cache=False,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=1,
+            eos_token_id=2,
         )
-    )  # fmt: skip
+    )
 
 
 def train_transformers(task: Task, out: Path, precision: Literal["fp32", "mixed", "true"], compiled: bool) -> None:
@@ -163,11 +187,21 @@ def train_transformers(task: Task, out: Path, precision: Literal["fp32", "mixed"
     if precision == "true":
         model = model.to(torch.bfloat16)
     arguments = TrainingArguments(
-        output_dir=str(out / "trainer"), use_cpu=True, bf16=precision == "mixed", torch_compile=compiled,
-        max_steps=FOR_EVER, per_device_train_batch_size=task.batch_size, learning_rate=LR,
-        lr_scheduler_type="constant", optim="adamw_torch_fused", logging_steps=1, save_strategy="no", report_to="none",
-        disable_tqdm=True, remove_unused_columns=False,
-    )  # fmt: skip
+        output_dir=str(out / "trainer"),
+        use_cpu=True,
+        bf16=precision == "mixed",
+        torch_compile=compiled,
+        max_steps=FOR_EVER,
+        per_device_train_batch_size=task.batch_size,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
     metrics = Metrics(out)
     Trainer(model=model, args=arguments, train_dataset=Windows(task), callbacks=[Log()]).train()
 
@@ -177,9 +211,14 @@ def train_llms_from_scratch(task: Task, out: Path, kind: str, dtype: torch.dtype
 
     torch.manual_seed(task.seed)
     sizes = {
-        "vocab_size": task.vocab_size, "context_length": task.context_length, "emb_dim": task.emb_dim,
-        "n_heads": task.n_heads, "n_layers": task.n_layers, "drop_rate": 0.0, "qkv_bias": False,
-    }  # fmt: skip
+        "vocab_size": task.vocab_size,
+        "context_length": task.context_length,
+        "emb_dim": task.emb_dim,
+        "n_heads": task.n_heads,
+        "n_layers": task.n_layers,
+        "drop_rate": 0.0,
+        "qkv_bias": False,
+    }
     model: nn.Module = getattr(ch04, kind)(sizes).to(dtype)
     run: Any = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)

@@ -51,6 +51,7 @@ class Published:
 TITAN = "torchtitan docs/performance.md (2024)"
 TITAN_H100 = "torchtitan benchmarks/llama3_h100_202412"
 KEMPNER = "KempnerForge docs/reference/benchmarks.md"
+# fmt: off
 RUNS = (
     Published("Llama 3 8B, 64 A100", TITAN, LLAMA3_8B, CLUSTERS["a100"], 64, 1, False, 2904, fitted=True),
     Published("Llama 3.1 8B, 8 H100", TITAN_H100, LLAMA3_8B, CLUSTERS["h100"], 8, 2, False, 6667, fitted=True),
@@ -66,16 +67,21 @@ RUNS = (
               CLUSTERS["a100"], 8, 64, False, 300e9 / (4 * 86_400) / 8, sharded=False),
     Published("GPT-2 124M, 8 A100 (CUDA)", "llm.c discussion 481: 10B tokens in 90 min", GPT2_124M,
               CLUSTERS["a100"], 8, 64, False, 10e9 / 5400 / 8, sharded=False),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def estimated(run: Published) -> float:
     """Tokens a second and device."""
     shape = dataclasses.replace(run.shape, batch_tokens=run.windows * run.devices * run.shape.context_length)
     way = estimate(
-        shape, run.cluster, run.devices, "full" if run.sharded else "none", recomputes=run.recomputes,
+        shape,
+        run.cluster,
+        run.devices,
+        "full" if run.sharded else "none",
+        recomputes=run.recomputes,
         weight_bytes=2,  # all of these gather weights in bfloat16
-    )  # fmt: skip
+    )
     return way.tokens_per_s / run.devices
 
 
@@ -87,10 +93,16 @@ def error(run: Published) -> float:
 def table() -> str:
     """Published and estimated speeds."""
     rows = [
-        (run.what, f"{run.tokens_per_s:,.0f}", f"{estimated(run):,.0f}", f"{error(run):+.0%}",
-         "fitted" if run.fitted else "", run.source)
+        (
+            run.what,
+            f"{run.tokens_per_s:,.0f}",
+            f"{estimated(run):,.0f}",
+            f"{error(run):+.0%}",
+            "fitted" if run.fitted else "",
+            run.source,
+        )
         for run in RUNS
-    ]  # fmt: skip
+    ]
     return columns(("run", "published", "estimate", "error", "", "source"), rows)
 
 
@@ -119,10 +131,29 @@ def step_seconds(n: int, folder: Path) -> float:
     """The median step of a run of ``n`` processes, the first steps left out."""
     out = folder / f"run-{n}"
     torchrun(
-        n, "-m", "mamegpt", "train", "--data", str(folder / "text.txt"), "--tokenizer", str(folder / "tok.model"),
-        "--out", str(out), "--max-steps", str(STEPS), "--batch-size", str(WINDOWS), "--precision", "fp32",
-        "--compile", "false", "--log-every-steps", "1", "--val-fraction", "0",
-    )  # fmt: skip
+        n,
+        "-m",
+        "mamegpt",
+        "train",
+        "--data",
+        str(folder / "text.txt"),
+        "--tokenizer",
+        str(folder / "tok.model"),
+        "--out",
+        str(out),
+        "--max-steps",
+        str(STEPS),
+        "--batch-size",
+        str(WINDOWS),
+        "--precision",
+        "fp32",
+        "--compile",
+        "false",
+        "--log-every-steps",
+        "1",
+        "--val-fraction",
+        "0",
+    )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     seconds = [line["elapsed_s"] for line in lines if "loss" in line]
     return statistics.median(b - a for a, b in itertools.pairwise(seconds[3:]))

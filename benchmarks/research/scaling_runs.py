@@ -30,9 +30,15 @@ def trained(task: Task, size: Size, n_steps: int, seed: int, held_out: bool) -> 
     """One schedule, from the beginning to its end."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            preset(size, ngrams=False), data=str(task.shards), tokenizer=str(task.tokenizer), out=f"{folder}/run",
-            max_steps=n_steps, seed=seed, eval_every_steps=n_steps, save_every_steps=n_steps,
-        )  # fmt: skip
+            preset(size, ngrams=False),
+            data=str(task.shards),
+            tokenizer=str(task.tokenizer),
+            out=f"{folder}/run",
+            max_steps=n_steps,
+            seed=seed,
+            eval_every_steps=n_steps,
+            save_every_steps=n_steps,
+        )
         result = train(config, watchers=[show_progress()])
     assert result.quality is not None, "the last step is followed by a validation"
     return ScalingRun(

@@ -73,10 +73,16 @@ def trained(text: Path, size: Size, n_steps: int) -> TrainResult:
     """One schedule."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            preset(size, ngrams=False), data=str(text / "tokens"), tokenizer=str(text / "tokenizer.model"),
-            out=f"{folder}/run", max_steps=n_steps, precision="bf16", compile="false", eval_every_steps=n_steps,
+            preset(size, ngrams=False),
+            data=str(text / "tokens"),
+            tokenizer=str(text / "tokenizer.model"),
+            out=f"{folder}/run",
+            max_steps=n_steps,
+            precision="bf16",
+            compile="false",
+            eval_every_steps=n_steps,
             save_every_steps=n_steps,
-        )  # fmt: skip
+        )
         return train(config, watchers=[show_progress()])
 
 
@@ -100,9 +106,13 @@ def main() -> None:
         result = trained(text, size, max(1, round(seconds / processor_seconds(size, vocab_size))))
         assert result.quality is not None, "the last step is followed by a validation"
         run = {
-            "size": size, "vocab_size": vocab_size, "processor_s": seconds, "n_parameters": result.n_parameters,
-            "steps": result.step, "bits_per_character": round(result.quality.bits_per_character, 4),
-        }  # fmt: skip
+            "size": size,
+            "vocab_size": vocab_size,
+            "processor_s": seconds,
+            "n_parameters": result.n_parameters,
+            "steps": result.step,
+            "bits_per_character": round(result.quality.bits_per_character, 4),
+        }
         print(run, flush=True)
         write_json(RUNS, sorted([*made(), run], key=lambda run: (run["size"], run["vocab_size"])))
 

@@ -35,7 +35,7 @@ __all__ = [
     "say",
     "show_stream",
     "table",
-]  # fmt: skip
+]
 
 T = TypeVar("T")
 
@@ -248,9 +248,12 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]
 
     kinds = [BarColumn(), TimeRemainingColumn(compact=True)] if total else [TimeElapsedColumn()]
     bar = Progress(
-        SpinnerColumn("line"), TextColumn("{task.description} {task.fields[count]}"), *kinds, transient=True,
+        SpinnerColumn("line"),
+        TextColumn("{task.description} {task.fields[count]}"),
+        *kinds,
+        transient=True,
         console=Console(file=sys.stdout),
-    )  # fmt: skip
+    )
     with bar:
         task = bar.add_task(visible(translated(what)), total=total, count="")
         of = f"/{total:,}" if total else ""

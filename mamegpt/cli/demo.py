@@ -80,9 +80,11 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
     say("", _heading(2, msg("tokenizer"), chats))
     with busy(msg("training a tokenizer")) as show:
         report = train_tokenizer(
-            counted(read_texts(text, schema=schema), show), out / "tokenizer",
-            vocab_size=vocab_size or (0 if data else STORY_VOCAB_SIZE), for_minutes=seconds / 60,
-        )  # fmt: skip
+            counted(read_texts(text, schema=schema), show),
+            out / "tokenizer",
+            vocab_size=vocab_size or (0 if data else STORY_VOCAB_SIZE),
+            for_minutes=seconds / 60,
+        )
     if report.for_minutes is not None:
         say(chosen_vocabulary(report))
     say(
@@ -98,10 +100,15 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
 
     say("", _heading(3, msg("training"), chats))
     config = preset(
-        data=text, tokenizer=str(report.path), out=str(out / "run"), seed=seed, eval_every_steps=200,
-        minutes=seconds * (STORY_SHARE if chats else 1) / 60, **({} if data else STORY_SETTINGS),
+        data=text,
+        tokenizer=str(report.path),
+        out=str(out / "run"),
+        seed=seed,
+        eval_every_steps=200,
+        minutes=seconds * (STORY_SHARE if chats else 1) / 60,
+        **({} if data else STORY_SETTINGS),
         **dataclasses.asdict(schema),
-    )  # fmt: skip
+    )
     result = train(config, watchers=[show_progress()])
     if result.interrupted:
         return _interrupted(result)
@@ -190,8 +197,12 @@ def _tune(out: Path, run: Path, seconds: float, seed: int) -> TrainResult:
     n_questions = write_dialogues(data, N_DIALOGUES, seed=seed)
     say(msg("{path}: {n_questions:,} questions and their answers (豆対話)", path=data, n_questions=n_questions))
     config = TuneConfig(
-        init_from=str(run), data=str(data), out=str(out / "tuned"), seed=seed, minutes=seconds / 60,
-    )  # fmt: skip
+        init_from=str(run),
+        data=str(data),
+        out=str(out / "tuned"),
+        seed=seed,
+        minutes=seconds / 60,
+    )
     return train(tuned_config(config, ()), watchers=[show_progress()])
 
 

@@ -25,13 +25,15 @@ __all__ = ["NARROWEST", "show_help"]
 
 NARROWEST = 60
 """Least width of the help in columns; in fewer it would have thousands of lines."""
+# fmt: off
 WORDS = (
     msg("Usage:"), msg("commands"), msg("Arguments"), msg("options"), msg("text options"), msg("model options"),
     msg("training options"), msg("optimizer options"), msg("running options"), msg("tuning options"),
     msg("sampling options"),
     msg("schema options"), msg("Display this message and exit."), msg("(required)"), msg("(repeatable)"),
     msg("choices:"), msg("default:"), msg("False"), msg("True"),
-)  # fmt: skip
+)
+# fmt: on
 """The words of the help that belong to no command."""
 NOTHING = (None, "None", "", '""', "()", "[]")
 """Defaults that are not shown, as cyclopts writes them."""

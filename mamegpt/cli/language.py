@@ -12,6 +12,7 @@ from mamegpt.text.display import visible
 __all__ = ["label", "put", "translated", "user_language"]
 
 
+# fmt: off
 LABELS = (
     # why documents and records are dropped, and the steps of cleaning
     msg("empty"), msg("duplicate"), msg("no keyword"), msg("too few hits"), msg("excluded"), msg("no text column"),
@@ -32,7 +33,8 @@ LABELS = (
     msg("Connection refused"), msg("Network is unreachable"), msg("timed out"), msg("File exists"),
     # separators of messages
     msg("; "), msg(", "), msg(" or "), msg(" and "),
-)  # fmt: skip
+)
+# fmt: on
 """Messages that appear as plain text in results; `label` translates them, and so do pages."""
 
 

@@ -38,9 +38,14 @@ def train_original(train_txt: str | Path, spm_model: str | Path, out_weights: st
     check_outputs([out_weights], [train_txt, spm_model])
     say(msg("Vocab size: {vocab_size}", vocab_size=Tokenizer.load(spm_model).vocab_size))
     recipe = preset(
-        recipe="original", data=str(train_txt), tokenizer=str(spm_model), out="-", val_fraction=0.0, log_every_steps=50,
+        recipe="original",
+        data=str(train_txt),
+        tokenizer=str(spm_model),
+        out="-",
+        val_fraction=0.0,
+        log_every_steps=50,
         **settings,
-    )  # fmt: skip
+    )
     contents = "".join(sha256_file(path) for path in (train_txt, spm_model))
     name = hashlib.sha256(f"{recipe.fingerprint()}{contents}".encode()).hexdigest()[:8]
     run = Run(out_weights.parent / "runs" / f"{out_weights.stem}-{name}")

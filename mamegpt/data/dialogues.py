@@ -206,10 +206,12 @@ def _refuse(d: Dice, _w: _Words) -> tuple[str, str]:
     return d.choose(d.one(UNKNOWABLE)), UNKNOWN
 
 
+# fmt: off
 KINDS: dict[str, Callable[[Dice, _Words], tuple[str, str]]] = {
     "count": _count, "reverse": _reverse, "choose": _choose, "compare": _compare, "holder": _holder, "where": _where,
     "polite": _polite, "plain": _plain, "reading": _reading, "greeting": _greeting, "refuse": _refuse,
-}  # fmt: skip
+}
+# fmt: on
 """The kinds of questions by name."""
 IN_TRAINING = ("greeting", "reading")
 """Kinds with too few questions to keep some out of training: they are in ``test``, too."""

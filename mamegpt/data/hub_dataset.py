@@ -60,9 +60,10 @@ def fetch_dataset(address: HubAddress, cache_dir: str | Path | None, schema: Sch
     commit = folder.name
     configs = card_configs(folder / CARD)
     config = choose_config(configs, address.config, name)
-    patterns = _wanted([path for _, paths in config_paths(config, folder / CARD) for path in paths] or [
-        f"{data_dir(config)}/*" if data_dir(config) else "*"
-    ])  # fmt: skip
+    patterns = _wanted(
+        [path for _, paths in config_paths(config, folder / CARD) for path in paths]
+        or [f"{data_dir(config)}/*" if data_dir(config) else "*"]
+    )
     if address.config in ("", "default") or configs:
         same = commit if _COMMIT.fullmatch(commit) else revision
         folder = snapshot(name, [CARD, *patterns], repo_type="dataset", revision=same, cache_dir=cache_dir)

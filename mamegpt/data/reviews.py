@@ -70,6 +70,7 @@ def _na(stem: str) -> _Adjective:
     return _Adjective(f"{stem}だ", f"{stem}な", f"{stem}だった", f"{stem}ではなかった")
 
 
+# fmt: off
 SUBJECTS = (
     _Subject(
         ("カレー", "うどん", "おにぎり", "クッキー", "サラダ", "焼きいも", "みそ汁", "パン", "だんご"),
@@ -108,7 +109,8 @@ SUBJECTS = (
             _Aspect("値段", _i("安"), _i("高")),
         ),
     ),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def _two(d: Dice, options: Sequence[T]) -> tuple[T, T]:
@@ -128,10 +130,13 @@ def _before(d: Dice, aspect: _Aspect, is_good: bool) -> str:
     """Return what was heard or thought before."""
     own, other = (aspect.good, aspect.bad) if is_good else (aspect.bad, aspect.good)
     heard = d.one((own.present, own.present, f"{other.before_noun}はずがない"))
-    return d.one((
-        f"{aspect.name}は{heard}と聞いていた", f"{aspect.name}は{heard}と思っていた",
-        f"友だちは{aspect.name}が{heard}と言っていた",
-    ))  # fmt: skip
+    return d.one(
+        (
+            f"{aspect.name}は{heard}と聞いていた",
+            f"{aspect.name}は{heard}と思っていた",
+            f"友だちは{aspect.name}が{heard}と言っていた",
+        )
+    )
 
 
 def _review(d: Dice, split: ReviewSplit) -> LabelledText:

@@ -18,8 +18,16 @@ from mamegpt.models.gguf_format import GGUFFormat
 from mamegpt.models.hf_format import HFFormat
 from mamegpt.native.decode import StepWeights
 
-__all__ = ["Architecture", "LanguageModel", "blocks", "cpu_state_dict", "not_finite", "replace_head", "token_embedding",
-           "unique_state_dict"]  # fmt: skip
+__all__ = [
+    "Architecture",
+    "LanguageModel",
+    "blocks",
+    "cpu_state_dict",
+    "not_finite",
+    "replace_head",
+    "token_embedding",
+    "unique_state_dict",
+]
 
 
 class LanguageModel(nn.Module):

@@ -54,6 +54,7 @@ def _of_cluster(name: str, title: str, source: str) -> DataSheet:
 _GEFORCE = "tensor cores x boost clock x 128 FLOP"
 """GeForce boards sum in float32 at half of the rate that is advertised, which is that of sums in float16."""
 
+# fmt: off
 DATA_SHEETS: dict[str, DataSheet] = {
     "t4": DataSheet("NVIDIA T4", "fp16", 65e12, 16e9, 320e9, "NVIDIA T4 data sheet"),
     "l4": DataSheet("NVIDIA L4", "bf16", 121e12, 24e9, 300e9, "NVIDIA L4 data sheet, without sparsity"),
@@ -68,7 +69,8 @@ DATA_SHEETS: dict[str, DataSheet] = {
     "m2": DataSheet("Apple M2 (10 GPU cores)", "fp32", 3.6e12, 8e9, 100e9, "Apple, June 2022"),
     "m3": DataSheet("Apple M3 (10 GPU cores)", "fp32", 3.6e12, 8e9, 100e9, "bandwidth: Apple; 1,280 lanes, 1.40 GHz"),
     "m4": DataSheet("Apple M4 (10 GPU cores)", "fp32", 3.8e12, 16e9, 120e9, "bandwidth: Apple; 1,280 lanes, 1.47 GHz"),
-}  # fmt: skip
+}
+# fmt: on
 """By the names that ``plan --gpu`` takes. Macs are the smallest of each generation; 16 bits are no faster on them."""
 
 

@@ -252,8 +252,10 @@ def _scored(step: NewToken) -> dict[str, Any]:
     def one(token: int | None, logprob: float | None) -> dict[str, Any]:
         assert token is not None
         return {
-            "token": _shown(tokenizer, token), "logprob": logprob, "bytes": list(tokenizer.token_bytes(token)),
-        }  # fmt: skip
+            "token": _shown(tokenizer, token),
+            "logprob": logprob,
+            "bytes": list(tokenizer.token_bytes(token)),
+        }
 
     return one(step.token.id, step.token.logprob) | {"top_logprobs": [one(*pair) for pair in step.token.alternatives]}
 

@@ -209,9 +209,14 @@ def _parts(model: nn.Module, optimizer: SavedOptimizer) -> dict[str, dict[str, T
 
 
 def _write_parts(
-    folder: Path, parts: Mapping[str, Mapping[str, Tensor]], state: State, keep: int, proven: Path | None,
-    is_main: bool, group: ProcessGroup | None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    state: State,
+    keep: int,
+    proven: Path | None,
+    is_main: bool,
+    group: ProcessGroup | None,
+) -> Path:
     from torch.distributed.checkpoint.api import CheckpointException
 
     path = Checkpoint.at(folder, state.step).path
@@ -267,9 +272,13 @@ def _shared_folder(path: Path, is_main: bool, group: ProcessGroup | None) -> Pat
 
 
 def _write(
-    folder: Path, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State, keep: int,
+    folder: Path,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: State,
+    keep: int,
     proven: Path | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     path = Checkpoint.at(folder, state.step).path
     with atomic_directory(path, overwrite=True) as partial:
         try:

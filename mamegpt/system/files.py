@@ -71,8 +71,15 @@ MAX_NAME_BYTES = 255
 """Length in bytes of a file name that every common file system supports."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = {
-    errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY, errno.EPERM, errno.EBADF,
-}  # fmt: skip
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOLCK,
+    errno.ENOTTY,
+    errno.EPERM,
+    errno.EBADF,
+}
 """Errors of file systems that lack locks, permissions, or fsync of a folder."""
 IN_USE = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)
 """Errors when a file is to be removed that another program has open (Windows, NFS)."""

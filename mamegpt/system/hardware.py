@@ -84,9 +84,12 @@ def hardware() -> list[tuple[str, str]]:
 def arithmetic(device: torch.device, n_processes: int) -> dict[str, Any]:
     """Return the facts that affect the last bits of results: device, processes, threads, PyTorch version, SIMD, GPU."""
     found = {
-        "device": device.type, "processes": n_processes, "threads": torch.get_num_threads(),
-        "version": f"PyTorch {torch.__version__}", "SIMD": torch.backends.cpu.get_cpu_capability(),
-    }  # fmt: skip
+        "device": device.type,
+        "processes": n_processes,
+        "threads": torch.get_num_threads(),
+        "version": f"PyTorch {torch.__version__}",
+        "SIMD": torch.backends.cpu.get_cpu_capability(),
+    }
     return found if device.type == "cpu" else {**found, "accelerator": device_name(device)}
 
 
@@ -103,9 +106,11 @@ def cpu_capabilities() -> Mapping[str, Any]:
         return torch.cpu.get_capabilities()
     has_amx = torch.cpu._is_amx_tile_supported()  # every processor with tiles has bfloat16 tiles
     return {
-        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(), "avx512_vnni": torch.cpu._is_vnni_supported(),
-        "amx_tile": has_amx, "amx_bf16": has_amx,
-    }  # fmt: skip
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "avx512_vnni": torch.cpu._is_vnni_supported(),
+        "amx_tile": has_amx,
+        "amx_bf16": has_amx,
+    }
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -45,10 +45,12 @@ REPORT_FILE = "report.html"
 JOB_FILE = ".job"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
+# fmt: off
 RUN_FILES = (
     CONFIG_FILE, TOKENIZER_FILE, MACHINE_FILE, METRICS_FILE, EVALUATION_FILE, EXTENSIONS_FILE, JOB_FILE,
     LABELS_FILE, CONFUSION_FILE, REFERENCE_FILE, TOKENS, CHECKPOINTS, ".lock",
-)  # fmt: skip
+)
+# fmt: on
 """Files that no other command overwrites."""
 
 

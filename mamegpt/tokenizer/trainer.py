@@ -21,8 +21,20 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["CHARACTER_SHARE", "MAX_COVERAGE", "MAX_LINE_BYTES", "MIN_COVERAGE", "N_FIXED_PIECES", "TRAINER_SETTINGS",
-           "Alphabet", "ModelType", "TrainingLines", "collect", "cut_line", "train_model"]  # fmt: skip
+__all__ = [
+    "CHARACTER_SHARE",
+    "MAX_COVERAGE",
+    "MAX_LINE_BYTES",
+    "MIN_COVERAGE",
+    "N_FIXED_PIECES",
+    "TRAINER_SETTINGS",
+    "Alphabet",
+    "ModelType",
+    "TrainingLines",
+    "collect",
+    "cut_line",
+    "train_model",
+]
 
 ModelType = Literal["bpe", "unigram"]
 

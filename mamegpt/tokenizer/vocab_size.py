@@ -13,8 +13,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple
 
-__all__ = ["CHOICES", "VocabularyRun", "best_vocab_sizes", "characters_per_token", "choose_vocab_size",
-           "vocabulary_runs"]  # fmt: skip
+__all__ = [
+    "CHOICES",
+    "VocabularyRun",
+    "best_vocab_sizes",
+    "characters_per_token",
+    "choose_vocab_size",
+    "vocabulary_runs",
+]
 
 RUNS_FILE = "vocabulary_runs.json"
 

@@ -39,10 +39,12 @@ from mamegpt.generation import settings
 from mamegpt.generation.settings import Sampling
 from mamegpt.text.display import sparkline
 
+# fmt: off
 NAMES = [
     "demo", "download", "extract", "clean", "dialogues", "reviews", "tokenizer", "tokenizer-report", "plan", "train",
     "tune", "eval", "generate", "chat", "classify", "play", "report", "export", "doctor", "completion",
-]  # fmt: skip
+]
+# fmt: on
 
 
 def unframed(text: str) -> str:
@@ -89,6 +91,7 @@ def test_every_setting_has_a_sentence_and_it_is_the_help(mame: Mame, name: str, 
         assert unframed(sentence) in text, field
 
 
+# fmt: off
 MISREAD = [
     ("trian", "no command trian; did you mean train? (see mamegpt --help)",
      "コマンド trian はありません。train の間違いではありませんか(mamegpt --help を参照)"),
@@ -129,9 +132,11 @@ MISREAD = [
      "--lr は数で指定してください(指定値: 'x')。--max-stps は mamegpt train のオプションではありません。"
      "--max-steps の間違いではありませんか"
      "(mamegpt train --help を参照)"),
-]  # fmt: skip
+]
+# fmt: on
 
 
+# fmt: off
 READ: list[tuple[str, dict[str, object]]] = [
     ("doctor", {}), ("doctor --json", {"json": True}), ("doctor --json True", {"json": True}),
     ("doctor --json=false", {"json": False}), ("doctor --json FALSE", {"json": False}),
@@ -153,7 +158,8 @@ READ: list[tuple[str, dict[str, object]]] = [
     ("report a --out o.html b", {"runs": (Path("a"), Path("b")), "out": Path("o.html")}),
     ("report -- --a", {"runs": (Path("--a"),)}),
     ("completion zsh", {"shell": "zsh"}),
-]  # fmt: skip
+]
+# fmt: on
 
 
 @pytest.mark.parametrize(("line", "expected"), READ, ids=[line for line, _ in READ])
@@ -175,8 +181,10 @@ def test_what_it_does_not_understand_ends_with_2_and_one_line(
 def test_a_script_does_so_too(tmp_path: Path) -> None:
     done = run_script("training.py", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (
-        2, "", "error: --train-txt is needed; --spm-model is needed; see python training.py --help\n"
-    )  # fmt: skip
+        2,
+        "",
+        "error: --train-txt is needed; --spm-model is needed; see python training.py --help\n",
+    )
     done = run_script("generate.py", "--promt", "豆", cwd=tmp_path)
     assert done.stderr == (
         "error: --promt is not an option of python generate.py; did you mean --prompt? "
@@ -246,12 +254,15 @@ def test_the_help_of_train_is_in_sections_that_hold_every_setting(mame: Mame, mo
         (ConfigError("--豆 is wrong; use 1"), 2, "error: --豆 is wrong; use 1\n"),
         (OutputError("out is taken"), 2, "error: out is taken\n"),
         (ConfigError("two\nlines"), 2, "error: two lines\n"),
-        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2,
-         "error: a/b: Permission denied; check the space and permissions there, or choose another place\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            2,
+            "error: a/b: Permission denied; check the space and permissions there, or choose another place\n",
+        ),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
         (KeyboardInterrupt(), 130, ""),
     ],
-)  # fmt: skip
+)
 def test_how_an_error_ends(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         raise error
@@ -331,8 +342,20 @@ def test_what_a_command_returns_is_the_exit_code(returned: object, code: int) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows reports a closed pipe in another way")
 def test_a_reader_that_has_seen_enough_is_no_error(little: Little, tmp_path: Path) -> None:
     model = folder_of(little, tmp_path / "model", "qwen3")  # without the seconds in which transformers is imported
-    command = [sys.executable, "-m", "mamegpt", "generate", "--model", str(model), "--prompt", "豆",
-               "--max-new-tokens", "100000", "--temperature", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mamegpt",
+        "generate",
+        "--model",
+        str(model),
+        "--prompt",
+        "豆",
+        "--max-new-tokens",
+        "100000",
+        "--temperature",
+        "1",
+    ]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -385,9 +408,30 @@ def test_output_is_utf_8_whatever_the_console_is(tmp_path: Path) -> None:
 
 
 def test_train_then_resume_with_its_own_settings_only(mame: Mame, little: Little, tmp_path: Path) -> None:
-    settings = ["--data", little.text, "--tokenizer", little.spm, "--context-length", 32, "--emb-dim", 16,
-                "--n_layers", 1, "--n-heads", 2, "--batch_size", 2, "--max-steps", 3, "--device", "cpu",
-                "--architecture", "custom-gpt", "--qkv-bias", "true"]  # fmt: skip
+    settings = [
+        "--data",
+        little.text,
+        "--tokenizer",
+        little.spm,
+        "--context-length",
+        32,
+        "--emb-dim",
+        16,
+        "--n_layers",
+        1,
+        "--n-heads",
+        2,
+        "--batch_size",
+        2,
+        "--max-steps",
+        3,
+        "--device",
+        "cpu",
+        "--architecture",
+        "custom-gpt",
+        "--qkv-bias",
+        "true",
+    ]
     code, out, err = mame("train", "--out", tmp_path / "run", *settings)
     assert (code, err) == (0, "")
     assert f"next: mamegpt generate --model {tmp_path / 'run'}" in out
@@ -462,8 +506,21 @@ def test_doctor_reports_this_machine(mame: Mame, hub: HubServer, monkeypatch: py
     code, out, err = mame("doctor")
     assert (code, err) == (0, "")
     rows = {line[2:].split("  ")[0].strip(): line for line in out.splitlines() if line.startswith("  ")}
-    assert set(rows) == {"system", "PyTorch", "processor", "vector units", "memory", "GPU", "C++ compiler", "disk",
-                         "Hub", "will train on", "will compute in", "will compile", "will compute with"}  # fmt: skip
+    assert set(rows) == {
+        "system",
+        "PyTorch",
+        "processor",
+        "vector units",
+        "memory",
+        "GPU",
+        "C++ compiler",
+        "disk",
+        "Hub",
+        "will train on",
+        "will compute in",
+        "will compile",
+        "will compute with",
+    }
     assert f"{hub.endpoint} answers" in rows["Hub"]
     hub.stop()
     assert f"{hub.endpoint} cannot be reached" in mame("doctor")[1]
@@ -495,8 +552,9 @@ def test_sparkline(values: list[float], width: int, line: str) -> None:
 def test_commands_and_functions_have_the_same_names() -> None:
     named = {name: command.__name__.removesuffix("_command") for name, command in COMMANDS.items()}
     assert {name: function for name, function in named.items() if name != function} == {
-        "eval": "evaluate", "tokenizer-report": "tokenizer_report",
-    }  # fmt: skip
+        "eval": "evaluate",
+        "tokenizer-report": "tokenizer_report",
+    }
     assert main.__all__ == ["main", "run_command_line"]
 
 
@@ -517,8 +575,10 @@ def test_extract_by_several_words_and_a_preview_of_it(mame: Mame, tmp_path: Path
     code, out, _ = mame(*words, "--regex", "奈.", "--match", "any", "--preview", "2")
     assert code == 0 and not (tmp_path / "o.jsonl").exists()
     assert out.splitlines() == [
-        "reading a.txt: one document per line", "a.txt#0 【】 >>京都<<と奈良。", "a.txt#0 【】 京都と>>奈良<<。",
-    ]  # fmt: skip
+        "reading a.txt: one document per line",
+        "a.txt#0 【】 >>京都<<と奈良。",
+        "a.txt#0 【】 京都と>>奈良<<。",
+    ]
     code, out, _ = mame(*words)
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0 and {"hits, 京都 2 in 2 documents", "hits, kyoto 0 in 0 documents", "dropped, excluded 1"} <= set(
@@ -545,9 +605,16 @@ def test_clean_prints_its_counts_and_mistakes_in_a_line(mame: Mame, stories_txt:
 
 def test_tokenizer_report_stands_beside_others(mame: Mame, stories_txt: Path, stories_model: Path) -> None:
     code, printed, errors = mame(
-        "tokenizer-report", "--model", stories_model, "--data", stories_txt,
-        "--compare", stories_model, "--words", "豆腐",
-    )  # fmt: skip
+        "tokenizer-report",
+        "--model",
+        stories_model,
+        "--data",
+        stories_txt,
+        "--compare",
+        stories_model,
+        "--words",
+        "豆腐",
+    )
     assert (code, errors) == (0, "")
     row = next(line for line in printed.splitlines() if "characters per token" in line)
     assert row.split()[-1] == row.split()[-2]

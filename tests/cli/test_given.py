@@ -49,6 +49,7 @@ def shards(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# fmt: off
 IDLE = [
     ("train --data SHARDS --val-data /nonexistent", "--val-data, which would do nothing with token shards as --data"),
     ("train --data SHARDS --val-split validation --val-fraction 0.02 --split train",
@@ -81,7 +82,8 @@ IDLE = [
     ("eval --model RUN --split validation", "--split, which would do nothing without --data"),
     ("eval --model RUN --train-split train", "--train-split, which would do nothing without --train-data"),
     ("extract --dataset TEXT --keyword 町 --preview 2 --json False", "--json, which would do nothing with --preview"),
-]  # fmt: skip
+]
+# fmt: on
 
 
 @pytest.mark.parametrize(("line", "said"), IDLE, ids=[line for line, _ in IDLE])
@@ -105,9 +107,12 @@ def test_the_shape_of_a_start_is_not_contradicted_by_what_equals_a_default(
     words = ["train", "--init-from", start, "--data", little.text, "--out", tmp_path / "run", *FEW]
     default = preset()
     for option, value in (
-        ("--context-length", default.context_length), ("--emb-dim", default.emb_dim), ("--n-heads", default.n_heads),
-        ("--n-layers", default.n_layers), ("--architecture", "custom-gpt"),
-    ):  # fmt: skip
+        ("--context-length", default.context_length),
+        ("--emb-dim", default.emb_dim),
+        ("--n-heads", default.n_heads),
+        ("--n-layers", default.n_layers),
+        ("--architecture", "custom-gpt"),
+    ):
         code, _, err = mame(*words, option, value)
         assert code == 2 and f"{option} {value}: it has " in err
     assert "--init-from brings its own shape" in mame(*words, "--size", "5m")[2]
@@ -117,12 +122,18 @@ def test_the_shape_of_a_start_is_not_contradicted_by_what_equals_a_default(
 
 def test_the_learning_rate_follows_width_and_optimizer_unless_it_is_given(mame: Mame) -> None:
     for words, lr in {
-        (): 0.03, ("--size", "1m"): 0.03 * 2**0.5, ("--emb-dim=512",): 0.015, ("--emb_dim", "512"): 0.015,
-        ("--optimizer", "adamw"): 0.003, ("--optimizer=adamw", "--emb-dim", "512"): 0.0015,
-        ("--size", "15m", "--emb-dim", "128"): 0.03, ("--recipe", "seed", "--emb-dim", "512"): 3e-4,
-        ("--recipe", "seed"): 3e-4, ("--recipe", "seed", "--optimizer", "muon"): 3e-4,
+        (): 0.03,
+        ("--size", "1m"): 0.03 * 2**0.5,
+        ("--emb-dim=512",): 0.015,
+        ("--emb_dim", "512"): 0.015,
+        ("--optimizer", "adamw"): 0.003,
+        ("--optimizer=adamw", "--emb-dim", "512"): 0.0015,
+        ("--size", "15m", "--emb-dim", "128"): 0.03,
+        ("--recipe", "seed", "--emb-dim", "512"): 3e-4,
+        ("--recipe", "seed"): 3e-4,
+        ("--recipe", "seed", "--optimizer", "muon"): 3e-4,
         ("--emb-dim", "0"): 0.03 * 128**0.5,
-    }.items():  # fmt: skip
+    }.items():
         assert chosen(*words).lr == pytest.approx(lr), words
     help_ = " ".join(mame("train", "--optimizer", "adamw", "--help")[1].replace("│", " ").split())
     assert "(default: 0.003)" in help_.split("--lr")[1].split("--emb-lr")[0]

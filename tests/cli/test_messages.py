@@ -73,11 +73,13 @@ def test_a_translation_fills_the_same_fields_and_keeps_names(catalog: Catalog) -
             assert name in japanese, english
 
 
+# fmt: off
 NAMES = re.compile(
     r"`[^`]*`|--[\w-]+(?: [\w.*/]+)*|mamegpt(?: [\w./-]+)+|pip install [^、。]*|hf auth login|git lfs pull|\{[^}]*\}|"
     r"[\w.-]+\.(?:json|md|txt|jsonl)|Hugging Face Hub|Apple MPS|Python|SentencePiece|[\w-]+/[\w./-]+|"
     r"download, extract, clean|weight decay|nucleus sampling"
-)  # fmt: skip
+)
+# fmt: on
 
 
 def filled(template: str) -> str:
@@ -163,11 +165,15 @@ def test_what_users_wrote_is_not_translated() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, "en"), ({"LANG": "ja_JP.UTF-8"}, "ja"), ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C"}, "en"),
-        ({"LC_MESSAGES": "ja", "LANG": "en_US"}, "ja"), ({"LANG": "ja_JP", "MAMEGPT_LANG": "en"}, "en"),
-        ({"MAMEGPT_LANG": "ja"}, "ja"), ({"LC_ALL": "", "LANG": "ja"}, "ja"),
+        ({}, "en"),
+        ({"LANG": "ja_JP.UTF-8"}, "ja"),
+        ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LC_MESSAGES": "ja", "LANG": "en_US"}, "ja"),
+        ({"LANG": "ja_JP", "MAMEGPT_LANG": "en"}, "en"),
+        ({"MAMEGPT_LANG": "ja"}, "ja"),
+        ({"LC_ALL": "", "LANG": "ja"}, "ja"),
     ],
-)  # fmt: skip
+)
 def test_which_language(environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAMEGPT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
@@ -311,9 +317,13 @@ def test_the_help_of_every_command_is_complete_at_any_width(
     ],
 )
 def test_no_english_reason_stands_in_a_japanese_line(
-    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     little: Little,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").symlink_to(little.exported)
     Path("few.txt").write_text("【豆】\n豆の話。\n", encoding="utf-8")

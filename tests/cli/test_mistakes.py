@@ -24,8 +24,22 @@ from mamegpt.tokenizer.tokenizer import train_tokenizer
 
 Home = Callable[..., tuple[int | str | None, str, str]]
 
-SMALL = ["--context-length", "32", "--emb-dim", "16", "--n-layers", "1", "--n-heads", "2", "--batch-size", "2",
-         "--max-steps", "2", "--device", "cpu"]  # fmt: skip
+SMALL = [
+    "--context-length",
+    "32",
+    "--emb-dim",
+    "16",
+    "--n-layers",
+    "1",
+    "--n-heads",
+    "2",
+    "--batch-size",
+    "2",
+    "--max-steps",
+    "2",
+    "--device",
+    "cpu",
+]
 TRAINING = ["training.py", "--train-txt", "stories.txt", "--spm-model", "jp.model", *SMALL]
 TRAIN = ["train", "--data", "stories.txt", "--tokenizer", "jp.model", "--out", "new", *SMALL]
 EXPORT = ["export_to_hf.py", "--weights", "model.pth", "--spm_model", "jp.model", "--out_dir", "new"]
@@ -99,6 +113,7 @@ def japanese(n: int) -> str:
     return "".join(text for _, text in stories(seed=5, n=n))
 
 
+# fmt: off
 MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = {
     # A file that is not there.
     "no text (training.py)": (
@@ -234,7 +249,8 @@ MISTAKES: dict[str, tuple[list[str], Callable[[], object] | None, list[str]]] = 
         ["generate.py", "--repo-id", "exported", "--prompt", "豆", "--spm-file", "jp.model"], None,
         ["exported has no jp.model", "choose with --spm-file from: jp_tok_wiki.model"],
     ),
-}  # fmt: skip
+}
+# fmt: on
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -250,11 +266,12 @@ def test_one_line_says_it_and_nothing_changes(home: Path, name: str, capsys: pyt
 @pytest.mark.parametrize(
     "words",
     [
-        ["demo", "--data", "none.txt", "--out", "a/new"], ["demo", "--data", "stories.txt", "--keyword", "量子色力学"],
+        ["demo", "--data", "none.txt", "--out", "a/new"],
+        ["demo", "--data", "stories.txt", "--keyword", "量子色力学"],
         ["train", "--data", "none.txt", "--tokenizer", "jp.model", "--out", "runs/new", *SMALL],
         ["train", "--data", "stories.txt", "--tokenizer", "none.model", "--out", "new", *SMALL],
     ],
-)  # fmt: skip
+)
 def test_what_fails_at_once_leaves_no_empty_folder(
     home: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

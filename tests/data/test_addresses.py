@@ -40,10 +40,17 @@ COMMIT = "1" * 40
         ("hf://datasets/a/b@v1/data/*.parquet", HubAddress("a/b", "", "v1", "data/*.parquet")),
         ("hf://datasets/a/b@refs/pr/1/x.txt", HubAddress("a/b", "", "refs/pr/1", "x.txt")),
         ("hf://datasets/a/b@refs%2Fpr%2F1/x.txt", HubAddress("a/b", "", "refs/pr/1", "x.txt")),
-        ("a/b.parquet", None), ("a/b.parquet@main", None), ("a/b/c", None), ("a", None), ("C:/a", None),
-        ("hf://models/a/b", None), ("https://a/b", None), ("a/b:c/d", None), ("a/b@x y", None),
+        ("a/b.parquet", None),
+        ("a/b.parquet@main", None),
+        ("a/b/c", None),
+        ("a", None),
+        ("C:/a", None),
+        ("hf://models/a/b", None),
+        ("https://a/b", None),
+        ("a/b:c/d", None),
+        ("a/b@x y", None),
     ],
-)  # fmt: skip
+)
 def test_what_means_a_data_set_on_the_hub(name: str, expected: HubAddress | None) -> None:
     assert hub_address(name) == expected
     if expected:
@@ -54,11 +61,16 @@ def test_what_means_a_data_set_on_the_hub(name: str, expected: HubAddress | None
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ("a.txt", ("a.txt", 1.0)), ("a.txt@0.5", ("a.txt", 0.5)), ("a/b@v1", ("a/b@v1", 1.0)),
-        ("a/b@v1@2", ("a/b@v1", 2.0)), ("a/b:c@v1", ("a/b:c@v1", 1.0)), ("a/b@1.5@1", ("a/b@1.5", 1.0)),
-        ("https://u:p@h/a.txt", ("https://u:p@h/a.txt", 1.0)), ("https://u:p@h/a.txt@3", ("https://u:p@h/a.txt", 3.0)),
+        ("a.txt", ("a.txt", 1.0)),
+        ("a.txt@0.5", ("a.txt", 0.5)),
+        ("a/b@v1", ("a/b@v1", 1.0)),
+        ("a/b@v1@2", ("a/b@v1", 2.0)),
+        ("a/b:c@v1", ("a/b:c@v1", 1.0)),
+        ("a/b@1.5@1", ("a/b@1.5", 1.0)),
+        ("https://u:p@h/a.txt", ("https://u:p@h/a.txt", 1.0)),
+        ("https://u:p@h/a.txt@3", ("https://u:p@h/a.txt", 3.0)),
     ],
-)  # fmt: skip
+)
 def test_what_is_a_weight_and_what_is_a_revision(part: str, expected: tuple[str, float]) -> None:
     assert split_weight(part) == expected
 
@@ -71,8 +83,11 @@ def test_what_is_neither_is_an_error(part: str) -> None:
 
 def test_a_comma_in_the_query_of_a_url_separates_only_before_a_url() -> None:
     assert split_list("a.txt@2, https://h/b?k=1,2@3,s3://b/c,d/e") == [
-        "a.txt@2", "https://h/b?k=1,2@3", "s3://b/c", "d/e",
-    ]  # fmt: skip
+        "a.txt@2",
+        "https://h/b?k=1,2@3",
+        "s3://b/c",
+        "d/e",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -241,8 +256,12 @@ print(json.dumps([attempt(*asked) for asked in json.loads(sys.argv[1])]))
 def ask(env: dict[str, str], *asked: tuple[str, str]) -> list[Any]:
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, json.dumps(asked)],
-        env=env, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=240,
-    )  # fmt: skip
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     found: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -265,12 +284,16 @@ def test_configurations_revisions_and_paths_of_a_data_set(hub: HubServer, tmp_pa
     assert read == ["ja/test-0"]
     assert not any("GET" in line and "en/train" in line for line in hub.requests)  # only what is read is fetched
     asked = [
-        ("owner/corpus:en", "train"), (f"owner/corpus:en@{commit}", "train"), ("hf://datasets/owner/corpus/ja", "test"),
+        ("owner/corpus:en", "train"),
+        (f"owner/corpus:en@{commit}", "train"),
+        ("hf://datasets/owner/corpus/ja", "test"),
         (f"hf://datasets/owner/corpus@{commit}/en/train-0.parquet", "train"),
         ("hf://datasets/owner/corpus/*/train-0.parquet", "train"),
-        ("owner/corpus", "train"), ("owner/corpus:fr", "train"), ("owner/corpus@v9", "train"),
+        ("owner/corpus", "train"),
+        ("owner/corpus:fr", "train"),
+        ("owner/corpus@v9", "train"),
         ("hf://datasets/owner/corpus/none.txt", "train"),
-    ]  # fmt: skip
+    ]
     en, pinned, below, path, pattern, several, absent, no_revision, no_path = ask(env, *asked)
     assert en == pinned == [["en/train-0"], f"owner/corpus:en@{commit}"]
     assert below == [["ja/test-0"], f"hf://datasets/owner/corpus@{commit}/ja"]
@@ -298,9 +321,12 @@ def test_a_data_set_in_another_format_is_read_by_datasets(hub: HubServer, tmp_pa
     without = "import sys; sys.modules['datasets'] = None\n" + CLIENT
     done = subprocess.run(
         [sys.executable, "-c", without, json.dumps([("owner/whole:default", "train")])],
-        env=env | {"HF_HOME": str(tmp_path / "new"), "PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8",
-        timeout=240, cwd=tmp_path,
-    )  # fmt: skip
+        env=env | {"HF_HOME": str(tmp_path / "new"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+        cwd=tmp_path,
+    )
     (said,) = json.loads(done.stdout.splitlines()[-1])
     assert 'pip install -e ".[hub-data]"' in said and "its parquet conversion is not available" in said
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from mamegpt.data.clean.edits import EDITS, drop_boilerplate, drop_markup, edit, mask_personal_data, tidy_space
 from mamegpt.text.normalize import normalize
 
+# fmt: off
 PIECES = st.sampled_from(
     [
         "<br>", "<", ">", "[[", "]]", "|", "{{", "}}", "'''", "==", "[1]", "（", "）", "、", "(", ")", "「", "」", "内",
         "か", "\u3099", "\u200b", "\u00ad", "京都", "語：", "a@b.jp", "〒", "604-8571", "03-1234-5678", "続きを読む",
         "脚注", "［＃", "］", "《", "》", "｜", "\n", "\n\n\n", " ", "\u3000", "\r", "。", "09012345678", "-",
     ]
-)  # fmt: skip
+)
+# fmt: on
 NO_REFERENCE = st.lists(st.one_of(PIECES, st.characters(exclude_characters="&")), max_size=25).map("".join)
 REFERENCES = st.sampled_from(["&amp;", "&lt;", "br", "&gt;", "&#60;", "&", ";", "amp", "#13", "&nbsp;", "&#x110000;"])
 ANY_TEXT = st.lists(st.one_of(PIECES, REFERENCES, st.characters()), max_size=25).map("".join)
@@ -209,11 +211,13 @@ def test_every_edit_can_be_left_out_and_is_counted():
     assert edit(text, [], "none")[0] == text
 
 
+# fmt: off
 SEPARATORS = [
     "<br>", "<BR />", "</p><p>", "<p>", "<li>", "</li>\n<li>", "</td><td>", "</td></tr><tr><td>", "<hr>", "</h2>",
     "\x85", "\x0c", "\x0b", "\x1c", "\n", "\r", " ", "\u3000", "\u2028", "&nbsp;", "&#12;", "&#x85;", "&lt;br&gt;",
     "、", "（）、", "<div>続きを読む</div>", "\n続きを読む\n", "、a@b.jp、",
-]  # fmt: skip
+]
+# fmt: on
 
 
 @given(st.lists(st.tuples(st.sampled_from(["豆{}か", "word{}x"]), st.sampled_from(SEPARATORS)), min_size=1, max_size=8))
@@ -227,8 +231,25 @@ def test_words_that_were_apart_stay_apart(names, parts):
 
 @given(st.data())
 def test_what_was_escaped_is_never_parsed(data):
-    marks = ["<br>", "<b>", "</td>", "[[豆|米]]", "{{x}}", "'''", "== 節 ==", "豆[1]", "<!-- -->", "<ref>a</ref>",
-             "&lt;", "&#60;", "&", "豆", "a", "\n", "©"]  # fmt: skip
+    marks = [
+        "<br>",
+        "<b>",
+        "</td>",
+        "[[豆|米]]",
+        "{{x}}",
+        "'''",
+        "== 節 ==",
+        "豆[1]",
+        "<!-- -->",
+        "<ref>a</ref>",
+        "&lt;",
+        "&#60;",
+        "&",
+        "豆",
+        "a",
+        "\n",
+        "©",
+    ]
     text = "".join(data.draw(st.lists(st.sampled_from(marks), max_size=12)))
     forms = data.draw(st.lists(st.sampled_from(["&#{0};", "&#x{0:x};", "&{1};"]), min_size=1, max_size=5))
     names, ways = {"<": "lt", ">": "gt", "&": "amp", "[": "lsqb", "'": "apos"}, itertools.cycle(forms)

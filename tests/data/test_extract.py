@@ -279,10 +279,12 @@ def test_what_cannot_be_meant_is_refused(wanted, message):
         Topic(**wanted)
 
 
+# fmt: off
 PIECES = st.sampled_from(
     ["京都", "京", "都", "ﾌｧﾐｺﾝ", "ファミコン", "か\u3099", "が", "Wii", "ｗｉｉ", "㌔", "_NEWLINE_",
      "_START_ARTICLE_", "。", "\n", "\0", " ", "　", "_START_PARAGRAPH_", "文", "\r", "豈", "①", "1"]
-)  # fmt: skip
+)
+# fmt: on
 LINES = st.lists(PIECES, max_size=12).map("".join)
 
 

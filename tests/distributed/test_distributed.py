@@ -77,8 +77,11 @@ def by_two(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> tup
     continued = shutil.copytree(config.out, folder / "continued")
     for step in (9, 12):
         shutil.rmtree(continued / "checkpoints" / f"step-{step:08d}")
-    commands = [["train", *as_options(dataclasses.replace(config, out=str(folder / "two")))],
-                ["train", "--resume", str(continued)], ["train", *as_options(config)]]  # fmt: skip
+    commands = [
+        ["train", *as_options(dataclasses.replace(config, out=str(folder / "two")))],
+        ["train", "--resume", str(continued)],
+        ["train", *as_options(config)],
+    ]
     printed = finish(*launcher(2)[:-2], str(folder / "commands.py"), json.dumps(commands), code=1)
     return folder / "two", continued, printed
 

@@ -40,8 +40,11 @@ def test_the_example_trains_in_two_processes_of_ray(stories_txt: Path, stories_m
     done = subprocess.run(
         [sys.executable, str(script), json.dumps(settings), str(tmp_path / "ray")],
         env=environment() | QUIET | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")])},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=300,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=300,
+    )
     assert done.returncode == 0 and "2 process(es)" in done.stdout, done.stdout
     mine, its = losses(tmp_path / "run"), losses(tmp_path / "alone")
     assert list(mine) == list(its) and list(mine.values()) == pytest.approx(list(its.values()), rel=1e-5)

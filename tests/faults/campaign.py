@@ -204,8 +204,13 @@ def kill_campaign(config: TrainConfig, straight: Path, n_kills: int, dice: Dice,
         if not equal:
             faults.append(f"{run.name} ended otherwise than the run that was not killed")
         shutil.rmtree(run)
-    return {"kills": places.total(), "where": dict(places.most_common()), "runs": n_runs, "runs equal": n_equal,
-            "faults": faults}  # fmt: skip
+    return {
+        "kills": places.total(),
+        "where": dict(places.most_common()),
+        "runs": n_runs,
+        "runs equal": n_equal,
+        "faults": faults,
+    }
 
 
 def lost(run: Path, saved: int) -> list[str]:
@@ -390,10 +395,24 @@ def prepare(folder: Path, n_steps: int) -> tuple[TrainConfig, Path, Path]:
     text.write_text("".join(articles), encoding="utf-8", newline="")
     tokenizer = train_tokenizer(articles, folder / "tokenizer", vocab_size=800).path
     config = TrainConfig(
-        data=str(text), tokenizer=str(tokenizer), out=str(folder / "straight"), context_length=16, emb_dim=16,
-        n_layers=1, n_heads=2, batch_size=4, max_steps=n_steps, save_every_steps=2, eval_every_steps=3,
-        log_every_steps=4, val_fraction=0.05, val_tokens=500, precision="fp32", compile="false", device="cpu",
-    )  # fmt: skip
+        data=str(text),
+        tokenizer=str(tokenizer),
+        out=str(folder / "straight"),
+        context_length=16,
+        emb_dim=16,
+        n_layers=1,
+        n_heads=2,
+        batch_size=4,
+        max_steps=n_steps,
+        save_every_steps=2,
+        eval_every_steps=3,
+        log_every_steps=4,
+        val_fraction=0.05,
+        val_tokens=500,
+        precision="fp32",
+        compile="false",
+        device="cpu",
+    )
     straight = Path(config.out)
     life = live(config)
     assert life.code == 0, life.message

@@ -21,10 +21,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MAMEGPT = ["-m", "mamegpt"]
+# fmt: off
 COMMANDS = (
     "demo", "download", "extract", "clean", "dialogues", "reviews", "tokenizer", "tokenizer-report", "plan", "train",
     "tune", "eval", "generate", "chat", "classify", "play", "report", "export", "doctor", "completion",
-)  # fmt: skip
+)
+# fmt: on
 SCRIPTS = ("download_dataset.py", "make_dataset.py", "training.py", "generate.py", "export_to_hf.py")
 CORPUS = (
     "extract --dataset stories.txt --keyword 犬 --out topic.txt",
@@ -144,9 +146,14 @@ def helps() -> None:
 def run(words: Sequence[str], environment: dict[str, str] | None = None, interrupted: bool = False) -> str:
     """Run Python with these words, stop it with SIGINT if it is to be, and return what it printed."""
     variables = {
-        "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100", "MAMEGPT_LANG": "en",
-        "HF_HUB_OFFLINE": "1", **(environment or {}),
-    }  # fmt: skip
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "100",
+        "MAMEGPT_LANG": "en",
+        "HF_HUB_OFFLINE": "1",
+        **(environment or {}),
+    }
     print(*words, file=sys.stderr)
     with subprocess.Popen(
         [sys.executable, *words], env={**os.environ, **variables}, stdout=subprocess.PIPE, encoding="utf-8"

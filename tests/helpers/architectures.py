@@ -16,8 +16,23 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.hf_format import HFFormat
 from mamegpt.models.registry import ARCHITECTURES, hf_formats, unsupported_fields
 
-__all__ = ["CHANGES", "EVERY", "NATIVE", "NATIVE_VARIANTS", "SIZES", "TIED", "VARIANTS", "edit", "foreign_folder",
-           "model_of", "random_ids", "reference", "settings_of", "sizes", "supported"]  # fmt: skip
+__all__ = [
+    "CHANGES",
+    "EVERY",
+    "NATIVE",
+    "NATIVE_VARIANTS",
+    "SIZES",
+    "TIED",
+    "VARIANTS",
+    "edit",
+    "foreign_folder",
+    "model_of",
+    "random_ids",
+    "reference",
+    "settings_of",
+    "sizes",
+    "supported",
+]
 
 SIZES = TrainConfig(context_length=24, emb_dim=24, n_layers=3, n_heads=4, drop_rate=0.0).model(61)
 CHANGES: dict[str, dict[str, Any]] = {

@@ -24,12 +24,14 @@ __all__ = ["MO", "PO", "compiled", "extracted", "updated"]
 ROOT = Path(__file__).resolve().parents[2]
 PO = ROOT / "mamegpt" / "locale" / "ja" / "LC_MESSAGES" / "mamegpt.po"
 MO = PO.with_suffix(".mo")
+# fmt: off
 KEYWORDS = dict.fromkeys(
     [
         "msg", "show", "MamegptError", "ConfigError", "DataError", "HubError", "TokenizerError", "CheckpointError",
         "ModelError", "TrainingError", "OutputError", "ExportError",
     ]
-)  # fmt: skip
+)
+# fmt: on
 """The functions and classes whose first argument is a template."""
 
 

@@ -85,10 +85,19 @@ def _make(folder: Path) -> Little:
     # Stories hold no space, and the tokenizer is to have a piece for it.
     spm = train_tokenizer([*texts, "豆 の 木"], folder / "jp_tok_wiki", vocab_size=VOCAB_SIZE).path
     config = TrainConfig(
-        data=str(text), tokenizer=str(spm), out=str(folder / "run"), architecture="custom-gpt", emb_dim=32,
+        data=str(text),
+        tokenizer=str(spm),
+        out=str(folder / "run"),
+        architecture="custom-gpt",
+        emb_dim=32,
         context_length=CONTEXT_LENGTH,
-        n_layers=2, n_heads=4, batch_size=4, max_steps=12, device="cpu", val_fraction=0.1,
-    )  # fmt: skip
+        n_layers=2,
+        n_heads=4,
+        batch_size=4,
+        max_steps=12,
+        device="cpu",
+        val_fraction=0.1,
+    )
     run = train(config).out
     newest = Run(run).latest()
     assert newest is not None
@@ -110,9 +119,15 @@ def tuned(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     write_dialogues(folder / "pairs.jsonl", 60, seed=1)
     config = TuneConfig(
-        init_from=str(little.run), data=str(folder / "pairs.jsonl"), out=str(folder / "run"), max_steps=2,
-        batch_size=4, val_fraction=0.0, device="cpu", precision="fp32",
-    )  # fmt: skip
+        init_from=str(little.run),
+        data=str(folder / "pairs.jsonl"),
+        out=str(folder / "run"),
+        max_steps=2,
+        batch_size=4,
+        val_fraction=0.0,
+        device="cpu",
+        precision="fp32",
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         return train(tuned_config(config, {"max_steps"})).out
 
@@ -132,10 +147,18 @@ def classifier_run(little: Little, tmp_path_factory: pytest.TempPathFactory) -> 
     rows = [json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in LABELLED]
     (folder / "texts.jsonl").write_text("".join(rows), encoding="utf-8")
     config = TuneConfig(
-        task="classify", init_from=str(little.run), data=str(folder / "texts.jsonl"), out=str(folder / "run"),
-        max_steps=8, batch_size=8, eval_every_steps=4, save_every_steps=2, val_fraction=0.2, device="cpu",
+        task="classify",
+        init_from=str(little.run),
+        data=str(folder / "texts.jsonl"),
+        out=str(folder / "run"),
+        max_steps=8,
+        batch_size=8,
+        eval_every_steps=4,
+        save_every_steps=2,
+        val_fraction=0.2,
+        device="cpu",
         precision="fp32",
-    )  # fmt: skip
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         return train(tuned_config(config, {"max_steps", "val_fraction"})).out
 
@@ -166,9 +189,13 @@ def random_model(
 
 
 def export_here(
-    out: Path, model: LanguageModel, sizes: ModelConfig, tokenizer: Tokenizer, architecture: str = "custom-gpt",
+    out: Path,
+    model: LanguageModel,
+    sizes: ModelConfig,
+    tokenizer: Tokenizer,
+    architecture: str = "custom-gpt",
     **options: Any,
-) -> ExportReport:  # fmt: skip
+) -> ExportReport:
     """Export a model that was never in a file."""
     from mamegpt.exporting.export import export_model
     from mamegpt.pretrained import Pretrained

@@ -82,8 +82,9 @@ def main(folder: str, cases_file: str, found_file: str) -> None:
     found["padded_in_chunks"] = [row[width - len(r) :] for row, r in zip(torch.cat(chunks, dim=1), rows, strict=True)]
     found["alone_logits"] = [model(row[None]).logits[0] for row in rows]
     found["padded_text"] = model.generate(padded, attention_mask=mask, **options)[:, width:]
-    found["alone_text"] = torch.cat([model.generate(r[None], attention_mask=r[None] > -1, **options)[:, len(r) :]
-                                     for r in rows])  # fmt: skip
+    found["alone_text"] = torch.cat(
+        [model.generate(r[None], attention_mask=r[None] > -1, **options)[:, len(r) :] for r in rows]
+    )
 
     # Labels: the ids themselves, shifted inside, -100 ignored.
     labels = ids.clone()

@@ -153,8 +153,13 @@ def others(value: Any) -> Iterator[Any]:
         yield from ("gelu", "relu")
     elif isinstance(value, dict):
         yield value | {"rope_type": "linear", "factor": 2.0}
-        yield value | {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                       "original_max_position_embeddings": 8}  # fmt: skip
+        yield value | {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8,
+        }
         yield from ({**value, name: one} for name, old in value.items() for one in others(old))
     elif isinstance(value, list):
         yield ["sliding_attention" for _ in value]
@@ -205,9 +210,15 @@ def native(
 
 def test_a_native_folder_holds_no_code_and_no_pickle(native: Path) -> None:
     assert sorted(path.name for path in native.iterdir()) == [
-        "README.md", "config.json", "generation_config.json", "jp.model", "jp.vocab", "model.safetensors",
-        "tokenizer.json", "tokenizer_config.json",
-    ]  # fmt: skip
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "jp.model",
+        "jp.vocab",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     config = settings_of(native)
     assert "auto_map" not in config
     added = {"dtype": "float32", "use_cache": True, "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 3}
@@ -238,8 +249,11 @@ print(json.dumps([transformers.__version__, model(torch.tensor(json.loads(sys.ar
     done = subprocess.run(
         [python, "-c", script, str(native), json.dumps(random_ids().tolist())],
         env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=tmp_path,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     version, logits = json.loads(done.stdout.splitlines()[-1])
     assert version.startswith("4.")

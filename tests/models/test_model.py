@@ -228,8 +228,15 @@ def test_it_is_known_which_sizes_an_architecture_has() -> None:
     assert all(set(names) < fields for names in unsupported_fields().values())
 
 
-OTHER = {"qkv_bias": True, "ffn_dim": 96, "n_kv_heads": 2, "rope_theta": 5e5, "tie_embeddings": True, "head_dim": 8,
-         "norm_eps": 1e-5}  # fmt: skip
+OTHER = {
+    "qkv_bias": True,
+    "ffn_dim": 96,
+    "n_kv_heads": 2,
+    "rope_theta": 5e5,
+    "tie_embeddings": True,
+    "head_dim": 8,
+    "norm_eps": 1e-5,
+}
 REFUSED = [(architecture, name) for architecture, names in unsupported_fields().items() for name in names]
 
 

@@ -219,13 +219,26 @@ def test_bare_weights_are_not_taken_for_they_do_not_say_their_positions(
 def test_config_says_what_both_transformers_need() -> None:
     config = QWEN3.config(sizes(n_kv_heads=2, rope_theta=5e5))
     assert config == {
-        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 61,
-        "max_position_embeddings": 24, "hidden_size": 24, "intermediate_size": 64, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_act": "silu",
-        "rms_norm_eps": 1e-6, "rope_theta": 5e5,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "attention_bias": False,
-        "attention_dropout": 0.0, "use_sliding_window": False, "max_window_layers": 3, "tie_word_embeddings": False,
-    }  # fmt: skip
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "vocab_size": 61,
+        "max_position_embeddings": 24,
+        "hidden_size": 24,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 5e5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "max_window_layers": 3,
+        "tie_word_embeddings": False,
+    }
 
 
 @pytest.mark.usefixtures("warm_exports")

@@ -33,10 +33,12 @@ COSTS = (
     Cost("5m", 4_900_000, 18_000.0, 900_000_000, measured=True),
     Cost("125m", 120_000_000, 400.0, 4_000_000_000, measured=False),
 )
+# fmt: off
 PLAN = Plan(
     "cpu", "bf16", COSTS, minutes=10.0, vocab_size=8_000, is_vocab_size_chosen=True, corpus=None, counting_s=2.0,
     measuring_s=3.0, free_memory_bytes=8_000_000_000,
-)  # fmt: skip
+)
+# fmt: on
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:

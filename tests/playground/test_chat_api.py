@@ -38,8 +38,12 @@ def test_the_official_client_gets_what_the_model_answers(client: openai.OpenAI, 
     turns = [(message["role"], str(message.get("content"))) for message in MESSAGES]
     expected = loaded.answer(turns, max_new_tokens=6, temperature=0.8, seed=3)
     options: dict[str, Any] = {
-        "model": str(tuned), "messages": MESSAGES, "max_tokens": 6, "temperature": 0.8, "seed": 3,
-    }  # fmt: skip
+        "model": str(tuned),
+        "messages": MESSAGES,
+        "max_tokens": 6,
+        "temperature": 0.8,
+        "seed": 3,
+    }
     whole = client.chat.completions.create(**options)
     (choice,) = whole.choices
     assert (choice.message.role, choice.message.content) == ("assistant", expected)
@@ -68,9 +72,15 @@ def test_logprobs_are_those_of_the_answers_tokens(client: openai.OpenAI, tuned: 
     turns = [(message["role"], str(message.get("content"))) for message in MESSAGES]
     *tokens, _ = loaded.stream_answer(turns, max_new_tokens=8, n_alternatives=3, temperature=1, seed=4)
     answer: Any = client.chat.completions.create(
-        model=str(tuned), messages=MESSAGES, max_tokens=8, temperature=1, seed=4, logprobs=True, top_logprobs=3,
+        model=str(tuned),
+        messages=MESSAGES,
+        max_tokens=8,
+        temperature=1,
+        seed=4,
+        logprobs=True,
+        top_logprobs=3,
         stream=stream,
-    )  # fmt: skip
+    )
     parts = [part.choices[0] for part in (answer if stream else [answer])]
     found = [one for part in parts if part.logprobs for one in part.logprobs.content or ()]
     assert [one.logprob for one in found] == pytest.approx([token.logprob for token in tokens])

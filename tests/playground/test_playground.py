@@ -511,10 +511,19 @@ def test_the_pages_own_requests_are_not_refused(port: int) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/server.py", "/..%2fserver.py", "/../server.py", "/%2e%2e/server.py", "/..%5cserver.py", "/%2fetc%2fhostname",
-        "/%00", "/static/app.js", "/nothing", "/v1/", "/v1/nothing",
+        "/server.py",
+        "/..%2fserver.py",
+        "/../server.py",
+        "/%2e%2e/server.py",
+        "/..%5cserver.py",
+        "/%2fetc%2fhostname",
+        "/%00",
+        "/static/app.js",
+        "/nothing",
+        "/v1/",
+        "/v1/nothing",
     ],
-)  # fmt: skip
+)
 def test_only_the_files_of_the_page_are_served(port: int, path: str) -> None:
     assert get(port, path)[0].status == 404
 

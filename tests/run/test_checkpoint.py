@@ -49,9 +49,14 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step:
 
 
 def save_parts(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: checkpoint.State, *, keep: int,
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: checkpoint.State,
+    *,
+    keep: int,
     rank: int = 0,
-) -> Path:  # fmt: skip
+) -> Path:
     with checkpoint.Saver(folder, keep, True, World(rank, 1, torch.device("cpu"))) as saver:
         saver.save(model, optimizer, state)
     return folder / f"step-{state.step:08d}"
@@ -349,8 +354,9 @@ def test_what_is_newer_than_the_newest_intact_one_is_set_aside(tmp_path: Path) -
     assert "step-00000003/model.safetensors is missing or damaged" in first and "step-00000002" in second
     assert [path for _, path in checkpoints(tmp_path)] == [tmp_path / "step-00000001"]
     assert sorted(path.name for path in tmp_path.glob("damaged-*")) == [
-        "damaged-step-00000002", "damaged-step-00000003",
-    ]  # fmt: skip
+        "damaged-step-00000002",
+        "damaged-step-00000003",
+    ]
     save(tmp_path, *fresh(0), step=3, keep=3)  # the run went on, to the same step
     (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"broken again")
     assert len(checkpoint.quarantine(tmp_path)) == 1

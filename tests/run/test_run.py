@@ -42,8 +42,16 @@ def test_a_run_tells_what_is_in_its_folder(little: Little) -> None:
 
 
 READS = {
-    "config", "tokenizer", "metrics", "steps", "validations", "quality", "machine", "extensions", "evaluation",
-}  # fmt: skip
+    "config",
+    "tokenizer",
+    "metrics",
+    "steps",
+    "validations",
+    "quality",
+    "machine",
+    "extensions",
+    "evaluation",
+}
 
 
 @pytest.mark.parametrize("name", sorted(READS))
@@ -165,7 +173,7 @@ def test_an_extension_comes_back_as_it_was_written(copy: Path) -> None:
         ("evaluation.json", "[1]", "evaluation", "evaluation.json is damaged (it must be a JSON object (got [1])); "),
         ("evaluation.json", "\udcff", "evaluation", "evaluation.json is damaged ("),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_or_damaged_is_named_in_one_line(
     copy: Path, name: str, content: str | None, read: str, message: str
 ) -> None:

@@ -96,8 +96,11 @@ def test_auto_takes_the_first_kind_that_computes(machine: Callable[..., None], m
 def test_processes_have_a_card_each_and_idle_cards_are_named(machine: Callable[..., None]) -> None:
     machine([card((8, 0)), card((8, 0))])
     assert [str(choose_device(name, rank, 2).device) for name in ("auto", "cuda") for rank in (0, 1)] == [
-        "cuda:0", "cuda:1", "cuda:0", "cuda:1",
-    ]  # fmt: skip
+        "cuda:0",
+        "cuda:1",
+        "cuda:0",
+        "cuda:1",
+    ]
     assert "cuda:0 alone is used, of 2 devices; use all with: torchrun" in choose_device().notices[0]
     assert choose_device("cuda:1") == module.Choice(torch.device("cuda:1"))
     with pytest.raises(

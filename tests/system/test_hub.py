@@ -47,8 +47,12 @@ def calls(hub: HubServer, tmp_path: Path, *commands: list[str]) -> list[tuple[in
     """Run commands one after the other in a client of this Hub: exit code, standard output and error of each."""
     done = subprocess.run(
         [sys.executable, "-c", CALLS, str(ROOT), json.dumps(commands), str(tmp_path / "answers.json")],
-        env=hub.env(tmp_path), cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=240,
-    )  # fmt: skip
+        env=hub.env(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     answers = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
     return [tuple(answer) for answer in answers]
@@ -63,10 +67,19 @@ def one_line(err: str, *says: str) -> bool:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("fujiki/wiki40b_ja", True), ("oga5/hf-jp-gpt-wiki", True), ("a/b.c", True), ("a", False), ("a/b/c", False),
-        ("./a/b", False), ("/a/b", False), ("a/", False), ("豆/豆", False), ("a b/c", False), ("a\\b", False),
+        ("fujiki/wiki40b_ja", True),
+        ("oga5/hf-jp-gpt-wiki", True),
+        ("a/b.c", True),
+        ("a", False),
+        ("a/b/c", False),
+        ("./a/b", False),
+        ("/a/b", False),
+        ("a/", False),
+        ("豆/豆", False),
+        ("a b/c", False),
+        ("a\\b", False),
     ],
-)  # fmt: skip
+)
 def test_what_a_hub_name_looks_like(name: str, expected: bool) -> None:
     assert is_hub_name(name) is expected
 
@@ -91,8 +104,12 @@ torch.save(found, sys.argv[3])
 def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", UPLOAD, str(little.exported), PROMPT, str(tmp_path / "found.pt")],
-        env=hub.env(tmp_path), cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=240,
-    )  # fmt: skip
+        env=hub.env(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     stored = hub.root / "models/mame/book"
     assert {p.name: p.read_bytes() for p in stored.iterdir()} == {
@@ -124,8 +141,14 @@ def test_an_uploaded_folder_comes_back_by_name(hub: HubServer, little: Little, t
 
 def test_models_that_are_foreign_absent_or_broken(hub: HubServer, little: Little, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 1000, "max_position_embeddings": 16, "hidden_size": 32, "intermediate_size": 64,
-             "num_hidden_layers": 2, "num_attention_heads": 4}  # fmt: skip
+    sizes = {
+        "vocab_size": 1000,
+        "max_position_embeddings": 16,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     neox = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes)).eval()
     folder = hub.root / "models/mame/neox"
     neox.save_pretrained(folder)
@@ -140,10 +163,15 @@ def test_models_that_are_foreign_absent_or_broken(hub: HubServer, little: Little
     words = ["generate.py", "--prompt", PROMPT, "--max-new-tokens", "20", "--device", "cpu", "--repo-id"]
     trust = "--trust-remote-code"
     refused, written, absent, no_weights, no_class, no_export = calls(
-        hub, tmp_path, [*words, "mame/neox"], [*words, "mame/neox", trust], [*words, "mame/none"],
-        [*words, "mame/broken", trust], [*words, "mame/unknown", trust],
+        hub,
+        tmp_path,
+        [*words, "mame/neox"],
+        [*words, "mame/neox", trust],
+        [*words, "mame/none"],
+        [*words, "mame/broken", trust],
+        [*words, "mame/unknown", trust],
         ["export", "--model", "mame/neox", "--out", "new"],
-    )  # fmt: skip
+    )
     assert refused[0] == 2
     assert one_line(
         refused[2], "mame/neox is a 'gpt_neox' model, not ours", trust, "run Python code", "trust its author"

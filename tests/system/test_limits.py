@@ -62,23 +62,46 @@ FIRST = [("/", "cg/cpu", "cgroup", "cpu,cpuacct"), ("/", "cg/memory", "cgroup", 
         ("0::/a/b\n", SECOND, {"cg/a/b/cpu.max": "max 100000", "cg/a/cpu.max": "200000 100000"}, 2, 2),
         ("0::/a/b\n", SECOND, {"cg/a/b/cpu.max": "300000 100000", "cg/a/cpu.max": "800000 100000"}, 3, 3),
         # Names that are not UTF-8 or hold white space.
-        ("0::/\n", [("/", SJIS, "tmpfs", "x"), ("/", "豆\u2028木", "tmpfs", "x"), *SECOND],
-         {"cg/cpu.max": "200000 100000"}, 2, 2),
+        (
+            "0::/\n",
+            [("/", SJIS, "tmpfs", "x"), ("/", "豆\u2028木", "tmpfs", "x"), *SECOND],
+            {"cg/cpu.max": "200000 100000"},
+            2,
+            2,
+        ),
         (f"1:name=x:/{SJIS}\n0::/\n", SECOND, {"cg/cpu.max": "200000 100000"}, 2, 2),
         # A container that sees its own group as the root of what is mounted, or is in a group outside of it.
         ("0::/docker/x\n", [("/docker/x", "cg", "cgroup2", "x")], {"cg/cpu.max": "500000 100000"}, 5, 5),
         ("0::/../../other\n", SECOND, {"cg/cpu.max": "600000 100000"}, 6, 6),
-        ("4:cpu,cpuacct:/\n3:memory:/\n0::/\n", FIRST, {"cg/cpu/cpu.cfs_quota_us": "-1",
-         "cg/cpu/cpu.cfs_period_us": "100000"}, 64, None),
-        ("4:cpu,cpuacct:/a/b\n3:memory:/\n", FIRST, {"cg/cpu/a/cpu.cfs_quota_us": "250000",
-         "cg/cpu/a/cpu.cfs_period_us": "50000", "cg/memory/cpu.cfs_quota_us": "1000",
-         "cg/memory/cpu.cfs_period_us": "1000"}, 5, 5),
+        (
+            "4:cpu,cpuacct:/\n3:memory:/\n0::/\n",
+            FIRST,
+            {"cg/cpu/cpu.cfs_quota_us": "-1", "cg/cpu/cpu.cfs_period_us": "100000"},
+            64,
+            None,
+        ),
+        (
+            "4:cpu,cpuacct:/a/b\n3:memory:/\n",
+            FIRST,
+            {
+                "cg/cpu/a/cpu.cfs_quota_us": "250000",
+                "cg/cpu/a/cpu.cfs_period_us": "50000",
+                "cg/memory/cpu.cfs_quota_us": "1000",
+                "cg/memory/cpu.cfs_period_us": "1000",
+            },
+            5,
+            5,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_quota_of_processor_time_counts(
-    tmp_path: Path, memberships: str, mounts: list[tuple[str, str, str, str]], files: dict[str, str], cores: int,
+    tmp_path: Path,
+    memberships: str,
+    mounts: list[tuple[str, str, str, str]],
+    files: dict[str, str],
+    cores: int,
     threads: int | None,
-) -> None:  # fmt: skip
+) -> None:
     linux(tmp_path, memberships, mounts, files)
     assert (usable_cores(), default_threads()) == (cores, threads)
 
@@ -87,23 +110,63 @@ def test_a_quota_of_processor_time_counts(
     ("memberships", "mounts", "files", "total_mib", "available_mib"),
     [
         ("0::/\n", SECOND, {"cg/memory.max": "max\n", "cg/memory.current": "7\n"}, 256 << 10, 200 << 10),
-        ("0::/\n", SECOND, {"cg/memory.max": f"{512 * MIB}\n", "cg/memory.current": f"{300 * MIB}\n",
-         "cg/memory.stat": f"anon 5\ninactive_file {100 * MIB}\n"}, 512, 312),
-        ("0::/a/b\n", SECOND, {"cg/a/b/memory.max": "max", "cg/a/memory.max": f"{900 * MIB}",
-         "cg/a/memory.current": f"{1000 * MIB}"}, 900, 0),
-        ("0::/a\n", SECOND, {"cg/a/memory.max": f"{900 * MIB}", "cg/a/memory.high": f"{700 * MIB}",
-         "cg/a/memory.current": f"{100 * MIB}"}, 700, 600),
-        ("3:memory:/a\n", FIRST, {"cg/memory/a/memory.limit_in_bytes": "9223372036854771712",
-         "cg/memory/a/memory.usage_in_bytes": "5"}, 256 << 10, 200 << 10),
-        ("3:memory:/a\n", FIRST, {"cg/memory/a/memory.limit_in_bytes": f"{64 * MIB}",
-         "cg/memory/a/memory.usage_in_bytes": f"{40 * MIB}", "cg/memory/a/memory.stat":
-         f"inactive_file 1\ntotal_inactive_file {16 * MIB}"}, 64, 40),
+        (
+            "0::/\n",
+            SECOND,
+            {
+                "cg/memory.max": f"{512 * MIB}\n",
+                "cg/memory.current": f"{300 * MIB}\n",
+                "cg/memory.stat": f"anon 5\ninactive_file {100 * MIB}\n",
+            },
+            512,
+            312,
+        ),
+        (
+            "0::/a/b\n",
+            SECOND,
+            {"cg/a/b/memory.max": "max", "cg/a/memory.max": f"{900 * MIB}", "cg/a/memory.current": f"{1000 * MIB}"},
+            900,
+            0,
+        ),
+        (
+            "0::/a\n",
+            SECOND,
+            {
+                "cg/a/memory.max": f"{900 * MIB}",
+                "cg/a/memory.high": f"{700 * MIB}",
+                "cg/a/memory.current": f"{100 * MIB}",
+            },
+            700,
+            600,
+        ),
+        (
+            "3:memory:/a\n",
+            FIRST,
+            {"cg/memory/a/memory.limit_in_bytes": "9223372036854771712", "cg/memory/a/memory.usage_in_bytes": "5"},
+            256 << 10,
+            200 << 10,
+        ),
+        (
+            "3:memory:/a\n",
+            FIRST,
+            {
+                "cg/memory/a/memory.limit_in_bytes": f"{64 * MIB}",
+                "cg/memory/a/memory.usage_in_bytes": f"{40 * MIB}",
+                "cg/memory/a/memory.stat": f"inactive_file 1\ntotal_inactive_file {16 * MIB}",
+            },
+            64,
+            40,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_limit_of_memory_counts(
-    tmp_path: Path, memberships: str, mounts: list[tuple[str, str, str, str]], files: dict[str, str], total_mib: int,
+    tmp_path: Path,
+    memberships: str,
+    mounts: list[tuple[str, str, str, str]],
+    files: dict[str, str],
+    total_mib: int,
     available_mib: int,
-) -> None:  # fmt: skip
+) -> None:
     linux(tmp_path, memberships, mounts, files)
     assert memory() == limits.Memory(total_mib * MIB, available_mib * MIB)
 

@@ -300,10 +300,12 @@ def test_no_output_is_named_twice(tmp_path: Path) -> None:
     check_outputs([tmp_path / "a.txt", tmp_path / "b.txt"])
 
 
+# fmt: off
 RUN_NAMES = [
     "config.json", "metrics.jsonl", "tokens/meta.json", "tokens/new.txt", "checkpoints/x", "evaluation.json",
     "extensions.json",
-]  # fmt: skip
+]
+# fmt: on
 
 
 @pytest.mark.parametrize("name", RUN_NAMES)

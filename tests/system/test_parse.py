@@ -59,7 +59,7 @@ def test_what_python_reads_is_read_and_what_it_refuses_is_refused(text: str) -> 
         (parse_toml, "[t", 1, 3, "a closing bracket is missing", "閉じ括弧"),
         (parse_toml, "= 3", 1, 1, "a line is not NAME = VALUE", "名前 = 値"),
     ],
-)  # fmt: skip
+)
 def test_a_reason_is_a_sentence_of_ours_with_its_place(
     parse: Callable[[str], Any], text: str, line: int, column: int, reason: str, japanese: str
 ) -> None:

@@ -46,14 +46,18 @@ class Open(FromJSON, extra="ignore", allow_inf_nan=True):
     x: float
 
 
+# fmt: off
 GOOD: dict[str, Any] = {
     "kind": "a", "texts": {"a.b": "豆\udcff"}, "inner": {"train": {"n": 1, "share": 1}}, "more": [{"n": 2}],
     "row": ["a", 1], "by_number": {"3": True}, "seed": None,
-}  # fmt: skip
+}
+# fmt: on
+# fmt: off
 ODD = [
     None, True, -1, 0, 7, 1.5, math.inf, math.nan, 10**400, "", "7", "\ud800", "a\nb", [], {}, [[1]], {"a": None},
     {"\udcff\n": 1}, ["a"] * 99,
-]  # fmt: skip
+]
+# fmt: on
 
 
 def test_a_value_of_its_shape_is_made() -> None:
@@ -129,10 +133,14 @@ def test_a_whole_line_is_japanese(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     Path("model").mkdir()
     Path("config.json").write_text("{}", encoding="utf-8")
     files = {
-        "machine.json": '{"threads": "x"}', "meta.json": "{}", "metrics.jsonl": '{"step": -1}\n',
-        "a.toml": "seed = true\nx = 1", "c.toml": "price = 0", "model/config.json": '{"model_type": 7}',
+        "machine.json": '{"threads": "x"}',
+        "meta.json": "{}",
+        "metrics.jsonl": '{"step": -1}\n',
+        "a.toml": "seed = true\nx = 1",
+        "c.toml": "price = 0",
+        "model/config.json": '{"model_type": 7}',
         "evaluation.json": "[]",
-    }  # fmt: skip
+    }
     for name, text in files.items():
         Path(name).write_text(text, encoding="utf-8")
     said = {

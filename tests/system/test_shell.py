@@ -105,8 +105,20 @@ def test_commands_end_with_lines_that_can_be_typed(
     code, out, err = mame(*plan[1:], "--minutes", 3)
     assert code == 0, err
     train = shlex.split(out.splitlines()[-1].removeprefix("next: "))
-    assert train == ["mamegpt", "train", "--data", text.name, "--tokenizer", "t k.model", "--out", "runs/first",
-                     "--size", "1m", "--minutes", "3"]  # fmt: skip
+    assert train == [
+        "mamegpt",
+        "train",
+        "--data",
+        text.name,
+        "--tokenizer",
+        "t k.model",
+        "--out",
+        "runs/first",
+        "--size",
+        "1m",
+        "--minutes",
+        "3",
+    ]
     out = mame("plan", "--minutes", 3)[1]  # with nothing to train on yet, both steps, and the same size
     first, second = out.splitlines()[-1].removeprefix("next: ").split(", then ")
     assert (

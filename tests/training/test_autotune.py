@@ -45,9 +45,14 @@ def test_a_measurement_leaves_no_trace() -> None:
     [(True, [2.0, 1.0], "bf16"), (True, [1.0, 2.0], "fp32"), (False, [1.0], "fp32")],
 )
 def test_what_is_faster_is_measured_once_and_kept(
-    in_hardware: bool, seconds: list[float], expected: str, stories_txt: Path, stories_model: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    in_hardware: bool,
+    seconds: list[float],
+    expected: str,
+    stories_txt: Path,
+    stories_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "has_bf16", lambda device: in_hardware)
     monkeypatch.setattr(Probe, "seconds_per_step", lambda *arguments: seconds)
     config = tiny(stories_txt, stories_model, tmp_path / "run", precision="auto", max_steps=3)
@@ -76,9 +81,12 @@ def test_what_is_faster_is_measured_once_and_kept(
     ],
 )
 def test_only_long_runs_are_compiled_and_only_for_a_gain(
-    changes: dict[str, Any], compiler: bool, measurements: list[list[float]], expected: str,
+    changes: dict[str, Any],
+    compiler: bool,
+    measurements: list[list[float]],
+    expected: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """And nothing is measured where nothing is left to decide."""
     answers = iter(measurements)
     monkeypatch.setattr(module, "has_compiler", lambda device: compiler)

@@ -83,9 +83,13 @@ def test_a_run_keeps_the_rows_that_fitted_and_learns_the_same(
 
 @pytest.mark.parametrize(
     ("changes", "refused"),
-    [({"precision": "bf16"}, "precision bf16"), ({"activation_checkpointing": True, "drop_rate": 0.1}, "gradients"),
-     ({"activation_checkpointing": True}, ""), ({"precision": "fp16", "drop_rate": 0.1}, "")],
-)  # fmt: skip
+    [
+        ({"precision": "bf16"}, "precision bf16"),
+        ({"activation_checkpointing": True, "drop_rate": 0.1}, "gradients"),
+        ({"activation_checkpointing": True}, ""),
+        ({"precision": "fp16", "drop_rate": 0.1}, ""),
+    ],
+)
 def test_what_mps_computes_wrongly_is_refused(changes: dict[str, Any], refused: str) -> None:
     config = TrainConfig(**changes)
     refuse_wrong_results(config, CUDA)

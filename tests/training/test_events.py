@@ -70,9 +70,14 @@ def test_the_live_view_shows_the_run_and_changes_nothing_in_it(trained: Train, m
 def test_a_tokenizer_without_an_end_of_text_has_no_sample(stories_txt: Path, tmp_path: Path) -> None:
     model = tmp_path / "bare.model"
     sentencepiece.SentencePieceTrainer.train(
-        input=str(stories_txt), model_prefix=str(tmp_path / "bare"), vocab_size=400, eos_id=-1, bos_id=-1,
-        character_coverage=0.98, minloglevel=2,
-    )  # fmt: skip
+        input=str(stories_txt),
+        model_prefix=str(tmp_path / "bare"),
+        vocab_size=400,
+        eos_id=-1,
+        bos_id=-1,
+        character_coverage=0.98,
+        minloglevel=2,
+    )
     heard: list[str] = []
 
     view: _View | None = None

@@ -105,9 +105,17 @@ def test_blocks_that_are_run_again_keep_less_and_give_the_same_gradients(archite
 
 @pytest.mark.parametrize(
     ("device", "context_length", "share", "asked", "expected"),
-    [("cpu", 256, 32, 0, 16), ("cpu", 256, 8, 0, 8), ("cpu", 256, 17, 0, 9), ("cpu", 8192, 4, 0, 1),
-     ("cpu", 256, 24, 0, 12), ("cpu", 256, 32, 4, 4), ("cuda", 256, 32, 0, 32), ("mps", 256, 128, 0, 64)],
-)  # fmt: skip
+    [
+        ("cpu", 256, 32, 0, 16),
+        ("cpu", 256, 8, 0, 8),
+        ("cpu", 256, 17, 0, 9),
+        ("cpu", 8192, 4, 0, 1),
+        ("cpu", 256, 24, 0, 12),
+        ("cpu", 256, 32, 4, 4),
+        ("cuda", 256, 32, 0, 32),
+        ("mps", 256, 128, 0, 64),
+    ],
+)
 def test_a_step_is_cut_into_passes_of_one_size(
     device: str, context_length: int, share: int, asked: int, expected: int
 ) -> None:
@@ -115,8 +123,10 @@ def test_a_step_is_cut_into_passes_of_one_size(
     assert micro_batch(config, share, torch.device(device)) == expected
 
 
-@pytest.mark.parametrize(("capabilities", "expected"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True),
-                                                        ({"avx512_f": True}, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)],
+)
 def test_a_processor_without_bf16_is_known(
     capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

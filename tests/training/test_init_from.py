@@ -104,8 +104,23 @@ def test_a_run_without_it_has_the_fingerprint_it_always_had() -> None:
 
 def test_the_command_line(little: Little, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = folder_of(little, tmp_path / "start", "gpt2")
-    words = ["train", "--init-from", str(start), "--data", str(little.text), "--out", str(tmp_path / "run"),
-             "--max-steps", "1", "--precision", "fp32", "--device", "cpu", "--compile", "false"]  # fmt: skip
+    words = [
+        "train",
+        "--init-from",
+        str(start),
+        "--data",
+        str(little.text),
+        "--out",
+        str(tmp_path / "run"),
+        "--max-steps",
+        "1",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+        "--compile",
+        "false",
+    ]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--size", "1m"])
     assert ended.value.code == 2

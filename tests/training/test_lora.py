@@ -24,10 +24,12 @@ from mamegpt.training.tune import tune
 
 GOLDEN = ROOT / "tests" / "golden"
 IDS = torch.tensor([[2, 300, 310, 320, 330, 340], [3, 100, 2, 350, 360, 479]])
+# fmt: off
 TINY: dict[str, Any] = {
     "batch_size": 8, "max_steps": 4, "eval_every_steps": 2, "save_every_steps": 2, "val_fraction": 0.2,
     "precision": "fp32", "device": "cpu", "lora": 4,
-}  # fmt: skip
+}
+# fmt: on
 
 
 def settings(model: Path, data: Path, out: Path, **changed: Any) -> TuneConfig:

@@ -69,8 +69,10 @@ def test_a_row_draws_the_same_in_any_process_and_other_steps_and_seeds_do_not() 
     targets = NgramTargets(tokens, V, seed=1)
     whole = targets.draw(ids, step=3)
     for n in (2, 4, 8):
-        parts = [NgramTargets(tokens, V, seed=1).draw(part, 3, first=i * len(part)) for i, part in
-                 enumerate(np.split(ids, n))]  # fmt: skip
+        parts = [
+            NgramTargets(tokens, V, seed=1).draw(part, 3, first=i * len(part))
+            for i, part in enumerate(np.split(ids, n))
+        ]
         assert np.array_equal(np.concatenate(parts), whole)
     assert not np.array_equal(targets.draw(ids, step=4), whole)
     assert not np.array_equal(NgramTargets(tokens, V, seed=2).draw(ids, step=3), whole)

@@ -61,9 +61,13 @@ def any_text_has_counts() -> Iterator[None]:
 def config(stories_txt: Path, stories_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """Settings of a run of 12 steps, with dropout and n-gram targets, that has been trained."""
     config = tiny(
-        stories_txt, stories_model, tmp_path_factory.mktemp("runs") / "first", drop_rate=0.1, keep_checkpoints=9,
+        stories_txt,
+        stories_model,
+        tmp_path_factory.mktemp("runs") / "first",
+        drop_rate=0.1,
+        keep_checkpoints=9,
         ngrams=True,
-    )  # fmt: skip
+    )
     train(config)
     return config
 
@@ -140,10 +144,16 @@ def test_the_last_validation_is_evaluate_on_the_final_weights(config: TrainConfi
 
     def quality(max_tokens: int) -> dict[str, Any]:
         return evaluate(
-            model, val.tokens, n_characters=val.meta.n_characters, n_bytes=val.meta.n_bytes,
-            context_length=config.context_length, start_id=tokenizer.start_id,
-            world=World(0, 1, torch.device("cpu")), max_tokens=max_tokens, step=12,
-        ).to_dict()  # fmt: skip
+            model,
+            val.tokens,
+            n_characters=val.meta.n_characters,
+            n_bytes=val.meta.n_bytes,
+            context_length=config.context_length,
+            start_id=tokenizer.start_id,
+            world=World(0, 1, torch.device("cpu")),
+            max_tokens=max_tokens,
+            step=12,
+        ).to_dict()
 
     middle, last, whole = (record["quality"] for record in records(run) if "quality" in record)
     assert last == quality(config.val_tokens) and whole == quality(max_tokens=0)
@@ -240,9 +250,13 @@ def test_micro_batches_do_not_change_the_objective(config: TrainConfig, tmp_path
     found = []
     for micro in (0, 4, 2, 1):
         changed = dataclasses.replace(
-            config, out=str(tmp_path / str(micro)), micro_batch_size=micro, drop_rate=0.0, optimizer=optimizer,
+            config,
+            out=str(tmp_path / str(micro)),
+            micro_batch_size=micro,
+            drop_rate=0.0,
+            optimizer=optimizer,
             architecture="custom-gpt",  # qwen3 begins with zeros, whose first gradients Muon magnifies, rounding too
-        )  # fmt: skip
+        )
         found.append(train(changed).losses)
     for losses_ in found[1:]:
         assert losses_ == pytest.approx(found[0], rel=1e-5)
@@ -251,9 +265,19 @@ def test_micro_batches_do_not_change_the_objective(config: TrainConfig, tmp_path
 def test_a_step_follows_the_gradient_of_the_mean_loss(config: TrainConfig, tmp_path: Path) -> None:
     """One step of AdamW by hand, from the same initial weights, on the batch the order names."""
     changed = dataclasses.replace(
-        config, out=str(tmp_path / "run"), optimizer="adamw", drop_rate=0.0, max_steps=1, weight_decay=0.0,
-        warmup_fraction=0.0, cooldown_fraction=0.0, grad_clip=0.5, lr=1e-3, architecture="custom-gpt", ngrams=False,
-    )  # fmt: skip
+        config,
+        out=str(tmp_path / "run"),
+        optimizer="adamw",
+        drop_rate=0.0,
+        max_steps=1,
+        weight_decay=0.0,
+        warmup_fraction=0.0,
+        cooldown_fraction=0.0,
+        grad_clip=0.5,
+        lr=1e-3,
+        architecture="custom-gpt",
+        ngrams=False,
+    )
     result = train(changed)
     tokenizer = Tokenizer.load(Path(config.tokenizer))
     torch.manual_seed(config.seed)
@@ -469,9 +493,13 @@ def test_an_extension_or_a_rest_without_time_for_a_step_takes_one(
     extended(run, more_minutes=1e-6)
     assert extended(run, more_steps=2).step == 15
     timed = dataclasses.replace(
-        config, out=str(tmp_path / "timed"), max_steps=TrainConfig.max_steps, minutes=0.01, save_every_steps=1,
+        config,
+        out=str(tmp_path / "timed"),
+        max_steps=TrainConfig.max_steps,
+        minutes=0.01,
+        save_every_steps=1,
         keep_checkpoints=99,
-    )  # fmt: skip
+    )
     step = train(timed).step
     shutil.rmtree(tmp_path / "timed" / "checkpoints" / f"step-{step:08d}")  # as after a stop just before the end
     monkeypatch.setattr(Probe, "seconds_per_step", lambda *_: [1e9])
@@ -715,9 +743,17 @@ def test_a_checkpoint_saved_inside_a_spike_is_not_gone_back_to(
     monkeypatch.setattr(WindowOrder, "batch", batch)
     monkeypatch.setattr(trainer, "_clipped", ruined)
     rolled = dataclasses.replace(
-        config, out=str(tmp_path / "run"), on_bad_loss="rollback", max_steps=120, save_every_steps=55, lr=1e-3,
-        eval_every_steps=1000, keep_checkpoints=keep, log_every_steps=4, drop_rate=0.0,
-    )  # fmt: skip
+        config,
+        out=str(tmp_path / "run"),
+        on_bad_loss="rollback",
+        max_steps=120,
+        save_every_steps=55,
+        lr=1e-3,
+        eval_every_steps=1000,
+        keep_checkpoints=keep,
+        log_every_steps=4,
+        drop_rate=0.0,
+    )
     result = train(rolled, watchers=[show_progress()])
     printed = capsys.readouterr().out
     assert "5 steps in a row far above" in printed and "rolling back to step 55 and skipping 57 batches" in printed
@@ -909,9 +945,14 @@ class Failing(io.StringIO):
 @pytest.mark.parametrize("n_writes", [0, 6])
 @pytest.mark.parametrize("number", WRITE_ERRORS)
 def test_output_that_cannot_be_written_stops_no_training(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    number: int, n_writes: int, is_terminal: bool,
-) -> None:  # fmt: skip
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    n_writes: int,
+    is_terminal: bool,
+) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("TERM", "xterm")
         patch.setattr(sys, "stdout", Failing(number, n_writes, is_terminal))

@@ -29,10 +29,12 @@ from mamegpt.training.init_from import tuned_config
 from mamegpt.training.trainer import train
 
 N = 40
+# fmt: off
 TINY: dict[str, Any] = {
     "batch_size": 8, "max_steps": 8, "eval_every_steps": 4, "save_every_steps": 2, "log_every_steps": 4,
     "val_fraction": 0.2, "precision": "fp32", "device": "cpu",
-}  # fmt: skip
+}
+# fmt: on
 
 
 def pairs() -> list[tuple[Message, ...]]:
@@ -66,9 +68,11 @@ def all_ids(little: Little) -> list[list[int]]:
 def batches_of(little: Little, all_ids: list[list[int]], share: float = 0.0) -> ConversationBatches:
     text = np.arange(500) % little.tokenizer.vocab_size
     return ConversationBatches(
-        conversations_of(little, all_ids), ConversationOrder(N, 8, seed=1), 3,
+        conversations_of(little, all_ids),
+        ConversationOrder(N, 8, seed=1),
+        3,
         *((WindowOrder(len(text), 16, 7, seed=1), text, share) if share else ()),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -177,9 +181,19 @@ def test_a_model_made_before_gets_the_tokens_of_turns(data: Path, tmp_path: Path
 def test_it_stops_early_with_the_best_model(little: Little, data: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     config = settings(
-        little.run, data, tmp_path / "run", max_steps=40, eval_every_steps=1, patience=2, lr=1.0, emb_lr=3.0,
-        cooldown_fraction=0.0, warmup_fraction=0.0, keep_checkpoints=1, text_share=0.0,
-    )  # fmt: skip
+        little.run,
+        data,
+        tmp_path / "run",
+        max_steps=40,
+        eval_every_steps=1,
+        patience=2,
+        lr=1.0,
+        emb_lr=3.0,
+        cooldown_fraction=0.0,
+        warmup_fraction=0.0,
+        keep_checkpoints=1,
+        text_share=0.0,
+    )
     result = train(config, watchers=[events.append])
     (stop,) = [event for event in events if isinstance(event, EarlyStop)]
     assert result.step == stop.step < 40 and stop.best_step == stop.step - 2

@@ -210,9 +210,10 @@ def dialogues_command(
             answer(
                 {"out": str(out), "n_pairs": n},
                 msg("{out}: {n:,} questions with a right and a wrong answer (豆対話)", out=out, n=n),
-                next_step("tune", "--task", "dpo", "--model", "runs/tuned", "--data", out, "--out", "runs/dpo",
-                          "--minutes", 1),
-            )  # fmt: skip
+                next_step(
+                    "tune", "--task", "dpo", "--model", "runs/tuned", "--data", out, "--out", "runs/dpo", "--minutes", 1
+                ),
+            )
             return
         n_questions = write_dialogues(out, n, seed=seed, split=split, overwrite=overwrite)
         answer(
@@ -263,10 +264,19 @@ def reviews_command(
             {"out": str(out), "n_reviews": n},
             msg("{out}: {n:,} reviews with labels (豆感想)", out=out, n=n),
             next_step(
-                "tune", "--task", "classify", "--model", "runs/first", "--data", out, "--out", "runs/reviews",
-                "--minutes", 1,
+                "tune",
+                "--task",
+                "classify",
+                "--model",
+                "runs/first",
+                "--data",
+                out,
+                "--out",
+                "runs/reviews",
+                "--minutes",
+                1,
             ),
-        )  # fmt: skip
+        )
 
 
 def tokenizer_command(

@@ -74,12 +74,15 @@ def evaluate_command(
     from mamegpt.system.files import write_json
     from mamegpt.system.outputs import check_outputs
 
-    refuse_idle(given, [
-        (all(map(Run.find, model)), ("spm_file",), msg("with a run")),
-        (not data, ("split",), msg("without --data")),
-        (not train_data, ("train_split",), msg("without --train-data")),
-        (not data and not train_data, SETTINGS, msg("without --data and --train-data")),
-    ])  # fmt: skip
+    refuse_idle(
+        given,
+        [
+            (all(map(Run.find, model)), ("spm_file",), msg("with a run")),
+            (not data, ("split",), msg("without --data")),
+            (not train_data, ("train_split",), msg("without --train-data")),
+            (not data and not train_data, SETTINGS, msg("without --data and --train-data")),
+        ],
+    )
     if out:
         texts = [*((name, split) for name in data), *([(train_data, train_split)] if train_data else [])]
         check_outputs([out], [*model, *(path for text in texts for path in text_files(*text, schema))])
@@ -139,11 +142,14 @@ def generate_command(
     if (prompt is None) == (prompts is None):
         raise ConfigError("give one of --prompt and --prompts")
     sampling.validate()
-    refuse_idle(given, [
-        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), msg("with --temperature 0")),
-        (Run.find(model) is not None, ("spm_file",), msg("with a run")),
-        (prompts is None, ("encoding",), msg("without --prompts")),
-    ])  # fmt: skip
+    refuse_idle(
+        given,
+        [
+            (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), msg("with --temperature 0")),
+            (Run.find(model) is not None, ("spm_file",), msg("with a run")),
+            (prompts is None, ("encoding",), msg("without --prompts")),
+        ],
+    )
     lines = [] if prompts is None else [line for line in read_prompts(prompts, encoding) for _ in range(samples)]
     loaded = load(model, device=device, spm_file=spm_file, trust_remote_code=trust_remote_code)
     if prompt is None:
@@ -184,10 +190,13 @@ def chat_command(
     from mamegpt.pretrained import load
 
     sampling.validate()
-    refuse_idle(given, [
-        (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), msg("with --temperature 0")),
-        (Run.find(model) is not None, ("spm_file",), msg("with a run")),
-    ])  # fmt: skip
+    refuse_idle(
+        given,
+        [
+            (sampling.temperature == 0, ("top_k", "top_p", "min_p", "seed"), msg("with --temperature 0")),
+            (Run.find(model) is not None, ("spm_file",), msg("with a run")),
+        ],
+    )
     loaded = load(model, device=device, spm_file=spm_file)
     loaded.refuse_unless_it_answers()
     messages = [("system", system)] if system else []
@@ -245,13 +254,16 @@ def classify_command(
     measures = text is None and texts is None
     if (text is not None) + (texts is not None) + bool(data) > 1:
         raise ConfigError("give one of --text, --texts and --data")
-    refuse_idle(given, [
-        (Run.find(model) is not None, ("spm_file",), msg("with a run")),
-        (not data, ("split",), msg("without --data")),
-        (texts is None and not data, ("encoding",), msg("without --texts and --data")),
-        (not measures, ("out",), msg("with --text or --texts")),
-        (texts is not None, ("json",), msg("with --texts, which prints JSON")),
-    ])  # fmt: skip
+    refuse_idle(
+        given,
+        [
+            (Run.find(model) is not None, ("spm_file",), msg("with a run")),
+            (not data, ("split",), msg("without --data")),
+            (texts is None and not data, ("encoding",), msg("without --texts and --data")),
+            (not measures, ("out",), msg("with --text or --texts")),
+            (texts is not None, ("json",), msg("with --texts, which prints JSON")),
+        ],
+    )
     run = Run.find(model)
     if measures and not data and run is None:
         raise ConfigError("{model} is no run with held-out texts; give --text, --texts or --data", model=model)

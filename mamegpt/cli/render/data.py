@@ -155,9 +155,7 @@ def tokenizer_table(report: TokenizerReport) -> str:
 def _count_table(rows: Sequence[tuple[str, str]]) -> str:
     """Return rows as a table: numbers right-aligned, the rest of the values translated."""
     width = max(len(value.split()[0]) for _, value in rows)
-    return table([
-        (name, " " * (width - len(value.split()[0])) + translated(value)) for name, value in rows
-    ])  # fmt: skip
+    return table([(name, " " * (width - len(value.split()[0])) + translated(value)) for name, value in rows])
 
 
 def comparison_table(found: Comparison) -> str:
@@ -215,12 +213,15 @@ def vocabulary_table() -> str:
     best = best_vocab_sizes()
     rows = [[size, *(f"{bits[size, n]:.3f}" for n in vocab_sizes), f"{best[size]:,}"] for size in sizes]
     seconds = runs[0].processor_s
-    return "\n".join([
-        translated(
-            msg(
-                "bits per character by vocabulary size, after {seconds} s of processor time each (Japanese Wikipedia)",
-                seconds=seconds,
-            )
-        ),
-        columns([*headings(msg("size")), *(f"{n:,}" for n in vocab_sizes), *headings(msg("best"))], rows),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            translated(
+                msg(
+                    "bits per character by vocabulary size, after {seconds} s of processor time each (Japanese "
+                    "Wikipedia)",
+                    seconds=seconds,
+                )
+            ),
+            columns([*headings(msg("size")), *(f"{n:,}" for n in vocab_sizes), *headings(msg("best"))], rows),
+        ]
+    )

@@ -41,9 +41,18 @@ def next_training(
     """
     text = ["--data", data or "corpus.txt", *reading]
     train = command(
-        "train", *text, "--tokenizer", tokenizer or "jp_tok.model", "--out", "runs/first",
-        "--size", plan.best.size, "--minutes", f"{plan.minutes:g}", *training,
-    )  # fmt: skip
+        "train",
+        *text,
+        "--tokenizer",
+        tokenizer or "jp_tok.model",
+        "--out",
+        "runs/first",
+        "--size",
+        plan.best.size,
+        "--minutes",
+        f"{plan.minutes:g}",
+        *training,
+    )
     if tokenizer:
         return msg("next: {train}", train=train)
     size = ("--for-minutes", f"{plan.minutes:g}") if plan.is_vocab_size_chosen else ("--vocab-size", plan.vocab_size)

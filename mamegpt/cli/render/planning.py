@@ -34,11 +34,16 @@ def plan_table(plan: Plan) -> str:
     rows = []
     for cost in plan.costs:
         about = "" if cost.measured else "~"
-        rows.append([
-            cost.size, f"{cost.n_parameters:,}", f"{about}{_rounded(cost.tokens_per_s):,}",
-            f"{about}{cost.memory_bytes / 1e9:.1f} GB", f"{plan.n_tokens(cost) / 1e6:.1f} M",
-            f"{plan.bits_per_character(cost):.2f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                cost.size,
+                f"{cost.n_parameters:,}",
+                f"{about}{_rounded(cost.tokens_per_s):,}",
+                f"{about}{cost.memory_bytes / 1e9:.1f} GB",
+                f"{plan.n_tokens(cost) / 1e6:.1f} M",
+                f"{plan.bits_per_character(cost):.2f}",
+            ]
+        )
         if plan.corpus:
             rows[-1].append(duration(plan.corpus_s(cost)))
     where = f"{plan.device}, {plan.precision}"
@@ -125,10 +130,17 @@ def plan_table(plan: Plan) -> str:
 def cluster_table(plan: ClusterPlan) -> str:
     """Return the estimates as a table, with a line that describes the cluster."""
     header = headings(
-        msg("model"), msg("devices"), msg("parallelism"), msg("batch"), msg("tokens/s"), msg("efficiency"),
-        msg("memory"), msg("checkpoint"),
-        msg("training time ({n} tokens per parameter)", n=TOKENS_PER_PARAMETER), msg("cost"),
-    )  # fmt: skip
+        msg("model"),
+        msg("devices"),
+        msg("parallelism"),
+        msg("batch"),
+        msg("tokens/s"),
+        msg("efficiency"),
+        msg("memory"),
+        msg("checkpoint"),
+        msg("training time ({n} tokens per parameter)", n=TOKENS_PER_PARAMETER),
+        msg("cost"),
+    )
     cluster = plan.cluster
     lines = []
     for model, way, devices in plan.rows:
@@ -137,12 +149,20 @@ def cluster_table(plan: ClusterPlan) -> str:
             continue
         n_tokens = TOKENS_PER_PARAMETER * MODELS[model].n_parameters
         seconds = n_tokens / way.tokens_per_s
-        lines.append((
-            model, f"{devices:,}", _holders(way),
-            f"{way.batch_tokens / 1e6:.1f}M", f"{way.tokens_per_s:,.0f}",
-            f"{way.efficiency:.0%}", f"{way.memory_bytes / 1e9:.0f} GB", duration(way.checkpoint_s),
-            duration(seconds), f"${seconds / 3600 * devices * cluster.price:,.0f}",
-        ))  # fmt: skip
+        lines.append(
+            (
+                model,
+                f"{devices:,}",
+                _holders(way),
+                f"{way.batch_tokens / 1e6:.1f}M",
+                f"{way.tokens_per_s:,.0f}",
+                f"{way.efficiency:.0%}",
+                f"{way.memory_bytes / 1e9:.0f} GB",
+                duration(way.checkpoint_s),
+                duration(seconds),
+                f"${seconds / 3600 * devices * cluster.price:,.0f}",
+            )
+        )
     about = translated(
         msg(
             "analytical estimate for {name} (nothing was run): {tflops:,.0f} TFLOP/s and "

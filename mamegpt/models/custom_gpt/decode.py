@@ -21,11 +21,15 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
     tok_emb, pos_emb, final_norm = model.tok_emb.weight, model.pos_emb.weight, layer_norm(model.final_norm)
     layers = [
         (
-            layer_norm(block.norm1), linear(block.att.qkv), linear(block.att.proj),
-            layer_norm(block.norm2), linear(block.ff.layers[0]), linear(block.ff.layers[2]),
+            layer_norm(block.norm1),
+            linear(block.att.qkv),
+            linear(block.att.proj),
+            layer_norm(block.norm2),
+            linear(block.ff.layers[0]),
+            linear(block.ff.layers[2]),
         )
         for block in blocks
-    ]  # fmt: skip
+    ]
 
     def step(token: int, position: int) -> Tensor:
         x = tok_emb[token] + pos_emb[position]

@@ -30,10 +30,14 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
     layers = []
     for block in body.layers:
         att, mlp = block.self_attn, block.mlp
-        layers.append((
-            after_rms_norm(block.input_layernorm, att.q_proj, att.k_proj, att.v_proj), linear(att.o_proj),
-            after_rms_norm(block.post_attention_layernorm, mlp.gate_proj, mlp.up_proj), linear(mlp.down_proj),
-        ))  # fmt: skip
+        layers.append(
+            (
+                after_rms_norm(block.input_layernorm, att.q_proj, att.k_proj, att.v_proj),
+                linear(att.o_proj),
+                after_rms_norm(block.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
+                linear(mlp.down_proj),
+            )
+        )
 
     def factor(x: Tensor) -> float:
         """Return 1 / sqrt(|x|^2 + C eps)."""

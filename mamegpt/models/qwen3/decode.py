@@ -32,10 +32,14 @@ def decode_step(model: Any) -> tuple[Rows, Step]:
     rotations = []
     for block in body.layers:
         att, mlp = block.self_attn, block.mlp
-        layers.append((
-            after_rms_norm(block.input_layernorm, att.q_proj, att.k_proj, att.v_proj), linear(att.o_proj),
-            after_rms_norm(block.post_attention_layernorm, mlp.gate_proj, mlp.up_proj), linear(mlp.down_proj),
-        ))  # fmt: skip
+        layers.append(
+            (
+                after_rms_norm(block.input_layernorm, att.q_proj, att.k_proj, att.v_proj),
+                linear(att.o_proj),
+                after_rms_norm(block.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
+                linear(mlp.down_proj),
+            )
+        )
         scale = D**0.5 * torch.cat((att.q_norm.weight.expand(H, D), att.k_norm.weight.expand(K, D)))  # (H + K, D)
         a, b = scale.chunk(2, dim=-1)
         rotations.append(angles * torch.stack((scale, torch.cat((-b, a), dim=-1)))[:, None])
