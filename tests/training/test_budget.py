@@ -77,13 +77,20 @@ def test_the_last_validation_is_within_the_minutes_and_what_is_left_is_by_the_cl
     [
         ("fp32", 10.0, 40_000, 0, 50.0),  # all 40,000 and a sample of 10,000, in less than a minute
         ("fp32", 10.0, 10**8, 50_000, 60.0),
-        ("fp32", 1.0, 10**8, 10_000, 10.0),  # no fewer than the sample, which then is the result
+        ("fp32", 1.0, 10**8, None, 10.0),  # no fewer than the sample, which then is the result
         ("bf16", 1.0, 10**8, 10_000, 20.0),  # but for one in bfloat16
-        ("fp32", 1.0, 4_000, 0, 4.0),
+        ("fp32", 1.0, 4_000, None, 4.0),
+        ("fp32", 0.0, 10**8, 0, 0.0),  # a run of steps measures all, however long that takes,
+        ("fp32", 0.0, 10_000, None, 0.0),  # but not twice
     ],
 )
 def test_the_last_validation_takes_a_tenth_of_the_minutes(
-    precision: Precision, minutes: float, n_tokens: int, last: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+    precision: Precision,
+    minutes: float,
+    n_tokens: int,
+    last: int | None,
+    seconds: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
 
