@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.errors import CheckpointError, ConfigError, first_line
-from mamegpt.messages import join, msg, without_secrets
+from mamegpt.messages import Message, join, msg, without_secrets
 from mamegpt.system.device_names import DEVICE_NAMES, is_device_name
 from mamegpt.system.parse import parse_json, parse_toml
 from mamegpt.system.run_files import CONFIG_FILE, is_run
@@ -37,6 +37,32 @@ LARGEST = {
     "head_dim": 1 << 12,
 }
 """Limits far above any real model; larger sizes are from a damaged or hostile file."""
+
+
+RANGES: tuple[tuple[Message, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        msg("{option} must be at least 1 (got {value})"),
+        lambda value: value >= 1,
+        ("batch_size", "max_steps", "eval_every_steps", "save_every_steps", "log_every_steps", "keep_checkpoints"),
+    ),
+    (
+        msg("{option} must be at least 0 (got {value})"),
+        lambda value: value >= 0,
+        ("micro_batch_size", "samples_per_epoch", "grad_clip", "weight_decay", "seed", "val_tokens", "minutes"),
+    ),
+    (msg("{option} must be above 0 (got {value})"), lambda value: value > 0, ("lr", "emb_lr", "muon_lr")),
+    (
+        msg("{option} must be between 0 and 1 (got {value})"),
+        lambda value: 0 <= value <= 1,
+        ("warmup_fraction", "cooldown_fraction"),
+    ),
+    (
+        msg("{option} must be at least 0 and below 1 (got {value})"),
+        lambda value: 0 <= value < 1,
+        ("val_fraction", "beta2"),
+    ),
+)
+"""What numbers of `TrainConfig` must be: the message if it does not hold, the condition, and the names."""
 
 
 def flag(name: str) -> str:
@@ -325,52 +351,14 @@ class TrainConfig(FromJSON):
                 )
         lacks = architecture.get(self.architecture) if architecture else {}
         found += self.model(vocab_size=1).problems(self.architecture, lacks)
-        for name in (
-            "batch_size",
-            "max_steps",
-            "eval_every_steps",
-            "save_every_steps",
-            "log_every_steps",
-            "keep_checkpoints",
-        ):
-            if getattr(self, name) < 1:
-                found.append(
-                    msg("{option} must be at least 1 (got {value})", option=flag(name), value=getattr(self, name))
-                )
-        for name in (
-            "micro_batch_size",
-            "samples_per_epoch",
-            "grad_clip",
-            "weight_decay",
-            "seed",
-            "val_tokens",
-            "minutes",
-        ):
-            if getattr(self, name) < 0:
-                found.append(
-                    msg("{option} must be at least 0 (got {value})", option=flag(name), value=getattr(self, name))
-                )
+        found += [
+            msg(template, option=flag(name), value=value)
+            for template, holds, names in RANGES
+            for name in names
+            if not holds(value := getattr(self, name))
+        ]
         if self.seed >= 1 << 63:
             found.append(msg("--seed must be below 2**63 (got {seed})", seed=self.seed))
-        for name in ("lr", "emb_lr", "muon_lr"):
-            if not getattr(self, name) > 0:
-                found.append(
-                    msg("{option} must be above 0 (got {value})", option=flag(name), value=getattr(self, name))
-                )
-        for name in ("warmup_fraction", "cooldown_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                found.append(
-                    msg("{option} must be between 0 and 1 (got {value})", option=flag(name), value=getattr(self, name))
-                )
-        for name in ("val_fraction", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(
-                    msg(
-                        "{option} must be at least 0 and below 1 (got {value})",
-                        option=flag(name),
-                        value=getattr(self, name),
-                    )
-                )
         if self.minutes > 0 and self.max_steps != type(self).max_steps:
             found.append(msg("--minutes and --max-steps both set the length; give one of them"))
         if self.compile == "true" and self.drop_rate > 0 and self.device in ("auto", "cpu"):
