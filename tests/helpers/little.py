@@ -128,8 +128,7 @@ def tuned(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cpu",
         precision="fp32",
     )
-    with contextlib.redirect_stdout(io.StringIO()):
-        return train(tuned_config(config, {"max_steps"})).out
+    return train(tuned_config(config, {"max_steps"})).out
 
 
 LABELLED = [(f"豆{'の' * (i % 5)}{i}", "春" if i % 3 else "秋") for i in range(40)]
@@ -159,8 +158,7 @@ def classifier_run(little: Little, tmp_path_factory: pytest.TempPathFactory) -> 
         device="cpu",
         precision="fp32",
     )
-    with contextlib.redirect_stdout(io.StringIO()):
-        return train(tuned_config(config, {"max_steps", "val_fraction"})).out
+    return train(tuned_config(config, {"max_steps", "val_fraction"})).out
 
 
 def sizes_for(tokenizer: Tokenizer, **changed: int | float | bool) -> ModelConfig:
