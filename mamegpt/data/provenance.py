@@ -84,13 +84,13 @@ def read_provenance(files: Iterable[Path]) -> list[Provenance]:
         if not note.is_file():
             continue
         try:
-            told = read_json(note, _Note)
+            stored = read_json(note, _Note)
         except ValueError as error:
             raise DataError(
                 "{note} is damaged ({reason}); remove it (only the provenance is lost)", note=note, reason=error
             ) from None
-        if told.n_bytes == file.stat().st_size:
-            found += [step for step in told.steps if step not in found]  # all parts of a corpus have the same steps
+        if stored.n_bytes == file.stat().st_size:
+            found += [step for step in stored.steps if step not in found]  # all parts of a corpus have the same steps
     return found
 
 

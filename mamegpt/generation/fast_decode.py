@@ -57,7 +57,10 @@ class DecodeStep:
         self._length = 0
 
     def prompt(self, ids: Sequence[int]) -> Tensor:
-        """Begin with ids (T,): the final hidden state (C,) of the last, of many from the model, whose cache this is."""
+        """Begin with ids (T,), and return the final hidden state (C,) of the last.
+
+        The model itself reads many at once, and this is its cache.
+        """
         if len(ids) <= self._max_steps:
             return [self.hidden(token) for token in ids][-1]
         model: Any = self._model
@@ -66,7 +69,7 @@ class DecodeStep:
         return state
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """As the prompt's cache: take in keys and values (1, K, T, D) of a layer."""
+        """Take in keys and values (1, K, T, D) of a layer, as the cache of the prompt."""
         self._length = key_states.shape[2]
         self._keys[layer_idx, :, :, : self._length] = key_states
         self._values[layer_idx, :, :, : self._length] = value_states
@@ -77,7 +80,7 @@ class DecodeStep:
         return self._length
 
     def hidden(self, token: int) -> Tensor:
-        """Append a token: its final hidden state (C,)."""
+        """Append a token, and return its final hidden state (C,)."""
         with one_thread():
             state = self._step(token, self._length)
         self._length += 1
@@ -85,7 +88,7 @@ class DecodeStep:
 
 
 SMALLEST = 1e-30
-"""Of a state's largest number, so that 127 by it is a number of float32."""
+"""Largest number of a state below which it is not rounded: 127 by it might overflow float32."""
 
 
 class Head:
@@ -98,7 +101,7 @@ class Head:
         self._counts_fast = native is not None or (cpu_capabilities().get("avx512_vnni", False) and weight.shape[1] > 1)
 
     def logits(self, state: Tensor) -> Tensor:
-        """Of a state (C,): (V,)."""
+        """Return the logits (V,) of a state (C,)."""
         if self._native:
             return self._native.logits(state)
         with one_thread():

@@ -205,7 +205,9 @@ def stream_tokens(
     n_alternatives: int | None = None,
     use_cache: bool = True,
 ) -> Iterator[Token]:
-    """As `stream`, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what else was."""
+    """Yield what `stream` does, token by token; with ``n_alternatives`` (0 and more) also how likely each was, and what
+    else was.
+    """
     sampling = checked(sampling, max_new_tokens)
     ids = prompt_ids(tokenizer, prompt, at_start=at_start)
     return _tokens(model, tokenizer, ids, max_new_tokens, sampling, (tokenizer.eos_id,), n_alternatives, use_cache)
@@ -318,7 +320,7 @@ def _tokens(
 
 
 def _likely(logits: Tensor, chosen: int, k: int) -> tuple[float, list[tuple[int, float]]]:
-    """From logits (V,): the log-probability of the id ``chosen``, and the ``k`` most likely ids with theirs."""
+    """Return the log-probability of the id ``chosen`` by logits (V,), and the ``k`` most likely ids with theirs."""
     with torch.inference_mode(), one_thread():
         logprobs = logits.log_softmax(-1)
         best = logprobs.topk(min(k, logits.numel()))

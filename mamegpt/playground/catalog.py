@@ -1,4 +1,4 @@
-"""Which models there are to write with: runs, their checkpoints, exported folders, found anew each time one asks."""
+"""The models to write with: runs, their checkpoints, exported folders, looked for at each request."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _fingerprint_of(file: Path, _mtime_ns: int, _n_bytes: int) -> str:
 
 
 def bits_per_character(found: Sequence[Entry]) -> dict[str, float]:
-    """By name, the bits per character of those that were validated in training, at their very step.
+    """Return, by name, the bits per character of those that were validated in training, at their very step.
 
     Of runs whose records are damaged there are none, and none of those that were tuned: theirs are of answers.
     """

@@ -1,4 +1,4 @@
-"""The report while the run goes on: the same page, without samples, written anew every now and then."""
+"""The report while the run goes on: the same page, without samples, written again every now and then."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from mamegpt.report.run import AXES, CheckpointSample, ReportRun
 __all__ = ["page"]
 
 COLORS = ("c0", "c1", "c2", "c3", "c4", "c5")
-"""Classes of the style sheet; further runs begin anew."""
+"""Classes of the style sheet; further runs begin again with the first."""
 NONE = "–"
 
 
 def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: datetime, refresh_s: int = 0) -> str:
     """Return the whole file.
 
-    ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it anew so often.
+    ``samples`` are of any of the runs; with ``refresh_s`` a browser loads it again so often.
     """
     colors = [COLORS[i % len(COLORS)] for i in range(len(runs))]
     color_of = dict(zip((run.name for run in runs), colors, strict=True))

@@ -1,4 +1,4 @@
-"""What bits per character mean, in words: for a model alone, and compared with an n-gram model."""
+"""The verdict on bits per character, in words: of a model alone, or compared with an n-gram model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Verdict", "verdict"]
 
 
 class Verdict(NamedTuple):
-    """What bits per character mean; ``choices`` is 2 to their power."""
+    """A judgment of bits per character; ``choices`` is 2 to their power."""
 
     kind: Literal["alone", "better", "worse"]
     bits: float

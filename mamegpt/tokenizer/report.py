@@ -1,4 +1,4 @@
-"""What a tokenizer does to a text, beside others: how short, how much spelt in bytes, how much of it never used.
+"""Comparison of tokenizers on a text: length, share of bytes, and pieces that are never used.
 
 Any SentencePiece model and any ``tokenizer.json`` can be compared, since all is counted on the bytes that tokens
 stand for.

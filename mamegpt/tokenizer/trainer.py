@@ -57,7 +57,7 @@ TRAINER_SETTINGS: dict[str, Any] = {
     "allow_whitespace_only_pieces": True,  # a run of spaces is one piece
     "byte_fallback": True,
     "split_digits": True,
-    # The space has a piece even if the text has none: spelt in bytes it would be decoded as U+2581.
+    # The space has a piece even if the text has none: as bytes it would be decoded as U+2581.
     "required_chars": "\u2581",
     "unk_id": 0,
     "bos_id": 1,
@@ -70,7 +70,7 @@ TRAINER_SETTINGS: dict[str, Any] = {
 
 # Training text is cut at these and does not contain them. SentencePiece drops every line with U+2585 (its
 # mark for unknown characters), reads U+2581 as a space, and a piece with a tab or a line break would spoil
-# the .vocab file. In a text to encode they are spelt in byte pieces.
+# the .vocab file. In a text to encode they become byte pieces.
 _BREAKS = re.compile("[\x00\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029\u2581\u2585]+")
 _SENTENCE_END = re.compile("[。！？]+[」』）]*")
 _CLAUSE_END = re.compile("、")

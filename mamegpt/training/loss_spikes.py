@@ -1,4 +1,4 @@
-"""What a bad loss is, what is said about it, and the way back to before it.
+"""Loss spikes: what a bad loss is, its message, and the rollback to a checkpoint before it.
 
 A loss is bad if it is not a finite number, or if it is the fifth in a row that stands more than `SPIKE_NATS` and more
 than `SPIKE_SPREADS` spreads above the median of the hundred losses before those five. One hard batch is no spike, and
@@ -83,7 +83,7 @@ def _limit(losses: Sequence[float], i: int, x: float) -> tuple[float, float]:
 
 
 def is_sound(step: int, losses: Sequence[float], offset: int = 0) -> bool:
-    """Whether the weights after ``step`` were good, by the losses after it: the next is a number, no near one is high.
+    """Return whether the weights after ``step`` were good: the next loss is a number, and none soon after is high.
 
     ``losses`` are nats per token, one a step, after ``offset`` steps.
     """

@@ -469,7 +469,7 @@ def _last_validation(
 
 
 def is_of_this_job(run: Path) -> bool:
-    """Whether a run was begun by the job that torchrun now starts again, and not by an earlier one of its own."""
+    """Return whether a run was begun by the job that torchrun starts again now, and not by an earlier one."""
     file = run / JOB_FILE
     return Run(run).is_begun and file.is_file() and file.read_text(encoding="utf-8") == processes.job()
 
