@@ -32,7 +32,7 @@ from mamegpt.models.base import LanguageModel, not_finite, replace_head, token_e
 from mamegpt.models.classifier import Classifier
 from mamegpt.models.hf_format import HEAD, LABEL_HEAD
 from mamegpt.models.lora import merged
-from mamegpt.models.registry import build_model, hf_formats
+from mamegpt.models.registry import build_model, build_without_memory, hf_formats
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
 from mamegpt.system.devices import choose_device
@@ -560,10 +560,9 @@ def _filled(
 
     Untrusted sizes may be far beyond memory, so shapes are compared first.
     """
-    with torch.device("meta"):
-        shape = build_model(architecture, sizes)
-        if n_labels:
-            replace_head(shape, n_labels)
+    shape = build_without_memory(architecture, sizes)
+    if n_labels:
+        replace_head(shape, n_labels)
     expected = unique_state_dict(shape)
     for name, tensor in expected.items():
         if name not in weights:
@@ -589,8 +588,7 @@ def _without_padding(
     architecture: str, sizes: ModelConfig, weights: dict[str, Tensor], n_pieces: int
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Remove the rows of embedding and head beyond the tokenizer's vocabulary, so that these are never generated."""
-    with torch.device("meta"):
-        model = build_model(architecture, sizes)
+    model = build_without_memory(architecture, sizes)
     tables = {id(token_embedding(model).weight), id(model.out_head.weight)}
     names = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in tables}
     cut = {name: tensor[:n_pieces] if name in names else tensor for name, tensor in weights.items()}

@@ -206,10 +206,12 @@ def test_nobody_waits_for_what_only_some_models_or_several_processes_need() -> N
     script = """
 import sys
 import mamegpt.training.trainer, mamegpt.pretrained, mamegpt.exporting.hf
+from mamegpt.config import TrainConfig
+from mamegpt.models.registry import ARCHITECTURES, build_model, build_without_memory
+for name in ("llama", "qwen3"):
+    build_without_memory(name, TrainConfig(emb_dim=8).model(9))
 for name in ("torch._dynamo", "torch.distributed.tensor", "torch.distributed.checkpoint"):
     print(name, name in sys.modules)
-from mamegpt.config import TrainConfig
-from mamegpt.models.registry import ARCHITECTURES, build_model
 for name in sorted(ARCHITECTURES, key="custom-gpt".__eq__):
     build_model(name, TrainConfig(emb_dim=8).model(9))
     print(name, "transformers" in sys.modules)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mamegpt.models.base import Architecture, LanguageModel
     from mamegpt.models.hf_format import HFFormat
 
-__all__ = ["ARCHITECTURES", "architecture", "architecture_of", "build_model", "hf_formats", "init_weights",
-           "unsupported_fields"]  # fmt: skip
+__all__ = ["ARCHITECTURES", "architecture", "architecture_of", "build_model", "build_without_memory", "hf_formats",
+           "init_weights", "unsupported_fields"]  # fmt: skip
 
 ARCHITECTURES = {
     "custom-gpt": "custom_gpt",
@@ -65,6 +65,22 @@ def build_model(name: str, sizes: ModelConfig) -> LanguageModel:
     model = found.build(sizes)
     found.init_weights(model)
     return cast("LanguageModel", model)
+
+
+def build_without_memory(name: str, sizes: ModelConfig) -> LanguageModel:
+    """Build a model on the meta device, for its shapes. Raises what `build_model` raises.
+
+    It draws no random numbers: on that device, PyTorch would import its compiler for them, which takes seconds.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return None if func is torch.nn.init.normal_ else func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Undrawn():
+        return build_model(name, sizes)
 
 
 def init_weights(name: str, model: nn.Module) -> None:

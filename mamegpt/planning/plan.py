@@ -19,7 +19,7 @@ from mamegpt.data.shards import is_shards, open_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.errors import ConfigError, DataError, is_out_of_memory
 from mamegpt.models.base import LanguageModel, blocks
-from mamegpt.models.registry import build_model
+from mamegpt.models.registry import build_without_memory
 from mamegpt.planning import scaling_law
 from mamegpt.planning.data_sheets import ACTIVATION_BYTES, DATA_SHEETS, OWN_BYTES, DataSheet, seconds_per_step
 from mamegpt.presets import SIZES, Size, preset
@@ -301,8 +301,7 @@ def saved_bytes(config: TrainConfig, vocab_size: int) -> int:
 
 
 def _without_memory(config: TrainConfig, vocab_size: int) -> LanguageModel:
-    with torch.device("meta"):
-        return build_model(config.architecture, config.model(vocab_size))
+    return build_without_memory(config.architecture, config.model(vocab_size))
 
 
 def operations(config: TrainConfig, vocab_size: int) -> tuple[int, int]:

@@ -214,8 +214,9 @@ class Body(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Compute the table of positions."""
-        self.rope.copy_(rope_table(self.rope.shape[1], self.head_dim, self.rope_theta))
+        """Compute the table of positions, but not on the meta device, where PyTorch would import its compiler."""
+        if not self.rope.is_meta:
+            self.rope.copy_(rope_table(self.rope.shape[1], self.head_dim, self.rope_theta))
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return hidden states, (B, T) -> (B, T, C)."""
