@@ -407,7 +407,7 @@ def _metrics(run: Path) -> None:
 
 
 def _weights(path: Path) -> None:
-    from mamegpt.pretrained import read_weights
+    from mamegpt.models.weights import read_weights
 
     read_weights(path)
 

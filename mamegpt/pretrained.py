@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Unpack, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mamegpt.arguments import AtLeast, checked
@@ -28,15 +25,15 @@ from mamegpt.generation.batch import answer_many, generate_many
 from mamegpt.generation.settings import Sampling, SamplingOptions
 from mamegpt.generation.stream import Token, fitting, prompt_ids, stream_answer, stream_tokens
 from mamegpt.messages import join, msg
-from mamegpt.models.base import LanguageModel, not_finite, replace_head, token_embedding, unique_state_dict
+from mamegpt.models.base import LanguageModel, replace_head, token_embedding, unique_state_dict
 from mamegpt.models.classifier import Classifier
 from mamegpt.models.hf_format import HEAD, LABEL_HEAD
 from mamegpt.models.lora import merged
 from mamegpt.models.registry import build_model, build_without_memory, hf_formats
+from mamegpt.models.weights import check_memory, load_weights, memory_of, n_bytes, read_weights, refuse_not_finite
 from mamegpt.run import checkpoint
 from mamegpt.run.run import Run
 from mamegpt.system.devices import choose_device
-from mamegpt.system.files import is_lfs_pointer
 from mamegpt.system.hub import is_hub_name, snapshot
 from mamegpt.system.shell import command
 from mamegpt.system.validation import FromJSON, read_json
@@ -47,24 +44,17 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 __all__ = [
     "Pretrained",
     "TransformersModel",
-    "check_memory",
     "has_chat_template",
     "is_foreign",
     "load",
     "load_any",
     "load_classifier",
-    "load_weights",
-    "memory_of",
-    "read_weights",
     "transformers_loads",
 ]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of weights files, each one file or several parts (model-00001-of-00002.safetensors); the first that exists is
 used."""
-
-MEMORY_FACTOR, MEMORY_FREE = 4, 1 << 28
-"""Limit of a model's memory: this multiple of the bytes of its weights files, plus these bytes."""
 
 MAX_PADDING = 1023
 """Most rows of an embedding beyond the tokenizer's vocabulary; some trainers round the size up for accelerators."""
@@ -360,95 +350,6 @@ def is_foreign(where: str) -> bool:
     return model_type is not None and (model_type not in hf_formats() or not any(folder.glob("*.model")))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return a state dict under the architecture's own keys, from ``.safetensors`` or a PyTorch file.
-
-    Prefixes of wrappers (``backbone.``, ``module.``, ``_orig_mod.``) are removed, and a state dict inside
-    ``{"state_dict": ...}`` is found. Raises `ModelError` if the file is missing, truncated, not a state dict, expands
-    to far more than its size, or contains anything but tensors (such a file could run code, so it is not opened
-    further).
-    """
-    if not path.is_file():
-        raise ModelError("no weights file {path}", path=path)
-    if is_lfs_pointer(path):
-        raise ModelError(
-            "{path} is a Git LFS pointer, not the file; fetch it in its folder with: git lfs pull", path=path
-        )
-    try:
-        if path.suffix == ".safetensors":
-            weights: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickle protocols; real problems are reported below
-                weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            "{path} was refused: it is damaged, or holds code or objects besides tensors, which "
-            "could do anything when opened; ask for a plain state dict or a .safetensors file",
-            path=path,
-        ) from None
-    except Exception as error:  # a damaged pickle may raise anything, even IndexError or struct.error
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(
-            "{path} is truncated or is not a weights file: {reason}", path=path, reason=first_line(error)
-        ) from None
-    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
-        weights = weights["state_dict"]
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ModelError("{path} does not hold a state dict (names and tensors)", path=path)
-    check_memory(
-        sum(map(_n_bytes, weights.values())), path.stat().st_size, path
-    )  # the storage of a view may be larger than the view
-    return {_own_name(str(name)): tensor for name, tensor in weights.items()}
-
-
-def check_memory(needed: int, there: int, origin: str | Path) -> None:
-    """Raise `ModelError` if a model needs far more memory than its weights have bytes (``there``)."""
-    if needed > MEMORY_FACTOR * there + MEMORY_FREE:
-        raise ModelError(
-            "{origin} would take {needed_gb:,.1f} GB of memory for {there_mb:,.1f} MB of weights; it "
-            "is damaged or made to exhaust the memory, or its config.json allows far too many "
-            "positions",
-            origin=origin,
-            needed_gb=needed / 1e9,
-            there_mb=there / 1e6,
-        )
-
-
-def memory_of(model: nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers; it may be on the meta device."""
-    return sum(map(_n_bytes, (*model.parameters(), *model.buffers())))
-
-
-def _n_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def load_weights(model: LanguageModel, weights: dict[str, Tensor], origin: str) -> None:
-    """Fill a model with a state dict. Raises `ModelError` if a name or shape does not fit, or for NaN or infinity."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = str(error).strip().splitlines()
-        raise ModelError(
-            "{origin} does not fit the model: {names}",
-            origin=origin,
-            names=" ".join(line.strip() for line in lines[1:3]),
-        ) from None
-    _refuse_not_finite(model, origin)
-
-
-def _refuse_not_finite(model: nn.Module, origin: str) -> None:
-    if names := not_finite(model.named_parameters()):
-        raise ModelError(
-            "{origin} has {n} weights with NaN or infinity, {name} first; use another copy or an earlier checkpoint",
-            origin=origin,
-            n=len(names),
-            name=names[0],
-        )
-
-
 def _load_run(run: Run, path: Path | None, spm_file: str) -> Pretrained | Classifier:
     config = run.config
     if spm_file:
@@ -576,7 +477,7 @@ def _filled(
                 found=found,
                 needed=needed,
             )
-    check_memory(memory_of(shape), sum(map(_n_bytes, weights.values())), origin)
+    check_memory(memory_of(shape), sum(map(n_bytes, weights.values())), origin)
     model = build_model(architecture, sizes)
     if n_labels:
         replace_head(model, n_labels)
@@ -680,7 +581,7 @@ def _load_foreign(where: str, model_type: str, tokenizer: Tokenizer, trust_remot
 
     with transformers_loads(where):
         model = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True)
-    _refuse_not_finite(model, where)
+    refuse_not_finite(model, where)
     return Pretrained(TransformersModel(model), tokenizer, None, model_type, where, use_cache=False)
 
 
@@ -725,13 +626,6 @@ class TransformersModel(LanguageModel):
     def forward(self, ids: Tensor) -> Tensor:
         """Return the logits (B, T, V) of ids (B, T)."""
         return self.hidden(ids)
-
-
-def _own_name(name: str) -> str:
-    prefixes = ("_orig_mod.", "module.", "backbone.")
-    while name.startswith(prefixes):  # wrappers may be nested in any order
-        name = name.partition(".")[2]
-    return name
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,12 @@ import torch
 from mamegpt.errors import ModelError
 from mamegpt.evaluation.texts import TextSample
 from mamegpt.models.base import LanguageModel
+from mamegpt.models.weights import check_memory, memory_of
 from mamegpt.pretrained import (
     Pretrained,
     TransformersModel,
-    check_memory,
     is_foreign,
     load,
-    memory_of,
     transformers_loads,
 )
 from mamegpt.run.metrics import Quality

@@ -28,7 +28,8 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.classifier import Classifier
 from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, sizes_of
 from mamegpt.models.registry import build_model
-from mamegpt.pretrained import Pretrained, load_any, load_weights, read_weights
+from mamegpt.models.weights import load_weights, read_weights
+from mamegpt.pretrained import Pretrained, load_any
 from mamegpt.run import checkpoint
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run

@@ -15,8 +15,9 @@ from mamegpt.errors import ConfigError, ModelError
 from mamegpt.messages import join
 from mamegpt.models.base import LanguageModel, token_embedding
 from mamegpt.models.lora import ADAPTERS
+from mamegpt.models.weights import load_weights
 from mamegpt.presets import Recipe, peak_lr
-from mamegpt.pretrained import Pretrained, load, load_weights
+from mamegpt.pretrained import Pretrained, load
 from mamegpt.run.run import Run
 from mamegpt.tokenizer.reserved import Turns
 from mamegpt.tokenizer.tokenizer import Tokenizer
