@@ -164,21 +164,27 @@ def _demo(out: Path, data: str, keyword: str, seconds: float, vocab_size: int, s
         (msg("page"), translated(msg("{file} (opens in any browser, offline: one file to pass on)", file=html))),
     ]
     say("", msg("output:"), table(made), "")
-    if result.quality:
-        judged = verdict(result.quality.bits_per_character, None if data else STORY_NGRAM_BITS)
-        say(judged.line)
-        if judged.kind == "worse":
-            again = command("demo", "--seconds", f"{4 * seconds:g}")
-            say(
-                msg(
-                    "{step:,} steps were too few: the samples above make little sense; train for longer: {again}",
-                    step=result.step,
-                    again=again,
-                )
-            )
-        say("")
+    _judge(result, None if data else STORY_NGRAM_BITS, seconds)
     say(next_text(exported.out, prompts[-1]), *([next_chat(last.out)] if chats else []))
     return 0
+
+
+def _judge(result: TrainResult, baseline: float | None, seconds: float) -> None:
+    """Print the verdict on the model, and how to train for longer if it is no better than an n-gram model."""
+    if not result.quality:
+        return
+    judged = verdict(result.quality.bits_per_character, baseline)
+    say(judged.line)
+    if judged.kind == "worse":
+        again = command("demo", "--seconds", f"{4 * seconds:g}")
+        say(
+            msg(
+                "{step:,} steps were too few: the samples above make little sense; train for longer: {again}",
+                step=result.step,
+                again=again,
+            )
+        )
+    say("")
 
 
 def _heading(number: int, name: Message, chats: bool) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mamegpt.cli.console import columns, duration, headings
 from mamegpt.cli.language import translated
-from mamegpt.messages import msg
+from mamegpt.messages import Message, msg
 from mamegpt.planning.cluster_cost import MODELS, SHARDINGS, TOKENS_PER_PARAMETER, ClusterPlan, Estimate
 
 if TYPE_CHECKING:
@@ -17,10 +17,38 @@ __all__ = ["cluster_table", "plan_table"]
 
 def plan_table(plan: Plan) -> str:
     """Return the sizes as a table, the best of them, and the source of the figures."""
+    return "\n".join([translated(_source(plan)), _sizes(plan), *map(translated, _remarks(plan))])
+
+
+def _source(plan: Plan) -> Message:
+    """Return where the figures are from."""
+    if sheet := plan.data_sheet:
+        return msg(
+            "estimated from the data sheet of {name}, not measured: {tflops:g} TFLOP/s in {precision}, "
+            "{memory_gb:g} GB, {bandwidth:,.0f} GB/s ({source}); on such a device, leave out --gpu to measure",
+            name=sheet.name,
+            tflops=sheet.peak_flops / 1e12,
+            precision=sheet.precision,
+            memory_gb=sheet.memory_bytes / 1e9,
+            bandwidth=sheet.memory_bandwidth / 1e9,
+            source=sheet.source,
+        )
     import torch
 
-    from mamegpt.planning import scaling_law
+    where = f"{plan.device}, {plan.precision}"
+    if plan.device == "cpu":
+        where += ", " + translated(msg("{n} threads", n=torch.get_num_threads()))
+    return msg(
+        "on {where}: {memory_gb:.1f} GB of memory free; measured in {measuring_s:.0f} s (~ is "
+        "estimated from the largest size measured)",
+        where=where,
+        memory_gb=plan.free_memory_bytes / 1e9,
+        measuring_s=plan.measuring_s,
+    )
 
+
+def _sizes(plan: Plan) -> str:
+    """Return a table with a row for each size."""
     header = headings(
         msg("size"),
         msg("parameters"),
@@ -46,85 +74,61 @@ def plan_table(plan: Plan) -> str:
         )
         if plan.corpus:
             rows[-1].append(duration(plan.corpus_s(cost)))
-    where = f"{plan.device}, {plan.precision}"
-    if plan.device == "cpu":
-        where += ", " + translated(msg("{n} threads", n=torch.get_num_threads()))
-    source = msg(
-        "on {where}: {memory_gb:.1f} GB of memory free; measured in {measuring_s:.0f} s (~ is "
-        "estimated from the largest size measured)",
-        where=where,
-        memory_gb=plan.free_memory_bytes / 1e9,
-        measuring_s=plan.measuring_s,
-    )
-    if sheet := plan.data_sheet:
-        source = msg(
-            "estimated from the data sheet of {name}, not measured: {tflops:g} TFLOP/s in {precision}, "
-            "{memory_gb:g} GB, {bandwidth:,.0f} GB/s ({source}); on such a device, leave out --gpu to measure",
-            name=sheet.name,
-            tflops=sheet.peak_flops / 1e12,
-            precision=sheet.precision,
-            memory_gb=sheet.memory_bytes / 1e9,
-            bandwidth=sheet.memory_bandwidth / 1e9,
-            source=sheet.source,
-        )
-    lines = [translated(source), columns(header, rows)]
+    return columns(header, rows)
+
+
+def _remarks(plan: Plan) -> list[Message]:
+    """Return what is to be known of the figures, and the best size."""
+    from mamegpt.planning import scaling_law
+
+    best = plan.best
+    found = []
     if plan.is_vocab_size_chosen:
-        lines.append(
-            translated(
-                msg(
-                    "vocabulary size {vocab_size:,}, chosen for {minutes:g} minutes of training",
-                    vocab_size=plan.vocab_size,
-                    minutes=plan.minutes,
-                )
+        found.append(
+            msg(
+                "vocabulary size {vocab_size:,}, chosen for {minutes:g} minutes of training",
+                vocab_size=plan.vocab_size,
+                minutes=plan.minutes,
             )
         )
-    lines.append(
-        translated(
-            msg(
-                "of the time, about {start_s:.0f} s ({size}) are for n-gram counts, before the first step",
-                start_s=plan.start_s(plan.best),
-                size=plan.best.size,
-            )
+    found.append(
+        msg(
+            "of the time, about {start_s:.0f} s ({size}) are for n-gram counts, before the first step",
+            start_s=plan.start_s(best),
+            size=best.size,
         )
     )
     if plan.corpus:
-        epochs = plan.n_tokens(plan.best) / plan.corpus.n_tokens
-        lines.append(
-            translated(
-                msg(
-                    "training data: {n_characters:,} characters, about {n_tokens:,} tokens; {size} will "
-                    "train on it for {epochs:.1f} epochs",
-                    n_characters=plan.corpus.n_characters,
-                    n_tokens=_rounded(plan.corpus.n_tokens),
-                    size=plan.best.size,
-                    epochs=epochs,
-                )
+        found.append(
+            msg(
+                "training data: {n_characters:,} characters, about {n_tokens:,} tokens; {size} will "
+                "train on it for {epochs:.1f} epochs",
+                n_characters=plan.corpus.n_characters,
+                n_tokens=_rounded(plan.corpus.n_tokens),
+                size=best.size,
+                epochs=plan.n_tokens(best) / plan.corpus.n_tokens,
             )
         )
     law_error, runs = scaling_law.expected_quality()[1], scaling_law.own_runs()
-    n_fitted, longest = sum(not run.held_out for run in runs), max(run.n_tokens for run in runs) / 1e6
-    lines += [
-        translated(
-            msg(
-                "best for {minutes:g} minutes: {size}, about {bits:.2f} bits per character",
-                minutes=plan.minutes,
-                size=plan.best.size,
-                bits=plan.bits_per_character(plan.best),
-            )
+    n_fitted = sum(not run.held_out for run in runs)
+    return [
+        *found,
+        msg(
+            "best for {minutes:g} minutes: {size}, about {bits:.2f} bits per character",
+            minutes=plan.minutes,
+            size=best.size,
+            bits=plan.bits_per_character(best),
         ),
-        translated(
-            msg(
-                "(estimated from {n_fitted} runs on Wikipedia without n-gram counts, with which short runs end "
-                "lower; mean error {law_error:.2f} on {n_others} other runs of up to {longest:.1f} M tokens; "
-                "longer runs are an extrapolation, and other text has other values)",
-                n_fitted=n_fitted,
-                law_error=law_error,
-                n_others=len(runs) - n_fitted,
-                longest=longest,
-            )
+        msg(
+            "(estimated from {n_fitted} runs on Wikipedia without n-gram counts, with which short runs end "
+            "lower; mean error {law_error:.2f} on {n_others} other runs of up to {longest:.1f} M tokens; "
+            "longer runs are an extrapolation, and other text has other values)",
+            n_fitted=n_fitted,
+            law_error=law_error,
+            n_others=len(runs) - n_fitted,
+            longest=max(run.n_tokens for run in runs) / 1e6,
         ),
     ]
-    return "\n".join(lines)
 
 
 def cluster_table(plan: ClusterPlan) -> str:
