@@ -58,10 +58,18 @@ class Check(NamedTuple):
 def settings(folder: Path, device: str, name: str, **changes: Any) -> mamegpt.TrainConfig:
     """Return the settings of a short run of the smallest size."""
     return preset(
-        "1m", data=folder / "stories.txt", tokenizer=folder / "jp.model", out=folder / name, device=device,
-        context_length=128, batch_size=8, ngrams=False, engine="torch", compile="false",
+        "1m",
+        data=folder / "stories.txt",
+        tokenizer=folder / "jp.model",
+        out=folder / name,
+        device=device,
+        context_length=128,
+        batch_size=8,
+        ngrams=False,
+        engine="torch",
+        compile="false",
         **{"precision": "fp32", **changes},
-    )  # fmt: skip
+    )
 
 
 def equality(folder: Path, device: str, steps: int) -> list[Check]:
@@ -195,18 +203,26 @@ def main() -> int:
     flops = {cost.size: operations(preset(cost.size), VOCAB_SIZE)[1] for cost in costs}
     plain = {cost.size: plain_loop(cost.size, device, precision, args.seconds / 20) for cost in costs if cost.measured}
     print(*table(checks, costs, flops, peak, plain), sep="\n")
-    write_json(args.out, {
-        "device": str(device), "name": device_name(device), "torch": torch.__version__, "notices": choice.notices,
-        "precision": precision, "peak_flops": peak, "checks": [check._asdict() for check in checks],
-        "sizes": [
-            {
-                **dataclasses.asdict(cost),
-                "flops_per_token": flops[cost.size],
-                "plain_loop_tokens_per_s": plain.get(cost.size),
-            }
-            for cost in costs
-        ],
-    })  # fmt: skip
+    write_json(
+        args.out,
+        {
+            "device": str(device),
+            "name": device_name(device),
+            "torch": torch.__version__,
+            "notices": choice.notices,
+            "precision": precision,
+            "peak_flops": peak,
+            "checks": [check._asdict() for check in checks],
+            "sizes": [
+                {
+                    **dataclasses.asdict(cost),
+                    "flops_per_token": flops[cost.size],
+                    "plain_loop_tokens_per_s": plain.get(cost.size),
+                }
+                for cost in costs
+            ],
+        },
+    )
     return 0 if all(check.passed for check in checks) else 1
 
 

@@ -126,13 +126,29 @@ def download(name: str, python: str, wheels: Path) -> None:
         sys.exit("error: PyTorch's index of CPU builds does not answer, and PyPI's build needs 3 GB of CUDA")
     found = subprocess.run(
         [
-            sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate",
-            "--python-platform", UV_PLATFORMS[name], "--python-version", python, "--find-links", wheels,
-            "--constraint", ROOT / "requirements-lock.txt", ROOT / "requirements.txt",
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-header",
+            "--no-annotate",
+            "--python-platform",
+            UV_PLATFORMS[name],
+            "--python-version",
+            python,
+            "--find-links",
+            wheels,
+            "--constraint",
+            ROOT / "requirements-lock.txt",
+            ROOT / "requirements.txt",
         ],
-        check=True, stdout=subprocess.PIPE, encoding="utf-8",
+        check=True,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
         env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": OLDEST_MACOS},
-    )  # fmt: skip
+    )
     others = [line for line in found.stdout.splitlines() if "==" in line and not line.startswith("torch==")]
     subprocess.run([*pip, *others], check=True)
 

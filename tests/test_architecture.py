@@ -41,10 +41,12 @@ ROWS = [
     {"", "__main__"},
 ]
 """The packages and modules of the root, in import layers: each imports only from rows further up."""
+# fmt: off
 HEAVY = {
     "torch", "transformers", "numpy", "sentencepiece", "tokenizers", "pyarrow", "huggingface_hub", "safetensors",
     "pydantic",
-}  # fmt: skip
+}
+# fmt: on
 
 
 def modules() -> dict[str, Path]:
@@ -135,8 +137,13 @@ def test_the_root_holds_eight_files_at_most() -> None:
 def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
-    targets = {target.id: node.value for node in tree.body if isinstance(node, ast.Assign)
-               for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
+    targets = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     if name in (
         "",
         "__main__",
@@ -152,10 +159,12 @@ def test_every_module_says_what_it_is_and_what_is_public(name: str) -> None:
         return  # all of it is public, or none
     public = ast.literal_eval(targets["__all__"])
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    imported = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom)
-                for alias in node.names}  # fmt: skip
-    annotated = {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)
-                 and isinstance(node.target, ast.Name)}  # fmt: skip
+    imported = {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    annotated = {
+        node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
     assert public == sorted(public, key=_isort)
     assert set(public) <= defined | imported | set(targets) | annotated
 
@@ -243,3 +252,11 @@ def test_the_notebook_and_the_end_to_end_test_import_nothing_else_of_ours() -> N
 def test_no_test_file_imports_another() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         assert not any(full.startswith("test_") for full in imports(path)), path
+
+
+def test_no_function_and_no_class_has_a_second_name() -> None:
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if name and isinstance(node, ast.ImportFrom):
+                renamed = [alias.name for alias in node.names if alias.asname]
+                assert [one for one in renamed if not (one.isupper() or one == "__doc__")] == [], name

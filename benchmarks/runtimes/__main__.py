@@ -72,6 +72,7 @@ class Runtime:
 
 TOKENIZERS = "tokenizers==0.23.3"  # reads tokenizer.json
 NODE_LLAMA_CPP = ("node-llama-cpp@3.21.1", "@node-llama-cpp/linux-x64@3.21.1", "--omit=optional")  # no code for GPUs
+# fmt: off
 RUNTIMES = (
     Runtime("mamegpt", "run_mamegpt.py", "hf"),
     Runtime("transformers 5", "run_transformers.py", "hf"),
@@ -89,15 +90,21 @@ RUNTIMES = (
     Runtime("transformers.js (node)", "run_transformers_js.mjs", "onnx", ("@huggingface/transformers@4.3.1",)),
     Runtime("transformers.js (Chromium)", "page_transformers_js.mjs", "onnx", ("@huggingface/transformers@4.3.1",)),
     Runtime("HTML (Chromium)", "", "html"),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def main() -> None:
     """Export, ask each runtime, compare, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", help="a trained run")
-    parser.add_argument("--runtimes", nargs="+", choices=[it.name for it in RUNTIMES], metavar="NAME",
-                        help="default: all; " + ", ".join(it.name for it in RUNTIMES))  # fmt: skip
+    parser.add_argument(
+        "--runtimes",
+        nargs="+",
+        choices=[it.name for it in RUNTIMES],
+        metavar="NAME",
+        help="default: all; " + ", ".join(it.name for it in RUNTIMES),
+    )
     parser.add_argument("--work", type=Path, default=Path("build/runtimes"), help="folder for exports and environments")
     parser.add_argument("--out", type=Path, help="JSON file for results (default: results.json in --work)")
     parser.add_argument("--remove", action="store_true", help="delete each environment after its turn")

@@ -36,8 +36,18 @@ from mamegpt.system.files import atomic_directory, remove_leftovers, shown
 from mamegpt.system.outputs import CARD, check_folder, export_mark
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["ExportReport", "Exporting", "Target", "all_targets", "export_model", "new_folder", "refuse_failed",
-           "refuse_other_tokenizer", "write_card", "writing"]  # fmt: skip
+__all__ = [
+    "ExportReport",
+    "Exporting",
+    "Target",
+    "all_targets",
+    "export_model",
+    "new_folder",
+    "refuse_failed",
+    "refuse_other_tokenizer",
+    "write_card",
+    "writing",
+]
 
 Target = Literal["hf", "hf-native", "gguf", "html", "onnx"]
 """``hf``: the format of the original scripts, or transformers' own if it has the architecture; ``hf-native``: always a
@@ -143,25 +153,42 @@ def export_model(
             with writing(out):
                 if target == "gguf":
                     write_gguf(
-                        gguf_file, model, loaded.sizes, loaded.tokenizer, parts.gguf_format, gguf_type,
+                        gguf_file,
+                        model,
+                        loaded.sizes,
+                        loaded.tokenizer,
+                        parts.gguf_format,
+                        gguf_type,
                         answers=loaded.answers,
-                    )  # fmt: skip
+                    )
                 elif target == "html":
                     rows = card_rows(loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, facts)
                     write_html(html_file, loaded, card_name, rows, facts.licenses, html_type)
                 else:
                     write_hf(
-                        folder, model, loaded.sizes, loaded.tokenizer, hf_format, answers=loaded.answers,
-                        spm_vocab=spm_vocab, settings=settings,
-                    )  # fmt: skip
+                        folder,
+                        model,
+                        loaded.sizes,
+                        loaded.tokenizer,
+                        hf_format,
+                        answers=loaded.answers,
+                        spm_vocab=spm_vocab,
+                        settings=settings,
+                    )
                     if target == "onnx":
                         convert_to_onnx(folder, hf_format)
                 card = model_card(
-                    card_name, loaded.sizes, loaded.n_parameters, loaded.tokenizer, hf_format, stated,
+                    card_name,
+                    loaded.sizes,
+                    loaded.n_parameters,
+                    loaded.tokenizer,
+                    hf_format,
+                    stated,
                     gguf_file=gguf_file.name if target == "gguf" else "",
                     html_file=html_file.name if target == "html" else "",
-                    is_onnx=target == "onnx", answers=loaded.answers,
-                )  # fmt: skip
+                    is_onnx=target == "onnx",
+                    answers=loaded.answers,
+                )
                 write_card(folder, card, targets)
             on_event(Exporting("comparing", target))
             if target == "gguf":

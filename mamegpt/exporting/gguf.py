@@ -33,7 +33,7 @@ from mamegpt.exporting.checks import (
     rounding_check,
     text_checks,
     until_end,
-)  # fmt: skip
+)
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.exporting.gguf_types import (
     FILE_TYPES,
@@ -45,7 +45,7 @@ from mamegpt.exporting.gguf_types import (
     quantized,
     rounded,
     wanted_types,
-)  # fmt: skip
+)
 from mamegpt.generation.stream import stream_ids
 from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
@@ -58,8 +58,13 @@ __all__ = ["check_gguf", "refuse_impossible", "replacements_check", "rounded_mod
 
 VERIFIER = Path(__file__).with_name("verify_gguf.py")
 TOLERANCE: dict[GgufType, float] = {
-    "f32": 1e-3, "f16": 2e-3, "bf16": 2e-2, "q8_0": 2e-2, "q5_k_m": 3e-2, "q4_k_m": 3e-2,
-}  # fmt: skip
+    "f32": 1e-3,
+    "f16": 2e-3,
+    "bf16": 2e-2,
+    "q8_0": 2e-2,
+    "q5_k_m": 3e-2,
+    "q4_k_m": 3e-2,
+}
 """Largest difference of log-probabilities, relative to the largest logit, that the data type explains; for f32,
 llama.cpp's GELU explains it, which is a table in float16. With blocks, weights are the file's on both sides, and
 llama.cpp rounds what they are multiplied with to 8 bits."""
@@ -243,11 +248,17 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType, stored: LanguageModel) 
     separator = next(controls, cases.tokenizer.unk_id)
     shown = next(token for token, piece in enumerate(cases.tokenizer.pieces) if piece.kind == "normal")
     asked = {
-        "shown": shown, "prompts": cases.prompts, "n_new": cases.n_new, "beginnings": [row[:n] for n in lengths],
-        "vocab_size": cases.tokenizer.vocab_size, "n_context": n_context,
+        "shown": shown,
+        "prompts": cases.prompts,
+        "n_new": cases.n_new,
+        "beginnings": [row[:n] for n in lengths],
+        "vocab_size": cases.tokenizer.vocab_size,
+        "n_context": n_context,
         "texts": [normalize(text) for text in cases.texts],
-        "decode": cases.text_ids[:N_DECODED], "separator": separator, "chats": chats(cases),
-    }  # fmt: skip
+        "decode": cases.text_ids[:N_DECODED],
+        "separator": separator,
+        "chats": chats(cases),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, path, asked, Path(scratch))
     checks = []

@@ -15,15 +15,25 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FILE_TYPES", "GgufType", "fitting_type", "is_in_blocks", "k_quantizer", "quantized", "rounded",
-           "wanted_types"]  # fmt: skip
+__all__ = [
+    "FILE_TYPES",
+    "GgufType",
+    "fitting_type",
+    "is_in_blocks",
+    "k_quantizer",
+    "quantized",
+    "rounded",
+    "wanted_types",
+]
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_k_m", "q4_k_m"]
 
+# fmt: off
 FILE_TYPES: dict[GgufType, str] = {
     "f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0",
     "q5_k_m": "MOSTLY_Q5_K_M", "q4_k_m": "MOSTLY_Q4_K_M",
-}  # fmt: skip
+}
+# fmt: on
 """Names of the types of files in the package ``gguf``."""
 
 MIXTURES: dict[str, dict[str, str]] = {

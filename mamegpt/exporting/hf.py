@@ -26,7 +26,7 @@ from mamegpt.exporting.checks import (
     text_prompt,
     until_end,
     whole_text,
-)  # fmt: skip
+)
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.generation.stream import prompt_ids, stream_ids
 from mamegpt.messages import msg
@@ -145,10 +145,16 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
     tokenizer = cases.tokenizer
     asked_prompts = written_prompts(cases)
     asked = {
-        "prompts": cases.prompts, "n_new": cases.n_new, "rows": cases.rows, "texts": cases.texts,
-        "chats": chats(cases), "written": asked_prompts, "n_written": min(PIPELINE_TOKENS, cases.n_new),
-        "weight_files": hf_format.weight_files, "trust_remote_code": hf_format.remote_code is not None,
-    }  # fmt: skip
+        "prompts": cases.prompts,
+        "n_new": cases.n_new,
+        "rows": cases.rows,
+        "texts": cases.texts,
+        "chats": chats(cases),
+        "written": asked_prompts,
+        "n_written": min(PIPELINE_TOKENS, cases.n_new),
+        "weight_files": hf_format.weight_files,
+        "trust_remote_code": hf_format.remote_code is not None,
+    }
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, folder, asked, Path(scratch))
         logits = torch.load(Path(scratch) / "found.pt", weights_only=True)

@@ -58,10 +58,12 @@ HtmlType = Literal["q8_0", "f16"]
 
 VERIFIER = Path(__file__).with_name("verify_html.py")
 SCRIPTS = ("kernel.js", "tensors.js", "model.js", "tokenizer.js", "sampling.js", "backend.js")
+# fmt: off
 PAGE_SCRIPTS = (
     "common.js", "settings.js", "sheet.js", "generate.js", "history.js", "code.js", "continuation.js", "chat.js",
     "app.js",
-)  # fmt: skip
+)
+# fmt: on
 """The modules of the engine, and those of the playground: each imports only from those before it."""
 BLOCK = 32
 ALIGN = 16
@@ -255,10 +257,16 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     ]
     lengths = sorted({max(1, len(row) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
     asked = {
-        "browser": browser, "row": row, "lengths": lengths, "prompts": cases.prompts, "n_new": cases.n_new,
-        "texts": cases.texts, "decode": cases.text_ids[:N_DECODED], "chats": _objects(CHATS if cases.answers else ()),
+        "browser": browser,
+        "row": row,
+        "lengths": lengths,
+        "prompts": cases.prompts,
+        "n_new": cases.n_new,
+        "texts": cases.texts,
+        "decode": cases.text_ids[:N_DECODED],
+        "chats": _objects(CHATS if cases.answers else ()),
         "asked": _objects(fitting),
-    }  # fmt: skip
+    }
     with tempfile.TemporaryDirectory() as scratch:
         answers = run_in_clean_process(VERIFIER, file, asked, Path(scratch))
     rounded = dataclasses.replace(cases, model=model, logits=logits)

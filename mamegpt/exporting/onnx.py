@@ -21,7 +21,7 @@ from mamegpt.exporting.checks import (
     greedy_check,
     logits_check,
     text_checks,
-)  # fmt: skip
+)
 from mamegpt.exporting.clean_process import run_in_clean_process
 from mamegpt.messages import msg
 from mamegpt.models.hf_format import HFFormat
@@ -58,8 +58,12 @@ def check_onnx(folder: Path, cases: Cases) -> list[Check]:
     Raises `ExportError` if the folder does not load at all.
     """
     asked = {
-        "prompts": cases.prompts, "n_new": cases.n_new, "rows": cases.rows, "texts": cases.texts, "chats": chats(cases),
-    }  # fmt: skip
+        "prompts": cases.prompts,
+        "n_new": cases.n_new,
+        "rows": cases.rows,
+        "texts": cases.texts,
+        "chats": chats(cases),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, folder, asked, Path(scratch))
         logits = np.load(Path(scratch) / "found.npy")

@@ -89,8 +89,13 @@ def forced(model: Any, ids: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def behaviour(model: Any, ids: torch.Tensor, n_new_tokens: int) -> dict[str, float]:
     """Return the differences of logits with and without cache and with and without padding, and the loss for labels."""
-    options = {"max_new_tokens": n_new_tokens, "do_sample": False, "pad_token_id": 0,
-               "return_dict_in_generate": True, "output_logits": True}  # fmt: skip
+    options = {
+        "max_new_tokens": n_new_tokens,
+        "do_sample": False,
+        "pad_token_id": 0,
+        "return_dict_in_generate": True,
+        "output_logits": True,
+    }
     cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **options)
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=False, **options)
     half = ids.shape[1] // 2

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from mamegpt.models.base import Architecture, LanguageModel
     from mamegpt.models.hf_format import HFFormat
 
-__all__ = ["ARCHITECTURES", "architecture", "architecture_of", "build_model", "build_without_memory", "hf_formats",
-           "init_weights", "unsupported_fields"]  # fmt: skip
+__all__ = [
+    "ARCHITECTURES",
+    "architecture",
+    "architecture_of",
+    "build_model",
+    "build_without_memory",
+    "hf_formats",
+    "init_weights",
+    "unsupported_fields",
+]
 
 ARCHITECTURES = {
     "custom-gpt": "custom_gpt",

@@ -80,15 +80,19 @@ def _structure(name: str, *fields: tuple[str, type]) -> type[ctypes.Structure]:
 
 _Norm = _structure("_Norm", ("scale", _P), ("shift", _P))
 _Linear = _structure("_Linear", ("weight", _P), ("bias", _P))
+# fmt: off
 _Block = _structure(
     "_Block", ("before_attention", _Norm), ("of_queries", _Norm), ("of_keys", _Norm), ("q", _Linear), ("k", _Linear),
     ("v", _Linear), ("out", _Linear), ("before_mlp", _Norm), ("gate", _Linear), ("up", _Linear), ("down", _Linear),
     ("keys", _P), ("values", _P),
-)  # fmt: skip
+)
+# fmt: on
+# fmt: off
 _Model = _structure(
     "_Model", *((name, _I) for name in ("n_blocks", "C", "H", "K", "D", "F", "capacity")), ("eps", ctypes.c_float),
     ("embedding", _P), ("positions", _P), ("rope", _P), ("last", _Norm), ("blocks", ctypes.POINTER(_Block)),
-)  # fmt: skip
+)
+# fmt: on
 
 
 class NativeStep:
@@ -111,10 +115,18 @@ class NativeStep:
                 setattr(block, name, _pointers(part))
             block.keys, block.values = self.keys[i].data_ptr(), self.values[i].data_ptr()
         self._model = _Model(
-            len(weights.blocks), C, H, K, D, F, capacity, weights.eps, *_addresses(
-                weights.embedding, weights.positions, weights.rope
-            ), _pointers(weights.last), self._blocks,
-        )  # fmt: skip
+            len(weights.blocks),
+            C,
+            H,
+            K,
+            D,
+            F,
+            capacity,
+            weights.eps,
+            *_addresses(weights.embedding, weights.positions, weights.rope),
+            _pointers(weights.last),
+            self._blocks,
+        )
         library, self._sizes, self._n_threads = native.library, (V, C), n_threads
         self._compute = library.mame_step
         self._compute.argtypes, self._compute.restype = [_P, _I, _I, _P, _P, _I], None
@@ -156,8 +168,15 @@ class NativeStep:
                 (block.before_mlp, C),
             ):
                 _check_all(norm, (n,))
-            layers = ((block.q, HD, C), (block.k, KD, C), (block.v, KD, C), (block.out, C, HD), (block.gate, F, C),
-                      (block.up, F, C), (block.down, C, F))  # fmt: skip
+            layers = (
+                (block.q, HD, C),
+                (block.k, KD, C),
+                (block.v, KD, C),
+                (block.out, C, HD),
+                (block.gate, F, C),
+                (block.up, F, C),
+                (block.down, C, F),
+            )
             for layer, rows, columns in layers:
                 _check(layer.weight, (rows, columns))
                 _check(layer.bias, (rows,))

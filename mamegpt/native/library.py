@@ -86,9 +86,19 @@ class Native:
         n_threads = torch.get_num_threads()
         memory = torch.empty(self._head_memory(V, C, n_threads, needs_gradient))
         failed = self._head(
-            N, V, C, K, *map(_pointer, inputs), _pointer(soft), true_share, _pointer(losses), _pointer(grad_hidden),
-            _pointer(grad_weight), _pointer(memory), n_threads,
-        )  # fmt: skip
+            N,
+            V,
+            C,
+            K,
+            *map(_pointer, inputs),
+            _pointer(soft),
+            true_share,
+            _pointer(losses),
+            _pointer(grad_hidden),
+            _pointer(grad_weight),
+            _pointer(memory),
+            n_threads,
+        )
         if failed:
             raise IndexError(f"a target is no token of the vocabulary (0 to {V - 1})")
         return losses[N].float(), grad_hidden, grad_weight

@@ -181,9 +181,18 @@ def plan(
     if gpu:
         sheet = DATA_SHEETS[gpu]
         return Plan(
-            gpu, sheet.precision, tuple(estimate(vocab_size, sheet)), minutes, vocab_size, is_chosen, corpus,
-            counting_s, time.perf_counter() - begin, round(sheet.memory_bytes), sheet,
-        )  # fmt: skip
+            gpu,
+            sheet.precision,
+            tuple(estimate(vocab_size, sheet)),
+            minutes,
+            vocab_size,
+            is_chosen,
+            corpus,
+            counting_s,
+            time.perf_counter() - begin,
+            round(sheet.memory_bytes),
+            sheet,
+        )
     chosen = choose_device(device).device
     free = free_memory(chosen)
     precision, costs = measure(vocab_size, chosen, seconds)
@@ -275,9 +284,14 @@ def estimate(vocab_size: int, sheet: DataSheet) -> list[Cost]:
         n_parameters, flops = operations(config, vocab_size)
         n_tokens = config.batch_size * config.context_length
         step_s = seconds_per_step(
-            sheet, n_tokens=n_tokens, flops=flops, n_parameters=n_parameters, n_layers=config.n_layers,
-            emb_dim=config.emb_dim, vocab_size=vocab_size,
-        )  # fmt: skip
+            sheet,
+            n_tokens=n_tokens,
+            flops=flops,
+            n_parameters=n_parameters,
+            n_layers=config.n_layers,
+            emb_dim=config.emb_dim,
+            vocab_size=vocab_size,
+        )
         memory_bytes = OWN_BYTES + state_bytes(config, n_parameters, torch.device("cuda"))
         costs.append(Cost(size, n_parameters, n_tokens / step_s, memory_bytes, measured=False))
     return costs

@@ -100,8 +100,9 @@ def some_tokenizers(folder: Path, little: Little) -> list[Tokenizer]:
         written = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(line for _, text in stories(seed=2, n=40) for line in text.split("\n")),
-            model_writer=written, **({"vocab_size": 700, "byte_fallback": True, "minloglevel": 2} | changed),
-        )  # fmt: skip
+            model_writer=written,
+            **({"vocab_size": 700, "byte_fallback": True, "minloglevel": 2} | changed),
+        )
         (folder / f"{i}.model").write_bytes(written.getvalue())
         found.append(Tokenizer.load(folder / f"{i}.model"))
     shared = ROOT.parent / "shared" / "bugs" / "spaces.model"
@@ -121,8 +122,12 @@ def test_no_random_model_is_refused(
         monkeypatch.setattr(checks, "PROMPTS", [text for text in texts if prompt_ids(tokenizer, text)][:2])
         sizes = sizes_for(tokenizer, context_length=8, emb_dim=8, n_layers=1, n_heads=1)
         cases = make_cases(random_model(sizes, seed), tokenizer, texts, "here")
-        config = CustomGPTConfig(**{name: getattr(sizes, name) for name in ("context_length", "emb_dim", "n_layers")},
-                                 vocab_size=tokenizer.vocab_size, n_heads=1, drop_rate=0.0)  # fmt: skip
+        config = CustomGPTConfig(
+            **{name: getattr(sizes, name) for name in ("context_length", "emb_dim", "n_layers")},
+            vocab_size=tokenizer.vocab_size,
+            n_heads=1,
+            drop_rate=0.0,
+        )
         model = CustomGPTForCausalLM(config).eval()
         model.backbone.load_state_dict(cases.model.state_dict())
         model.generation_config.bos_token_id = model.generation_config.eos_token_id = tokenizer.start_id

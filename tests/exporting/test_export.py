@@ -59,10 +59,12 @@ OTHER_PYTHON = "MAMEGPT_TRANSFORMERS4_PYTHON"
 CHANGED = {"n_kv_heads": 2, "ffn_dim": 56, "rope_theta": 500.0, "tie_embeddings": True, "drop_rate": 0.1}
 N_NEW = 15
 TEXTS = ["昔々、あるところに", *EDGE_CASES, *(text for _, text in stories(seed=3, n=20))]
+# fmt: off
 FILES = [
     "README.md", "config.json", "generation_config.json", "jp_tok_wiki.model", "jp_tok_wiki.vocab",
     "model.safetensors", "modeling_custom_gpt.py", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
-]  # fmt: skip
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,21 @@ def all_made(little: Little, warm_exports: None, tmp_path_factory: pytest.TempPa
         folder = tmp_path_factory.mktemp(name)
         if own not in runs:
             config = TrainConfig(
-                data=str(little.text), tokenizer=str(little.spm), out=str(folder / "run"), device="cpu",
-                val_fraction=0.1, context_length=32, emb_dim=32, n_layers=2, n_heads=4, batch_size=4, max_steps=12,
-                optimizer="adamw", architecture=own, **supported(own, CHANGED),
-            )  # fmt: skip
+                data=str(little.text),
+                tokenizer=str(little.spm),
+                out=str(folder / "run"),
+                device="cpu",
+                val_fraction=0.1,
+                context_length=32,
+                emb_dim=32,
+                n_layers=2,
+                n_heads=4,
+                batch_size=4,
+                max_steps=12,
+                optimizer="adamw",
+                architecture=own,
+                **supported(own, CHANGED),
+            )
             runs[own] = train(config).out
         to: Any = "hf" if architecture(own).hf_formats[0].model_type == name else "hf-native"
         export(str(runs[own]), folder / "exported", to=to, n_sentences=N_SENTENCES)
@@ -130,15 +143,24 @@ def all_seen(
     scratch = tmp_path_factory.mktemp("seen")
     words = []
     for name, made in all_made.items():
-        cases = {"ids": ids.tolist(), "n_new_tokens": N_NEW, "texts": TEXTS, "scratch": str(scratch / name),
-                 "trust_remote_code": made.hf_format.remote_code is not None}  # fmt: skip
+        cases = {
+            "ids": ids.tolist(),
+            "n_new_tokens": N_NEW,
+            "texts": TEXTS,
+            "scratch": str(scratch / name),
+            "trust_remote_code": made.hf_format.remote_code is not None,
+        }
         (scratch / f"{name}.json").write_text(json.dumps(cases), encoding="utf-8")
         words += [str(made.exported), str(scratch / f"{name}.json"), str(scratch / f"{name}.pt")]
     done = subprocess.run(
         [python, "-X", "utf8", str(ROOT / "tests" / "helpers" / "verify_transformers.py"), *words],
         env=os.environ | {"HF_HOME": str(scratch), "HF_MODULES_CACHE": str(scratch / "m"), "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", cwd=scratch, timeout=240,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        cwd=scratch,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     found = {name: torch.load(scratch / f"{name}.pt", weights_only=False) for name in all_made}
     assert request.param == "here" or all(of["version"].startswith("4.") for of in found.values())
@@ -188,10 +210,21 @@ def test_config_says_what_the_original_format_and_both_transformers_need(little:
             "AutoConfig": "modeling_custom_gpt.CustomGPTConfig",
             "AutoModelForCausalLM": "modeling_custom_gpt.CustomGPTForCausalLM",
         },
-        "vocab_size": 1000, "context_length": 32, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "drop_rate": 0.1,
-        "qkv_bias": False, "fast": True, "dtype": "float32", "tie_word_embeddings": False, "use_cache": True,
-        "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 3,
-    }  # fmt: skip
+        "vocab_size": 1000,
+        "context_length": 32,
+        "emb_dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "drop_rate": 0.1,
+        "qkv_bias": False,
+        "fast": True,
+        "dtype": "float32",
+        "tie_word_embeddings": False,
+        "use_cache": True,
+        "bos_token_id": 2,
+        "eos_token_id": 2,
+        "pad_token_id": 3,
+    }
 
 
 def test_weights_are_the_same_tensors_twice_under_backbone(little: Little) -> None:
@@ -242,17 +275,28 @@ def test_the_card_states_the_facts(little: Little) -> None:
     assert "pache" not in card.replace("`modeling_custom_gpt.py` は Apache License 2.0 です。", "")
     quality = Quality(4.5, 1.5, 3.25, 1234, 2000, 6000)
     config = TrainConfig(data="/home/mame/ひみつ/本.txt@0.5", batch_size=4, context_length=32, init_from="/home/前")
-    facts = Facts(config=config, step=12, elapsed_s=1234.5, n_documents=7, n_characters=8900, quality=quality,
-                  losses=[9.5, 7.25, 6.125], samples=[("昔々、", "豆が\nいました。")],
-                  sampling=Sampling(temperature=0.7, top_p=0.9, seed=3))  # fmt: skip
+    facts = Facts(
+        config=config,
+        step=12,
+        elapsed_s=1234.5,
+        n_documents=7,
+        n_characters=8900,
+        quality=quality,
+        losses=[9.5, 7.25, 6.125],
+        samples=[("昔々、", "豆が\nいました。")],
+        sampling=Sampling(temperature=0.7, top_p=0.9, seed=3),
+    )
     whole = model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts)
     for fact in (
-        "| 学習データ / training data | 本.txt(7 文書、8,900 文字) |", "12 ステップ、1,536 トークン",
+        "| 学習データ / training data | 本.txt(7 文書、8,900 文字) |",
+        "12 ステップ、1,536 トークン",
         "3.250 ビット/文字、1.500 ビット/バイト",
-        "| 元のモデル / base model | 前 |", "| 時間 / time | 1,234 秒 |", "muon、学習率 0.03、4 × 32 トークン",
+        "| 元のモデル / base model | 前 |",
+        "| 時間 / time | 1,234 秒 |",
+        "muon、学習率 0.03、4 × 32 トークン",
         "- <strong>昔々、</strong>豆がいました。",
         "| 学習損失 / training loss | █▃▁ 9.50 → 6.12 |",
-    ):  # fmt: skip
+    ):
         assert fact in whole
     assert "生成例(temperature 0.7、top-p 0.9、乱数シード 3 から)" in whole
     assert "ひみつ" not in whole and "home" not in whole
@@ -298,13 +342,20 @@ def test_whatever_texts_say_the_card_has_the_same_parts(little: Little, tmp_path
         parts, heads = [], []
         for text in (plain, hostile):
             result = EvalResult(
-                task_type="text-generation", dataset_type="custom", dataset_name=public_names(text),
-                metric_type="bits_per_character", metric_value=3.25,
-            )  # fmt: skip
+                task_type="text-generation",
+                dataset_type="custom",
+                dataset_name=public_names(text),
+                metric_type="bits_per_character",
+                metric_value=3.25,
+            )
             facts = Facts(
-                config=TrainConfig(data=text), step=1, machine=text, samples=[(text, text)], results=[result],
+                config=TrainConfig(data=text),
+                step=1,
+                machine=text,
+                samples=[(text, text)],
+                results=[result],
                 origins=[Provenance("extract", text, {text: text}, 2, 1, {text: 1})],
-            )  # fmt: skip
+            )
             file = tmp_path / "README.md"
             card = model_card(text, little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts, gguf_file=text * gguf)
             file.write_text(card, encoding="utf-8", newline="\n")
@@ -330,22 +381,33 @@ def parts_of(text: str) -> tuple[list[str], str]:
 def test_the_hub_reads_what_is_known_in_the_card(little: Little, tmp_path: Path) -> None:
     results = [
         EvalResult(
-            task_type="text-generation", dataset_type="fujiki/wiki40b_ja", dataset_name="wiki", dataset_split="train",
-            metric_type=metric, metric_value=value, metric_name=metric, metric_args={"n_characters": 9},
+            task_type="text-generation",
+            dataset_type="fujiki/wiki40b_ja",
+            dataset_name="wiki",
+            dataset_split="train",
+            metric_type=metric,
+            metric_value=value,
+            metric_name=metric,
+            metric_args={"n_characters": 9},
         )
         for metric, value in (("bits_per_character", 3.25), ("bits_per_byte", 1.0833))
-    ]  # fmt: skip
+    ]
     facts = Facts(
-        config=TrainConfig(data="fujiki/wiki40b_ja", init_from="mame/bean"), datasets=["fujiki/wiki40b_ja"],
-        base_model="mame/bean", results=results, licenses=["cc-by-sa-4.0", "mit"],
-    )  # fmt: skip
+        config=TrainConfig(data="fujiki/wiki40b_ja", init_from="mame/bean"),
+        datasets=["fujiki/wiki40b_ja"],
+        base_model="mame/bean",
+        results=results,
+        licenses=["cc-by-sa-4.0", "mit"],
+    )
     file = tmp_path / "README.md"
     file.write_text(model_card("豆", little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts), encoding="utf-8")
     data = ModelCard.load(file).data
     assert (data.base_model, data.datasets, data.language) == ("mame/bean", ["fujiki/wiki40b_ja"], ["ja"])
     assert (data.library_name, data.pipeline_tag, data.tags) == (
-        "transformers", "text-generation", ["mamegpt", "custom-gpt"],
-    )  # fmt: skip
+        "transformers",
+        "text-generation",
+        ["mamegpt", "custom-gpt"],
+    )
     assert (data.model_name, data.eval_results, data.license) == ("豆", results, "unknown")
     (whole,) = data.to_dict()["model-index"]
     assert [len(one["metrics"]) for one in whole["results"]] == [2]
@@ -373,12 +435,16 @@ def test_only_what_came_from_the_hub_is_called_by_its_name(tmp_path: Path, monke
     config = TrainConfig(data="fujiki/wiki40b_ja", val_fraction=0.005)
     held = "fujiki/wiki40b_ja (0.5% held out)"
     assert publish._held_out(config) == {
-        "dataset_type": "fujiki/wiki40b_ja", "dataset_name": held, "dataset_split": "train",
-    }  # fmt: skip
+        "dataset_type": "fujiki/wiki40b_ja",
+        "dataset_name": held,
+        "dataset_split": "train",
+    }
     other = dataclasses.replace(config, val_data=str(tmp_path / "ひみつ" / "val.txt"))
     assert publish._held_out(other) == {
-        "dataset_type": "custom", "dataset_name": "val.txt", "dataset_split": "validation",
-    }  # fmt: skip
+        "dataset_type": "custom",
+        "dataset_name": "val.txt",
+        "dataset_split": "validation",
+    }
 
 
 # ---------------------------------------------------------------- what transformers makes of it
@@ -388,8 +454,11 @@ def test_loads_whole_in_float32_without_this_package(seen: dict[str, Any]) -> No
     assert seen["odd_keys"] == []
     assert seen["dtype"] == "torch.float32"
     assert seen["sizes"] == {
-        "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 32,
-    }  # fmt: skip
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 32,
+    }
     assert not seen["knows_mamegpt"]
 
 
@@ -591,9 +660,18 @@ def test_a_run_exports_with_its_history_and_replaces_on_demand(little: Little, t
     report = export(str(little.run), out, n_sentences=N_SENTENCES, overwrite=True)
     assert sha256_file(out / "README.md") != sha256_file(little.exported / "README.md")
     assert [check.name for check in report.checks["hf"]] == [
-        "weights", "logits", "greedy", "no cache", "cache", "padding", "loss", "tokenizer", "round trip",
-        "empty prompt", "pipeline",
-    ]  # fmt: skip
+        "weights",
+        "logits",
+        "greedy",
+        "no cache",
+        "cache",
+        "padding",
+        "loss",
+        "tokenizer",
+        "round trip",
+        "empty prompt",
+        "pipeline",
+    ]
     assert str(little.text) in check_of(report, "tokenizer").found  # its own text
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "12 ステップ、1,536 トークン" in card  # 12 steps of 4 windows of 32
@@ -612,8 +690,12 @@ def test_a_users_nmt_nfkc_unigram_exports_and_its_agreement_is_measured(little: 
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for _, text in stories(seed=2, n=60) for line in text.split("\n")),
-        model_writer=written, vocab_size=900, model_type="unigram", byte_fallback=True, minloglevel=2,
-    )  # fmt: skip
+        model_writer=written,
+        vocab_size=900,
+        model_type="unigram",
+        byte_fallback=True,
+        minloglevel=2,
+    )
     (tmp_path / "mine.model").write_bytes(written.getvalue())
     tokenizer = Tokenizer.load(tmp_path / "mine.model")
     assert tokenizer.settings.normalizer == "nmt_nfkc"

@@ -70,6 +70,7 @@ def learned(little: Little, architecture: str, **changed: int) -> tuple[Language
     return model, sizes
 
 
+# fmt: off
 NAMES = {
     "custom-gpt": {
         "token_embd.weight", "position_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight",
@@ -90,7 +91,8 @@ NAMES = {
             for layer in range(2)
         ),
     },
-}  # fmt: skip
+}
+# fmt: on
 NAMES["qwen3"] = NAMES["llama"] | {f"blk.{layer}.attn_{one}_norm.weight" for layer in range(2) for one in "qk"}
 """What llama.cpp calls the tensors of models of two blocks."""
 
@@ -245,8 +247,9 @@ def other_tokenizer(path: Path, **changed: Any) -> Tokenizer:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for _, text in stories(seed=2, n=60) for line in text.split("\n")),
-        model_writer=written, **({"vocab_size": 900, "byte_fallback": True, "minloglevel": 2} | changed),
-    )  # fmt: skip
+        model_writer=written,
+        **({"vocab_size": 900, "byte_fallback": True, "minloglevel": 2} | changed),
+    )
     path.write_bytes(written.getvalue())
     return Tokenizer.load(path)
 

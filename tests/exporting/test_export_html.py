@@ -318,9 +318,11 @@ def test_ids_and_texts_are_those_of_sentencepiece(little: Little, browser: Brows
     tokenizer = little.tokenizer if name == "ours" else Tokenizer(own, Path("x.model"))
     opened = browser.open(written(tmp_path, little_model(little, tokenizer)).as_uri())
     texts = [
-        *EDGE_CASES, *more_edge_cases(), *(line for line in story_lines(50, seed=3)),
+        *EDGE_CASES,
+        *more_edge_cases(),
+        *(line for line in story_lines(50, seed=3)),
         *(text for _, text in stories(seed=3, n=20)),
-    ]  # fmt: skip
+    ]
     want = [tokenizer.encode(normalize(text)) for text in texts]
     assert opened.call("(texts) => texts.map((text) => tokenizer.encode(normalize(text)))", texts) == want
     assert opened.call("(all) => all.map((ids) => tokenizer.decode(ids))", want) == list(map(tokenizer.decode, want))
@@ -329,9 +331,20 @@ def test_ids_and_texts_are_those_of_sentencepiece(little: Little, browser: Brows
 
 def more_edge_cases() -> list[str]:
     return [
-        "<|user|>豆の木<|<|user|>", "豆の木豆の木", "   ", "a    b", "\u2581", "\ufeff先頭", "\u2028\u2029",
-        "</script><!--", "ああああああああああああ", "𠮷𠮷x𠮷", "\u200d👩\u200d🔬", "\u3099", "x" * 3000,
-    ]  # fmt: skip
+        "<|user|>豆の木<|<|user|>",
+        "豆の木豆の木",
+        "   ",
+        "a    b",
+        "\u2581",
+        "\ufeff先頭",
+        "\u2028\u2029",
+        "</script><!--",
+        "ああああああああああああ",
+        "𠮷𠮷x𠮷",
+        "\u200d👩\u200d🔬",
+        "\u3099",
+        "x" * 3000,
+    ]
 
 
 @IN_A_BROWSER
@@ -415,8 +428,18 @@ def test_bytes_make_whole_characters(page: Page, little: Little) -> None:
 
 # ---------------------------------------------------------------- the page
 
-SETTINGS = {"max_tokens": 12, "temperature": 0.8, "top_k": 0, "top_p": 0.9, "min_p": 0, "repetition_penalty": 1,
-            "logprobs": 5, "n": 2, "seed": 7, "prompt": "豆の木"}  # fmt: skip
+SETTINGS = {
+    "max_tokens": 12,
+    "temperature": 0.8,
+    "top_k": 0,
+    "top_p": 0.9,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "logprobs": 5,
+    "n": 2,
+    "seed": 7,
+    "prompt": "豆の木",
+}
 
 COMPLETE = """async (request) => {
   const choices = [];

@@ -27,10 +27,12 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("transformers.exporters")
 
+# fmt: off
 FILES = [
     "README.md", "config.json", "genai_config.json", "generation_config.json", "jp_tok_wiki.model", "jp_tok_wiki.vocab",
     "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json",
-]  # fmt: skip
+]
+# fmt: on
 CHECKS = ["logits", "greedy", "no cache", "padding", "tokenizer", "round trip"]
 
 

@@ -55,9 +55,7 @@ class Firefox:
     def call(self, function: str, value: object = None) -> Any:
         """Return the result of a JavaScript function of one value."""
         script = f"(async () => JSON.stringify(await ({function})({json.dumps(value)})))()"
-        found = self.send(
-            "script.evaluate", expression=script, target={"context": self._context}, awaitPromise=True
-        )  # fmt: skip
+        found = self.send("script.evaluate", expression=script, target={"context": self._context}, awaitPromise=True)
         assert found["type"] == "success", found
         text = found["result"].get("value")
         return None if text is None else json.loads(text)

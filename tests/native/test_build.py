@@ -176,11 +176,15 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, av
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "native"), ({"precision": "fp32"}, "native"), ({"precision": "bf16"}, "torch"),
-        ({"engine": "torch"}, "torch"), ({"emb_dim": 24}, "torch"), ({"sharding": "full"}, "torch"),
+        ({}, "native"),
+        ({"precision": "fp32"}, "native"),
+        ({"precision": "bf16"}, "torch"),
+        ({"engine": "torch"}, "torch"),
+        ({"emb_dim": 24}, "torch"),
+        ({"sharding": "full"}, "torch"),
         ({"engine": "native"}, "native"),
     ],
-)  # fmt: skip
+)
 def test_auto_is_native_where_it_is_faster_and_fits(
     changes: dict[str, str], expected: str, avx2: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,9 +65,14 @@ def states(model: LanguageModel, ids: list[int], n_prompt: int, native: Native) 
     bias=st.booleans(),
 )
 def test_a_step_equals_the_model_in_float64(
-    instructions: InstructionSet, architecture: str, heads: tuple[int, int], width: int, ffn_dim: int, n_prompt: int,
+    instructions: InstructionSet,
+    architecture: str,
+    heads: tuple[int, int],
+    width: int,
+    ffn_dim: int,
+    n_prompt: int,
     bias: bool,
-) -> None:  # fmt: skip
+) -> None:
     only = {"qkv_bias": bias} if architecture == "custom-gpt" else {"n_kv_heads": heads[1], "ffn_dim": ffn_dim}
     model = model_of(architecture, emb_dim=heads[0] * width, n_heads=heads[0], **only)
     ids = ids_of(CONTEXT)

@@ -145,9 +145,13 @@ def test_what_it_cannot_compute_is_refused_before_memory_is_read(
     native: Native, change: dict[str, Tensor], error: type[Exception]
 ) -> None:
     inputs = {
-        "hidden": torch.zeros(4, 16), "weight": torch.zeros(9, 16), "targets": torch.zeros(4, dtype=torch.int64),
-        "soft_targets": None, "true_share": 0.5, "needs_gradient": True,
-    }  # fmt: skip
+        "hidden": torch.zeros(4, 16),
+        "weight": torch.zeros(9, 16),
+        "targets": torch.zeros(4, dtype=torch.int64),
+        "soft_targets": None,
+        "true_share": 0.5,
+        "needs_gradient": True,
+    }
     native.head(**inputs)  # type: ignore[arg-type]
     with pytest.raises(error):
         native.head(**(inputs | change))  # type: ignore[arg-type]
