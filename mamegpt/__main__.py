@@ -19,11 +19,11 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # imports may turn KeyboardInterrupt into another exception
         signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(INTERRUPTED))
-    from mamegpt.cli.main import main as command_line
+    from mamegpt.cli import main as command_line
 
     try:
         signal.signal(signal.SIGINT, before)
-        command_line()
+        command_line.main()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
