@@ -79,6 +79,9 @@ RUNTIMES = (
     Runtime("transformers 4", "run_transformers.py", "hf", ("transformers==4.57.6",), needs_torch=True),
     Runtime("mlx-lm (Linux, CPU)", "run_mlx_lm.py", "hf", ("mlx-lm==0.32.2", "mlx[cpu]==0.32.4")),
     Runtime("CTranslate2", "run_ctranslate2.py", "hf", ("ctranslate2==4.8.5", "sentencepiece"), needs_torch=True),
+    Runtime("ExecuTorch", "run_executorch.py", "hf", ("executorch==1.5.1", TOKENIZERS), needs_torch=True),
+    Runtime("LiteRT", "run_litert.py", "hf", ("litert-torch==0.10.0", TOKENIZERS), needs_torch=True),
+    Runtime("PEFT", "run_peft.py", "hf", ("peft==0.21.2",), needs_torch=True),
     Runtime("mistral.rs", "run_mistralrs.py", "hf", ("mistralrs==0.9.5",)),
     Runtime("llama-cpp-python", "run_llama_cpp_python.py", "gguf", ("llama-cpp-python==0.3.36",)),
     Runtime("xllamacpp", "run_xllamacpp.py", "gguf", ("xllamacpp==2026.10.11549",)),
@@ -217,7 +220,9 @@ def make_environment(folder: Path, runtime: Runtime) -> None:
     """Make a Python environment with the runtime's packages, and with this one's where they are not enough."""
     uv = [sys.executable, "-m", "uv"]
     called([*uv, "venv", "--python", sys.executable, str(folder)])
-    called([*uv, "pip", "install", "--python", str(folder), *runtime.packages])
+    excluded = folder / "excluded.txt"
+    excluded.write_text("torch\n" if runtime.needs_torch else "", encoding="utf-8")
+    called([*uv, "pip", "install", "--python", str(folder), "--excludes", str(excluded), *runtime.packages])
     if runtime.needs_torch:
         (packages,) = folder.glob("lib/python*/site-packages")
         (packages / "after.pth").write_text(f"{Path(torch.__file__).parents[1]}\n", encoding="utf-8")

@@ -180,8 +180,11 @@ def _facts(run: Run, loaded: Pretrained | Classifier) -> Facts:
     results = card_results(run, Path(loaded.origin), held_out)
     samples: list[tuple[str, str]] = []
     if isinstance(loaded, Pretrained):
-        texts = loaded.generate_many(SAMPLE_PROMPTS, max_new_tokens=new_tokens, sampling=SAMPLING)
-        samples = list(zip(SAMPLE_PROMPTS, texts, strict=True))
+        # One by one, as the native engine generates: a batch waits for all threads at each layer.
+        samples = [
+            (prompt, loaded.generate(prompt, max_new_tokens=new_tokens, sampling=SAMPLING.of_text(i)))
+            for i, prompt in enumerate(SAMPLE_PROMPTS)
+        ]
     is_of_text = not isinstance(run.config, TuneConfig)  # bits on answers are no measure of a language model
     if not results and is_of_text and validations and validations[-1].step in (None, state.step):
         results = quality_results(validations[-1], held_out)
