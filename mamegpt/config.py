@@ -526,10 +526,29 @@ class TuneConfig(TrainConfig):
     """Steps between validations; the last step is always followed by one."""
 
     HIDDEN = (
-        "tokenizer", "split", "text_column", "title_column", "txt_layout", "init_from", "architecture",
-        "context_length", "emb_dim", "n_layers", "n_heads", "qkv_bias", "ffn_dim", "n_kv_heads", "head_dim",
-        "rope_theta", "norm_eps", "tie_embeddings", "samples_per_epoch", "ngrams", "compile", "sharding",
-    )  # fmt: skip
+        "tokenizer",
+        "split",
+        "text_column",
+        "title_column",
+        "txt_layout",
+        "init_from",
+        "architecture",
+        "context_length",
+        "emb_dim",
+        "n_layers",
+        "n_heads",
+        "qkv_bias",
+        "ffn_dim",
+        "n_kv_heads",
+        "head_dim",
+        "rope_theta",
+        "norm_eps",
+        "tie_embeddings",
+        "samples_per_epoch",
+        "ngrams",
+        "compile",
+        "sharding",
+    )
     """Settings that come from the model, or that tuning has no use for; they are no options."""
     SECTIONS = MappingProxyType(
         {"data": "text", "drop_rate": "training", "optimizer": "optimizer", "seed": "running", "task": "tuning"}

@@ -455,11 +455,12 @@ class _View:
         head.add_column(ratio=1)
         head.add_column(justify="right")
         head.add_row(
-            translated(msg("step {place}", place=place)) if self.validating is None
+            translated(msg("step {place}", place=place))
+            if self.validating is None
             else translated(msg("validating, {validating:.0%} done", validating=self.validating)),
             ProgressBar(total=budget_s or n_steps, completed=budget_s - left_s if budget_s else step),
             translated(msg("{left} left", left=left)),
-        )  # fmt: skip
+        )
         lines: list[Table | Text] = [head]
         if self.last is not None:
             lines += [

@@ -81,9 +81,13 @@ class Facts:
                     batch += f"、損失の {config.text_share:.0%} は元のテキスト"
             found.append(("学習", "training", f"{self.step:,} ステップ{length}"))
             found.append(
-                ("学習設定", "recipe", f"{config.optimizer}、学習率 {config.lr:g}、{batch}、"
-                 f"重み減衰 {config.weight_decay:g}、{config.precision}")
-            )  # fmt: skip
+                (
+                    "学習設定",
+                    "recipe",
+                    f"{config.optimizer}、学習率 {config.lr:g}、{batch}、"
+                    f"重み減衰 {config.weight_decay:g}、{config.precision}",
+                )
+            )
         if self.elapsed_s:
             found.append(("時間", "time", f"{self.elapsed_s:,.0f} 秒"))
         if self.machine:
@@ -202,13 +206,20 @@ def card_rows(
     return [
         ("アーキテクチャ", "architecture", hf_format.structure(sizes)),
         ("パラメータ数", "parameters", f"{n_parameters:,}"),
-        ("層数、埋め込み次元、ヘッド数", "layers, hidden size, heads",
-         f"{sizes.n_layers} / {sizes.emb_dim} / {sizes.n_heads}"),
+        (
+            "層数、埋め込み次元、ヘッド数",
+            "layers, hidden size, heads",
+            f"{sizes.n_layers} / {sizes.emb_dim} / {sizes.n_heads}",
+        ),
         ("コンテキスト長", "context length", f"{sizes.context_length} トークン"),
-        ("トークナイザ", "tokenizer", f"SentencePiece {settings.model_type}、語彙サイズ {sizes.vocab_size:,}、"
-         f"正規化 {settings.normalizer}、バイトフォールバック{byte_fallback}"),
+        (
+            "トークナイザ",
+            "tokenizer",
+            f"SentencePiece {settings.model_type}、語彙サイズ {sizes.vocab_size:,}、"
+            f"正規化 {settings.normalizer}、バイトフォールバック{byte_fallback}",
+        ),
         *facts.rows(),
-    ]  # fmt: skip
+    ]
 
 
 def model_card(

@@ -78,9 +78,12 @@ class DPOLoss(SummedLoss):
 
 @torch.no_grad()
 def log_probabilities(
-    model: LanguageModel, conversations: Conversations, which: np.ndarray, world: World,
+    model: LanguageModel,
+    conversations: Conversations,
+    which: np.ndarray,
+    world: World,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return the log-probability of the answer in each of some conversations, (n,) float32 on the CPU.
 
     The processes share the work.
@@ -144,7 +147,15 @@ def evaluate_pairs(
     found, before = log_probabilities(model, pairs, which, world, on_progress), reference[torch.from_numpy(which)]
     margin = margins(found, before, beta)
     return Quality(
-        loss=dpo_losses(found, before, beta).mean().item(), bits_per_byte=0.0, bits_per_character=0.0,
-        n_tokens=len(chosen), n_characters=len(chosen), n_bytes=0, of_n_characters=len(lengths), dtype="float32",
-        step=step, accuracy=(margin > 0).float().mean().item(), margin=margin.mean().item(),
-    )  # fmt: skip
+        loss=dpo_losses(found, before, beta).mean().item(),
+        bits_per_byte=0.0,
+        bits_per_character=0.0,
+        n_tokens=len(chosen),
+        n_characters=len(chosen),
+        n_bytes=0,
+        of_n_characters=len(lengths),
+        dtype="float32",
+        step=step,
+        accuracy=(margin > 0).float().mean().item(),
+        margin=margin.mean().item(),
+    )

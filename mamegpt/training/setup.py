@@ -106,8 +106,7 @@ from mamegpt.training.ngram_targets import NgramTargets
 from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
 from mamegpt.training.validation import evaluate
 
-__all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup",
-           "validation"]  # fmt: skip
+__all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup", "validation"]
 
 BEFORE_A_CHECKPOINT = {
     CONFIG_FILE,
@@ -233,7 +232,7 @@ def setup(
     counted = train.tokens if fitted and is_new else None
     model, summed_loss = _build_model(
         config, tokenizer, n_labels, starts_from_model, counted, native, compiled, world, emit
-    )  # fmt: skip
+    )
     optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)

@@ -35,10 +35,12 @@ GOLDEN = ROOT / "tests" / "golden"
 PAIRS = torch.tensor([[2, 300, 310, 320, 330], [2, 300, 310, 321, 2], [2, 301, 311, 0, 0], [2, 301, 312, 322, 0]])
 ANSWERS = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0]])
 """Those of tests/golden/tuning.py; here the two of a pair follow each other."""
+# fmt: off
 TINY: dict[str, Any] = {
     "task": "dpo", "batch_size": 8, "max_steps": 4, "eval_every_steps": 2, "save_every_steps": 2, "val_fraction": 0.2,
     "precision": "fp32", "device": "cpu", "keep_checkpoints": 9,
-}  # fmt: skip
+}
+# fmt: on
 
 
 @pytest.fixture
