@@ -508,6 +508,12 @@ def test_a_person_writes_with_it(page: Page) -> None:
         ["GenerateCtrl ⏎", "豆 · 豆GPT"],
         ["生成Ctrl ⏎", "豆 · 豆GPT"],
     )
+    footers = page.call("() => Array.from(document.querySelectorAll('#sheets footer .fact'), (it) => it.textContent)")
+    spoken = words()[page.call("() => document.documentElement.lang")]
+    assert set(footers[::2]) <= {spoken["ended"], spoken["long-enough"]}
+    assert all(it.startswith(spoken["seed-is"].partition("{")[0]) for it in footers[1::2])
+    page.call("() => showTip(document.querySelector('.token'))")
+    assert page.call("() => { dispatchEvent(new Event('resize')); return $('tip').hidden; }")
     assert page.call("() => getComputedStyle($('model').parentElement).display") == "none"
     assert page.complaints == []
 

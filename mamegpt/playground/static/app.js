@@ -13,7 +13,7 @@ import { explainTokens, hideTip } from "./sheet.js";
 
 function translate() {
   document.documentElement.lang = language;
-  for (const one of document.querySelectorAll("[data-word]")) one.textContent = words[language][one.dataset.word];
+  for (const one of document.querySelectorAll("[data-word]")) one.textContent = word(one.dataset.word, one.fields);
   for (const one of document.querySelectorAll("[data-label]")) {
     one.title = words[language][one.dataset.label];
     one.ariaLabel = one.title;
@@ -155,6 +155,7 @@ async function begin() {
     }
   });
   for (const place of ["sheets", "turns"]) explainTokens($(place));
+  addEventListener("resize", hideTip);
 
   const models = await listModels();
   useModels(models);

@@ -51,11 +51,17 @@ export function element(tag, options = {}, ...children) {
   return made;
 }
 
-// A button that is named by a word, also after the language has changed.
+// Show a word in an element, also after the language has changed.
+export function say(target, name, fields = {}) {
+  target.dataset.word = name;
+  target.fields = fields;
+  target.textContent = word(name, fields);
+  return target;
+}
+
+// A button that is named by a word.
 export function button(name, onclick, options = {}) {
-  const made = element("button", { type: "button", textContent: word(name), onclick, ...options });
-  made.dataset.word = name;
-  return made;
+  return say(element("button", { type: "button", onclick, ...options }), name);
 }
 
 export function number(value, digits = 0) {

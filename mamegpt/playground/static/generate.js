@@ -41,7 +41,7 @@ export async function generate(requests, groups) {
   )));
   if (running !== mine) return null;
   running = null;
-  for (const sheet of everything) sheet.finish(word("stopped"));
+  for (const sheet of everything) sheet.finish("stopped");
   $("stop").hidden = true;
   $("status").textContent = length() ? word("done", { n: number(length()), elapsed_s: number(seconds(), 1) }) : "";
   const failed = results.find(({ reason }) => reason && reason.name !== "AbortError");

@@ -1,6 +1,6 @@
 // A text that is being generated, and the probabilities of its tokens.
 
-import { $, button, copy, element, number, word } from "./common.js";
+import { $, button, copy, element, number, say, word } from "./common.js";
 
 const HOT_BITS = 10; // surprise that has the full colour
 
@@ -13,7 +13,7 @@ export class Sheet {
     this.spans = [];
     this.body = element("p", { className: "text", tabIndex: 0 });
     if (before) this.body.append(element("span", { className: "prompt", textContent: before }));
-    this.fact = element("span", { className: "fact", textContent: word("seed-is", { seed: request.seed }) });
+    this.fact = say(element("span", { className: "fact" }), "seed-is", { seed: request.seed });
     this.end = element("span", { className: "fact" });
     this.buttons = element("span", { className: "buttons" }, button("copy", (event) => copy(before + this.text, event.target)));
     this.root = element("article", {}, this.body, element("footer", {}, this.end, this.fact, this.buttons));
@@ -45,8 +45,8 @@ export class Sheet {
       span.textContent = this.characters.slice(offset, this.tokens[i + 1]?.offset).join("");
       span.style.setProperty("--heat", Math.min(1, this.bits(i) / HOT_BITS).toFixed(3));
     }
-    if (choice.finish_reason === "stop") this.finish(this.request.messages ? "" : word("ended")); // answers do end
-    else if (choice.finish_reason) this.finish(word("long-enough"));
+    if (choice.finish_reason === "stop") this.finish(this.request.messages ? "" : "ended"); // answers do end
+    else if (choice.finish_reason) this.finish("long-enough");
   }
 
   // Show a text that was generated earlier.
@@ -57,10 +57,11 @@ export class Sheet {
     return this;
   }
 
+  // `how` is a word, or "".
   finish(how) {
     if (this.root.classList.contains("done")) return;
     this.root.classList.add("done");
-    this.end.textContent = how;
+    if (how) say(this.end, how);
   }
 
   // The tokens that share a character with token i: bytes spell one together, and only the last of them shows it.
