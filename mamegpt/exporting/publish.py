@@ -148,7 +148,7 @@ def _validation(run: Run, loaded: Pretrained) -> Callable[[LanguageModel], Quali
     if not tokens or "val" not in tokens[1]:
         return None
     val, world = tokens[1]["val"], World(0, 1, loaded.device)
-    return lambda model: validation(run.config, val, run.tokenizer, model, world)(max_tokens=VALIDATION_TOKENS)
+    return lambda model: validation(run.config, val, run.tokenizer, model, world, None)(max_tokens=VALIDATION_TOKENS)
 
 
 def _on_cpu(model: Pretrained | Classifier) -> Pretrained | Classifier:

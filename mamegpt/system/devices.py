@@ -35,6 +35,7 @@ __all__ = [
     "free_memory",
     "on_device",
     "synchronize",
+    "total_memory",
 ]
 
 KINDS = ("cuda", "xpu", "mps")
@@ -262,6 +263,11 @@ def free_memory(device: torch.device) -> int:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free, _ = torch.get_device_module(device).mem_get_info(device)
     return int(free)
+
+
+def total_memory(device: torch.device) -> int:
+    """Return all memory of a device in bytes; that of the CPU is the machine's."""
+    return next((one.memory_bytes for one in devices() if one.device == device), memory().total)
 
 
 def on_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:

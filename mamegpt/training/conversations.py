@@ -17,6 +17,7 @@ from mamegpt.distributed.processes import World
 from mamegpt.errors import DataError, TokenizerError
 from mamegpt.messages import msg, tally
 from mamegpt.models.base import LanguageModel
+from mamegpt.native.library import Native
 from mamegpt.run.metrics import Quality
 from mamegpt.run.run import Run
 from mamegpt.text.subsample import subsample
@@ -164,7 +165,7 @@ def pairs_of(split: Split, tokenizer: Tokenizer) -> Conversations:
 
 
 def validation_of(
-    config: TuneConfig, split: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
+    config: TuneConfig, split: Split, tokenizer: Tokenizer, model: LanguageModel, world: World, native: Native | None
 ) -> Callable[..., Quality]:
     """Return a function that measures a model on a split."""
     return functools.partial(
@@ -174,6 +175,7 @@ def validation_of(
         n_characters=split.meta.n_characters,
         n_bytes=split.meta.n_bytes,
         world=world,
+        native=native,
     )
 
 

@@ -22,12 +22,13 @@ from mamegpt.distributed import processes
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, first_line
 from mamegpt.models.base import LanguageModel
+from mamegpt.native.library import Native
 from mamegpt.run.metrics import Quality
 from mamegpt.system.devices import on_device
 from mamegpt.system.files import atomic_write
 from mamegpt.system.run_files import REFERENCE_FILE
 from mamegpt.text.subsample import subsample
-from mamegpt.training.forward import SummedLoss
+from mamegpt.training.forward import SummedLoss, compute_with
 
 __all__ = ["DPOLoss", "dpo_losses", "evaluate_pairs", "keep_reference", "log_probabilities", "read_reference"]
 
@@ -82,6 +83,7 @@ def log_probabilities(
     conversations: Conversations,
     which: np.ndarray,
     world: World,
+    native: Native | None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
     """Return the log-probability of the answer in each of some conversations, (n,) float32 on the CPU.
@@ -90,6 +92,7 @@ def log_probabilities(
     """
     was_training = model.training
     model.eval()
+    compute_with(native, model)
     found = torch.zeros(len(which))
     order = np.argsort(conversations.lengths[which], kind="stable")  # those of similar length share a pass
     for begin in range(world.rank * BATCH_SIZE, len(which), world.size * BATCH_SIZE):
@@ -103,9 +106,11 @@ def log_probabilities(
     return processes.sum_over_processes(found, world.host_group) if world.size > 1 else found
 
 
-def keep_reference(run: Path, model: LanguageModel, pairs: Mapping[str, Conversations], world: World) -> None:
+def keep_reference(
+    run: Path, model: LanguageModel, pairs: Mapping[str, Conversations], world: World, native: Native | None
+) -> None:
     """Write the log-probabilities of all answers by the model that a run starts from."""
-    found = {name: log_probabilities(model, one, np.arange(len(one)), world) for name, one in pairs.items()}
+    found = {name: log_probabilities(model, one, np.arange(len(one)), world, native) for name, one in pairs.items()}
     if world.is_main:
         with atomic_write(run / REFERENCE_FILE, "wb") as file:
             file.write(save(found))
@@ -133,6 +138,7 @@ def evaluate_pairs(
     world: World,
     max_tokens: int = 0,
     compute_dtype: torch.dtype | None = None,
+    native: Native | None = None,
     step: int | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Quality:
@@ -144,7 +150,10 @@ def evaluate_pairs(
     lengths = pairs.lengths[::2] + pairs.lengths[1::2]
     chosen = np.array(subsample(range(len(lengths)), max_tokens or None, lambda i: int(lengths[i])))
     which = np.stack((2 * chosen, 2 * chosen + 1), axis=1).ravel()
-    found, before = log_probabilities(model, pairs, which, world, on_progress), reference[torch.from_numpy(which)]
+    found, before = (
+        log_probabilities(model, pairs, which, world, native, on_progress),
+        reference[torch.from_numpy(which)],
+    )
     margin = margins(found, before, beta)
     return Quality(
         loss=dpo_losses(found, before, beta).mean().item(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -25,7 +25,14 @@ from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.native.library import WIDTH_UNIT, Native
 from mamegpt.native.pointwise import Pointwise
 
-__all__ = ["SummedLoss", "checkpoint_activations", "compute_dtype", "micro_batch", "refuse_wrong_results"]
+__all__ = [
+    "SummedLoss",
+    "checkpoint_activations",
+    "compute_dtype",
+    "compute_with",
+    "micro_batch",
+    "refuse_wrong_results",
+]
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 16384}
 """Tokens in one forward pass of a kind of device, if nothing else is asked for; elsewhere all. What a CPU makes still
@@ -53,7 +60,7 @@ class SummedLoss(nn.Module):
         use_fast_dropout(model)
         self.compute_dtype = compute_dtype(precision)
         self.native = native if self.compute_dtype is None else None
-        self.functions = list(_native_functions(model, self.native if not compiled else None))
+        self.in_layers = self.native if not compiled else None
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(
@@ -82,10 +89,7 @@ class SummedLoss(nn.Module):
 
     def states(self, ids: Tensor, learned: Tensor | None) -> Tensor:
         """Return the final hidden states (B, T, C) of ids (B, T), or (N, C) of the ``learned`` positions."""
-        for module, name, function in self.functions:
-            module.__dict__.pop(name, None)  # as its class has it
-            if function is not None:
-                setattr(module, name, function)
+        compute_with(self.in_layers, self.model)
         with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
         if learned is not None:
@@ -93,11 +97,10 @@ class SummedLoss(nn.Module):
         return hidden
 
 
-def _native_functions(
-    model: LanguageModel, native: Native | None
-) -> Iterator[tuple[nn.Module, str, Callable[..., Tensor] | None]]:
-    """Yield modules and names of their functions in whose place the native engine may compute, with its function, or
-    None where it does not.
+def compute_with(native: Native | None, model: LanguageModel) -> None:
+    """Let the native engine compute attention, norms, rotations and SwiGLU in a model, where it can; None: PyTorch.
+
+    This holds until the next call: a backward pass may run blocks again.
     """
     functions: dict[str, Callable[..., Tensor]] = {}
     if native:
@@ -110,8 +113,11 @@ def _native_functions(
         }
     for module in model.modules():
         for name in ("attend", "normalize", "rotate", "swiglu"):
-            if hasattr(type(module), name):
-                yield module, name, functions.get(name) if _fits(module, name) else None
+            if not hasattr(type(module), name):
+                continue
+            module.__dict__.pop(name, None)  # as its class has it
+            if name in functions and _fits(module, name):
+                setattr(module, name, functions[name])
 
 
 def _fits(module: Any, name: str) -> bool:

@@ -248,7 +248,7 @@ def setup(
     if isinstance(config, TuneConfig) and config.task == "dpo":
         pairs = {name: pairs_of(split, tokenizer) for name, split in splits.items()}
         if starts_from_model:
-            keep_reference(run, model, pairs, world)
+            keep_reference(run, model, pairs, world, native)
         reference = read_reference(run, pairs)
         for module in summed_loss.modules():
             if isinstance(module, DPOLoss):
@@ -280,10 +280,16 @@ def setup(
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics, may_skip=scaler.is_enabled())
-    validate = validation(config, val, tokenizer, model, world) if val else None
+    validate = validation(config, val, tokenizer, model, world, native) if val else None
     if val and pairs and isinstance(config, TuneConfig):
         validate = functools.partial(
-            evaluate_pairs, model, pairs["val"], reference=reference["val"], beta=config.dpo_beta, world=world
+            evaluate_pairs,
+            model,
+            pairs["val"],
+            reference=reference["val"],
+            beta=config.dpo_beta,
+            world=world,
+            native=native,
         )
     minutes = 0.0 if finished else extensions[-1].minutes if extensions else config.minutes
     reserve_s, step_s, last_val_tokens = 0.0, 0.0, None
@@ -340,11 +346,11 @@ def _batches(config: TrainConfig, splits: dict[str, Split], tokenizer: Tokenizer
 
 
 def validation(
-    config: TrainConfig, val: Split, tokenizer: Tokenizer, model: LanguageModel, world: World
+    config: TrainConfig, val: Split, tokenizer: Tokenizer, model: LanguageModel, world: World, native: Native | None
 ) -> Callable[..., Quality]:
     """Return the function that measures a model: on a text, on the answers of conversations, or on labels."""
     if isinstance(config, TuneConfig):
-        return validation_of(config, val, tokenizer, model, world)
+        return validation_of(config, val, tokenizer, model, world, native)
     return functools.partial(
         evaluate,
         model,
@@ -354,6 +360,7 @@ def validation(
         start_id=tokenizer.start_id,
         context_length=config.context_length,
         world=world,
+        native=native,
     )
 
 

@@ -21,11 +21,22 @@ from mamegpt.distributed.processes import World, sum_over_processes
 from mamegpt.errors import DataError
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.loss import linear_cross_entropy
+from mamegpt.native.library import Native
 from mamegpt.run.metrics import Quality
-from mamegpt.system.devices import on_device
+from mamegpt.system.devices import on_device, total_memory
 from mamegpt.text.subsample import subsample
+from mamegpt.training.forward import compute_with
 
-__all__ = ["evaluate", "evaluate_examples"]
+__all__ = ["evaluate", "evaluate_examples", "rows_in_pass"]
+
+PASS_TOKENS = {"cpu": 8192, "mps": 16384}
+"""Tokens in one pass of a kind of device; MPS may compute products of more wrongly (pytorch#193487)."""
+MOST_PASS_TOKENS = 65536
+"""Tokens in one pass of any other: more would keep it no busier."""
+MEMORY_SHARE = 8
+"""A pass may need one part in so many of a device's memory."""
+BYTES_PER_WIDTH = 128
+"""Bytes of a token in one layer, for each of its hidden size: 32 numbers, of attention and feed-forward layer."""
 
 
 def evaluate(
@@ -38,8 +49,9 @@ def evaluate(
     context_length: int,
     world: World,
     max_tokens: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 0,
     compute_dtype: torch.dtype | None = None,
+    native: Native | None = None,
     step: int | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Quality:
@@ -48,8 +60,9 @@ def evaluate(
     The first token is predicted after ``start_id``; without one it is not counted.
     ``max_tokens`` measures a `subsample` of the windows (0: all). ``n_characters`` and ``n_bytes`` are those of the
     text that the tokens were made from, some of which a tokenizer may have lost; a sample has its share of them.
-    Processes share the windows. Matrix products are taken in ``compute_dtype`` (default: that of the weights). Raises
-    `DataError` for fewer than two tokens.
+    Processes share the windows, of which ``batch_size`` are in a pass (0: as many as suit the device). Matrix products
+    are taken in ``compute_dtype`` (default: that of the weights); without it, ``native`` computes what it does in
+    training, to other last bits. Raises `DataError` for fewer than two tokens.
     ``on_progress`` is called with the share that is done.
     """
     lead = [] if start_id is None else [start_id]
@@ -68,6 +81,7 @@ def evaluate(
 
     windows = subsample(range(math.ceil(n_targets / context_length)), max_tokens or None, n_targets_of)
     full = [window for window in windows if n_targets_of(window) == context_length]
+    batch_size = batch_size or rows_in_pass(context_length, model.out_head.in_features, world.device)
     batches = [full[i : i + batch_size] for i in range(0, len(full), batch_size)]
     if len(full) < len(windows):  # a last window, shorter than the others
         batches.append(windows[-1:])
@@ -76,7 +90,8 @@ def evaluate(
         some = np.stack([tokens_of(window) for window in batch])
         return some[:, :-1], some[:, 1:], None
 
-    (all_nats,) = _sums(model, batches, rows_of, world, compute_dtype, on_progress, _loss_of(model, compute_dtype))
+    measure = _loss_of(model, compute_dtype, native)
+    (all_nats,) = _sums(model, batches, rows_of, world, compute_dtype, native, on_progress, measure)
     n_measured = sum(map(n_targets_of, windows))
     dtype = compute_dtype or model.out_head.weight.dtype
     return _quality(all_nats, n_measured, n_measured / n_targets, n_characters, n_bytes, dtype, step)
@@ -90,8 +105,9 @@ def evaluate_examples(
     n_bytes: int,
     world: World,
     max_tokens: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 0,
     compute_dtype: torch.dtype | None = None,
+    native: Native | None = None,
     step: int | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Quality:
@@ -101,9 +117,9 @@ def evaluate_examples(
     The loss is in nats per token, or per label; of labels the accuracy is measured too.
     """
     are_labelled = isinstance(examples, LabelledTexts)
-    measure = _labels_measure(model) if are_labelled else _loss_of(model, compute_dtype)
-    chosen, batches = _chosen(examples, max_tokens, batch_size)
-    nats, *n_right = _sums(model, batches, _rows_of(examples), world, compute_dtype, on_progress, measure)
+    measure = _labels_measure(model) if are_labelled else _loss_of(model, compute_dtype, native)
+    chosen, batches = _chosen(examples, max_tokens, batch_size, model, world.device)
+    nats, *n_right = _sums(model, batches, _rows_of(examples), world, compute_dtype, native, on_progress, measure)
     n_measured = int(examples.n_targets[chosen].sum())
     share = n_measured / int(examples.n_targets.sum())
     dtype = compute_dtype or model.out_head.weight.dtype
@@ -111,10 +127,25 @@ def evaluate_examples(
     return replace(found, accuracy=n_right[0] / n_measured) if are_labelled else found
 
 
-def _chosen(examples: Examples, max_tokens: int, batch_size: int) -> tuple[list[int], list[list[int]]]:
+def rows_in_pass(n_tokens: int, width: int, device: torch.device) -> int:
+    """Return how many rows of at most ``n_tokens`` a pass without gradients reads, in a model of a hidden size.
+
+    They depend on the device, not on what of it is free just now, so that the same run has the same bits.
+    """
+    most = PASS_TOKENS.get(device.type, MOST_PASS_TOKENS)
+    if device.type != "cpu":
+        most = min(most, total_memory(device) // MEMORY_SHARE // (width * BYTES_PER_WIDTH))
+    return max(1, most // n_tokens)
+
+
+def _chosen(
+    examples: Examples, max_tokens: int, batch_size: int, model: LanguageModel, device: torch.device
+) -> tuple[list[int], list[list[int]]]:
     """Return a `subsample` of at most ``max_tokens`` tokens, those of similar length together, and its batches."""
     chosen = subsample(range(len(examples)), max_tokens or None, lambda i: int(examples.lengths[i]))
     chosen.sort(key=lambda i: int(examples.lengths[i]))
+    longest = int(examples.lengths[chosen[-1]]) if chosen else 1
+    batch_size = batch_size or rows_in_pass(longest, model.out_head.in_features, device)
     return chosen, [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
 
 
@@ -141,11 +172,14 @@ def _rows_of(examples: Examples) -> Callable[[Sequence[int]], Rows]:
     return lambda batch: examples.rows(np.array(batch))
 
 
-def _loss_of(model: LanguageModel, compute_dtype: torch.dtype | None) -> Callable[[Tensor, Tensor], Tensor]:
+def _loss_of(
+    model: LanguageModel, compute_dtype: torch.dtype | None, native: Native | None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a measure (1,) of hidden states (..., C) and targets (...): the sum of their losses, in nats."""
-    return lambda hidden, targets: linear_cross_entropy(hidden, model.out_head.weight, targets, compute_dtype).reshape(
-        1
-    )
+    native = native if compute_dtype is None else None
+    return lambda hidden, targets: linear_cross_entropy(
+        hidden, model.out_head.weight, targets, compute_dtype, native=native
+    ).reshape(1)
 
 
 def _labels_measure(model: LanguageModel) -> Callable[[Tensor, Tensor], Tensor]:
@@ -166,6 +200,7 @@ def _sums(
     rows_of: Callable[[Sequence[int]], Rows],
     world: World,
     compute_dtype: torch.dtype | None,
+    native: Native | None,
     on_progress: Callable[[float], None],
     measure: Callable[[Tensor, Tensor], Tensor],
 ) -> list[float]:
@@ -177,6 +212,7 @@ def _sums(
     measured: list[Tensor] = []  # read at the end, so that nothing waits for the device
     was_training = model.training
     model.eval()
+    compute_with(native if compute_dtype is None else None, model)
     # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
     for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
         inputs, targets, learned = rows_of(batches[min(i, len(batches) - 1)])

@@ -10,13 +10,17 @@ import pytest
 import torch
 from training_helpers import final_weights, losses, tiny
 
+from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.native.library import Native, load
+from mamegpt.pretrained import load as load_model
 from mamegpt.run.run import Run
 from mamegpt.system.hardware import cpp_compiler
 from mamegpt.system.run_files import CONFIG_FILE, MACHINE_FILE
 from mamegpt.training import engine
 from mamegpt.training.engine import choose_engine
 from mamegpt.training.events import Event, MachineChanged, NoEngine, StepEvent
+from mamegpt.training.setup import validation
 from mamegpt.training.trainer import train
 
 pytestmark = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
@@ -53,6 +57,32 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_was_not_interrupted(
     plain = train(dataclasses.replace(config, out=str(tmp_path / "torch"), engine="torch"))
     assert final_weights(plain.out, step) != final_weights(tmp_path / "whole", step)  # it was another one that computed
     assert list(losses(plain.out).values()) == pytest.approx(list(losses(tmp_path / "whole").values()), rel=1e-4)
+
+
+def test_the_engine_computes_validations_too(
+    stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native", emb_dim=32, max_steps=2)
+    quality, run = train(config).quality, Run(tmp_path / "run")
+    found, tokens, calls, attention = load_model(run.folder, device="cpu"), run.tokens(), [0], Native.attention
+    assert found.tokenizer and tokens and quality
+
+    def counted(self: Native, *heads: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        return attention(self, *heads)
+
+    monkeypatch.setattr(Native, "attention", counted)
+    world, engines = World(0, 1, torch.device("cpu")), (load(), None)
+    native, plain = (
+        validation(config, tokens[1]["val"], found.tokenizer, found.model, world, one)(step=2) for one in engines
+    )
+    assert native == quality and calls[0] and calls[0] % config.n_layers == 0
+    n_calls = calls[0]
+    assert plain.loss != native.loss and plain.loss == pytest.approx(native.loss, rel=1e-5)
+    rounded = validation(config, tokens[1]["val"], found.tokenizer, found.model, world, load())(
+        compute_dtype=torch.bfloat16
+    )
+    assert rounded.dtype == "bfloat16" and calls[0] == n_calls  # it computes in float32 alone
 
 
 def test_a_run_that_loses_its_engine_goes_on_and_says_so(

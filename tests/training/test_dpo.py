@@ -105,7 +105,7 @@ def test_the_reference_is_what_the_start_model_thinks_of_each_answer(tuned: Path
     pairs = pairs_of(tokens[1]["train"], run.tokenizer)
     loaded, reference = load(tuned, device="cpu"), load_file(run.folder / "reference.safetensors")["train"]
     assert len(pairs) == len(reference) and len(pairs) % 2 == 0
-    found = log_probabilities(loaded.model, pairs, np.arange(len(pairs)), World(0, 1, torch.device("cpu")))
+    found = log_probabilities(loaded.model, pairs, np.arange(len(pairs)), World(0, 1, torch.device("cpu")), None)
     torch.testing.assert_close(found, reference)
     n = int(pairs.lengths[0] - pairs.n_targets[0])
     ids = [int(one) for one in pairs.tokens[pairs.begins[0] : pairs.begins[0] + pairs.lengths[0] + 1]]

@@ -18,7 +18,8 @@ from mamegpt.models.registry import build_model
 from mamegpt.run.metrics import Quality
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.validation import evaluate
+from mamegpt.training import validation
+from mamegpt.training.validation import evaluate, rows_in_pass
 
 ALONE = World(0, 1, torch.device("cpu"))
 CONTEXT = 16
@@ -97,6 +98,15 @@ def test_the_loss_is_that_of_a_plain_loop(
         nats = naive_nats(model, ([] if start_id is None else [start_id]) + part.tolist())
         assert got.n_tokens == len(nats) == n_tokens - (start_id is None)
         assert got.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
+
+
+def test_a_pass_has_the_rows_that_suit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda, mps = map(torch.device, ("cpu", "cuda:0", "mps"))
+    monkeypatch.setattr(validation, "total_memory", lambda device: 16 << 30)
+    assert [rows_in_pass(256, 512, device) for device in (cpu, cuda, mps)] == [32, 128, 64]
+    assert rows_in_pass(1 << 20, 512, cpu) == 1
+    monkeypatch.setattr(validation, "total_memory", lambda device: 4 << 30)
+    assert rows_in_pass(256, 4096, cuda) == 4  # 512 MB
 
 
 def test_the_bits_are_per_byte_and_character_of_the_text_itself(
