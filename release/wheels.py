@@ -30,14 +30,14 @@ class Platform:
     target: str
     system: str
     machine: str
-    instructions: InstructionSet
+    instructions: tuple[InstructionSet, ...]
 
 
 PLATFORMS = {
-    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "linux", "x86_64", "avx2"),
-    "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "linux", "aarch64", "neon"),
-    "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "darwin", "arm64", "neon"),
-    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "win32", "AMD64", "avx2"),
+    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "linux", "x86_64", ("avx512", "avx2")),
+    "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "linux", "aarch64", ("neon",)),
+    "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "darwin", "arm64", ("neon",)),
+    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "win32", "AMD64", ("avx512", "avx2")),
 }
 
 
@@ -46,14 +46,14 @@ def zig(target: str) -> list[str]:
     return [sys.executable, "-m", "ziglang", "c++", "-target", target]
 
 
-def compile_for(platform: Platform, folder: Path) -> Path:
-    """Compile the library for a platform into a folder; returns its path."""
-    library = folder / library_name(platform.instructions, platform.system, platform.machine)
-    command = [*zig(platform.target), *COMMON_FLAGS, "-s", *FLAGS[platform.instructions]]
-    if platform.system == "darwin":
-        command.append(f"-Wl,-install_name,@rpath/{library.name}")  # else the path of this machine is in it
-    write_library(library, command, timeout_s=900)  # for a new target Zig first compiles the C++ library
-    return library
+def compile_for(platform: Platform, folder: Path) -> None:
+    """Compile a platform's libraries into a folder."""
+    for instructions in platform.instructions:
+        library = folder / library_name(instructions, platform.system, platform.machine)
+        command = [*zig(platform.target), *COMMON_FLAGS, "-s", *FLAGS[instructions]]
+        if platform.system == "darwin":
+            command.append(f"-Wl,-install_name,@rpath/{library.name}")  # else the path of this machine is in it
+        write_library(library, command, timeout_s=900)  # for a new target Zig first compiles the C++ library
 
 
 def pure_wheel(out: Path) -> Path:

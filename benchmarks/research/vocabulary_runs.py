@@ -32,7 +32,7 @@ from mamegpt.errors import TokenizerError
 from mamegpt.presets import SIZES, Size, preset
 from mamegpt.system.files import write_json
 from mamegpt.tokenizer.tokenizer import Tokenizer, train_tokenizer
-from mamegpt.training.autotune import Probe
+from mamegpt.training.autotune import Kind, Probe
 from mamegpt.training.trainer import TrainResult, train
 
 RUNS = ROOT / "mamegpt" / "tokenizer" / "vocabulary_runs.json"
@@ -66,7 +66,7 @@ def up_to(texts: Iterable[str], n_characters: int) -> Iterator[str]:
 def processor_seconds(size: Size, vocab_size: int) -> float:
     """What a step costs, measured as `mamegpt plan` does but by the processor's time."""
     probe = Probe(preset(size, ngrams=False), vocab_size, torch.device("cpu"), clock=time.process_time)
-    return probe.seconds_per_step([("bf16", False)])[0]
+    return probe.seconds_per_step([Kind("bf16")])[0]
 
 
 def trained(text: Path, size: Size, n_steps: int) -> TrainResult:

@@ -33,6 +33,7 @@ from mamegpt.training.events import (
     DeviceNotice,
     EarlyStop,
     Ended,
+    EngineMeasured,
     EpochEnded,
     Event,
     FittingBigrams,
@@ -120,6 +121,9 @@ NOTICES: dict[type[Event], Message] = {
     ),
     BuildingEngine: msg("building the native engine with {compiler}, once; this takes some seconds ..."),
     NoEngine: msg("engine: PyTorch, since the native one cannot be used ({reason})"),
+    EngineMeasured: msg(
+        "engine: {engine} in {precision}, chosen by measurement ({speedup:.2f}x as fast as the other engine)"
+    ),
     PrecisionMeasured: msg("precision: {precision}, chosen by measurement ({speedup:.1f}x as fast as the alternative)"),
     MicroBatchHalved: msg(
         "the memory does not suffice for {rows} sequences in a forward pass; trying {fewer}, which gives the same "

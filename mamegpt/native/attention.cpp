@@ -29,16 +29,16 @@ struct Sizes {
 
 // What one thread needs beside the inputs: matrices laid out for products, and dS.
 struct Scratch {
-    float *by_6, *keys, *k_by_16, *v_by_16, *q_by_16, *d_by_16, *ds, *row, *row_2;
+    float *by_tall, *keys, *k_by_16, *v_by_16, *q_by_16, *d_by_16, *ds, *row, *row_2;
     Scratch(const Sizes& s, float* memory) {
         size_t n = s.packed();
-        by_6 = memory, keys = by_6 + n, k_by_16 = keys + n, v_by_16 = k_by_16 + n, q_by_16 = v_by_16 + n;
+        by_tall = memory, keys = by_tall + n, k_by_16 = keys + n, v_by_16 = k_by_16 + n, q_by_16 = v_by_16 + n;
         d_by_16 = q_by_16 + n, ds = d_by_16 + n, row = ds + s.square(), row_2 = row + s.T;
     }
 };
 
-// (T, D) -> [T/6][D][6]
-void pack_by_6(const Sizes& s, const float* x, float* out) {
+// (T, D) -> [T/TALL][D][TALL]
+void pack_by_tall(const Sizes& s, const float* x, float* out) {
     for (int t = 0; t < s.T; t++)
         for (int d = 0; d < s.D; d++) out[size_t(t / TALL * TALL) * s.D + d * TALL + t % TALL] = x[size_t(t) * s.D + d];
 }
@@ -47,7 +47,7 @@ void pack_by_6(const Sizes& s, const float* x, float* out) {
 void pack_by_16(const Sizes& s, const float* x, float* out) {
     for (int d = 0; d < s.D; d += WIDE)
         for (int t = 0; t < s.padded(); t++, out += WIDE)
-            for (int j = 0; j < WIDE; j += 8) store(out + j, t < s.T ? load(x + size_t(t) * s.D + d + j) : all(0.0f));
+            store(out, t < s.T ? load_wide(x + size_t(t) * s.D + d) : all_wide(0.0f));
 }
 
 // (T, D) -> [T/16][D][16], its transpose by 16 columns; beyond the last position there are zeros
@@ -60,9 +60,9 @@ void pack_transposed(const Sizes& s, const float* x, float* out) {
             }
 }
 
-int first_row(int panel) { return panel * WIDE / TALL * TALL; }  // the six that holds the first position to see a panel
+int first_row(int panel) { return panel * WIDE / TALL * TALL; }  // the first of the TALL rows that hold the first position to see a panel
 
-// [T/16][T][16] = A B, where A (T, D) lies by 6 and B by 16 keys; each(row, its 16 numbers, how many of them it may see)
+// [T/16][T][16] = A B, where A (T, D) lies by TALL and B by 16 keys; each(row, its 16 numbers, how many of them it may see)
 template <typename Each>
 void square_product(const Sizes& s, const float* a, const float* b, float* out, Each each) {
     for (int panel = 0; panel < s.panels(); panel++) {
@@ -87,7 +87,7 @@ void times(const Sizes& s, const float* m, const float* x, float* out) {
 
 // (T, D) = M^T X, or that is added
 void transposed_times(const Sizes& s, const float* m, const float* x, float* out, bool add) {
-    for (int t = 0, n; t < s.T; t += n) {  // 6, 6 and 4 keys of a panel
+    for (int t = 0, n; t < s.T; t += n) {  // TALL keys at a time, up to the end of a panel
         int panel = t / WIDE, begin = first_row(panel);
         n = std::min({TALL, WIDE - t % WIDE, s.T - t});
         const float* a = m + (size_t(panel) * s.T + begin) * WIDE + t % WIDE;
@@ -102,24 +102,22 @@ void forward(const Sizes& s, const Scratch& m, const float* q, float* p, float* 
     const float scale = 1 / std::sqrt(float(s.D));
     float *most = m.row, *sums = m.row_2;
     std::fill(most, most + s.T, -INFINITY), std::fill(sums, sums + s.T, 0.0f);
-    pack_by_6(s, q, m.by_6);
-    square_product(s, m.by_6, m.keys, p, [&](int r, float* x, int n, int) {
+    pack_by_tall(s, q, m.by_tall);
+    square_product(s, m.by_tall, m.keys, p, [&](int r, float* x, int n, int) {
         for (int j = n; j < WIDE; j++) x[j] = -INFINITY;
-        if (n) most[r] = std::max(most[r], largest(larger(load(x), load(x + 8))));
+        if (n) most[r] = std::max(most[r], largest(load_wide(x)));
     });
     auto rows_of_panels = [&](auto each) {
         for (int panel = 0; panel < s.panels(); panel++)
             for (int r = first_row(panel); r < s.T; r++) each(r, p + (size_t(panel) * s.T + r) * WIDE, r + 1 - panel * WIDE);
     };
     rows_of_panels([&](int r, float* x, int n) {
-        Vec low = exp((load(x) - all(most[r])) * all(scale)), high = exp((load(x + 8) - all(most[r])) * all(scale));
-        store(x, low), store(x + 8, high);
+        store(x, exp((load_wide(x) - all_wide(most[r])) * all_wide(scale)));
         for (int j = std::max(0, n); j < WIDE; j++) x[j] = 0.0f;
-        sums[r] += sum(load(x) + load(x + 8));
+        sums[r] += sum(load_wide(x));
     });
     rows_of_panels([&](int r, float* x, int) {
-        Vec inverse = all(1 / sums[r]);
-        store(x, load(x) * inverse), store(x + 8, load(x + 8) * inverse);
+        store(x, load_wide(x) * all_wide(1 / sums[r]));
     });
     times(s, p, m.v_by_16, o);
 }
@@ -134,10 +132,10 @@ void backward(const Sizes& s, const Scratch& m, const float* q, const float* p, 
         for (int d = 0; d < s.D; d += 8) total = fma(load(o + size_t(t) * s.D + d), load(d_o + size_t(t) * s.D + d), total);
         dot[t] = sum(total);
     }
-    pack_by_6(s, d_o, m.by_6), pack_by_16(s, d_o, m.d_by_16), pack_by_16(s, q, m.q_by_16);
-    square_product(s, m.by_6, m.keys, m.ds, [&](int r, float* x, int, int panel) {
+    pack_by_tall(s, d_o, m.by_tall), pack_by_16(s, d_o, m.d_by_16), pack_by_16(s, q, m.q_by_16);
+    square_product(s, m.by_tall, m.keys, m.ds, [&](int r, float* x, int, int panel) {
         const float* at = p + (size_t(panel) * s.T + r) * WIDE;
-        for (int j = 0; j < WIDE; j += 8) store(x + j, load(at + j) * (load(x + j) - all(dot[r])) * all(scale));
+        store(x, load_wide(at) * (load_wide(x) - all_wide(dot[r])) * all_wide(scale));
     });
     transposed_times(s, p, m.d_by_16, dv, add);
     times(s, m.ds, m.k_by_16, dq);

@@ -38,9 +38,14 @@ __all__ = [
     "write_library",
 ]
 
-InstructionSet = Literal["avx2", "neon", "portable"]
+InstructionSet = Literal["avx512", "avx2", "neon", "portable"]
 
-FLAGS: dict[InstructionSet, list[str]] = {"avx2": ["-mavx2", "-mfma"], "neon": ["-DNEON"], "portable": []}
+FLAGS: dict[InstructionSet, list[str]] = {
+    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"],
+    "avx2": ["-mavx2", "-mfma"],
+    "neon": ["-DNEON"],
+    "portable": [],
+}
 """What a compiler needs to hear for each set of instructions."""
 COMMON_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-shared", "-fPIC"]
 BROUGHT_FOLDER = Path(__file__).parent / "brought"
@@ -49,10 +54,11 @@ COMPILER_TIMEOUT_S = 120
 
 
 def best_instruction_set() -> InstructionSet:
-    """Return the best of the sets that this processor has; ``ATEN_CPU_CAPABILITY`` can refuse AVX2."""
+    """Return the best of the sets that this processor has; ``ATEN_CPU_CAPABILITY`` can refuse AVX2 and AVX-512."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "neon"
-    return "avx2" if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else "portable"
+    found: dict[str, InstructionSet] = {"AVX2": "avx2", "AVX512": "avx512"}
+    return found.get(torch.backends.cpu.get_cpu_capability(), "portable")
 
 
 def cache_folder() -> Path:

@@ -39,7 +39,7 @@ struct Head {
     double* losses;                              // (N + 1,)
     float *dh, *dw;                              // (N, C), (V, C); null: only the loss is wanted
     float *w_by_v, *w_by_c, *dw_by_v;            // [V/16][C][16], [C/16][V][16], [V/16][C][16]
-    float *e, *h_by_row, *scaled, *sums, *shift;  // [V/16][rows][16], [rows/6][C][6], [C/6][rows][6], (rows,), (rows,)
+    float *e, *h_by_row, *scaled, *sums, *shift;  // [V/16][rows][16], [rows/TALL][C][TALL], [C/TALL][rows][TALL], (rows,), (rows,)
 
     float* panel_of_e(int panel) const { return e + size_t(dw ? panel : 0) * n_rows * WIDE; }
 };
@@ -78,13 +78,13 @@ void exponentials(const Head& t, Part rows) {
     Vec sums[ROWS];
     for (Vec& one : sums) one = all(0.0f);
     logits(t, rows, [&](int r, float* e, int n) {
-        Vec low = exp(load(e) - all(t.shift[r])), high = exp(load(e + 8) - all(t.shift[r]));
-        store(e, low), store(e + 8, high);
+        Wide found = exp(load_wide(e) - all_wide(t.shift[r]));
+        store(e, found);
         if (n < WIDE) {
             for (int j = n; j < WIDE; j++) e[j] = 0.0f;
-            low = load(e), high = load(e + 8);
+            found = load_wide(e);
         }
-        sums[r - rows.begin] = sums[r - rows.begin] + (low + high);
+        sums[r - rows.begin] = sums[r - rows.begin] + (lower(found) + upper(found));
     });
     for (int r = rows.begin; r < rows.end; r++) t.sums[r] = sum(sums[r - rows.begin]);
 }
@@ -136,14 +136,14 @@ void gradient_of_hidden(const Head& t, int first, Part rows) {
         for (int c = 0; c < t.C; c++) dh[size_t(r) * t.C + c] /= t.sums[r];
 }
 
-// Lay out h by six rows for the logits.
+// Lay out h by TALL rows for the logits.
 void pack_hidden(const Head& t, int first, Part rows) {
     for (int r = rows.begin; r < rows.end; r++)
         for (int c = 0; c < t.C; c++)
             t.h_by_row[size_t(r / TALL * TALL) * t.C + c * TALL + r % TALL] = t.h[size_t(first + r) * t.C + c];
 }
 
-// Lay out h / S by six columns for dW.
+// Lay out h / S by TALL columns for dW.
 void pack_scaled(const Head& t, int first, Part rows) {
     for (int r = rows.begin; r < rows.end; r++)
         for (int c = 0; c < t.C; c++)

@@ -20,17 +20,15 @@ struct Linear {
 // y[i] = W[i] . x for R rows of W (R, n), n a multiple of 8
 template <int R>
 static inline void dots(const float* w, int n, const float* x, float* y) {
-    Vec sums[R][2];
-    for (auto& row : sums) row[0] = row[1] = all(0.0f);
+    Wide sums[R];
+    for (Wide& one : sums) one = all_wide(0.0f);
     int c = 0;
     for (; c + 16 <= n; c += 16)
-        for (int i = 0; i < R; i++) {
-            sums[i][0] = fma(load(w + size_t(i) * n + c), load(x + c), sums[i][0]);
-            sums[i][1] = fma(load(w + size_t(i) * n + c + 8), load(x + c + 8), sums[i][1]);
-        }
+        for (int i = 0; i < R; i++) sums[i] = fma(load_wide(w + size_t(i) * n + c), load_wide(x + c), sums[i]);
     for (int i = 0; i < R; i++) {
-        if (c < n) sums[i][0] = fma(load(w + size_t(i) * n + c), load(x + c), sums[i][0]);
-        y[i] = sum(sums[i][0] + sums[i][1]);
+        Vec low = lower(sums[i]);
+        if (c < n) low = fma(load(w + size_t(i) * n + c), load(x + c), low);
+        y[i] = sum(low + upper(sums[i]));
     }
 }
 

@@ -28,7 +28,7 @@ from mamegpt.system.hardware import peak_memory, reset_peak_memory
 from mamegpt.text.subsample import subsample
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.tokenizer.vocab_size import characters_per_token, choose_vocab_size
-from mamegpt.training.autotune import Probe, formats
+from mamegpt.training.autotune import Probe, kinds
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_operations
 from mamegpt.training.engine import choose_engine, load_engine
 from mamegpt.training.forward import micro_batch
@@ -242,13 +242,14 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     The process's peak memory grows with the sizes, so each size can be measured in turn. Precision is measured once, in
     the first. Of sizes for which the memory does not suffice nothing is measured.
     """
-    candidates = formats(device)
     costs: list[Cost] = []
     is_full = False
     flops_per_s = probe_s_per_flop = 0.0
     other_bytes = 0
     begin = time.perf_counter()
-    native = load_engine(choose_engine(preset(), device), device, must=False)
+    engine = choose_engine(preset(), device)
+    native = load_engine(engine, device, must=False)
+    candidates = kinds(engine, "auto", device)
     for size in SIZES:
         config = preset(size)
         n_parameters, flops = operations(config, vocab_size)
@@ -261,7 +262,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
         reset_peak_memory(device)
         try:
             probe = Probe(config, vocab_size, device, native=native)
-            times = probe.seconds_per_step([(kind, False) for kind in candidates])
+            times = probe.seconds_per_step(candidates)
         except (MemoryError, RuntimeError) as error:
             if not (costs and is_out_of_memory(error)):
                 raise
@@ -273,7 +274,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
         costs.append(Cost(size, n_parameters, tokens_per_s, peak_memory(device) + copy_bytes, measured=True))
         flops_per_s, probe_s_per_flop = flops * tokens_per_s, (time.perf_counter() - start) / flops
         other_bytes = costs[-1].memory_bytes - held_bytes
-    return candidates[0], costs
+    return candidates[0].precision, costs
 
 
 def estimate(vocab_size: int, sheet: DataSheet) -> list[Cost]:

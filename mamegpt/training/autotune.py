@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 
-from mamegpt.config import Precision, TrainConfig
+from mamegpt.config import Engine, Precision, TrainConfig
 from mamegpt.distributed.processes import World
 from mamegpt.errors import first_line, is_out_of_memory
 from mamegpt.models.base import LanguageModel
@@ -18,19 +19,32 @@ from mamegpt.models.registry import build_model
 from mamegpt.native.library import Native
 from mamegpt.system.devices import synchronize
 from mamegpt.system.hardware import has_bf16, has_compiler, has_fp16
-from mamegpt.training.events import CompileFailed, CompileMeasured, Compiling, Emit, MicroBatchHalved, PrecisionMeasured
+from mamegpt.training.events import (
+    CompileFailed,
+    CompileMeasured,
+    Compiling,
+    Emit,
+    EngineMeasured,
+    MicroBatchHalved,
+    PrecisionMeasured,
+)
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch
 from mamegpt.training.optim import build_optimizer
 
-__all__ = ["Kind", "Probe", "autotune", "compiler_error", "fit_micro_batch", "formats"]
+__all__ = ["Kind", "Probe", "autotune", "compiler_error", "fit_micro_batch", "formats", "kinds"]
 
 WORTH_COMPILING_S = 600.0
 """Seconds from which on a run may gain more by compiling, half a minute or more, than it takes."""
 
 PROBE_ROUNDS = 3
 
-Kind = tuple[Precision, bool]
-"""A number format, and whether to compile."""
+
+class Kind(NamedTuple):
+    """A way to compute a step: with the native engine only where there is one."""
+
+    precision: Precision
+    compiled: bool = False
+    is_native: bool = True
 
 
 def formats(device: torch.device) -> list[Precision]:
@@ -38,6 +52,13 @@ def formats(device: torch.device) -> list[Precision]:
     if has_bf16(device):
         return ["fp32", "bf16"]
     return ["fp32", "fp16"] if has_fp16(device) else ["fp32"]
+
+
+def kinds(engine: Engine, precision: Precision, device: torch.device) -> list[Kind]:
+    """Return the ways to compute that may be the fastest on a device, with an engine that may be "auto"."""
+    precisions = formats(device) if precision == "auto" else [precision]
+    of_pytorch = [Kind(precision, is_native=False) for precision in precisions if engine != "native"]
+    return of_pytorch + [Kind("fp32")] * (engine != "torch")
 
 
 def autotune(
@@ -48,11 +69,7 @@ def autotune(
     ``measure`` is `Probe.seconds_per_step`; it is not called if nothing is left to decide.
     """
     device = world.device
-    choices = formats(device)
-    if config.engine == "native":
-        choices = ["fp32"]
-    if config.precision != "auto":
-        choices = [config.precision]
+    choices = kinds(config.engine, config.precision, device)
     compile_ = "false" if config.compile == "auto" else config.compile
     may_compile = (
         config.compile == "auto"
@@ -62,24 +79,35 @@ def autotune(
         and has_compiler(device)
     )
     if len(choices) == 1 and not may_compile:
-        return dataclasses.replace(config, precision=choices[0], compile=compile_)
-    seconds = measure([(choice, False) for choice in choices])
-    best = min(seconds)
-    precision = choices[seconds.index(best)]
-    if len(choices) > 1:
-        emit(PrecisionMeasured(precision, max(seconds) / best))
+        return _decided(config, choices[0], compile_)
+    seconds = dict(zip(choices, measure(choices), strict=True))
+    chosen = min(choices, key=seconds.__getitem__)
+    best = seconds[chosen]
+    others = [s for kind, s in seconds.items() if kind.is_native != chosen.is_native]
+    if others:
+        emit(EngineMeasured(_engine(chosen), chosen.precision, min(others) / best))
+    elif len(choices) > 1:
+        emit(PrecisionMeasured(chosen.precision, max(seconds.values()) / best))
     if may_compile and (config.minutes * 60 or config.max_steps * best) >= WORTH_COMPILING_S:
         from torch._dynamo.exc import TorchDynamoException
 
         emit(Compiling())
         try:
-            eager, compiled = measure([(precision, False), (precision, True)])
+            eager, compiled = measure([chosen, chosen._replace(compiled=True)])
         except TorchDynamoException as error:
             emit(CompileFailed(compiler_error(error)))
         else:
             compile_ = "true" if compiled < eager else "false"
             emit(CompileMeasured(compile_, compiled / eager))
-    return dataclasses.replace(config, precision=precision, compile=compile_)
+    return _decided(config, chosen, compile_)
+
+
+def _engine(kind: Kind) -> Engine:
+    return "native" if kind.is_native else "torch"
+
+
+def _decided(config: TrainConfig, kind: Kind, compile_: Literal["auto", "true", "false"]) -> TrainConfig:
+    return dataclasses.replace(config, engine=_engine(kind), precision=kind.precision, compile=compile_)
 
 
 def compiler_error(error: Exception) -> str:
@@ -166,20 +194,26 @@ class Probe:
         They take turns, and the fastest of a few rounds counts: another program's work can only make a round slower.
         """
         random_state = torch.get_rng_state()
-        optimizers = {p: build_optimizer(self.model, dataclasses.replace(self.config, precision=p)) for p, _ in kinds}
+        optimizers = {
+            p: build_optimizer(self.model, dataclasses.replace(self.config, precision=p))
+            for p in {kind.precision for kind in kinds}
+        }
         ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
         losses = [
-            SummedLoss(self.model, precision, compiled=compiled, native=self.native) for precision, compiled in kinds
+            SummedLoss(
+                self.model, kind.precision, compiled=kind.compiled, native=self.native if kind.is_native else None
+            )
+            for kind in kinds
         ]
         passes: list[list[float]] = [[] for _ in kinds]
         updates: list[list[float]] = [[] for _ in kinds]
         for round_ in range(PROBE_ROUNDS + 1):
-            for (precision, _), summed_loss, times, update in zip(kinds, losses, passes, updates, strict=True):
+            for kind, summed_loss, times, update in zip(kinds, losses, passes, updates, strict=True):
                 begin = self._now()
                 torch.autograd.backward(summed_loss(ids, ids))
                 middle = self._now()
-                optimizers[precision].step()
-                optimizers[precision].zero_grad(set_to_none=True)
+                optimizers[kind.precision].step()
+                optimizers[kind.precision].zero_grad(set_to_none=True)
                 if round_:  # the first one warms up
                     times.append(middle - begin)
                     update.append(self._now() - middle)

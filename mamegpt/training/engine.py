@@ -8,7 +8,7 @@ from mamegpt.config import Engine, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
 from mamegpt.native.build import best_instruction_set, is_built, library_path
-from mamegpt.native.library import WIDTH_UNIT, Native, load
+from mamegpt.native.library import WIDTH_UNIT, Native, load, load_if_built
 from mamegpt.system.devices import choose_device
 from mamegpt.system.hardware import cpp_compiler, has_bf16
 from mamegpt.training.events import BuildingEngine, Emit, NoEngine
@@ -17,25 +17,28 @@ __all__ = ["choose_engine", "engine_name", "load_engine", "will_compute"]
 
 
 def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda _: None) -> Engine:
-    """Return "native" or "torch" for the settings of a run whose engine may be "auto".
+    """Return "native" or "torch" for the settings of a run whose engine may be "auto", or "auto" if that is to be
+    measured (`mamegpt.training.autotune`).
 
-    "auto" is "native" on processors on which it was measured to be faster (docs/log.md), if it can be built: those with
-    AVX2 and without bfloat16 or AVX-512, for which PyTorch has other kernels.
+    "auto" is "native" on processors on which it is known to be faster (docs/log.md), if it can be built: those with
+    AVX2 and without bfloat16 or AVX-512. For others PyTorch has other kernels; there it is measured, if it is built.
     """
     if config.engine != "auto":
         return config.engine
     fits = config.precision in ("auto", "fp32") and config.sharding == "none" and config.emb_dim % WIDTH_UNIT == 0
-    if not fits or not _is_faster(device) or load_engine("native", device, emit, must=False) is None:
+    if not fits or device.type != "cpu":
         return "torch"
-    return "native"
+    if _is_faster(device):
+        return "torch" if load_engine("native", device, emit, must=False) is None else "native"
+    return "torch" if load_if_built() is None else "auto"
 
 
 def load_engine(engine: Engine, device: torch.device, emit: Emit = lambda _: None, *, must: bool) -> Native | None:
-    """Return the native engine, built if need be; None for "torch".
+    """Return the native engine, built if need be; None for "torch". For "auto", see `choose_engine`.
 
     If it cannot be had, raises `ConfigError` if it ``must``; else `NoEngine` tells why, and None is returned.
     """
-    if engine != "native":
+    if engine == "torch":
         return None
     try:
         if device.type != "cpu":
@@ -55,9 +58,13 @@ def engine_name(native: Native | None) -> str:
 
 def will_compute() -> Message:
     """Return in words what "auto" is on this machine, and why; nothing is built for that."""
-    if not _is_faster(choose_device().device):
+    device, instructions = choose_device().device, best_instruction_set()
+    if not _is_faster(device):
+        if device.type == "cpu" and load_if_built():
+            return msg(
+                "PyTorch or native ({instructions}), whichever is measured to be faster", instructions=instructions
+            )
         return msg("PyTorch (native is for processors with AVX2 and without AVX-512 or bfloat16)")
-    instructions = best_instruction_set()
     try:
         if is_built(library_path(instructions)):
             return msg("native ({instructions})", instructions=instructions)

@@ -29,6 +29,7 @@ __all__ = [
     "EarlyStop",
     "Emit",
     "Ended",
+    "EngineMeasured",
     "EpochEnded",
     "Event",
     "FittingBigrams",
@@ -171,6 +172,15 @@ class NoEngine(Event):
     """The native engine cannot be used here, for a ``reason``; PyTorch computes instead."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class EngineMeasured(Event):
+    """``engine`` was chosen because it is ``speedup`` times as fast as the other."""
+
+    engine: str
+    precision: str
+    speedup: float
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ from mamegpt.system.run_files import (
 from mamegpt.system.shell import command
 from mamegpt.tokenizer.reserved import with_reserved
 from mamegpt.tokenizer.tokenizer import Tokenizer
-from mamegpt.training.autotune import Probe, autotune, compiler_error, fit_micro_batch
+from mamegpt.training.autotune import Kind, Probe, autotune, compiler_error, fit_micro_batch
 from mamegpt.training.batches import Batches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
@@ -204,7 +204,7 @@ def setup(
     n_labels = len(Run(run).labels) if config.task == "classify" else 0
     is_new = Run(run).latest() is None
     engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
-    native = load_engine(engine, world.device, emit, must=is_new)
+    native = load_engine(engine, world.device, emit, must=is_new and engine == "native")
     probe = Probe(
         dataclasses.replace(kept, context_length=row_length),
         n_labels or tokenizer.vocab_size,
@@ -219,6 +219,8 @@ def setup(
         if resolved != kept:
             write_json(run / CONFIG_FILE, resolved.to_dict())
     resolved = processes.from_main(resolved, world)
+    if resolved.engine == "torch":
+        native = probe.native = None
     config = dataclasses.replace(resolved, on_bad_loss=config.on_bad_loss)
     if config.micro_batch_size != kept.micro_batch_size:
         batches, _ = _batches(config, splits, tokenizer, world)
@@ -296,7 +298,7 @@ def setup(
     if val and validate:
         last_val_tokens, reserve_s = _last_validation(validate, config, len(val.tokens), minutes, world)
     if minutes:
-        (step_s,) = probe.seconds_per_step([(config.precision, compiled)])
+        (step_s,) = probe.seconds_per_step([Kind(config.precision, compiled)])
     budget = StepBudget(
         config,
         state.step,
@@ -440,7 +442,7 @@ def _compiles(config: TrainConfig, probe: Probe, is_new: bool, emit: Emit) -> bo
     from torch._dynamo.exc import TorchDynamoException
 
     try:
-        probe.seconds_per_step([(config.precision, True)])
+        probe.seconds_per_step([Kind(config.precision, compiled=True)])
     except TorchDynamoException as error:
         if is_new:
             raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 from mamegpt.config import TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.native import build as module
-from mamegpt.native.build import build, library_path, write_library
+from mamegpt.native.build import best_instruction_set, build, library_path, write_library
 from mamegpt.system.hardware import cpp_compiler
 from mamegpt.training import engine
 from mamegpt.training.engine import choose_engine, engine_name, load_engine, will_compute
@@ -205,6 +205,32 @@ def test_native_is_faster_only_where_it_was_measured(
     monkeypatch.setattr(engine, "has_bf16", lambda device: bf16)
     assert engine._is_faster(CPU) is expected
     assert ("PyTorch" in will_compute()) is not (expected and cpp_compiler() is not None)
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "expected"),
+    [
+        ("x86_64", "AVX512", "avx512"),
+        ("AMD64", "AVX2", "avx2"),
+        ("x86_64", "DEFAULT", "portable"),
+        ("arm64", "DEFAULT", "neon"),
+    ],
+)
+def test_the_best_instructions_are_those_of_the_processor(
+    machine: str, capability: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert best_instruction_set() == expected
+
+
+def test_where_neither_engine_is_known_to_be_faster_what_is_there_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_is_faster", lambda device: False)
+    for found, chosen, word in ((None, "torch", "native is for"), (object(), "auto", "measured to be faster")):
+        monkeypatch.setattr(engine, "load_if_built", lambda found=found: found)
+        assert choose_engine(TrainConfig(), CPU, lambda _: None) == chosen
+        assert word in str(will_compute())
+        assert choose_engine(TrainConfig(precision="bf16"), CPU, lambda _: None) == "torch"
 
 
 def test_native_elsewhere_than_on_a_cpu_is_refused() -> None:

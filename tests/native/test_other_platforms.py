@@ -1,4 +1,6 @@
-"""The C++ computes the same on other platforms, as far as these can be emulated: ARM by QEMU, Windows by Wine."""
+"""The C++ computes the same on other platforms, as far as these can be emulated: ARM by QEMU, Windows by Wine, AVX-512
+by Bochs.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import emulator
 import numpy as np
 import pytest
 import torch
@@ -102,7 +105,10 @@ PLACES = {
     "ARM": ("aarch64-linux-musl", "neon", "qemu-aarch64"),
     "ARM, portable": ("aarch64-linux-musl", "portable", "qemu-aarch64"),
     "Windows": ("x86_64-windows-gnu", "avx2", "wine"),
+    "AVX-512": (emulator.EMULATED_TARGET, "avx512", "bochs"),
 }
+PROCESSOR = "corei7_skylake_x"
+"""What Bochs emulates."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),  # Zig compiles the C++ library first, for each platform
@@ -113,31 +119,58 @@ pytestmark = [
 class Place:
     """A platform on which the program runs."""
 
-    def __init__(self, target: str, instructions: InstructionSet, emulator: str, folder: Path) -> None:
-        if shutil.which(emulator) is None:
-            pytest.skip(f"{emulator} is not installed")
-        self.emulator, self.folder, self.program = emulator, folder, folder / "program.exe"
+    def __init__(self, target: str, instructions: InstructionSet, runner: str, folder: Path) -> None:
+        if shutil.which(runner) is None or (runner == "bochs" and not emulator.has_processor(PROCESSOR)):
+            pytest.skip(f"{runner} is not installed")
+        self.runner, self.folder, self.program = runner, folder, folder / "program.exe"
         source = folder / "program.cpp"
         source.write_text(PROGRAM, encoding="utf-8")
         flags = [flag for flag in COMMON_FLAGS if flag not in ("-shared", "-fPIC")] + FLAGS[instructions]
-        command = [*zig(target), *flags, "-static", "-I", str(ROOT / "mamegpt" / "native"), str(source)]
+        flags += emulator.LINK_FLAGS if runner == "bochs" else ["-static"]
+        command = [*zig(target), *flags, "-I", str(ROOT / "mamegpt" / "native"), str(source)]
         subprocess.run([*command, "-o", str(self.program)], check=True)
 
     def results(self, sizes: list[int], inputs: list[Tensor], shapes: list[torch.Size]) -> list[Tensor]:
-        """What the program computes from sizes and inputs: tensors of these shapes."""
-        given, found = self.folder / "in", self.folder / "out"
-        given.write_bytes(np.array(sizes, np.int32).tobytes() + b"".join(x.numpy().tobytes() for x in inputs))
-        env = {**os.environ, "WINEDEBUG": "-all", "WINEPREFIX": str(self.folder / "wine")}
-        subprocess.run([self.emulator, self.program.name, given.name, found.name], cwd=self.folder, env=env, check=True)
-        numbers = torch.from_numpy(np.fromfile(found, np.float32))
+        """What the program computes from sizes, the last of which is the number of threads, and inputs: tensors of
+        these shapes. Bochs has one thread.
+        """
+        sizes = [*sizes[:-1], 1] if self.runner == "bochs" else sizes
+        given = np.array(sizes, np.int32).tobytes() + b"".join(x.numpy().tobytes() for x in inputs)
+        numbers = torch.frombuffer(bytearray(self._run(given)), dtype=torch.float32)
         return [
             part.view(shape) for part, shape in zip(numbers.split([s.numel() for s in shapes]), shapes, strict=True)
         ]
+
+    def _run(self, given: bytes) -> bytes:
+        """What the program writes into its second file if the first one is this."""
+        if self.runner == "bochs":
+            return emulator.run(self.program, given, PROCESSOR)
+        (self.folder / "in").write_bytes(given)
+        env = {**os.environ, "WINEDEBUG": "-all", "WINEPREFIX": str(self.folder / "wine")}
+        subprocess.run([self.runner, self.program.name, "in", "out"], cwd=self.folder, env=env, check=True)
+        return (self.folder / "out").read_bytes()
 
 
 @pytest.fixture(scope="module", params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(*PLACES[request.param], tmp_path_factory.mktemp("place"))  # type: ignore[arg-type]
+
+
+def test_avx512_gives_the_bits_of_avx2(tmp_path: Path) -> None:
+    """Its sums run in the same order, so a run continues on another processor as it was."""
+    random = torch.Generator().manual_seed(1)
+    of_head = [torch.randn(n, 48, generator=random) for n in (97, 301)]
+    of_head += [torch.randint(301, shape, generator=random) for shape in ((97,), (97, 3))]
+    of_attention = [torch.randn(n, 37, 48, generator=random) for n in (6, 2, 2, 6)]
+    found = []
+    for instructions in ("avx512", "avx2"):
+        (folder := tmp_path / instructions).mkdir()
+        place = Place(emulator.EMULATED_TARGET, instructions, "bochs", folder)
+        shapes = [torch.Size([1]), torch.Size([97, 48]), torch.Size([301, 48])]
+        found.append(place.results([0, 97, 301, 48, 3, 1], of_head, shapes))
+        shapes = [torch.Size([6, 37, 48])] * 2 + [torch.Size([2, 37, 48])] * 2
+        found[-1] += place.results([1, 2, 3, 37, 48, 1], of_attention, shapes)
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from little import ROOT
 
-from mamegpt.native.build import library_name
+from mamegpt.native.build import InstructionSet, library_name
 from release.wheels import PLATFORMS
 
 pytestmark = [
@@ -32,11 +32,11 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def library_of(wheel: Path, name: str, folder: Path) -> Path:
-    """The library of the platform ``name``, taken out of a wheel."""
+def library_of(wheel: Path, name: str, instructions: InstructionSet, folder: Path) -> Path:
+    """The library of the platform ``name`` for a set of instructions, taken out of a wheel."""
     one = PLATFORMS[name]
     with zipfile.ZipFile(wheel) as archive:
-        file = f"mamegpt/native/brought/{library_name(one.instructions, one.system, one.machine)}"
+        file = f"mamegpt/native/brought/{library_name(instructions, one.system, one.machine)}"
         assert {file, str(Path(file).with_suffix(".sha256"))} <= {*archive.namelist()}
         return Path(archive.extract(file, folder))
 
@@ -60,15 +60,21 @@ def test_there_is_one_for_each_platform_and_one_for_all_others(dist: Path) -> No
             more = {*archive.namelist()} - pure_files
             facts = next(file for file in archive.namelist() if file.endswith(".dist-info/WHEEL"))
             text = archive.read(facts).decode()
-        assert len(more) == 2 and all(file.startswith("mamegpt/native/brought/native-") for file in more)
+        assert len(more) == 2 * len(one.instructions) and all(
+            file.startswith("mamegpt/native/brought/native-") for file in more
+        )
         assert f"Tag: py3-none-{one.tag}\n" in text and "Root-Is-Purelib: false" in text
         assert wheel.stat().st_size - pure.stat().st_size < MOST_MB * 1e6
 
 
-@pytest.mark.parametrize("name", PLATFORMS)
-def test_a_library_has_our_functions_and_needs_only_the_system(name: str, dist: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "instructions"), [(name, one) for name, platform in PLATFORMS.items() for one in platform.instructions]
+)
+def test_a_library_has_our_functions_and_needs_only_the_system(
+    name: str, instructions: InstructionSet, dist: Path, tmp_path: Path
+) -> None:
     lief = pytest.importorskip("lief")
-    library = lief.parse(str(library_of(wheel_of(dist, name), name, tmp_path)))
+    library = lief.parse(str(library_of(wheel_of(dist, name), name, instructions, tmp_path)))
     entries = library.get_export().entries if name.startswith("windows") else library.exported_symbols
     exported = {entry.name.removeprefix("_") for entry in entries}
     assert {

@@ -12,10 +12,12 @@ from training_helpers import tiny
 
 from mamegpt.config import TrainConfig
 from mamegpt.distributed.processes import World
-from mamegpt.system.run_files import CONFIG_FILE
+from mamegpt.native.library import load_if_built
+from mamegpt.system.run_files import CONFIG_FILE, MACHINE_FILE
 from mamegpt.training import autotune as module
+from mamegpt.training import engine
 from mamegpt.training.autotune import Kind, Probe, autotune
-from mamegpt.training.events import CompileFailed, Compiling, Event, PrecisionMeasured
+from mamegpt.training.events import CompileFailed, Compiling, EngineMeasured, Event, PrecisionMeasured
 from mamegpt.training.trainer import train
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -26,7 +28,6 @@ def ignored(event: Event) -> None:
 
 
 def test_a_measurement_leaves_no_trace() -> None:
-    kinds: list[Kind]
     config = TrainConfig(
         context_length=16, emb_dim=16, n_layers=1, n_heads=2, batch_size=4, activation_checkpointing=True
     )
@@ -34,7 +35,7 @@ def test_a_measurement_leaves_no_trace() -> None:
     expected = torch.rand(3)
     torch.manual_seed(7)
     probe = Probe(config, 50, torch.device("cpu"))
-    for kinds in ([("fp32", False), ("bf16", False)], [("bf16", False)]):  # the second one takes the same model
+    for kinds in ([Kind("fp32"), Kind("bf16")], [Kind("bf16")]):  # the second one takes the same model
         seconds = probe.seconds_per_step(kinds)
         assert len(seconds) == len(kinds) and min(seconds) > 0
     assert torch.equal(torch.rand(3), expected)
@@ -95,9 +96,41 @@ def test_only_long_runs_are_compiled_and_only_for_a_gain(
     assert not list(answers)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([4.0, 3.0, 1.5], ("native", "fp32", 2.0)),  # PyTorch in float32 and bfloat16, and the native engine
+        ([4.0, 1.0, 1.5], ("torch", "bf16", 1.5)),
+        ([1.0, 4.0, 3.0], ("torch", "fp32", 3.0)),
+    ],
+)
+def test_the_engine_is_measured_where_none_is_known_to_be_faster(
+    seconds: list[float], expected: tuple[str, str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_bf16", lambda device: True)
+    events: list[Event] = []
+    tuned = autotune(TrainConfig(compile="false"), lambda kinds: seconds, ALONE, events.append)
+    assert events == [EngineMeasured(*expected)] and (tuned.engine, tuned.precision) == expected[:2]
+
+
+def test_a_run_computes_with_the_engine_that_was_measured(
+    stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if load_if_built() is None:
+        pytest.skip("the library is not built")
+    monkeypatch.setattr(engine, "_is_faster", lambda device: False)
+    monkeypatch.setattr(module, "has_bf16", lambda device: False)
+    for name, seconds in (("torch", [1.0, 2.0]), ("native", [2.0, 1.0])):
+        monkeypatch.setattr(Probe, "seconds_per_step", lambda *arguments, seconds=seconds: seconds)
+        run = tmp_path / name
+        train(tiny(stories_txt, stories_model, run, precision="auto", engine="auto", max_steps=3))
+        assert json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))["engine"] == name
+        assert json.loads((run / MACHINE_FILE).read_text(encoding="utf-8"))["engine"].startswith(name)
+
+
 def test_a_compiler_that_fails_is_said_once_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(kinds: Sequence[Kind]) -> list[float]:
-        if any(compiled for _, compiled in kinds):
+        if any(kind.compiled for kind in kinds):
             raise BackendCompilerFailed("inductor", RuntimeError("no Python.h"), None)
         return [10.0]
 
