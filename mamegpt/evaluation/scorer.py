@@ -29,12 +29,15 @@ from mamegpt.pretrained import (
     transformers_loads,
 )
 from mamegpt.run.metrics import Quality
+from mamegpt.system.devices import on_device
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Scorer", "Writer", "log_likelihoods", "open_model", "stream_of", "text_quality"]
 
-LOGITS = 1 << 23
-"""Most logits in memory at once (32 MB); four times as many take a third longer."""
+LOGITS = {"cpu": 1 << 23}
+"""Most logits in memory at once on a kind of device (32 MB); on a CPU four times as many take a third longer."""
+MOST_LOGITS = 1 << 26
+"""Most logits in memory at once on any other device (256 MB)."""
 
 MAX_CONTEXT = 1024
 """Longest context for a model of transformers; longer ones are slow and change little for texts of one page."""
@@ -242,23 +245,30 @@ class _Foreign:
 
 @torch.inference_mode()
 def _sums(model: LanguageModel, rows: Sequence[Ids], vocab_size: int) -> list[float]:
-    """Return `Scorer.nats` of a model; rows of similar length are computed together."""
+    """Return `Scorer.nats` of a model; rows of similar length are computed together.
+
+    Results are read at the end, so that nothing waits for the device in between.
+    """
     device = model.out_head.weight.device
+    most = LOGITS.get(device.type, MOST_LOGITS)
     sums = [0.0] * len(rows)
+    measured: list[tuple[list[int], torch.Tensor]] = []
     by_length = sorted((i for i in range(len(rows)) if len(rows[i]) > 1), key=lambda i: len(rows[i]))
     while by_length:
         longest = len(rows[by_length[-1]])
-        some = by_length[-max(1, LOGITS // (vocab_size * longest)) :]
+        some = by_length[-max(1, most // (vocab_size * longest)) :]
         del by_length[-len(some) :]
         padded = torch.zeros(len(some), longest, dtype=torch.int64)
         counts = torch.zeros(len(some), longest - 1)
         for row, i in enumerate(some):
             padded[row, : len(rows[i])] = torch.from_numpy(rows[i])
             counts[row, : len(rows[i]) - 1] = 1
-        padded, counts = padded.to(device), counts.to(device)
+        padded, counts = on_device(padded.numpy(), device), on_device(counts.numpy(), device)
         logits = model(padded[:, :-1]).float()  # padding comes after all counted tokens
         nats = logits.logsumexp(-1) - logits.gather(-1, padded[:, 1:, None])[..., 0]
-        totals = (nats * counts).cpu().double().sum(-1)  # MPS has no double precision
+        measured.append((some, nats * counts))
+    for some, counted in measured:
+        totals = counted.cpu().double().sum(-1)  # MPS has no double precision
         if not bool(totals.isfinite().all()):
             raise ModelError(
                 "the model's probabilities must be numbers (got NaN): its weights are damaged, or its "

@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import shutil
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 HUB_TIMEOUT_S = 4.0
+DRIVER_TIMEOUT_S = 10.0
 
 
 def facts(folder: Path) -> list[tuple[str, str]]:
@@ -179,7 +181,22 @@ def _memory() -> str:
 
 def _gpu() -> str:
     found = devices()
-    return join("; ", [one.line for one in found]) if found else msg("none")
+    if not found:
+        return msg("none")
+    lines = [one.line for one in found]
+    if torch.version.cuda and found[0].device.type == "cuda":
+        lines.append(msg("CUDA {version}, driver {driver}", version=torch.version.cuda, driver=_nvidia_driver()))
+    return join("; ", lines)
+
+
+def _nvidia_driver() -> str:
+    """Return the version of NVIDIA's driver, "?" if its own program does not tell."""
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=DRIVER_TIMEOUT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "?"
+    return found.partition("\n")[0].strip() or "?"
 
 
 def has_compiler(device: torch.device) -> bool:

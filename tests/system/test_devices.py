@@ -12,6 +12,7 @@ import torch
 from mamegpt.distributed import processes
 from mamegpt.errors import ConfigError
 from mamegpt.system import devices as module
+from mamegpt.system import hardware as hardware_module
 from mamegpt.system.devices import Device, choose_device, deterministic, devices, on_device
 from mamegpt.system.hardware import arithmetic, has_bf16, has_fp16
 
@@ -154,6 +155,22 @@ def test_a_device_is_described_in_one_line() -> None:
     line = Device(torch.device("cuda:0"), "Tesla T4", 15 << 30, "7.5").line
     assert line == "cuda:0: Tesla T4, 15.0 GiB, compute capability 7.5"
     assert Device(torch.device("mps"), "Apple MPS", 8 << 30).line == "mps: Apple MPS, 8.0 GiB"
+
+
+def test_doctor_names_the_driver_and_the_version_of_cuda(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine([card((7, 5), "Tesla T4")])
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    answer = SimpleNamespace(stdout="580.65.06\n580.65.06\n")
+    monkeypatch.setattr(hardware_module.subprocess, "run", lambda *_, **__: answer)
+    assert hardware_module._gpu() == ("cuda:0: Tesla T4, 16.0 GiB, compute capability 7.5; CUDA 13.0, driver 580.65.06")
+
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(hardware_module.subprocess, "run", missing)
+    assert hardware_module._gpu().endswith("driver ?")
 
 
 def test_another_card_is_another_arithmetic(machine: Callable[..., None]) -> None:
