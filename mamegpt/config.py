@@ -189,7 +189,7 @@ class TrainConfig(FromJSON):
     @property
     def answers(self) -> bool:
         """Whether the model learns to answer."""
-        return self.task in ("chat", "dpo")
+        return self.task in ("chat", "dpo", "grpo")
 
     # With as many processes and threads, and if nothing remains to be measured (auto, --minutes).
 
@@ -459,6 +459,10 @@ class TrainConfig(FromJSON):
             "task": "chat",
             "lora": 0,
             "dpo_beta": 0.1,
+            "reward": "",
+            "group_size": 8,
+            "answer_tokens": 32,
+            "kl_beta": 0.0,
             **dataclasses.asdict(GUESS),
         }
         settings = {name: value for name, value in self.to_dict().items() if later.get(name) != value}
@@ -489,13 +493,14 @@ class TrainConfig(FromJSON):
 class TuneConfig(TrainConfig):
     """All settings of a run that tunes a model: on conversations, so that it answers, or on texts with labels."""
 
-    task: Literal["chat", "classify", "dpo"] = "chat"
+    task: Literal["chat", "classify", "dpo", "grpo"] = "chat"
     """What to learn: chat (answering, from conversations), classify (the label of a text, by a classification head on
-    its last token) or dpo (answering, from pairs of a better and a worse answer)."""
+    its last token), dpo (answering, from pairs of a better and a worse answer) or grpo (answering, from rewards for
+    answers that the model samples)."""
     data: str = ""
     """File, folder, Hub dataset or URL (jsonl, parquet): conversations with the columns messages, or prompt and
     response, or instruction, input and output; for classify the columns text and label; for dpo prompt, chosen and
-    rejected."""
+    rejected; for grpo those of conversations, or prompt alone."""
     val_fraction: float = 0.02
     """Share of conversations held out for validation when there is no --val-data (0: validate on nothing; classify:
     0.1 of the texts, unless it is given)."""
@@ -505,16 +510,25 @@ class TuneConfig(TrainConfig):
     """Share of that text in the loss and in the tokens of a step (0: none; only chat reads some)."""
     dpo_beta: float = 0.1
     """DPO: how strongly the model is held near the one it starts from (beta)."""
+    reward: str = ""
+    """GRPO: how answers are rewarded: right (1 for the answer in the data), hiragana (share of hiragana), haiku (5-7-5
+    morae), desu (1 for an end in です), or FILE.py:FUNCTION, Python code of yours that is run."""
+    group_size: int = 8
+    """GRPO: answers that are sampled to each question and compared with each other."""
+    answer_tokens: int = 32
+    """GRPO: length of a sampled answer in tokens, at most."""
+    kl_beta: float = 0.0
+    """GRPO: weight of the divergence from the start model in the loss (0: none)."""
     lora: int = 0
     """LoRA: learn adapters of this rank beside the linear layers, whose own weights stay as they are (0: learn all
     weights)."""
     patience: int = 5
     """Stop after so many validations in a row without a better one, and keep the best model (0: never)."""
     batch_size: int = 32
-    """Global batch size: conversations, texts or pairs of answers per step, over all processes."""
+    """Global batch size: conversations, texts, pairs of answers or questions per step, over all processes."""
     micro_batch_size: int = 0
-    """Conversations, texts or pairs of answers in one forward pass of one process; fewer need less memory (0: 4096
-    tokens on a CPU, else all)."""
+    """Conversations, texts, pairs of answers or sampled answers in one forward pass of one process; fewer need less
+    memory (0: 4096 tokens on a CPU, else all)."""
     max_steps: int = 1000
     """Training steps."""
     lr: float = 1e-2
@@ -567,6 +581,8 @@ class TuneConfig(TrainConfig):
             found.append(msg("--text-share needs a text; give --text-data, or --text-share 0"))
         if not self.dpo_beta > 0:
             found.append(msg("{option} must be above 0 (got {value})", option="--dpo-beta", value=self.dpo_beta))
+        if self.task == "grpo":
+            found += self._problems_of_rewards()
         for name in ("lora", "patience"):
             if getattr(self, name) < 0:
                 found.append(
@@ -575,6 +591,24 @@ class TuneConfig(TrainConfig):
         idle = {"ngrams": False, "compile": "false", "sharding": "none", "samples_per_epoch": 0}
         if wrong := [flag(name) for name, value in idle.items() if getattr(self, name) != value]:
             found.append(msg("{names} cannot be used when a model is tuned; leave it out", names=", ".join(wrong)))
+        return found
+
+    def _problems_of_rewards(self) -> list[str]:
+        found: list[str] = []
+        if not self.reward:
+            found.append(msg("--task grpo needs a reward; give --reward"))
+        if self.group_size < 2:
+            found.append(msg("--group-size must be at least 2 (got {value})", value=self.group_size))
+        if not 1 <= self.answer_tokens < self.context_length:
+            found.append(
+                msg(
+                    "--answer-tokens must be at least 1 and below the context length {context_length} (got {value})",
+                    context_length=self.context_length,
+                    value=self.answer_tokens,
+                )
+            )
+        if not 0 <= self.kl_beta < math.inf:
+            found.append(msg("{option} must be at least 0 (got {value})", option="--kl-beta", value=self.kl_beta))
         return found
 
 

@@ -304,19 +304,28 @@ def _plain(started: Started) -> Watcher:
         nonlocal said_s
         match event:
             case StepEvent():
-                step, loss = event.records[-1]["step"], event.records[-1]["loss"]
+                record = event.records[-1]
+                step = record["step"]
                 if not (step % every == 0 or step in (started.step + 1, event.n_steps)):
                     return
                 place, left = _place(started, step, event.n_steps), _clock(event.seconds_left)
-                say(
-                    msg(
-                        "step {place} - loss {loss:.4f} - {tokens_per_s:,.0f} tokens/s - {left} left",
-                        place=place,
-                        loss=loss,
-                        tokens_per_s=event.tokens_per_s,
-                        left=left,
+                facts = {"place": place, "tokens_per_s": event.tokens_per_s, "left": left}
+                if "reward" in record:
+                    say(
+                        msg(
+                            "step {place} - reward {reward:.3f} - {tokens_per_s:,.0f} tokens/s - {left} left",
+                            reward=record["reward"],
+                            **facts,
+                        )
                     )
-                )
+                else:
+                    say(
+                        msg(
+                            "step {place} - loss {loss:.4f} - {tokens_per_s:,.0f} tokens/s - {left} left",
+                            loss=record["loss"],
+                            **facts,
+                        )
+                    )
             case Validating(share):
                 if time.monotonic() < said_s + QUIET_S:
                     return
@@ -348,6 +357,17 @@ def _line(started: Started, event: EpochEnded | Validated) -> str:
             loss=event.loss,
         )
     quality = event.quality
+    if quality.reward is not None:
+        return msg(
+            "step {step} - validation: mean reward {reward:.3f}, KL {kl:.4f}, {answer_tokens:.1f} tokens an answer, "
+            "{distinct:.0%} of {n:,} answers different",
+            step=_place(started, event.step, event.n_steps),
+            reward=quality.reward,
+            kl=quality.kl,
+            answer_tokens=quality.answer_tokens,
+            distinct=quality.distinct,
+            n=quality.n_tokens,
+        )
     if quality.margin is not None:
         return msg(
             "step {step} - validation loss {loss:.4f} - accuracy {accuracy:.1%}, reward margin {margin:.3f} on {n:,} "
@@ -404,7 +424,8 @@ class _View:
 
     def __init__(self, started: Started) -> None:
         self.started = started
-        self.losses: list[float] = []
+        self.values: list[float] = []
+        """Of each step the reward, if it has one, else the loss."""
         self.curve = ""
         self.last: StepEvent | None = None
         self.heard_s = time.monotonic()
@@ -415,8 +436,8 @@ class _View:
     def on_event(self, event: Event) -> None:
         """Process an event; after a validation, generate a sample, if the tokenizer has a start token."""
         if isinstance(event, StepEvent):
-            self.losses += [record["loss"] for record in event.records]
-            self.curve = sparkline(self.losses, width=40)
+            self.values += [record.get("reward", record["loss"]) for record in event.records]
+            self.curve = sparkline(self.values, width=40)
             self.last, self.heard_s, self.seconds_left = event, time.monotonic(), event.seconds_left
         self.validating = event.share if isinstance(event, Validating) else None
         if isinstance(event, Validated) and not event.is_result and self._can_write:
@@ -467,10 +488,10 @@ class _View:
         )
         lines: list[Table | Text] = [head]
         if self.last is not None:
-            lines += [
-                Text(translated(msg("loss {loss:.4f}  {curve}", loss=self.losses[-1], curve=self.curve))),
-                Text(facts),
-            ]
+            value = msg("loss {loss:.4f}  {curve}", loss=self.values[-1], curve=self.curve)
+            if "reward" in self.last.records[-1]:
+                value = msg("reward {reward:.3f}  {curve}", reward=self.values[-1], curve=self.curve)
+            lines += [Text(translated(value)), Text(facts)]
         if self.written is not None:
             lines.append(
                 Text(

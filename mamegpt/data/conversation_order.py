@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mamegpt.data.window_order import feistel_key, permute
 from mamegpt.tokenizer.reserved import Turns
 
-__all__ = ["ConversationOrder", "Conversations", "Examples", "LabelledTexts", "label_token"]
+__all__ = ["ConversationOrder", "Conversations", "Examples", "LabelledTexts", "Questions", "label_token"]
 
 
 class Examples(Protocol):
@@ -40,6 +40,7 @@ class Conversations:
 
     def __init__(self, tokens: npt.NDArray[Any], turns: Turns, eos_id: int) -> None:
         """Find where each begins, and which tokens are answers."""
+        self.turns = turns
         self.tokens = np.concatenate(([eos_id], tokens))  # the first one follows an end of text, too
         ends = np.flatnonzero(tokens == eos_id)
         self.begins = np.concatenate(([0], ends[:-1] + 1))
@@ -68,6 +69,16 @@ class Conversations:
         inputs = np.where(is_inside, self.tokens[at], self.tokens[0])
         learned = np.flatnonzero(is_inside & self.is_answer[at + 1])
         return inputs.astype(np.int64), self.tokens[at + 1].ravel()[learned].astype(np.int64), learned
+
+
+class Questions(Conversations):
+    """Conversations whose last answer a model is to give itself."""
+
+    def split(self, i: int) -> tuple[list[int], list[int], list[int]]:
+        """Return what a model reads before the last answer of a conversation, the question in it, and that answer."""
+        ids = self.tokens[self.begins[i] : self.begins[i] + self.lengths[i] + 1].tolist()
+        last = {role: len(ids) - 1 - ids[::-1].index(self.turns.begin[role]) for role in ("user", "assistant")}
+        return ids[: last["assistant"] + 1], ids[last["user"] : last["assistant"]], ids[last["assistant"] :]
 
 
 def label_token(label: int, eos_id: int) -> int:

@@ -17,14 +17,16 @@ from mamegpt.tokenizer.chat import Message, order_problem
 from mamegpt.tokenizer.reserved import ROLES
 from mamegpt.tokenizer.tokenizer import check_characters
 
-__all__ = ["COLUMNS", "Conversation", "ConversationReader", "PreferenceReader"]
+__all__ = ["COLUMNS", "Conversation", "ConversationReader", "PreferenceReader", "QuestionReader"]
 
 Conversation = tuple[Message, ...]
 
 COLUMNS = (("messages",), ("prompt", "response"), ("instruction", "input", "output"), ("instruction", "output"))
 """The columns that rows may have; of several, the first that are all there are read."""
-PAIR_COLUMNS = (("prompt", "chosen", "rejected"),)
-"""The columns of pairs of answers, as TRL has them."""
+PAIR_COLUMNS = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+"""The columns of pairs of answers, as TRL has them; without a prompt, both hold the question, too."""
+QUESTION_COLUMNS = (*COLUMNS, ("prompt",))
+"""The columns of questions, of which some have an answer."""
 NO_OBJECT = msg("not an object with columns")
 NO_STRING = msg("not text")
 NO_CHARACTERS = msg("an unpaired surrogate")
@@ -82,14 +84,26 @@ class PreferenceReader(ConversationReader):
 
     def _found(self, row: Mapping[str, Any], columns: Sequence[str]) -> Sequence[Conversation] | str:
         pair = []
-        for answer in columns[1:]:
-            found = _conversation(row, (columns[0], answer))
+        for answer in columns[-2:]:
+            found = _answered(row.get("prompt", []), row.get(answer))
             if isinstance(found, str):
                 return found
             if problem := _problem(found):
                 return problem
             pair.append(found)
         return pair if pair[0] != pair[1] else NO_DIFFERENCE
+
+
+class QuestionReader(ConversationReader):
+    """Reads questions that a model is to answer itself; a conversation has the answer in the data, or an empty one."""
+
+    known = QUESTION_COLUMNS
+
+    def _found(self, row: Mapping[str, Any], columns: Sequence[str]) -> Sequence[Conversation] | str:
+        if columns != ("prompt",):
+            return super()._found(row, columns)
+        found = _answered(row["prompt"], "" if isinstance(row["prompt"], str) else [Message("assistant", "")._asdict()])
+        return found if isinstance(found, str) else _problem(found[:-1]) or [found]
 
 
 def _columns(row: Mapping[str, Any], path: Path, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -114,6 +128,13 @@ def _conversation(row: Mapping[str, Any], columns: Sequence[str]) -> Conversatio
         return NO_STRING
     *asked, answer = (value.strip() for value in cast(list[str], values))
     return Message("user", "\n".join(filter(None, asked))), Message("assistant", answer)
+
+
+def _answered(prompt: Any, answer: Any) -> Conversation | str:
+    """Return the conversation of a prompt and an answer, both text or both lists of messages, or why there is none."""
+    if isinstance(prompt, list) and isinstance(answer, list):
+        return _of_messages([*prompt, *answer])
+    return _conversation({"prompt": prompt, "response": answer}, ("prompt", "response"))
 
 
 def _of_messages(messages: Any) -> Conversation | str:

@@ -75,6 +75,9 @@ class Facts:
                     length, batch = "、最後のトークンに分類の出力層", f"{config.batch_size} テキスト"
                 if config.task == "dpo":
                     length, batch = f"、DPO(β {config.dpo_beta:g})", f"{config.batch_size} 組"
+                if config.task == "grpo":
+                    length = f"、GRPO(報酬 {Path(config.reward).name}、KL の重み {config.kl_beta:g})"
+                    batch = f"{config.batch_size} 問 × {config.group_size} 個の答え"
                 if config.lora:
                     length += f"、LoRA(ランク {config.lora})"
                 if config.text_share:
@@ -95,7 +98,7 @@ class Facts:
         if self.losses:
             curve = f"{sparkline(self.losses)} {self.losses[0]:.2f} → {self.losses[-1]:.2f}"
             found.append(("学習損失", "training loss", curve))
-        if (quality := self.quality) and quality.accuracy is None:
+        if (quality := self.quality) and quality.has_bits:
             bits = f"{quality.bits_per_character:.3f} ビット/文字、{quality.bits_per_byte:.3f} ビット/バイト"
             of = (
                 ("検証(答え)", "validation, answers") if isinstance(self.config, TuneConfig) else ("検証", "validation")
@@ -104,6 +107,9 @@ class Facts:
         if quality and quality.margin is not None:
             pairs = f"良い方の答えの報酬の方が高い組 {quality.accuracy:.1%}、報酬の差 {quality.margin:.3f}"
             found.append(("検証(答えの組)", "validation, pairs of answers", f"{pairs}({quality.n_tokens:,} 組)"))
+        if quality and quality.reward is not None:
+            rewarded = f"報酬の平均 {quality.reward:.3f}、元のモデルからの KL {quality.kl:.4f}"
+            found.append(("検証(答えの報酬)", "validation, rewards of answers", f"{rewarded}({quality.n_tokens:,} 問)"))
         return [*found, *self.evaluation]
 
     def _validated(self, quality: Quality) -> str:
@@ -254,6 +260,9 @@ def model_card(
     elif facts.config and facts.config.task == "dpo":
         made = "既存のモデルを良い答えと悪い答えの組でチューニングした(DPO)、"
         english_made = "tuned on pairs of a better and a worse answer (DPO)"
+    elif facts.config and facts.config.task == "grpo":
+        made = "既存のモデルを、その答えへの報酬でチューニングした(GRPO)、"
+        english_made = "tuned on rewards for its own answers (GRPO)"
     elif isinstance(facts.config, TuneConfig):
         made, english_made = "既存のモデルを会話データでチューニングした、", "tuned on conversations"
     call = f'chat --model {name} --prompt "こんにちは"' if answers else f'generate --model {name} --prompt "昔々、"'

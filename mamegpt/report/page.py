@@ -33,7 +33,7 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
             runs,
             colors,
             msg("Loss (nats per token, label or pair)"),
-            lambda run, axis: run.curve(axis, "loss"),
+            lambda run, axis: [] if run.config.task == "grpo" else run.curve(axis, "loss"),
             "loss",
             msg("Thin lines: training loss; dots: validation loss. Lower is better."),
         ),
@@ -66,6 +66,38 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
             lambda _run, _axis: [],
             "margin",
             msg("DPO: mean difference between the rewards of the better and the worse answer of a pair."),
+        ),
+        _chart(
+            runs,
+            colors,
+            msg("Reward"),
+            lambda run, axis: run.curve(axis, "reward"),
+            "reward",
+            msg("GRPO: mean reward of sampled answers. Thin lines: training questions; dots: validation questions."),
+        ),
+        _chart(
+            runs,
+            colors,
+            msg("KL divergence from the start model"),
+            lambda _run, _axis: [],
+            "kl",
+            msg("GRPO: nats per token of sampled answers. The higher, the farther the model is from where it began."),
+        ),
+        _chart(
+            runs,
+            colors,
+            msg("Tokens of an answer"),
+            lambda run, axis: run.curve(axis, "answer_tokens"),
+            "answer_tokens",
+            msg("GRPO: mean length of sampled answers. Answers that become ever shorter are a sign of collapse."),
+        ),
+        _chart(
+            runs,
+            colors,
+            msg("Different answers"),
+            lambda _run, _axis: [],
+            "distinct",
+            msg("GRPO: number of different answers to the validation questions, per question. It falls in a collapse."),
         ),
         _chart(runs, colors, msg("Learning rate"), lambda run, axis: run.curve(axis, "lr")),
         _chart(runs, colors, msg("Tokens per second"), lambda run, axis: run.speed(axis)),
@@ -124,7 +156,7 @@ def _chart(
 def _results(run: ReportRun, samples: Sequence[CheckpointSample]) -> dict[str, str]:
     """Return what came of a run."""
     last, quality = run.timed_steps[-1], run.quality
-    bits, accuracy = (quality, None) if quality and quality.accuracy is None else (None, quality)
+    bits = quality if quality and quality.has_bits else None
     n_parameters = next((f"{sample.n_parameters:,}" for sample in samples if sample.run == run.name), NONE)
     return {
         msg("parameters"): n_parameters,
@@ -132,10 +164,11 @@ def _results(run: ReportRun, samples: Sequence[CheckpointSample]) -> dict[str, s
         msg("training tokens"): f"{last['tokens']:,}",
         msg("time"): clock(last["elapsed_s"]),
         msg("tokens/s"): f"{run.tokens_per_s:,.0f}",
-        msg("validation loss"): f"{quality.loss:.4f}" if quality else NONE,
+        msg("validation loss"): f"{quality.loss:.4f}" if quality and quality.reward is None else NONE,
         msg("bits/byte"): f"{bits.bits_per_byte:.4f}" if bits else NONE,
         msg("bits/character"): f"{bits.bits_per_character:.4f}" if bits else NONE,
-        **({msg("accuracy"): f"{accuracy.accuracy:.1%}"} if accuracy else {}),
+        **({msg("accuracy"): f"{quality.accuracy:.1%}"} if quality and quality.accuracy is not None else {}),
+        **({msg("reward"): f"{quality.reward:.3f}"} if quality and quality.reward is not None else {}),
     }
 
 

@@ -70,7 +70,7 @@ class ReportRun(Run):
         They are compared with an n-gram model's of as much of the same text only.
         """
         own = self.quality
-        if own is None or own.accuracy is not None:
+        if own is None or not own.has_bits:
             return None
         found = self.read_evaluation(KeptEvaluation)
         qualities = found.baseline.text.values() if found else ()
@@ -97,7 +97,7 @@ class ReportRun(Run):
 
     def bits(self, axis: str) -> list[tuple[float, float]]:
         """Training loss as bits per character, by the text's mean number of characters a token."""
-        if self.meta is None or self.config.task in ("classify", "dpo"):
+        if self.meta is None or self.config.task in ("classify", "dpo", "grpo"):
             return []
         train = self.meta.splits["train"]
         factor = train.n_tokens / train.n_characters / math.log(2)
@@ -106,13 +106,15 @@ class ReportRun(Run):
     def validated(self, axis: str, field: str) -> list[tuple[str, list[tuple[float, float]]]]:
         """(x, y) of validations, y a field of `Quality`: a curve for each kind of figure, by what it is of.
 
-        With labels or pairs of answers there is an accuracy, and there are no bits. The first is of the sample that was
-        measured while training, the last of what was measured after the last step.
+        With labels, pairs of answers or rewards there are no bits, and with rewards no loss. The first is of the
+        sample that was measured while training, the last of what was measured after the last step.
         """
         at = {step["step"]: step[axis] for step in self.timed_steps}
         curves: dict[str, list[tuple[float, float]]] = {}
         for quality in self.validations:
-            value = None if field.startswith("bits") and quality.accuracy is not None else getattr(quality, field)
+            value = getattr(quality, field)
+            if (field.startswith("bits") and not quality.has_bits) or (field == "loss" and quality.reward is not None):
+                continue
             if quality.step in at and value is not None:
                 curves.setdefault(quality.of, []).append((at[quality.step], value))
         return [*curves.items()]

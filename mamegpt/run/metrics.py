@@ -24,7 +24,10 @@ class Quality(FromJSON):
     versions lack these three. Of a classifier, ``loss`` is in nats per label, ``n_tokens`` counts labels, and
     ``accuracy`` is the share of right ones. Of pairs of answers (DPO), ``loss`` is in nats per pair, ``n_tokens`` and
     ``n_characters`` count pairs, ``accuracy`` is the share in which the better one has the higher reward, and
-    ``margin`` is the mean difference of rewards.
+    ``margin`` is the mean difference of rewards. Of sampled answers (GRPO), ``n_tokens`` and ``n_characters`` count
+    questions; ``reward``, ``kl`` (the divergence from the start model in nats per token) and ``answer_tokens`` (the
+    length of an answer) are means, ``distinct`` is the number of different answers per answer, and ``loss`` is
+    ``--kl-beta`` times ``kl`` minus ``reward``.
     """
 
     loss: Number
@@ -38,6 +41,10 @@ class Quality(FromJSON):
     step: Count | None = None
     accuracy: Number | None = None
     margin: Number | None = None
+    reward: Number | None = None
+    kl: Number | None = None
+    answer_tokens: Number | None = None
+    distinct: Number | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was measured as plain values."""
@@ -74,11 +81,16 @@ class Quality(FromJSON):
         )
 
     @property
+    def has_bits(self) -> bool:
+        """Whether text was measured, in bits per unit of it."""
+        return self.accuracy is None and self.reward is None
+
+    @property
     def of(self) -> str:
         """The text and dtype of the measurement; compare only results for which it is equal."""
         all_ = self.of_n_characters
         whole = f" of {all_:,}" if all_ > self.n_characters else ""
-        unit = "characters" if self.margin is None else "pairs"
+        unit = "pairs" if self.margin is not None else "questions" if self.reward is not None else "characters"
         return f"{self.n_characters:,}{whole} {unit}" + (f", {self.dtype}" if self.dtype else "")
 
 
@@ -126,9 +138,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     ``elapsed_s`` since the run began; a validation has ``step`` and ``quality``, the fields of `Quality`. After the
     last step there are two validations: on the same sample as before, and on the whole text. The first step after a
     checkpoint also has ``save_blocked_s``, the seconds it waited for the copy of the weights; a step in float16 whose
-    gradient was not finite, and which left the weights as they were, has ``skipped``: 1 and None as ``grad_norm``. An
-    incomplete last line, which a killed process leaves, is ignored. Raises `CheckpointError` for a line that a run
-    would never write.
+    gradient was not finite, and which left the weights as they were, has ``skipped``: 1 and None as ``grad_norm``.
+    Steps of GRPO have ``reward`` and ``answer_tokens``, means of their answers. An incomplete last line, which a killed
+    process leaves, is ignored. Raises `CheckpointError` for a line that a run would never write.
     """
     path = run / METRICS_FILE
     records = []

@@ -1,12 +1,14 @@
 """What a step learns from: the rows of each forward pass, and how much their targets count.
 
-The trainer sees this interface only. Which rows a step has is a pure function of (seed, step, rank, world).
+The trainer sees this interface only. Which rows a step has is a pure function of (seed, step, rank, world), and if the
+model writes them itself (GRPO) of its weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples
 from mamegpt.data.window_order import WindowOrder
 
-__all__ = ["Batches", "ConversationBatches", "PairBatches", "Pass", "WindowBatches"]
+__all__ = ["Batches", "ConversationBatches", "ExampleBatches", "PairBatches", "Pass", "WindowBatches"]
 
 
 class Pass(NamedTuple):
@@ -31,8 +33,10 @@ class Pass(NamedTuple):
     """The number of the first row in the whole batch of the step."""
     learned: npt.NDArray[np.int64] | None = None
     """The positions with a target, (N,) of all B T; None: all."""
-    which: npt.NDArray[np.int64] | None = None
-    """The numbers of the conversations in the rows, (B,), if the loss asks for them."""
+    of_rows: npt.NDArray[Any] | None = None
+    """What else the loss asks of each row, (B,): the number of its conversation (DPO) or its advantage (GRPO)."""
+    figures: Mapping[str, float] = MappingProxyType({})
+    """What was measured when the rows were made, for the metrics of the step; equal in all its passes."""
 
 
 class Order(Protocol):
@@ -96,8 +100,8 @@ class WindowBatches:
 
 
 @dataclass(frozen=True)
-class _Examples:
-    """What conversations and pairs of answers have in common."""
+class ExampleBatches:
+    """What batches of conversations, of pairs of answers, and of groups of answers have in common."""
 
     conversations: Examples
     order: ConversationOrder
@@ -110,7 +114,7 @@ class _Examples:
 
 
 @dataclass(frozen=True)
-class ConversationBatches(_Examples):
+class ConversationBatches(ExampleBatches):
     """Conversations, and beside them windows of a text, so that what was learned from it is not forgotten.
 
     The loss of a step is the mean over all targets in answers, and with ``text_share`` the mean over the text.
@@ -150,7 +154,7 @@ class ConversationBatches(_Examples):
 
 
 @dataclass(frozen=True)
-class PairBatches(_Examples):
+class PairBatches(ExampleBatches):
     """Pairs of answers to a question: a step has ``order.batch_size`` of them, and its loss is the mean over them.
 
     Rows 2 i and 2 i + 1 of a forward pass are the better and the worse answer of a pair.
@@ -174,7 +178,7 @@ class PairBatches(_Examples):
         for rows in chunks(len(own), -(-len(own) // self.n_rows)):
             which = np.stack((2 * own[rows], 2 * own[rows] + 1), axis=1).ravel()
             inputs, targets, learned = self.conversations.rows(which)
-            found.append(Pass(inputs, targets, self.order.batch_size, learned=learned, which=which))
+            found.append(Pass(inputs, targets, self.order.batch_size, learned=learned, of_rows=which))
         return found
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mamegpt.config import TuneConfig
-from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples, LabelledTexts
-from mamegpt.data.conversations import Conversation, ConversationReader, PreferenceReader
+from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples, LabelledTexts, Questions
+from mamegpt.data.conversations import Conversation, ConversationReader, PreferenceReader, QuestionReader
 from mamegpt.data.shards import TEXT, Encoded, Meta, Split, is_shards, open_shards, sample_tokens, write_shards
 from mamegpt.data.sources import noted_source, read_texts
 from mamegpt.data.window_order import WindowOrder
@@ -28,7 +28,7 @@ from mamegpt.training.events import ConversationsRead, Emit
 from mamegpt.training.forward import micro_batch
 from mamegpt.training.validation import evaluate_examples
 
-__all__ = ["conversation_batches", "mean_length", "pairs_of", "validation_of", "write_conversations"]
+__all__ = ["conversation_batches", "mean_length", "pairs_of", "questions_of", "validation_of", "write_conversations"]
 
 TOO_LONG = msg("longer than the context of the model")
 TEXT_TOKENS = 1 << 20
@@ -46,7 +46,7 @@ def write_conversations(
     """
     if tokenizer.eos_id is None:
         raise TokenizerError("{path} has no end-of-text token, with which a chat begins", path=tokenizer.path)
-    kind = PreferenceReader if config.task == "dpo" else ConversationReader
+    kind = {"dpo": PreferenceReader, "grpo": QuestionReader}.get(config.task, ConversationReader)
     readers = {name: kind(*source, config.encoding) for name, source in config.sources.items()}
     dropped = Counter[str]()
     documents: dict[str, Iterable[str | Encoded]] = {
@@ -84,7 +84,10 @@ def _encoded(
     one_by_one = iter(reader)
     for together in zip(*[one_by_one] * (2 if config.task == "dpo" else 1), strict=True):
         found = [conversation_ids(tokenizer, messages) for messages in together]
-        if max(map(len, found)) > config.context_length:
+        longest = max(map(len, found))
+        if config.task == "grpo":  # the model gives the last answer
+            longest = max(longest, len(conversation_ids(tokenizer, together[0][:-1])) + 1 + config.answer_tokens)
+        if longest > config.context_length:
             dropped[TOO_LONG] += 1
             continue
         for ids, messages in zip(found, together, strict=True):
@@ -135,7 +138,10 @@ def conversation_batches(
         order = ConversationOrder(len(conversations) // 2, config.batch_size, config.seed)
         return PairBatches(conversations, order, n_rows)
     order = ConversationOrder(len(conversations), config.batch_size, config.seed)
-    n_rows = micro_batch(config, config.batch_size // world.size, world.device, int(conversations.lengths.max()))
+    longest, share = int(conversations.lengths.max()), config.batch_size // world.size
+    if config.task == "grpo":
+        longest, share = longest + config.answer_tokens, share * config.group_size
+    n_rows = micro_batch(config, share, world.device, longest)
     if TEXT not in splits:
         return ConversationBatches(conversations, order, n_rows)
     tokens, T = splits[TEXT].tokens, config.context_length
@@ -162,6 +168,12 @@ def pairs_of(split: Split, tokenizer: Tokenizer) -> Conversations:
     """Return the conversations of a split of pairs: each even one is better than the one after it."""
     assert tokenizer.turns is not None and tokenizer.eos_id is not None, "asked before tokenizing"
     return Conversations(split.tokens, tokenizer.turns, tokenizer.eos_id)
+
+
+def questions_of(split: Split, tokenizer: Tokenizer) -> Questions:
+    """Return the questions of a split."""
+    assert tokenizer.turns is not None and tokenizer.eos_id is not None, "asked before tokenizing"
+    return Questions(split.tokens, tokenizer.turns, tokenizer.eos_id)
 
 
 def validation_of(

@@ -67,14 +67,14 @@ class DPOLoss(SummedLoss):
         soft_targets: Tensor | None = None,
         true_share: float = 1.0,
         learned: Tensor | None = None,
-        which: Tensor | None = None,
+        of_rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, T), (N,), the ``learned`` positions (N,), ``which`` conversations (B,) -> scalar."""
-        assert learned is not None and which is not None and soft_targets is None and true_share == 1, "of pairs"
+        """(B, T), (N,), the ``learned`` positions (N,), the numbers of conversations ``of_rows`` (B,) -> scalar."""
+        assert learned is not None and of_rows is not None and soft_targets is None and true_share == 1, "of pairs"
         found = answer_log_probabilities(
             self.states(ids, learned), self.model.out_head.weight, targets, learned // ids.shape[1], len(ids)
         )
-        return dpo_losses(found, self.reference[which], self.beta).sum()
+        return dpo_losses(found, self.reference[of_rows], self.beta).sum()
 
 
 @torch.no_grad()

@@ -70,12 +70,12 @@ class SummedLoss(nn.Module):
         soft_targets: Tensor | None = None,
         true_share: float = 1.0,
         learned: Tensor | None = None,
-        which: Tensor | None = None,  # noqa: ARG002  (other losses ask)
+        of_rows: Tensor | None = None,  # noqa: ARG002  (other losses ask)
     ) -> Tensor:
         """(B, T), (B, T) -> scalar; soft targets are (B, T, K), as in `linear_cross_entropy`.
 
         With ``learned`` positions (N,) of all B T there are targets (N,) for these alone, and no logits elsewhere.
-        Only other losses ask ``which`` conversations (B,) the rows are.
+        Only other losses ask for something ``of_rows`` (B,).
         """
         return linear_cross_entropy(
             self.states(ids, learned),

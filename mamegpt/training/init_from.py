@@ -24,8 +24,10 @@ from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["config_from_pretrained", "load_initial_weights", "tuned_config"]
 
-DPO_LR_FACTOR = 0.1
-"""Learning rates of DPO, as a share of those of learning from answers."""
+LR_FACTORS = {"dpo": 0.1, "grpo": 0.1}
+"""Learning rates of tasks as a share of those of learning from answers, for models that answer already."""
+GRPO_BATCH_SIZE = 8
+"""Questions of a step, if no other number is given."""
 CLASSIFY_VAL_FRACTION = 0.1
 """Share of texts with labels that are held out, if no other is given."""
 RATES = ("lr", "emb_lr", "muon_lr")
@@ -54,6 +56,12 @@ def config_from_pretrained(config: TrainConfig, given: Collection[str], recipe: 
     """
     loaded = _load(config.init_from)
     assert loaded.sizes is not None
+    if config.task in LR_FACTORS and not loaded.answers:
+        raise ConfigError(
+            "--task {task} needs a model that answers, and {model} does not; tune it on conversations first",
+            task=config.task,
+            model=config.init_from,
+        )
     found = {"architecture": loaded.architecture} | {name: getattr(loaded.sizes, name) for name in SHAPE}
     if found["head_dim"] == loaded.sizes.emb_dim // loaded.sizes.n_heads:
         found["head_dim"] = 0  # as runs have it that choose no other
@@ -86,10 +94,13 @@ def tuned_config(config: TuneConfig, given: Collection[str]) -> TuneConfig:
         share = found.text_share if "text_share" in given else 0.0
         val_fraction = found.val_fraction if "val_fraction" in given else CLASSIFY_VAL_FRACTION
         return dataclasses.replace(found, text_share=share, val_fraction=val_fraction, tie_embeddings=False)
-    if found.task == "dpo":
-        rates = {name: getattr(found, name) * DPO_LR_FACTOR for name in RATES if name not in given}
+    if factor := LR_FACTORS.get(found.task):
+        rates = {name: getattr(found, name) * factor for name in RATES if name not in given}
         share = found.text_share if "text_share" in given else 0.0
-        return dataclasses.replace(found, text_share=share, **rates)
+        found = dataclasses.replace(found, text_share=share, **rates)
+        if found.task == "grpo" and "batch_size" not in given:
+            found = dataclasses.replace(found, batch_size=GRPO_BATCH_SIZE)
+        return found
     if found.text_data or not found.text_share:
         return found
     run = Run.find(found.init_from) or Run.of_checkpoint(found.init_from)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,10 @@ from mamegpt.training.events import Ended, Event, Started, StepEvent, Validated,
 __all__ = ["logger"]
 
 PROJECT = "mamegpt"
+
+BITS: Sequence[str] = ("bits_per_byte", "bits_per_character")
+FURTHER: Sequence[str] = ("accuracy", "margin", "reward", "kl", "answer_tokens", "distinct")
+"""What is measured on labels, pairs of answers and rewards instead of bits."""
 
 Write = Callable[[Mapping[str, float], int], None]
 """Takes figures by name, and the step they are of."""
@@ -47,13 +51,15 @@ def logger(name: Logger) -> Watcher:
 def _send(event: Event, write: Write) -> None:
     if isinstance(event, StepEvent):
         for record in event.records:
-            found = {f"train/{name}": record[name] for name in ("loss", "lr", "grad_norm", "tokens")}
+            names: Sequence[str] = ("loss", "lr", "grad_norm", "tokens", "reward", "answer_tokens")
+            found = {f"train/{name}": record[name] for name in names if name in record}
             write({name: value for name, value in found.items() if value is not None}, record["step"])
         write({"speed/tokens_per_s": event.tokens_per_s, "speed/memory_bytes": event.memory_bytes}, record["step"])
     elif isinstance(event, Validated):
         curve, quality = "result" if event.is_result else "validation", event.quality
-        names = ("bits_per_byte", "bits_per_character") if quality.accuracy is None else ("accuracy",)
-        write({f"{curve}/{name}": getattr(quality, name) for name in ("loss", *names)}, event.step)
+        names = BITS if quality.has_bits else FURTHER
+        found = {f"{curve}/{name}": getattr(quality, name) for name in ("loss", *names)}
+        write({name: value for name, value in found.items() if value is not None}, event.step)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Metrics:
         self.validations: dict[int, Quality] = {}
         """By step, the first validation after it: that of the sample that is always measured."""
         self.save_blocked_s: float | None = None
-        self._unread: list[tuple[int, float, Tensor, Tensor]] = []
+        self._unread: list[tuple[int, float, Tensor, Tensor, Mapping[str, float]]] = []
         records = [record for record in read_metrics(run) if record["step"] <= first_step]
         self._hash = hashlib.sha256("".join(map(_json_line, records)).encode())
         if digest and self.path.exists() and self._hash.hexdigest() != digest:
@@ -65,16 +65,16 @@ class Metrics:
         """Steps since the last `flush`."""
         return len(self._unread)
 
-    def step(self, step: int, loss: Tensor, lr: float, grad_norm: Tensor) -> None:
-        """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` that of all."""
-        self._unread.append((step, lr, loss, grad_norm))
+    def step(self, step: int, loss: Tensor, lr: float, grad_norm: Tensor, figures: Mapping[str, float]) -> None:
+        """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` and further ``figures`` of all."""
+        self._unread.append((step, lr, loss, grad_norm, figures))
 
     def flush(self, n_tokens_after: Callable[[int], int], elapsed_s: float) -> list[dict[str, Any]]:
         """Add the losses up over all processes, write a line for each step, and return these records.
 
         ``n_tokens_after`` tells how many tokens were read after so many steps.
         """
-        steps, rates, shares, norms = zip(*self._unread, strict=True)
+        steps, rates, shares, norms, figures = zip(*self._unread, strict=True)
         losses = sum_over_processes(torch.stack(shares)).tolist()
         records = [
             {
@@ -84,8 +84,11 @@ class Metrics:
                 "grad_norm": norm,
                 "tokens": n_tokens_after(step),
                 "elapsed_s": elapsed_s,
+                **further,
             }
-            for step, loss, lr, norm in zip(steps, losses, rates, torch.stack(norms).tolist(), strict=True)
+            for step, loss, lr, norm, further in zip(
+                steps, losses, rates, torch.stack(norms).tolist(), figures, strict=True
+            )
         ]
         for record in records:
             if self.may_skip and not math.isfinite(record["grad_norm"]):

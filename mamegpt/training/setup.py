@@ -72,13 +72,14 @@ from mamegpt.system.shell import command
 from mamegpt.tokenizer.reserved import with_reserved
 from mamegpt.tokenizer.tokenizer import Tokenizer
 from mamegpt.training.autotune import Kind, Probe, autotune, compiler_error, fit_micro_batch
-from mamegpt.training.batches import Batches, WindowBatches
+from mamegpt.training.batches import Batches, ConversationBatches, WindowBatches
 from mamegpt.training.bigram_init import can_fit_bigrams, fit_bigrams
 from mamegpt.training.budget import StepBudget, extensions_of, is_finished
 from mamegpt.training.conversations import (
     conversation_batches,
     mean_length,
     pairs_of,
+    questions_of,
     validation_of,
     write_conversations,
 )
@@ -98,12 +99,14 @@ from mamegpt.training.events import (
     UnknownTokens,
 )
 from mamegpt.training.forward import SummedLoss, checkpoint_activations, micro_batch, refuse_wrong_results
+from mamegpt.training.grpo import Answerer, GroupBatches, GRPOLoss, evaluate_rewards, reference_model
 from mamegpt.training.init_from import load_initial_weights
 from mamegpt.training.labelled import write_labelled_texts
 from mamegpt.training.loss_scaling import loss_scaler, restore_scale
 from mamegpt.training.metrics import Metrics
 from mamegpt.training.ngram_targets import NgramTargets
 from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
+from mamegpt.training.rewards import Reward, find_reward
 from mamegpt.training.validation import evaluate
 
 __all__ = ["Training", "as_begun", "is_of_this_job", "own_folder", "run_tokenizer", "run_tokens", "setup", "validation"]
@@ -190,6 +193,7 @@ def setup(
     skip_damaged: bool = False,
     more_steps: int = 0,
     more_minutes: float = 0.0,
+    own_reward: Reward | None = None,
 ) -> Training:
     """Make everything that a training needs, from the newest checkpoint in the folder of its run if there is one.
 
@@ -197,6 +201,7 @@ def setup(
     ``called_s`` is when the time of this call began to count. For the rest see `mamegpt.training.trainer.train`.
     """
     refuse_wrong_results(kept, world.device)
+    reward = find_reward(kept.reward, own_reward) if isinstance(kept, TuneConfig) and kept.task == "grpo" else None
     tokenizer = run_tokenizer(config, run, world)
     meta, splits = run_tokens(config, tokenizer, run, world, emit)
     train, val = splits["train"], splits.get("val")
@@ -246,7 +251,7 @@ def setup(
         world,
         on_saved=lambda step, path: emit(Saved(step, path)),
     )
-    pairs = {}
+    validate = validation(config, val, tokenizer, model, world, native) if val else None
     if isinstance(config, TuneConfig) and config.task == "dpo":
         pairs = {name: pairs_of(split, tokenizer) for name, split in splits.items()}
         if starts_from_model:
@@ -255,6 +260,30 @@ def setup(
         for module in summed_loss.modules():
             if isinstance(module, DPOLoss):
                 module.reference, module.beta = reference["train"].to(world.device), config.dpo_beta
+        if val:
+            validate = functools.partial(
+                evaluate_pairs,
+                model,
+                pairs["val"],
+                reference=reference["val"],
+                beta=config.dpo_beta,
+                world=world,
+                native=native,
+            )
+    if isinstance(config, TuneConfig) and reward:
+        start = reference_model(run, model, world, is_new=starts_from_model)
+        for module in summed_loss.modules():
+            if isinstance(module, GRPOLoss):
+                module.reference, module.kl_beta = start, config.kl_beta
+        answer = Answerer(model, tokenizer, reward, config.answer_tokens, config.seed)
+        assert isinstance(batches, ConversationBatches), "they are of questions"
+        batches = GroupBatches(
+            questions_of(train, tokenizer), batches.order, batches.n_rows, config.group_size, answer, world.host_group
+        )
+        if val:
+            validate = functools.partial(
+                evaluate_rewards, answer, questions_of(val, tokenizer), reference=start, kl_beta=config.kl_beta
+            )
     if starts_from_model:
         try:
             saver.save(model, optimizer, state)  # so that the run can be resumed without that model
@@ -282,17 +311,6 @@ def setup(
     extensions = extensions_of(run, config, state, more_steps, more_minutes, world)
     finished = is_finished(config, state, extensions)
     metrics = Metrics(run, state.step, write=world.is_main, digest=state.metrics, may_skip=scaler.is_enabled())
-    validate = validation(config, val, tokenizer, model, world, native) if val else None
-    if val and pairs and isinstance(config, TuneConfig):
-        validate = functools.partial(
-            evaluate_pairs,
-            model,
-            pairs["val"],
-            reference=reference["val"],
-            beta=config.dpo_beta,
-            world=world,
-            native=native,
-        )
     minutes = 0.0 if finished else extensions[-1].minutes if extensions else config.minutes
     reserve_s, step_s, last_val_tokens = 0.0, 0.0, None
     if val and validate:
@@ -423,7 +441,7 @@ def _build_model(
         found.look_back(model, mean)
     if config.activation_checkpointing:
         checkpoint_activations(model)
-    kind = DPOLoss if isinstance(config, TuneConfig) and config.task == "dpo" else SummedLoss
+    kind = {"dpo": DPOLoss, "grpo": GRPOLoss}.get(config.task, SummedLoss)
     alone = kind(model, config.precision, compiled=compiled, native=native)
     summed_loss = parallelize(alone, model, config.sharding, world)
     with ShardedInit():  # type: ignore[no-untyped-call]

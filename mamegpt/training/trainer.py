@@ -61,6 +61,7 @@ from mamegpt.training.forward import compute_dtype
 from mamegpt.training.loss_scaling import scale_of
 from mamegpt.training.loss_spikes import find_spike, is_proven, roll_back, weights_not_finite
 from mamegpt.training.ngram_targets import true_share
+from mamegpt.training.rewards import Reward
 from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folder, setup
 
 __all__ = ["Outcome", "TrainResult", "train"]
@@ -118,12 +119,14 @@ def train(
     skip_damaged: bool = False,
     more_steps: Annotated[int, AtLeast(1)] = 0,
     more_minutes: float = 0.0,
+    reward: Reward | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> TrainResult:
     """Train a model into the folder ``config.out``; with ``resume``, go on with the run that is there.
 
     With ``resume``, a finished run is trained for ``more_steps`` steps or ``more_minutes`` minutes more, in which the
     learning rate rises and falls once more; the run records that, so an interrupted extension resumes like any run.
+    ``reward`` is the function whose name ``config.reward`` is, if it is the caller's own.
     With ``skip_damaged``, checkpoints that are newer than the newest intact one are set aside first. What ``torchrun``
     starts again after a process died goes on by itself. Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves and
     returns with ``interrupted`` set. Nothing is printed: ``watchers`` receive the events of
@@ -139,7 +142,7 @@ def train(
     _check_call(resume, skip_damaged, more_steps, more_minutes)
     resume = resume or (processes.started_again() and is_of_this_job(Path(config.out)))
     while True:
-        result = _train(config, resume, skip_damaged, more_steps, more_minutes, watchers)
+        result = _train(config, resume, skip_damaged, more_steps, more_minutes, reward, watchers)
         if result.outcome is not Outcome.ROLLED_BACK:
             return result
         resume = True
@@ -164,6 +167,7 @@ def _train(
     skip_damaged: bool,
     more_steps: int,
     more_minutes: float,
+    reward: Reward | None,
     watchers: Sequence[Watcher],
 ) -> TrainResult:
     """Train from step 0 or the newest checkpoint until the run ends, a signal arrives, or the loss goes bad."""
@@ -188,6 +192,7 @@ def _train(
             skip_damaged=skip_damaged,
             more_steps=more_steps,
             more_minutes=more_minutes,
+            own_reward=reward,
         )
         return _loop(training, emit)
 
@@ -216,13 +221,13 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             for micro, rows in enumerate(passes):
                 _seed_dropout(config.seed, step, world.rank, micro)
                 inputs, targets = (on_device(ids, world.device) for ids in (rows.inputs, rows.targets))
-                learned, which = (
+                learned, of_rows = (
                     None if numbers is None else on_device(numbers, world.device)
-                    for numbers in (rows.learned, rows.which)
+                    for numbers in (rows.learned, rows.of_rows)
                 )
                 with no_sync(t.summed_loss, micro < len(passes) - 1):
                     soft_targets = _soft_targets(t, rows, step) if share < 1 else None
-                    loss = t.summed_loss(inputs, targets, soft_targets, share, learned, which) / rows.divisor
+                    loss = t.summed_loss(inputs, targets, soft_targets, share, learned, of_rows) / rows.divisor
                     t.scaler.scale(loss * world.size).backward()  # DDP and FSDP take a mean; we want the sum
                 step_loss += loss.detach()
 
@@ -233,7 +238,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             t.scaler.update()
             t.optimizer.zero_grad(set_to_none=True)
             step += 1
-            metrics.step(step, step_loss, factor * config.lr, grad_norm)
+            metrics.step(step, step_loss, factor * config.lr, grad_norm, passes[0].figures)
 
             # Counts can teach nothing more to a model that predicts better than they do.
             if t.ngram_targets and share < 1 and step % OUTGROWN_EVERY_STEPS == 0:

@@ -63,7 +63,7 @@ def test_loss_and_gradient_are_those_of_trl() -> None:
             p.add_(torch.sin(torch.arange(p.numel()).float()).view_as(p) / 20)
     loss = DPOLoss(model, "fp32")
     loss.reference, loss.beta = before, 0.3
-    found = loss(inputs, targets.flatten()[learned], learned=learned, which=torch.arange(4)) / 2
+    found = loss(inputs, targets.flatten()[learned], learned=learned, of_rows=torch.arange(4)) / 2
     torch.testing.assert_close(found, golden["dpo|loss"])
     found.backward()
     torch.testing.assert_close(model.out_head.weight.grad, golden["dpo|gradient"], rtol=1e-3, atol=1e-6)

@@ -28,6 +28,8 @@ from mamegpt.text.display import sparkline
 
 if TYPE_CHECKING:
     from mamegpt.evaluation.classification import Confusion
+    from mamegpt.training.rewards import Reward
+    from mamegpt.training.trainer import TrainResult
 
 __all__ = ["chosen_settings", "demo_command", "doctor_command", "plan_command", "train_command", "tune_command"]
 
@@ -143,11 +145,22 @@ class _How(TypedDict, total=False):
     skip_damaged: bool
     more_steps: int
     more_minutes: float
+    reward: Reward | None
 
 
 ORIGINAL_FIELDS = {name for name, value in ORIGINAL.to_dict().items() if value != getattr(TrainConfig, name)}
 """The settings that the original recipe determines."""
-WITH_RESUME = {"resume", "resume_intact", "more_steps", "more_minutes", "on_bad_loss", "log", "report", "json"}
+WITH_RESUME = {
+    "resume",
+    "resume_intact",
+    "more_steps",
+    "more_minutes",
+    "reward",
+    "on_bad_loss",
+    "log",
+    "report",
+    "json",
+}
 """Options that ``train --resume`` accepts: how to resume and what to print, not settings of the run."""
 
 
@@ -160,6 +173,7 @@ def train_command(
     resume_intact: bool = False,
     more_steps: int = 0,
     more_minutes: float = 0.0,
+    reward: str = "",
     log: tuple[Logger, ...] = (),
     report: bool = False,
     json: bool = False,
@@ -180,11 +194,14 @@ def train_command(
         more_steps: With --resume: train a finished run for so many more steps; the learning rate rises and falls once
             more.
         more_minutes: Like --more-steps, for so many minutes.
+        reward: With --resume of a run of tune --task grpo with Python code of yours: that code, FILE.py:FUNCTION.
         log: Write metrics to these loggers as well (in the run's folder; trackio has its own place).
         report: Keep report.html in the run's folder, a page that reloads itself during training.
         json: Print a line of JSON for every few steps, each validation and checkpoint, and the end.
     """
     settings, in_file = chosen_settings(settings, config, size, recipe, given)
+    if "reward" in given and resume is None:
+        raise ConfigError("--reward works only with --resume RUN, or in tune --task grpo")
     if "resume_intact" in given and resume is None:
         raise ConfigError("--resume-intact works only with --resume RUN; give both")
     if more := given & {"more_steps", "more_minutes"}:
@@ -225,10 +242,18 @@ def train_command(
             skip_damaged=resume_intact,
             more_steps=more_steps,
             more_minutes=more_minutes,
+            reward=_own_reward(reward),
             log=log,
             report=report,
             json=json,
         )
+
+
+def _own_reward(name: str) -> Reward | None:
+    """Return the reward that was typed, if any."""
+    from mamegpt.training.rewards import load_reward
+
+    return load_reward(name) if name else None
 
 
 def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json: bool, **how: Unpack[_How]) -> int:
@@ -265,11 +290,7 @@ def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json
         confusion = _confusion(result.run) if settings.task == "classify" else None
         answer(
             {**facts, "confusion": confusion.to_dict()} if confusion else facts,
-            *(
-                [msg("loss {curve} {loss:.4f}", curve=sparkline(result.losses), loss=result.losses[-1])]
-                if result.losses
-                else []
-            ),
+            *_curve(settings, result),
             msg(
                 "{step:,} steps, {n_tokens:,} tokens, {elapsed_s:.0f} s",
                 step=result.step,
@@ -280,6 +301,15 @@ def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json
             _next(settings, result.out),
         )
     return 0
+
+
+def _curve(settings: TrainConfig, result: TrainResult) -> list[str]:
+    """Return the line with the curve of a run: of its rewards or of its losses, if there are any."""
+    if settings.task == "grpo":
+        rewards = [step["reward"] for step in result.run.steps]
+        return [msg("reward {curve} {reward:.3f}", curve=sparkline(rewards), reward=rewards[-1])] if rewards else []
+    losses = result.losses
+    return [msg("loss {curve} {loss:.4f}", curve=sparkline(losses), loss=losses[-1])] if losses else []
 
 
 def _confusion(run: Run) -> Confusion | None:
@@ -307,14 +337,16 @@ def tune_command(
 ) -> int:
     """Tune a model on conversations, so that it answers, or on texts with labels, so that it classifies.
 
-    With --task dpo, a model that answers learns from pairs of a better and a worse answer. An interrupted run is
-    resumed with train --resume.
+    With --task dpo, a model that answers learns from pairs of a better and a worse answer, and with --task grpo from
+    rewards for its own answers. An interrupted run is resumed with train --resume.
 
     Example: mamegpt tune --model runs/first --data pairs.jsonl --out runs/tuned --minutes 2
 
     Example: mamegpt tune --task classify --model runs/first --data reviews.jsonl --out runs/reviews --minutes 1
 
     Example: mamegpt tune --task dpo --model runs/tuned --data preferences.jsonl --out runs/dpo --minutes 1
+
+    Example: mamegpt tune --task grpo --model runs/tuned --data pairs.jsonl --out runs/grpo --reward right --minutes 1
 
     Args:
         model: Model to tune: a run, an exported folder, or a repository on the Hub.
@@ -327,6 +359,7 @@ def tune_command(
     refuse_idle(given, [
         (settings.task != "chat", ("text_data", "text_share"), msg("with --task {task}", task=settings.task)),
         (settings.task != "dpo", ("dpo_beta",), msg("without --task dpo")),
+        (settings.task != "grpo", ("reward", "group_size", "answer_tokens", "kl_beta"), msg("without --task grpo")),
         (not settings.val_data, ("val_split",), msg("without --val-data")),
         (bool(settings.val_data), ("val_fraction",), msg("with --val-data")),
         (settings.minutes > 0, ("max_steps",), msg("with --minutes")),
@@ -335,7 +368,7 @@ def tune_command(
             ("eval_every_steps", "val_tokens", "patience"), msg("without validation data")),
     ])  # fmt: skip
     config = tuned_config(dataclasses.replace(settings, init_from=model), given)
-    return _trained(config, log=log, report=report, json=json)
+    return _trained(config, reward=_own_reward(config.reward), log=log, report=report, json=json)
 
 
 @contextlib.contextmanager
