@@ -5,7 +5,8 @@ tokenizer.model   a copy of the tokenizer  metrics.jsonl     one line per step, 
 checkpoints/      see `checkpoint`         machine.json      the hardware it was started on
 evaluation.json   the results of `mamegpt eval`; report.html, with --report
 labels.json       the labels of a classifier; confusion.json, how it does on held-out texts
-reference.safetensors   of a run of DPO: log-probabilities of the answers by the model that it starts from; of GRPO: it
+reference.safetensors   of a run of DPO: log-probabilities of the answers by the model that it starts from;
+                        of a run of GRPO: the weights of that model
 extensions.json   what --more-steps and --more-minutes added
 .job              the torchrun job that started it, if any
 """
