@@ -41,9 +41,6 @@ SPIN_COUNT = "3000"
 program can make training twenty times slower; with this value it is two to three times slower at worst, and not slower
 when alone (docs/log.md)."""
 
-BLOCK_TIME_MS = "1"
-"""How long a waiting thread of LLVM's and Intel's OpenMP (macOS, Windows) polls before it sleeps; by default 200 ms,
-not measured there."""
 
 HELP = {"-h", "--help"}
 WAY = (
@@ -77,7 +74,6 @@ def run_command_line(
         with contextlib.suppress(io.UnsupportedOperation):  # something was read already
             sys.stdin.reconfigure(encoding="utf-8")
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
-    os.environ.setdefault("KMP_BLOCKTIME", BLOCK_TIME_MS)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 70 MB more (docs/log.md)
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))

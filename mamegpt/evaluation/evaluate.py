@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
+
 from mamegpt import __version__
 from mamegpt.arguments import AtLeast, checked
 from mamegpt.data.schema import GUESS, Schema
@@ -153,7 +155,7 @@ def evaluate(
     if len(set(named)) < len(named):
         raise ConfigError("a model is named twice; name each once")
     chosen = choose_device(device).device
-    opened = [open_model(model, spm_file=spm_file, device=chosen) for model in models]
+    opened = [open_model(model, spm_file=spm_file) for model in models]
     tokenizer = next((model.tokenizer for model in opened if model.tokenizer), None)
     runs = [
         (where if Run.find(where) else "", run, model)  # results of an earlier checkpoint are not the run's
@@ -177,6 +179,7 @@ def evaluate(
     written = {"": main}
     for where, name, model in zip(named, _short(named), opened, strict=True):
         on_event(Measuring("likelihoods", name))
+        model.move(chosen)
         result = _likelihoods(name, model, held_out, gaps)
         results.append(replace(result, model=where, origin=model.origin))
         if tasks and isinstance(loaded := getattr(model, "loaded", None), Pretrained):
@@ -185,6 +188,7 @@ def evaluate(
         if training:
             on_event(Measuring("continuations", name))
             written[name] = continuations(model, main)
+        model.move(torch.device("cpu"))  # the next one has all memory of the device
     if training is None:
         return Evaluation(results)
     on_event(Measuring("baseline"))

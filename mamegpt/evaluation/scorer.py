@@ -78,6 +78,9 @@ class Writer(Scorer, Protocol):
     tokenizer: Tokenizer | None
     """The tokenizer, if it is one of mamegpt."""
 
+    def move(self, device: torch.device) -> None:
+        """Compute on a device from now on; a model that was loaded by the caller stays on its own."""
+
     def write(self, prompts: Sequence[str], n_tokens: int) -> list[str]:
         """Return at most ``n_tokens`` after each prompt, the beginning of a text; temperature 1, prompt i with
         seed i.
@@ -146,9 +149,9 @@ def _rows(scorer: Scorer, documents: Iterable[Ids]) -> Iterator[Ids]:
     yield from (stream[i : i + n + 1] for i in range(0, len(stream) - 1, n))
 
 
-def open_model(model: str | os.PathLike[str] | Pretrained, *, spm_file: str = "", device: torch.device) -> Writer:
+def open_model(model: str | os.PathLike[str] | Pretrained, *, spm_file: str = "") -> Writer:
     """Load a run, a checkpoint, an exported folder, or any causal model that transformers supports, locally or from the
-    Hub.
+    Hub, into memory (see `Writer.move`).
 
     A model that is already loaded stays on its device.
 
@@ -156,10 +159,10 @@ def open_model(model: str | os.PathLike[str] | Pretrained, *, spm_file: str = ""
     and `CheckpointError` if a run is damaged.
     """
     if isinstance(model, Pretrained):
-        return _Own(model)
+        return _Own(model, stays=True)
     if is_foreign(os.fspath(model)):
-        return _Foreign(os.fspath(model), device)
-    return _Own(load(model, spm_file=spm_file, device=device))
+        return _Foreign(os.fspath(model))
+    return _Own(load(model, spm_file=spm_file, device="cpu"))
 
 
 class _Own:
@@ -167,7 +170,8 @@ class _Own:
 
     restarts = False
 
-    def __init__(self, loaded: Pretrained) -> None:
+    def __init__(self, loaded: Pretrained, stays: bool = False) -> None:
+        self.stays = stays
         self.origin = loaded.origin
         self.tokenizer: Tokenizer | None = loaded.tokenizer
         self.context_length, self.vocab_size = loaded.model.context_length, loaded.tokenizer.vocab_size
@@ -175,6 +179,11 @@ class _Own:
         self.fingerprint = loaded.tokenizer.fingerprint
         self.encode = loaded.tokenizer.encode_batch
         self.loaded = loaded
+
+    def move(self, device: torch.device) -> None:
+        """See `Writer.move`."""
+        if not self.stays:
+            self.loaded.model.to(device)
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
         """See `Scorer.nats`."""
@@ -191,7 +200,7 @@ class _Foreign:
     tokenizer: Tokenizer | None = None
     fingerprint = ""
 
-    def __init__(self, where: str, device: torch.device) -> None:
+    def __init__(self, where: str) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.origin = where
@@ -206,7 +215,7 @@ class _Foreign:
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
         # Sampling settings in a folder would be defaults of later calls, above all the temperature.
         model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        self._model = TransformersModel(model).to(device).eval()
+        self._model = TransformersModel(model).eval()
         self.context_length = min(self._model.context_length, MAX_CONTEXT)
         self.vocab_size = int(model.config.vocab_size)
         self.end_id: int | None = self._tokenizer.eos_token_id
@@ -217,6 +226,10 @@ class _Foreign:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Scorer.encode`."""
         return [self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+
+    def move(self, device: torch.device) -> None:
+        """See `Writer.move`."""
+        self._model.to(device)
 
     def nats(self, rows: Sequence[Ids]) -> list[float]:
         """See `Scorer.nats`."""

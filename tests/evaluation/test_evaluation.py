@@ -27,7 +27,7 @@ from mamegpt.data.shards import _held_out, open_shards, write_shards
 from mamegpt.data.sources import read_texts
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError, DataError, ModelError
-from mamegpt.evaluation import memorization, ngram
+from mamegpt.evaluation import memorization, ngram, scorer
 from mamegpt.evaluation.cloze import N_GAPS, cloze, make_gaps
 from mamegpt.evaluation.evaluate import Evaluation, evaluate
 from mamegpt.evaluation.memorization import continuations, verbatim_overlap
@@ -46,6 +46,7 @@ from mamegpt.models.custom_gpt.hf import CUSTOM_GPT, GPT2
 from mamegpt.pretrained import load
 from mamegpt.report.run import ReportRun
 from mamegpt.run.run import Run
+from mamegpt.system.devices import Choice
 from mamegpt.text.characters import count_classes
 from mamegpt.text.normalize import normalize
 from mamegpt.tokenizer.tokenizer import Tokenizer
@@ -161,7 +162,7 @@ def test_a_share_and_its_standard_error() -> None:
 
 
 def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
-    scorer = open_model(str(little.run), device=CPU)
+    scorer = open_model(str(little.run))
     model, context = load(little.run, device="cpu").model, little.sizes.context_length
     for text, got in zip(TEXTS, log_likelihoods(scorer, TEXTS), strict=True):
         ids = [little.tokenizer.eos_id, *little.tokenizer.encode(text)]
@@ -175,7 +176,7 @@ def test_likelihoods_are_those_of_a_plain_loop(little: Little) -> None:
 
 
 def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
-    scorer, model = open_model(str(little.run), device=CPU), load(little.run, device="cpu").model
+    scorer, model = open_model(str(little.run)), load(little.run, device="cpu").model
     sample = sample_of(TEXTS)
     expected = validation.evaluate(
         model,
@@ -197,7 +198,7 @@ def test_the_quality_of_a_text_is_what_training_says(little: Little) -> None:
 
 
 def test_what_transformers_loads_is_scored_like_ours(foreign: Path, little: Little) -> None:
-    ours, theirs = open_model(str(little.run), device=CPU), open_model(str(foreign), device=CPU)
+    ours, theirs = open_model(str(little.run)), open_model(str(foreign))
     assert theirs.tokenizer is None and theirs.context_length == ours.context_length
     assert log_likelihoods(theirs, TEXTS) == pytest.approx(log_likelihoods(ours, TEXTS), rel=1e-4)
     state = torch.get_rng_state()
@@ -211,7 +212,7 @@ def test_a_folder_that_transformers_cannot_load_is_an_error(foreign: Path, tmp_p
     shutil.copytree(foreign, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="cannot be loaded by transformers"):
-        open_model(str(tmp_path / "m"), device=CPU)
+        open_model(str(tmp_path / "m"))
 
 
 def lossy_tokenizer(folder: Path, texts: list[str]) -> Path:
@@ -318,7 +319,7 @@ def foreign_folder(folder: Path, kind: str, begins: bool = True) -> Path:
 def test_what_begins_texts_has_its_beginning_in_every_document_and_window(tmp_path: Path, kind: str) -> None:
     import transformers
 
-    scorer = open_model(str(foreign_folder(tmp_path, kind)), device=CPU)
+    scorer = open_model(str(foreign_folder(tmp_path, kind)))
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     n, nats, n_tokens = scorer.context_length, 0.0, 0
     assert n == 16 < max(map(len, TEXTS))
@@ -354,7 +355,7 @@ def test_eval_and_generate_wrap_a_model_of_transformers_alike(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     del config["max_position_embeddings"]  # of our sizes for all kinds; Bloom has none
     (folder / "config.json").write_text(json.dumps(config | said), encoding="utf-8")
-    scorer = open_model(str(folder), device=CPU)
+    scorer = open_model(str(folder))
     shutil.copy(little.spm, folder)
     loaded = load(folder, device="cpu", trust_remote_code=True)
     assert (loaded.model.context_length, scorer.context_length) == (length, min(length, 1024))
@@ -368,7 +369,7 @@ def test_eval_and_generate_wrap_a_model_of_transformers_alike(
 
 def test_a_foreign_model_writes_at_temperature_1_whatever_its_folder_says(tmp_path: Path) -> None:
     folder = foreign_folder(tmp_path, "Llama")
-    plain = open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8)
+    plain = open_model(str(folder)).write(["豆の木", "豆の木", ""], 8)
     assert len(set(plain)) == 3
     settings = {
         "do_sample": True,
@@ -382,7 +383,7 @@ def test_a_foreign_model_writes_at_temperature_1_whatever_its_folder_says(tmp_pa
         "eos_token_id": [2, 7],
     }
     (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert open_model(str(folder), device=CPU).write(["豆の木", "豆の木", ""], 8) == plain
+    assert open_model(str(folder)).write(["豆の木", "豆の木", ""], 8) == plain
 
 
 @pytest.mark.parametrize("kind", ["foreign", "own"])
@@ -466,7 +467,7 @@ def test_a_text_shorter_than_the_order_has_fewer_orders(n: int) -> None:
 
 
 def test_as_a_scorer_it_reads_whole_texts(little: Little) -> None:
-    own = open_model(str(little.run), device=CPU)
+    own = open_model(str(little.run))
     tokens = stream_of(own, sample_of(TEXTS))
     scorer = NgramScorer(own, tokens, 3)
     expected = KneserNey(tokens, little.tokenizer.vocab_size, 3).probabilities(np.concatenate(([own.start_id], tokens)))
@@ -549,7 +550,7 @@ def test_continuations_start_where_prompts_end(little: Little, monkeypatch: pyte
         generate(loaded.model, loaded.tokenizer, text[:40], 5, Sampling(temperature=1, seed=seed), at_start=True)
         for seed, text in enumerate([TEXTS[0], TEXTS[0], TEXTS[1]])
     ]
-    assert continuations(open_model(str(little.run), device=CPU), [TEXTS[0], TEXTS[0], TEXTS[1]]) == alone
+    assert continuations(open_model(str(little.run)), [TEXTS[0], TEXTS[0], TEXTS[1]]) == alone
     assert alone[0] != alone[1] and all(alone)
 
 
@@ -723,6 +724,28 @@ def test_text_that_a_model_was_trained_on_is_marked(little: Little, tmp_path: Pa
         assert (
             f"warning: {share:.0%} of the held-out documents are in the training text" in evaluation_table(found)
         ) == (share > 0)
+
+
+def test_compared_models_are_on_the_device_one_at_a_time(
+    little: Little, foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[tuple[str, str]] = []
+    for kind in (scorer._Own, scorer._Foreign):
+        monkeypatch.setattr(kind, "move", lambda self, device: moves.append((self.origin, device.type)))
+    card = Choice(torch.device("cuda", 0))
+    monkeypatch.setattr("mamegpt.evaluation.evaluate.choose_device", lambda name: card)
+    names = str(little.exported), str(foreign)
+    evaluate(names)
+    assert moves == [(name, kind) for name in names for kind in ("cuda", "cpu")]
+
+
+def test_a_model_moves_unless_the_caller_has_loaded_it(little: Little, foreign: Path) -> None:
+    meta, loaded = torch.device("meta"), load(little.run, device="cpu")
+    own, theirs, given = open_model(str(little.run)), open_model(str(foreign)), open_model(loaded)
+    for one in (own, theirs, given):
+        one.move(meta)
+    assert isinstance(own, scorer._Own) and own.loaded.device == meta and loaded.device == CPU
+    assert isinstance(theirs, scorer._Foreign) and theirs._model.out_head.weight.device == meta
 
 
 def test_a_model_alone_has_its_pairs(little: Little) -> None:
