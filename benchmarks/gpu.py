@@ -6,35 +6,43 @@
 * equal: losses of the first steps, logits and generated texts are those of the CPU, in float32
 * resume: a run that was stopped and resumed has bit for bit the weights of one that was not, in each number format
 * speed: tokens/s of all sizes that fit, their model FLOP utilization (the share of what a matrix product reaches), and
-  tokens/s of a plain PyTorch loop, such as nanoGPT's, with transformers' Qwen3 of the same sizes
+  tokens/s of a plain PyTorch loop, such as nanoGPT's, with transformers' and litgpt's Qwen3 of the same sizes (litgpt
+  if it is installed)
+* mark: the seconds, start included, until a model of 1m predicts held-out text as well as a 3-gram model of all
+  training text
 
-Trainer of transformers, litgpt and the time to a loss are not measured yet, and one device is used. Exit code 1 if a
-check fails.
+One device is used. Exit code 1 if a check fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import importlib.util
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import mamegpt
-from mamegpt.config import Precision
+from mamegpt.config import ModelConfig, Precision
 from mamegpt.errors import is_out_of_memory
+from mamegpt.evaluation.ngram import KneserNey
 from mamegpt.models.qwen3.hf import QWEN3
 from mamegpt.planning.plan import Cost, measure, operations
 from mamegpt.presets import Size, preset
 from mamegpt.system.devices import choose_device, described, device_name, synchronize
 from mamegpt.system.files import write_json
 from mamegpt.training.autotune import formats
-from mamegpt.training.events import Event, Saved
+from mamegpt.training.events import Event, Saved, StepEvent, Validated
 from mamegpt.training.forward import compute_dtype
 
 N_STORIES = 2000
@@ -45,6 +53,8 @@ LOSS_TOLERANCE = 0.02
 LOGIT_TOLERANCE = 1e-3
 """Share of the largest logit."""
 PRODUCT_SIZE = 4096
+ORDER = 3
+"""Of the n-gram model that sets the mark."""
 
 
 class Check(NamedTuple):
@@ -65,10 +75,8 @@ def settings(folder: Path, device: str, name: str, **changes: Any) -> mamegpt.Tr
         device=device,
         context_length=128,
         batch_size=8,
-        ngrams=False,
-        engine="torch",
         compile="false",
-        **{"precision": "fp32", **changes},
+        **{"ngrams": False, "engine": "torch", "precision": "fp32", **changes},
     )
 
 
@@ -134,23 +142,92 @@ def best_s(work: Callable[[], object], device: torch.device, seconds: float) -> 
     return min(times)
 
 
-def plain_loop(size: Size, device: torch.device, precision: Precision, seconds: float) -> float:
-    """Return the tokens/s of a plain PyTorch loop: transformers' Qwen3, autocast, fused AdamW, all logits at once.
+def seconds_to_mark(folder: Path, device: str, limit_s: float) -> dict[str, float | None]:
+    """Return the mark, the loss of a 3-gram model in nats per token, the last loss, and the seconds until the mark.
+
+    The seconds are None if it takes longer than the limit.
+    """
+    begin = time.perf_counter()
+    reached: list[float] = []
+    found: list[float] = []
+    losses: list[float] = []
+
+    def watch(event: Event) -> None:
+        elapsed_s = time.perf_counter() - begin
+        if isinstance(event, Validated) and not found:
+            splits = mamegpt.Run(folder / "mark").tokens()
+            assert splits is not None, "the run has tokenized its text"
+            train, val = (splits[1][name].tokens for name in ("train", "val"))
+            found.append(
+                -float(np.log(KneserNey(train, VOCAB_SIZE, ORDER).probabilities(val.astype(np.int64))[1:]).mean())
+            )
+        if isinstance(event, Validated):
+            losses.append(event.quality.loss)
+            if losses[-1] <= found[0]:
+                reached.append(elapsed_s)
+        if reached or (isinstance(event, StepEvent) and elapsed_s > limit_s):
+            raise KeyboardInterrupt
+
+    changes: dict[str, Any] = {"precision": "auto", "engine": "auto", "ngrams": True}
+    with contextlib.suppress(KeyboardInterrupt):
+        mamegpt.train(
+            settings(folder, device, "mark", minutes=limit_s / 60, eval_every_steps=20, **changes), watchers=[watch]
+        )
+    return {name: one[-1] if one else None for name, one in (("mark", found), ("loss", losses), ("seconds", reached))}
+
+
+def of_transformers(sizes: ModelConfig) -> nn.Module:
+    """Return transformers' Qwen3, ids to logits."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Qwen3ForCausalLM(Qwen3Config(**QWEN3.config(sizes)))
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+            return logits
+
+    return Logits()
+
+
+def of_litgpt(sizes: ModelConfig) -> nn.Module:
+    """Return litgpt's Qwen3, ids to logits."""
+    from litgpt.config import Config
+    from litgpt.model import GPT
+
+    known = QWEN3.config(sizes)
+    model: Any = GPT(Config.from_name(
+        "Qwen3-0.6B", block_size=sizes.context_length, n_layer=sizes.n_layers, n_embd=sizes.emb_dim,
+        n_head=sizes.n_heads, n_query_groups=known["num_key_value_heads"], head_size=known["head_dim"],
+        intermediate_size=known["intermediate_size"], vocab_size=sizes.vocab_size, padded_vocab_size=sizes.vocab_size,
+    ))  # fmt: skip
+    if sizes.tie_embeddings:
+        model.lm_head.weight = model.transformer.wte.weight
+    return cast(nn.Module, model)
+
+
+PEERS: dict[str, Callable[[ModelConfig], nn.Module]] = {"transformers": of_transformers, "litgpt": of_litgpt}
+
+
+def plain_loop(
+    build: Callable[[ModelConfig], nn.Module], size: Size, device: torch.device, precision: Precision, seconds: float
+) -> float:
+    """Return the tokens/s of a plain PyTorch loop with a model: autocast, fused AdamW, all logits at once.
 
     It is 0 if the memory does not suffice.
     """
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     config, dtype = preset(size), compute_dtype(precision)
     ids = torch.randint(VOCAB_SIZE, (config.batch_size, config.context_length), device=device)
     try:
-        model = Qwen3ForCausalLM(Qwen3Config(**QWEN3.config(config.model(VOCAB_SIZE)))).to(device).train()
+        model = build(config.model(VOCAB_SIZE)).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
         def step() -> None:
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+                loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -167,18 +244,23 @@ def plain_loop(size: Size, device: torch.device, precision: Precision, seconds: 
 
 
 def table(
-    checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float, plain: dict[str, float]
+    checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float, plain: dict[str, dict[str, float]]
 ) -> list[str]:
-    """Return the results as lines; ``plain`` are the tokens/s of a plain loop."""
+    """Return the results as lines; ``plain`` are the tokens/s of plain loops, by package and size."""
     lines = [f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}" for check in checks]
-    lines.append(f"{'size':>6}{'parameters':>14}{'tokens/s':>12}{'of peak':>9}{'memory':>10}{'plain loop':>12}")
+    lines.append(
+        f"{'size':>6}{'parameters':>14}{'tokens/s':>12}{'of peak':>9}{'memory':>10}"
+        + "".join(f"{name:>14}" for name in plain)
+    )
     for cost in costs:
         if cost.measured:
             share = cost.tokens_per_s * flops[cost.size] / peak
             lines.append(
                 f"{cost.size:>6}{cost.n_parameters:>14,}{cost.tokens_per_s:>12,.0f}{share:>9.1%}"
-                f"{cost.memory_bytes / 1e9:>7.2f} GB{plain[cost.size]:>12,.0f}"
+                f"{cost.memory_bytes / 1e9:>7.2f} GB"
+                + "".join(f"{found[cost.size]:>14,.0f}" for found in plain.values())
             )
+    lines += [f"skipped {name}: it is not installed" for name in PEERS if name not in plain]
     return lines
 
 
@@ -187,6 +269,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="as for mamegpt train")
     parser.add_argument("--steps", type=int, default=50, help="steps whose losses are compared")
     parser.add_argument("--seconds", type=float, default=60.0, help="time for measuring the speed")
+    parser.add_argument("--mark-seconds", type=float, default=120.0, help="most time for reaching the 3-gram mark")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="file of the results")
     args = parser.parse_args()
     choice = choose_device(args.device)
@@ -198,11 +281,22 @@ def main() -> int:
         mamegpt.train_tokenizer(mamegpt.read_texts(folder / "stories.txt"), folder / "jp", vocab_size=VOCAB_SIZE)
         checks = equality(folder, str(device), args.steps)
         checks += [resume(folder, str(device), precision) for precision in formats(device)]
+        mark = seconds_to_mark(folder, str(device), args.mark_seconds)
     precision, costs = measure(VOCAB_SIZE, device, args.seconds)
     peak = peak_flops(device, compute_dtype(precision) or torch.float32)
     flops = {cost.size: operations(preset(cost.size), VOCAB_SIZE)[1] for cost in costs}
-    plain = {cost.size: plain_loop(cost.size, device, precision, args.seconds / 20) for cost in costs if cost.measured}
+    plain = {
+        name: {
+            cost.size: plain_loop(build, cost.size, device, precision, args.seconds / 40)
+            for cost in costs
+            if cost.measured
+        }
+        for name, build in PEERS.items()
+        if importlib.util.find_spec(name)
+    }
     print(*table(checks, costs, flops, peak, plain), sep="\n")
+    when = f"reached after {mark['seconds']:.0f} s" if mark["seconds"] else f"not reached in {args.mark_seconds:g} s"
+    print(f"3-gram mark, {mark['mark'] or 0:.3f} nats per token: {when}, start included (loss {mark['loss'] or 0:.3f})")
     write_json(
         args.out,
         {
@@ -213,11 +307,12 @@ def main() -> int:
             "precision": precision,
             "peak_flops": peak,
             "checks": [check._asdict() for check in checks],
+            "three_gram_mark": mark,
             "sizes": [
                 {
                     **dataclasses.asdict(cost),
                     "flops_per_token": flops[cost.size],
-                    "plain_loop_tokens_per_s": plain.get(cost.size),
+                    "plain_loop_tokens_per_s": {name: found.get(cost.size) for name, found in plain.items()},
                 }
                 for cost in costs
             ],
