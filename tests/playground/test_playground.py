@@ -674,7 +674,9 @@ def test_each_word_of_the_page_is_sent_in_both_languages_and_is_used(port: int) 
     html = (STATIC / "index.html").read_text(encoding="utf-8")
     scripts = [path.read_text(encoding="utf-8") for folder in (STATIC, PAGE) for path in folder.glob("*.js")]
     fields: dict[str, set[str]] = {name: set() for name in re.findall(r'data-(?:word|label|hint)="([\w-]+)"', html)}
-    for name, given in re.findall(r'(?:word|problem|button)\("([\w-]+)"(?:, \{ (.*?) \}\))?', "".join(scripts)):
+    # word("it"), say(where, "it", { field: 1 }), finish(unless ? "" : "it")
+    called = r'(?:(?:word|problem|button|finish)\(|say\(.*, |finish\(.* "" : )"([\w-]+)"(?:, \{ (.*?) \}\))?'
+    for name, given in re.findall(called, "".join(scripts)):
         fields[name] = set(re.findall(r"(?:^|, )(\w+)(?=:|$)", given))
     for texts in found.values():
         assert set(texts) == set(fields)

@@ -91,7 +91,7 @@ def test_only_long_runs_are_compiled_and_only_for_a_gain(
     """And nothing is measured where nothing is left to decide."""
     answers = iter(measurements)
     monkeypatch.setattr(module, "has_compiler", lambda device: compiler)
-    config = TrainConfig(**{"precision": "fp32", **changes})
+    config = TrainConfig(**{"precision": "fp32", "engine": "torch", **changes})
     assert autotune(config, lambda kinds: next(answers), ALONE, ignored).compile == expected
     assert not list(answers)
 
@@ -136,7 +136,7 @@ def test_a_compiler_that_fails_is_said_once_and_done_without(monkeypatch: pytest
 
     events: list[Event] = []
     monkeypatch.setattr(module, "has_compiler", lambda device: True)
-    assert autotune(TrainConfig(precision="fp32"), measure, ALONE, events.append).compile == "false"
+    assert autotune(TrainConfig(precision="fp32", engine="torch"), measure, ALONE, events.append).compile == "false"
     assert [type(event) for event in events] == [Compiling, CompileFailed]
 
 
@@ -144,5 +144,5 @@ def test_a_gpu_without_bfloat16_measures_float16(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mamegpt.training.autotune.has_bf16", lambda device: False)
     world = World(0, 1, torch.device("cuda:0"))
     events: list[Event] = []
-    tuned = autotune(TrainConfig(compile="false"), lambda kinds: [2.0, 0.5], world, events.append)
+    tuned = autotune(TrainConfig(compile="false", engine="torch"), lambda kinds: [2.0, 0.5], world, events.append)
     assert tuned.precision == "fp16" and events == [PrecisionMeasured("fp16", 4.0)]

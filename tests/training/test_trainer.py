@@ -871,6 +871,7 @@ def test_a_second_ctrl_c_acts_as_ever_and_the_handlers_are_put_back() -> None:
 @pytest.mark.skipif(trainer.HANGUP is None, reason="Windows sends no SIGHUP")
 def test_a_terminal_that_is_closed_is_a_request_however_often_it_is_said() -> None:
     assert trainer.HANGUP is not None
+    found = signal.signal(trainer.HANGUP, signal.SIG_DFL)  # this program, too, may run under nohup
     before = signal.getsignal(trainer.HANGUP)
     with trainer._stop_on_signal(show_progress()) as stop:
         for _ in range(3):  # a shell and its terminal both send one
@@ -883,7 +884,7 @@ def test_a_terminal_that_is_closed_is_a_request_however_often_it_is_said() -> No
             signal.raise_signal(trainer.HANGUP)
             assert not stop.asked
     finally:
-        signal.signal(trainer.HANGUP, before)
+        signal.signal(trainer.HANGUP, found)
 
 
 @pytest.mark.skipif(trainer.HANGUP is None, reason="Windows has the real one")
