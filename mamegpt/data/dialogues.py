@@ -284,7 +284,7 @@ def write_preferences(
 ) -> None:
     """Write ``n`` questions as jsonl with ``prompt``, the right answer as ``chosen`` and a wrong one as ``rejected``.
 
-    Raises `OutputError` if the file exists and not ``overwrite``.
+    Raises `OutputError` if the file exists and not ``overwrite``, or cannot be written.
     """
     d, words = Dice(f"{seed}:{split}:wrong"), _words(split)
 
@@ -306,7 +306,7 @@ def write_dialogues(
 ) -> int:
     """Write ``n`` conversations as jsonl with ``messages`` and ``kinds``; returns how many questions they have.
 
-    Raises `OutputError` if the file exists and not ``overwrite``.
+    Raises `OutputError` if the file exists and not ``overwrite``, or cannot be written.
     """
     n_questions = 0
 

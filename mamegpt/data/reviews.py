@@ -183,6 +183,6 @@ def write_reviews(
     overwrite: bool = False,
 ) -> None:
     """Write ``n`` reviews as jsonl with ``text`` and ``label``. Raises `OutputError` if the file exists and not
-    ``overwrite``.
+    ``overwrite``, or cannot be written.
     """
     write_jsonl(path, (review._asdict() for review in reviews(seed, n, split)), overwrite=overwrite)

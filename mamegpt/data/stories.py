@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from mamegpt.arguments import AtLeast, checked
+from mamegpt.data.writers import refuse_failed_write
 from mamegpt.errors import ConfigError
 from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.text.articles import format_article
@@ -1286,5 +1287,5 @@ def write_stories(
     out, articles = Path(out), (format_article(title, text) for title, text in stories(seed, n))
     if not overwrite:
         refuse_existing(out)
-    with atomic_write(out) as file:
+    with refuse_failed_write(out), atomic_write(out) as file:
         return sum(map(file.write, articles))

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mamegpt.errors import OutputError
+from mamegpt.errors import OutputError, first_line
 from mamegpt.system.files import atomic_write, refuse_existing
 from mamegpt.text.articles import format_article
 
-__all__ = ["COLUMNS", "OUTPUT_FORMATS", "write_documents", "write_jsonl", "write_rows"]
+__all__ = ["COLUMNS", "OUTPUT_FORMATS", "refuse_failed_write", "write_documents", "write_jsonl", "write_rows"]
 
 OUTPUT_FORMATS = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("id", "title", "text")
@@ -26,6 +26,19 @@ def _length(value: Any) -> int:
     if isinstance(value, list):
         return sum(map(_length, value))
     return len(value) if isinstance(value, str | bytes) else 0
+
+
+@contextmanager
+def refuse_failed_write(out: Path) -> Iterator[None]:
+    """Raise `OutputError` if the block cannot write ``out``; that nobody reads a pipe any more is passed on."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError | BrokenPipeError):
+            raise
+        raise OutputError(
+            "{out} cannot be written ({reason}); choose another place", out=out, reason=first_line(error)
+        ) from error
 
 
 @contextmanager
@@ -98,10 +111,10 @@ def write_rows(path: Path, schema: Any = None) -> Iterator[Callable[[dict[str, A
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]], *, overwrite: bool) -> None:
     """Write rows as JSON, one a line; ``path`` appears when all are written.
 
-    Raises `OutputError` if it exists and not ``overwrite``.
+    Raises `OutputError` if it exists and not ``overwrite``, or cannot be written.
     """
     path = Path(path)
     if not overwrite:
         refuse_existing(path)
-    with atomic_write(path) as file:
+    with refuse_failed_write(path), atomic_write(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

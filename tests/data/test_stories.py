@@ -6,12 +6,16 @@ import hashlib
 import itertools
 import re
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mamegpt.data import stories as world
-from mamegpt.data.stories import stories
-from mamegpt.errors import ConfigError
+from mamegpt.data.dialogues import write_dialogues, write_preferences
+from mamegpt.data.reviews import write_reviews
+from mamegpt.data.stories import stories, write_stories
+from mamegpt.errors import ConfigError, OutputError
 
 N = 5000
 DIGITS = {digit: value for value, digit in enumerate("〇一二三四五六七八九")}
@@ -57,6 +61,14 @@ def test_n() -> None:
     assert list(itertools.islice(stories(3), 9)) == list(stories(3, 9))
     with pytest.raises(ConfigError, match=r"n must be at least 0 \(got -1\)"):
         stories(0, -1)
+
+
+@pytest.mark.parametrize("write", [write_stories, write_dialogues, write_preferences, write_reviews])
+def test_a_place_that_takes_no_file_is_named(write: Callable[..., object], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "out.jsonl"
+    with pytest.raises(OutputError, match=f"{re.escape(str(place))} cannot be written"):
+        write(place, 3)
 
 
 def test_few_duplicates(sample: list[tuple[str, str]]) -> None:

@@ -16,8 +16,8 @@ from mamegpt.data.readers.read import describe, read_file
 from mamegpt.data.readers.records import Batch
 from mamegpt.data.schema import GUESS, Schema
 from mamegpt.data.sources import SourceFile, find_files, noted_source
-from mamegpt.data.writers import OUTPUT_FORMATS, write_documents
-from mamegpt.errors import ConfigError, DataError, OutputError, first_line
+from mamegpt.data.writers import OUTPUT_FORMATS, refuse_failed_write, write_documents
+from mamegpt.errors import ConfigError, DataError
 from mamegpt.messages import tally
 from mamegpt.system.files import destination, remove_leftovers
 from mamegpt.system.outputs import check_outputs
@@ -104,7 +104,7 @@ def extract(
         )
     on_event(_reading(files, schema))
     suffix = out.suffix.lower() if out.suffix.lower() in OUTPUT_FORMATS else ".txt"
-    try:
+    with refuse_failed_write(out):
         with destination(out) as place:
             remove_leftovers(place.parent)
             with write_documents(place, suffix) as write:
@@ -130,12 +130,6 @@ def extract(
         source = f"{noted_source(files)} ({split})"
         step = Provenance("extract", source, topic.settings(), report.read, report.kept, report.dropped)
         write_provenance(out, step, (file.path for file in files))
-    except OSError as error:
-        if isinstance(error, OutputError | BrokenPipeError):
-            raise
-        raise OutputError(
-            "{out} cannot be written ({reason}); choose another place", out=out, reason=first_line(error)
-        ) from error
     report.elapsed_s = time.perf_counter() - start_s
     return report
 
