@@ -45,6 +45,7 @@ __all__ = [
     "Pretrained",
     "TransformersModel",
     "has_chat_template",
+    "is_classifier",
     "is_foreign",
     "load",
     "load_any",
@@ -419,12 +420,21 @@ def has_chat_template(folder: Path) -> bool:
     return _chat_template(folder) == TEMPLATE
 
 
+def is_classifier(folder: Path) -> bool:
+    """Return whether an exported folder has a model that gives labels; raises `ModelError` if it cannot be read."""
+    return _classifies(_read_config(folder / "config.json"))
+
+
+def _classifies(config: dict[str, Any]) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
 def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     """Return the labels of a classifier from its ``config.json``; empty for another model.
 
     Raises `ModelError` for labels that cannot be read.
     """
-    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+    if not _classifies(config):
         return ()
     given = config.get("id2label")
     names = given if isinstance(given, dict) else {}

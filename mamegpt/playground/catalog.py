@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from mamegpt.config import TuneConfig
 from mamegpt.errors import CheckpointError, ModelError
 from mamegpt.messages import join
-from mamegpt.pretrained import has_chat_template
+from mamegpt.pretrained import has_chat_template, is_classifier
 from mamegpt.run.run import Checkpoint, Run, checkpoints
 from mamegpt.system.files import shown
 from mamegpt.system.hub import is_hub_name
@@ -58,6 +58,8 @@ def entries(models: Sequence[str]) -> list[Entry]:
         if not inside and is_hub_name(name) and not Path(name).exists():
             inside = [[Entry(name, name, 0)]]
         if not inside and models:
+            if _classifies(Path(name)):
+                raise ModelError("{origin} classifies texts and generates none; use mamegpt classify", origin=name)
             raise ModelError(
                 "no model in {name}: it is neither a run nor an exported folder, and holds none", name=name
             )
@@ -150,9 +152,9 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 def _of_folder(folder: Path) -> list[Entry]:
     """Return what can be loaded of a folder: a run and its earlier checkpoints, a checkpoint, an export.
 
-    A run that classifies generates nothing, so that it is none.
+    Those that classify generate nothing, so that they are left out.
     """
-    if (folder / LABELS_FILE).is_file():
+    if _classifies(folder):
         return []
     if saved := checkpoints(folder / CHECKPOINTS):
         newest, *earlier = reversed(saved)
@@ -164,6 +166,16 @@ def _of_folder(folder: Path) -> list[Entry]:
         if weights.is_file() and (folder / CONFIG_FILE).is_file():
             return [Entry(shown(folder), str(folder), int(weights.stat().st_mtime))]
     return []
+
+
+def _classifies(folder: Path) -> bool:
+    """Return whether a folder is a run, a checkpoint or an export that gives labels."""
+    run = Run.of_checkpoint(folder)
+    if ((run.folder if run else folder) / LABELS_FILE).is_file():
+        return True
+    with suppress(ModelError, OSError):  # damaged
+        return (folder / CONFIG_FILE).is_file() and is_classifier(folder)
+    return False
 
 
 def _of_checkpoint(name: Path, found: Checkpoint) -> Entry:

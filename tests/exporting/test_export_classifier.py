@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from mamegpt.exporting.publish import export
 from mamegpt.models.base import replace_head
 from mamegpt.models.classifier import Classifier
 from mamegpt.models.registry import ARCHITECTURES
+from mamegpt.playground.catalog import entries
 from mamegpt.pretrained import load, load_classifier
 from mamegpt.run.run import Run
 
@@ -56,6 +58,15 @@ def test_a_folder_is_verified_and_loads_as_the_same_classifier(
     (report.out / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelError, match="id2label"):
         load_classifier(report.out)
+
+
+def test_the_playground_lists_nothing_that_classifies(little: Little, classifier_run: Path, tmp_path: Path) -> None:
+    export(classifier_of(little, "qwen3"), tmp_path / "labels", n_sentences=8)
+    shutil.copytree(little.exported, tmp_path / "text")
+    assert [entry.name for entry in entries([str(tmp_path)])] == [str(tmp_path / "text")]
+    for one in (tmp_path / "labels", classifier_run, Run(classifier_run).checkpoints()[-1].path):
+        with pytest.raises(ModelError, match=f"{one} classifies texts and generates none; use mamegpt classify"):
+            entries([str(one)])
 
 
 def test_the_card_of_a_run_says_how_it_was_tuned_and_how_often_it_is_right(
