@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -149,8 +150,13 @@ def _prose(value: object) -> str:
 
 
 def _code(text: str) -> _Markdown:
-    """Return a name for a string in example code, or between backticks."""
-    return _Markdown(_line(text).replace("`", "'").replace("\\", "\\\\").replace('"', '\\"'))
+    """Return a text to be shown between backticks, where Markdown knows no escapes."""
+    return _Markdown(_line(text).replace("`", "'"))
+
+
+def _string(text: str) -> _Markdown:
+    """Return the inside of a string in double quotes, in example code."""
+    return _Markdown(_code(text).replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def _line(text: str) -> str:
@@ -167,7 +173,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
         finalize=_prose,
     )
-    templates.filters |= {"code": _code, "markdown": _Markdown}
+    templates.filters |= {"code": _code, "markdown": _Markdown, "string": _string}
     return templates
 
 
@@ -265,9 +271,10 @@ def model_card(
         english_made = "tuned on rewards for its own answers (GRPO)"
     elif isinstance(facts.config, TuneConfig):
         made, english_made = "既存のモデルを会話データでチューニングした、", "tuned on conversations"
-    call = f'chat --model {name} --prompt "こんにちは"' if answers else f'generate --model {name} --prompt "昔々、"'
+    model = shlex.quote(_line(name).replace("`", "'"))  # between backticks there are no others
+    call = f'chat --model {model} --prompt "こんにちは"' if answers else f'generate --model {model} --prompt "昔々、"'
     if labels:
-        call = f'classify --model {name} --text "とてもおいしかった。"'
+        call = f'classify --model {model} --text "とてもおいしかった。"'
     return (
         _templates()
         .get_template("model_card.md.jinja")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -317,9 +318,19 @@ def test_names_and_texts_bring_no_markup_into_the_card(little: Little) -> None:
     for gguf_file in ("", mark):
         card = model_card(mark, little.sizes, 7, little.tokenizer, CUSTOM_GPT, facts, gguf_file=gguf_file)
         in_prose = "".join(card.split("```")[::2])
-        assert "<img" not in in_prose.replace("`mamegpt generate --model <img src=x onerror=alert(1)>|' # --prompt", "")
+        shell = shlex.quote(" ".join(mark.replace("`", "'").split()))
+        assert "<img" not in in_prose.replace(f"`mamegpt generate --model {shell} --prompt", "")
         assert card.count("```") == 2 and "\n#\n" not in card
         assert "| マシン / hardware | &lt;img src=x onerror=alert(1)&gt;\\|\\` # |" in card
+
+
+def test_a_name_with_quotes_is_the_same_in_code_and_in_a_command(little: Little) -> None:
+    """Markdown shows what is between backticks as it is; a string of Python has escapes."""
+    name = """豆 "a" \\b"""
+    card = model_card(name, little.sizes, 7, little.tokenizer, CUSTOM_GPT, Facts(config=TrainConfig(), step=1))
+    assert f"from_pretrained({json.dumps(name, ensure_ascii=False)}" in card
+    (shell,) = re.findall("`mamegpt (generate --model .*?)`", card)
+    assert shlex.split(shell)[2] == name
 
 
 HOSTILE = [
