@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mamegpt.cli.console import busy, is_terminal, say
+from mamegpt.cli.console import busy, duration, is_terminal, say
 from mamegpt.cli.language import translated
 from mamegpt.generation.settings import Sampling
 from mamegpt.generation.stream import generate
@@ -220,14 +220,24 @@ def _notices() -> Watcher:
 def _describe_data(read: ConversationsRead | LabelledTextsRead) -> None:
     """Print what there is to learn from."""
     if isinstance(read, ConversationsRead):
-        say(
-            msg(
-                "conversations: {n_train:,} to learn from, {n_val:,} held out (columns: {columns})",
-                n_train=read.n_conversations["train"],
-                n_val=read.n_conversations.get("val", 0),
-                columns=" / ".join(read.columns),
+        numbers = {"n_train": read.n_rows["train"], "n_val": read.n_rows.get("val", 0)}
+        columns = " / ".join(read.columns)
+        if read.are_pairs:
+            say(
+                msg(
+                    "pairs of answers: {n_train:,} to learn from, {n_val:,} held out (columns: {columns})",
+                    **numbers,
+                    columns=columns,
+                )
             )
-        )
+        else:
+            say(
+                msg(
+                    "conversations: {n_train:,} to learn from, {n_val:,} held out (columns: {columns})",
+                    **numbers,
+                    columns=columns,
+                )
+            )
     else:
         say(
             msg(
@@ -285,8 +295,8 @@ def _describe(started: Started) -> None:
     if started.reserve_s >= 1:
         say(
             msg(
-                "time: {minutes:g} minutes, about {reserve_s:.0f} s of them for the last validation",
-                minutes=started.budget_s / 60,
+                "time: {time}, about {reserve_s:.0f} s of it for the last validation",
+                time=duration(started.budget_s),
                 reserve_s=started.reserve_s,
             )
         )

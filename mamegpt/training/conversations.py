@@ -72,9 +72,10 @@ def write_conversations(
         raise
     for reader in readers.values():
         dropped += reader.dropped
-    n_conversations: dict[str, int] = {name: split.n_documents for name, split in made.splits.items() if name != TEXT}
+    are_pairs = config.task == "dpo"
+    n_rows = {name: split.n_documents // (1 + are_pairs) for name, split in made.splits.items() if name != TEXT}
     n_text_tokens = made.splits[TEXT].n_tokens if TEXT in made.splits else 0
-    emit(ConversationsRead([*train.columns], n_conversations, dict(dropped), n_text_tokens))
+    emit(ConversationsRead([*train.columns], n_rows, are_pairs, dict(dropped), n_text_tokens))
 
 
 def _encoded(

@@ -104,13 +104,15 @@ class Tokenized(Event):
 
 @dataclass(frozen=True)
 class ConversationsRead(Event):
-    """Conversations were read from ``columns``; the numbers of them are by split, ``dropped`` rows by reason.
+    """Conversations were read from ``columns``, or pairs of them, that differ in the last answer.
 
-    Beside them a run reads ``n_text_tokens`` of text.
+    The numbers, of conversations or pairs, are by split, ``dropped`` rows by reason. Beside them a run reads
+    ``n_text_tokens`` of text.
     """
 
     columns: Sequence[str]
-    n_conversations: Mapping[str, int]
+    n_rows: Mapping[str, int]
+    are_pairs: bool
     dropped: Mapping[str, int]
     n_text_tokens: int
 

@@ -508,6 +508,8 @@ def test_a_person_writes_with_it(page: Page) -> None:
         ["GenerateCtrl ⏎", "豆 · 豆GPT"],
         ["生成Ctrl ⏎", "豆 · 豆GPT"],
     )
+    done = "() => /生成しました$/.test($('status').textContent)"
+    assert page.call(done) == (page.call("() => document.documentElement.lang") == "ja")
     footers = page.call("() => Array.from(document.querySelectorAll('#sheets footer .fact'), (it) => it.textContent)")
     spoken = words()[page.call("() => document.documentElement.lang")]
     assert set(footers[::2]) <= {spoken["ended"], spoken["long-enough"]}

@@ -28,6 +28,7 @@ from mamegpt.run.run import Run
 from mamegpt.tokenizer.chat import chat_ids
 from mamegpt.training.conversations import pairs_of
 from mamegpt.training.dpo import DPOLoss, answer_log_probabilities, log_probabilities
+from mamegpt.training.events import ConversationsRead, Event
 from mamegpt.training.trainer import train
 from mamegpt.training.tune import tune
 
@@ -71,7 +72,10 @@ def test_loss_and_gradient_are_those_of_trl() -> None:
 
 def test_a_run_resumes_bitwise_without_the_model_that_it_starts_from(tuned: Path, data: Path, tmp_path: Path) -> None:
     start = shutil.copytree(tuned, tmp_path / "start")
-    straight = tune(start, data, tmp_path / "a", **TINY)
+    events: list[Event] = []
+    straight = tune(start, data, tmp_path / "a", **TINY, watchers=[events.append])
+    (read,) = [event for event in events if isinstance(event, ConversationsRead)]
+    assert read.are_pairs and sum(read.n_rows.values()) + sum(read.dropped.values()) == 60  # pairs, not answers
     assert straight.losses[0] == pytest.approx(np.log(2))  # the model is the reference
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shutil.rmtree(start)

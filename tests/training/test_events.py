@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import json
@@ -202,6 +203,15 @@ def test_a_long_step_is_seen_in_a_terminal_only(
 def test_json_is_written_by_every_command_that_prints_a_table() -> None:
     without = {name for name, command in COMMANDS.items() if "json" not in inspect.signature(command).parameters}
     assert without == {"demo", "generate", "chat", "play", "report", "completion"}
+
+
+def test_the_time_of_a_run_is_a_time_for_people(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    kept: list[Event] = []
+    trained(kept.append)
+    (started,) = [event for event in kept if isinstance(event, Started)]
+    capsys.readouterr()
+    show_progress()(dataclasses.replace(started, budget_s=70 * 2 / 3, reserve_s=4.2))
+    assert "time: 47 s, about 4 s of it for the last validation" in capsys.readouterr().out
 
 
 def test_watchers_may_be_none(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:

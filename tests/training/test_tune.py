@@ -148,7 +148,7 @@ def test_a_run_that_was_stopped_ends_bitwise_as_one_that_never_was(little: Littl
     events: list[Event] = []
     straight = train(settings(little.run, data, tmp_path / "a"), watchers=[events.append])
     (read,) = [event for event in events if isinstance(event, ConversationsRead)]
-    assert read.columns == ["prompt, response"] and sum(read.n_conversations.values()) == N
+    assert read.columns == ["prompt, response"] and sum(read.n_rows.values()) == N and not read.are_pairs
     assert read.n_text_tokens > 0 and not read.dropped
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     for step in (8, 6):

@@ -3,7 +3,7 @@
 import { listModels, loadWords, pageOf } from "./backend.js";
 import { QUESTIONS, hasTurns, isSend, newChat, recallChat, send } from "./chat.js";
 import {
-  $, LANGUAGES, copy, element, language, showProblem, store, stored, useLanguage, useWords, word, words,
+  $, LANGUAGES, copy, element, language, say, sayNothing, showProblem, store, stored, useLanguage, useWords, word, words,
 } from "./common.js";
 import { PROMPTS, recallTexts, write } from "./continuation.js";
 import { stop } from "./generate.js";
@@ -44,14 +44,14 @@ async function share() {
   const model = $("model").value;
   $("share").disabled = true;
   showProblem(null);
-  $("status").textContent = word("making-page");
+  say($("status"), "making-page");
   try {
     const link = element("a", { href: URL.createObjectURL(await pageOf(model)), download: `${model.split(/[/\\]/).at(-1)}.html` });
     link.click();
-    $("status").textContent = word("page-made", { file: link.download });
+    say($("status"), "page-made", { file: link.download });
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   } catch (error) {
-    $("status").textContent = "";
+    sayNothing($("status"));
     showProblem(error);
   }
   $("share").disabled = false;

@@ -42,7 +42,8 @@ export function word(name, fields = {}) {
 // Show what an error says, or that there is none; those of the backend name a word.
 export function showProblem(error) {
   $("problem").hidden = !error;
-  $("problem").textContent = words[language]?.[error?.message] ? word(error.message, error.fields) : error?.message ?? "";
+  if (words[language]?.[error?.message]) say($("problem"), error.message, error.fields);
+  else sayNothing($("problem"), error?.message);
 }
 
 export function element(tag, options = {}, ...children) {
@@ -57,6 +58,12 @@ export function say(target, name, fields = {}) {
   target.fields = fields;
   target.textContent = word(name, fields);
   return target;
+}
+
+// Take the word out of an element, or leave a text in its place that is the same in each language.
+export function sayNothing(target, text = "") {
+  delete target.dataset.word;
+  target.textContent = text;
 }
 
 // A button that is named by a word.

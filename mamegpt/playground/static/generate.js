@@ -1,7 +1,7 @@
 // Texts that are being generated: at most one request of each model at a time, whose progress the page shows.
 
 import { complete } from "./backend.js";
-import { $, number, showProblem, word } from "./common.js";
+import { $, number, say, sayNothing, showProblem } from "./common.js";
 import { hideTip } from "./sheet.js";
 
 const N_ALTERNATIVES = 5;
@@ -23,7 +23,7 @@ export async function generate(requests, groups) {
   hideTip();
   showProblem(null);
   $("stop").hidden = false;
-  $("status").textContent = word("preparing");
+  say($("status"), "preparing");
   const began = performance.now();
   const everything = groups.flat();
   const length = () => everything.reduce((sum, sheet) => sum + sheet.characters.length, 0);
@@ -33,17 +33,18 @@ export async function generate(requests, groups) {
     { ...request, logprobs: N_ALTERNATIVES }, mine.signal,
     (data) => {
       for (const choice of data.choices) groups[i][choice.index].add(choice);
-      $("status").textContent = `${word("writing")} · ${word("speed", { n: number(length() / seconds()) })}`;
+      say($("status"), "writing", { n: number(length() / seconds()) });
     },
     (place) => {
-      if (!length()) $("status").textContent = word("waiting", { place });
+      if (!length()) say($("status"), "waiting", { place });
     },
   )));
   if (running !== mine) return null;
   running = null;
   for (const sheet of everything) sheet.finish("stopped");
   $("stop").hidden = true;
-  $("status").textContent = length() ? word("done", { n: number(length()), elapsed_s: number(seconds(), 1) }) : "";
+  if (length()) say($("status"), "done", { n: number(length()), elapsed_s: number(seconds(), 1) });
+  else sayNothing($("status"));
   const failed = results.find(({ reason }) => reason && reason.name !== "AbortError");
   if (failed) showProblem(failed.reason);
   return { length: length(), isWhole: results.every(({ status }) => status === "fulfilled") };
