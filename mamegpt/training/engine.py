@@ -13,7 +13,10 @@ from mamegpt.system.devices import choose_device
 from mamegpt.system.hardware import cpp_compiler, has_bf16
 from mamegpt.training.events import BuildingEngine, Emit, NoEngine
 
-__all__ = ["choose_engine", "engine_name", "load_engine", "will_compute"]
+__all__ = ["choose_engine", "engine_name", "load_engine", "same_bits", "will_compute"]
+
+_SAME_BITS = {"native avx512": "native avx2"}
+"""Engines by `engine_name` that compute the bits of another in wider vectors (`test_avx512_gives_the_bits_of_avx2`)."""
 
 
 def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda _: None) -> Engine:
@@ -54,6 +57,11 @@ def load_engine(engine: Engine, device: torch.device, emit: Emit = lambda _: Non
 def engine_name(native: Native | None) -> str:
     """Return what computes, with what its last bits depend on, as in ``machine.json``."""
     return f"native {native.instructions}" if native else "torch"
+
+
+def same_bits(name: str, other: str) -> bool:
+    """Return whether two engines, by their `engine_name`, give a run the same weights."""
+    return _SAME_BITS.get(name, name) == _SAME_BITS.get(other, other)
 
 
 def will_compute() -> Message:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.amp import GradScaler
 
 from mamegpt.config import Logger, TrainConfig, TuneConfig
+from mamegpt.data.conversation_order import Conversations, Questions
 from mamegpt.data.provenance import read_provenance
 from mamegpt.data.shards import Meta, Split, is_shards, open_shards, write_shards
 from mamegpt.data.sources import find_files, noted_source, read_texts
@@ -84,7 +85,7 @@ from mamegpt.training.conversations import (
     write_conversations,
 )
 from mamegpt.training.dpo import DPOLoss, evaluate_pairs, keep_reference, read_reference
-from mamegpt.training.engine import choose_engine, engine_name, load_engine
+from mamegpt.training.engine import choose_engine, engine_name, load_engine, same_bits
 from mamegpt.training.events import (
     CompileFailed,
     Emit,
@@ -208,24 +209,8 @@ def setup(
     batches, row_length = _batches(config, splits, tokenizer, world)
     n_labels = len(Run(run).labels) if config.task == "classify" else 0
     is_new = Run(run).latest() is None
-    engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
-    native = load_engine(engine, world.device, emit, must=is_new and engine == "native")
-    probe = Probe(
-        dataclasses.replace(kept, context_length=row_length),
-        n_labels or tokenizer.vocab_size,
-        world.device,
-        world.size,
-        native=native,
-    )
-    resolved = kept
-    if world.is_main:
-        sized = fit_micro_batch(kept, probe, emit) if is_new else kept
-        resolved = autotune(dataclasses.replace(sized, engine=engine), probe.seconds_per_step, world, emit)
-        if resolved != kept:
-            write_json(run / CONFIG_FILE, resolved.to_dict())
-    resolved = processes.from_main(resolved, world)
-    if resolved.engine == "torch":
-        native = probe.native = None
+    resolved, probe = _resolved(run, kept, row_length, n_labels or tokenizer.vocab_size, world, emit, is_new=is_new)
+    native = probe.native
     config = dataclasses.replace(resolved, on_bad_loss=config.on_bad_loss)
     if config.micro_batch_size != kept.micro_batch_size:
         batches, _ = _batches(config, splits, tokenizer, world)
@@ -256,34 +241,16 @@ def setup(
         pairs = {name: pairs_of(split, tokenizer) for name, split in splits.items()}
         if starts_from_model:
             keep_reference(run, model, pairs, world, native)
-        reference = read_reference(run, pairs)
-        for module in summed_loss.modules():
-            if isinstance(module, DPOLoss):
-                module.reference, module.beta = reference["train"].to(world.device), config.dpo_beta
-        if val:
-            validate = functools.partial(
-                evaluate_pairs,
-                model,
-                pairs["val"],
-                reference=reference["val"],
-                beta=config.dpo_beta,
-                world=world,
-                native=native,
-            )
+        validate = _prepare_dpo(run, config, pairs, model, summed_loss, world, native)
     if isinstance(config, TuneConfig) and reward:
         start = reference_model(run, model, world, is_new=starts_from_model)
-        for module in summed_loss.modules():
-            if isinstance(module, GRPOLoss):
-                module.reference, module.kl_beta = start, config.kl_beta
+        questions = {name: questions_of(split, tokenizer) for name, split in splits.items()}
         answer = Answerer(model, tokenizer, reward, config.answer_tokens, config.seed)
         assert isinstance(batches, ConversationBatches), "they are of questions"
         batches = GroupBatches(
-            questions_of(train, tokenizer), batches.order, batches.n_rows, config.group_size, answer, world.host_group
+            questions["train"], batches.order, batches.n_rows, config.group_size, answer, world.host_group
         )
-        if val:
-            validate = functools.partial(
-                evaluate_rewards, answer, questions_of(val, tokenizer), reference=start, kl_beta=config.kl_beta
-            )
+        validate = _prepare_grpo(config, questions, start, answer, summed_loss)
     if starts_from_model:
         try:
             saver.save(model, optimizer, state)  # so that the run can be resumed without that model
@@ -304,7 +271,7 @@ def setup(
 
     now = {"engine": engine_name(native)}
     begun = {"engine": Run(run).machine.get("engine", now["engine"])}
-    if state.step > 0 and begun != now:
+    if state.step > 0 and not same_bits(begun["engine"], now["engine"]):
         emit(MachineChanged(begun, now))
 
     started_s = called_s - state.elapsed_s
@@ -351,6 +318,72 @@ def setup(
         budget=budget,
         saver=saver,
     )
+
+
+def _resolved(
+    run: Path, kept: TrainConfig, row_length: int, n_outputs: int, world: World, emit: Emit, *, is_new: bool
+) -> tuple[TrainConfig, Probe]:
+    """Return the settings of a run with every "auto" decided, and what measured that.
+
+    The folder of the run keeps them. The probe has the native engine if the run computes with it.
+    """
+    engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
+    native = load_engine(engine, world.device, emit, must=is_new and engine == "native")
+    measured = dataclasses.replace(kept, context_length=row_length)
+    probe = Probe(measured, n_outputs, world.device, world.size, native=native)
+    resolved = kept
+    if world.is_main:
+        sized = fit_micro_batch(kept, probe, emit) if is_new else kept
+        resolved = autotune(dataclasses.replace(sized, engine=engine), probe.seconds_per_step, world, emit)
+        if resolved != kept:
+            write_json(run / CONFIG_FILE, resolved.to_dict())
+    resolved = processes.from_main(resolved, world)
+    if resolved.engine == "torch":
+        probe.native = None
+    return resolved, probe
+
+
+def _prepare_dpo(
+    run: Path,
+    config: TuneConfig,
+    pairs: dict[str, Conversations],
+    model: LanguageModel,
+    summed_loss: nn.Module,
+    world: World,
+    native: Native | None,
+) -> Callable[..., Quality] | None:
+    """Give the loss what the start model thinks of the answers; return the function that measures, if there is text."""
+    reference = read_reference(run, pairs)
+    for module in summed_loss.modules():
+        if isinstance(module, DPOLoss):
+            module.reference, module.beta = reference["train"].to(world.device), config.dpo_beta
+    if "val" not in pairs:
+        return None
+    return functools.partial(
+        evaluate_pairs,
+        model,
+        pairs["val"],
+        reference=reference["val"],
+        beta=config.dpo_beta,
+        world=world,
+        native=native,
+    )
+
+
+def _prepare_grpo(
+    config: TuneConfig,
+    questions: dict[str, Questions],
+    start: LanguageModel,
+    answer: Answerer,
+    summed_loss: nn.Module,
+) -> Callable[..., Quality] | None:
+    """Give the loss the start model; return the function that measures, if there are questions for that."""
+    for module in summed_loss.modules():
+        if isinstance(module, GRPOLoss):
+            module.reference, module.kl_beta = start, config.kl_beta
+    if "val" not in questions:
+        return None
+    return functools.partial(evaluate_rewards, answer, questions["val"], reference=start, kl_beta=config.kl_beta)
 
 
 def _batches(config: TrainConfig, splits: dict[str, Split], tokenizer: Tokenizer, world: World) -> tuple[Batches, int]:

@@ -102,6 +102,22 @@ def test_a_run_that_loses_its_engine_goes_on_and_says_so(
     assert Run(tmp_path / "run").config.engine == "native"  # elsewhere it goes on with that
 
 
+def test_an_engine_with_the_same_bits_is_no_other_arithmetic(
+    stories_txt: Path, stories_model: Path, tmp_path: Path
+) -> None:
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native")
+    train(config)
+    path = tmp_path / "run" / MACHINE_FILE
+    values = json.loads(path.read_text(encoding="utf-8"))
+    now = values["engine"]
+    others = {"native avx2", "native avx512"} if now in ("native avx2", "native avx512") else {now}
+    for begun in ("native avx2", "native avx512", "native neon", "torch", now):
+        path.write_text(json.dumps(values | {"engine": begun}), encoding="utf-8")
+        events: list[Event] = []
+        train(config, resume=True, more_steps=1, watchers=[events.append])
+        assert any(isinstance(event, MachineChanged) for event in events) == (begun not in others)
+
+
 def test_auto_is_decided_once_and_kept(
     stories_txt: Path, stories_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
