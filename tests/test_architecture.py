@@ -254,6 +254,18 @@ def test_no_test_file_imports_another() -> None:
         assert not any(full.startswith("test_") for full in imports(path)), path
 
 
+def test_the_formatter_has_every_line_but_tables_of_constants() -> None:
+    folders = ("mamegpt", "tests", "benchmarks", "fuzz", "examples", "release")
+    for path in [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]:
+        text = path.read_text(encoding="utf-8")
+        assert "# fmt: " + "skip" not in text, path
+        marks = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip().startswith("# fmt: ")]
+        assert [line for _, line in marks] == ["# fmt: off", "# fmt: on"] * (len(marks) // 2), path
+        for (begin, _), (end, _) in zip(marks[::2], marks[1::2], strict=True):
+            inside = [one for one in ast.parse(text).body if one.lineno <= end and (one.end_lineno or 0) >= begin]
+            assert inside and all(isinstance(one, ast.Assign | ast.AnnAssign | ast.Expr) for one in inside), path
+
+
 def test_no_function_and_no_class_has_a_second_name() -> None:
     for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

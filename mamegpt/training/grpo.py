@@ -269,7 +269,17 @@ def evaluate_rewards(
     n_tokens = sum(map(len, answers.ids))
     reward, kl = answers.rewards.mean().item(), total / n_tokens
     return Quality(
-        loss=kl_beta * kl - reward, bits_per_byte=0.0, bits_per_character=0.0, n_tokens=len(which),
-        n_characters=len(which), n_bytes=0, of_n_characters=len(lengths), dtype="float32", step=step, reward=reward,
-        kl=kl, answer_tokens=n_tokens / len(which), distinct=len({*map(tuple, answers.ids)}) / len(which),
-    )  # fmt: skip
+        loss=kl_beta * kl - reward,
+        bits_per_byte=0.0,
+        bits_per_character=0.0,
+        n_tokens=len(which),
+        n_characters=len(which),
+        n_bytes=0,
+        of_n_characters=len(lengths),
+        dtype="float32",
+        step=step,
+        reward=reward,
+        kl=kl,
+        answer_tokens=n_tokens / len(which),
+        distinct=len({*map(tuple, answers.ids)}) / len(which),
+    )

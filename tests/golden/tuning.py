@@ -94,9 +94,13 @@ def grpo(kl_beta: float) -> dict[str, torch.Tensor]:
             processing_class=tokenizer,
         )
         batch = {
-            "prompt_ids": prompts, "prompt_mask": (prompts != 0).long(), "completion_ids": completions,
-            "completion_mask": is_answer, "advantages": worth.flatten(), "num_items_in_batch": is_answer.sum(),
-        }  # fmt: skip
+            "prompt_ids": prompts,
+            "prompt_mask": (prompts != 0).long(),
+            "completion_ids": completions,
+            "completion_mask": is_answer,
+            "advantages": worth.flatten(),
+            "num_items_in_batch": is_answer.sum(),
+        }
         ids, mask = torch.cat((prompts, completions), 1), torch.cat((batch["prompt_mask"], is_answer), 1)
         with torch.no_grad():
             logits = reference(ids, attention_mask=mask).logits[:, prompts.shape[1] - 1 : -1]

@@ -33,10 +33,20 @@ ROWS = torch.tensor([[2, 300, 310, 320, 330], [2, 300, 310, 321, 2], [2, 301, 31
 ANSWERS = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0]])
 """Those of tests/golden/tuning.py."""
 TINY: dict[str, Any] = {
-    "task": "grpo", "reward": "hiragana", "batch_size": 4, "group_size": 3, "answer_tokens": 4, "max_steps": 4,
-    "eval_every_steps": 2, "save_every_steps": 2, "val_fraction": 0.2, "precision": "fp32", "device": "cpu",
-    "keep_checkpoints": 9, "kl_beta": 0.05,
-}  # fmt: skip
+    "task": "grpo",
+    "reward": "hiragana",
+    "batch_size": 4,
+    "group_size": 3,
+    "answer_tokens": 4,
+    "max_steps": 4,
+    "eval_every_steps": 2,
+    "save_every_steps": 2,
+    "val_fraction": 0.2,
+    "precision": "fp32",
+    "device": "cpu",
+    "keep_checkpoints": 9,
+    "kl_beta": 0.05,
+}
 
 
 @pytest.fixture
@@ -185,6 +195,8 @@ def test_questions_and_pairs_are_read_as_trl_has_them(tmp_path: Path) -> None:
     assert read(PreferenceReader, {"chosen": asked + said, "rejected": asked + other}) == pair
     assert read(PreferenceReader, {"prompt": asked, "chosen": "春", "rejected": other}) == [["not text 1"]]
     assert read(QuestionReader, {"prompt": asked}, {"prompt": "山"}, {"prompt": ""}) == [
-        ["豆", ""], ["山", ""], ["empty question 1"],
-    ]  # fmt: skip
+        ["豆", ""],
+        ["山", ""],
+        ["empty question 1"],
+    ]
     assert read(QuestionReader, {"prompt": "豆", "response": "春"}) == [["豆", "春"], []]

@@ -122,17 +122,26 @@ def plan_command(
     from mamegpt.data.shards import is_shards
     from mamegpt.planning.plan import plan
 
-    refuse_idle(given, [
-        (not data, ("split", *SETTINGS), msg("without --data")),
-        (bool(data) and is_shards(data), ("split", *SETTINGS), msg("with token shards as --data")),
-        (bool(gpu), ("device",), msg("with --gpu")),
-    ])  # fmt: skip
+    refuse_idle(
+        given,
+        [
+            (not data, ("split", *SETTINGS), msg("without --data")),
+            (bool(data) and is_shards(data), ("split", *SETTINGS), msg("with token shards as --data")),
+            (bool(gpu), ("device",), msg("with --gpu")),
+        ],
+    )
     with answering(json, is_product=True) as answer:
         with busy(msg("measuring")):
             made = plan(
-                minutes=minutes, data=data, split=split, tokenizer=tokenizer,
-                vocab_size=vocab_size, device=device, gpu=gpu, schema=schema,
-            )  # fmt: skip
+                minutes=minutes,
+                data=data,
+                split=split,
+                tokenizer=tokenizer,
+                vocab_size=vocab_size,
+                device=device,
+                gpu=gpu,
+                schema=schema,
+            )
         options = [*(["--split", split] if split != "train" else []), *schema.options()]
         training = ["--device", device] if device != "auto" else []
         answer(made.to_dict(), plan_table(made), next_training(made, data, tokenizer, options, training))
@@ -230,11 +239,14 @@ def train_command(
             raise ConfigError("--init-from brings its own shape; leave out --size {size}", size=size)
         settings = config_from_pretrained(settings, given | in_file, recipe)
     if resume is None:
-        refuse_idle(given, [
-            (in_file >= {*Shape._fields}, ("size",), msg("with the settings in {path}", path=config)),
-            (in_file >= ORIGINAL_FIELDS, ("recipe",), msg("with the settings in {path}", path=config)),
-            *_idle(settings),
-        ])  # fmt: skip
+        refuse_idle(
+            given,
+            [
+                (in_file >= {*Shape._fields}, ("size",), msg("with the settings in {path}", path=config)),
+                (in_file >= ORIGINAL_FIELDS, ("recipe",), msg("with the settings in {path}", path=config)),
+                *_idle(settings),
+            ],
+        )
     with _naming_file(config, in_file - given):
         return _trained(
             settings,
@@ -272,9 +284,13 @@ def _trained(settings: TrainConfig, *, log: Sequence[Logger], report: bool, json
         if not result.is_main:
             return INTERRUPTED if result.interrupted else 0
         facts = {
-            "event": "interrupted" if result.interrupted else "done", "run": str(result.out), "step": result.step,
-            "n_tokens": result.n_tokens, "n_parameters": result.n_parameters, "elapsed_s": result.elapsed_s,
-        }  # fmt: skip
+            "event": "interrupted" if result.interrupted else "done",
+            "run": str(result.out),
+            "step": result.step,
+            "n_tokens": result.n_tokens,
+            "n_parameters": result.n_parameters,
+            "elapsed_s": result.elapsed_s,
+        }
         if result.interrupted:
             answer(
                 facts,
@@ -356,17 +372,23 @@ def tune_command(
     """
     from mamegpt.training.init_from import tuned_config
 
-    refuse_idle(given, [
-        (settings.task != "chat", ("text_data", "text_share"), msg("with --task {task}", task=settings.task)),
-        (settings.task != "dpo", ("dpo_beta",), msg("without --task dpo")),
-        (settings.task != "grpo", ("reward", "group_size", "answer_tokens", "kl_beta"), msg("without --task grpo")),
-        (not settings.val_data, ("val_split",), msg("without --val-data")),
-        (bool(settings.val_data), ("val_fraction",), msg("with --val-data")),
-        (settings.minutes > 0, ("max_steps",), msg("with --minutes")),
-        (settings.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {settings.optimizer}"),
-        (not settings.val_data and not settings.val_fraction,
-            ("eval_every_steps", "val_tokens", "patience"), msg("without validation data")),
-    ])  # fmt: skip
+    refuse_idle(
+        given,
+        [
+            (settings.task != "chat", ("text_data", "text_share"), msg("with --task {task}", task=settings.task)),
+            (settings.task != "dpo", ("dpo_beta",), msg("without --task dpo")),
+            (settings.task != "grpo", ("reward", "group_size", "answer_tokens", "kl_beta"), msg("without --task grpo")),
+            (not settings.val_data, ("val_split",), msg("without --val-data")),
+            (bool(settings.val_data), ("val_fraction",), msg("with --val-data")),
+            (settings.minutes > 0, ("max_steps",), msg("with --minutes")),
+            (settings.optimizer != "muon", ("emb_lr", "muon_lr"), f"with --optimizer {settings.optimizer}"),
+            (
+                not settings.val_data and not settings.val_fraction,
+                ("eval_every_steps", "val_tokens", "patience"),
+                msg("without validation data"),
+            ),
+        ],
+    )
     config = tuned_config(dataclasses.replace(settings, init_from=model), given)
     return _trained(config, reward=_own_reward(config.reward), log=log, report=report, json=json)
 
