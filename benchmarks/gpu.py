@@ -5,9 +5,9 @@
 
 * equal: losses of the first steps, logits and generated texts are those of the CPU, in float32
 * resume: a run that was stopped and resumed has bit for bit the weights of one that was not, in each number format
-* speed: tokens/s of all sizes that fit, their model FLOP utilization (the share of what a matrix product reaches), and
-  tokens/s of a plain PyTorch loop, such as nanoGPT's, with transformers' and litgpt's Qwen3 of the same sizes (litgpt
-  if it is installed)
+* speed: tokens/s of all sizes that fit, their model FLOP utilization (the share of what a matrix product reaches), and,
+  in turns with them, tokens/s of a plain PyTorch loop, such as nanoGPT's, with transformers' and litgpt's Qwen3 of the
+  same sizes (litgpt if it is installed)
 * mark: the seconds, start included, until a model of 1m predicts held-out text as well as a 3-gram model of all
   training text
 
@@ -19,7 +19,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
+import itertools
+import math
 import sys
 import tempfile
 import time
@@ -37,13 +40,17 @@ from mamegpt.config import ModelConfig, Precision
 from mamegpt.errors import is_out_of_memory
 from mamegpt.evaluation.ngram import KneserNey
 from mamegpt.models.qwen3.hf import QWEN3
+from mamegpt.models.registry import build_model
 from mamegpt.planning.plan import Cost, measure, operations
 from mamegpt.presets import Size, preset
 from mamegpt.system.devices import choose_device, described, device_name, synchronize
 from mamegpt.system.files import write_json
 from mamegpt.training.autotune import formats
+from mamegpt.training.engine import choose_engine, load_engine
 from mamegpt.training.events import Event, Saved, StepEvent, Validated
-from mamegpt.training.forward import compute_dtype
+from mamegpt.training.forward import SummedLoss, compute_dtype, micro_batch
+from mamegpt.training.loss_scaling import loss_scaler
+from mamegpt.training.optim import Optimizer, build_optimizer
 
 N_STORIES = 2000
 VOCAB_SIZE = 2000
@@ -55,6 +62,10 @@ LOGIT_TOLERANCE = 1e-3
 PRODUCT_SIZE = 4096
 ORDER = 3
 """Of the n-gram model that sets the mark."""
+MIN_ROUNDS = 3
+OURS = "mamegpt"
+Step = Callable[[], object]
+Speeds = dict[Size, dict[str, float]]
 
 
 class Check(NamedTuple):
@@ -198,11 +209,20 @@ def of_litgpt(sizes: ModelConfig) -> nn.Module:
     from litgpt.model import GPT
 
     known = QWEN3.config(sizes)
-    model: Any = GPT(Config.from_name(
-        "Qwen3-0.6B", block_size=sizes.context_length, n_layer=sizes.n_layers, n_embd=sizes.emb_dim,
-        n_head=sizes.n_heads, n_query_groups=known["num_key_value_heads"], head_size=known["head_dim"],
-        intermediate_size=known["intermediate_size"], vocab_size=sizes.vocab_size, padded_vocab_size=sizes.vocab_size,
-    ))  # fmt: skip
+    model: Any = GPT(
+        Config.from_name(
+            "Qwen3-0.6B",
+            block_size=sizes.context_length,
+            n_layer=sizes.n_layers,
+            n_embd=sizes.emb_dim,
+            n_head=sizes.n_heads,
+            n_query_groups=known["num_key_value_heads"],
+            head_size=known["head_dim"],
+            intermediate_size=known["intermediate_size"],
+            vocab_size=sizes.vocab_size,
+            padded_vocab_size=sizes.vocab_size,
+        )
+    )
     if sizes.tie_embeddings:
         model.lm_head.weight = model.transformer.wte.weight
     return cast(nn.Module, model)
@@ -211,56 +231,100 @@ def of_litgpt(sizes: ModelConfig) -> nn.Module:
 PEERS: dict[str, Callable[[ModelConfig], nn.Module]] = {"transformers": of_transformers, "litgpt": of_litgpt}
 
 
-def plain_loop(
-    build: Callable[[ModelConfig], nn.Module], size: Size, device: torch.device, precision: Precision, seconds: float
-) -> float:
-    """Return the tokens/s of a plain PyTorch loop with a model: autocast, fused AdamW, all logits at once.
+def own_step(size: Size, device: torch.device, precision: Precision) -> Step:
+    """Return a step as `mamegpt.train` makes it with random ids, without compiled code."""
+    config = preset(size, precision=precision)
+    ids = torch.randint(VOCAB_SIZE, (config.batch_size, config.context_length), device=device)
+    model = build_model(config.architecture, config.model(VOCAB_SIZE)).to(device).train()
+    native = load_engine(choose_engine(config, device), device, must=False)
+    summed_loss = SummedLoss(model, precision, native=native)
+    optimizer, scaler = build_optimizer(model, config), loss_scaler(config, device)
 
-    It is 0 if the memory does not suffice.
-    """
+    def step() -> None:
+        for rows in ids.split(micro_batch(config, config.batch_size, device)):
+            scaler.scale(summed_loss(rows, rows) / ids.numel()).backward()
+        update(model, optimizer, scaler)
+
+    return step
+
+
+def plain_step(
+    build: Callable[[ModelConfig], nn.Module], size: Size, device: torch.device, precision: Precision
+) -> Step:
+    """Return a step of a plain PyTorch loop with random ids: autocast, fused AdamW, all logits at once."""
     config, dtype = preset(size), compute_dtype(precision)
     ids = torch.randint(VOCAB_SIZE, (config.batch_size, config.context_length), device=device)
-    try:
-        model = build(config.model(VOCAB_SIZE)).to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    model = build(config.model(VOCAB_SIZE)).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-        def step() -> None:
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+    def step() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        scaler.scale(loss).backward()
+        update(model, optimizer, scaler)
 
-        step()  # warms up
-        return ids.numel() / best_s(step, device, seconds)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return 0.0
+    return step
 
 
-def table(
-    checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float, plain: dict[str, dict[str, float]]
-) -> list[str]:
-    """Return the results as lines; ``plain`` are the tokens/s of plain loops, by package and size."""
+def update(model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Clip the gradient, and take the optimizer's step."""
+    scaler.unscale_(optimizer)  # type: ignore[arg-type]  # several chained have all it needs
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    scaler.step(optimizer)  # type: ignore[arg-type]
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def tokens_per_s(size: Size, device: torch.device, precision: Precision, seconds: float) -> dict[str, float]:
+    """Return the tokens/s of a size in training, ours and those of plain loops with each package that is installed.
+
+    They take turns for about ``seconds`` each, at least three rounds, and the fastest counts: another program's work
+    can only make a step slower. It is 0 where the memory does not suffice.
+    """
+    builders = {OURS: own_step} | {
+        name: functools.partial(plain_step, build) for name, build in PEERS.items() if importlib.util.find_spec(name)
+    }
+    steps: dict[str, Step] = {}
+    for name, build in builders.items():
+        try:
+            step = build(size, device, precision)
+            step()  # warms up
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            steps[name] = step
+    best = dict.fromkeys(steps, math.inf)
+    begin = time.perf_counter()
+    for round_ in itertools.count():
+        if round_ >= MIN_ROUNDS and time.perf_counter() - begin > seconds * len(steps):
+            break
+        for name, step in steps.items():
+            synchronize(device)
+            start = time.perf_counter()
+            step()
+            synchronize(device)
+            best[name] = min(best[name], time.perf_counter() - start)
+    config = preset(size)
+    return {name: config.batch_size * config.context_length / best.get(name, math.inf) for name in builders}
+
+
+def table(checks: list[Check], costs: list[Cost], flops: dict[str, int], peak: float, speeds: Speeds) -> list[str]:
+    """Return the results as lines; ``speeds`` are the tokens/s by size and by what computes."""
+    names = [OURS, *(name for name in PEERS if importlib.util.find_spec(name))]
     lines = [f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.found}" for check in checks]
+    lines.append("training, tokens/s in turns; of peak: what mamegpt reaches of a large matrix product")
     lines.append(
-        f"{'size':>6}{'parameters':>14}{'tokens/s':>12}{'of peak':>9}{'memory':>10}"
-        + "".join(f"{name:>14}" for name in plain)
+        f"{'size':>6}{'parameters':>14}{'of peak':>9}{'memory':>10}" + "".join(f"{name:>14}" for name in names)
     )
     for cost in costs:
-        if cost.measured:
-            share = cost.tokens_per_s * flops[cost.size] / peak
+        if found := speeds.get(cost.size):
             lines.append(
-                f"{cost.size:>6}{cost.n_parameters:>14,}{cost.tokens_per_s:>12,.0f}{share:>9.1%}"
-                f"{cost.memory_bytes / 1e9:>7.2f} GB"
-                + "".join(f"{found[cost.size]:>14,.0f}" for found in plain.values())
+                f"{cost.size:>6}{cost.n_parameters:>14,}{found[OURS] * flops[cost.size] / peak:>9.1%}"
+                f"{cost.memory_bytes / 1e9:>7.2f} GB" + "".join(f"{found[name]:>14,.0f}" for name in names)
             )
-    lines += [f"skipped {name}: it is not installed" for name in PEERS if name not in plain]
+    lines += [f"skipped {name}: it is not installed" for name in PEERS if name not in names]
     return lines
 
 
@@ -285,16 +349,10 @@ def main() -> int:
     precision, costs = measure(VOCAB_SIZE, device, args.seconds)
     peak = peak_flops(device, compute_dtype(precision) or torch.float32)
     flops = {cost.size: operations(preset(cost.size), VOCAB_SIZE)[1] for cost in costs}
-    plain = {
-        name: {
-            cost.size: plain_loop(build, cost.size, device, precision, args.seconds / 40)
-            for cost in costs
-            if cost.measured
-        }
-        for name, build in PEERS.items()
-        if importlib.util.find_spec(name)
+    speeds = {
+        cost.size: tokens_per_s(cost.size, device, precision, args.seconds / 40) for cost in costs if cost.measured
     }
-    print(*table(checks, costs, flops, peak, plain), sep="\n")
+    print(*table(checks, costs, flops, peak, speeds), sep="\n")
     when = f"reached after {mark['seconds']:.0f} s" if mark["seconds"] else f"not reached in {args.mark_seconds:g} s"
     print(f"3-gram mark, {mark['mark'] or 0:.3f} nats per token: {when}, start included (loss {mark['loss'] or 0:.3f})")
     write_json(
@@ -312,7 +370,7 @@ def main() -> int:
                 {
                     **dataclasses.asdict(cost),
                     "flops_per_token": flops[cost.size],
-                    "plain_loop_tokens_per_s": {name: found.get(cost.size) for name, found in plain.items()},
+                    "tokens_per_s_in_turns": speeds.get(cost.size),
                 }
                 for cost in costs
             ],
