@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 from mamegpt.errors import ConfigError, naming_fields
 from mamegpt.generation.settings import Sampling
-from mamegpt.playground.engine import MAX_TEXTS, CompletionRequest, NewToken
+from mamegpt.playground.engine import MAX_TEXTS, CompletionRequest, NewToken, n_read
 from mamegpt.system.files import shown
 from mamegpt.system.validation import FromJSON, Number, Within, validated
 from mamegpt.tokenizer.reserved import Role
@@ -211,13 +211,9 @@ def _content(request: CompletionRequest, text: str) -> dict[str, Any]:
 
 def usage(request: CompletionRequest, steps: Sequence[NewToken]) -> dict[str, int]:
     """Count tokens read, each prompt once whatever ``n`` is, and tokens written; ``steps`` are all of them."""
-    loaded = steps[0].loaded
-    if request.messages is not None:
-        n_read = len(loaded.chat_ids(request.messages, max_new_tokens=request.max_tokens))
-    else:
-        n_read = sum(len(loaded.prompt_ids(prompt, at_start=request.at_start)) for prompt in request.prompts)
+    n_prompt = n_read(steps[0].loaded, request)
     n_written = sum(step.token.id is not None for step in steps)
-    return {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
+    return {"prompt_tokens": n_prompt, "completion_tokens": n_written, "total_tokens": n_prompt + n_written}
 
 
 def error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from mamegpt.playground import catalog
 from mamegpt.playground.catalog import Entry, entries, listed
 from mamegpt.pretrained import Pretrained, load
 
-__all__ = ["MAX_TEXTS", "MAX_WAITING", "CompletionRequest", "Engine", "Failed", "Job", "NewToken", "Queued"]
+__all__ = ["MAX_TEXTS", "MAX_WAITING", "CompletionRequest", "Engine", "Failed", "Job", "NewToken", "Queued", "n_read"]
 
 MAX_TEXTS = 8
 """Texts written at the same time, and in one request. Each holds its own keys and values."""
@@ -95,6 +95,11 @@ class Job:
         self.events: deque[JobEvent] = deque()
         self.ready = asyncio.Event()
 
+    async def first(self) -> JobEvent:
+        """Return the first event, which `batches` returns, too: `Failed` for a request that the model cannot read."""
+        await self.ready.wait()
+        return self.events[0]
+
     async def batches(self) -> AsyncIterator[list[JobEvent]]:
         """Return what has happened since the last time, until all texts have ended."""
         left = self.request.n_texts
@@ -115,6 +120,7 @@ class Engine:
         self.models = models
         self._loaded: OrderedDict[Entry, Pretrained] = OrderedDict()
         self._answers: dict[Entry, bool] = {}
+        self._unchecked: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
         self._running: deque[tuple[Job, Iterator[None]]] = deque()
         self._news: set[Job] = set()
@@ -131,7 +137,7 @@ class Engine:
         """Tell all jobs that the server ends, and compute no further token."""
         with self._changed:
             self._closed = True
-            for job in [*self._waiting, *(job for job, _ in self._running)]:
+            for job in [*self._unchecked, *self._waiting, *(job for job, _ in self._running)]:
                 self._put(job, STOPPED)
                 job.cancelled = True
             self._notify()
@@ -157,10 +163,12 @@ class Engine:
         """Hand in a request for a model that was found, from within an event loop; None if too many wait already."""
         job = Job(request, entry)
         with self._changed:
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._unchecked) + len(self._waiting) >= MAX_WAITING:
                 return None
-            self._waiting.append(job)
-            self._put(job, STOPPED if self._closed else Queued(len(self._waiting)))
+            self._unchecked.append(job)
+            if self._closed:
+                self._put(job, STOPPED)
+                self._notify()
             self._changed.notify()
         return job
 
@@ -168,6 +176,8 @@ class Engine:
         """Forget a job, wherever it is."""
         with self._changed:
             job.cancelled = True
+            if job in self._unchecked:
+                self._unchecked.remove(job)
             if job in self._waiting:
                 self._waiting.remove(job)
                 self._send_positions()
@@ -194,17 +204,28 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._running or self._waiting)
+                self._changed.wait_for(lambda: self._closed or self._running or self._waiting or self._unchecked)
                 if self._closed:
                     return
                 self._admit()
-            job, turns = self._running[0]
-            alive = not job.cancelled and self._turn(job, turns)
+                new = self._unchecked.popleft() if self._unchecked else None
+            if new is not None and self._turn(new, self._check(new)):
+                self._enqueue(new)
+            if self._running:
+                job, turns = self._running[0]
+                alive = not job.cancelled and self._turn(job, turns)
+                with self._changed:
+                    self._running.rotate(-1)
+                    if not alive:
+                        self._running.pop()
             with self._changed:
-                self._running.rotate(-1)
-                if not alive:
-                    self._running.pop()
                 self._notify()
+
+    def _enqueue(self, job: Job) -> None:
+        with self._changed:
+            if not job.cancelled:
+                self._waiting.append(job)
+                self._put(job, Queued(len(self._waiting)))
 
     def _put(self, job: Job, event: JobEvent) -> None:
         """Lay an event out for the event loop, which hears of it at the next `_notify`; a cancelled job gets none."""
@@ -250,6 +271,11 @@ class Engine:
             self._put(job, Failed(None))
         return False
 
+    def _check(self, job: Job) -> Iterator[None]:
+        """Yield once if the model can read what it is asked. Raises as `n_read`, and what `load` raises."""
+        n_read(self._load(self.find(job.entry.name)), job.request)
+        yield
+
     def _write(self, job: Job) -> Iterator[None]:
         """Yield all turns of a job: a token of each of its texts in rotation."""
         request = job.request
@@ -292,6 +318,16 @@ class Engine:
         while len(self._loaded) > MAX_LOADED:
             self._loaded.popitem(last=False)
         return self._loaded[entry]
+
+
+def n_read(loaded: Pretrained, request: CompletionRequest) -> int:
+    """Return how many tokens a model reads, each prompt once whatever ``n`` is.
+
+    Raises `ConfigError` if the model cannot read them, `ModelError` if it does not answer conversations.
+    """
+    if request.messages is not None:
+        return len(loaded.chat_ids(request.messages, max_new_tokens=request.max_tokens))
+    return sum(len(loaded.prompt_ids(prompt, at_start=request.at_start)) for prompt in request.prompts)
 
 
 def _wake(jobs: Collection[Job]) -> None:

@@ -298,6 +298,9 @@ async def _completions(request: Request, read: Callable[[object], CompletionRequ
         "system_fingerprint": f"seed-{wanted.sampling.seed}",
     }
     if wanted.stream:
+        first = await job.first()
+        if isinstance(first, Failed):
+            return _refused(first)
         return StreamingResponse(_events(engine, job, head), media_type="text/event-stream")
     return await _whole(request, engine, job, head)
 
@@ -373,7 +376,7 @@ async def _whole(request: Request, engine: Engine, job: Job, head: dict[str, Any
         return Response(status_code=GONE)
     failed = collecting.result()
     if failed is not None:
-        return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
+        return _refused(failed)
     whole = sorted(choices(job.request, steps), key=lambda one: one["index"])
     return JSONResponse({**head, "choices": whole, "usage": usage(job.request, steps)})
 
@@ -382,6 +385,10 @@ def _failure(failed: Failed) -> dict[str, Any]:
     if failed.error is None:
         return error("something went wrong inside; the server's terminal shows what", "server_error")
     return error(str(failed.error))
+
+
+def _refused(failed: Failed) -> Response:
+    return JSONResponse(_failure(failed), 500 if failed.error is None else 400)
 
 
 def _event(data: dict[str, Any]) -> str:

@@ -111,10 +111,11 @@ def test_bits_on_answers_are_not_listed_among_those_of_texts(tuned: Path, little
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_model_that_only_continues_says_so(client: openai.OpenAI, little: Little, stream: bool) -> None:
-    with pytest.raises(openai.APIError, match="mamegpt tune"):
+    with pytest.raises(openai.BadRequestError, match="mamegpt tune"):
         list(client.chat.completions.create(model=str(little.run), messages=MESSAGES, stream=stream))
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -129,7 +130,7 @@ def test_a_model_that_only_continues_says_so(client: openai.OpenAI, little: Litt
     ],
 )
 def test_what_cannot_be_answered_is_said(
-    client: openai.OpenAI, tuned: Path, changed: dict[str, Any], message: str
+    client: openai.OpenAI, tuned: Path, changed: dict[str, Any], message: str, stream: bool
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=message):
-        client.chat.completions.create(**({"model": str(tuned), "messages": MESSAGES} | changed))
+        client.chat.completions.create(**({"model": str(tuned), "messages": MESSAGES, "stream": stream} | changed))
