@@ -119,7 +119,7 @@ def _problem(option: str, value: object, hint: Any) -> str | None:
                     "{option} must be {kind} (got {value})", option=option, kind=_kind(types), value=reprlib.repr(value)
                 )
             )
-    elif any(isinstance(one, str) and not one for one in (value, *_elements(value))) and _PATH in _kind(types):
+    elif _PATH in _kind(types) and any(isinstance(one, str) and not one for one in (value, *_elements(value))):
         found.append(msg("{option} is an empty path; give a name, or . for the current folder", option=option))
     elif least is not None and isinstance(value, numbers.Real) and not float(value) >= least:
         found.append(msg("{option} must be at least {least} (got {value})", option=option, least=least, value=value))
@@ -157,7 +157,10 @@ def _is_of(value: object, hint: Any) -> bool:
         return isinstance(value, kind)
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence if kind is list else kind):
         return False
-    return all(_is_one(element, _alternatives(parts[0])) for element in _elements(value))
+    of_elements, elements = _alternatives(parts[0]), _elements(value)
+    if not any(map(get_args, of_elements)):  # the type of an element decides, and a million have few types
+        elements = {type(element): element for element in elements}.values()
+    return all(_is_one(element, of_elements) for element in elements)
 
 
 def _elements(value: object) -> Collection[object]:

@@ -15,6 +15,7 @@ from little import Little
 from public_names import public_functions
 
 import mamegpt
+from mamegpt.arguments import _is_of
 from mamegpt.config import ModelConfig
 from mamegpt.messages import translate
 
@@ -173,6 +174,20 @@ def test_numbers_of_numpy_and_tuples_are_taken(little: Little) -> None:
     assert model.generate("豆", **several) == expected  # type: ignore[arg-type]
     ids = model.tokenizer.encode("昔々")
     assert model.tokenizer.decode(np.array(ids)) == model.tokenizer.decode(tuple(ids)) == "昔々"  # type: ignore[arg-type]
+
+
+def test_the_types_of_many_elements_are_looked_at_once_each(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[object] = []
+
+    def counted(value: object, hint: Any) -> bool:
+        looked_at.append(value)
+        return _is_of(value, hint)
+
+    monkeypatch.setattr("mamegpt.arguments._is_of", counted)
+    assert len(little.tokenizer.decode([100] * 1000)) >= 1000
+    assert len(looked_at) < 10
+    with pytest.raises(mamegpt.ConfigError, match="ids must be a list of whole numbers"):
+        little.tokenizer.decode([*[100] * 1000, "豆", 100])  # type: ignore[list-item]
 
 
 def test_a_run_can_be_given_where_a_path_can(little: Little, tmp_path: Path) -> None:
