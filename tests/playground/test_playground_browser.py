@@ -514,7 +514,8 @@ def test_a_report_shows_its_texts_in_either_language_and_fits_a_telephone(
         assert len(texts) > 4 and all(text.is_displayed() for text in texts)
         assert page.run(
             "return [...document.querySelectorAll('svg')].filter((svg) => svg.checkVisibility())"
-            ".every((svg) => svg.querySelector('text').getBoundingClientRect().height > 11)"
+            ".every((svg) => parseFloat(getComputedStyle(svg.querySelector('text')).fontSize)"
+            " * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width > 9.9)"
         ), "text of charts can be read"
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert page.complaints() == []
