@@ -369,11 +369,11 @@ class TrainConfig(FromJSON):
                 )
             )
         if self.engine == "native":
-            if self.precision in ("bf16", "fp16") or self.device not in ("auto", "cpu") or self.sharding == "full":
+            if self.precision == "fp16" or self.device not in ("auto", "cpu") or self.sharding == "full":
                 found.append(
                     msg(
-                        "--engine native computes in fp32 on a CPU, with whole weights; it does not work with "
-                        "--precision bf16 or fp16, a --device that is not the CPU, or --sharding full"
+                        "--engine native computes in fp32 or bf16 on a CPU, with whole weights; it does not work with "
+                        "--precision fp16, a --device that is not the CPU, or --sharding full"
                     )
                 )
             if self.emb_dim % 16:

@@ -6,7 +6,7 @@ time, and the gradient of the chunk is computed immediately.
 
 Each chunk needs one matrix product for the logits, one softmax (a single pass of PyTorch's kernel, which reads and
 writes bfloat16 and computes in float32), and two matrix products for the gradients. Nothing else reads all logits.
-The native engine (`mamegpt.native`) computes the same in float32 on a CPU, without a pass over the logits in between.
+The native engine (`mamegpt.native`) computes the same on a CPU, without a pass over the logits in between.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def linear_cross_entropy(
     With ``soft_targets`` (..., K) int64 the gradients, and only they, are those of a loss with a mixed target:
     ``targets`` with the weight ``true_share``, and each of the K with an equal part of the rest.
 
-    With ``native`` that engine computes, in float32 on a CPU, and ``compute_dtype`` must be that of ``weight``.
+    With ``native`` that engine computes, on a CPU, with ``compute_dtype`` float32 or bfloat16 and float32 inputs.
     """
     # Asked here, because inside an autograd function gradients always appear to be disabled.
     needs_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -93,8 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if native is None:
             found = _in_chunks(hidden, weight, targets, dtype, needs_gradient, soft_targets, true_share)
         else:
-            assert dtype == weight.dtype, "the native engine does not convert"
-            found = native.head(hidden, weight, targets, soft_targets, true_share, needs_gradient)
+            found = native.head(hidden, weight, targets, soft_targets, true_share, needs_gradient, dtype)
         loss, *gradients = found
         ctx.save_for_backward(*gradients)
         ctx.hidden_dtype = hidden.dtype

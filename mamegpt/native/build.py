@@ -21,9 +21,10 @@ import torch
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import Message
 from mamegpt.system.files import atomic_write, make_folder
-from mamegpt.system.hardware import cpp_compiler
+from mamegpt.system.hardware import cpp_compiler, cpu_capabilities
 
 __all__ = [
+    "BF16_SETS",
     "BROUGHT_FOLDER",
     "COMMON_FLAGS",
     "FLAGS",
@@ -38,15 +39,20 @@ __all__ = [
     "write_library",
 ]
 
-InstructionSet = Literal["avx512", "avx2", "neon", "portable"]
+InstructionSet = Literal["amx", "avx512bf16", "avx512", "avx2", "neon", "portable"]
 
+_AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"]
 FLAGS: dict[InstructionSet, list[str]] = {
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"],
+    "amx": [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "avx512bf16": [*_AVX512, "-mavx512bf16"],
+    "avx512": _AVX512,
     "avx2": ["-mavx2", "-mfma"],
     "neon": ["-DNEON"],
     "portable": [],
 }
 """What a compiler needs to hear for each set of instructions."""
+BF16_SETS: tuple[InstructionSet, ...] = ("amx", "avx512bf16")
+"""The sets that multiply in bfloat16; the others compute the same, many times more slowly than in float32."""
 COMMON_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-shared", "-fPIC"]
 BROUGHT_FOLDER = Path(__file__).parent / "brought"
 """Where a wheel for one platform has its libraries."""
@@ -54,11 +60,24 @@ COMPILER_TIMEOUT_S = 120
 
 
 def best_instruction_set() -> InstructionSet:
-    """Return the best of the sets that this processor has; ``ATEN_CPU_CAPABILITY`` can refuse AVX2 and AVX-512."""
+    """Return the best of the sets that this processor has and that nobody refuses.
+
+    ``ATEN_CPU_CAPABILITY`` can refuse AVX2 and AVX-512, and ``ONEDNN_MAX_CPU_ISA`` what multiplies in bfloat16, to this
+    engine as to PyTorch.
+    """
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "neon"
-    found: dict[str, InstructionSet] = {"AVX2": "avx2", "AVX512": "avx512"}
-    return found.get(torch.backends.cpu.get_cpu_capability(), "portable")
+    capability, found = torch.backends.cpu.get_cpu_capability(), cpu_capabilities()
+    if capability == "AVX512":
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+        any_set = limit in ("", "ALL", "DEFAULT")
+        # The system must allow tiles, and is asked for them here.
+        if found.get("amx_bf16") and (any_set or "AMX" in limit) and torch.cpu._init_amx():
+            return "amx"
+        if found.get("avx512_bf16") and (any_set or any(name in limit for name in ("AMX", "FP16", "BF16"))):
+            return "avx512bf16"
+        return "avx512"
+    return "avx2" if capability == "AVX2" else "portable"
 
 
 def cache_folder() -> Path:

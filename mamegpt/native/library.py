@@ -14,18 +14,21 @@ from torch import Tensor
 from mamegpt.errors import ConfigError, first_line
 from mamegpt.native.build import InstructionSet, best_instruction_set, build, is_built, library_path
 
-__all__ = ["WIDTH_UNIT", "Native", "load", "load_if_built"]
+__all__ = ["BF16_WIDTH_UNIT", "WIDTH_UNIT", "Native", "load", "load_if_built"]
 
 WIDTH_UNIT = 16
-"""Hidden sizes must be multiples of this: two vectors."""
+"""Hidden sizes must be multiples of this: two vectors;"""
+BF16_WIDTH_UNIT = 32
+"""in bfloat16, of this: a row of a tile."""
+_LARGEST_UNIT = 256
 _MOST = (1 << 31) - 1
 _P, _I = ctypes.c_void_p, ctypes.c_int32
 
 
 class Native:
-    """The functions of a library, for float32 tensors on the CPU. They compute on as many threads as PyTorch does.
+    """The functions of a library, for float32 tensors on the CPU, which some of them multiply in bfloat16.
 
-    Results have the same bits with any number of threads.
+    They compute on as many threads as PyTorch does. Results have the same bits with any number of threads.
     """
 
     def __init__(self, path: Path, instructions: InstructionSet) -> None:
@@ -33,7 +36,10 @@ class Native:
         self.instructions = instructions
         try:
             self.library = library = ctypes.CDLL(str(path))
-            self._head, self._head_memory = library.mame_head, library.mame_head_memory
+            self._heads = {
+                torch.float32: (library.mame_head, library.mame_head_memory, 4),
+                torch.bfloat16: (library.mame_head_bf16, library.mame_head_bf16_memory, 1),
+            }
             self._attention, self._attention_backward = library.mame_attention, library.mame_attention_backward
             self._attention_memory, self._attention_square = (
                 library.mame_attention_memory,
@@ -45,9 +51,9 @@ class Native:
             ) from None
         library.mame_use_threads.argtypes, library.mame_use_threads.restype = [_P, _P], None
         library.mame_use_threads(*_threads_of_pytorch())
-        self._head_memory.argtypes, self._head_memory.restype = [_I, _I, _I, _I], ctypes.c_int64
-        self._head.argtypes = [_I, _I, _I, _I, _P, _P, _P, _P, ctypes.c_float, _P, _P, _P, _P, _I]
-        self._head.restype = _I
+        for head, memory, _ in self._heads.values():
+            memory.argtypes, memory.restype = [_I, _I, _I, _I], ctypes.c_int64
+            head.argtypes, head.restype = [_I, _I, _I, _I, _P, _P, _P, _P, ctypes.c_float, _P, _P, _P, _P, _I], _I
         self._attention_memory.argtypes, self._attention_memory.restype = [_I, _I, _I], ctypes.c_int64
         self._attention_square.argtypes, self._attention_square.restype = [_I], ctypes.c_int64
         self._attention.argtypes, self._attention.restype = [_I, _I, _I, _I, *[_P] * 6, _I], None
@@ -61,11 +67,12 @@ class Native:
         soft_targets: Tensor | None,
         true_share: float,
         needs_gradient: bool,
+        compute_dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return `linear_cross_entropy` and, if needed, its gradients: (N, C), (V, C), (N,), (N, K) -> scalar.
 
-        Raises `ValueError` for tensors of another type, place or shape, and `IndexError` for an id outside of the
-        vocabulary.
+        The products are computed in ``compute_dtype``, float32 or bfloat16. Raises `ValueError` for tensors of another
+        type, place or shape, and `IndexError` for an id outside of the vocabulary.
         """
         N, C = hidden.shape
         V, K = weight.shape[0], 0 if soft_targets is None else soft_targets.shape[-1]
@@ -74,18 +81,18 @@ class Native:
         _check("targets", targets, torch.int64, (N,))
         if soft_targets is not None:
             _check("soft_targets", soft_targets, torch.int64, (N, K))
-        if C % WIDTH_UNIT or not C > 0 or not V > 0 or max(N, C, V + WIDTH_UNIT, K) > _MOST:
-            raise ValueError(
-                f"the hidden size must be a multiple of {WIDTH_UNIT} (got {C}), and the vocabulary not empty"
-            )
+        unit = WIDTH_UNIT if compute_dtype == torch.float32 else BF16_WIDTH_UNIT
+        if C % unit or not C > 0 or not V > 0 or max(N, C, V + _LARGEST_UNIT, K) > _MOST:
+            raise ValueError(f"the hidden size must be a multiple of {unit} (got {C}), and the vocabulary not empty")
         inputs = [tensor.detach().contiguous() for tensor in (hidden, weight, targets)]
         soft = None if soft_targets is None else soft_targets.contiguous()
         losses = torch.empty(N + 1, dtype=torch.float64)
         grad_hidden = torch.empty_like(inputs[0]) if needs_gradient else None
         grad_weight = torch.zeros_like(inputs[1]) if needs_gradient else None
         n_threads = torch.get_num_threads()
-        memory = torch.empty(self._head_memory(V, C, n_threads, needs_gradient))
-        failed = self._head(
+        head, memory_of_head, item_bytes = self._heads[compute_dtype]
+        memory = torch.empty(memory_of_head(V, C, n_threads, needs_gradient) * item_bytes, dtype=torch.uint8)
+        failed = head(
             N,
             V,
             C,

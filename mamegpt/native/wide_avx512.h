@@ -14,13 +14,12 @@ static inline Vec upper(Wide a) { return {_mm512_extractf32x8_ps(a.v, 1)}; }
 static inline Wide operator+(Wide a, Wide b) { return {_mm512_add_ps(a.v, b.v)}; }
 static inline Wide operator-(Wide a, Wide b) { return {_mm512_sub_ps(a.v, b.v)}; }
 static inline Wide operator*(Wide a, Wide b) { return {_mm512_mul_ps(a.v, b.v)}; }
+static inline Wide operator/(Wide a, Wide b) { return {_mm512_div_ps(a.v, b.v)}; }
 static inline Wide fma(Wide a, Wide b, Wide c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 static inline Wide at_least(Wide x, float low) { return {_mm512_max_ps(_mm512_set1_ps(low), x.v)}; }
 static inline Wide at_most(Wide x, float high) { return {_mm512_min_ps(_mm512_set1_ps(high), x.v)}; }
+static inline Wide larger(Wide a, Wide b) { return {_mm512_max_ps(a.v, b.v)}; }
 static inline Wide nearest(Wide x) {
     return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-static inline Wide times_power_of_2(Wide x, Wide n) {
-    __m512i exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23);
-    return {_mm512_mul_ps(x.v, _mm512_castsi512_ps(exponent))};
-}
+static inline Wide times_power_of_2(Wide x, Wide n) { return {_mm512_scalef_ps(x.v, n.v)}; }

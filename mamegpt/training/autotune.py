@@ -16,6 +16,7 @@ from mamegpt.errors import first_line, is_out_of_memory
 from mamegpt.models.base import LanguageModel
 from mamegpt.models.lora import add_adapters
 from mamegpt.models.registry import build_model
+from mamegpt.native.build import BF16_SETS, best_instruction_set
 from mamegpt.native.library import Native
 from mamegpt.system.devices import synchronize
 from mamegpt.system.hardware import has_bf16, has_compiler, has_fp16
@@ -57,8 +58,10 @@ def formats(device: torch.device) -> list[Precision]:
 def kinds(engine: Engine, precision: Precision, device: torch.device) -> list[Kind]:
     """Return the ways to compute that may be the fastest on a device, with an engine that may be "auto"."""
     precisions = formats(device) if precision == "auto" else [precision]
-    of_pytorch = [Kind(precision, is_native=False) for precision in precisions if engine != "native"]
-    return of_pytorch + [Kind("fp32")] * (engine != "torch")
+    of_pytorch = [Kind(one, is_native=False) for one in precisions if engine != "native"]
+    may_be_fast: list[Precision] = ["fp32", "bf16"] if best_instruction_set() in BF16_SETS else ["fp32"]
+    of_engine = [Kind(one) for one in precisions if engine != "torch" and one in (precision, *may_be_fast)]
+    return of_pytorch + of_engine
 
 
 def autotune(

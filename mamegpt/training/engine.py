@@ -7,7 +7,7 @@ import torch
 from mamegpt.config import Engine, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
-from mamegpt.native.build import best_instruction_set, is_built, library_path
+from mamegpt.native.build import BF16_SETS, best_instruction_set, is_built, library_path
 from mamegpt.native.library import WIDTH_UNIT, Native, load, load_if_built
 from mamegpt.system.devices import choose_device
 from mamegpt.system.hardware import cpp_compiler, has_bf16
@@ -24,15 +24,19 @@ def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda
     measured (`mamegpt.training.autotune`).
 
     "auto" is "native" on processors on which it is known to be faster (docs/log.md), if it can be built: those with
-    AVX2 and without bfloat16 or AVX-512. For others PyTorch has other kernels; there it is measured, if it is built.
+    AVX2 and without bfloat16 or AVX-512. On those that multiply in bfloat16, by AVX-512 or AMX, it is built and
+    measured; on others, for which PyTorch has other kernels, it is measured if it is built.
     """
     if config.engine != "auto":
         return config.engine
-    fits = config.precision in ("auto", "fp32") and config.sharding == "none" and config.emb_dim % WIDTH_UNIT == 0
-    if not fits or device.type != "cpu":
+    multiplies_bf16 = best_instruction_set() in BF16_SETS
+    computes = config.precision in ("auto", "fp32") or (config.precision == "bf16" and multiplies_bf16)
+    if not computes or config.sharding != "none" or config.emb_dim % WIDTH_UNIT or device.type != "cpu":
         return "torch"
     if _is_faster(device):
         return "torch" if load_engine("native", device, emit, must=False) is None else "native"
+    if multiplies_bf16:
+        return "torch" if load_engine("native", device, emit, must=False) is None else "auto"
     return "torch" if load_if_built() is None else "auto"
 
 
@@ -67,12 +71,12 @@ def same_bits(name: str, other: str) -> bool:
 def will_compute() -> Message:
     """Return in words what "auto" is on this machine, and why; nothing is built for that."""
     device, instructions = choose_device().device, best_instruction_set()
+    if device.type != "cpu":
+        return msg("PyTorch (native computes on a CPU)")
+    if not _is_faster(device) and (instructions in BF16_SETS or load_if_built()):
+        return msg("PyTorch or native ({instructions}), whichever is measured to be faster", instructions=instructions)
     if not _is_faster(device):
-        if device.type == "cpu" and load_if_built():
-            return msg(
-                "PyTorch or native ({instructions}), whichever is measured to be faster", instructions=instructions
-            )
-        return msg("PyTorch (native is for processors with AVX2 and without AVX-512 or bfloat16)")
+        return msg("PyTorch (native is for processors with AVX2)")
     try:
         if is_built(library_path(instructions)):
             return msg("native ({instructions})", instructions=instructions)

@@ -22,7 +22,8 @@ from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel, blocks
 from mamegpt.models.dropout import use_fast_dropout
 from mamegpt.models.loss import linear_cross_entropy
-from mamegpt.native.library import WIDTH_UNIT, Native
+from mamegpt.native.block import Blocks
+from mamegpt.native.library import BF16_WIDTH_UNIT, WIDTH_UNIT, Native
 from mamegpt.native.pointwise import Pointwise
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "checkpoint_activations",
     "compute_dtype",
     "compute_with",
+    "engine_of_head",
     "micro_batch",
     "refuse_wrong_results",
 ]
@@ -48,8 +50,8 @@ def compute_dtype(precision: Precision) -> torch.dtype | None:
 class SummedLoss(nn.Module):
     """Ids and targets (B, T) to the sum of their losses, in nats: the piece of work that is done in parallel.
 
-    The model's dropout layers are replaced by those of `dropout`. In float32, ``native`` computes head and loss, if it
-    is given, and attention, norms, rotations and SwiGLU of a model that is not compiled.
+    The model's dropout layers are replaced by those of `dropout`. ``native``, if it is given, computes head and loss
+    and, of a model that is not compiled, what `compute_with` names.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class SummedLoss(nn.Module):
         self.model = model
         use_fast_dropout(model)
         self.compute_dtype = compute_dtype(precision)
-        self.native = native if self.compute_dtype is None else None
-        self.in_layers = self.native if not compiled else None
+        self.native = native
+        self.in_layers = None if compiled else native
         self.hidden = torch.compile(model.hidden, dynamic=False) if compiled else model.hidden
 
     def forward(
@@ -84,12 +86,12 @@ class SummedLoss(nn.Module):
             self.compute_dtype,
             soft_targets=soft_targets,
             true_share=true_share,
-            native=self.native,
+            native=engine_of_head(self.native, self.compute_dtype, self.model),
         )
 
     def states(self, ids: Tensor, learned: Tensor | None) -> Tensor:
         """Return the final hidden states (B, T, C) of ids (B, T), or (N, C) of the ``learned`` positions."""
-        compute_with(self.in_layers, self.model)
+        compute_with(self.in_layers, self.model, self.compute_dtype)
         with torch.autocast(ids.device.type, self.compute_dtype, enabled=self.compute_dtype is not None):
             hidden = self.hidden(ids)  # (B, T, C)
         if learned is not None:
@@ -97,13 +99,22 @@ class SummedLoss(nn.Module):
         return hidden
 
 
-def compute_with(native: Native | None, model: LanguageModel) -> None:
-    """Let the native engine compute attention, norms, rotations and SwiGLU in a model, where it can; None: PyTorch.
+def engine_of_head(native: Native | None, compute_dtype: torch.dtype | None, model: LanguageModel) -> Native | None:
+    """Return the native engine, if it computes the head of a model in this type (None: that of the weights)."""
+    if compute_dtype is None:
+        return native
+    fits = compute_dtype == torch.bfloat16 and model.out_head.weight.shape[1] % BF16_WIDTH_UNIT == 0
+    return native if fits else None
 
-    This holds until the next call: a backward pass may run blocks again.
+
+def compute_with(native: Native | None, model: LanguageModel, compute_dtype: torch.dtype | None = None) -> None:
+    """Let the native engine compute in a model, where it can; None: PyTorch does.
+
+    In float32 these are attention, norms, rotations and SwiGLU, in bfloat16 whole blocks. This holds until the next
+    call: a backward pass may run blocks again.
     """
     functions: dict[str, Callable[..., Tensor]] = {}
-    if native:
+    if native and compute_dtype is None:
         pointwise = Pointwise(native)
         functions = {
             "attend": native.attention,
@@ -111,8 +122,10 @@ def compute_with(native: Native | None, model: LanguageModel) -> None:
             "rotate": pointwise.rotate,
             "swiglu": pointwise.swiglu,
         }
+    elif native and compute_dtype == torch.bfloat16:
+        functions = {"native": Blocks(native).compute}
     for module in model.modules():
-        for name in ("attend", "normalize", "rotate", "swiglu"):
+        for name in ("attend", "normalize", "rotate", "swiglu", "native"):
             if not hasattr(type(module), name):
                 continue
             module.__dict__.pop(name, None)  # as its class has it
@@ -122,6 +135,8 @@ def compute_with(native: Native | None, model: LanguageModel) -> None:
 
 def _fits(module: Any, name: str) -> bool:
     """Return whether the native engine computes a function of a module of these sizes."""
+    if name == "native":
+        return Blocks.fits(module)
     if name == "normalize":
         return len(module.weight) % (WIDTH_UNIT // 2) == 0
     return name == "swiglu" or module.head_dim % WIDTH_UNIT == 0

@@ -25,7 +25,7 @@ from mamegpt.native.library import Native
 from mamegpt.run.metrics import Quality
 from mamegpt.system.devices import on_device, total_memory
 from mamegpt.text.subsample import subsample
-from mamegpt.training.forward import compute_with
+from mamegpt.training.forward import compute_with, engine_of_head
 
 __all__ = ["evaluate", "evaluate_examples", "rows_in_pass"]
 
@@ -61,8 +61,8 @@ def evaluate(
     ``max_tokens`` measures a `subsample` of the windows (0: all). ``n_characters`` and ``n_bytes`` are those of the
     text that the tokens were made from, some of which a tokenizer may have lost; a sample has its share of them.
     Processes share the windows, of which ``batch_size`` are in a pass (0: as many as suit the device). Matrix products
-    are taken in ``compute_dtype`` (default: that of the weights); without it, ``native`` computes what it does in
-    training, to other last bits. Raises `DataError` for fewer than two tokens.
+    are taken in ``compute_dtype`` (default: that of the weights); ``native`` computes what it does in training, to
+    other last bits. Raises `DataError` for fewer than two tokens.
     ``on_progress`` is called with the share that is done.
     """
     lead = [] if start_id is None else [start_id]
@@ -176,7 +176,7 @@ def _loss_of(
     model: LanguageModel, compute_dtype: torch.dtype | None, native: Native | None
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a measure (1,) of hidden states (..., C) and targets (...): the sum of their losses, in nats."""
-    native = native if compute_dtype is None else None
+    native = engine_of_head(native, compute_dtype, model)
     return lambda hidden, targets: linear_cross_entropy(
         hidden, model.out_head.weight, targets, compute_dtype, native=native
     ).reshape(1)
@@ -212,7 +212,7 @@ def _sums(
     measured: list[Tensor] = []  # read at the end, so that nothing waits for the device
     was_training = model.training
     model.eval()
-    compute_with(native if compute_dtype is None else None, model)
+    compute_with(native, model, compute_dtype)
     # Processes that share a model's weights make equally many passes: the last ones may be for nothing.
     for i in range(world.rank, world.size * math.ceil(len(batches) / world.size), world.size):
         inputs, targets, learned = rows_of(batches[min(i, len(batches) - 1)])

@@ -9,10 +9,12 @@ import torch
 
 from mamegpt.native.build import InstructionSet, best_instruction_set
 
-__all__ = ["SETS", "threads"]
+__all__ = ["SETS", "SETS_OF_BF16", "threads"]
 
 SETS: list[InstructionSet] = sorted({best_instruction_set(), "portable"})
-"""The sets of instructions that this processor has."""
+"""The best set of instructions that this processor has, and the one that all have."""
+SETS_OF_BF16: list[InstructionSet] = sorted({*SETS, *(["avx512bf16"] if best_instruction_set() == "amx" else [])})
+"""The same, for what those sets compute in ways of their own."""
 
 
 @contextmanager

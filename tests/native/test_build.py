@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mamegpt.config import TrainConfig
+from mamegpt.config import Precision, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.native import build as module
 from mamegpt.native.build import best_instruction_set, build, library_path, write_library
@@ -179,6 +179,7 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, av
         ({}, "native"),
         ({"precision": "fp32"}, "native"),
         ({"precision": "bf16"}, "torch"),
+        ({"precision": "fp16"}, "torch"),
         ({"engine": "torch"}, "torch"),
         ({"emb_dim": 24}, "torch"),
         ({"sharding": "full"}, "torch"),
@@ -189,6 +190,7 @@ def test_auto_is_native_where_it_is_faster_and_fits(
     changes: dict[str, str], expected: str, avx2: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "load", lambda on_build: "a library")
+    monkeypatch.setattr(engine, "best_instruction_set", lambda: "avx2")
     config = TrainConfig(**changes)  # type: ignore[arg-type]
     assert choose_engine(config, CPU, lambda _: None) == expected
     assert choose_engine(TrainConfig(engine="auto"), torch.device("meta"), lambda _: None) == "torch"
@@ -208,24 +210,36 @@ def test_native_is_faster_only_where_it_was_measured(
 
 
 @pytest.mark.parametrize(
-    ("machine", "capability", "expected"),
+    ("machine", "capability", "found", "limit", "expected"),
     [
-        ("x86_64", "AVX512", "avx512"),
-        ("AMD64", "AVX2", "avx2"),
-        ("x86_64", "DEFAULT", "portable"),
-        ("arm64", "DEFAULT", "neon"),
+        ("x86_64", "AVX512", [], "", "avx512"),
+        ("x86_64", "AVX512", ["avx512_bf16"], "", "avx512bf16"),
+        ("x86_64", "AVX512", ["avx512_bf16", "amx_bf16"], "", "amx"),
+        ("x86_64", "AVX512", ["avx512_bf16", "amx_bf16"], "AVX512_CORE_AMX", "amx"),
+        ("x86_64", "AVX512", ["avx512_bf16", "amx_bf16"], "avx512_core_bf16", "avx512bf16"),
+        ("x86_64", "AVX512", ["avx512_bf16", "amx_bf16"], "AVX512_CORE_VNNI", "avx512"),
+        ("x86_64", "AVX2", ["avx512_bf16", "amx_bf16"], "", "avx2"),
+        ("AMD64", "AVX2", [], "", "avx2"),
+        ("x86_64", "DEFAULT", [], "", "portable"),
+        ("arm64", "DEFAULT", [], "", "neon"),
     ],
 )
 def test_the_best_instructions_are_those_of_the_processor(
-    machine: str, capability: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    machine: str, capability: str, found: list[str], limit: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(module, "cpu_capabilities", lambda: dict.fromkeys(found, True))
+    monkeypatch.setattr("torch.cpu._init_amx", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert best_instruction_set() == expected
+    monkeypatch.setattr("torch.cpu._init_amx", lambda: False)  # the system does not allow tiles
+    assert best_instruction_set() == ("avx512bf16" if expected == "amx" else expected)
 
 
 def test_where_neither_engine_is_known_to_be_faster_what_is_there_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_is_faster", lambda device: False)
+    monkeypatch.setattr(engine, "best_instruction_set", lambda: "avx512")
     for found, chosen, word in ((None, "torch", "native is for"), (object(), "auto", "measured to be faster")):
         monkeypatch.setattr(engine, "load_if_built", lambda found=found: found)
         assert choose_engine(TrainConfig(), CPU, lambda _: None) == chosen
@@ -233,8 +247,25 @@ def test_where_neither_engine_is_known_to_be_faster_what_is_there_is_measured(mo
         assert choose_engine(TrainConfig(precision="bf16"), CPU, lambda _: None) == "torch"
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+@pytest.mark.parametrize("can_be_built", [True, False])
+def test_where_bfloat16_is_multiplied_it_is_built_and_measured(
+    precision: Precision, can_be_built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(on_build: object) -> str:
+        if not can_be_built:
+            raise ConfigError("there is no C++ compiler")
+        return "a library"
+
+    monkeypatch.setattr(engine, "_is_faster", lambda device: False)
+    monkeypatch.setattr(engine, "best_instruction_set", lambda: "amx")
+    monkeypatch.setattr(engine, "load", load)
+    assert choose_engine(TrainConfig(precision=precision), CPU, lambda _: None) == ("auto" if can_be_built else "torch")
+    assert "native (amx), whichever is measured" in str(will_compute())
+
+
 def test_native_elsewhere_than_on_a_cpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="computes on a CPU"):
         load_engine("native", torch.device("meta"), lambda _: None, must=True)
-    with pytest.raises(ConfigError, match=r"engine native computes in fp32.*; engine native needs a multiple of 16"):
-        TrainConfig(data="x", tokenizer="y", out="z", engine="native", precision="bf16", emb_dim=100).validate()
+    with pytest.raises(ConfigError, match=r"computes in fp32 or bf16.*; engine native needs a multiple of 16"):
+        TrainConfig(data="x", tokenizer="y", out="z", engine="native", precision="fp16", emb_dim=100).validate()

@@ -10,6 +10,7 @@ keys and values, D width of a head, F feed-forward width, V vocabulary size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -182,6 +183,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One pre-norm transformer block: attention, then feed-forward, each added to what came in."""
 
+    native: Callable[[Block, Tensor, Tensor], Tensor] | None = None
+    """What computes a whole block in training and evaluation, if PyTorch does not: (block, x, rope) -> (B, T, C)."""
+
     def __init__(self, sizes: Sizes, layer: int) -> None:
         super().__init__()
         self.self_attn = Attention(sizes, layer)
@@ -192,6 +196,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
+        if self.native is not None and mask is None and cache is None:
+            return self.native(self, x, rope)
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), rope, mask, cache))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 

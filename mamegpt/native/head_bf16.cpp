@@ -1,0 +1,247 @@
+// The output head and its cross-entropy, forward and backward, with products in bfloat16:
+// `mamegpt.models.loss.linear_cross_entropy`.
+//
+// N positions, V tokens of the vocabulary, C hidden size (a multiple of 32), K soft targets of a position. Logits are
+// computed transposed, tokens down and positions across, so that sums over tokens are sums of registers. For a block of
+// positions, with E = exp(W h^T) and its sums S over tokens:
+//
+//     loss = log S - h W[target]      dh^T = W^T E / S - W^T [targets]      dW += (E - S [targets]) (h / S)
+//
+// Three products, each logit computed once, and no maximum is looked for as long as the sums are far from the ends of
+// float32. A unit of work is some positions of a block for all but dW, and some tokens for that.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "export.h"
+#include "product_bf16.h"
+#include "room.h"
+#include "team.h"
+
+namespace {
+
+constexpr int ROWS = 128;                       // positions of a unit of work
+constexpr int UNITS = 2;                        // such units of a block, for each thread,
+constexpr int MOST_ROWS = 2048;                 // and at most this many positions of a block
+constexpr int CHUNK = 256;                      // tokens whose E is multiplied before those of the next are computed
+constexpr int TOKENS = 32;                      // tokens of a unit of work
+constexpr int GAP = 32;                         // between rows of E, or they would share the same lines of the cache
+constexpr size_t E_BYTES = size_t(1) << 27;     // more than this, and a block has fewer positions
+constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a position whose sum is beyond these is computed again, less its maximum
+
+
+
+struct Head {
+    int N, V, C, K, tokens, n_rows, e_row;  // tokens: V rounded up to CHUNK; n_rows of a block; e_row from token to token
+    const float *h, *w;                     // (N, C), (V, C)
+    const int64_t *targets, *soft;          // (N,), (N, K)
+    float true_share;
+    double* losses;                                // (N + 1,)
+    float *dh, *dw;                                // (N, C), (V, C); null: only the loss is wanted
+    Bf16 *w_rows, *w_across, *e, *scaled;          // (tokens, C), [tokens/CHUNK][C][CHUNK], (tokens, e_row), h / S in pairs
+    struct Scratch {                               // of each thread
+        Bf16 *rows, *h_pairs, *e_pairs;            // (ROWS, C), and by 16 positions in pairs, [ROWS/16][CHUNK/2][16][2]
+        float *logits, *dh_across;                 // (TOKENS, ROWS), (C, ROWS)
+        float *sums, *of_rounded, *shift;          // (ROWS,), of E, and of E as it is kept
+    };
+
+    size_t lay_out(void* memory, int n_threads, Scratch* scratch) {
+        Room room(memory);
+        size_t weight = size_t(tokens) * C, width = size_t(C);
+        room.take(w_rows, weight), room.take(w_across, dw ? weight : 0);
+        room.take(e, dw ? size_t(tokens) * e_row : 0), room.take(scaled, dw ? n_rows * width : 0);
+        for (int i = 0; i < n_threads; i++) {
+            Scratch none, &m = scratch ? scratch[i] : none;
+            room.take(m.rows, ROWS * width), room.take(m.h_pairs, ROWS * width), room.take(m.e_pairs, ROWS * CHUNK);
+            room.take(m.logits, TOKENS * ROWS), room.take(m.dh_across, dw ? ROWS * width : 0);
+            room.take(m.sums, ROWS), room.take(m.of_rounded, ROWS), room.take(m.shift, ROWS);
+        }
+        return room.bytes();
+    }
+};
+
+using Scratch = Head::Scratch;
+
+// W in rows, and its columns by chunks of tokens; beyond the last token there are zeros.
+void pack_weight(const Head& t, int v) {
+    Bf16* rows = t.w_rows + size_t(v) * t.C;
+    for (int i = 0; i < TOKENS; i++) {
+        if (v + i < t.V) round_to(t.C, t.w + size_t(v + i) * t.C, rows + size_t(i) * t.C);
+        else std::fill_n(rows + size_t(i) * t.C, t.C, Bf16(0));
+    }
+    if (t.dw) transposed(TOKENS, t.C, rows, t.C, t.w_across + size_t(v / CHUNK) * CHUNK * t.C + v % CHUNK, CHUNK);
+}
+
+// n positions from `first` on; up to the next multiple of 32 there are zeros.
+void pack_hidden(const Head& t, const Scratch& m, int first, int n) {
+    for (int r = 0; r < round_up(n, 32); r++) {
+        if (r < n) round_to(t.C, t.h + size_t(first + r) * t.C, m.rows + size_t(r) * t.C);
+        else std::fill_n(m.rows + size_t(r) * t.C, t.C, Bf16(0));
+    }
+    transposed_in_pairs(t.C, round_up(n, 32), m.rows, t.C, m.h_pairs, long(t.C) * 16);
+}
+
+// The logits of tokens from v on, for n positions.
+void logits(const Head& t, const Scratch& m, int n, int v) {
+    product(TOKENS, n, t.C, t.w_rows + size_t(v) * t.C, t.C, m.h_pairs, long(t.C) * 16, m.logits, ROWS, false);
+}
+
+// E = exp(logits - shift) of tokens from v on, in rows and in pairs, which begin at `chunk`; and its sums. Gradients are
+// of the rounded E and its own sums: where one token has all the probability, they are zero, and not a rounding.
+void exponentials(const Head& t, const Scratch& m, int at, int n, int v, int chunk) {
+    const int n_tokens = std::min(TOKENS, t.V - v);
+    const long e_row = t.e_row;
+    const bool stores = t.dw;
+    for (int r = 0; r < n; r += 16) {
+        const float* x = m.logits + r;
+        Bf16 *e = t.e + size_t(v) * e_row + at + r, *pairs = m.e_pairs + r * CHUNK + (v - chunk) * 16;
+        Wide shift = load_wide(m.shift + r), sums = load_wide(m.sums + r), of_rounded = load_wide(m.of_rounded + r);
+        for (int i = 0; i < TOKENS; i += 2, x += 2 * ROWS, e += 2 * e_row, pairs += 32) {
+            Wide a = i < n_tokens ? exp(load_wide(x) - shift) : all_wide(0.0f);
+            Wide b = i + 1 < n_tokens ? exp(load_wide(x + ROWS) - shift) : all_wide(0.0f);
+            sums = sums + (a + b);
+            if (!stores) continue;
+            store_bf16(e, a), store_bf16(e + e_row, b), store(pairs, two_rows(a, b));
+            of_rounded = of_rounded + (nearest_bf16(a) + nearest_bf16(b));
+        }
+        store(m.sums + r, sums), store(m.of_rounded + r, of_rounded);
+    }
+}
+
+// E of all tokens, its sums, and dh^T = W^T E; n positions, a multiple of 32, `at` in the block.
+void exponentials(const Head& t, const Scratch& m, int at, int n) {
+    const int end = round_up(t.V, TOKENS);
+    std::fill_n(m.sums, n, 0.0f), std::fill_n(m.of_rounded, n, 0.0f);
+    for (int chunk = 0; chunk < end; chunk += CHUNK) {
+        const int depth = std::min(CHUNK, end - chunk);
+        for (int v = chunk; v < chunk + depth; v += TOKENS) logits(t, m, n, v), exponentials(t, m, at, n, v, chunk);
+        if (t.dw)
+            product(t.C, n, depth, t.w_across + size_t(chunk) * t.C, CHUNK, m.e_pairs, CHUNK * 16, m.dh_across, ROWS,
+                    chunk > 0);
+    }
+}
+
+bool is_safe(float sum) { return sum > SMALL && sum < LARGE; }  // false for NaN
+
+// The same; positions that float32 cannot hold are shifted by their largest logit.
+void probabilities(const Head& t, const Scratch& m, int at, int n) {
+    std::fill_n(m.shift, n, 0.0f);
+    exponentials(t, m, at, n);
+    if (std::all_of(m.sums, m.sums + n, is_safe)) return;
+    float most[ROWS];
+    std::fill(most, most + ROWS, -INFINITY);
+    for (int v = 0; v < t.V; v += TOKENS) {
+        logits(t, m, n, v);
+        for (int i = 0; i < std::min(TOKENS, t.V - v); i++)
+            for (int r = 0; r < n; r++) most[r] = std::max(most[r], m.logits[i * ROWS + r]);
+    }
+    for (int r = 0; r < n; r++)
+        if (!is_safe(m.sums[r])) m.shift[r] = most[r];
+    exponentials(t, m, at, n);
+}
+
+// loss = log S + shift - logit of the target; then E becomes S times the gradient of the logits, and dh^T / S becomes dh.
+void subtract_targets(const Head& t, const Scratch& m, int first, int at, int r) {
+    const size_t row = size_t(first + at + r);
+    const Bf16* h = m.rows + size_t(r) * t.C;
+    float* dh = t.dh + row * t.C;
+    if (t.dw)
+        for (int c = 0; c < t.C; c++) dh[c] = m.dh_across[size_t(c) * ROWS + r] / m.of_rounded[r];
+    auto subtract = [&](int64_t v, float share) {
+        Bf16 &e = t.e[size_t(v) * t.e_row + at + r];
+        e = to_bf16(to_float(e) - share * m.of_rounded[r]);
+        const Bf16* w = t.w_rows + size_t(v) * t.C;
+        for (int c = 0; c < t.C; c += 16) store(dh + c, fma(all_wide(-share), load_bf16(w + c), load_wide(dh + c)));
+    };
+    const Bf16* w = t.w_rows + size_t(t.targets[row]) * t.C;
+    Wide dot = all_wide(0.0f);
+    for (int c = 0; c < t.C; c += 16) dot = fma(load_bf16(h + c), load_bf16(w + c), dot);
+    t.losses[row] = std::log(double(m.sums[r])) + m.shift[r] - sum(dot);
+    if (!t.dw) return;
+    subtract(t.targets[row], t.true_share);
+    for (int k = 0; k < t.K; k++) subtract(t.soft[row * t.K + k], (1 - t.true_share) / t.K);
+}
+
+// h / S in pairs of positions, for dW
+void pack_scaled(const Head& t, const Scratch& m, int at, int n, int padded) {
+    for (int r = 0; r < n; r++) {
+        Bf16* h = m.rows + size_t(r) * t.C;
+        for (int c = 0; c < t.C; c += 16) store_bf16(h + c, load_bf16(h + c) * all_wide(1 / m.of_rounded[r]));
+    }
+    in_pairs(padded, t.C, m.rows, t.C, t.scaled + size_t(at) * 16, long(t.n_rows) * 16);
+}
+
+// dW += E (h / S), for tokens from v on and n positions of a block
+void gradient_of_weight(const Head& t, int v, int n, bool add) {
+    float* dw = t.dw + size_t(v) * t.C;
+    const Bf16* e = t.e + size_t(v) * t.e_row;
+    auto multiply = [&](int tokens, float* out) {
+        product(tokens, t.C, n, e, t.e_row, t.scaled, long(t.n_rows) * 16, out, t.C, add);
+    };
+    const int whole = std::min(TOKENS, t.V - v) / 16 * 16, left = std::min(TOKENS, t.V - v) - whole;
+    if (whole) multiply(whole, dw);
+    if (!left) return;
+    dw += size_t(whole) * t.C, e += size_t(whole) * t.e_row;
+    for (int c = 0; c < t.C; c += 16) {  // fewer than sixteen tokens
+        float out[16 * 16];
+        for (int i = 0; i < left; i++) store(out + i * 16, load_wide(dw + size_t(i) * t.C + c));
+        product(16, 16, n, e, t.e_row, t.scaled + size_t(c) * t.n_rows, long(t.n_rows) * 16, out, 16, add);
+        for (int i = 0; i < left; i++) store(dw + size_t(i) * t.C + c, load_wide(out + i * 16));
+    }
+}
+
+void work(const Head& t, const Scratch& m, Team& team) {
+    Tiles tiles;
+    const int n_units = round_up(t.V, TOKENS) / TOKENS;
+    team.share(n_units, [&](int unit) { pack_weight(t, unit * TOKENS); });
+    for (int first = 0; first < t.N; first += t.n_rows) {
+        const int n = std::min(t.n_rows, t.N - first);
+        team.share(round_up(n, ROWS) / ROWS, [&](int unit) {
+            const int at = unit * ROWS, here = std::min(ROWS, n - at), padded = round_up(here, 32);
+            pack_hidden(t, m, first + at, here);
+            probabilities(t, m, at, padded);
+            for (int r = 0; r < here; r++) subtract_targets(t, m, first, at, r);
+            if (t.dw) pack_scaled(t, m, at, here, padded);
+        });
+        if (t.dw)
+            team.share(n_units, [&](int unit) { gradient_of_weight(t, unit * TOKENS, round_up(n, 32), first > 0); });
+    }
+}
+
+Head sizes(int32_t V, int32_t C, int32_t n_threads) {
+    Head t{};
+    t.V = V, t.C = C, t.tokens = round_up(V, CHUNK);
+    size_t most = std::min<size_t>(MOST_ROWS / ROWS, E_BYTES / (size_t(t.tokens) * ROWS * sizeof(Bf16)));
+    t.n_rows = ROWS * int(std::max<size_t>(1, std::min<size_t>(size_t(UNITS) * n_threads, most)));
+    t.e_row = t.n_rows + GAP;
+    return t;
+}
+
+bool all_below(const int64_t* ids, size_t n, int64_t end) {
+    return std::all_of(ids, ids + n, [=](int64_t id) { return 0 <= id && id < end; });
+}
+
+}  // namespace
+
+// How many bytes of memory `mame_head_bf16` needs, with gradients or without.
+EXPORTED int64_t mame_head_bf16_memory(int32_t V, int32_t C, int32_t n_threads, int32_t gradients) {
+    Head t = sizes(V, C, n_threads);
+    float wanted;
+    t.dw = gradients ? &wanted : nullptr;
+    return int64_t(t.lay_out(nullptr, n_threads, nullptr));
+}
+
+// `mame_head`, with products in bfloat16.
+EXPORTED int32_t mame_head_bf16(int32_t N, int32_t V, int32_t C, int32_t K, const float* h, const float* w,
+                                const int64_t* targets, const int64_t* soft, float true_share, double* losses, float* dh,
+                                float* dw, void* memory, int32_t n_threads) {
+    if (!all_below(targets, size_t(N), V) || !all_below(soft, size_t(N) * K, V)) return 1;
+    Head t = sizes(V, C, n_threads);
+    t.N = N, t.K = K, t.h = h, t.w = w, t.targets = targets, t.soft = soft, t.true_share = true_share;
+    t.losses = losses, t.dh = dh, t.dw = dw;
+    std::vector<Scratch> scratch(static_cast<size_t>(n_threads));
+    t.lay_out(memory, n_threads, scratch.data());
+    Team::run(n_threads, [&](Team& team, int me) { work(t, scratch[size_t(me)], team); });
+    losses[N] = std::accumulate(losses, losses + N, 0.0);
+    return 0;
+}
