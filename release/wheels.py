@@ -34,10 +34,16 @@ class Platform:
 
 
 PLATFORMS = {
-    "linux-x86_64": Platform("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "linux", "x86_64", ("avx512", "avx2")),
+    "linux-x86_64": Platform(
+        "manylinux_2_28_x86_64",
+        "x86_64-linux-gnu.2.28",
+        "linux",
+        "x86_64",
+        ("amx", "avx512bf16", "avx512", "avx2"),
+    ),
     "linux-aarch64": Platform("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "linux", "aarch64", ("neon",)),
     "macos-arm64": Platform("macosx_13_0_arm64", "aarch64-macos.13.0", "darwin", "arm64", ("neon",)),
-    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "win32", "AMD64", ("avx512", "avx2")),
+    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "win32", "AMD64", ("avx512bf16", "avx512", "avx2")),
 }
 
 
