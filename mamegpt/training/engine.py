@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mamegpt.config import Engine, TrainConfig
+from mamegpt.config import Engine, Precision, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
 from mamegpt.native.build import BF16_SETS, best_instruction_set, is_built, library_path
@@ -15,8 +15,9 @@ from mamegpt.training.events import BuildingEngine, Emit, NoEngine
 
 __all__ = ["choose_engine", "engine_name", "load_engine", "same_bits", "will_compute"]
 
-_SAME_BITS = {"native avx512": "native avx2"}
-"""Engines by `engine_name` that compute the bits of another in wider vectors (`test_avx512_gives_the_bits_of_avx2`)."""
+_SAME_BITS = dict.fromkeys(("native amx", "native avx512bf16", "native avx512"), "native avx2")
+"""Engines by `engine_name` that compute in float32 the bits of another in wider vectors
+(`test_avx512_gives_the_bits_of_avx2`)."""
 
 
 def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda _: None) -> Engine:
@@ -63,8 +64,10 @@ def engine_name(native: Native | None) -> str:
     return f"native {native.instructions}" if native else "torch"
 
 
-def same_bits(name: str, other: str) -> bool:
+def same_bits(name: str, other: str, precision: Precision) -> bool:
     """Return whether two engines, by their `engine_name`, give a run the same weights."""
+    if precision == "bf16":
+        return name == other
     return _SAME_BITS.get(name, name) == _SAME_BITS.get(other, other)
 
 

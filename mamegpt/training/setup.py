@@ -271,7 +271,7 @@ def setup(
 
     now = {"engine": engine_name(native)}
     begun = {"engine": Run(run).machine.get("engine", now["engine"])}
-    if state.step > 0 and not same_bits(begun["engine"], now["engine"]):
+    if state.step > 0 and not same_bits(begun["engine"], now["engine"], config.precision):
         emit(MachineChanged(begun, now))
 
     started_s = called_s - state.elapsed_s

@@ -115,16 +115,18 @@ def test_a_run_that_loses_its_engine_goes_on_and_says_so(
     assert Run(tmp_path / "run").config.engine == "native"  # elsewhere it goes on with that
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_engine_with_the_same_bits_is_no_other_arithmetic(
-    stories_txt: Path, stories_model: Path, tmp_path: Path
+    precision: str, stories_txt: Path, stories_model: Path, tmp_path: Path
 ) -> None:
-    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native")
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native", precision=precision)
     train(config)
     path = tmp_path / "run" / MACHINE_FILE
     values = json.loads(path.read_text(encoding="utf-8"))
     now = values["engine"]
-    others = {"native avx2", "native avx512"} if now in ("native avx2", "native avx512") else {now}
-    for begun in ("native avx2", "native avx512", "native neon", "torch", now):
+    of_x86 = {"native avx2", "native avx512", "native avx512bf16", "native amx"}
+    others = of_x86 if now in of_x86 and precision == "fp32" else {now}
+    for begun in (*sorted(of_x86), "native neon", "torch", now):
         path.write_text(json.dumps(values | {"engine": begun}), encoding="utf-8")
         events: list[Event] = []
         train(config, resume=True, more_steps=1, watchers=[events.append])
