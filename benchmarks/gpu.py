@@ -14,6 +14,7 @@
 One device is used. Exit code 1 if a check fails.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -29,6 +30,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+from mamegpt.system.limits import configure_libraries
+
+configure_libraries()  # as every command does, before PyTorch is imported
 
 import numpy as np
 import torch

@@ -1,5 +1,6 @@
 """豆GPT: raw Japanese text in, a published language model out, on the machine you have."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if "torch" not in sys.modules:
+            import_module("mamegpt.system.limits").configure_libraries()
         return getattr(import_module(_MODULES[name]), name)
 
 

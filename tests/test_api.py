@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,18 @@ def test_type_checkers_see_the_names_where_they_are() -> None:
         if alias.asname
     }
     assert seen == {name: f"{module}.{name}" for name, module in mamegpt._MODULES.items()}
+
+
+def test_python_computes_as_the_commands_do() -> None:
+    """Else PyTorch's threads wait in a loop, and other programs make training twenty times slower."""
+    code = "import os, mamegpt; before = set(os.environ); mamegpt.load; print(*sorted(set(os.environ) - before))"
+    names = ["ARROW_DEFAULT_MEMORY_POOL", "GOMP_SPINCOUNT"]
+    for given in ({}, {names[1]: "7"}):
+        environment = {name: value for name, value in os.environ.items() if name not in names} | given
+        environment["OMP_NUM_THREADS"] = "1"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
+        assert {*done.stdout.split()} >= {*names} - {*given}, done.stderr
+        assert not {*given} & {*done.stdout.split()}
 
 
 @pytest.mark.parametrize("name", mamegpt.__all__)

@@ -8,7 +8,6 @@ import errno
 import functools
 import inspect
 import io
-import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -32,15 +31,9 @@ from mamegpt.errors import (
     naming_options,
 )
 from mamegpt.messages import Message, join, msg
-from mamegpt.system.limits import default_threads
+from mamegpt.system.limits import configure_libraries
 
 __all__ = ["main", "run_command_line"]
-
-SPIN_COUNT = "3000"
-"""How many times a waiting thread of GNU OpenMP polls before it sleeps. By default it waits so long that another busy
-program can make training twenty times slower; with this value it is two to three times slower at worst, and not slower
-when alone (docs/log.md)."""
-
 
 HELP = {"-h", "--help"}
 WAY = (
@@ -73,10 +66,7 @@ def run_command_line(
     if isinstance(sys.stdin, io.TextIOWrapper):
         with contextlib.suppress(io.UnsupportedOperation):  # something was read already
             sys.stdin.reconfigure(encoding="utf-8")
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before the first command imports torch
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 70 MB more (docs/log.md)
-    if (n_threads := default_threads()) is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+    configure_libraries()  # before the first command imports PyTorch
     with naming_options(), output_may_fail(), warnings.catch_warnings():
         warnings.showwarning = functools.partial(_show, warnings.showwarning)
         warnings.simplefilter("default", MamegptWarning)  # print notes, whatever python -W is

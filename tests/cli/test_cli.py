@@ -37,6 +37,7 @@ from mamegpt.data.schema import Schema
 from mamegpt.errors import ConfigError, OutputError
 from mamegpt.generation import settings
 from mamegpt.generation.settings import Sampling
+from mamegpt.system.limits import SPIN_COUNT
 from mamegpt.text.display import sparkline
 
 # fmt: off
@@ -561,7 +562,7 @@ def test_commands_and_functions_have_the_same_names() -> None:
 def test_threads_do_not_wait_for_ever_unless_asked_to(mame: Mame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     mame("doctor")
-    assert os.environ["GOMP_SPINCOUNT"] == main.SPIN_COUNT
+    assert os.environ["GOMP_SPINCOUNT"] == SPIN_COUNT
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     mame("doctor")
     assert os.environ["GOMP_SPINCOUNT"] == "7"
