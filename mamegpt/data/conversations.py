@@ -131,7 +131,13 @@ def _conversation(row: Mapping[str, Any], columns: Sequence[str]) -> Conversatio
 
 
 def _answered(prompt: Any, answer: Any) -> Conversation | str:
-    """Return the conversation of a prompt and an answer, both text or both lists of messages, or why there is none."""
+    """Return the conversation of a prompt and an answer, or why there is none.
+
+    Both are text or lists of messages. With a text, the messages are the answer, or, as UltraFeedback has them, all.
+    """
+    if isinstance(prompt, str) and isinstance(answer, list):
+        is_whole = any(isinstance(one, dict) and one.get("role") == "user" for one in answer)
+        prompt = [] if is_whole else [Message("user", prompt)._asdict()]
     if isinstance(prompt, list) and isinstance(answer, list):
         return _of_messages([*prompt, *answer])
     return _conversation({"prompt": prompt, "response": answer}, ("prompt", "response"))

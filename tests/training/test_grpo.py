@@ -193,6 +193,8 @@ def test_questions_and_pairs_are_read_as_trl_has_them(tmp_path: Path) -> None:
     pair = [["豆", "春"], ["豆", "秋"], []]
     assert read(PreferenceReader, {"prompt": asked, "chosen": said, "rejected": other}) == pair
     assert read(PreferenceReader, {"chosen": asked + said, "rejected": asked + other}) == pair
+    assert read(PreferenceReader, {"prompt": "豆", "chosen": said, "rejected": other}) == pair
+    assert read(PreferenceReader, {"prompt": "豆", "chosen": asked + said, "rejected": asked + other}) == pair
     assert read(PreferenceReader, {"prompt": asked, "chosen": "春", "rejected": other}) == [["not text 1"]]
     assert read(QuestionReader, {"prompt": asked}, {"prompt": "山"}, {"prompt": ""}) == [
         ["豆", ""],
