@@ -113,6 +113,12 @@ def page(runs: Sequence[ReportRun], samples: Sequence[CheckpointSample], now: da
         charts=[chart for chart in charts if all(chart.drawn.values())],
         results=[_results(run, samples) for run in runs],
         verdicts=[(color, found.line) for color, run in zip(colors, runs, strict=True) if (found := run.verdict)],
+        samples_note=msg("Answers by each saved checkpoint to held-out questions (temperature 0.7, top-p 0.9, seed 0).")
+        if runs[0].config.answers
+        else msg(
+            "Continuations by each saved checkpoint; the prompts are the beginnings of held-out documents (temperature "
+            "0.7, top-p 0.9, seed 0)."
+        ),
         samples=[
             (prompt, [(color_of[one.run], f"{one.step:,}", one.texts[n].strip()) for one in samples])
             for n, prompt in enumerate(runs[0].openings if samples else ())
@@ -184,13 +190,16 @@ def _facts(run: ReportRun) -> dict[str, str]:
     }
     if run.meta is not None:
         train, val = run.meta.splits["train"], run.meta.splits.get("val")
+        rows = 2 if run.config.task == "dpo" else 1  # of a pair
         facts |= {
             msg("data"): run.meta.source,
-            msg("documents (training / validation)"): f"{train.n_documents:,} / {val.n_documents if val else 0:,}",
+            msg("documents (training / validation)"): (
+                f"{train.n_documents // rows:,} / {val.n_documents // rows if val else 0:,}"
+            ),
             msg("characters"): f"{train.n_characters:,} / {val.n_characters if val else 0:,}",
             msg("tokens"): f"{train.n_tokens:,} / {val.n_tokens if val else 0:,}",
             msg("epochs"): f"{run.timed_steps[-1]['tokens'] / train.n_tokens:.2f}",
-            msg("characters/token"): f"{train.n_characters / train.n_tokens:.3f}",
+            **({} if run.config.answers else {msg("characters/token"): f"{train.n_characters / train.n_tokens:.3f}"}),
         }
     if run.extensions:
         added = (

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mamegpt.data.shards import Split
 from mamegpt.errors import CheckpointError
 from mamegpt.evaluation.evaluate import KeptEvaluation
@@ -28,6 +30,8 @@ MAX_CHECKPOINTS = 6
 """Checkpoints of a run that write samples; of more, some in between are left out."""
 N_PROMPTS = 3
 PROMPT_TOKENS = 10
+QUESTION_TOKENS = 60
+"""Longest question that is asked again."""
 N_READ_TOKENS = 20_000
 SAMPLE_TOKENS = 60
 SAMPLING = Sampling(temperature=0.7, top_p=0.9)
@@ -37,15 +41,16 @@ class ReportRun(Run):
     """A run that was read, and what the report draws and says of it.
 
     ``timed_steps`` are its steps with an ``elapsed_s`` of their own each. ``meta`` is of its text and ``openings`` are
-    the first words of some documents, if the tokens are still there. Raises `CheckpointError` if the folder is no run,
-    or if there is no step yet.
+    the first words of some documents, or for a model that answers some questions, if the tokens are still there. Raises
+    `CheckpointError` if the folder is no run, or if there is no step yet.
     """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         found = self.tokens(verify=False)
         self.meta = found[0] if found else None
-        self.openings = _openings(found[1], self.tokenizer) if found and self.config.task != "classify" else []
+        read = _questions if self.config.answers else _openings
+        self.openings = read(found[1], self.tokenizer) if found and self.config.task != "classify" else []
         self.timed_steps = _with_times(self.steps)
         if not self.timed_steps:
             raise CheckpointError(
@@ -96,8 +101,11 @@ class ReportRun(Run):
         return [(x, y) for x, y in points if y is not None and math.isfinite(y)]
 
     def bits(self, axis: str) -> list[tuple[float, float]]:
-        """Training loss as bits per character, by the text's mean number of characters a token."""
-        if self.meta is None or self.config.task in ("classify", "dpo", "grpo"):
+        """Training loss as bits per character, by the text's mean number of characters a token.
+
+        A run that learns to answer has none: its loss is of answers, and a share of it of another text.
+        """
+        if self.meta is None or self.config.answers or self.config.task == "classify":
             return []
         train = self.meta.splits["train"]
         factor = train.n_tokens / train.n_characters / math.log(2)
@@ -139,7 +147,7 @@ class CheckpointSample:
 
 
 def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Path], None]) -> list[CheckpointSample]:
-    """Return what the checkpoints that are there write, oldest first
+    """Return what the checkpoints that are there write, or answer if they do, oldest first.
 
     ``on_checkpoint`` hears of each before it begins.
     """
@@ -152,7 +160,8 @@ def samples(run: ReportRun, prompts: Sequence[str], on_checkpoint: Callable[[Pat
     for step, path in chosen:
         on_checkpoint(path)
         loaded = load(path, device="cpu")
-        texts = [loaded.generate(prompt, max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING) for prompt in prompts]
+        write = loaded.answer if loaded.answers else loaded.generate
+        texts = [write(prompt, max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING) for prompt in prompts]
         found.append(CheckpointSample(run.name, step, loaded.n_parameters, texts))
     return found
 
@@ -184,6 +193,20 @@ def _openings(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
     starts = [0, *(i + 1 for i, token in enumerate(tokens) if token == split.eos_id)]
     found = (tokenizer.decode(tokens[start : start + PROMPT_TOKENS]).rstrip("\ufffd") for start in starts)
     return [text for text in found if text][:N_PROMPTS]
+
+
+def _questions(splits: dict[str, Split], tokenizer: Tokenizer) -> list[str]:
+    """Return the first questions of some conversations, each once: held-out ones, if there are any, and short ones."""
+    split, turns = splits.get("val", splits["train"]), tokenizer.turns
+    assert turns is not None, "asked before tokenizing"
+    tokens = split.tokens[:N_READ_TOKENS]
+    found = []
+    for part in np.split(tokens, np.flatnonzero(tokens == split.eos_id) + 1)[:-1]:
+        ids = part.tolist()
+        begin = ids.index(turns.begin["user"]) + 1
+        found.append(ids[begin : ids.index(turns.end, begin)])
+    texts = [tokenizer.decode(ids) for ids in found if len(ids) <= QUESTION_TOKENS]
+    return [*dict.fromkeys(texts)][:N_PROMPTS]
 
 
 def _with_times(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:

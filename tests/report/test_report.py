@@ -142,6 +142,22 @@ def test_samples_are_what_generate_writes_after_unseen_openings(little: Little) 
     assert (sample.step, heard) == (12, [little.run / "checkpoints" / "step-00000012"])
 
 
+def test_a_model_that_answers_is_asked_whole_questions_each_once(tuned: Path) -> None:
+    run = ReportRun(tuned)
+    found = run.tokens()
+    assert found and run.tokenizer.turns
+    _, splits = found
+    read = run.tokenizer.decode(splits.get("val", splits["train"]).tokens.tolist())
+    assert run.openings and len({*run.openings}) == len(run.openings)
+    assert all(opening in read for opening in run.openings)
+    *_, sample = samples(run, run.openings[:1], lambda _: None)
+    loaded = load(run.checkpoints()[-1].path)
+    assert sample.texts == [loaded.answer(run.openings[0], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING)]
+    assert run.bits("step") == []  # its loss is of answers, and the characters are not those of all its tokens
+    html = page([run], [sample], datetime(2026, 1, 2))
+    assert "検証データの質問に" in html and "検証データの文書の冒頭" not in html
+
+
 def test_of_many_checkpoints_some_write_the_newest_among_them(little: Little, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(little.run, run)

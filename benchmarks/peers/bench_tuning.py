@@ -1,0 +1,182 @@
+"""How well does a small model answer after the same seconds of tuning, by mamegpt and by TRL, and without tuning?
+
+    pip install -r benchmarks/peers/requirements-tuning.txt
+    python -m benchmarks.peers.bench_tuning RUN [--seconds 120] [--seeds 42 43] [--rates 2e-5 1e-3 3e-3] [--out FILE]
+
+RUN is a run that has not learned to answer, such as ``demo/run`` of `mamegpt demo`. The data are 20,000 conversations
+of 豆対話, what counts is the share of its held-out questions that is answered rightly (`mamegpt eval --tasks`):
+
+* ``few-shot``: the base model itself continues three questions of the same kind with their answers, and the question;
+* ``mamegpt``: ``mamegpt tune`` with its defaults; its seconds hold reading, tokenizing and validation;
+* ``TRL``: `SFTTrainer` on the exported folder, loss on answers alone, 32 conversations a step, AdamW with its linear
+  schedule at each of some learning rates (2e-5 is TRL's default), in float32 or under bfloat16's autocast, whichever is
+  faster here. Its seconds hold training alone: the number of steps that fit is measured beforehand.
+
+Contestants run one after the other, so a busy machine may slow one more than the other; the steps of each are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mamegpt.data.dialogues import KINDS, Dialogue, DialogueSplit, dialogues, write_dialogues
+from mamegpt.evaluation.tasks import ALL, MAX_TOKENS, N_QUESTIONS, SEED, SPLITS, answered_rightly
+from mamegpt.exporting.hf import write_hf
+from mamegpt.models.registry import hf_formats
+from mamegpt.pretrained import Pretrained, load
+from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids
+from mamegpt.training.tune import tune
+
+N_DIALOGUES, BATCH_SIZE, N_SHOTS, N_TIMED = 20_000, 32, 3, 15
+END = "message['content'] + '<|end|>' }}{% endfor %}"
+TRAINING_TEMPLATE = TEMPLATE.replace(
+    "'<|' + message['role'] + '|>' + " + END,
+    "'<|' + message['role'] + '|>' }}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + "
+    "'<|end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}",
+)
+"""The chat template, with the marks by which TRL finds the tokens to learn."""
+
+Shares = dict[str, dict[str, float]]
+"""The share of right answers by split and kind."""
+
+
+def few_shot(base: Pretrained) -> Shares:
+    """Ask a model that only continues, each question after others of its kind from the training data."""
+    examples: dict[str, list[str]] = defaultdict(list)
+    for kinds, (question, answer) in itertools.islice(one_turn("train"), 40 * len(KINDS)):
+        examples[kinds[0]].append(f"問い:{question.content}\n答え:{answer.content}\n")
+    found: Shares = {}
+    for split in SPLITS:
+        asked = [*itertools.islice(one_turn(split), N_QUESTIONS)]
+        prompts = [
+            "".join(examples[kinds[0]][i % 10 : i % 10 + N_SHOTS]) + f"問い:{question.content}\n答え:"
+            for i, (kinds, (question, _)) in enumerate(asked)
+        ]
+        right: dict[str, list[bool]] = defaultdict(list)
+        answers = base.generate_many(prompts, max_new_tokens=MAX_TOKENS)
+        for (kinds, (_, expected)), said in zip(asked, answers, strict=True):
+            for name in (ALL, kinds[0]):
+                right[name].append(said.partition("\n")[0].strip() == expected.content)
+        found[str(split)] = {name: sum(some) / len(some) for name, some in right.items()}
+    return found
+
+
+def one_turn(split: DialogueSplit) -> Iterator[Dialogue]:
+    """Yield conversations of one question: those of `answered_rightly`, if the split is held out."""
+    return (it for it in dialogues(SEED, None, split) if len(it.messages) == 2)
+
+
+def shares(model: Path) -> Shares:
+    """Ask a model that was tuned."""
+    found = answered_rightly(load(model, device="cpu"))
+    return {split: {kind: one.share for kind, one in kinds.items()} for split, kinds in found.items()}
+
+
+def trl(base: Path, data: Path, out: Path, rate: float, seconds: float, seed: int) -> dict[str, Any]:
+    """Tune an exported folder with TRL; returns what it took."""
+    import torch
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = TRAINING_TEMPLATE
+    rows = load_dataset("json", data_files=str(data), split="train").select_columns("messages")
+    own = load(base, device="cpu").tokenizer
+    for row in rows.select(range(100)):
+        turns = [Message(it["role"], it["content"]) for it in row["messages"]]
+        expected = chat_ids(own, turns)[:-1]  # without the beginning of one more answer
+        assert tokenizer.apply_chat_template(row["messages"], return_dict=False) == expected, "the tokens of mamegpt"
+
+    def trained(n_steps: int, is_bf16: bool) -> tuple[Any, float]:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        config = SFTConfig(
+            str(out / "trainer"),
+            max_steps=n_steps,
+            per_device_train_batch_size=BATCH_SIZE,
+            learning_rate=rate,
+            assistant_only_loss=True,
+            gradient_checkpointing=False,
+            bf16=is_bf16,
+            use_cpu=True,
+            seed=seed,
+            report_to=[],
+            save_strategy="no",
+            logging_steps=50,
+            disable_tqdm=True,
+        )
+        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
+        started = time.perf_counter()
+        trainer.train()
+        return trainer.model, time.perf_counter() - started
+
+    taken_s = {is_bf16: trained(N_TIMED, is_bf16)[1] / N_TIMED for is_bf16 in (False, True)}
+    is_bf16 = taken_s[True] < taken_s[False]
+    n_steps = int(seconds / taken_s[is_bf16])
+    model, took_s = trained(n_steps, is_bf16)
+    tuned = out / "tuned"
+    shutil.copytree(base, tuned)
+    model.save_pretrained(tuned)
+    return {"shares": shares(tuned), "steps": n_steps, "seconds": took_s, "precision": "bf16" if is_bf16 else "fp32"}
+
+
+def mame(run: Path, data: Path, out: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Tune a run with mamegpt; returns what it took."""
+    result = tune(run, data, out, minutes=seconds / 60, seed=seed)
+    return {"shares": shares(out), "steps": result.step, "seconds": result.elapsed_s}
+
+
+def row(name: str, result: Mapping[str, Any]) -> str:
+    """Return a line of the table: the shares of all and of each kind, held-out questions / new words."""
+    test, new = (result["shares"][split] for split in SPLITS)
+    cells = [f"{test[kind]:.0%} / {new[kind]:.0%}" if kind in new else f"{test[kind]:.0%}" for kind in (ALL, *KINDS)]
+    return f"| {name} | {result.get('steps', 0):,} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run that only continues text")
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
+    parser.add_argument("--rates", type=float, nargs="*", default=[2e-5, 1e-3, 3e-3], help="TRL's; none: without TRL")
+    parser.add_argument("--out", type=Path, help="write all figures here, as JSON")
+    args = parser.parse_args()
+
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data, exported = folder / "pairs.jsonl", folder / "hf"
+        write_dialogues(data, N_DIALOGUES)
+        base = load(args.run, device="cpu")
+        assert base.sizes is not None
+        exported.mkdir()
+        hf_format = hf_formats()[base.architecture]
+        write_hf(exported, base.model, base.sizes, base.tokenizer, hf_format, answers=True)
+
+        def show(name: str, result: dict[str, Any]) -> None:
+            results[name] = result
+            print(row(name, result), flush=True)
+            if args.out:
+                args.out.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+        print(f"| contestant | steps | {' | '.join((ALL, *KINDS))} |\n|{' --- |' * (len(KINDS) + 3)}")
+        show("few-shot", {"shares": few_shot(base)})
+        for seed in args.seeds:
+            out = folder / f"{seed}"
+            show(f"mamegpt, seed {seed}", mame(args.run, data, out, args.seconds, seed))
+            for rate in args.rates:
+                out = folder / f"{seed}-{rate}"
+                show(f"TRL, {rate:g}, seed {seed}", trl(exported, data, out, rate, args.seconds, seed))
+
+
+if __name__ == "__main__":
+    main()
