@@ -150,9 +150,10 @@ def test_a_model_that_answers_is_asked_whole_questions_each_once(tuned: Path) ->
     read = run.tokenizer.decode(splits.get("val", splits["train"]).tokens.tolist())
     assert run.openings and len({*run.openings}) == len(run.openings)
     assert all(opening in read for opening in run.openings)
-    *_, sample = samples(run, run.openings[:1], lambda _: None)
+    *_, sample = samples(run, run.openings, lambda _: None)
     loaded = load(run.checkpoints()[-1].path)
-    assert sample.texts == [loaded.answer(run.openings[0], max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING)]
+    answers = [loaded.answer(asked, max_new_tokens=SAMPLE_TOKENS, sampling=SAMPLING) for asked in run.openings]
+    assert sample.texts == answers
     assert run.bits("step") == []  # its loss is of answers, and the characters are not those of all its tokens
     html = page([run], [sample], datetime(2026, 1, 2))
     assert "検証データの質問に" in html and "検証データの文書の冒頭" not in html
