@@ -20,8 +20,8 @@
 
 namespace {
 
-constexpr int ROWS = 128;                       // positions of a unit of work
-constexpr int UNITS = 2;                        // such units of a block, for each thread,
+constexpr int ROWS = 256;                       // positions of a unit of work
+constexpr int UNITS = 1;                        // such units of a block, for each thread,
 constexpr int MOST_ROWS = 2048;                 // and at most this many positions of a block
 constexpr int CHUNK = 256;                      // tokens whose E is multiplied before those of the next are computed
 constexpr int TOKENS = 32;                      // tokens of a unit of work
