@@ -1,22 +1,33 @@
-"""Cores and memory that this process may use: the machine's, or less in a container, under systemd or Slurm."""
+"""Cores and memory that this process may use: the machine's, or less in a container, under systemd or Slurm; and what
+its libraries are told of them.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import psutil
 
-__all__ = ["Memory", "configure_libraries", "default_threads", "memory", "usable_cores"]
+__all__ = ["Memory", "configure_libraries", "default_threads", "keep_freed_memory", "memory", "usable_cores"]
 
 SPIN_COUNT = "3000"
 """How many times a waiting thread of GNU OpenMP polls before it sleeps. By default it waits so long that another busy
 program can make training twenty times slower; with this value it is two to three times slower at worst, and not slower
 when alone (docs/log.md)."""
+
+KEPT_BYTES = 512 << 20
+"""Freed memory that glibc's allocator keeps for the next one who asks, in training; by default some tens of MB."""
+LARGEST_KEPT_BYTES = 32 << 20
+"""The largest piece that it may keep. Larger ones always go back to the system."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's ``mallopt``."""
 
 PROC = Path("/proc/self")
 """Where Linux lists the control groups of this process, and where they are mounted."""
@@ -36,6 +47,18 @@ def configure_libraries() -> None:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 70 MB more (docs/log.md)
     if (n_threads := default_threads()) is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library of Linux keep what is freed, since a training step asks for the same memory again and again.
+
+    Otherwise the system takes it back, and gives it page by page, filled with zeros: a twentieth to a tenth of a step
+    (docs/log.md). Other systems have no such setting.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+        mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def usable_cores() -> int:

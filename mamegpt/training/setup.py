@@ -56,6 +56,7 @@ from mamegpt.system.files import (
     write_json,
 )
 from mamegpt.system.hardware import arithmetic, hardware, summary
+from mamegpt.system.limits import keep_freed_memory
 from mamegpt.system.outputs import refuse_inside_run, refuse_parent, refuse_unreadable
 from mamegpt.system.run_files import (
     CHECKPOINTS,
@@ -202,6 +203,8 @@ def setup(
     ``called_s`` is when the time of this call began to count. For the rest see `mamegpt.training.trainer.train`.
     """
     refuse_wrong_results(kept, world.device)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     reward = find_reward(kept.reward, own_reward) if isinstance(kept, TuneConfig) and kept.task == "grpo" else None
     tokenizer = run_tokenizer(config, run, world)
     meta, splits = run_tokens(config, tokenizer, run, world, emit)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -213,3 +216,24 @@ def test_nothing_else_asks_the_machine_for_its_cores_or_memory() -> None:
     asks = re.compile(r"cpu_count\(\)|sched_getaffinity|virtual_memory|process_cpu_count")
     found = {path.name for path in (ROOT / "mamegpt").rglob("*.py") if asks.search(path.read_text(encoding="utf-8"))}
     assert found == {"limits.py"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    program = """
+import resource, sys
+from mamegpt.system.limits import keep_freed_memory
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step(): [bytearray(16 << 20) for _ in range(4)]  # all zeros, so every page is written
+if sys.argv[1] == "kept": keep_freed_memory()
+step()
+before = faults()
+for _ in range(5): step()
+print((faults() - before) // 5)
+"""
+    found = {}
+    for how in ("kept", "not"):
+        command = [sys.executable, "-c", program, how]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+        found[how] = int(done.stdout)
+    assert found["kept"] < 500 < 10_000 < found["not"]  # of the 16,384 pages of a step
