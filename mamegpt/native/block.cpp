@@ -380,6 +380,7 @@ void backward(const Layout& l, const Input& in, Bf16* const packed[N_JOINTS], co
 void gradient_of_matrix(const Layout& l, const Matrix& matrix, int r, const std::vector<Parts>& parts, float* scratch,
                         float* out) {
     const int in = l.in[matrix.joint], P = l.s.P();
+    if (parts.empty()) std::fill_n(scratch, 32 * size_t(in), 0.0f);
     for (size_t i = 0; i < parts.size(); i++)
         product(32, in, P, parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, P, parts[i].x[matrix.joint], P * 16L,
                 scratch, in, i > 0);

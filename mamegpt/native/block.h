@@ -1,7 +1,8 @@
 // A block of Qwen3 or Llama: its sizes, its weights, and the arrays of one computation.
 //
 // n windows of T positions, padded to P, a multiple of 32; C hidden size, H heads of queries over G heads of keys and
-// values, D wide each (C and D multiples of 32), F feed-forward width, padded to E. Rows beyond T are zero.
+// values, D wide each (C and D multiples of 32), F feed-forward width, padded to E. What rows
+// beyond T contain has no effect: they are zero in every gradient, and no position before them attends to them.
 #pragma once
 
 #include "product_bf16.h"

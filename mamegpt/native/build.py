@@ -71,12 +71,12 @@ def best_instruction_set() -> InstructionSet:
     if capability == "AVX512":
         limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
         any_set = limit in ("", "ALL", "DEFAULT")
+        if not found.get("avx512_bf16") or not (any_set or any(name in limit for name in ("AMX", "FP16", "BF16"))):
+            return "avx512"
         has_amx = sys.platform == "linux" and found.get("amx_bf16") and (any_set or "AMX" in limit)
         if has_amx and torch.cpu._init_amx():  # the system must allow tiles, and is asked here
             return "amx"
-        if found.get("avx512_bf16") and (any_set or any(name in limit for name in ("AMX", "FP16", "BF16"))):
-            return "avx512bf16"
-        return "avx512"
+        return "avx512bf16"
     return "avx2" if capability == "AVX2" else "portable"
 
 

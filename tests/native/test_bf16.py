@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -210,6 +211,23 @@ def test_a_position_depends_on_those_before_it_and_on_no_other_window(instructio
     changed[:, 40:] *= 3
     other = computed(block, rope, changed.requires_grad_(), d_out, instructions)[0]
     assert torch.equal(other[:, :40], out[:, :40]) and not torch.equal(other[:, 40:], out[:, 40:])
+
+
+@pytest.fixture
+def filled_memory() -> Iterator[None]:
+    """Let memory that nobody has written to contain what is no number."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("instructions", SETS_OF_BF16)
+@pytest.mark.parametrize("B", [0, 3])
+def test_nothing_is_read_before_it_is_written(B: int, instructions: InstructionSet, filled_memory: None) -> None:
+    block, rope = block_of("qwen3", {"ffn_dim": 44})
+    found = computed(block, rope, *inputs_of(block, rope, B), instructions)
+    assert all(one.isfinite().all() for one in found)
+    assert B > 0 or all(one.eq(0).all() for one in found)
 
 
 @pytest.mark.parametrize("instructions", SETS_OF_BF16)
