@@ -376,9 +376,14 @@ class TrainConfig(FromJSON):
                         "--precision fp16, a --device that is not the CPU, or --sharding full"
                     )
                 )
-            if self.emb_dim % 16:
+            unit = 32 if self.precision == "bf16" else 16
+            if self.emb_dim % unit:
                 found.append(
-                    msg("--engine native needs a multiple of 16 as --emb-dim (got {emb_dim})", emb_dim=self.emb_dim)
+                    msg(
+                        "--engine native needs a multiple of {unit} as --emb-dim (got {emb_dim})",
+                        unit=unit,
+                        emb_dim=self.emb_dim,
+                    )
                 )
         if self.sharding == "full" and (
             self.precision in ("auto", "fp16") or self.minutes > 0 or self.compile == "true"

@@ -29,8 +29,6 @@ constexpr int GAP = 32;                         // between rows of E, or they wo
 constexpr size_t E_BYTES = size_t(1) << 27;     // more than this, and a block has fewer positions
 constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a position whose sum is beyond these is computed again, less its maximum
 
-
-
 struct Head {
     int N, V, C, K, tokens, n_rows, e_row;  // tokens: V rounded up to CHUNK; n_rows of a block; e_row from token to token
     const float *h, *w;                     // (N, C), (V, C)

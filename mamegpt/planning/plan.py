@@ -249,7 +249,7 @@ def measure(vocab_size: int, device: torch.device, seconds: float) -> tuple[Prec
     begin = time.perf_counter()
     engine = choose_engine(preset(), device)
     native = load_engine(engine, device, must=False)
-    candidates = kinds(engine, "auto", device)
+    candidates = kinds(engine, "auto", device, preset().emb_dim)
     for size in SIZES:
         config = preset(size)
         n_parameters, flops = operations(config, vocab_size)

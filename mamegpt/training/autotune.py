@@ -17,7 +17,7 @@ from mamegpt.models.base import LanguageModel
 from mamegpt.models.lora import add_adapters
 from mamegpt.models.registry import build_model
 from mamegpt.native.build import BF16_SETS, best_instruction_set
-from mamegpt.native.library import Native
+from mamegpt.native.library import BF16_WIDTH_UNIT, Native
 from mamegpt.system.devices import synchronize
 from mamegpt.system.hardware import has_bf16, has_compiler, has_fp16
 from mamegpt.training.events import (
@@ -55,11 +55,12 @@ def formats(device: torch.device) -> list[Precision]:
     return ["fp32", "fp16"] if has_fp16(device) else ["fp32"]
 
 
-def kinds(engine: Engine, precision: Precision, device: torch.device) -> list[Kind]:
+def kinds(engine: Engine, precision: Precision, device: torch.device, emb_dim: int) -> list[Kind]:
     """Return the ways to compute that may be the fastest on a device, with an engine that may be "auto"."""
     precisions = formats(device) if precision == "auto" else [precision]
     of_pytorch = [Kind(one, is_native=False) for one in precisions if engine != "native"]
-    may_be_fast: list[Precision] = ["fp32", "bf16"] if best_instruction_set() in BF16_SETS else ["fp32"]
+    multiplies_bf16 = best_instruction_set() in BF16_SETS and emb_dim % BF16_WIDTH_UNIT == 0
+    may_be_fast: list[Precision] = ["fp32", "bf16"] if multiplies_bf16 else ["fp32"]
     of_engine = [Kind(one) for one in precisions if engine != "torch" and one in (precision, *may_be_fast)]
     return of_pytorch + of_engine
 
@@ -72,7 +73,7 @@ def autotune(
     ``measure`` is `Probe.seconds_per_step`; it is not called if nothing is left to decide.
     """
     device = world.device
-    choices = kinds(config.engine, config.precision, device)
+    choices = kinds(config.engine, config.precision, device, config.emb_dim)
     compile_ = "false" if config.compile == "auto" else config.compile
     may_compile = (
         config.compile == "auto"

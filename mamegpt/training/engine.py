@@ -8,7 +8,7 @@ from mamegpt.config import Engine, Precision, TrainConfig
 from mamegpt.errors import ConfigError
 from mamegpt.messages import Message, msg
 from mamegpt.native.build import BF16_SETS, best_instruction_set, is_built, library_path
-from mamegpt.native.library import WIDTH_UNIT, Native, load, load_if_built
+from mamegpt.native.library import BF16_WIDTH_UNIT, WIDTH_UNIT, Native, load, load_if_built
 from mamegpt.system.devices import choose_device
 from mamegpt.system.hardware import cpp_compiler, has_bf16
 from mamegpt.training.events import BuildingEngine, Emit, NoEngine
@@ -32,7 +32,8 @@ def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda
         return config.engine
     multiplies_bf16 = best_instruction_set() in BF16_SETS
     computes = config.precision in ("auto", "fp32") or (config.precision == "bf16" and multiplies_bf16)
-    if not computes or config.sharding != "none" or config.emb_dim % WIDTH_UNIT or device.type != "cpu":
+    unit = BF16_WIDTH_UNIT if config.precision == "bf16" else WIDTH_UNIT
+    if not computes or config.sharding != "none" or config.emb_dim % unit or device.type != "cpu":
         return "torch"
     if _is_faster(device):
         return "torch" if load_engine("native", device, emit, must=False) is None else "native"
@@ -41,7 +42,14 @@ def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda
     return "torch" if load_if_built() is None else "auto"
 
 
-def load_engine(engine: Engine, device: torch.device, emit: Emit = lambda _: None, *, must: bool) -> Native | None:
+def load_engine(
+    engine: Engine,
+    device: torch.device,
+    emit: Emit = lambda _: None,
+    *,
+    must: bool,
+    precision: Precision = "auto",
+) -> Native | None:
     """Return the native engine, built if need be; None for "torch". For "auto", see `choose_engine`.
 
     If it cannot be had, raises `ConfigError` if it ``must``; else `NoEngine` tells why, and None is returned.
@@ -51,6 +59,8 @@ def load_engine(engine: Engine, device: torch.device, emit: Emit = lambda _: Non
     try:
         if device.type != "cpu":
             raise ConfigError("it computes on a CPU (got --device {device})", device=device.type)
+        if precision == "bf16" and best_instruction_set() not in BF16_SETS:
+            raise ConfigError("it computes in bf16 with AMX or AVX512-BF16, which this processor lacks")
         return load(on_build=lambda command: emit(BuildingEngine(command)))
     except ConfigError as error:
         if must:
@@ -76,23 +86,25 @@ def will_compute() -> Message:
     device, instructions = choose_device().device, best_instruction_set()
     if device.type != "cpu":
         return msg("PyTorch (native computes on a CPU)")
-    if not _is_faster(device) and (instructions in BF16_SETS or load_if_built()):
-        return msg("PyTorch or native ({instructions}), whichever is measured to be faster", instructions=instructions)
-    if not _is_faster(device):
-        return msg("PyTorch (native is for processors with AVX2)")
+    is_faster = _is_faster(device)
+    either = msg("PyTorch or native ({instructions}), whichever is measured to be faster", instructions=instructions)
+    if not is_faster and instructions not in BF16_SETS:
+        return either if load_if_built() else msg("PyTorch (native is not built; --engine native builds it)")
     try:
         if is_built(library_path(instructions)):
-            return msg("native ({instructions})", instructions=instructions)
+            return msg("native ({instructions})", instructions=instructions) if is_faster else either
         command = cpp_compiler()
     except ConfigError as error:
         return msg("PyTorch ({reason})", reason=error.message)
-    if command:
-        return msg(
-            "native ({instructions}), built by {compiler} at the first training",
-            instructions=instructions,
-            compiler=command[0],
-        )
-    return msg("PyTorch (native is faster here, but needs a C++ compiler: g++ or clang++)")
+    if not command:
+        return msg("PyTorch (native needs a C++ compiler: g++ or clang++)")
+    if not is_faster:
+        return either
+    return msg(
+        "native ({instructions}), built by {compiler} at the first training",
+        instructions=instructions,
+        compiler=command[0],
+    )
 
 
 def _is_faster(device: torch.device) -> bool:

@@ -331,7 +331,8 @@ def _resolved(
     The folder of the run keeps them. The probe has the native engine if the run computes with it.
     """
     engine = processes.from_main(choose_engine(kept, world.device, emit) if world.is_main else kept.engine, world)
-    native = load_engine(engine, world.device, emit, must=is_new and engine == "native")
+    must = is_new and engine == "native"
+    native = load_engine(engine, world.device, emit, must=must, precision=kept.precision)
     measured = dataclasses.replace(kept, context_length=row_length)
     probe = Probe(measured, n_outputs, world.device, world.size, native=native)
     resolved = kept

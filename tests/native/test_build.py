@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -241,7 +242,10 @@ def test_the_best_instructions_are_those_of_the_processor(
 def test_where_neither_engine_is_known_to_be_faster_what_is_there_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_is_faster", lambda device: False)
     monkeypatch.setattr(engine, "best_instruction_set", lambda: "avx512")
-    for found, chosen, word in ((None, "torch", "native is for"), (object(), "auto", "measured to be faster")):
+    for found, chosen, word in (
+        (None, "torch", "native builds it"),
+        (object(), "auto", "measured to be faster"),
+    ):
         monkeypatch.setattr(engine, "load_if_built", lambda found=found: found)
         assert choose_engine(TrainConfig(), CPU, lambda _: None) == chosen
         assert word in str(will_compute())
@@ -262,7 +266,10 @@ def test_where_bfloat16_is_multiplied_it_is_built_and_measured(
     monkeypatch.setattr(engine, "best_instruction_set", lambda: "amx")
     monkeypatch.setattr(engine, "load", load)
     assert choose_engine(TrainConfig(precision=precision), CPU, lambda _: None) == ("auto" if can_be_built else "torch")
-    assert "native (amx), whichever is measured" in str(will_compute())
+    monkeypatch.setattr(engine, "is_built", lambda library: False)
+    monkeypatch.setattr(engine, "cpp_compiler", lambda: ["c++"] if can_be_built else None)
+    word = "native (amx), whichever is measured" if can_be_built else "PyTorch (native needs a C++ compiler"
+    assert word in str(will_compute())
 
 
 def test_native_elsewhere_than_on_a_cpu_is_refused() -> None:
@@ -270,3 +277,18 @@ def test_native_elsewhere_than_on_a_cpu_is_refused() -> None:
         load_engine("native", torch.device("meta"), lambda _: None, must=True)
     with pytest.raises(ConfigError, match=r"computes in fp32 or bf16.*; engine native needs a multiple of 16"):
         TrainConfig(data="x", tokenizer="y", out="z", engine="native", precision="fp16", emb_dim=100).validate()
+
+
+def test_in_bfloat16_native_is_not_for_every_width_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(data="x", tokenizer="y", out="z", engine="native", emb_dim=48, n_heads=1)
+    config.validate()
+    with pytest.raises(ConfigError, match="engine native needs a multiple of 32"):
+        dataclasses.replace(config, precision="bf16").validate()
+    monkeypatch.setattr(engine, "best_instruction_set", lambda: "amx")
+    assert choose_engine(TrainConfig(emb_dim=48, precision="bf16"), CPU) == "torch"
+    monkeypatch.setattr(engine, "best_instruction_set", lambda: "avx512")
+    events: list[Event] = []
+    assert load_engine("native", CPU, events.append, must=False, precision="bf16") is None
+    assert "which this processor lacks" in str(events[0])
+    with pytest.raises(ConfigError, match=r"native cannot be used \(it computes in bf16 with AMX"):
+        load_engine("native", CPU, must=True, precision="bf16")

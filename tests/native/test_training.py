@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from training_helpers import final_weights, losses, tiny
 
 from mamegpt.distributed.processes import World
 from mamegpt.errors import CheckpointError, ConfigError
+from mamegpt.native.build import InstructionSet
 from mamegpt.native.library import Native, load
 from mamegpt.pretrained import load as load_model
 from mamegpt.run.run import Run
@@ -24,6 +26,12 @@ from mamegpt.training.setup import validation
 from mamegpt.training.trainer import train
 
 pytestmark = pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture
+def bf16_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine multiply in bfloat16 by whatever instructions there are."""
+    monkeypatch.setattr(engine, "BF16_SETS", get_args(InstructionSet))
 
 
 def no_library(**_: object) -> None:
@@ -54,7 +62,7 @@ def interrupted_after(n_events: int) -> object:
     ],
 )
 def test_a_resumed_run_ends_with_the_bits_of_one_that_was_not_interrupted(
-    changes: dict[str, object], stories_txt: Path, stories_model: Path, tmp_path: Path
+    changes: dict[str, object], stories_txt: Path, stories_model: Path, tmp_path: Path, bf16_anywhere: None
 ) -> None:
     config = tiny(stories_txt, stories_model, tmp_path / "whole", engine="native", **changes)
     train(config)
@@ -117,9 +125,9 @@ def test_a_run_that_loses_its_engine_goes_on_and_says_so(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_engine_with_the_same_bits_is_no_other_arithmetic(
-    precision: str, stories_txt: Path, stories_model: Path, tmp_path: Path
+    precision: str, stories_txt: Path, stories_model: Path, tmp_path: Path, bf16_anywhere: None
 ) -> None:
-    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native", precision=precision)
+    config = tiny(stories_txt, stories_model, tmp_path / "run", engine="native", precision=precision, emb_dim=32)
     train(config)
     path = tmp_path / "run" / MACHINE_FILE
     values = json.loads(path.read_text(encoding="utf-8"))

@@ -97,19 +97,27 @@ def test_only_long_runs_are_compiled_and_only_for_a_gain(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        ([4.0, 3.0, 1.5], ("native", "fp32", 2.0)),  # PyTorch in float32 and bfloat16, and the native engine
-        ([4.0, 1.0, 1.5], ("torch", "bf16", 1.5)),
-        ([1.0, 4.0, 3.0], ("torch", "fp32", 3.0)),
+    ("instructions", "emb_dim", "seconds", "expected"),
+    [  # PyTorch in float32 and bfloat16, and the native engine in float32, and in bfloat16 where it multiplies
+        ("avx512", 128, [4.0, 3.0, 1.5], ("native", "fp32", 2.0)),
+        ("avx512", 128, [4.0, 1.0, 1.5], ("torch", "bf16", 1.5)),
+        ("avx512", 128, [1.0, 4.0, 3.0], ("torch", "fp32", 3.0)),
+        ("amx", 48, [4.0, 3.0, 1.5], ("native", "fp32", 2.0)),
+        ("amx", 128, [4.0, 3.0, 2.0, 1.5], ("native", "bf16", 2.0)),
+        ("avx512bf16", 128, [4.0, 1.0, 2.0, 1.5], ("torch", "bf16", 1.5)),
     ],
 )
 def test_the_engine_is_measured_where_none_is_known_to_be_faster(
-    seconds: list[float], expected: tuple[str, str, float], monkeypatch: pytest.MonkeyPatch
+    instructions: str,
+    emb_dim: int,
+    seconds: list[float],
+    expected: tuple[str, str, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "has_bf16", lambda device: True)
+    monkeypatch.setattr(module, "best_instruction_set", lambda: instructions)
     events: list[Event] = []
-    tuned = autotune(TrainConfig(compile="false"), lambda kinds: seconds, ALONE, events.append)
+    tuned = autotune(TrainConfig(emb_dim=emb_dim, compile="false"), lambda kinds: seconds, ALONE, events.append)
     assert events == [EngineMeasured(*expected)] and (tuned.engine, tuned.precision) == expected[:2]
 
 
