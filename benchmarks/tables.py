@@ -107,6 +107,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 TABLES: dict[str, tuple[Callable[[str], list[str]], str]] = {
     "train-no-bf16": (training, "train-no-bf16"),
     "train-no-bf16-finals": (head_to_head, "train-no-bf16"),
+    "train-amx": (training, "train-amx"),
+    "train-amx-finals": (head_to_head, "train-amx"),
     "train": (training, "train"),
     "train-finals": (head_to_head, "train"),
     "generation-no-bf16": (generation, "generation-no-bf16"),

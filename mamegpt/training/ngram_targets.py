@@ -38,6 +38,9 @@ FEWEST_HELD_OUT = 100
 HELD_OUT_TOKENS = 1 << 15
 """Of these, tokens at the end that are kept to measure the n-gram model on; a fiftieth of a short text."""
 
+BLOCK = 1 << 10
+"""Keys between those that are looked at first in a search: the others need not be in the cache."""
+
 MAX_VOCAB_SIZE = (1 << 63 // ORDER) - 1
 """Of this many an n-gram is a number of 63 bits."""
 
@@ -75,6 +78,8 @@ class NgramTargets:
         for n in range(longest - 1, 0, -1):
             keys = np.sort(keys[_first_of_kind(keys)] % vocab_size**n)
             self.levels.insert(0, keys)
+        self.heads = [np.ascontiguousarray(keys[::BLOCK]) for keys in self.levels]
+        """Of each level, the first key of each block."""
         self.loss = self._loss(held_out)
         """Cross-entropy of this model on tokens that were not counted, in nats per token."""
 
@@ -93,8 +98,8 @@ class NgramTargets:
             begin_at = max(0, n - 2)  # the first position that has n - 1 tokens of context
             keys, rest, chance = self.levels[n - 1], is_open[:, begin_at:], random[n - 1, :, begin_at:]
             context = _ngrams(ids, self.vocab_size, n - 1) * self.vocab_size
-            begin = np.searchsorted(keys, context)[..., None]
-            count = np.searchsorted(keys, context + self.vocab_size)[..., None] - begin
+            begin, end = _search(keys, self.heads[n - 1], np.stack((context, context + self.vocab_size)))[..., None]
+            count = end - begin
             # Places spread evenly over all there are, beginning at a random one: each is as likely as any other.
             share = (rest.cumsum(-1) - 1 + chance[..., :1]) / np.maximum(1, rest.sum(-1, keepdims=True))
             place = np.minimum(begin + (share * count).astype(np.int64), len(keys) - 1)
@@ -140,6 +145,24 @@ def _ngrams(tokens: npt.NDArray[np.int64], vocab_size: int, n: int) -> npt.NDArr
     for i in range(n):
         number = number * vocab_size + tokens[..., i : i + width]
     return number
+
+
+def _search(
+    keys: npt.NDArray[np.int64], heads: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return ``np.searchsorted(keys, numbers)``, given every `BLOCK`-th key.
+
+    NumPy's search reads a dozen places far from each other for one number after another, and waits for each. Here those
+    of all numbers are read at once, and the first half of them lies close together, in ``heads``.
+    """
+    last = (np.searchsorted(heads, numbers) - 1) * BLOCK  # the last key that is known to be smaller; below 0: none is
+    step = BLOCK // 2
+    while step:
+        next_ = last + step
+        is_smaller = (next_ < len(keys)) & (keys.take(next_, mode="clip") < numbers) & (last >= 0)
+        np.copyto(last, next_, where=is_smaller)
+        step //= 2
+    return np.maximum(last, -1) + 1
 
 
 def _first_of_kind(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

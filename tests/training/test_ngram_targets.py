@@ -10,7 +10,7 @@ import pytest
 
 from mamegpt.errors import ConfigError
 from mamegpt.training import ngram_targets
-from mamegpt.training.ngram_targets import DISCOUNT, N_DRAWS, NgramTargets, counted, true_share
+from mamegpt.training.ngram_targets import BLOCK, DISCOUNT, N_DRAWS, NgramTargets, counted, true_share
 
 V = 6
 
@@ -122,3 +122,13 @@ def test_a_vocabulary_too_large_for_the_keys_is_refused() -> None:
 def test_the_share_of_the_true_token_rises_to_one() -> None:
     shares = [true_share(progress) for progress in np.linspace(0, 1, 50)]
     assert shares == sorted(shares) and shares[0] == ngram_targets.TRUE_SHARE and shares[-1] == true_share(2) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 7])
+@pytest.mark.parametrize("kinds", [1, 9, 10**9])
+def test_a_search_by_blocks_finds_what_numpy_finds(n: int, kinds: int) -> None:
+    random = np.random.default_rng(n)
+    keys = np.sort(random.integers(0, kinds, n))
+    numbers = np.concatenate((keys - 1, keys, keys + 1, random.integers(-5, kinds + 5, 500))).reshape(1, -1)
+    found = ngram_targets._search(keys, keys[::BLOCK], numbers)
+    assert np.array_equal(found, np.searchsorted(keys, numbers))
