@@ -1,7 +1,7 @@
 """How well does a small model answer after the same seconds of tuning, by mamegpt and by TRL, and without tuning?
 
     pip install -r benchmarks/peers/requirements-tuning.txt
-    python -m benchmarks.peers.bench_tuning RUN [--seconds 120] [--seeds 42 43] [--rates 2e-5 1e-3 3e-3] [--out FILE]
+    python -m benchmarks.peers.bench_tuning RUN [--seconds 120] [--seeds 42 43] [--rates 2e-5 1e-3 3e-3]
 
 RUN is a run that has not learned to answer, such as ``demo/run`` of `mamegpt demo`. The data are 20,000 conversations
 of 豆対話, what counts is the share of its held-out questions that is answered rightly (`mamegpt eval --tasks`):
@@ -36,6 +36,7 @@ from mamegpt.pretrained import Pretrained, load
 from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids
 from mamegpt.training.tune import tune
 
+CONTESTANTS = ("few-shot", "mamegpt", "trl")
 N_DIALOGUES, BATCH_SIZE, N_SHOTS, N_TIMED = 20_000, 32, 3, 15
 END = "message['content'] + '<|end|>' }}{% endfor %}"
 TRAINING_TEMPLATE = TEMPLATE.replace(
@@ -147,7 +148,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run that only continues text")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
-    parser.add_argument("--rates", type=float, nargs="*", default=[2e-5, 1e-3, 3e-3], help="TRL's; none: without TRL")
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-5, 1e-3, 3e-3], help="TRL's learning rates")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--out", type=Path, help="write all figures here, as JSON")
     args = parser.parse_args()
 
@@ -169,11 +171,13 @@ def main() -> None:
                 args.out.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
         print(f"| contestant | steps | {' | '.join((ALL, *KINDS))} |\n|{' --- |' * (len(KINDS) + 3)}")
-        show("few-shot", {"shares": few_shot(base)})
+        if "few-shot" in args.only:
+            show("few-shot", {"shares": few_shot(base)})
         for seed in args.seeds:
             out = folder / f"{seed}"
-            show(f"mamegpt, seed {seed}", mame(args.run, data, out, args.seconds, seed))
-            for rate in args.rates:
+            if "mamegpt" in args.only:
+                show(f"mamegpt, seed {seed}", mame(args.run, data, out, args.seconds, seed))
+            for rate in args.rates if "trl" in args.only else ():
                 out = folder / f"{seed}-{rate}"
                 show(f"TRL, {rate:g}, seed {seed}", trl(exported, data, out, rate, args.seconds, seed))
 
