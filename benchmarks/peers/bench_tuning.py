@@ -1,4 +1,4 @@
-"""How well does a small model answer after the same seconds of tuning, by mamegpt and by TRL, and without tuning?
+"""How well does a small model answer after the same seconds of tuning by mamegpt and by TRL, and without tuning?
 
     pip install -r benchmarks/peers/requirements-tuning.txt
     python -m benchmarks.peers.bench_tuning RUN [--seconds 120] [--seeds 42 43] [--rates 2e-5 1e-3 3e-3]
@@ -7,12 +7,12 @@ RUN is a run that has not learned to answer, such as ``demo/run`` of `mamegpt de
 of 豆対話, what counts is the share of its held-out questions that is answered rightly (`mamegpt eval --tasks`):
 
 * ``few-shot``: the base model itself continues three questions of the same kind with their answers, and the question;
-* ``mamegpt``: ``mamegpt tune`` with its defaults; its seconds hold reading, tokenizing and validation;
+* ``mamegpt``: ``mamegpt tune`` with its defaults;
 * ``TRL``: `SFTTrainer` on the exported folder, loss on answers alone, 32 conversations a step, AdamW with its linear
-  schedule at each of some learning rates (2e-5 is TRL's default), in float32 or under bfloat16's autocast, whichever is
-  faster here. Its seconds hold training alone: the number of steps that fit is measured beforehand.
+  schedule at each of some learning rates (2e-5 is TRL's default), in float32.
 
-Contestants run one after the other, so a busy machine may slow one more than the other; the steps of each are shown.
+The seconds are those of a processor, on one thread, so that other programs on the machine count for nothing. How many
+steps fit into them is measured first, for each contestant; start-up, tokenizing and validation are not counted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import argparse
 import itertools
 import json
 import shutil
+import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -28,12 +29,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mamegpt.data.dialogues import KINDS, Dialogue, DialogueSplit, dialogues, write_dialogues
 from mamegpt.evaluation.tasks import ALL, MAX_TOKENS, N_QUESTIONS, SEED, SPLITS, answered_rightly
 from mamegpt.exporting.hf import write_hf
 from mamegpt.models.registry import hf_formats
 from mamegpt.pretrained import Pretrained, load
 from mamegpt.tokenizer.chat import TEMPLATE, Message, chat_ids
+from mamegpt.training.events import Event, StepEvent
 from mamegpt.training.tune import tune
 
 CONTESTANTS = ("few-shot", "mamegpt", "trl")
@@ -84,9 +88,8 @@ def shares(model: Path) -> Shares:
 
 def trl(base: Path, data: Path, out: Path, rate: float, seconds: float, seed: int) -> dict[str, Any]:
     """Tune an exported folder with TRL; returns what it took."""
-    import torch
     from datasets import load_dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -98,7 +101,7 @@ def trl(base: Path, data: Path, out: Path, rate: float, seconds: float, seed: in
         expected = chat_ids(own, turns)[:-1]  # without the beginning of one more answer
         assert tokenizer.apply_chat_template(row["messages"], return_dict=False) == expected, "the tokens of mamegpt"
 
-    def trained(n_steps: int, is_bf16: bool) -> tuple[Any, float]:
+    def trained(n_steps: int) -> tuple[Any, float]:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         config = SFTConfig(
             str(out / "trainer"),
@@ -107,7 +110,7 @@ def trl(base: Path, data: Path, out: Path, rate: float, seconds: float, seed: in
             learning_rate=rate,
             assistant_only_loss=True,
             gradient_checkpointing=False,
-            bf16=is_bf16,
+            bf16=False,
             use_cpu=True,
             seed=seed,
             report_to=[],
@@ -115,25 +118,57 @@ def trl(base: Path, data: Path, out: Path, rate: float, seconds: float, seed: in
             logging_steps=50,
             disable_tqdm=True,
         )
-        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer)
-        started = time.perf_counter()
+        clock = Clock()
+        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[clock])
         trainer.train()
-        return trainer.model, time.perf_counter() - started
+        return trainer.model, clock.step_s
 
-    taken_s = {is_bf16: trained(N_TIMED, is_bf16)[1] / N_TIMED for is_bf16 in (False, True)}
-    is_bf16 = taken_s[True] < taken_s[False]
-    n_steps = int(seconds / taken_s[is_bf16])
-    model, took_s = trained(n_steps, is_bf16)
+    class Clock(TrainerCallback):
+        """Measures the processor seconds of a step."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.ends = [time.process_time()]
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.ends.append(time.process_time())
+
+        @property
+        def step_s(self) -> float:
+            return statistics.median(b - a for a, b in itertools.pairwise(self.ends[1:]))
+
+    n_steps = int(seconds / trained(N_TIMED)[1])
+    model, step_s = trained(n_steps)
     tuned = out / "tuned"
     shutil.copytree(base, tuned)
     model.save_pretrained(tuned)
-    return {"shares": shares(tuned), "steps": n_steps, "seconds": took_s, "precision": "bf16" if is_bf16 else "fp32"}
+    return {"shares": shares(tuned), "steps": n_steps, "step_s": step_s}
 
 
 def mame(run: Path, data: Path, out: Path, seconds: float, seed: int) -> dict[str, Any]:
     """Tune a run with mamegpt; returns what it took."""
-    result = tune(run, data, out, minutes=seconds / 60, seed=seed)
-    return {"shares": shares(out), "steps": result.step, "seconds": result.elapsed_s}
+
+    def trained(name: str, n_steps: int) -> float:
+        ends: list[float] = []
+
+        def watch(event: Event) -> None:
+            if isinstance(event, StepEvent):
+                ends.append(time.process_time())
+
+        tune(
+            run,
+            data,
+            out / name,
+            max_steps=n_steps,
+            seed=seed,
+            log_every_steps=1,
+            eval_every_steps=10 * n_steps,
+            watchers=[watch],
+        )
+        return statistics.median(b - a for a, b in itertools.pairwise(ends))
+
+    n_steps = int(seconds / trained("timed", N_TIMED))
+    step_s = trained("tuned", n_steps)
+    return {"shares": shares(out / "tuned"), "steps": n_steps, "step_s": step_s}
 
 
 def row(name: str, result: Mapping[str, Any]) -> str:
@@ -146,13 +181,14 @@ def row(name: str, result: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="a run that only continues text")
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seconds", type=float, default=120, help="processor seconds of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-5, 1e-3, 3e-3], help="TRL's learning rates")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--out", type=Path, help="write all figures here, as JSON")
     args = parser.parse_args()
 
+    torch.set_num_threads(1)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
