@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from mamegpt.cli.main import run_command_line
 from mamegpt.cli.options import Flat
 from mamegpt.cli.parsing import read
 from mamegpt.cli.render.data import vocabulary_table
+from mamegpt.cli.render.next_step import next_use
 from mamegpt.config import TrainConfig
 from mamegpt.data.schema import Schema
 from mamegpt.errors import ConfigError, OutputError
@@ -39,6 +41,7 @@ from mamegpt.generation import settings
 from mamegpt.generation.settings import Sampling
 from mamegpt.system.limits import SPIN_COUNT
 from mamegpt.text.display import sparkline
+from mamegpt.tokenizer.chat import TEMPLATE
 
 # fmt: off
 NAMES = [
@@ -630,3 +633,15 @@ def test_a_mistake_in_a_command_leads_to_the_help_of_that_command(capsys: pytest
         main.main(["extract", "--keywrod", "京都"])
     assert ended.value.code == 2
     assert "mamegpt extract --help" in capsys.readouterr().err
+
+
+def test_the_next_step_with_a_model_that_answers_is_a_chat(tuned: Path, little: Little, tmp_path: Path) -> None:
+    exported = shutil.copytree(little.exported, tmp_path / "exported")
+    assert [next_use(model).split()[2] for model in (little.run, exported, tuned, "you/model")] == [
+        "generate",
+        "generate",
+        "chat",
+        "generate",
+    ]
+    (exported / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    assert next_use(exported).split()[2] == "chat"

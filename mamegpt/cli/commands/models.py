@@ -19,7 +19,7 @@ from mamegpt.cli.render.models import (
     show_export,
     upload_table,
 )
-from mamegpt.cli.render.next_step import next_step, next_text
+from mamegpt.cli.render.next_step import next_step, next_use
 from mamegpt.data.schema import GUESS, SETTINGS, Schema
 from mamegpt.errors import ConfigError, DataError
 from mamegpt.generation.settings import Sampling
@@ -103,7 +103,7 @@ def evaluate_command(
         found.keep()
         if out:
             write_json(out, found.to_dict())
-        answer(found.to_dict(), evaluation_table(found), next_text(model[0]))
+        answer(found.to_dict(), evaluation_table(found), next_use(model[0]))
 
 
 def generate_command(
@@ -438,4 +438,4 @@ def export_command(
             made = report.out / "hf" if to == "all" else report.out
             run = Run.find(model)
             classifies = run is not None and run.config.task == "classify"
-            say(next_step("classify", "--model", made, "--text", "") if classifies else next_text(made))
+            say(next_step("classify", "--model", made, "--text", "") if classifies else next_use(made))

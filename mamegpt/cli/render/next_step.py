@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mamegpt.messages import msg
@@ -11,7 +12,7 @@ from mamegpt.system.shell import command
 if TYPE_CHECKING:
     from mamegpt.planning.plan import Plan
 
-__all__ = ["next_chat", "next_step", "next_text", "next_training"]
+__all__ = ["next_chat", "next_step", "next_text", "next_training", "next_use"]
 
 
 def next_step(*words: object) -> str:
@@ -30,6 +31,16 @@ def next_text(model: object, prompt: str = "") -> str:
 def next_chat(model: object) -> str:
     """Return the line that suggests a chat with a model that was tuned to answer."""
     return next_step("chat", "--model", model)
+
+
+def next_use(model: str | Path) -> str:
+    """Return the line that suggests a chat with a run or an exported folder that answers, else generating text."""
+    from mamegpt.pretrained import has_chat_template
+    from mamegpt.run.run import Run
+
+    run = Run.find(str(model))
+    answers = run.config.answers if run else Path(model).is_dir() and has_chat_template(Path(model))
+    return next_chat(model) if answers else next_text(model)
 
 
 def next_training(
