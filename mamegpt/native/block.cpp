@@ -1,5 +1,5 @@
-// A block of Qwen3 or Llama over whole windows, forward and backward, with products in bfloat16: the `Block` of the models
-// in training.
+// A block of Qwen3 or Llama over whole windows, forward and backward, with products in bfloat16: the `Block` of the
+// models in training.
 //
 // A window is computed from its first norm to its end by one thread, in whose cache it stays. Attention is computed
 // transposed, keys down and queries across, so that sums over keys are sums of registers. Gradients of weights need all
@@ -59,7 +59,8 @@ void linear(const Layout& l, Joint joint, const Bf16* x, const Bf16* packed, flo
 
 // (P, in) = dY W, where dY is (P, out)
 void linear_back(const Layout& l, Joint joint, const Bf16* dy, const Bf16* packed, float* out) {
-    product(l.s.P(), l.in[joint], l.out[joint], dy, l.out[joint], packed, long(l.out[joint]) * 16, out, l.in[joint], false);
+    product(l.s.P(), l.in[joint], l.out[joint], dy, l.out[joint], packed, long(l.out[joint]) * 16, out, l.in[joint],
+            false);
 }
 
 // --- norms and rotation ---
@@ -141,8 +142,8 @@ const float* seen(int key, int query) {
     return stairs + 32 - key + query;
 }
 
-// Softmax over the keys of scores (first + 32, 32), whose queries are `first` and the next 31; the same in rows, P apart,
-// and in pairs.
+// Softmax over the keys of scores (first + 32, 32), whose queries are `first` and the next 31; the result in rows and in
+// pairs.
 void softmax(int first, float* scores, Bf16* rows, long row, Bf16* pairs, long panel) {
     const int n = first + 32;
     for (int q = 0; q < 32; q += 16) {
@@ -221,8 +222,8 @@ void forward(const Layout& l, const Input& in, Bf16* const packed[N_JOINTS], con
 
 // --- backward ---
 
-// What one window leaves for the gradients of weights: dY^T (out, P) and X in pairs of positions, for each joint matrix;
-// and its own gradients of the norms.
+// What one window leaves for the gradients of weights: dY^T (out, P) and X in pairs of positions, for each joint
+// matrix; and its own gradients of the norms.
 struct Parts {
     Bf16 *dy[N_JOINTS], *x[N_JOINTS];
     float *norm_1, *norm_2, *q_norm, *k_norm;
@@ -247,8 +248,8 @@ void round_rows(const Sizes& s, const float* x, Bf16* out) {
     std::fill_n(out + size_t(s.T) * s.C, size_t(s.P() - s.T) * s.C, Bf16(0));
 }
 
-// act = SiLU(gate) * up again, and the gradients of gate and up, (P, 2 E), for d_act (P, E). With g = gate, z = sigmoid(g):
-// d_up = d g z      d_gate = d up (z + g z (1 - z))
+// act = SiLU(gate) * up again, and the gradients of gate and up, (P, 2 E), for d_act (P, E). With g = gate and
+// z = sigmoid(g): d_up = d g z      d_gate = d up (z + g z (1 - z))
 void swiglu_back(const Sizes& s, const Bf16* gate_up, const float* d_act, Bf16* act, Bf16* d_gate_up) {
     const int E = s.E();
     for (int t = 0; t < s.P(); t++, gate_up += 2 * E, d_gate_up += 2 * E, act += E, d_act += E)
@@ -305,7 +306,8 @@ void attend_back(const Sizes& s, const Kept& k, const Scratch& m) {
                 for (int i = 0; i < 32; i++)
                     for (int d = 0; d < D; d++) dq[size_t(i) * s.QKV() + d] = m.o_across[d * 32 + i];
             }
-            in_pairs(P, D, d_o, s.Q(), m.pairs_1, P * 16L), in_pairs(P, D, k.qkv + head * D, s.QKV(), m.pairs_2, P * 16L);
+            in_pairs(P, D, d_o, s.Q(), m.pairs_1, P * 16L);
+            in_pairs(P, D, k.qkv + head * D, s.QKV(), m.pairs_2, P * 16L);
             for (int key = 0; key < P; key += 32) {  // from the queries that see one of these keys
                 const size_t at = size_t(key) * P + key, row = size_t(key) * s.QKV();
                 product(32, D, P - key, p + at, P, m.pairs_1 + key * 16, P * 16L, d_values + row, s.QKV(), add);
@@ -328,8 +330,9 @@ void split_heads_back(const Sizes& s, const Input& in, const Kept& k, float* d_q
             if (s.normalizes) {
                 const Bf16* kept = k.qk + size_t(t) * n_rotated + head * s.D;
                 for (int i = 0; i < s.D; i += 16) store(x + i, load_bf16(kept + i));
-                normalize_back(s.D, x, in.weights[is_query ? Q_NORM : K_NORM], k.head_scales[size_t(t) * n_heads + head], d,
-                               dx, is_query ? parts.q_norm : parts.k_norm);
+                const float r = k.head_scales[size_t(t) * n_heads + head];
+                normalize_back(s.D, x, in.weights[is_query ? Q_NORM : K_NORM], r, d, dx,
+                               is_query ? parts.q_norm : parts.k_norm);
                 d = dx;
             }
             round_to(s.D, d, out + head * s.D);
@@ -382,8 +385,8 @@ void gradient_of_matrix(const Layout& l, const Matrix& matrix, int r, const std:
     const int in = l.in[matrix.joint], P = l.s.P();
     if (parts.empty()) std::fill_n(scratch, 32 * size_t(in), 0.0f);
     for (size_t i = 0; i < parts.size(); i++)
-        product(32, in, P, parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, P, parts[i].x[matrix.joint], P * 16L,
-                scratch, in, i > 0);
+        product(32, in, P, parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, P, parts[i].x[matrix.joint],
+                P * 16L, scratch, in, i > 0);
     for (int i = 0; i < std::min(32, matrix.out - r); i++)
         std::copy_n(scratch + size_t(i) * in, matrix.in, out + size_t(r + i) * matrix.in);
 }
@@ -445,8 +448,9 @@ EXPORTED int64_t mame_block_memory(const int32_t* sizes, int32_t normalizes, int
 }
 
 // Fills `kept` and out (n, T, C). Weights are those of `Name`, those of norms null where there are none.
-EXPORTED void mame_block(const int32_t* sizes, float eps, int32_t normalizes, const float* const* weights, const float* x,
-                         const float* rope, int64_t sines, void* kept, float* out, void* memory, int32_t n_threads) {
+EXPORTED void mame_block(const int32_t* sizes, float eps, int32_t normalizes, const float* const* weights,
+                         const float* x, const float* rope, int64_t sines, void* kept, float* out, void* memory,
+                         int32_t n_threads) {
     Layout l(sizes_of(sizes, eps, normalizes));
     Input in = input_of(weights, x, rope, sines);
     Room room(memory), of_kept(kept);

@@ -38,9 +38,12 @@ struct Layout {
 
     explicit Layout(const Sizes& s)
         : s(s),
-          matrices{{Q_PROJ, QKV_JOINT, s.Q(), s.C, 0},       {K_PROJ, QKV_JOINT, s.KV(), s.C, s.Q()},
-                   {V_PROJ, QKV_JOINT, s.KV(), s.C, s.Q() + s.KV()}, {O_PROJ, O_JOINT, s.C, s.Q(), 0},
-                   {GATE, GATE_UP_JOINT, s.F, s.C, 0},       {UP, GATE_UP_JOINT, s.F, s.C, s.E()},
+          matrices{{Q_PROJ, QKV_JOINT, s.Q(), s.C, 0},
+                   {K_PROJ, QKV_JOINT, s.KV(), s.C, s.Q()},
+                   {V_PROJ, QKV_JOINT, s.KV(), s.C, s.Q() + s.KV()},
+                   {O_PROJ, O_JOINT, s.C, s.Q(), 0},
+                   {GATE, GATE_UP_JOINT, s.F, s.C, 0},
+                   {UP, GATE_UP_JOINT, s.F, s.C, s.E()},
                    {DOWN, DOWN_JOINT, s.C, s.F, 0}},
           out{s.QKV(), s.C, 2 * s.E(), s.C},
           in{s.C, s.Q(), s.C, s.E()} {}
@@ -51,7 +54,8 @@ struct Layout {
 // What the forward pass of one window leaves for the backward pass.
 struct Kept {
     float *scale_1, *scale_2, *head_scales;  // (P,), (P,), (P, H + G): factors of the norms
-    Bf16 *qk, *qkv, *p, *o, *gate_up;        // (P, Q + KV) before the norms; (P, QKV) ready; [H][keys][queries]; (P, Q); (P, 2 E)
+    Bf16 *qk, *qkv;                          // (P, Q + KV) before the norms; (P, QKV) normalized and rotated
+    Bf16 *p, *o, *gate_up;                   // [H][keys][queries], (P, Q), (P, 2 E)
     float* middle;                           // (P, C), between attention and feed-forward
 
     Kept(const Sizes& s, Room& room) {
@@ -64,9 +68,12 @@ struct Kept {
 
 // What one thread needs for a window.
 struct Scratch {
-    Bf16 *hidden, *narrow_bf16, *wide_bf16, *act, *d_o, *d_scores;                 // (P, C) twice, (P, widest), (P, E), (P, Q), (P, P)
-    Bf16 *across, *pairs_of_q, *pairs_1, *pairs_2, *pairs_of_p, *staged;    // of a head; 32 rows of a matrix
-    float *wide, *narrow, *d_qkv, *scores, *o_across, *dots;              // (P, widest), (P, C), (P, QKV), (P, 32), (D, 32), (P,)
+    Bf16 *hidden, *narrow_bf16, *wide_bf16;               // (P, C), (P, C), (P, widest)
+    Bf16 *act, *d_o, *d_scores;                           // (P, E), (P, Q), (P, P)
+    Bf16 *across, *pairs_of_q, *pairs_1, *pairs_2;        // of a head: (D, P), and (D, P) or (P, D) in pairs
+    Bf16 *pairs_of_p, *staged;                            // of 32 queries; 32 rows of a matrix
+    float *wide, *narrow, *d_qkv;                         // (P, widest), (P, C), (P, QKV)
+    float *scores, *o_across, *dots;                      // (P, 32), (D, 32), (P,)
 
     Scratch(const Sizes& s, Room& room) {
         size_t P = size_t(s.P()), widest = size_t(std::max(std::max(2 * s.E(), s.QKV()), s.C)), head = P * s.D;

@@ -27,16 +27,17 @@ constexpr int CHUNK = 256;                      // tokens whose E is multiplied 
 constexpr int TOKENS = 32;                      // tokens of a unit of work
 constexpr int GAP = 32;                         // between rows of E, or they would share the same lines of the cache
 constexpr size_t E_BYTES = size_t(1) << 27;     // more than this, and a block has fewer positions
-constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a position whose sum is beyond these is computed again, less its maximum
+constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a position whose sum is beyond is computed again, less its maximum
 
 struct Head {
-    int N, V, C, K, tokens, n_rows, e_row;  // tokens: V rounded up to CHUNK; n_rows of a block; e_row from token to token
+    int N, V, C, K, tokens, n_rows, e_row;  // tokens: V rounded up to CHUNK; positions of a block, and of a row of E
     const float *h, *w;                     // (N, C), (V, C)
     const int64_t *targets, *soft;          // (N,), (N, K)
     float true_share;
     double* losses;                                // (N + 1,)
     float *dh, *dw;                                // (N, C), (V, C); null: only the loss is wanted
-    Bf16 *w_rows, *w_across, *e, *scaled;          // (tokens, C), [tokens/CHUNK][C][CHUNK], (tokens, e_row), h / S in pairs
+    Bf16 *w_rows, *w_across;                       // (tokens, C), [tokens/CHUNK][C][CHUNK]
+    Bf16 *e, *scaled;                              // (tokens, e_row), h / S in pairs of positions
     struct Scratch {                               // of each thread
         Bf16 *rows, *h_pairs, *e_pairs;            // (ROWS, C), and by 16 positions in pairs, [ROWS/16][CHUNK/2][16][2]
         float *logits, *dh_across;                 // (TOKENS, ROWS), (C, ROWS)
@@ -84,8 +85,8 @@ void logits(const Head& t, const Scratch& m, int n, int v) {
     product(TOKENS, n, t.C, t.w_rows + size_t(v) * t.C, t.C, m.h_pairs, long(t.C) * 16, m.logits, ROWS, false);
 }
 
-// E = exp(logits - shift) of tokens from v on, in rows and in pairs, which begin at `chunk`; and its sums. Gradients are
-// of the rounded E and its own sums: where one token has all the probability, they are zero, and not a rounding.
+// E = exp(logits - shift) of tokens from v on, in rows and in pairs, which begin at `chunk`; and its sums. Gradients
+// are of the rounded E and its own sums: where one token has all the probability, they are zero, and not a rounding.
 void exponentials(const Head& t, const Scratch& m, int at, int n, int v, int chunk) {
     const int n_tokens = std::min(TOKENS, t.V - v);
     const long e_row = t.e_row;
@@ -138,7 +139,7 @@ void probabilities(const Head& t, const Scratch& m, int at, int n) {
     exponentials(t, m, at, n);
 }
 
-// loss = log S + shift - logit of the target; then E becomes S times the gradient of the logits, and dh^T / S becomes dh.
+// loss = log S + shift - logit of the target; then E becomes S times the gradient of the logits, and dh^T / S dh.
 void subtract_targets(const Head& t, const Scratch& m, int first, int at, int r) {
     const size_t row = size_t(first + at + r);
     const Bf16* h = m.rows + size_t(r) * t.C;
@@ -231,8 +232,8 @@ EXPORTED int64_t mame_head_bf16_memory(int32_t V, int32_t C, int32_t n_threads, 
 
 // `mame_head`, with products in bfloat16.
 EXPORTED int32_t mame_head_bf16(int32_t N, int32_t V, int32_t C, int32_t K, const float* h, const float* w,
-                                const int64_t* targets, const int64_t* soft, float true_share, double* losses, float* dh,
-                                float* dw, void* memory, int32_t n_threads) {
+                                const int64_t* targets, const int64_t* soft, float true_share, double* losses,
+                                float* dh, float* dw, void* memory, int32_t n_threads) {
     if (!all_below(targets, size_t(N), V) || !all_below(soft, size_t(N) * K, V)) return 1;
     Head t = sizes(V, C, n_threads);
     t.N = N, t.K = K, t.h = h, t.w = w, t.targets = targets, t.soft = soft, t.true_share = true_share;

@@ -41,7 +41,8 @@ static inline void transpose(Pairs r[16]) {
         r[i + 2].v = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]), r[i + 3].v = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
     for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i].v, r[4 + i].v, 0x88), t[4 + i] = _mm512_shuffle_i32x4(r[8 + i].v, r[12 + i].v, 0x88);
+        t[i] = _mm512_shuffle_i32x4(r[i].v, r[4 + i].v, 0x88);
+        t[4 + i] = _mm512_shuffle_i32x4(r[8 + i].v, r[12 + i].v, 0x88);
         t[8 + i] = _mm512_shuffle_i32x4(r[i].v, r[4 + i].v, 0xdd);
         t[12 + i] = _mm512_shuffle_i32x4(r[8 + i].v, r[12 + i].v, 0xdd);
     }

@@ -6,10 +6,11 @@
 struct Tiles {  // sizes of the tiles, while this lives
     Tiles() {
         // Not on the stack: GCC thinks that the instruction reads eight bytes, and would leave the others unset.
-        alignas(64) static const uint8_t sizes[64] = {1,  0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,   // palette
-                                                      64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0,  // bytes of a row
-                                                      0,  0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,
-                                                      16, 16, 16, 16, 16, 16, 16, 16};  // rows
+        alignas(64) static const uint8_t sizes[64] = {
+            1,  0,  0,  0,  0,  0,  0,  0,  0,  0, 0,  0, 0,  0, 0,  0,  // palette
+            64, 0,  64, 0,  64, 0,  64, 0,  64, 0, 64, 0, 64, 0, 64, 0,  // bytes of a row, two bytes each
+            0,  0,  0,  0,  0,  0,  0,  0,  0,  0, 0,  0, 0,  0, 0,  0,
+            16, 16, 16, 16, 16, 16, 16, 16};  // rows
         _tile_loadconfig(sizes);
     }
     ~Tiles() { _tile_release(); }

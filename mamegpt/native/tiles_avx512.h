@@ -11,7 +11,8 @@ static inline void tile(int K, const Bf16* a, long a_row, const Bf16* b, long b_
     for (int m = 0; m < 16 * R; m += ROWS, a += ROWS * a_row, c += ROWS * c_row) {
         __m512 sums[ROWS][S];
         for (int i = 0; i < ROWS; i++)
-            for (int j = 0; j < S; j++) sums[i][j] = add ? _mm512_loadu_ps(c + i * c_row + 16 * j) : _mm512_setzero_ps();
+            for (int j = 0; j < S; j++)
+                sums[i][j] = add ? _mm512_loadu_ps(c + i * c_row + 16 * j) : _mm512_setzero_ps();
         for (int k = 0; k < K; k += 2) {
             __m512bh columns[S];
             for (int j = 0; j < S; j++)
