@@ -410,6 +410,7 @@ def prepare(folder: Path, n_steps: int) -> tuple[TrainConfig, Path, Path]:
         val_fraction=0.05,
         val_tokens=500,
         precision="fp32",
+        engine="torch",
         compile="false",
         device="cpu",
     )

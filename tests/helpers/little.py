@@ -127,6 +127,7 @@ def tuned(little: Little, tmp_path_factory: pytest.TempPathFactory) -> Path:
         val_fraction=0.0,
         device="cpu",
         precision="fp32",
+        engine="torch",
     )
     return train(tuned_config(config, {"max_steps"})).out
 
@@ -157,6 +158,7 @@ def classifier_run(little: Little, tmp_path_factory: pytest.TempPathFactory) -> 
         val_fraction=0.2,
         device="cpu",
         precision="fp32",
+        engine="torch",
     )
     return train(tuned_config(config, {"max_steps", "val_fraction"})).out
 

@@ -33,7 +33,7 @@ from mamegpt.training.trainer import train
 # fmt: off
 TINY: dict[str, Any] = {
     "task": "classify", "batch_size": 8, "max_steps": 8, "eval_every_steps": 4, "save_every_steps": 2,
-    "log_every_steps": 4, "val_fraction": 0.2, "precision": "fp32", "device": "cpu",
+    "log_every_steps": 4, "val_fraction": 0.2, "precision": "fp32", "engine": "torch", "device": "cpu",
 }
 # fmt: on
 TEXTS = [LabelledText(*pair) for pair in LABELLED]

@@ -39,7 +39,7 @@ ANSWERS = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0
 # fmt: off
 TINY: dict[str, Any] = {
     "task": "dpo", "batch_size": 8, "max_steps": 4, "eval_every_steps": 2, "save_every_steps": 2, "val_fraction": 0.2,
-    "precision": "fp32", "device": "cpu", "keep_checkpoints": 9,
+    "precision": "fp32", "engine": "torch", "device": "cpu", "keep_checkpoints": 9,
 }
 # fmt: on
 

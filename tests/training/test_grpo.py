@@ -43,6 +43,7 @@ TINY: dict[str, Any] = {
     "save_every_steps": 2,
     "val_fraction": 0.2,
     "precision": "fp32",
+    "engine": "torch",
     "device": "cpu",
     "keep_checkpoints": 9,
     "kl_beta": 0.05,

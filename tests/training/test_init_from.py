@@ -22,7 +22,10 @@ from mamegpt.tokenizer.tokenizer import train_tokenizer
 from mamegpt.training.init_from import config_from_pretrained
 from mamegpt.training.trainer import train
 
-FEW = {name: TINY[name] for name in ("batch_size", "log_every_steps", "val_fraction", "precision", "compile", "device")}
+FEW = {
+    name: TINY[name]
+    for name in ("batch_size", "log_every_steps", "val_fraction", "precision", "engine", "compile", "device")
+}
 
 
 def settings(little: Little, start: Path, out: Path, **changed: object) -> TrainConfig:

@@ -27,7 +27,7 @@ IDS = torch.tensor([[2, 300, 310, 320, 330, 340], [3, 100, 2, 350, 360, 479]])
 # fmt: off
 TINY: dict[str, Any] = {
     "batch_size": 8, "max_steps": 4, "eval_every_steps": 2, "save_every_steps": 2, "val_fraction": 0.2,
-    "precision": "fp32", "device": "cpu", "lora": 4,
+    "precision": "fp32", "engine": "torch", "device": "cpu", "lora": 4,
 }
 # fmt: on
 

@@ -32,7 +32,7 @@ N = 40
 # fmt: off
 TINY: dict[str, Any] = {
     "batch_size": 8, "max_steps": 8, "eval_every_steps": 4, "save_every_steps": 2, "log_every_steps": 4,
-    "val_fraction": 0.2, "precision": "fp32", "device": "cpu",
+    "val_fraction": 0.2, "precision": "fp32", "engine": "torch", "device": "cpu",
 }
 # fmt: on
 
