@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mamegpt.native.library import BF16_WIDTH_UNIT, Native
 
@@ -95,6 +96,7 @@ class _Block(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, kept, *weights = ctx.saved_tensors
         d_out, dx = grad_outputs[0].contiguous(), torch.empty_like(x)

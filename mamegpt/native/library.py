@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mamegpt.errors import ConfigError, first_line
 from mamegpt.native.build import InstructionSet, best_instruction_set, build, is_built, library_path
@@ -141,6 +142,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the gradients of q, k and v."""
         q, k, v, p, out = ctx.saved_tensors

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mamegpt.native.library import WIDTH_UNIT, Native
 
@@ -62,6 +63,7 @@ class _RMSNorm(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), dy = ctx.saved_tensors, _plain(grad_outputs[0])
         n = weight.shape[0]
@@ -95,6 +97,7 @@ class _Rotation(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         dx = torch.empty(ctx.sizes)
         _rotate(ctx, _plain(grad_outputs[0]), dx, back=True)
@@ -121,6 +124,7 @@ class _SwiGLU(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gate, up), dy = ctx.saved_tensors, _plain(grad_outputs[0])
         d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)

@@ -28,6 +28,7 @@ LARGEST_KEPT_BYTES = 32 << 20
 """The largest piece that it may keep. Larger ones always go back to the system."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's ``mallopt``."""
+_OF_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 PROC = Path("/proc/self")
 """Where Linux lists the control groups of this process, and where they are mounted."""
@@ -53,9 +54,11 @@ def keep_freed_memory() -> None:
     """Let the C library of Linux keep what is freed, since a training step asks for the same memory again and again.
 
     Otherwise the system takes it back, and gives it page by page, filled with zeros: a twentieth to a tenth of a step
-    (docs/log.md). Other systems have no such setting.
+    (docs/log.md). Other systems have no such setting; one of the user's, in the environment, goes first.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # musl has none
+    if sys.platform != "linux" or any(name in os.environ for name in _OF_THE_USER):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

@@ -239,6 +239,14 @@ def test_scores_of_any_size_have_a_softmax(instructions: InstructionSet) -> None
     assert all(one.isfinite().all() for one in computed(block, rope, x, d_out, instructions))
 
 
+def test_a_second_derivative_is_refused() -> None:
+    block, rope = block_of("qwen3", {})
+    x, _ = inputs_of(block, rope, 1)
+    (first,) = torch.autograd.grad(Blocks(load()).compute(block, x, rope).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_other_blocks_are_left_to_pytorch() -> None:
     block, rope = block_of("qwen3", {})
     x, _ = inputs_of(block, rope, 1)
