@@ -38,9 +38,11 @@ __all__ = [
     "N_SENTENCES",
     "Cases",
     "Check",
+    "answer_checks",
     "chat_checks",
     "chats",
     "example_texts",
+    "fitting_chats",
     "greedy_check",
     "last_logits",
     "logits_check",
@@ -255,6 +257,19 @@ def chat_checks(cases: Cases, found_ids: Sequence[Sequence[int]]) -> list[Check]
     n_equal = sum(list(found) == ids for found, ids in zip(found_ids, own, strict=True))
     found = msg("{n_equal} of {n} conversations have the same token ids", n_equal=n_equal, n=len(own))
     return [Check(msg("chat template"), n_equal == len(own), found)]
+
+
+def fitting_chats(cases: Cases) -> list[tuple[Message, ...]]:
+    """Return the conversations after which the model's context has room for an answer; none for other models."""
+    room = cases.model.context_length - cases.n_new
+    return [chat for chat in CHATS if cases.answers and len(chat_ids(cases.tokenizer, chat)) <= room]
+
+
+def answer_checks(cases: Cases, found_ids: list[list[int]], tolerance: float) -> list[Check]:
+    """Return the check that `fitting_chats`, as token ids, are answered with the same tokens, up to the end."""
+    asked = [chat_ids(cases.tokenizer, chat) for chat in fitting_chats(cases)]
+    own = [until_end(list(stream_ids(cases.model, ids, cases.n_new)), cases.ends) for ids in asked]
+    return [greedy_check(msg("answers"), cases, own, found_ids, tolerance, asked)] if asked else []
 
 
 def greedy_check(

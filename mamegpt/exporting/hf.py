@@ -18,8 +18,10 @@ from mamegpt.config import ModelConfig
 from mamegpt.exporting.checks import (
     Cases,
     Check,
+    answer_checks,
     chat_checks,
     chats,
+    fitting_chats,
     greedy_check,
     logits_check,
     text_checks,
@@ -33,6 +35,7 @@ from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.hf_format import HEAD, LABEL_HEAD, HFFormat
 from mamegpt.system.files import write_json
+from mamegpt.tokenizer.chat import chat_ids
 from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -150,6 +153,7 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
         "rows": cases.rows,
         "texts": cases.texts,
         "chats": chats(cases),
+        "asked": [chat_ids(tokenizer, chat) for chat in fitting_chats(cases)],
         "written": asked_prompts,
         "n_written": min(PIPELINE_TOKENS, cases.n_new),
         "weight_files": hf_format.weight_files,
@@ -203,6 +207,7 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
         close(msg("loss"), msg("the loss of labels and its definition")),
         *text_checks(cases, found["text_ids"], found["decoded"], tokenizer.settings.is_lossless),
         *chat_checks(cases, found["chat_ids"]),
+        *answer_checks(cases, found["answers"], tolerance),
         *written_checks(cases, asked_prompts, found["written_ids"], found["written"], tolerance),
     ]
 

@@ -32,6 +32,7 @@ from mamegpt.exporting.checks import (
     Cases,
     Check,
     chat_checks,
+    fitting_chats,
     greedy_check,
     last_logits,
     logits_check,
@@ -250,11 +251,7 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     if not browser:
         found = msg("not opened in a browser: no Chromium or Chrome was found")
         return [rounding, Check(msg("page"), True, found)]
-    fitting = [
-        messages
-        for messages in (CHATS if cases.answers else ())
-        if len(chat_ids(cases.tokenizer, messages)) + cases.n_new <= model.context_length
-    ]
+    fitting = fitting_chats(cases)
     lengths = sorted({max(1, len(row) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
     asked = {
         "browser": browser,

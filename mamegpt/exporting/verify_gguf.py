@@ -8,7 +8,8 @@ mamegpt. It asks llama.cpp's own server, on a free port of the loopback interfac
 ``CASES.json`` contains ``prompts``, rows of token ids; ``n_new``, the number of tokens to continue each by;
 ``beginnings``, rows after which the log-probabilities of all ``vocab_size`` tokens are wanted; ``n_context``;
 ``shown``, the id of a token that is whole characters; ``texts`` to tokenize; ``chats``, conversations that need an
-answer; ``decode``, ids to decode; and ``separator``, an id that is in no text.
+answer; ``asked``, those that leave room for one, as token ids; ``decode``, ids to decode; and ``separator``, an id that
+is in no text.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ def main(file: str, cases_file: str, found_name: str) -> None:
             log_probabilities[entry["id"]] = entry["logprob"]
         found["log_probabilities"].append(log_probabilities)
     prompts = cases["prompts"]
-    found["greedy"] = [ask("/completion", prompt=ids, n_predict=cases["n_new"], **GREEDY)["tokens"] for ids in prompts]
+    found["greedy"], found["answers"] = (
+        [ask("/completion", prompt=ids, n_predict=cases["n_new"], **GREEDY)["tokens"] for ids in rows]
+        for rows in (prompts, cases["asked"])
+    )
     for ids, new in zip(prompts, found["greedy"], strict=True):
         # The last token again, from one pass over all tokens before it.
         last = ask("/completion", prompt=ids + new[:-1], n_predict=1, **GREEDY)["tokens"] if new else []

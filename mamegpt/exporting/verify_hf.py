@@ -6,9 +6,9 @@
 everything else to ``FOUND.json``. It must not import mamegpt: it stands for a machine without this package.
 
 ``CASES.json`` contains ``prompts``, rows of token ids of one length; ``n_new``, the number of tokens to continue each
-by; ``rows``, other rows of one length; ``texts``; ``chats``, conversations that need an answer; ``written``, texts for
-the pipeline to continue by ``n_written`` tokens, including an empty one; the names of ``weight_files``; and
-``trust_remote_code``, whether the folder's own code must run.
+by; ``rows``, other rows of one length; ``texts``; ``chats``, conversations that need an answer; ``asked``, those that
+leave room for one, as token ids; ``written``, texts for the pipeline to continue by ``n_written`` tokens, including an
+empty one; the names of ``weight_files``; and ``trust_remote_code``, whether the folder's own code must run.
 """
 
 from __future__ import annotations
@@ -46,8 +46,13 @@ def main(folder: str, cases_file: str, found_name: str) -> None:
             logits[name] = model(rows).logits
     torch.save(logits, f"{found_name}.pt")
 
-    model.generation_config.eos_token_id = None  # continue past the end of a text: all rows must have one length
     options = {"max_new_tokens": cases["n_new"], "do_sample": False, "pad_token_id": 0}
+    found["answers"] = []
+    for ids in cases["asked"]:
+        question = torch.tensor([ids])
+        answered = model.generate(question, attention_mask=torch.ones_like(question), **options)
+        found["answers"].append(answered[0, len(ids) :].tolist())
+    model.generation_config.eos_token_id = None  # continue past the end of a text: all rows must have one length
     whole = model.generate(prompts, attention_mask=torch.ones_like(prompts), use_cache=True, **options)
     found["greedy"] = whole[:, prompts.shape[1] :].tolist()
     found["uncached"] = forced(model, whole)[:, prompts.shape[1] - 1 :].tolist()

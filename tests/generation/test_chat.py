@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -15,7 +16,7 @@ from little import N_SENTENCES, Little, random_model, sizes_for
 from tokenizers import Tokenizer as FastTokenizer
 
 from mamegpt.errors import ConfigError, ModelError, TokenizerError
-from mamegpt.exporting.checks import CHATS
+from mamegpt.exporting.checks import CHATS, answer_checks, fitting_chats, make_cases, until_end
 from mamegpt.exporting.publish import export
 from mamegpt.generation import stream
 from mamegpt.generation.stream import fitting, stream_answer
@@ -104,17 +105,31 @@ def test_what_cannot_be_answered_is_refused(little: Little, tuned: Path) -> None
             load(tuned, device="cpu").answer(messages)
 
 
+def test_another_answer_does_not_pass(tuned: Path) -> None:
+    loaded = load(tuned, device="cpu")
+    assert loaded.tokenizer
+    cases = make_cases(loaded.model, loaded.tokenizer, n_sentences=9, answers=True)
+    asked = [chat_ids(loaded.tokenizer, chat) for chat in fitting_chats(cases)]
+    own = [until_end(list(stream.stream_ids(loaded.model, ids, cases.n_new)), cases.ends) for ids in asked]
+    (check,) = answer_checks(cases, own, tolerance=1e-4)
+    assert check.passed and check.found.startswith(f"{len(own)} of {len(own)} prompts")
+    for other in ([*own[0][:-1], (own[0][-1] + 1) % 999], own[0][:-1], [*own[0], 9]):
+        (check,) = answer_checks(cases, [other, *own[1:]], tolerance=1e-9)
+        assert not check.passed
+    assert answer_checks(dataclasses.replace(cases, answers=False), [], 1e-4) == []
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_exports")
 def test_a_file_for_llama_cpp_has_the_template(tuned: Path, tmp_path: Path) -> None:
     report = export(tuned, tmp_path / "gguf", to="gguf", n_sentences=N_SENTENCES)
-    assert "chat template" in [check.name for check in report.checks["gguf"] if check.passed]
+    assert {"chat template", "answers"} <= {check.name for check in report.checks["gguf"] if check.passed}
 
 
 @pytest.mark.usefixtures("warm_exports")
 def test_an_exported_folder_has_the_template_and_answers_the_same(tuned: Path, tmp_path: Path) -> None:
     report = export(tuned, tmp_path / "hf", n_sentences=N_SENTENCES)
-    assert "chat template" in [check.name for check in report.checks["hf"] if check.passed]
+    assert {"chat template", "answers"} <= {check.name for check in report.checks["hf"] if check.passed}
     generation = json.loads((tmp_path / "hf" / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["eos_token_id"] == [2, 7]
     card = (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
