@@ -147,6 +147,7 @@ def test_the_original_recipe_has_two_names(little: Little, tmp_path: Path, mame:
         assert code == 2 and err.startswith(f"error: --recipe {name} has one size, its own; leave out --size 1m")
         words = ["--data", little.text, "--tokenizer", little.spm, "--out", tmp_path / name, "--device", "cpu"]
         words += ["--context-length", "16", "--max-steps", "1", "--batch-size", "8", "--precision", "fp32"]
+        words += ["--engine", "torch"]
         assert mame("train", "--recipe", name, *words)[0] == 0
     runs = [TrainConfig.load(tmp_path / name / "config.json") for name in ("original", "seed")]
     assert runs[0].fingerprint() == runs[1].fingerprint() and runs[0].architecture == "custom-gpt"

@@ -82,8 +82,9 @@ def test_the_head_is_near_float64(
     assert [x.dtype for x in found] == [torch.float32] * 3
     loss, of_hidden, of_weight = exactly(inputs, share)
     assert abs(found[0] - loss) <= 0.01 * N**0.5 + 1e-3 * N
-    assert distance(found[1], of_hidden, 0.1 * C**-0.5) <= 0.01 and distance(found[2], of_weight, 0.1) <= 0.01
-    if V == 1:
+    # E, less its targets, is rounded once for each of them, by 2^-9 of what it was.
+    assert distance(found[1], of_hidden, 0.1 * C**-0.5) <= 0.01 and distance(found[2], of_weight, 0.1 + 0.5 * K) <= 0.01
+    if V == 1 and K == 0:
         assert found[1].abs().max() < 1e-6 and found[2].abs().max() < 1e-6
 
 
