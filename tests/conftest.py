@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -23,6 +26,23 @@ from mamegpt.text.articles import format_article
 from mamegpt.tokenizer.tokenizer import train_tokenizer
 
 hypothesis.settings.load_profile("ci")  # the same examples each time; --hypothesis-profile=default draws new ones
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine_is_not_measured() -> Iterator[None]:
+    """Let a run compute with PyTorch where the faster engine would be measured: two runs could differ by that."""
+    if "mamegpt.training.setup" not in sys.modules:  # no test of this session trains
+        yield
+        return
+    from mamegpt.training.engine import choose_engine
+
+    def decided(*arguments: Any) -> Any:
+        found = choose_engine(*arguments)
+        return "torch" if found == "auto" else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mamegpt.training.setup.choose_engine", decided)
+        yield
 
 
 @pytest.fixture(scope="session")

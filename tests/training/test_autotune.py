@@ -126,6 +126,7 @@ def test_a_run_computes_with_the_engine_that_was_measured(
 ) -> None:
     if load_if_built() is None:
         pytest.skip("the library is not built")
+    monkeypatch.setattr("mamegpt.training.setup.choose_engine", engine.choose_engine)
     monkeypatch.setattr(engine, "_is_faster", lambda device: False)
     monkeypatch.setattr(module, "has_bf16", lambda device: False)
     for name, seconds in (("torch", [1.0, 2.0]), ("native", [2.0, 1.0])):
