@@ -40,6 +40,7 @@ __all__ = [
     "Check",
     "answer_checks",
     "chat_checks",
+    "chat_prompts",
     "chats",
     "example_texts",
     "fitting_chats",
@@ -265,9 +266,14 @@ def fitting_chats(cases: Cases) -> list[tuple[Message, ...]]:
     return [chat for chat in CHATS if cases.answers and len(chat_ids(cases.tokenizer, chat)) <= room]
 
 
+def chat_prompts(cases: Cases) -> list[list[int]]:
+    """Return `fitting_chats` as token ids."""
+    return [chat_ids(cases.tokenizer, chat) for chat in fitting_chats(cases)]
+
+
 def answer_checks(cases: Cases, found_ids: list[list[int]], tolerance: float) -> list[Check]:
-    """Return the check that `fitting_chats`, as token ids, are answered with the same tokens, up to the end."""
-    asked = [chat_ids(cases.tokenizer, chat) for chat in fitting_chats(cases)]
+    """Return the check that `chat_prompts` are answered with the same tokens, up to the end."""
+    asked = chat_prompts(cases)
     own = [until_end(list(stream_ids(cases.model, ids, cases.n_new)), cases.ends) for ids in asked]
     return [greedy_check(msg("answers"), cases, own, found_ids, tolerance, asked)] if asked else []
 

@@ -27,8 +27,8 @@ from mamegpt.exporting.checks import (
     Check,
     answer_checks,
     chat_checks,
+    chat_prompts,
     chats,
-    fitting_chats,
     greedy_check,
     last_logits,
     logits_check,
@@ -53,7 +53,7 @@ from mamegpt.messages import join, msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.gguf_format import GGUFFormat, Tensors
 from mamegpt.text.normalize import normalize
-from mamegpt.tokenizer.chat import TEMPLATE, chat_ids
+from mamegpt.tokenizer.chat import TEMPLATE
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["check_gguf", "refuse_impossible", "replacements_check", "rounded_model", "write_gguf"]
@@ -260,7 +260,7 @@ def check_gguf(path: Path, cases: Cases, kind: GgufType, stored: LanguageModel) 
         "decode": cases.text_ids[:N_DECODED],
         "separator": separator,
         "chats": chats(cases),
-        "asked": [chat_ids(cases.tokenizer, chat) for chat in fitting_chats(cases)],
+        "asked": chat_prompts(cases),
     }
     with tempfile.TemporaryDirectory() as scratch:
         found = run_in_clean_process(VERIFIER, path, asked, Path(scratch))

@@ -20,8 +20,8 @@ from mamegpt.exporting.checks import (
     Check,
     answer_checks,
     chat_checks,
+    chat_prompts,
     chats,
-    fitting_chats,
     greedy_check,
     logits_check,
     text_checks,
@@ -35,7 +35,6 @@ from mamegpt.messages import msg
 from mamegpt.models.base import LanguageModel, cpu_state_dict
 from mamegpt.models.hf_format import HEAD, LABEL_HEAD, HFFormat
 from mamegpt.system.files import write_json
-from mamegpt.tokenizer.chat import chat_ids
 from mamegpt.tokenizer.hf import fast_tokenizer_json, tokenizer_config
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
@@ -153,7 +152,7 @@ def check_hf(folder: Path, cases: Cases, hf_format: HFFormat) -> list[Check]:
         "rows": cases.rows,
         "texts": cases.texts,
         "chats": chats(cases),
-        "asked": [chat_ids(tokenizer, chat) for chat in fitting_chats(cases)],
+        "asked": chat_prompts(cases),
         "written": asked_prompts,
         "n_written": min(PIPELINE_TOKENS, cases.n_new),
         "weight_files": hf_format.weight_files,

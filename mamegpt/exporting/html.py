@@ -32,6 +32,7 @@ from mamegpt.exporting.checks import (
     Cases,
     Check,
     chat_checks,
+    chat_prompts,
     fitting_chats,
     greedy_check,
     last_logits,
@@ -50,7 +51,7 @@ from mamegpt.pages.render import render
 from mamegpt.playground.words import words
 from mamegpt.pretrained import Pretrained
 from mamegpt.text.display import visible
-from mamegpt.tokenizer.chat import Message, chat_ids
+from mamegpt.tokenizer.chat import Message
 from mamegpt.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["HtmlType", "check_html", "refuse_unsupported", "rounded_model", "write_html"]
@@ -251,7 +252,6 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     if not browser:
         found = msg("not opened in a browser: no Chromium or Chrome was found")
         return [rounding, Check(msg("page"), True, found)]
-    fitting = fitting_chats(cases)
     lengths = sorted({max(1, len(row) * i // N_LOGITS) for i in range(1, N_LOGITS + 1)})
     asked = {
         "browser": browser,
@@ -262,7 +262,7 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
         "texts": cases.texts,
         "decode": cases.text_ids[:N_DECODED],
         "chats": _objects(CHATS if cases.answers else ()),
-        "asked": _objects(fitting),
+        "asked": _objects(fitting_chats(cases)),
     }
     with tempfile.TemporaryDirectory() as scratch:
         answers = run_in_clean_process(VERIFIER, file, asked, Path(scratch))
@@ -271,7 +271,7 @@ def check_html(file: Path, cases: Cases, kind: HtmlType) -> list[Check]:
     own = np.stack([last_logits(model, row[:n]).numpy() for n in lengths])
     difference = float(np.abs(own - np.asarray(answers["logits"], dtype=np.float64)).max())  # NaN stays NaN
     greedy = [list(stream_ids(model, prompt, cases.n_new)) for prompt in cases.prompts]
-    chats = [chat_ids(cases.tokenizer, messages) for messages in fitting]
+    chats = chat_prompts(cases)
     characters = WholeCharacters.of(cases.tokenizer)
     own_answers = [
         until_end([*stream_ids(model, ids, cases.n_new, characters=characters)], cases.ends) for ids in chats

@@ -15,6 +15,7 @@
 #include <numeric>
 
 #include "export.h"
+#include "head.h"
 #include "product.h"
 #include "team.h"
 
@@ -25,7 +26,6 @@ constexpr int UNITS = 2;                     // such units of a block, for each 
 constexpr int PANELS = 8;                    // panels of W in a unit of work
 constexpr int DEPTH = 16;                    // panels of E that are multiplied before the next columns of dh
 constexpr size_t E_BYTES = size_t(1) << 27;  // more than this, and a block has fewer positions
-constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a row whose sum is beyond these is computed again, less its maximum
 
 struct Part {
     int begin, end;
@@ -88,8 +88,6 @@ void exponentials(const Head& t, Part rows) {
     });
     for (int r = rows.begin; r < rows.end; r++) t.sums[r] = sum(sums[r - rows.begin]);
 }
-
-bool is_safe(float sum) { return sum > SMALL && sum < LARGE; }  // false for NaN
 
 // Fill E and the sums; rows that float32 cannot hold are shifted by their largest logit.
 void probabilities(const Head& t, Part rows) {
@@ -214,10 +212,6 @@ Head sizes(int32_t V, int32_t C, int32_t n_threads) {
     size_t most = E_BYTES / (size_t(t.n_panels) * WIDE * ROWS * sizeof(float));
     t.n_rows = ROWS * int(std::max<size_t>(1, std::min<size_t>(size_t(UNITS) * n_threads, most)));
     return t;
-}
-
-bool all_below(const int64_t* ids, size_t n, int64_t end) {
-    return std::all_of(ids, ids + n, [=](int64_t id) { return 0 <= id && id < end; });
 }
 
 }  // namespace

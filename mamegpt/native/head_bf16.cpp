@@ -14,6 +14,7 @@
 #include <numeric>
 
 #include "export.h"
+#include "head.h"
 #include "product_bf16.h"
 #include "room.h"
 #include "team.h"
@@ -27,7 +28,6 @@ constexpr int CHUNK = 256;                      // tokens whose E is multiplied 
 constexpr int TOKENS = 32;                      // tokens of a unit of work
 constexpr int GAP = 32;                         // between rows of E, or they would share the same lines of the cache
 constexpr size_t E_BYTES = size_t(1) << 27;     // more than this, and a block has fewer positions
-constexpr float SMALL = 1e-26f, LARGE = 1e30f;  // a position whose sum is beyond is computed again, less its maximum
 
 struct Head {
     int N, V, C, K, tokens, n_rows, e_row;  // tokens: V rounded up to CHUNK; positions of a block, and of a row of E
@@ -119,8 +119,6 @@ void exponentials(const Head& t, const Scratch& m, int at, int n) {
                     chunk > 0);
     }
 }
-
-bool is_safe(float sum) { return sum > SMALL && sum < LARGE; }  // false for NaN
 
 // The same; positions that float32 cannot hold are shifted by their largest logit.
 void probabilities(const Head& t, const Scratch& m, int at, int n) {
@@ -214,10 +212,6 @@ Head sizes(int32_t V, int32_t C, int32_t n_threads) {
     t.n_rows = ROWS * int(std::max<size_t>(1, std::min<size_t>(size_t(UNITS) * n_threads, most)));
     t.e_row = t.n_rows + GAP;
     return t;
-}
-
-bool all_below(const int64_t* ids, size_t n, int64_t end) {
-    return std::all_of(ids, ids + n, [=](int64_t id) { return 0 <= id && id < end; });
 }
 
 }  // namespace

@@ -35,11 +35,12 @@ def choose_engine(config: TrainConfig, device: torch.device, emit: Emit = lambda
     unit = BF16_WIDTH_UNIT if config.precision == "bf16" else WIDTH_UNIT
     if not computes or config.sharding != "none" or config.emb_dim % unit or device.type != "cpu":
         return "torch"
-    if _is_faster(device):
-        return "torch" if load_engine("native", device, emit, must=False) is None else "native"
-    if multiplies_bf16:
-        return "torch" if load_engine("native", device, emit, must=False) is None else "auto"
-    return "torch" if load_if_built() is None else "auto"
+    is_faster = _is_faster(device)
+    builds = is_faster or multiplies_bf16
+    native = load_engine("native", device, emit, must=False) if builds else load_if_built()
+    if native is None:
+        return "torch"
+    return "native" if is_faster else "auto"
 
 
 def load_engine(
