@@ -20,7 +20,7 @@ from mamegpt.system.parse import parse_json, parse_toml
 from mamegpt.system.run_files import CONFIG_FILE, is_run
 from mamegpt.system.validation import FromJSON, problems
 
-__all__ = ["Engine", "Logger", "ModelConfig", "Precision", "TrainConfig", "TuneConfig", "read_settings"]
+__all__ = ["SHAPE", "Engine", "Logger", "ModelConfig", "Precision", "TrainConfig", "TuneConfig", "read_settings"]
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Engine = Literal["auto", "native", "torch"]
@@ -68,6 +68,22 @@ RANGES: tuple[tuple[Message, Callable[[float], bool], tuple[str, ...]], ...] = (
 def flag(name: str) -> str:
     """Return the command-line spelling of a field's name."""
     return "--" + name.replace("_", "-")
+
+
+SHAPE = (
+    "context_length",
+    "emb_dim",
+    "n_layers",
+    "n_heads",
+    "qkv_bias",
+    "ffn_dim",
+    "n_kv_heads",
+    "head_dim",
+    "rope_theta",
+    "norm_eps",
+    "tie_embeddings",
+)
+"""Settings of `ModelConfig` that a model's weights have decided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -552,17 +568,7 @@ class TuneConfig(TrainConfig):
         "txt_layout",
         "init_from",
         "architecture",
-        "context_length",
-        "emb_dim",
-        "n_layers",
-        "n_heads",
-        "qkv_bias",
-        "ffn_dim",
-        "n_kv_heads",
-        "head_dim",
-        "rope_theta",
-        "norm_eps",
-        "tie_embeddings",
+        *SHAPE,
         "samples_per_epoch",
         "ngrams",
         "compile",

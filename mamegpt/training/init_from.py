@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mamegpt.config import TrainConfig, TuneConfig, flag
+from mamegpt.config import SHAPE, TrainConfig, TuneConfig, flag
 from mamegpt.data.shards import TEXT
 from mamegpt.errors import ConfigError, ModelError
 from mamegpt.messages import join
@@ -31,19 +31,6 @@ GRPO_BATCH_SIZE = 8
 CLASSIFY_VAL_FRACTION = 0.1
 """Share of texts with labels that are held out, if no other is given."""
 RATES = ("lr", "emb_lr", "muon_lr")
-SHAPE = (
-    "context_length",
-    "emb_dim",
-    "n_layers",
-    "n_heads",
-    "qkv_bias",
-    "ffn_dim",
-    "n_kv_heads",
-    "head_dim",
-    "rope_theta",
-    "norm_eps",
-    "tie_embeddings",
-)
 
 
 def config_from_pretrained(config: TrainConfig, given: Collection[str], recipe: Recipe = "mame") -> TrainConfig:
