@@ -543,7 +543,7 @@ class TuneConfig(TrainConfig):
     lora: int = 0
     """LoRA: learn adapters of this rank beside the linear layers, whose own weights stay as they are (0: learn all
     weights)."""
-    patience: int = 5
+    patience: int = 10
     """Stop after so many validations in a row without a better one, and keep the best model (0: never)."""
     batch_size: int = 32
     """Global batch size: conversations, texts, pairs of answers or questions per step, over all processes."""

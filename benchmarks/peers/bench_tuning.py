@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from mamegpt.data.dialogues import KINDS, Dialogue, DialogueSplit, dialogues, write_dialogues
+from mamegpt.data.dialogues import KINDS, Dialogue, DialogueSplit, dialogues, is_right, write_dialogues
 from mamegpt.evaluation.tasks import ALL, MAX_TOKENS, N_QUESTIONS, SEED, SPLITS, answered_rightly
 from mamegpt.exporting.hf import write_hf
 from mamegpt.models.registry import hf_formats
@@ -69,16 +69,16 @@ def few_shot(base: Pretrained) -> Shares:
         ]
         right: dict[str, list[bool]] = defaultdict(list)
         answers = base.generate_many(prompts, max_new_tokens=MAX_TOKENS)
-        for (kinds, (_, expected)), said in zip(asked, answers, strict=True):
+        for (kinds, (question, expected)), said in zip(asked, answers, strict=True):
             for name in (ALL, kinds[0]):
-                right[name].append(said.partition("\n")[0].strip() == expected.content)
+                right[name].append(is_right(question.content, expected.content, said.partition("\n")[0]))
         found[str(split)] = {name: sum(some) / len(some) for name, some in right.items()}
     return found
 
 
 def one_turn(split: DialogueSplit) -> Iterator[Dialogue]:
     """Yield conversations of one question: those of `answered_rightly`, if the split is held out."""
-    return (it for it in dialogues(SEED, None, split) if len(it.messages) == 2)
+    return (Dialogue(kinds[:1], messages[:2]) for kinds, messages in dialogues(SEED, None, split))
 
 
 def shares(model: Path) -> Shares:

@@ -1,14 +1,16 @@
 """豆対話: an endless, seeded supply of short original Japanese questions with an answer that a program can check.
 
-The words are those of 豆物語. Each kind of question is a function of dice and words that returns a question and its
-only right answer. There are three splits. ``train`` and ``test`` use the same words, and no question is in both: the
-hash of a question decides. ``new`` asks with words that are in neither, but where nobody could know a new word
-(readings, greetings).
+The words are those of 豆物語. Each kind of question is a function of dice and words that returns what is asked, in a
+conversation about one text, and the answers. An answer is the only right one, but for a story that is to be continued:
+`is_right` tells which sentences obey. There are three splits. ``train`` and ``test`` use the same words, and no
+question is in both: the hash of a question decides. ``new`` asks with words that are in neither, but where nobody could
+know a new word (readings, greetings).
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +22,35 @@ from mamegpt.data.stories import ANIMALS, CHILDREN, PLACES, PLANTS, THINGS
 from mamegpt.data.writers import write_jsonl
 from mamegpt.tokenizer.chat import Message
 
-__all__ = ["IN_TRAINING", "KINDS", "Dialogue", "DialogueSplit", "dialogues", "write_dialogues", "write_preferences"]
+__all__ = [
+    "IN_TRAINING",
+    "KINDS",
+    "Dialogue",
+    "DialogueSplit",
+    "dialogues",
+    "is_right",
+    "write_dialogues",
+    "write_preferences",
+]
 
 T = TypeVar("T")
 
 DialogueSplit = Literal["train", "test", "new"]
 TEST_SHARE = 0.1
 """Share of all questions that are in no training data."""
-SECOND_TURN_SHARE = 0.2
-"""Share of conversations in which a second question follows."""
+TIMES = {"count": 4, "where": 3}
+"""How many times as often as others some kinds are in conversations for learning: those that are learned last."""
+SECOND_TEXT_SHARE = 0.2
+"""Share of conversations for learning in which a question about another text follows."""
 UNKNOWN = "それはわかりません。"
 NUMBERS = "〇一二三四五六七八九"
+
+
+class _Case(NamedTuple):
+    """A text, and questions about it with their answers; the first is the one that is asked by itself."""
+
+    text: str
+    turns: tuple[tuple[str, str], ...]
 
 
 class Dialogue(NamedTuple):
@@ -52,6 +72,8 @@ class _Words:
     plants: Sequence[str]
     deeds: Sequence[tuple[str, str]]
     """What somebody did, in the plain and in the polite style."""
+    used: Sequence[tuple[str, str]]
+    """Words for the continuation of a story, each with what somebody did with such things, as alternatives."""
     kana: Sequence[str]
     """Words to be read backwards."""
 
@@ -107,109 +129,172 @@ UNKNOWABLE = (
 )
 
 
+USED = {
+    "things": "を[見つけました|拾いました|友だちに見せました|家に持って帰りました]",
+    "animals": "[を見ました|と遊びました|に会いました|をなでました]",
+    "foods": "を[食べました|買いました|二つ買いました|友だちにあげました]",
+}
+"""What is done with the words that a continuation must use, by the field of `_Words`."""
+CONTINUATION = re.compile(
+    "(?P<story>.+。)(?:「(?P<a>[^「」]+)」という言葉を使って、つづきを一文で書いてください"
+    "|つづきを一文で書いてください。「(?P<b>[^「」]+)」という言葉を使ってください)"
+)
+"""A question for the continuation of a story."""
+NAMES = tuple(child.name for child in CHILDREN)
+
+
+def is_right(question: str, expected: str, answer: str) -> bool:
+    """Return whether an answer, but for white space at its ends, is the expected one, or obeys the question.
+
+    The continuation of a story may be any polite sentence that tells what a person of the story did, uses the word that
+    was asked for, and names nobody else; it must not repeat the story.
+    """
+    answer = answer.strip()
+    if not (asked := CONTINUATION.fullmatch(question)):
+        return answer == expected.strip()
+    story, word = asked["story"], asked["a"] or asked["b"]
+    here = [name for name in NAMES if name in story]
+    anyone, to_it = "|".join(here), "(?:[^。「」]*[、はもがのにをでと])?"
+    sentence = f"(?:{anyone})[はもが]{to_it}{word}[をとにがはものでへ][^。「」]*(?:ました|でした)。"
+    strangers = [name for name in NAMES if name not in here and name in answer]
+    return re.fullmatch(sentence, answer) is not None and not strangers and answer not in story
+
+
 # ------------------------------------------------------------------------------------------------ kinds
 
 
-def _count(d: Dice, w: _Words) -> tuple[str, str]:
+def _single(question: str, answer: str) -> _Case:
+    """Return a case with one question, which needs no text."""
+    return _Case("", ((question, answer),))
+
+
+def _count(d: Dice, w: _Words) -> _Case:
     """Ask how often a word is in a list."""
     kinds = d.some(w.foods, 2)
     items = [d.one(kinds) for _ in range(d.number(2, 5))]
-    what = d.one(items)
-    asked = d.choose(f"{'、'.join(items)}。[この中に、{what}はいくつありますか|{what}はいくつですか]")
-    return asked, f"{NUMBERS[items.count(what)]}つです。"
+    first = d.one(items)
+    asked = [first, *(kind for kind in kinds if kind in items and kind != first)]
+    turns = (
+        (
+            d.choose(f"[この中に、{what}はいくつありますか|{what}はいくつですか]"),
+            f"{NUMBERS[items.count(what)]}つです。",
+        )
+        for what in asked
+    )
+    return _Case(f"{'、'.join(items)}。", tuple(turns))
 
 
-def _reverse(d: Dice, w: _Words) -> tuple[str, str]:
+def _reverse(d: Dice, w: _Words) -> _Case:
     """Ask for a word backwards."""
     word = d.one(w.kana)
-    return d.choose(f"「{word}」を[逆から読んで|逆さにして]ください"), f"{word[::-1]}です。"
+    return _single(d.choose(f"「{word}」を[逆から読んで|逆さにして]ください"), f"{word[::-1]}です。")
 
 
-def _choose(d: Dice, w: _Words) -> tuple[str, str]:
+def _choose(d: Dice, w: _Words) -> _Case:
     """Ask which of three is of a kind."""
     groups = {"動物": w.animals, "植物": w.plants, "場所": w.places, "人": w.names}
     kind, other = d.some([*groups], 2)
     right, wrong = d.one(groups[kind]), d.some(groups[other], 2)
     words = d.some([right, *wrong], 3)
-    return d.choose(f"{'、'.join(words)}。[この中で、{kind}はどれですか|{kind}を一つ選んでください]"), f"{right}です。"
+    asked = d.choose(f"{'、'.join(words)}。[この中で、{kind}はどれですか|{kind}を一つ選んでください]")
+    return _single(asked, f"{right}です。")
 
 
-def _compare(d: Dice, w: _Words) -> tuple[str, str]:
+def _compare(d: Dice, w: _Words) -> _Case:
     """Ask who has more of something, or less."""
     (a, b), food = d.some(w.names, 2), d.one(w.foods)
     few, many = sorted(d.some(range(1, 10), 2))
     of_a, of_b = d.some([few, many], 2)
-    which, n = d.one((("多い", many), ("少ない", few)))
-    asked = d.choose(
-        f"{a}は{food}を{NUMBERS[of_a]}つ、{b}は{food}を{NUMBERS[of_b]}つ持っています。[{which}のはだれですか"
-        f"|どちらの{food}が{which}ですか]"
+    text = f"{a}は{food}を{NUMBERS[of_a]}つ、{b}は{food}を{NUMBERS[of_b]}つ持っています。"
+    turns = (
+        (d.choose(f"[{which}のはだれですか|どちらの{food}が{which}ですか]"), f"{a if of_a == n else b}です。")
+        for which, n in d.some((("多い", many), ("少ない", few)), 2)
     )
-    return asked, f"{a if of_a == n else b}です。"
+    return _Case(text, tuple(turns))
 
 
-def _holder(d: Dice, w: _Words) -> tuple[str, str]:
+def _holder(d: Dice, w: _Words) -> _Case:
     """Ask who has a thing after it was handed on; of a thing that was not there nobody can know."""
     people, (thing, other) = d.some(w.names, 3), d.some(w.things, 2)
-    story = f"{people[0]}は{thing}を持っていました。"
+    text = f"{people[0]}は{thing}を持っていました。"
     holders = people[: d.number(1, 3)]
     for giver, taker in itertools.pairwise(holders):
-        story += d.choose(f"{giver}は{taker}に{thing}を[わたしました|あげました|かしました]。")
-    if d.number(1, 6) == 1:
-        return f"{story}{other}を持っているのはだれですか", UNKNOWN
-    return d.choose(
-        f"{story}[今、{thing}を持っているのはだれですか|{thing}はだれが持っていますか]"
-    ), f"{holders[-1]}です。"
+        text += d.choose(f"{giver}は{taker}に{thing}を[わたしました|あげました|かしました]。")
+    asked = d.choose(f"[今、{thing}を持っているのはだれですか|{thing}はだれが持っていますか]")
+    known = (asked, f"{holders[-1]}です。")
+    unknown = (f"{other}を持っているのはだれですか", UNKNOWN)
+    return _Case(text, (unknown, known) if d.number(1, 6) == 1 else (known,))
 
 
-def _where(d: Dice, w: _Words) -> tuple[str, str]:
+def _where(d: Dice, w: _Words) -> _Case:
     """Ask where somebody is now; of somebody who was not there nobody can know."""
     people, places = d.some(w.names, 3), d.some(w.places, 3)
     first, second = d.some(people[:2], 2)
-    story = f"{people[0]}は{places[0]}へ行きました。{people[1]}は{places[1]}へ行きました。"
+    text = f"{people[0]}は{places[0]}へ行きました。{people[1]}は{places[1]}へ行きました。"
     at = {people[0]: places[0], people[1]: places[1]}
     if d.number(1, 2) == 1:
-        story += d.choose(f"[それから|そのあと]、{first}は{places[2]}へ行きました。")
+        text += d.choose(f"[それから|そのあと]、{first}は{places[2]}へ行きました。")
         at[first] = places[2]
-    who = people[2] if d.number(1, 6) == 1 else d.one((first, second))
-    return d.choose(
-        f"{story}[今、{who}はどこにいますか|{who}がいるのはどこですか]"
-    ), f"{at[who]}です。" if who in at else UNKNOWN
+    asked = d.some([first, second], 2)
+    turns = (
+        (
+            d.choose(f"[今、{who}はどこにいますか|{who}がいるのはどこですか]"),
+            f"{at[who]}です。" if who in at else UNKNOWN,
+        )
+        for who in ([people[2], *asked] if d.number(1, 6) == 1 else asked)
+    )
+    return _Case(text, tuple(turns))
 
 
-def _polite(d: Dice, w: _Words) -> tuple[str, str]:
+def _continue(d: Dice, w: _Words) -> _Case:
+    """Ask for one more sentence of a story, in which a word is to be used."""
+    people = d.some(w.names, 2)
+    deeds = [polite for _, polite in w.deeds if "が" not in polite]  # the others have a subject of their own
+    text = "".join(f"{who}は{deed}。" for who, deed in zip(people, d.some(deeds, 2), strict=True))
+    word, done = d.one([use for use in w.used if use[0] not in text])
+    asked = d.choose(
+        f"[「{word}」という言葉を使って、つづきを一文で書いてください"
+        f"|つづきを一文で書いてください。「{word}」という言葉を使ってください]"
+    )
+    return _Case(text, ((asked, d.choose(f"{d.one(people)}は{word}{done}。")),))
+
+
+def _polite(d: Dice, w: _Words) -> _Case:
     """Ask for a sentence in the polite style."""
     plain, polite = d.one(w.deeds)
     who = d.one(w.names)
-    return d.choose(f"「{who}は{plain}。」を[ていねいな形に|です・ます体に]してください"), f"{who}は{polite}。"
+    return _single(d.choose(f"「{who}は{plain}。」を[ていねいな形に|です・ます体に]してください"), f"{who}は{polite}。")
 
 
-def _plain(d: Dice, w: _Words) -> tuple[str, str]:
+def _plain(d: Dice, w: _Words) -> _Case:
     """Ask for a sentence in the plain style."""
     plain, polite = d.one(w.deeds)
     who = d.one(w.names)
-    return d.choose(f"「{who}は{polite}。」を[ふつうの形に|だ・である体に]してください"), f"{who}は{plain}。"
+    return _single(d.choose(f"「{who}は{polite}。」を[ふつうの形に|だ・である体に]してください"), f"{who}は{plain}。")
 
 
-def _reading(d: Dice, _w: _Words) -> tuple[str, str]:
+def _reading(d: Dice, _w: _Words) -> _Case:
     """Ask for the reading of a kanji."""
     kanji, kana = d.one(READINGS)
-    return d.choose(f"「{kanji}」[は何と読みますか|の読みを教えてください|をひらがなで書いてください]"), f"{kana}です。"
+    asked = d.choose(f"「{kanji}」[は何と読みますか|の読みを教えてください|をひらがなで書いてください]")
+    return _single(asked, f"{kana}です。")
 
 
-def _greeting(d: Dice, _w: _Words) -> tuple[str, str]:
+def _greeting(d: Dice, _w: _Words) -> _Case:
     """Greet, or ask who is there."""
-    return d.one(GREETINGS)
+    return _single(*d.one(GREETINGS))
 
 
-def _refuse(d: Dice, _w: _Words) -> tuple[str, str]:
+def _refuse(d: Dice, _w: _Words) -> _Case:
     """Ask what a model cannot know."""
-    return d.choose(d.one(UNKNOWABLE)), UNKNOWN
+    return _single(d.choose(d.one(UNKNOWABLE)), UNKNOWN)
 
 
 # fmt: off
-KINDS: dict[str, Callable[[Dice, _Words], tuple[str, str]]] = {
+KINDS: dict[str, Callable[[Dice, _Words], _Case]] = {
     "count": _count, "reverse": _reverse, "choose": _choose, "compare": _compare, "holder": _holder, "where": _where,
-    "polite": _polite, "plain": _plain, "reading": _reading, "greeting": _greeting, "refuse": _refuse,
+    "continue": _continue, "polite": _polite, "plain": _plain, "reading": _reading, "greeting": _greeting,
+    "refuse": _refuse,
 }
 # fmt: on
 """The kinds of questions by name."""
@@ -225,12 +310,13 @@ def _words(split: DialogueSplit) -> _Words:
     def part(words: Sequence[T]) -> list[T]:
         return [word for i, word in enumerate(words) if (i % 3 == 2) == (split == "new")]
 
+    animals = part([animal.name for animal in ANIMALS])
+    lists = {"things": part([*THINGS]), "animals": animals, "foods": part(FOODS)}
     return _Words(
-        names=part([child.name for child in CHILDREN]),
-        things=part([*THINGS]),
+        names=part(NAMES),
         places=part([place.name for place in PLACES]),
-        foods=part(FOODS),
-        animals=part([animal.name for animal in ANIMALS]),
+        **lists,
+        used=[(word, done) for name, done in USED.items() for word in lists[name]],
         plants=part([plant.name for plant in PLANTS]),
         deeds=part(DEEDS),
         kana=part(KANA),
@@ -240,36 +326,45 @@ def _words(split: DialogueSplit) -> _Words:
 def dialogues(seed: int = 0, n: int | None = None, split: DialogueSplit = "train") -> Iterator[Dialogue]:
     """Yield ``n`` conversations of a split, without ``n`` endlessly; equal seeds give equal ones.
 
-    In ``train``, a fifth has two questions; elsewhere each has one.
+    In ``train``, some kinds are more frequent; further questions about the same text follow where there are some, and
+    in a fifth of the conversations one about another text. Elsewhere all kinds are equally frequent, with one question.
     """
     d, words = Dice(f"{seed}:{split}"), _words(split)
-    kinds = [kind for kind in KINDS if split != "new" or kind not in KNOWN_ONLY]
+    times = TIMES if split == "train" else {}
+    asked = [kind for kind in KINDS if split != "new" or kind not in KNOWN_ONLY]
+    kinds = [kind for kind in asked for _ in range(times.get(kind, 1))]
     n_made = 0
     while n is None or n_made < n:
         n_made += 1
-        n_turns = 2 if split == "train" and d.random.random() < SECOND_TURN_SHARE else 1
-        turns = [_turn(d, words, d.one(kinds), split) for _ in range(n_turns)]
-        messages = [it for _, asked, said in turns for it in (Message("user", asked), Message("assistant", said))]
-        yield Dialogue(tuple(kind for kind, _, _ in turns), tuple(messages))
+        n_cases = 2 if split == "train" and d.random.random() < SECOND_TEXT_SHARE else 1
+        found, messages = [], []
+        for _ in range(n_cases):
+            kind = d.one(kinds)
+            for question, answer in _turns(d, words, kind, split):
+                found.append(kind)
+                messages += [Message("user", question), Message("assistant", answer)]
+        yield Dialogue(tuple(found), tuple(messages))
 
 
-def _turn(d: Dice, words: _Words, kind: str, split: DialogueSplit) -> tuple[str, str, str]:
-    """Return a kind, and a question and an answer of it that the split may have."""
+def _turns(d: Dice, words: _Words, kind: str, split: DialogueSplit) -> list[tuple[str, str]]:
+    """Return a question of a kind that the split may have, with its answer; in ``train`` also what is asked next."""
     while True:
-        question, answer = KINDS[kind](d, words)
-        if (
-            kind in IN_TRAINING
-            or split == "new"
-            or is_held_out(question, TEST_SHARE, b"dialogues") == (split == "test")
-        ):
-            return kind, question, answer
+        text, (first, *others) = KINDS[kind](d, words)
+        if split == "new" or kind in IN_TRAINING or _is_test(text, first) == (split == "test"):
+            further = [turn for turn in others if not _is_test(text, turn)] if split == "train" else []
+            return [(text + first[0], first[1]), *further]
 
 
-def _wrong(d: Dice, words: _Words, kind: str, right: str, split: DialogueSplit) -> str:
+def _is_test(text: str, turn: tuple[str, str]) -> bool:
+    """Return whether a question about a text is in no training data."""
+    return is_held_out(text + turn[0], TEST_SHARE, b"dialogues")
+
+
+def _wrong(d: Dice, words: _Words, kind: str, question: str, right: str, split: DialogueSplit) -> str:
     """Return a wrong answer: the right one of another question of the kind, or of any if the kind has one answer."""
     while True:
-        _, _, answer = _turn(d, words, d.one([*KINDS]) if right == UNKNOWN else kind, split)
-        if answer != right:
+        (_, answer), *_ = _turns(d, words, d.one([*KINDS]) if right == UNKNOWN else kind, split)
+        if not is_right(question, right, answer):
             return answer
 
 
@@ -290,7 +385,7 @@ def write_preferences(
 
     def pair(kinds: tuple[str, ...], messages: tuple[Message, ...]) -> dict[str, str]:
         question, answer = (message.content for message in messages[:2])
-        return {"prompt": question, "chosen": answer, "rejected": _wrong(d, words, kinds[0], answer, split)}
+        return {"prompt": question, "chosen": answer, "rejected": _wrong(d, words, kinds[0], question, answer, split)}
 
     write_jsonl(path, itertools.starmap(pair, dialogues(seed, n, split)), overwrite=overwrite)
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from mamegpt.data.dialogues import DialogueSplit, dialogues
+from mamegpt.data.dialogues import DialogueSplit, dialogues, is_right
 from mamegpt.errors import ConfigError
 from mamegpt.evaluation.proportion import Proportion
 from mamegpt.pretrained import Pretrained
@@ -19,7 +19,7 @@ SPLITS: tuple[DialogueSplit, ...] = ("test", "new")
 """Other questions with the words of the training data, and questions with other words."""
 ALL = "all"
 """The name of the share over all kinds."""
-N_QUESTIONS = 440
+N_QUESTIONS = 480
 """Questions of a split, 40 of a kind in the mean."""
 SEED = 20261130
 MAX_TOKENS = 24
@@ -27,7 +27,7 @@ MAX_TOKENS = 24
 
 
 class Answered(NamedTuple):
-    """A question of a kind, the only right answer, and the model's."""
+    """A question of a kind, a right answer, in most kinds the only one, and the model's."""
 
     kind: str
     question: str
@@ -36,8 +36,8 @@ class Answered(NamedTuple):
 
     @property
     def is_right(self) -> bool:
-        """Whether the answer is, but for white space at its ends, the right one."""
-        return self.answer.strip() == self.expected
+        """Whether the model's answer is right."""
+        return is_right(self.question, self.expected, self.answer)
 
 
 def answered(

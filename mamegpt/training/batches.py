@@ -6,7 +6,7 @@ model writes them itself (GRPO) of its weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mamegpt.data.conversation_order import ConversationOrder, Conversations, Examples
 from mamegpt.data.window_order import WindowOrder
 
-__all__ = ["Batches", "ConversationBatches", "ExampleBatches", "PairBatches", "Pass", "WindowBatches"]
+__all__ = ["Batches", "ConversationBatches", "ExampleBatches", "PairBatches", "Pass", "WindowBatches", "cuts"]
 
 
 class Pass(NamedTuple):
@@ -129,6 +129,8 @@ class ConversationBatches(ExampleBatches):
     text: WindowOrder | None = None
     text_tokens: npt.NDArray[Any] | None = None
     text_share: float = 0.0
+    pass_cost: int | None = None
+    """How many tokens of padding take as long as a further forward pass; None: more than there are."""
 
     def n_tokens_after(self, step: int) -> int:
         """Return how many tokens all processes have read after ``step`` steps, by the mean length of conversations."""
@@ -141,7 +143,7 @@ class ConversationBatches(ExampleBatches):
         n_targets = int(self.conversations.n_targets[chosen].sum())
         own = chosen[np.argsort(-self.conversations.lengths[chosen], kind="stable")][rank::world]
         found = []
-        for rows in chunks(len(own), -(-len(own) // self.n_rows)):
+        for rows in self._cuts(self.conversations.lengths[own]):
             inputs, targets, learned = self.conversations.rows(own[rows])
             found.append(Pass(inputs, targets, n_targets / (1 - self.text_share), learned=learned))
         if self.text is not None and self.text_tokens is not None:
@@ -151,6 +153,12 @@ class ConversationBatches(ExampleBatches):
                 text = np.stack([self.text_tokens[start : start + T + 1] for start in starts[rows]]).astype(np.int64)
                 found.append(Pass(text[:, :-1], text[:, 1:], self.text.batch_size * T / self.text_share))
         return found
+
+    def _cuts(self, lengths: npt.NDArray[np.int64]) -> Iterable[slice]:
+        """Return which of one process's conversations, sorted from the longest, share a forward pass."""
+        if self.pass_cost is None:
+            return chunks(len(lengths), -(-len(lengths) // self.n_rows))
+        return cuts(lengths, self.n_rows, self.pass_cost)
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,25 @@ class PairBatches(ExampleBatches):
             inputs, targets, learned = self.conversations.rows(which)
             found.append(Pass(inputs, targets, self.order.batch_size, learned=learned, of_rows=which))
         return found
+
+
+def cuts(lengths: npt.NDArray[np.int64], n_rows: int, pass_cost: int) -> list[slice]:
+    """Return the slices of rows, sorted from the longest, that cost least: their tokens with padding, and each its own.
+
+    None has more than ``n_rows``.
+    """
+    n = len(lengths)
+    cost, begin = np.zeros(n + 1), np.zeros(n + 1, np.int64)
+    for end in range(1, n + 1):
+        first = np.arange(max(0, end - n_rows), end)
+        costs = cost[first] + lengths[first] * (end - first) + pass_cost
+        best = int(costs.argmin())
+        cost[end], begin[end] = costs[best], first[best]
+    found: list[slice] = []
+    while n > 0:
+        found.append(slice(int(begin[n]), n))
+        n = int(begin[n])
+    return found[::-1]
 
 
 def chunks(n: int, n_chunks: int) -> Iterator[slice]:

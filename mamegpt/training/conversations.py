@@ -28,13 +28,25 @@ from mamegpt.training.events import ConversationsRead, Emit
 from mamegpt.training.forward import micro_batch
 from mamegpt.training.validation import evaluate_examples
 
-__all__ = ["conversation_batches", "mean_length", "pairs_of", "questions_of", "validation_of", "write_conversations"]
+__all__ = [
+    "conversation_batches",
+    "mean_length",
+    "pairs_of",
+    "questions_of",
+    "text_order",
+    "validation_of",
+    "write_conversations",
+]
 
 TOO_LONG = msg("longer than the context of the model")
 TEXT_TOKENS = 1 << 20
 """Tokens of the text that are kept, at most; of a longer one, pieces from everywhere in it."""
 TEXT_PIECES = 64
 TEXT_CHARACTERS = 2 * TEXT_TOKENS
+SHORTEST_WINDOW = 64
+"""Tokens of text that a step reads in one piece, at least, if its share is less than the context."""
+PASS_COST = 320
+"""Tokens of padding that take as long as a further forward pass on a CPU (docs/log.md)."""
 
 
 def write_conversations(
@@ -143,8 +155,9 @@ def conversation_batches(
     if config.task == "grpo":
         longest, share = longest + config.answer_tokens, share * config.group_size
     n_rows = micro_batch(config, share, world.device, longest)
+    pass_cost = PASS_COST if world.device.type == "cpu" and not config.micro_batch_size else None
     if TEXT not in splits:
-        return ConversationBatches(conversations, order, n_rows)
+        return ConversationBatches(conversations, order, n_rows, pass_cost=pass_cost)
     tokens, T = splits[TEXT].tokens, config.context_length
     n_tokens = config.batch_size * float(conversations.lengths.mean())
     if len(tokens) <= T:
@@ -155,9 +168,19 @@ def conversation_batches(
             n=len(tokens),
             n_read=T + 1,
         )
-    n_windows = max(1, round(config.text_share / (1 - config.text_share) * n_tokens / T))
-    text = WindowOrder(len(tokens), T, n_windows, config.seed)
-    return ConversationBatches(conversations, order, n_rows, text, tokens, config.text_share)
+    text = text_order(len(tokens), config, n_tokens)
+    return ConversationBatches(conversations, order, n_rows, text, tokens, config.text_share, pass_cost)
+
+
+def text_order(n_text: int, config: TuneConfig, n_tokens: float) -> WindowOrder:
+    """Return which windows of a text of ``n_text`` tokens a step reads beside ``n_tokens`` of conversations.
+
+    They are as long as the context; if its share is clearly less than that, half as long, and so on.
+    """
+    T, wanted = config.context_length, config.text_share / (1 - config.text_share) * n_tokens
+    while T // 2 >= SHORTEST_WINDOW and 4 * wanted < 3 * T:
+        T //= 2
+    return WindowOrder(n_text, T, max(1, round(wanted / T)), config.seed)
 
 
 def mean_length(batches: ConversationBatches | PairBatches) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from mamegpt.data.dialogues import is_right
 from mamegpt.errors import ConfigError, TrainingError, first_line
 
 __all__ = ["REWARDS", "Reward", "find_reward", "load_reward", "morae", "scored"]
@@ -49,9 +50,9 @@ def desu(_question: str, answer: str, _expected: str = "") -> float:
     return float(BETWEEN.sub("", answer).endswith("です"))
 
 
-def right(_question: str, answer: str, expected: str) -> float:
-    """Return 1 for the answer in the data, else 0."""
-    return float(answer.strip() == expected.strip())
+def right(question: str, answer: str, expected: str) -> float:
+    """Return 1 for the answer in the data, and where 豆対話 asks for the continuation of a story, for all that obey."""
+    return float(is_right(question, expected, answer))
 
 
 REWARDS: dict[str, Reward] = {reward.__name__: reward for reward in (right, hiragana, haiku, desu)}

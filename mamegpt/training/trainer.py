@@ -219,7 +219,8 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
             step_loss = torch.zeros((), device=world.device)
             for micro, rows in enumerate(passes):
-                _seed_dropout(config.seed, step, world.rank, micro)
+                if config.drop_rate > 0:
+                    _seed_dropout(config.seed, step, world.rank, micro)
                 inputs, targets = (on_device(ids, world.device) for ids in (rows.inputs, rows.targets))
                 learned, of_rows = (
                     None if numbers is None else on_device(numbers, world.device)

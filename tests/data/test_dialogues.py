@@ -10,17 +10,35 @@ from pathlib import Path
 import pytest
 
 from mamegpt.data.conversations import ConversationReader
-from mamegpt.data.dialogues import DEEDS, KINDS, KNOWN_ONLY, NUMBERS, UNKNOWN, Dialogue, dialogues, write_dialogues
+from mamegpt.data.dialogues import (
+    DEEDS,
+    KINDS,
+    KNOWN_ONLY,
+    NAMES,
+    NUMBERS,
+    UNKNOWN,
+    Dialogue,
+    _words,
+    dialogues,
+    is_right,
+    write_dialogues,
+    write_preferences,
+)
 from mamegpt.data.shards import _held_out
 from mamegpt.errors import OutputError
 
 
 def questions(split: str, n: int = 1500) -> list[tuple[str, str, str]]:
-    """(Kind, question, answer) of single turns."""
+    """(Kind, question, answer) of single turns; what is asked later about a text has that text before it."""
     found = []
     for kinds, messages in dialogues(3, n, split):  # type: ignore[arg-type]
-        texts = [message.content for message in messages]
-        found += [*zip(kinds, texts[::2], texts[1::2], strict=True)]
+        texts, about = [message.content for message in messages], ""
+        for kind, question, given in zip(kinds, texts[::2], texts[1::2], strict=True):
+            text, end, _ = question.rpartition("。")
+            if kind in ("count", "compare", "holder", "where"):
+                about = text + end or about
+                question = about + question.removeprefix(about)
+            found.append((kind, question, given))
     return found
 
 
@@ -72,6 +90,64 @@ def test_every_answer_is_the_right_one(split: str) -> None:
             who, deed = re.search("「(.+?)は(.+)。」", question).groups()  # type: ignore[union-attr]
             expected = f"{who}は{style[deed]}。"
         assert expected in (given, None), question
+        assert is_right(question, given, f" {given}\n"), question
+
+
+STORY = "ユイは犬と遊びました。ケンタは市場へ行きました。"
+ASKED = (
+    f"{STORY}「帽子」という言葉を使って、つづきを一文で書いてください",
+    f"{STORY}つづきを一文で書いてください。「帽子」という言葉を使ってください",
+)
+
+
+@pytest.mark.parametrize("question", ASKED)
+@pytest.mark.parametrize(
+    ("given", "obeys"),
+    [
+        ("ケンタは帽子を拾いました。", True),
+        ("ユイもケンタに帽子を見せました。", True),
+        ("ユイが帽子をかぶって歌いました。", True),
+        (" ユイの帽子は赤でした。\n", False),  # says nothing of a person
+        ("ケンタはかさを拾いました。", False),
+        ("ケンタは麦わら帽子屋へ行きました。", False),
+        ("ハナは帽子を拾いました。", False),
+        ("ユイはハナに帽子を見せました。", False),
+        ("ケンタは帽子を拾いました", False),
+        ("ケンタは帽子を拾った。", False),
+        ("ケンタは帽子を拾いました。ユイは帽子を拾いました。", False),
+        ("帽子です。", False),
+        ("", False),
+    ],
+)
+def test_a_continuation_obeys_if_it_has_the_word_and_the_people(question: str, given: str, obeys: bool) -> None:
+    assert is_right(question, "ユイは帽子を見つけました。", given) == obeys
+
+
+def test_a_sentence_of_the_story_is_no_continuation() -> None:
+    question = f"{STORY}「犬」という言葉を使って、つづきを一文で書いてください"
+    assert not is_right(question, "ケンタは犬を見ました。", "ユイは犬と遊びました。")
+    assert is_right(question, "ケンタは犬を見ました。", "ケンタは犬と遊びました。")
+
+
+def test_no_name_of_a_person_is_part_of_a_word_that_a_continuation_uses() -> None:
+    for split in ("train", "new"):
+        words = _words(split)  # type: ignore[arg-type]
+        texts = [*(word + done for word, done in words.used), *(polite for _, polite in words.deeds)]
+        assert not [(name, text) for name in NAMES for text in texts if name in text]
+
+
+def test_conversations_to_learn_from_ask_further_about_a_text_and_others_do_not() -> None:
+    kinds = [kinds for kinds, _ in dialogues(3, 300)]
+    assert {("where", "where"), ("count", "count"), ("compare", "compare")} <= set(kinds)
+    assert {len(kinds) for split in ("test", "new") for kinds, _ in dialogues(3, 300, split)} == {1}  # type: ignore[arg-type]
+
+
+def test_a_wrong_answer_is_wrong(tmp_path: Path) -> None:
+    write_preferences(tmp_path / "pairs.jsonl", 400, seed=2)
+    for line in (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        assert is_right(row["prompt"], row["chosen"], row["chosen"])
+        assert not is_right(row["prompt"], row["chosen"], row["rejected"])
 
 
 def test_no_question_is_in_both_train_and_test() -> None:

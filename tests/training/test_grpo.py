@@ -137,6 +137,9 @@ def test_rewards() -> None:
     assert REWARDS["hiragana"]("", "はい、春。", "") == pytest.approx(2 / 3)
     assert REWARDS["desu"]("", "春です。", "") == 1.0 and REWARDS["desu"]("", "春", "") == 0.0
     assert REWARDS["right"]("", "春です。", "春です。") == 1.0 and REWARDS["right"]("", "夏です。", "春です。") == 0.0
+    story = "ユイは本を読みました。つづきを一文で書いてください。「笛」という言葉を使ってください"
+    assert REWARDS["right"](story, "ユイは笛を拾いました。", "ユイは笛を見つけました。") == 1.0
+    assert REWARDS["right"](story, "ユイは鈴を拾いました。", "ユイは笛を見つけました。") == 0.0
 
 
 def test_code_of_the_user_runs_only_if_it_is_named(tuned: Path, data: Path, mame: Mame, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from mamegpt.models.registry import ARCHITECTURES
 from mamegpt.run.run import Run
 from mamegpt.tokenizer.chat import Message, conversation_ids
 from mamegpt.tokenizer.reserved import RESERVED
-from mamegpt.training.batches import ConversationBatches
+from mamegpt.training.batches import ConversationBatches, cuts
+from mamegpt.training.conversations import text_order
 from mamegpt.training.events import ConversationsRead, EarlyStop, Event
 from mamegpt.training.forward import SummedLoss
 from mamegpt.training.init_from import tuned_config
@@ -65,22 +68,25 @@ def all_ids(little: Little) -> list[list[int]]:
     return [conversation_ids(little.tokenizer, messages) for messages in pairs()]
 
 
-def batches_of(little: Little, all_ids: list[list[int]], share: float = 0.0) -> ConversationBatches:
+def batches_of(
+    little: Little, all_ids: list[list[int]], share: float = 0.0, pass_cost: int | None = None
+) -> ConversationBatches:
     text = np.arange(500) % little.tokenizer.vocab_size
     return ConversationBatches(
         conversations_of(little, all_ids),
         ConversationOrder(N, 8, seed=1),
         3,
         *((WindowOrder(len(text), 16, 7, seed=1), text, share) if share else ()),
+        pass_cost=pass_cost,
     )
 
 
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize(("share", "pass_cost"), [(0.0, None), (0.25, None), (0.25, 5)])
 def test_the_loss_of_a_step_is_the_mean_over_answers_and_over_text(
-    little: Little, all_ids: list[list[int]], world: int, share: float
+    little: Little, all_ids: list[list[int]], world: int, share: float, pass_cost: int | None
 ) -> None:
-    batches, step = batches_of(little, all_ids, share), 3
+    batches, step = batches_of(little, all_ids, share, pass_cost), 3
     model = random_model(sizes_for(little.tokenizer), architecture="qwen3")
     summed = SummedLoss(model, "fp32")
     found = 0.0
@@ -108,6 +114,40 @@ def test_the_loss_of_a_step_is_the_mean_over_answers_and_over_text(
             windows = [batches.text_tokens[at : at + 17].tolist() for at in batches.text.starts(step)]
             expected += share * torch.cat([losses(window) for window in windows]).mean().item()
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("pass_cost", [0, 7, 1000])
+@pytest.mark.parametrize("n_rows", [2, 9])
+def test_conversations_are_cut_into_passes_where_padding_would_cost_more(pass_cost: int, n_rows: int) -> None:
+    lengths = np.array([30, 29, 12, 11, 11, 5, 4, 4, 4])
+
+    def cost(slices: Sequence[slice]) -> float:
+        return sum(int(lengths[one.start]) * (one.stop - one.start) + pass_cost for one in slices)
+
+    ways = []
+    for n_cuts in range(len(lengths)):
+        for inner in itertools.combinations(range(1, len(lengths)), n_cuts):
+            edges = [0, *inner, len(lengths)]
+            slices = [slice(*pair) for pair in itertools.pairwise(edges)]
+            if all(one.stop - one.start <= n_rows for one in slices):
+                ways.append(slices)
+    found = cuts(lengths, n_rows, pass_cost)
+    assert found in ways
+    assert cost(found) == min(map(cost, ways))
+    if pass_cost == 0:
+        assert sum(lengths[one.start] * (one.stop - one.start) for one in found) == lengths.sum() or n_rows == 2
+    if pass_cost == 1000:
+        assert len(found) == -(-len(lengths) // n_rows)
+
+
+@pytest.mark.parametrize(
+    ("context_length", "n_tokens", "windows"),
+    [(256, 864, (1, 128)), (256, 100, (1, 64)), (256, 9000, (4, 256)), (1000, 900, (1, 125)), (32, 864, (3, 32))],
+)
+def test_a_step_reads_about_its_share_of_text(context_length: int, n_tokens: int, windows: tuple[int, int]) -> None:
+    config = TuneConfig(context_length=context_length, text_share=0.1)
+    order = text_order(10_000, config, n_tokens)
+    assert (order.batch_size, order.context_length) == windows
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
