@@ -528,7 +528,8 @@ class TuneConfig(TrainConfig):
     text_data: str = ""
     """Text that is read beside the conversations, so that it is not forgotten (default: what the tuned run read)."""
     text_share: float = 0.1
-    """Share of that text in the loss and in the tokens of a step (0: none; only chat reads some)."""
+    """Share of that text in the loss, and in the tokens of a step, which reads a context of it at least (0: none; only
+    chat reads some)."""
     dpo_beta: float = 0.1
     """DPO: how strongly the model is held near the one it starts from (beta)."""
     reward: str = ""

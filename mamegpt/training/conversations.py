@@ -33,7 +33,6 @@ __all__ = [
     "mean_length",
     "pairs_of",
     "questions_of",
-    "text_order",
     "validation_of",
     "write_conversations",
 ]
@@ -43,8 +42,6 @@ TEXT_TOKENS = 1 << 20
 """Tokens of the text that are kept, at most; of a longer one, pieces from everywhere in it."""
 TEXT_PIECES = 64
 TEXT_CHARACTERS = 2 * TEXT_TOKENS
-SHORTEST_WINDOW = 64
-"""Tokens of text that a step reads in one piece, at least, if its share is less than the context."""
 PASS_COST = 320
 """Tokens of padding that take as long as a further forward pass on a CPU (docs/log.md)."""
 
@@ -168,19 +165,9 @@ def conversation_batches(
             n=len(tokens),
             n_read=T + 1,
         )
-    text = text_order(len(tokens), config, n_tokens)
+    n_windows = max(1, round(config.text_share / (1 - config.text_share) * n_tokens / T))
+    text = WindowOrder(len(tokens), T, n_windows, config.seed)
     return ConversationBatches(conversations, order, n_rows, text, tokens, config.text_share, pass_cost)
-
-
-def text_order(n_text: int, config: TuneConfig, n_tokens: float) -> WindowOrder:
-    """Return which windows of a text of ``n_text`` tokens a step reads beside ``n_tokens`` of conversations.
-
-    They are as long as the context; if its share is clearly less than that, half as long, and so on.
-    """
-    T, wanted = config.context_length, config.text_share / (1 - config.text_share) * n_tokens
-    while T // 2 >= SHORTEST_WINDOW and 4 * wanted < 3 * T:
-        T //= 2
-    return WindowOrder(n_text, T, max(1, round(wanted / T)), config.seed)
 
 
 def mean_length(batches: ConversationBatches | PairBatches) -> int:

@@ -25,7 +25,6 @@ from mamegpt.run.run import Run
 from mamegpt.tokenizer.chat import Message, conversation_ids
 from mamegpt.tokenizer.reserved import RESERVED
 from mamegpt.training.batches import ConversationBatches, cuts
-from mamegpt.training.conversations import text_order
 from mamegpt.training.events import ConversationsRead, EarlyStop, Event
 from mamegpt.training.forward import SummedLoss
 from mamegpt.training.init_from import tuned_config
@@ -138,16 +137,6 @@ def test_conversations_are_cut_into_passes_where_padding_would_cost_more(pass_co
         assert sum(lengths[one.start] * (one.stop - one.start) for one in found) == lengths.sum() or n_rows == 2
     if pass_cost == 1000:
         assert len(found) == -(-len(lengths) // n_rows)
-
-
-@pytest.mark.parametrize(
-    ("context_length", "n_tokens", "windows"),
-    [(256, 864, (1, 128)), (256, 100, (1, 64)), (256, 9000, (4, 256)), (1000, 900, (1, 125)), (32, 864, (3, 32))],
-)
-def test_a_step_reads_about_its_share_of_text(context_length: int, n_tokens: int, windows: tuple[int, int]) -> None:
-    config = TuneConfig(context_length=context_length, text_share=0.1)
-    order = text_order(10_000, config, n_tokens)
-    assert (order.batch_size, order.context_length) == windows
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
