@@ -27,6 +27,8 @@ static inline float to_float(Bf16 x) {
     return found;
 }
 
+// For both kinds of processor: `Pairs` are sixteen; `store_both` stores two rows, rounded, and returns them in pairs;
+// `add_pairs` adds both numbers of each; `exp_to_round` is e^x to 3e-6 of itself, for what is then rounded.
 #if defined(__AVX512BF16__)
 #include "pairs_avx512.h"
 #else

@@ -54,12 +54,12 @@ void pack(const Layout& l, const Input& in, bool forward, Bf16* const packed[N_J
 
 // (P, out) = X W^T, where X is (P, in)
 void linear(const Layout& l, Joint joint, const Bf16* x, const Bf16* packed, float* out, bool add = false) {
-    product(l.s.P(), l.out[joint], l.in[joint], x, l.in[joint], packed, long(l.in[joint]) * 16, out, l.out[joint], add);
+    product(l.s.P(), l.out[joint], l.in[joint], in_rows(x, l.in[joint]), packed, long(l.in[joint]) * 16, out, l.out[joint], add);
 }
 
 // (P, in) = dY W, where dY is (P, out)
 void linear_back(const Layout& l, Joint joint, const Bf16* dy, const Bf16* packed, float* out) {
-    product(l.s.P(), l.in[joint], l.out[joint], dy, l.out[joint], packed, long(l.out[joint]) * 16, out, l.in[joint],
+    product(l.s.P(), l.in[joint], l.out[joint], in_rows(dy, l.out[joint]), packed, long(l.out[joint]) * 16, out, l.in[joint],
             false);
 }
 
@@ -155,7 +155,7 @@ void softmax(int first, float* scores, Bf16* rows, long row, Bf16* pairs, long p
         Wide most = load_wide(x), sums = all_wide(0.0f);
         for (int key = 1; key < n; key++) most = larger(most, load_wide(x + key * 32));
         for (int key = 0; key < n; key++) {
-            Wide e = exp(load_wide(x + key * 32) - most);
+            Wide e = exp_to_round(load_wide(x + key * 32) - most);
             if (key >= first) e = e * load_wide(seen(key - first, q));
             store(x + key * 32, e);
             sums = sums + e;
@@ -164,7 +164,7 @@ void softmax(int first, float* scores, Bf16* rows, long row, Bf16* pairs, long p
         Bf16 *to = rows + first + q, *to_pairs = pairs + q / 16 * panel;
         for (int key = 0; key < n; key += 2, to += 2 * row, to_pairs += 32) {
             Wide a = load_wide(x + key * 32) * share, b = load_wide(x + key * 32 + 32) * share;
-            store_bf16(to, a), store_bf16(to + row, b), store(to_pairs, two_rows(a, b));
+            store(to_pairs, store_both(to, to + row, a, b));
         }
     }
 }
@@ -179,16 +179,16 @@ void attend(const Sizes& s, const Kept& k, const Scratch& m) {
             Bf16* p = k.p + size_t(head) * P * P;
             transposed_in_pairs(D, P, k.qkv + head * D, s.QKV(), m.pairs_of_q, D * 16L);
             for (int q = 0; q < P; q += 32) {
-                product(q + 32, 32, D, keys, s.QKV(), m.pairs_of_q + q * D, D * 16L, m.scores, 32, false);
+                product(q + 32, 32, D, in_rows(keys, s.QKV()), m.pairs_of_q + q * D, D * 16L, m.scores, 32, false);
                 softmax(q, m.scores, p, P, m.pairs_of_p, P * 16L);
-                product(D, 32, q + 32, m.across, P, m.pairs_of_p, P * 16L, m.o_across, 32, false);
+                product(D, 32, q + 32, in_rows(m.across, P), m.pairs_of_p, P * 16L, m.o_across, 32, false);
                 transposed(D, 32, m.o_across, 32, k.o + size_t(q) * s.Q() + head * D, s.Q());
             }
         }
     }
 }
 
-Wide sigmoid(Wide x) { return all_wide(1.0f) / (all_wide(1.0f) + exp(all_wide(0.0f) - x)); }
+Wide sigmoid(Wide x) { return all_wide(1.0f) / (all_wide(1.0f) + exp_to_round(all_wide(0.0f) - x)); }
 
 // SiLU(gate) * up, (P, E), of both (P, 2 E)
 void swiglu(const Sizes& s, const Bf16* gate_up, Bf16* out) {
@@ -281,7 +281,7 @@ void softmax_back(int first, const float* d_p, const Bf16* p, const float* dots,
         for (int key = 0; key < first + 32; key += 2, from += 2 * row, to += 2 * row, to_pairs += 32) {
             Wide a = load_bf16(from) * (load_wide(d_p + key * 32 + q) - dot);
             Wide b = load_bf16(from + row) * (load_wide(d_p + key * 32 + 32 + q) - dot);
-            store_bf16(to, a), store_bf16(to + row, b), store(to_pairs, two_rows(a, b));
+            store(to_pairs, store_both(to, to + row, a, b));
         }
     }
 }
@@ -299,9 +299,9 @@ void attend_back(const Sizes& s, const Kept& k, const Scratch& m) {
             dots_with_output(s, d_o, k.o + head * D, m.dots);
             transposed_in_pairs(D, P, d_o, s.Q(), m.pairs_of_q, D * 16L);
             for (int q = 0; q < P; q += 32) {
-                product(q + 32, 32, D, values, s.QKV(), m.pairs_of_q + q * D, D * 16L, m.scores, 32, false);
+                product(q + 32, 32, D, in_rows(values, s.QKV()), m.pairs_of_q + q * D, D * 16L, m.scores, 32, false);
                 softmax_back(q, m.scores, p, m.dots, m.d_scores, P, m.pairs_of_p, P * 16L);
-                product(D, 32, q + 32, m.across, P, m.pairs_of_p, P * 16L, m.o_across, 32, false);
+                product(D, 32, q + 32, in_rows(m.across, P), m.pairs_of_p, P * 16L, m.o_across, 32, false);
                 float* dq = m.d_qkv + size_t(q) * s.QKV() + head * D;
                 for (int i = 0; i < 32; i++)
                     for (int d = 0; d < D; d++) dq[size_t(i) * s.QKV() + d] = m.o_across[d * 32 + i];
@@ -310,8 +310,8 @@ void attend_back(const Sizes& s, const Kept& k, const Scratch& m) {
             in_pairs(P, D, k.qkv + head * D, s.QKV(), m.pairs_2, P * 16L);
             for (int key = 0; key < P; key += 32) {  // from the queries that see one of these keys
                 const size_t at = size_t(key) * P + key, row = size_t(key) * s.QKV();
-                product(32, D, P - key, p + at, P, m.pairs_1 + key * 16, P * 16L, d_values + row, s.QKV(), add);
-                product(32, D, P - key, m.d_scores + at, P, m.pairs_2 + key * 16, P * 16L, d_keys + row, s.QKV(), add);
+                product(32, D, P - key, in_rows(p + at, P), m.pairs_1 + key * 16, P * 16L, d_values + row, s.QKV(), add);
+                product(32, D, P - key, in_rows(m.d_scores + at, P), m.pairs_2 + key * 16, P * 16L, d_keys + row, s.QKV(), add);
             }
         }
     }
@@ -385,7 +385,7 @@ void gradient_of_matrix(const Layout& l, const Matrix& matrix, int r, const std:
     const int in = l.in[matrix.joint], P = l.s.P();
     if (parts.empty()) std::fill_n(scratch, 32 * size_t(in), 0.0f);
     for (size_t i = 0; i < parts.size(); i++)
-        product(32, in, P, parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, P, parts[i].x[matrix.joint],
+        product(32, in, P, in_rows(parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, P), parts[i].x[matrix.joint],
                 P * 16L, scratch, in, i > 0);
     for (int i = 0; i < std::min(32, matrix.out - r); i++)
         std::copy_n(scratch + size_t(i) * in, matrix.in, out + size_t(r + i) * matrix.in);

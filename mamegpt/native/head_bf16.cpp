@@ -24,35 +24,35 @@ namespace {
 constexpr int ROWS = 256;                       // positions of a unit of work
 constexpr int UNITS = 1;                        // such units of a block, for each thread,
 constexpr int MOST_ROWS = 2048;                 // and at most this many positions of a block
+constexpr int GROUP = 64;                       // positions whose E of a chunk of tokens stays in the first cache
 constexpr int CHUNK = 256;                      // tokens whose E is multiplied before those of the next are computed
 constexpr int TOKENS = 32;                      // tokens of a unit of work
-constexpr int GAP = 32;                         // between rows of E, or they would share the same lines of the cache
 constexpr size_t E_BYTES = size_t(1) << 27;     // more than this, and a block has fewer positions
 
 struct Head {
-    int N, V, C, K, tokens, n_rows, e_row;  // tokens: V rounded up to CHUNK; positions of a block, and of a row of E
-    const float *h, *w;                     // (N, C), (V, C)
-    const int64_t *targets, *soft;          // (N,), (N, K)
+    int N, V, C, K, tokens, n_rows;  // tokens: V rounded up to CHUNK; n_rows: positions of a block
+    const float *h, *w;              // (N, C), (V, C)
+    const int64_t *targets, *soft;   // (N,), (N, K)
     float true_share;
-    double* losses;                                // (N + 1,)
-    float *dh, *dw;                                // (N, C), (V, C); null: only the loss is wanted
-    Bf16 *w_rows, *w_across;                       // (tokens, C), [tokens/CHUNK][C][CHUNK]
-    Bf16 *e, *scaled;                              // (tokens, e_row), h / S in pairs of positions
-    struct Scratch {                               // of each thread
-        Bf16 *rows, *h_pairs, *e_pairs;            // (ROWS, C), and by 16 positions in pairs, [ROWS/16][CHUNK/2][16][2]
-        float *logits, *dh_across;                 // (TOKENS, ROWS), (C, ROWS)
-        float *sums, *of_rounded, *shift;          // (ROWS,), of E, and of E as it is kept
+    double* losses;                        // (N + 1,)
+    float *dh, *dw;                        // (N, C), (V, C); null: only the loss is wanted
+    Bf16 *w_rows, *w_across;               // in tiles: (tokens, C), and by chunks of tokens (C, CHUNK)
+    Bf16 *e, *scaled;                      // (tokens, n_rows) in tiles, h / S in pairs of positions
+    struct Scratch {                       // of each thread
+        Bf16 *rows, *h_pairs, *e_pairs;    // (ROWS, C), and by 16 positions in pairs; E of a group and a chunk, as these
+        float *logits, *dh_across;         // (TOKENS, GROUP), by groups of positions (C, GROUP)
+        float *sums, *of_rounded, *shift;  // (ROWS,), of E, and of E as it is kept
     };
 
     size_t lay_out(void* memory, int n_threads, Scratch* scratch) {
         Room room(memory);
         size_t weight = size_t(tokens) * C, width = size_t(C);
         room.take(w_rows, weight), room.take(w_across, dw ? weight : 0);
-        room.take(e, dw ? size_t(tokens) * e_row : 0), room.take(scaled, dw ? n_rows * width : 0);
+        room.take(e, dw ? size_t(tokens) * n_rows : 0), room.take(scaled, dw ? n_rows * width : 0);
         for (int i = 0; i < n_threads; i++) {
             Scratch none, &m = scratch ? scratch[i] : none;
-            room.take(m.rows, ROWS * width), room.take(m.h_pairs, ROWS * width), room.take(m.e_pairs, ROWS * CHUNK);
-            room.take(m.logits, TOKENS * ROWS), room.take(m.dh_across, dw ? ROWS * width : 0);
+            room.take(m.rows, ROWS * width), room.take(m.h_pairs, ROWS * width), room.take(m.e_pairs, GROUP * CHUNK);
+            room.take(m.logits, TOKENS * GROUP), room.take(m.dh_across, dw ? ROWS * width : 0);
             room.take(m.sums, ROWS), room.take(m.of_rounded, ROWS), room.take(m.shift, ROWS);
         }
         return room.bytes();
@@ -61,14 +61,18 @@ struct Head {
 
 using Scratch = Head::Scratch;
 
-// W in rows, and its columns by chunks of tokens; beyond the last token there are zeros.
+// W and, by chunks of tokens, W^T; beyond the last token there are zeros.
 void pack_weight(const Head& t, int v) {
-    Bf16* rows = t.w_rows + size_t(v) * t.C;
-    for (int i = 0; i < TOKENS; i++) {
-        if (v + i < t.V) round_to(t.C, t.w + size_t(v + i) * t.C, rows + size_t(i) * t.C);
-        else std::fill_n(rows + size_t(i) * t.C, t.C, Bf16(0));
+    Bf16 square[TOKENS * 32], *across = t.w_across + size_t(v / CHUNK) * CHUNK * t.C;
+    for (int c = 0; c < t.C; c += 32) {
+        for (int i = 0; i < TOKENS; i++) {
+            if (v + i < t.V) round_to(32, t.w + size_t(v + i) * t.C + c, square + i * 32);
+            else std::fill_n(square + i * 32, 32, Bf16(0));
+        }
+        for (int i = 0; i < TOKENS; i += 16) std::copy_n(square + i * 32, 512, t.w_rows + place_in_tiles(v + i, c, t.C));
+        for (int i = 0; i < 32 && t.dw; i += 16)
+            transposed(TOKENS, 16, square + i, 32, across + place_in_tiles(c + i, v % CHUNK, CHUNK), 32);
     }
-    if (t.dw) transposed(TOKENS, t.C, rows, t.C, t.w_across + size_t(v / CHUNK) * CHUNK * t.C + v % CHUNK, CHUNK);
 }
 
 // n positions from `first` on; up to the next multiple of 32 there are zeros.
@@ -80,30 +84,34 @@ void pack_hidden(const Head& t, const Scratch& m, int first, int n) {
     transposed_in_pairs(t.C, round_up(n, 32), m.rows, t.C, m.h_pairs, long(t.C) * 16);
 }
 
-// The logits of tokens from v on, for n positions.
-void logits(const Head& t, const Scratch& m, int n, int v) {
-    product(TOKENS, n, t.C, t.w_rows + size_t(v) * t.C, t.C, m.h_pairs, long(t.C) * 16, m.logits, ROWS, false);
+// The logits of tokens from v on, for n positions of a group from `first` on.
+void logits(const Head& t, const Scratch& m, int first, int n, int v) {
+    product(TOKENS, n, t.C, in_tiles(t.w_rows + size_t(v) * t.C, t.C), m.h_pairs + size_t(first) * t.C, long(t.C) * 16,
+            m.logits, GROUP, false);
 }
 
-// E = exp(logits - shift) of tokens from v on, in rows and in pairs, which begin at `chunk`; and its sums. Gradients
+// E = exp(logits - shift) of tokens from v on, in tiles and in pairs, which begin at `chunk`; and its sums. Gradients
 // are of the rounded E and its own sums: where one token has all the probability, they are zero, and not a rounding.
-void exponentials(const Head& t, const Scratch& m, int at, int n, int v, int chunk) {
+void exponentials(const Head& t, const Scratch& m, int at, int first, int n, int v, int chunk) {
     const int n_tokens = std::min(TOKENS, t.V - v);
-    const long e_row = t.e_row;
     const bool stores = t.dw;
     for (int r = 0; r < n; r += 16) {
         const float* x = m.logits + r;
-        Bf16 *e = t.e + size_t(v) * e_row + at + r, *pairs = m.e_pairs + r * CHUNK + (v - chunk) * 16;
-        Wide shift = load_wide(m.shift + r), sums = load_wide(m.sums + r), of_rounded = load_wide(m.of_rounded + r);
-        for (int i = 0; i < TOKENS; i += 2, x += 2 * ROWS, e += 2 * e_row, pairs += 32) {
-            Wide a = i < n_tokens ? exp(load_wide(x) - shift) : all_wide(0.0f);
-            Wide b = i + 1 < n_tokens ? exp(load_wide(x + ROWS) - shift) : all_wide(0.0f);
+        const int of_unit = first + r;
+        Bf16* pairs = m.e_pairs + r * CHUNK + (v - chunk) * 16;
+        Wide shift = load_wide(m.shift + of_unit), sums = load_wide(m.sums + of_unit);
+        Wide of_rounded = load_wide(m.of_rounded + of_unit);
+        for (int i = 0; i < TOKENS; i += 2, x += 2 * GROUP, pairs += 32) {
+            Wide a = i < n_tokens ? exp_to_round(load_wide(x) - shift) : all_wide(0.0f);
+            Wide b = i + 1 < n_tokens ? exp_to_round(load_wide(x + GROUP) - shift) : all_wide(0.0f);
             sums = sums + (a + b);
             if (!stores) continue;
-            store_bf16(e, a), store_bf16(e + e_row, b), store(pairs, two_rows(a, b));
-            of_rounded = of_rounded + (nearest_bf16(a) + nearest_bf16(b));
+            Bf16* e = t.e + place_in_tiles(v + i, at + of_unit, t.n_rows);
+            const Pairs both = store_both(e, e + 32, a, b);
+            store(pairs, both);
+            of_rounded = add_pairs(of_rounded, both);
         }
-        store(m.sums + r, sums), store(m.of_rounded + r, of_rounded);
+        store(m.sums + of_unit, sums), store(m.of_rounded + of_unit, of_rounded);
     }
 }
 
@@ -111,13 +119,15 @@ void exponentials(const Head& t, const Scratch& m, int at, int n, int v, int chu
 void exponentials(const Head& t, const Scratch& m, int at, int n) {
     const int end = round_up(t.V, TOKENS);
     std::fill_n(m.sums, n, 0.0f), std::fill_n(m.of_rounded, n, 0.0f);
-    for (int chunk = 0; chunk < end; chunk += CHUNK) {
-        const int depth = std::min(CHUNK, end - chunk);
-        for (int v = chunk; v < chunk + depth; v += TOKENS) logits(t, m, n, v), exponentials(t, m, at, n, v, chunk);
-        if (t.dw)
-            product(t.C, n, depth, t.w_across + size_t(chunk) * t.C, CHUNK, m.e_pairs, CHUNK * 16, m.dh_across, ROWS,
-                    chunk > 0);
-    }
+    for (int chunk = 0; chunk < end; chunk += CHUNK)
+        for (int first = 0; first < n; first += GROUP) {
+            const int here = std::min(GROUP, n - first), depth = std::min(CHUNK, end - chunk);
+            for (int v = chunk; v < chunk + depth; v += TOKENS)
+                logits(t, m, first, here, v), exponentials(t, m, at, first, here, v, chunk);
+            if (t.dw)
+                product(t.C, here, depth, in_tiles(t.w_across + size_t(chunk) * t.C, CHUNK), m.e_pairs, CHUNK * 16,
+                        m.dh_across + first * t.C, GROUP, chunk > 0);
+        }
 }
 
 // The same; positions that float32 cannot hold are shifted by their largest logit.
@@ -127,11 +137,13 @@ void probabilities(const Head& t, const Scratch& m, int at, int n) {
     if (std::all_of(m.sums, m.sums + n, is_safe)) return;
     float most[ROWS];
     std::fill(most, most + ROWS, -INFINITY);
-    for (int v = 0; v < t.V; v += TOKENS) {
-        logits(t, m, n, v);
-        for (int i = 0; i < std::min(TOKENS, t.V - v); i++)
-            for (int r = 0; r < n; r++) most[r] = std::max(most[r], m.logits[i * ROWS + r]);
-    }
+    for (int v = 0; v < t.V; v += TOKENS)
+        for (int first = 0; first < n; first += GROUP) {
+            const int here = std::min(GROUP, n - first);
+            logits(t, m, first, here, v);
+            for (int i = 0; i < std::min(TOKENS, t.V - v); i++)
+                for (int r = 0; r < here; r++) most[first + r] = std::max(most[first + r], m.logits[i * GROUP + r]);
+        }
     for (int r = 0; r < n; r++)
         if (!is_safe(m.sums[r])) m.shift[r] = most[r];
     exponentials(t, m, at, n);
@@ -143,16 +155,15 @@ void subtract_targets(const Head& t, const Scratch& m, int first, int at, int r)
     const Bf16* h = m.rows + size_t(r) * t.C;
     float* dh = t.dh + row * t.C;
     if (t.dw)
-        for (int c = 0; c < t.C; c++) dh[c] = m.dh_across[size_t(c) * ROWS + r] / m.of_rounded[r];
+        for (int c = 0; c < t.C; c++) dh[c] = m.dh_across[r / GROUP * GROUP * t.C + c * GROUP + r % GROUP] / m.of_rounded[r];
+    auto weight = [&](int64_t v, int c) { return load_bf16(t.w_rows + place_in_tiles(int(v), c, t.C)); };
     auto subtract = [&](int64_t v, float share) {
-        Bf16 &e = t.e[size_t(v) * t.e_row + at + r];
+        Bf16& e = t.e[place_in_tiles(int(v), at + r, t.n_rows)];
         e = to_bf16(to_float(e) - share * m.of_rounded[r]);
-        const Bf16* w = t.w_rows + size_t(v) * t.C;
-        for (int c = 0; c < t.C; c += 16) store(dh + c, fma(all_wide(-share), load_bf16(w + c), load_wide(dh + c)));
+        for (int c = 0; c < t.C; c += 16) store(dh + c, fma(all_wide(-share), weight(v, c), load_wide(dh + c)));
     };
-    const Bf16* w = t.w_rows + size_t(t.targets[row]) * t.C;
     Wide dot = all_wide(0.0f);
-    for (int c = 0; c < t.C; c += 16) dot = fma(load_bf16(h + c), load_bf16(w + c), dot);
+    for (int c = 0; c < t.C; c += 16) dot = fma(load_bf16(h + c), weight(t.targets[row], c), dot);
     t.losses[row] = std::log(double(m.sums[r])) + m.shift[r] - sum(dot);
     if (!t.dw) return;
     subtract(t.targets[row], t.true_share);
@@ -171,18 +182,15 @@ void pack_scaled(const Head& t, const Scratch& m, int at, int n, int padded) {
 // dW += E (h / S), for tokens from v on and n positions of a block
 void gradient_of_weight(const Head& t, int v, int n, bool add) {
     float* dw = t.dw + size_t(v) * t.C;
-    const Bf16* e = t.e + size_t(v) * t.e_row;
-    auto multiply = [&](int tokens, float* out) {
-        product(tokens, t.C, n, e, t.e_row, t.scaled, long(t.n_rows) * 16, out, t.C, add);
-    };
+    const Left e = in_tiles(t.e + size_t(v) * t.n_rows, t.n_rows);
     const int whole = std::min(TOKENS, t.V - v) / 16 * 16, left = std::min(TOKENS, t.V - v) - whole;
-    if (whole) multiply(whole, dw);
+    if (whole) product(whole, t.C, n, e, t.scaled, long(t.n_rows) * 16, dw, t.C, add);
     if (!left) return;
-    dw += size_t(whole) * t.C, e += size_t(whole) * t.e_row;
+    dw += size_t(whole) * t.C;
     for (int c = 0; c < t.C; c += 16) {  // fewer than sixteen tokens
         float out[16 * 16];
         for (int i = 0; i < left; i++) store(out + i * 16, load_wide(dw + size_t(i) * t.C + c));
-        product(16, 16, n, e, t.e_row, t.scaled + size_t(c) * t.n_rows, long(t.n_rows) * 16, out, 16, add);
+        product(16, 16, n, e.from(whole), t.scaled + size_t(c) * t.n_rows, long(t.n_rows) * 16, out, 16, add);
         for (int i = 0; i < left; i++) store(dw + size_t(i) * t.C + c, load_wide(out + i * 16));
     }
 }
@@ -210,7 +218,6 @@ Head sizes(int32_t V, int32_t C, int32_t n_threads) {
     t.V = V, t.C = C, t.tokens = round_up(V, CHUNK);
     size_t most = std::min<size_t>(MOST_ROWS / ROWS, E_BYTES / (size_t(t.tokens) * ROWS * sizeof(Bf16)));
     t.n_rows = ROWS * int(std::max<size_t>(1, std::min<size_t>(size_t(UNITS) * n_threads, most)));
-    t.e_row = t.n_rows + GAP;
     return t;
 }
 

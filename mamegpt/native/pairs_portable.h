@@ -11,11 +11,6 @@ static inline void store_bf16(Bf16* p, Wide a) {
     store(numbers, a);
     for (int i = 0; i < 16; i++) p[i] = to_bf16(numbers[i]);
 }
-static inline Wide nearest_bf16(Wide a) {
-    Bf16 numbers[16];
-    store_bf16(numbers, a);
-    return load_bf16(numbers);
-}
 
 struct Pairs {
     Bf16 v[16][2];
@@ -34,6 +29,15 @@ static inline Pairs two_rows(Wide a, Wide b) {
     store(x, a), store(y, b);
     return two_rows(x, y);
 }
+static inline Pairs store_both(Bf16* to_a, Bf16* to_b, Wide a, Wide b) {
+    store_bf16(to_a, a), store_bf16(to_b, b);
+    return two_rows(a, b);
+}
+static inline Wide add_pairs(Wide sums, const Pairs& a) {
+    float first[16], second[16];
+    for (int i = 0; i < 16; i++) first[i] = to_float(a.v[i][0]), second[i] = to_float(a.v[i][1]);
+    return sums + (load_wide(first) + load_wide(second));
+}
 template <typename T>
 static inline Pairs one_row(const T* p) {  // numbers 0 and 1, 2 and 3, ... of 32
     Pairs found;
@@ -48,3 +52,5 @@ static inline void transpose(Pairs r[16]) {
                 r[i].v[j][k] = r[j].v[i][k], r[j].v[i][k] = kept;
             }
 }
+
+static inline Wide exp_to_round(Wide x) { return exp(x); }

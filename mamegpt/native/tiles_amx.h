@@ -18,9 +18,9 @@ struct Tiles {  // sizes of the tiles, while this lives
 };
 
 template <int R, int S>
-static inline void tile(int K, const Bf16* a, long a_row, const Bf16* b, long b_panel, float* c, long c_row, bool add) {
+static inline void tile(int K, Left a, const Bf16* b, long b_panel, float* c, long c_row, bool add) {
     constexpr bool down = R == 2, across = S == 2;
-    const long a_bytes = a_row * long(sizeof *a), c_bytes = c_row * long(sizeof *c);
+    const long a_bytes = a.row * long(sizeof(Bf16)), c_bytes = c_row * long(sizeof *c);
     float* below = c + 16 * c_row;
     std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC does not know that the instructions below read memory
     if (add) {
@@ -34,11 +34,11 @@ static inline void tile(int K, const Bf16* a, long a_row, const Bf16* b, long b_
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int k = 0; k < K; k += 32) {
-        _tile_loadd(4, a + k, a_bytes);
+    for (int k = 0; k < K; k += 32, a.at += a.along) {
+        _tile_loadd(4, a.at, a_bytes);
         _tile_loadd(6, b + k * 16, 64);
         if constexpr (across) _tile_loadd(7, b + b_panel + k * 16, 64);
-        if constexpr (down) _tile_loadd(5, a + 16 * a_row + k, a_bytes);
+        if constexpr (down) _tile_loadd(5, a.at + a.down, a_bytes);
         _tile_dpbf16ps(0, 4, 6);
         if constexpr (across) _tile_dpbf16ps(1, 4, 7);
         if constexpr (down) _tile_dpbf16ps(2, 5, 6);

@@ -6,9 +6,10 @@ struct Tiles {
 };
 
 template <int R, int S>
-static inline void tile(int K, const Bf16* a, long a_row, const Bf16* b, long b_panel, float* c, long c_row, bool add) {
+static inline void tile(int K, Left a, const Bf16* b, long b_panel, float* c, long c_row, bool add) {
     constexpr int ROWS = 8;
-    for (int m = 0; m < 16 * R; m += ROWS, a += ROWS * a_row, c += ROWS * c_row) {
+    for (int m = 0; m < 16 * R; m += ROWS, c += ROWS * c_row) {
+        const Bf16* rows = a.at + m / 16 * a.down + m % 16 * a.row;
         __m512 sums[ROWS][S];
         for (int i = 0; i < ROWS; i++)
             for (int j = 0; j < S; j++)
@@ -20,7 +21,7 @@ static inline void tile(int K, const Bf16* a, long a_row, const Bf16* b, long b_
 #pragma GCC unroll 8
             for (int i = 0; i < ROWS; i++) {
                 int32_t pair;
-                std::memcpy(&pair, a + i * a_row + k, sizeof pair);
+                std::memcpy(&pair, rows + i * a.row + k / 32 * a.along + k % 32, sizeof pair);
                 __m512bh row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
                 for (int j = 0; j < S; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], row, columns[j]);
             }
