@@ -222,8 +222,8 @@ void forward(const Layout& l, const Input& in, Bf16* const packed[N_JOINTS], con
 
 // --- backward ---
 
-// What one window leaves for the gradients of weights: dY^T (out, P) and X in pairs of positions, for each joint
-// matrix; and its own gradients of the norms.
+// What one window leaves for the gradients of weights: of each joint matrix dY and X, the narrower one transposed, the
+// other one in pairs of positions; and its own gradients of the norms.
 struct Parts {
     Bf16 *dy[N_JOINTS], *x[N_JOINTS];
     float *norm_1, *norm_2, *q_norm, *k_norm;
@@ -235,10 +235,14 @@ struct Parts {
         room.take(q_norm, size_t(l.s.D)), room.take(k_norm, size_t(l.s.D));
     }
     void keep_dy(const Layout& l, Joint joint, const Bf16* of) const {
-        transposed(l.s.P(), l.out[joint], of, l.out[joint], dy[joint], l.s.P());
+        keep(l.s.P(), l.out[joint], of, dy[joint], !l.widens(joint));
     }
     void keep_x(const Layout& l, Joint joint, const Bf16* of) const {
-        in_pairs(l.s.P(), l.in[joint], of, l.in[joint], x[joint], l.s.P() * 16L);
+        keep(l.s.P(), l.in[joint], of, x[joint], l.widens(joint));
+    }
+    static void keep(int P, int width, const Bf16* of, Bf16* to, bool transposes) {
+        if (transposes) transposed(P, width, of, width, to, P);
+        else in_pairs(P, width, of, width, to, P * 16L);
     }
 };
 
@@ -379,16 +383,20 @@ void backward(const Layout& l, const Input& in, Bf16* const packed[N_JOINTS], co
     through_norm(x, NORM_1, k.scale_1, parts.norm_1);
 }
 
-// 32 rows of the gradient of a matrix: the sum over all windows of dY^T X
-void gradient_of_matrix(const Layout& l, const Matrix& matrix, int r, const std::vector<Parts>& parts, float* scratch,
+// 32 rows of the gradient of a matrix: the sum over all windows of dY^T X, or of its transpose X^T dY
+void gradient_of_matrix(const Layout& l, const Matrix& matrix, int r, const std::vector<Parts>& parts, float* sums,
                         float* out) {
     const int in = l.in[matrix.joint], P = l.s.P();
-    if (parts.empty()) std::fill_n(scratch, 32 * size_t(in), 0.0f);
-    for (size_t i = 0; i < parts.size(); i++)
-        product(32, in, P, in_rows(parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, P), parts[i].x[matrix.joint],
-                P * 16L, scratch, in, i > 0);
+    const bool widens = l.widens(matrix.joint);
+    if (parts.empty()) std::fill_n(sums, 32 * size_t(in), 0.0f);
+    for (size_t i = 0; i < parts.size(); i++) {
+        const Bf16 *dy = parts[i].dy[matrix.joint] + size_t(matrix.first + r) * P, *x = parts[i].x[matrix.joint];
+        if (widens) product(in, 32, P, in_rows(x, P), dy, P * 16L, sums, 32, i > 0);
+        else product(32, in, P, in_rows(dy, P), x, P * 16L, sums, in, i > 0);
+    }
     for (int i = 0; i < std::min(32, matrix.out - r); i++)
-        std::copy_n(scratch + size_t(i) * in, matrix.in, out + size_t(r + i) * matrix.in);
+        for (int k = 0; k < matrix.in; k++)
+            out[size_t(r + i) * matrix.in + k] = sums[widens ? k * 32 + i : i * in + k];
 }
 
 void gradients_of_norms(const Sizes& s, const std::vector<Parts>& parts, float* const d_weights[N_WEIGHTS]) {

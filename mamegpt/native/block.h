@@ -48,6 +48,7 @@ struct Layout {
           out{s.QKV(), s.C, 2 * s.E(), s.C},
           in{s.C, s.Q(), s.C, s.E()} {}
 
+    bool widens(Joint joint) const { return in[joint] < out[joint]; }
     size_t size(Joint joint) const { return size_t(out[joint]) * in[joint]; }
 };
 

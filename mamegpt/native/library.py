@@ -89,7 +89,8 @@ class Native:
         soft = None if soft_targets is None else soft_targets.contiguous()
         losses = torch.empty(N + 1, dtype=torch.float64)
         grad_hidden = torch.empty_like(inputs[0]) if needs_gradient else None
-        grad_weight = torch.zeros_like(inputs[1]) if needs_gradient else None
+        fill = torch.empty_like if N else torch.zeros_like  # without positions the library writes nothing
+        grad_weight = fill(inputs[1]) if needs_gradient else None
         n_threads = torch.get_num_threads()
         head, memory_of_head, item_bytes = self._heads[compute_dtype]
         memory = torch.empty(memory_of_head(V, C, n_threads, needs_gradient) * item_bytes, dtype=torch.uint8)

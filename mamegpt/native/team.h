@@ -20,14 +20,19 @@ class Team {
     template <typename Each>
     void share(int n_units, Each each) {
         for (int unit; (unit = next++) < n_units;) each(unit);
-        std::unique_lock<std::mutex> lock(mutex);
-        long now = n_meetings;
-        if (++n_here == size) {
-            n_here = 0, next = 0, n_meetings++;
-            all_here.notify_all();
-        } else {
-            all_here.wait(lock, [&] { return n_meetings != now; });
+        const long now = n_meetings;
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            if (++n_here == size) {
+                n_here = 0, next = 0, n_meetings++;
+                all_here.notify_all();
+                return;
+            }
         }
+        for (int i = 0; i < POLLS; i++, pause())
+            if (n_meetings != now) return;
+        std::unique_lock<std::mutex> lock(mutex);
+        all_here.wait(lock, [&] { return n_meetings != now; });
     }
 
     // Call work(team, me) on threads 0 to n - 1, or on as many as the system gives, and wait for all.
@@ -67,10 +72,18 @@ class Team {
     }
 
   private:
+    static constexpr int POLLS = 1000;  // tens of microseconds, which is less than a sleep takes
+
+    static void pause() {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+
     std::atomic<int> size{1};
     std::atomic<int> next{0};
     std::mutex mutex;
     std::condition_variable all_here;
     int n_here = 0;
-    long n_meetings = 0;
+    std::atomic<long> n_meetings{0};
 };
