@@ -11,6 +11,7 @@ V vocabulary.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -98,7 +99,7 @@ class Head:
         self._weight = weight.detach()
         self._native = NativeHead(native, self._weight, _n_threads(weight.numel())) if native else None
         # torch 2.13 misreads matrices of one column, or with a stride of 0, in torch._int_mm.
-        self._counts_fast = native is not None or (cpu_capabilities().get("avx512_vnni", False) and weight.shape[1] > 1)
+        self._counts_fast = native is not None or (weight.shape[1] > 1 and _pytorch_counts_fast())
 
     def logits(self, state: Tensor) -> Tensor:
         """Return the logits (V,) of a state (C,)."""
@@ -148,6 +149,17 @@ class Head:
         parts = torch.split(self._weight, 1024)  # small enough for the processor's cache
         rounded = torch.cat([(part / unit).round_().to(torch.int8) for part in parts])
         return rounded.t(), int(rounded.abs().sum(1).max())
+
+
+@functools.cache
+def _pytorch_counts_fast() -> bool:
+    """Return whether `torch._int_mm` is fast here, and exact: where the instructions for that are refused to oneDNN
+    (``ONEDNN_MAX_CPU_ISA``), it adds pairs of products in 16 bits, which do not hold them.
+    """
+    if not cpu_capabilities().get("avx512_vnni", False):
+        return False
+    largest = torch.full((64, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest[:1], largest.t()) == 64 * 127**2).all())
 
 
 def native_for(model: nn.Module) -> Native | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +201,25 @@ def test_eight_bits_leave_few_ids_to_compare() -> None:
     rough = torch._int_mm(scaled.round().to(torch.int8)[None], rounded)[0]
     assert torch.equal(rough.long(), (scaled.round().long()[:, None] * rounded.long()).sum(0))
     assert 0 < (rough >= rough.max() - scaled.abs().sum() - largest).sum() < 100
+
+
+_LARGEST_LOGITS = """
+import torch
+from mamegpt.generation.fast_decode import Head
+generator = torch.Generator().manual_seed(0)
+weight = torch.rand(500, 64, generator=generator).sub_(0.3).sign_()
+states = torch.rand(50, 64, generator=generator).add_(1)
+head = Head(weight)
+print(sum(head.most_likely(state) == int(torch.mv(weight, state).argmax()) for state in states))
+"""
+
+
+@pytest.mark.parametrize("instructions", ["DEFAULT", "AVX2", "AVX512_CORE"])
+def test_the_largest_logit_where_instructions_are_refused_to_pytorch(instructions: str) -> None:
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    command = [sys.executable, "-c", _LARGEST_LOGITS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "50"
 
 
 def test_what_a_step_does_not_know_takes_the_long_way(little: Little, monkeypatch: pytest.MonkeyPatch) -> None:
