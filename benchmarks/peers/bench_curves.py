@@ -10,7 +10,8 @@ whole split, which is not counted: a point stands where the last step ended, and
 1. mamegpt: ``mamegpt train --data TEXT --minutes M`` with the tokenizer that ``mamegpt tokenizer --for-minutes M``
    trains (that time is not counted; the peer gets the same tokenizer).
 2. The peer: transformers' ``GPT2LMHeadModel`` in ``Trainer``, as large; AdamW with warm-up and a linear decay, batches
-   of 8 windows (mamegpt's), the best of ``--rates`` after the first ``--minutes``; compiled if ``--compiled``.
+   of 8 windows (mamegpt's), the best of ``--rates`` after the first ``--minutes``; compiled if ``--compiled``,
+   its weights in bfloat16 if ``--bf16``.
 3. The original recipe: its curve in ``results/reference_curve.json`` and its seconds a step in ``quality.json``, both
    by `bench_time_to_quality`.
 4. n-gram models with modified Kneser-Ney smoothing of all training tokens (`mamegpt.evaluation.ngram`).
@@ -76,13 +77,14 @@ def ours(task: Task, minutes: float, seed: int, folder: Path, args: argparse.Nam
 
 def peer(task: Task, seconds: float, lr: float, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """A run of the peer, in a process of its own."""
-    what = {"task": dataclasses.asdict(task), "seconds": seconds, "lr": lr, "compiled": args.compiled}
+    what = {"task": dataclasses.asdict(task), "seconds": seconds, "lr": lr}
+    what |= {"compiled": args.compiled, "bf16": args.bf16}
     others = timed(["benchmarks.peers.bench_curves", "--one", json.dumps(what), str(folder)], args.threads)
     found: dict[str, Any] = json.loads(folder.with_suffix(".json").read_text(encoding="utf-8"))
     return {**found, "s": seconds, "lr": lr, "others": others}
 
 
-def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Path) -> dict[str, Any]:
+def train_peer(task: Task, seconds: float, lr: float, compiled: bool, bf16: bool, folder: Path) -> dict[str, Any]:
     """transformers' GPT-2 in its Trainer until the time is over, with a rate that follows the clock."""
     import torch
     from torch import nn
@@ -103,6 +105,8 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
             control.should_training_stop = progress() >= 1
 
     model = gpt2(task)
+    if bf16:
+        model = model.to(torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: min(progress() / WARM_UP, 1 - progress()))
     arguments = TrainingArguments(
@@ -130,7 +134,7 @@ def train_peer(task: Task, seconds: float, lr: float, compiled: bool, folder: Pa
             return hidden
 
     val = open_shards(task.shards)[1]["val"]
-    model.eval()
+    model.float().eval()
     quality = evaluate(
         AsOurs(),
         val.tokens,
@@ -194,6 +198,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3, 8])
     parser.add_argument("--seeds", type=int, default=1, help="runs of mamegpt for each time")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 6e-3], help="learning rates of the peer")
+    parser.add_argument("--bf16", action="store_true", help="convert the peer's model to bfloat16")
     parser.add_argument("--compiled", action="store_true", help="compile the peer's model")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "FOLDER"), help=argparse.SUPPRESS)
     args = bench.parsed(parser, "curves.json")
@@ -221,6 +226,8 @@ def main() -> None:
             runs[OURS] += [{**made, **found} for found in some]
             print(OURS, some, flush=True)
             seconds = statistics.fmean(found["s"] for found in some)
+            if args.compiled:  # one step, so that the runs find the compiler's cache filled
+                peer(task, 1, args.rates[0], folder / f"{PEER}-{minutes}-first", args)
             for lr in [best] if best else args.rates:
                 runs[PEER].append({**made, **peer(task, seconds, lr, folder / f"{PEER}-{minutes}-{lr}", args)})
                 print(PEER, runs[PEER][-1], flush=True)
@@ -232,6 +239,7 @@ def main() -> None:
         "machine": machine,
         "versions": bench.versions(),
         "minutes": args.minutes,
+        "peer": {"bf16": args.bf16, "compiled": args.compiled},
         "ngrams": lines,
         "runs": runs,
         "original": original(args.out.parent),
