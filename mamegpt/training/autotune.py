@@ -198,15 +198,16 @@ class Probe:
         They take turns, and the fastest of a few rounds counts: another program's work can only make a round slower.
         """
         random_state = torch.get_rng_state()
+        computed = {(kind.precision, self._engine_of(kind)) for kind in kinds}
         optimizers = {
-            p: build_optimizer(self.model, dataclasses.replace(self.config, precision=p))
-            for p in {kind.precision for kind in kinds}
+            (precision, native): build_optimizer(
+                self.model, dataclasses.replace(self.config, precision=precision), native
+            )
+            for precision, native in computed
         }
         ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
         losses = [
-            SummedLoss(
-                self.model, kind.precision, compiled=kind.compiled, native=self.native if kind.is_native else None
-            )
+            SummedLoss(self.model, kind.precision, compiled=kind.compiled, native=self._engine_of(kind))
             for kind in kinds
         ]
         passes: list[list[float]] = [[] for _ in kinds]
@@ -216,14 +217,18 @@ class Probe:
                 begin = self._now()
                 torch.autograd.backward(summed_loss(ids, ids))
                 middle = self._now()
-                optimizers[kind.precision].step()
-                optimizers[kind.precision].zero_grad(set_to_none=True)
+                optimizer = optimizers[kind.precision, self._engine_of(kind)]
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
                 if round_:  # the first one warms up
                     times.append(middle - begin)
                     update.append(self._now() - middle)
         torch.set_rng_state(random_state)
         n_passes = self.n_windows / self.n_rows
         return [min(times) * n_passes + min(update) for times, update in zip(passes, updates, strict=True)]
+
+    def _engine_of(self, kind: Kind) -> Native | None:
+        return self.native if kind.is_native else None
 
     def _now(self) -> float:
         synchronize(self.device)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mamegpt.distributed.sharding import local
+from mamegpt.native.library import Native
+from mamegpt.native.muon import fits, muon_step
 
 __all__ = ["Muon", "orthogonalize"]
 
@@ -24,23 +26,38 @@ BATCH_BYTES = 32 << 20
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` with its defaults, except that products are taken in ``compute_dtype`` and in batches.
 
-    ``parameters`` are matrices; the state holds a ``momentum_buffer`` for each, as PyTorch's does.
+    ``parameters`` are matrices; the state holds a ``momentum_buffer`` for each, as PyTorch's does. ``native``, if it is
+    given, updates in bfloat16 the matrices that it can.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float, compute_dtype: torch.dtype
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float,
+        compute_dtype: torch.dtype,
+        native: Native | None = None,
     ) -> None:
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.compute_dtype = compute_dtype
+        self.native = native if compute_dtype == torch.bfloat16 else None
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  (no caller has one)
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
             alike: dict[tuple[int, ...], list[nn.Parameter]] = {}
+            by_engine: list[tuple[Tensor, Tensor, Tensor]] = []
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                if parameter.grad is None:
+                    continue
+                if self.native and fits(parameter) and fits(parameter.grad):
+                    by_engine.append((parameter, parameter.grad, self._momentum(parameter)))
+                else:
                     alike.setdefault(tuple(sorted(parameter.shape)), []).append(parameter)
+            if self.native and by_engine:
+                muon_step(self.native, *zip(*by_engine, strict=True), group)
             for (rows, columns), parameters in alike.items():
                 size = max(1, BATCH_BYTES // (rows * columns * 4))
                 for begin in range(0, len(parameters), size):
@@ -55,12 +72,17 @@ class Muon(torch.optim.Muon):
     def _averaged_gradient(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         """Advance the momentum of a matrix, and return what is to be orthogonalized (Nesterov); local rows only."""
         assert parameter.grad is not None
+        momentum, gradient = local(self._momentum(parameter)), local(parameter.grad)
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(momentum, group["momentum"])
+
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+        """Return the momentum of a matrix, zeros at first."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        momentum, gradient = local(state["momentum_buffer"]), local(parameter.grad)
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        return gradient.lerp(momentum, group["momentum"])
+        momentum: Tensor = state["momentum_buffer"]
+        return momentum
 
     def _apply(self, parameter: nn.Parameter, update: Tensor, group: dict[str, Any]) -> None:
         """Decay a matrix and add its orthogonalized update; ``update`` has the local rows."""

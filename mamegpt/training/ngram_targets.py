@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 from mamegpt.data.shards import sample_tokens
 from mamegpt.errors import ConfigError
+from mamegpt.native.draw import draw
+from mamegpt.native.library import Native
 
 __all__ = ["NgramTargets", "counted", "true_share"]
 
@@ -59,15 +61,18 @@ def true_share(progress: float) -> float:
 class NgramTargets:
     """Draws continuations of tokens from the n-grams of ``tokens``, a sample of them if they are many."""
 
-    def __init__(self, tokens: npt.NDArray[Any], vocab_size: int, seed: int) -> None:
-        """Sort the n-grams of ``tokens``. Raises `ConfigError` for a vocabulary too large for 64-bit keys."""
+    def __init__(self, tokens: npt.NDArray[Any], vocab_size: int, seed: int, *, native: Native | None = None) -> None:
+        """Sort the n-grams of ``tokens``; ``native``, if it is given, draws the same from them in less time.
+
+        Raises `ConfigError` for a vocabulary too large for 64-bit keys.
+        """
         if vocab_size > MAX_VOCAB_SIZE:
             raise ConfigError(
                 "--ngrams needs a vocabulary of at most {most:,} tokens (got {vocab_size:,}); give --ngrams false",
                 most=MAX_VOCAB_SIZE,
                 vocab_size=vocab_size,
             )
-        self.vocab_size, self.seed = vocab_size, seed
+        self.vocab_size, self.seed, self.native = vocab_size, seed, native
         text = counted(tokens)
         n_held_out = min(HELD_OUT_TOKENS, len(text) // 50)
         text, held_out = np.split(text, [len(text) - n_held_out])
@@ -90,8 +95,16 @@ class NgramTargets:
         the seed, the step and the row's number, so that it is the same for any number of processes.
         """
         B, T = ids.shape
-        streams = [np.random.Philox(key=[self.seed, step], counter=[0, 0, 0, first + row]) for row in range(B)]
-        random = np.stack([np.random.Generator(one).random((ORDER, T, N_DRAWS + 1)) for one in streams], axis=1)
+        random = self.random(B, T, step, first)
+        if self.native:
+            return draw(
+                self.native,
+                self.levels,
+                self.vocab_size,
+                DISCOUNT,
+                np.ascontiguousarray(ids),
+                random[: len(self.levels)],
+            )
         drawn = np.empty((B, T, N_DRAWS), np.int64)
         is_open = np.ones((B, T, N_DRAWS), bool)  # what is still to be drawn, from a shorter context
         for n in range(len(self.levels), 0, -1):
@@ -111,6 +124,11 @@ class NgramTargets:
             np.copyto(drawn[:, begin_at:], found % self.vocab_size, where=taken)
             rest &= ~taken
         return drawn
+
+    def random(self, B: int, T: int, step: int, first: int = 0) -> npt.NDArray[np.float64]:
+        """Return what `draw` decides by, from 0 to 1: (ORDER, B, T, 1 + N_DRAWS)."""
+        streams = [np.random.Philox(key=[self.seed, step], counter=[0, 0, 0, first + row]) for row in range(B)]
+        return np.stack([np.random.Generator(one).random((ORDER, T, 1 + N_DRAWS)) for one in streams], axis=1)
 
     def _loss(self, tokens: npt.NDArray[np.int64]) -> float:
         """Return the mean of -log P(token | tokens before it) over ``tokens`` (N,); 0 if they are too few to tell."""

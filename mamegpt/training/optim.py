@@ -1,7 +1,8 @@
 """Parameter groups, optimizers and the learning-rate schedule.
 
-An optimizer is a function from a model and a `TrainConfig` to a `torch.optim.Optimizer`; adding one is a function
-and a line in `OPTIMIZERS`. Each parameter group carries ``peak_lr``; the trainer multiplies it by `lr_factor`.
+An optimizer is a function from a model, a `TrainConfig` and the native engine, if there is one, to a
+`torch.optim.Optimizer`; adding one is a function and a line in `OPTIMIZERS`. Each parameter group carries ``peak_lr``;
+the trainer multiplies it by `lr_factor`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mamegpt.config import TrainConfig
 from mamegpt.distributed.sharding import is_sharded
 from mamegpt.errors import ConfigError
 from mamegpt.models.base import LanguageModel, token_embedding
+from mamegpt.native.library import Native
 from mamegpt.training.forward import compute_dtype
 from mamegpt.training.muon import Muon
 from mamegpt.training.sharded_muon import ShardedMuon
@@ -38,7 +40,7 @@ def lr_factor(step: int, max_steps: int, warmup_fraction: float, cooldown_fracti
     return min(1.0, rise, FINAL_LR_FACTOR + (1 - FINAL_LR_FACTOR) * left)
 
 
-def adamw(model: LanguageModel, config: TrainConfig) -> Optimizer:
+def adamw(model: LanguageModel, config: TrainConfig, _native: Native | None) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019), one fused kernel; weight decay on matrices only, and beside adapters not on
     the embedding and the head, most of whose rows must stay as they are.
     """
@@ -56,7 +58,7 @@ def adamw(model: LanguageModel, config: TrainConfig) -> Optimizer:
     return optimizer
 
 
-def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
+def muon(model: LanguageModel, config: TrainConfig, native: Native | None) -> Optimizer:
     """Muon (Jordan et al. 2024) on the matrices inside the blocks, AdamW on embeddings, head and vectors.
 
     Muon orthogonalises each matrix's momentum (Newton-Schulz), so all its directions are learnt at one speed. Measured
@@ -76,7 +78,7 @@ def muon(model: LanguageModel, config: TrainConfig) -> Optimizer:
     kind = ShardedMuon if any(map(is_sharded, inside)) else Muon
     products = compute_dtype(config.precision) or torch.float32
     parts = (
-        kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, compute_dtype=products),
+        kind(inside, lr=config.muon_lr, weight_decay=config.weight_decay, compute_dtype=products, native=native),
         torch.optim.AdamW(
             [group for group in groups if group["params"]], betas=(0.9, config.beta2), weight_decay=0.0, fused=True
         ),
@@ -142,18 +144,21 @@ class ChainedOptimizer:
 
 Optimizer = torch.optim.Optimizer | ChainedOptimizer
 
-OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig, Native | None], Optimizer]] = {
     "adamw": adamw,
     "muon": muon,
 }
 
 
-def build_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
-    """Return the optimizer a run asks for. Raises `ConfigError` for an unknown name."""
+def build_optimizer(model: LanguageModel, config: TrainConfig, native: Native | None = None) -> Optimizer:
+    """Return the optimizer a run asks for, computed by the native engine where it can, if that is given.
+
+    Raises `ConfigError` for an unknown name.
+    """
     if config.optimizer not in OPTIMIZERS:
         raise ConfigError(
             "--optimizer must be one of {names} (got {optimizer})",
             optimizer=config.optimizer,
             names=", ".join(OPTIMIZERS),
         )
-    return OPTIMIZERS[config.optimizer](model, config)
+    return OPTIMIZERS[config.optimizer](model, config, native)

@@ -222,13 +222,13 @@ def setup(
     if kept.compile == "true" and world.size == 1:  # else it was measured, or all processes would have to agree
         compiled = _compiles(config, probe, is_new, emit)
     starts_from_model = bool(config.init_from) and is_new
-    ngram_targets = _ngram_targets(config, train.tokens, tokenizer, emit)
+    ngram_targets = _ngram_targets(config, train.tokens, tokenizer, native, emit)
     fitted = ngram_targets is not None and can_fit_bigrams(config)
     counted = train.tokens if fitted and is_new else None
     model, summed_loss = _build_model(
         config, tokenizer, n_labels, starts_from_model, counted, native, compiled, world, emit
     )
-    optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config)
+    optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config, native)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
     processes.barrier(world)  # all have looked for a checkpoint
@@ -422,12 +422,12 @@ def validation(
 
 
 def _ngram_targets(
-    config: TrainConfig, tokens: npt.NDArray[Any], tokenizer: Tokenizer, emit: Emit
+    config: TrainConfig, tokens: npt.NDArray[Any], tokenizer: Tokenizer, native: Native | None, emit: Emit
 ) -> NgramTargets | None:
     """Return the n-gram counts of a text; None without --ngrams, or for a text that models soon predict better."""
     if not config.ngrams:
         return None
-    found = NgramTargets(tokens, tokenizer.vocab_size, config.seed)
+    found = NgramTargets(tokens, tokenizer.vocab_size, config.seed, native=native)
     if found.loss >= REGULAR_TEXT_LOSS:
         return found
     emit(NgramsLeftOut(found.loss))

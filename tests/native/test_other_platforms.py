@@ -23,11 +23,13 @@ from mamegpt.config import TrainConfig
 from mamegpt.models.loss import linear_cross_entropy
 from mamegpt.models.qwen3.modeling_qwen3 import rms_norm, rope_table, rotate, swiglu
 from mamegpt.native.build import COMMON_FLAGS, FLAGS, InstructionSet
+from mamegpt.training.ngram_targets import N_DRAWS, NgramTargets
 from release.wheels import zig
 
 PROGRAM = """
 #include "attention.cpp"
 #include "decode.cpp"
+#include "draw.cpp"
 #include "head.cpp"
 #include "pointwise.cpp"
 #include <cstdio>
@@ -87,6 +89,16 @@ int main(int, char** files) {
         mame_swiglu(int64_t(x.size()) - 3, x.data(), rope.data(), gated.data(), threads);
         mame_swiglu_backward(int64_t(x.size()), x.data(), rope.data(), dy.data(), d_gate.data(), d_up.data(), threads);
         write(y), write(dx), write(dw), write(rotated), write(gated), write(d_gate), write(d_up);
+    } else if (n[0] == 4) {
+        int B = n[1], T = n[2], K = n[3], vocab = n[4];
+        auto sizes = read<int64_t>(3);
+        std::vector<int64_t> levels[3] = {read<int64_t>(sizes[0]), read<int64_t>(sizes[1]), read<int64_t>(sizes[2])};
+        const int64_t* keys[3] = {levels[0].data(), levels[1].data(), levels[2].data()};
+        auto ids = read<int64_t>(size_t(B) * T);
+        auto random = read<double>(size_t(3) * B * T * (1 + K));
+        std::vector<int64_t> drawn(size_t(B) * T * K);
+        mame_draw(3, keys, sizes.data(), vocab, 0.75, B, T, K, ids.data(), random.data(), drawn.data(), threads);
+        write(std::vector<float>(drawn.begin(), drawn.end()));
     } else {
         int heads = n[1], group = n[2], T = n[3], D = n[4];
         size_t one = size_t(heads) * T * D;
@@ -257,6 +269,17 @@ def test_what_lies_between_products_equals_float64(place: Place) -> None:
     found[4], exact[4] = found[4].flatten()[:n_gated], gated.detach().flatten()[:n_gated]
     for a, b in zip(found, exact, strict=True):
         assert (a.double() - b).norm() <= 2e-6 * (b.norm() + b.numel() ** 0.5)
+
+
+def test_what_is_drawn_from_counts_is_what_numpy_draws(place: Place) -> None:
+    B, T, V = 3, 40, 50
+    random = np.random.default_rng(0)
+    tokens, ids = np.minimum(random.pareto(0.8, 2000).astype(np.int64), V - 1), random.integers(0, V, (B, T))
+    targets = NgramTargets(tokens, V, seed=1)
+    numbers = targets.random(B, T, step=2)
+    inputs = [np.array([len(keys) for keys in targets.levels]), *targets.levels, ids, numbers]
+    found = place.results([4, B, T, N_DRAWS, V, 3], list(map(torch.from_numpy, inputs)), [torch.Size([B, T, N_DRAWS])])
+    assert np.array_equal(found[0].numpy(), targets.draw(ids, step=2))
 
 
 def test_what_is_no_number_stays_none(place: Place) -> None:

@@ -16,6 +16,7 @@ from mamegpt.system.hardware import cpp_compiler
 PROGRAM = """
 #include "attention.cpp"
 #include "decode.cpp"
+#include "draw.cpp"
 #include "head.cpp"
 #include "pointwise.cpp"
 #include "room.h"
@@ -38,6 +39,9 @@ void mame_block(const int32_t*, float, int32_t, const float* const*, const float
                 void*, int32_t);
 void mame_block_backward(const int32_t*, float, int32_t, const float* const*, const float*, const float*, int64_t,
                          void*, const float*, float*, float* const*, void*, int32_t);
+int64_t mame_muon_memory(int32_t, int32_t);
+void mame_muon(int32_t, const int32_t*, const float*, int32_t, float* const*, const float* const*, float* const*, void*,
+               int64_t, int32_t);
 }
 
 // Memory that begins on a line of the cache, with nothing behind it.
@@ -91,6 +95,42 @@ bool block(int n, int T, int H, int G, int D, int F, bool normalizes, int thread
                         dx.data(), dw, room.begin(), threads);
     for (float one : dx) if (!(one - one == 0)) return false;
     for (const auto& gradient : gradients) for (float one : gradient) if (!(one - one == 0)) return false;
+    return true;
+}
+
+bool muon(int rows, int columns, int threads) {
+    const int n = 4;
+    std::vector<float> weights[n], gradients[n], momenta[n];
+    int32_t shapes[2 * n];
+    float *w[n], *of_w[n];
+    const float* g[n];
+    for (int i = 0; i < n; i++) {
+        shapes[2 * i] = i % 2 ? columns : rows, shapes[2 * i + 1] = i % 2 ? rows : columns;
+        weights[i].assign(size_t(rows) * columns, 0.1f), momenta[i].assign(weights[i].size(), 0.0f);
+        for (size_t k = 0; k < weights[i].size(); k++) gradients[i].push_back(float(int(k + i) % 13) - 6);
+        w[i] = weights[i].data(), g[i] = gradients[i].data(), of_w[i] = momenta[i].data();
+    }
+    const float settings[] = {0.02f, 0.95f, 0.1f, 3.4445f, -4.775f, 2.0315f, 1e-7f};
+    int64_t bytes = std::max(mame_muon_memory(rows, columns), mame_muon_memory(columns, rows));
+    Bytes room(bytes * threads);
+    mame_muon(n, shapes, settings, 5, w, g, of_w, room.begin(), bytes, threads);
+    for (const auto& weight : weights) for (float one : weight) if (!(one - one == 0)) return false;
+    return true;
+}
+
+bool draw(int vocab, int B, int T, int K, int levels, int threads) {
+    std::vector<int64_t> keys[3], ids, drawn(size_t(B) * T * K);
+    const int64_t* begin[3];
+    int64_t sizes[3];
+    for (int64_t i = 0, n = vocab; i < levels; i++, n *= vocab) {
+        for (int64_t key = 0; key < std::min<int64_t>(n, 500); key++) keys[i].push_back(key / 2);
+        begin[i] = keys[i].data(), sizes[i] = int64_t(keys[i].size());
+    }
+    for (int i = 0; i < B * T; i++) ids.push_back(i * 7 % vocab);
+    std::vector<double> random(size_t(levels) * B * T * (1 + K));
+    for (size_t i = 0; i < random.size(); i++) random[i] = double(i % 97) / 97;
+    mame_draw(levels, begin, sizes, vocab, 0.75, B, T, K, ids.data(), random.data(), drawn.data(), threads);
+    for (int64_t token : drawn) if (token < 0 || token >= vocab) return false;
     return true;
 }
 
@@ -165,6 +205,9 @@ int main() {
             for (int group : {1, 2}) for (int n : {1, 4})
                 good &= attention(n, group, T, D, threads);
         for (int rows : {1, 3, 256, 300}) for (int n : {8, 16, 48}) good &= pointwise(rows, n, threads);
+        for (int rows : {1, 31, 32, 40}) for (int columns : {1, 32, 70}) good &= muon(rows, columns, threads);
+        for (int vocab : {1, 9, 40}) for (int T : {1, 2, 33}) for (int K : {1, 16}) for (int levels : {1, 2, 3})
+            good &= draw(vocab, 1 + T % 3, T, K, levels, threads);
         for (bool is_gpt : {false, true}) for (int capacity : {1, 9, 16, 33}) for (int F : {8, 24, 48})
             for (int D : {16, 48})
                 good &= decode(4, 2, D, F, capacity, is_gpt, threads) && decode(1, 1, D, F, capacity, is_gpt, threads);
@@ -187,7 +230,7 @@ def test_sanitizers_find_nothing(instructions: InstructionSet, sanitizer: str, t
     if "-mavx512f" in flags:  # GCC 12 warns of its own header, in which undefined registers are what they say
         flags += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
     folder = ROOT / "mamegpt" / "native"
-    sources = [source, folder / "block.cpp", folder / "head_bf16.cpp"]
+    sources = [source, folder / "block.cpp", folder / "head_bf16.cpp", folder / "muon.cpp"]
     subprocess.run([*command, *flags, "-I", str(folder), *map(str, sources), "-o", str(program)], check=True)
     done = subprocess.run([program], capture_output=True, encoding="utf-8", check=False)
     assert done.stdout == "clean\n", done.stderr[:2000]
