@@ -15,7 +15,7 @@ from mamegpt.native.library import Native
 __all__ = ["draw"]
 
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
-_ARGUMENTS = [_I, _P, _P, _L, ctypes.c_double, _I, _I, _I, _P, _P, _P, _I]
+_ARGUMENTS: list[Any] = [_I, _P, _P, _L, ctypes.c_double, _I, _I, _I, _P, _P, _P, _I]
 
 
 def draw(

@@ -55,7 +55,8 @@ float average(const Shape& s, const Settings& to, const float* gradient, float* 
     return std::sqrt(sum(squares));
 }
 
-// X <- a X + (b A + c A A) X with A = X X^T, by Newton-Schulz iteration
+// X <- a X + (b A + c A A) X with A = X X^T, by Newton-Schulz iteration. Both terms have A as it was rounded: its error
+// is nearly the same in them, with opposite signs.
 void orthogonalize(const Shape& s, const Settings& to, const Scratch& m) {
     const int M = s.M(), N = s.N();
     const Wide a = all_wide(to.a), b = all_wide(to.b), c = all_wide(to.c);
@@ -66,7 +67,7 @@ void orthogonalize(const Shape& s, const Settings& to, const Scratch& m) {
         in_pairs(M, M, m.gram_rows, M, m.gram_in_pairs, M * 16L);
         product(M, M, M, in_rows(m.gram_rows, M), m.gram_in_pairs, M * 16L, m.wide, M, false);
         for (int k = 0; k < M * M; k += 16)
-            store_bf16(m.gram_rows + k, fma(c, load_wide(m.wide + k), b * load_wide(m.gram + k)));
+            store_bf16(m.gram_rows + k, fma(c, load_wide(m.wide + k), b * load_bf16(m.gram_rows + k)));
         in_pairs(M, N, m.x, N, m.x_in_pairs, M * 16L);
         product(M, N, M, in_rows(m.gram_rows, M), m.x_in_pairs, M * 16L, m.wide, N, false);
         for (int k = 0; k < M * N; k += 16) store_bf16(m.x + k, fma(a, load_bf16(m.x + k), load_wide(m.wide + k)));

