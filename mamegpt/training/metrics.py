@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ class Metrics:
     def step(self, step: int, loss: Tensor, lr: float, grad_norm: Tensor, figures: Mapping[str, float]) -> None:
         """Remember one step; ``loss`` is this process's share of it, ``grad_norm`` and further ``figures`` of all."""
         self._unread.append((step, lr, loss, grad_norm, figures))
+
+    def mean_loss(self, n: int) -> float:
+        """Return the mean loss of the last ``n`` steps, or of as many as there were; all processes call it together."""
+        unread = [share for _, _, share, _, _ in self._unread]
+        losses = [*self.losses, *(sum_over_processes(torch.stack(unread)).tolist() if unread else [])]
+        return statistics.fmean(losses[-n:])
 
     def flush(self, n_tokens_after: Callable[[int], int], elapsed_s: float) -> list[dict[str, Any]]:
         """Add the losses up over all processes, write a line for each step, and return these records.

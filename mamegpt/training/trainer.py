@@ -66,8 +66,9 @@ from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folde
 
 __all__ = ["Outcome", "TrainResult", "train"]
 
-OUTGROWN_EVERY_STEPS = 10
-"""Steps between two comparisons of the loss with that of the n-gram model."""
+OUTGROWN_EVERY_STEPS = 50
+"""Steps between two comparisons of their mean loss with that of the n-gram model. Single batches differ so much that
+one of the first hundred would seem to be predicted better (docs/log.md)."""
 
 _ADVICE = msg("to skip these batches, add --on-bad-loss rollback to --resume; or train again with a lower --lr")
 
@@ -243,7 +244,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
 
             # Counts can teach nothing more to a model that predicts better than they do.
             if t.ngram_targets and share < 1 and step % OUTGROWN_EVERY_STEPS == 0:
-                outgrown = processes.sum_over_processes(step_loss.clone()).item() < t.ngram_targets.loss
+                outgrown = metrics.mean_loss(OUTGROWN_EVERY_STEPS) < t.ngram_targets.loss
 
             # Most steps end here.
             stopping = processes.any_process(stop.asked, world.host_group)

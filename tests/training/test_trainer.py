@@ -336,6 +336,21 @@ def test_counts_have_their_share_until_the_model_predicts_better_than_they_do(
         assert shares == ([*expected[:5], *[1.0] * 15])[step:]
     assert checkpoint.read_state(run / "checkpoints" / "step-00000020").ngrams_outgrown is False
 
+    # The mean of the steps since the last comparison counts, also where a run was resumed between two.
+    losses = [record["loss"] for record in Run(run).metrics if "loss" in record]
+    means = {end: statistics.fmean(losses[end - 5 : end]) for end in (5, 10, 15, 20)}
+    between = (losses[4] + means[5]) / 2
+    end = next((end for end, mean in means.items() if mean < between), 20)
+    assert (losses[4] < between) != (end == 5)  # one batch alone would say something else
+    monkeypatch.setattr(NgramTargets, "_loss", lambda *_: between)
+    shares.clear()
+    train(dataclasses.replace(config, out=(out := str(tmp_path / "later")), max_steps=20, val_fraction=0.0))
+    assert shares == expected[:end] + [1.0] * (20 - end)
+    weights = final_weights(Path(out), 20)
+    forget_after(Path(out), 8)
+    resumed(Path(out))
+    assert final_weights(Path(out), 20) == weights
+
 
 # Going on.
 
