@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,25 @@ def head_to_head(name: str) -> list[str]:
         ratio = final["b_over_a"]
         rows.append((final["b"], final["a"], f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"))
     return table(("contestant", "compared with", "ratio"), rows)
+
+
+def quality(name: str) -> list[str]:
+    """Return bits per character after some minutes of training; several seeds as their mean and range."""
+    found = results(name)
+    rows = []
+    for minutes in found["minutes"]:
+        runs = {of: [run for run in found["runs"][of] if run["minutes"] == minutes] for of in found["runs"]}
+        ours = [run["bits_per_character"] for run in runs["mamegpt"]]
+        spread = f" ({min(ours):.3f} to {max(ours):.3f})" if len(ours) > 1 else ""
+        rows.append(
+            (
+                f"{minutes:g}",
+                f"{runs['mamegpt'][0]['vocab_size']:,}",
+                f"**{statistics.fmean(ours):.3f}**{spread}",
+                f"{runs['transformers'][0]['bits_per_character']:.3f}",
+            )
+        )
+    return table(("minutes", "vocabulary", "mamegpt", "transformers"), rows)
 
 
 def generation(name: str) -> list[str]:
@@ -111,6 +131,8 @@ TABLES: dict[str, tuple[Callable[[str], list[str]], str]] = {
     "train-amx-finals": (head_to_head, "train-amx"),
     "train": (training, "train"),
     "train-finals": (head_to_head, "train"),
+    "curves": (quality, "curves"),
+    "curves-amx": (quality, "curves-amx"),
     "generation-no-bf16": (generation, "generation-no-bf16"),
     "generation": (generation, "generation"),
     "data": (extraction, "data"),

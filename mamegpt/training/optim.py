@@ -22,10 +22,22 @@ from mamegpt.training.forward import compute_dtype
 from mamegpt.training.muon import Muon
 from mamegpt.training.sharded_muon import ShardedMuon
 
-__all__ = ["OPTIMIZERS", "ChainedOptimizer", "Optimizer", "build_optimizer", "lr_factor"]
+__all__ = [
+    "OPTIMIZERS",
+    "ChainedOptimizer",
+    "Optimizer",
+    "begin_low",
+    "build_optimizer",
+    "fitted_lr_factor",
+    "lr_factor",
+]
 
 FINAL_LR_FACTOR = 0.01
 """Where the cool-down ends, as a share of the peak."""
+
+FITTED_LR_FACTOR, FITTED_LR_STEPS, MOST_FITTED_LR = 0.1, 150, 0.4
+"""Learning rates of embedding and head where these begin as a fit to bigrams, as shares of those without: the first
+one, the steps after which as much is added, and the highest (docs/log.md)."""
 
 
 def lr_factor(step: int, max_steps: int, warmup_fraction: float, cooldown_fraction: float) -> float:
@@ -148,6 +160,21 @@ OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig, Native | None], Opti
     "adamw": adamw,
     "muon": muon,
 }
+
+
+def begin_low(optimizer: Optimizer) -> None:
+    """Let the rates of embedding and head begin low, as `fitted_lr_factor` says: high ones would destroy a fit.
+
+    AdamW alone has one rate for all weights, which stays.
+    """
+    if isinstance(optimizer, ChainedOptimizer):
+        for group in optimizer.parts[-1].param_groups:
+            group["fitted"] = True
+
+
+def fitted_lr_factor(step: int) -> float:
+    """Return the share of the learning rates of embedding and head that began as a fit, after so many steps."""
+    return min(MOST_FITTED_LR, FITTED_LR_FACTOR * (1 + step / FITTED_LR_STEPS))
 
 
 def build_optimizer(model: LanguageModel, config: TrainConfig, native: Native | None = None) -> Optimizer:

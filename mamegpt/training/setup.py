@@ -107,7 +107,7 @@ from mamegpt.training.labelled import write_labelled_texts
 from mamegpt.training.loss_scaling import loss_scaler, restore_scale
 from mamegpt.training.metrics import Metrics
 from mamegpt.training.ngram_targets import NgramTargets
-from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer
+from mamegpt.training.optim import OPTIMIZERS, Optimizer, begin_low, build_optimizer
 from mamegpt.training.rewards import Reward, find_reward
 from mamegpt.training.validation import evaluate
 
@@ -129,8 +129,6 @@ BEFORE_A_CHECKPOINT = {
 """What may be in the folder of a run before its first checkpoint."""
 START = 0
 """The step of the checkpoint in which a run keeps the model that it starts from."""
-FITTED_LR_FACTOR = 0.1
-"""What remains of the learning rates of embedding and head where these begin as a fit to bigrams (docs/log.md)."""
 REGULAR_TEXT_LOSS = 2.0
 """Nats per token of an n-gram model below which a text is so regular that counts hold a model back (docs/log.md)."""
 PROBE_WINDOWS = 32
@@ -228,7 +226,9 @@ def setup(
     model, summed_loss = _build_model(
         config, tokenizer, n_labels, starts_from_model, counted, native, compiled, world, emit
     )
-    optimizer = build_optimizer(model, _rates_of_fitted(config) if fitted else config, native)
+    optimizer = build_optimizer(model, config, native)
+    if fitted:
+        begin_low(optimizer)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
     processes.barrier(world)  # all have looked for a checkpoint
@@ -432,16 +432,6 @@ def _ngram_targets(
         return found
     emit(NgramsLeftOut(found.loss))
     return None
-
-
-def _rates_of_fitted(config: TrainConfig) -> TrainConfig:
-    """Return settings with the rates of embedding and head for weights that begin as a fit, which higher ones destroy.
-
-    AdamW alone has one rate for all weights, which stays.
-    """
-    if config.optimizer == "adamw":
-        return config
-    return dataclasses.replace(config, lr=config.lr * FITTED_LR_FACTOR, emb_lr=config.emb_lr * FITTED_LR_FACTOR)
 
 
 def _build_model(

@@ -61,6 +61,7 @@ from mamegpt.training.forward import compute_dtype
 from mamegpt.training.loss_scaling import scale_of
 from mamegpt.training.loss_spikes import find_spike, is_proven, roll_back, weights_not_finite
 from mamegpt.training.ngram_targets import true_share
+from mamegpt.training.optim import fitted_lr_factor
 from mamegpt.training.rewards import Reward
 from mamegpt.training.setup import Training, as_begun, is_of_this_job, own_folder, setup
 
@@ -211,7 +212,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
             # The learning rate of this step.
             factor = budget.lr_factor(step)
             for group in t.optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
+                group["lr"] = group["peak_lr"] * factor * (fitted_lr_factor(step) if group.get("fitted") else 1.0)
 
             # The batch; while counts still have a share in what is learned, also what else followed elsewhere.
             passes = batches.passes(step + t.state.skipped, world.rank, world.size)
