@@ -273,7 +273,7 @@ class TrainConfig(FromJSON):
     """Sequences per epoch; after each, the data is reshuffled and a mean loss is reported (0: all of the data)."""
 
     ngrams: bool = False
-    """Also learn from n-gram counts: soft targets, and initial weights (which then learn at low rates at first)."""
+    """Also learn from n-gram counts: soft targets, and initial weights (which then learn at lower rates)."""
 
     optimizer: str = "muon"
     """Optimizer, a name in the registry mamegpt.training.optim.OPTIMIZERS."""

@@ -26,18 +26,18 @@ __all__ = [
     "OPTIMIZERS",
     "ChainedOptimizer",
     "Optimizer",
-    "begin_low",
     "build_optimizer",
     "fitted_lr_factor",
     "lr_factor",
+    "mark_fitted",
 ]
 
 FINAL_LR_FACTOR = 0.01
 """Where the cool-down ends, as a share of the peak."""
 
-FITTED_LR_FACTOR, FITTED_LR_STEPS, MOST_FITTED_LR = 0.1, 150, 0.4
-"""Learning rates of embedding and head where these begin as a fit to bigrams, as shares of those without: the first
-one, the steps after which as much is added, and the highest (docs/log.md)."""
+LEAST_FITTED_LR, MOST_FITTED_LR, FITTED_LR_STEPS = 0.1, 0.4, 3_000
+"""Learning rates of embedding and head where these begin as a fit to bigrams, as shares of those without: the lowest
+and the highest, and the steps of a run that would have all (docs/log.md)."""
 
 
 def lr_factor(step: int, max_steps: int, warmup_fraction: float, cooldown_fraction: float) -> float:
@@ -162,8 +162,8 @@ OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig, Native | None], Opti
 }
 
 
-def begin_low(optimizer: Optimizer) -> None:
-    """Let the rates of embedding and head begin low, as `fitted_lr_factor` says: high ones would destroy a fit.
+def mark_fitted(optimizer: Optimizer) -> None:
+    """Let embedding and head learn at the rates of a fit to bigrams, see `fitted_lr_factor`.
 
     AdamW alone has one rate for all weights, which stays.
     """
@@ -172,9 +172,12 @@ def begin_low(optimizer: Optimizer) -> None:
             group["fitted"] = True
 
 
-def fitted_lr_factor(step: int) -> float:
-    """Return the share of the learning rates of embedding and head that began as a fit, after so many steps."""
-    return min(MOST_FITTED_LR, FITTED_LR_FACTOR * (1 + step / FITTED_LR_STEPS))
+def fitted_lr_factor(n_steps: int) -> float:
+    """Return the share of the learning rates of embedding and head that began as a fit, in a run of so many steps.
+
+    High rates destroy the fit; a longer run has the time to learn more than it.
+    """
+    return min(MOST_FITTED_LR, max(LEAST_FITTED_LR, n_steps / FITTED_LR_STEPS))
 
 
 def build_optimizer(model: LanguageModel, config: TrainConfig, native: Native | None = None) -> Optimizer:

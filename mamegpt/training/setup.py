@@ -107,7 +107,7 @@ from mamegpt.training.labelled import write_labelled_texts
 from mamegpt.training.loss_scaling import loss_scaler, restore_scale
 from mamegpt.training.metrics import Metrics
 from mamegpt.training.ngram_targets import NgramTargets
-from mamegpt.training.optim import OPTIMIZERS, Optimizer, begin_low, build_optimizer
+from mamegpt.training.optim import OPTIMIZERS, Optimizer, build_optimizer, mark_fitted
 from mamegpt.training.rewards import Reward, find_reward
 from mamegpt.training.validation import evaluate
 
@@ -228,7 +228,7 @@ def setup(
     )
     optimizer = build_optimizer(model, config, native)
     if fitted:
-        begin_low(optimizer)
+        mark_fitted(optimizer)
     state = State(0, 0.0, config.fingerprint(), meta.fingerprint(), tokenizer.fingerprint)
     checkpoint.refuse_other(run / CHECKPOINTS, settings=state.settings, tokens=state.tokens, tokenizer=state.tokenizer)
     processes.barrier(world)  # all have looked for a checkpoint

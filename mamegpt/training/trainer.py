@@ -210,9 +210,9 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
         emit(_started(t))
         while step < budget.n_steps and not stopping:
             # The learning rate of this step.
-            factor = budget.lr_factor(step)
+            factor, of_fit = budget.lr_factor(step), fitted_lr_factor(budget.n_steps)
             for group in t.optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor * (fitted_lr_factor(step) if group.get("fitted") else 1.0)
+                group["lr"] = group["peak_lr"] * factor * (of_fit if group.get("fitted") else 1.0)
 
             # The batch; while counts still have a share in what is learned, also what else followed elsewhere.
             passes = batches.passes(step + t.state.skipped, world.rank, world.size)

@@ -18,10 +18,10 @@ from mamegpt.training.optim import (
     FINAL_LR_FACTOR,
     OPTIMIZERS,
     ChainedOptimizer,
-    begin_low,
     build_optimizer,
     fitted_lr_factor,
     lr_factor,
+    mark_fitted,
 )
 
 CONFIG = TrainConfig(optimizer="adamw", lr=0.02, weight_decay=0.3, beta2=0.9)
@@ -207,14 +207,15 @@ def test_muon_multiplies_in_the_type_of_the_run(precision: str, expected: int) -
     assert torch.finfo(optimizer.parts[0].compute_dtype).bits == expected
 
 
-def test_the_rates_of_a_fit_begin_low_and_rise() -> None:
-    factors = [fitted_lr_factor(step) for step in (0, 150, 450, 10**7)]
-    assert factors == pytest.approx([0.1, 0.2, 0.4, 0.4])
+def test_a_fit_has_low_rates_and_higher_ones_in_longer_runs() -> None:
+    assert [fitted_lr_factor(n_steps) for n_steps in (1, 300, 600, 1200, 10**7)] == pytest.approx(
+        [0.1, 0.1, 0.2, 0.4, 0.4]
+    )
     optimizer = build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="muon"))
-    begin_low(optimizer)
-    begins_low = {id(p) for group in optimizer.param_groups if group.get("fitted") for p in group["params"]}
+    mark_fitted(optimizer)
+    marked = {id(p) for group in optimizer.param_groups if group.get("fitted") for p in group["params"]}
     inside = {id(p) for p in optimizer.param_groups[0]["params"]}
-    assert begins_low == {id(p) for group in optimizer.param_groups for p in group["params"]} - inside
+    assert marked == {id(p) for group in optimizer.param_groups for p in group["params"]} - inside
     other = build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="muon"))
     of_before = other.state_dict()  # as a run of an older version has it, whose rates stay as they were
     other.load_state_dict(optimizer.state_dict())
@@ -222,7 +223,7 @@ def test_the_rates_of_a_fit_begin_low_and_rise() -> None:
     optimizer.load_state_dict(of_before)
     assert not any(group.get("fitted") for group in optimizer.param_groups)
     alone = build_optimizer(tiny_model(), dataclasses.replace(CONFIG, optimizer="adamw"))
-    begin_low(alone)
+    mark_fitted(alone)
     assert not any(group.get("fitted") for group in alone.param_groups)
 
 
