@@ -13,7 +13,7 @@ whole split, which is not counted: a point stands where the last step ended, and
    of 8 windows (mamegpt's), the best of ``--rates`` after the first ``--minutes``; compiled if ``--compiled``,
    its weights in bfloat16 if ``--bf16``.
 3. The original recipe: its curve in ``results/reference_curve.json`` and its seconds a step in ``quality.json``, both
-   by `bench_time_to_quality`.
+   by `bench_time_to_quality`; on another machine, give ``--original-step-s``.
 4. n-gram models with modified Kneser-Ney smoothing of all training tokens (`mamegpt.evaluation.ngram`).
 
 Runs follow one another, so the machine should be quiet: how many cores others used is written beside each.
@@ -163,12 +163,12 @@ def ngrams(task: Task) -> dict[str, float]:
     return found
 
 
-def original(results: Path) -> list[dict[str, float]]:
-    """The curve of the original recipe, in seconds, if it is there."""
+def original(results: Path, step_s: float) -> list[dict[str, float]]:
+    """The curve of the original recipe, in seconds, if it is there; 0: those of a step in `bench_time_to_quality`."""
     curve, race = results / CURVE, results / "quality.json"
     if not (curve.is_file() and race.is_file()):
         return []
-    step_s = json.loads(race.read_text(encoding="utf-8"))["reference_step_s"]
+    step_s = step_s or json.loads(race.read_text(encoding="utf-8"))["reference_step_s"]
     points = json.loads(curve.read_text(encoding="utf-8"))["points"]
     return [{"s": it["step"] * step_s, "bits_per_character": it["bits_per_character"]} for it in points]
 
@@ -198,8 +198,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3, 8])
     parser.add_argument("--seeds", type=int, default=1, help="runs of mamegpt for each time")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 6e-3], help="learning rates of the peer")
+    parser.add_argument("--ours-only", action="store_true", help="keep what --out has of the peer and of n-gram models")
     parser.add_argument("--bf16", action="store_true", help="convert the peer's model to bfloat16")
     parser.add_argument("--compiled", action="store_true", help="compile the peer's model")
+    parser.add_argument("--original-step-s", type=float, default=0, help="seconds of a step of the original recipe")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "FOLDER"), help=argparse.SUPPRESS)
     args = bench.parsed(parser, "curves.json")
     if args.one:
@@ -209,6 +211,10 @@ def main() -> None:
         folder.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
         return
     args.minutes.sort()
+    machine = {**bench.machine(bench.limits()), "threads": args.threads}
+    kept: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.ours_only else {}
+    if kept and (kept["machine"], kept["minutes"]) != (machine, args.minutes):
+        sys.exit(f"{args.out} is of another machine or of other minutes; leave out --ours-only")
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import mamegpt.training.trainer"], cwd=ROOT, check=True)
     args.import_s = time.perf_counter() - begin
@@ -225,6 +231,8 @@ def main() -> None:
             ]
             runs[OURS] += [{**made, **found} for found in some]
             print(OURS, some, flush=True)
+            if kept:
+                continue
             seconds = statistics.fmean(found["s"] for found in some)
             if args.compiled:  # one step, so that the runs find the compiler's cache filled
                 peer(task, 1, args.rates[0], folder / f"{PEER}-{minutes}-first", args)
@@ -232,17 +240,16 @@ def main() -> None:
                 runs[PEER].append({**made, **peer(task, seconds, lr, folder / f"{PEER}-{minutes}-{lr}", args)})
                 print(PEER, runs[PEER][-1], flush=True)
             best = best or min(runs[PEER], key=lambda it: it["bits_per_character"])["lr"]
-        lines = ngrams(load(args.data, 8_000))
-    runs[PEER] = [it for it in runs[PEER] if it["lr"] == best]
-    machine = {**bench.machine(bench.limits()), "threads": args.threads}
+        lines = kept["ngrams"] if kept else ngrams(load(args.data, 8_000))
+    runs[PEER] = kept["runs"][PEER] if kept else [it for it in runs[PEER] if it["lr"] == best]
     record = {
         "machine": machine,
         "versions": bench.versions(),
         "minutes": args.minutes,
-        "peer": {"bf16": args.bf16, "compiled": args.compiled},
+        "peer": kept["peer"] if kept else {"bf16": args.bf16, "compiled": args.compiled},
         "ngrams": lines,
         "runs": runs,
-        "original": original(args.out.parent),
+        "original": original(args.out.parent, args.original_step_s),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -48,14 +48,16 @@ MAX_VOCAB_SIZE = (1 << 63 // ORDER) - 1
 
 TRUE_SHARE = 0.1
 """Share of the token that really followed, at the start."""
+FADE_STEPS = 2_000
+"""Steps after which counts have no share any more: past them they hold a model back (docs/log.md)."""
 
 
-def true_share(progress: float) -> float:
+def true_share(progress: float, step: int) -> float:
     """Return the share of the token that really followed in a step's targets; ``progress`` is that of the run, 0 to 1.
 
-    It rises with the square of the progress to 1.
+    It rises with the square of the progress to 1, and has risen after `FADE_STEPS` however long the run is.
     """
-    return TRUE_SHARE + (1 - TRUE_SHARE) * min(1.0, progress) ** 2
+    return TRUE_SHARE + (1 - TRUE_SHARE) * min(1.0, max(progress, step / FADE_STEPS)) ** 2
 
 
 class NgramTargets:

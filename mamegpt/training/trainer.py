@@ -216,7 +216,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
 
             # The batch; while counts still have a share in what is learned, also what else followed elsewhere.
             passes = batches.passes(step + t.state.skipped, world.rank, world.size)
-            share = 1.0 if t.ngram_targets is None or outgrown else true_share(budget.progress(step))
+            share = 1.0 if t.ngram_targets is None or outgrown else true_share(budget.progress(step), step)
 
             # Loss and gradient: a sum over targets, divided by how many there are in all processes together.
             step_loss = torch.zeros((), device=world.device)

@@ -120,8 +120,11 @@ def test_a_vocabulary_too_large_for_the_keys_is_refused() -> None:
 
 
 def test_the_share_of_the_true_token_rises_to_one() -> None:
-    shares = [true_share(progress) for progress in np.linspace(0, 1, 50)]
-    assert shares == sorted(shares) and shares[0] == ngram_targets.TRUE_SHARE and shares[-1] == true_share(2) == 1
+    shares = [true_share(progress, 0) for progress in np.linspace(0, 1, 50)]
+    assert shares == sorted(shares) and shares[0] == ngram_targets.TRUE_SHARE and shares[-1] == true_share(2, 0) == 1
+    in_a_long_run = [true_share(step / 10**6, step) for step in range(0, 4000, 100)]
+    assert in_a_long_run == sorted(in_a_long_run) and in_a_long_run[20:] == [1] * 20
+    assert true_share(0.25, 500) == pytest.approx(0.1 + 0.9 / 16)  # whichever has come further
 
 
 @pytest.mark.parametrize("n", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 7])

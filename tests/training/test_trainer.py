@@ -315,7 +315,7 @@ def test_counts_have_their_share_until_the_model_predicts_better_than_they_do(
     monkeypatch.setattr(SummedLoss, "forward", forward)
     monkeypatch.setattr(trainer, "OUTGROWN_EVERY_STEPS", 5)
     run = Path(train(dataclasses.replace(config, out=str(tmp_path / "run"), max_steps=20, val_fraction=0.0)).out)
-    expected = [true_share(step / 20) for step in range(20)]
+    expected = [true_share(step / 20, step) for step in range(20)]
     assert shares == expected  # the n-gram model of so simple a text is better than a model of 20 steps
 
     shares.clear()
