@@ -245,7 +245,8 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
 
             # Counts can teach nothing more to a model that predicts better than they do.
             if t.ngram_targets and share < 1 and step % OUTGROWN_EVERY_STEPS == 0:
-                outgrown = metrics.mean_loss(OUTGROWN_EVERY_STEPS) < t.ngram_targets.loss
+                recent = metrics.mean_loss(OUTGROWN_EVERY_STEPS)
+                outgrown = processes.from_main(recent < t.ngram_targets.loss, world)  # which has all losses of the run
 
             # Most steps end here.
             stopping = processes.any_process(stop.asked, world.host_group)
