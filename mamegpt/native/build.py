@@ -21,7 +21,7 @@ import torch
 from mamegpt.errors import ConfigError, MamegptError, first_line
 from mamegpt.messages import Message
 from mamegpt.system.files import atomic_write, make_folder
-from mamegpt.system.hardware import cpp_compiler, cpu_capabilities
+from mamegpt.system.hardware import cpp_compiler, cpu_capabilities, onednn_allows
 
 __all__ = [
     "BF16_SETS",
@@ -69,11 +69,9 @@ def best_instruction_set() -> InstructionSet:
         return "neon"
     capability, found = torch.backends.cpu.get_cpu_capability(), cpu_capabilities()
     if capability == "AVX512":
-        limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-        any_set = limit in ("", "ALL", "DEFAULT")
-        if not found.get("avx512_bf16") or not (any_set or any(name in limit for name in ("AMX", "FP16", "BF16"))):
+        if not found.get("avx512_bf16") or not onednn_allows("AMX", "FP16", "BF16"):
             return "avx512"
-        has_amx = sys.platform == "linux" and found.get("amx_bf16") and (any_set or "AMX" in limit)
+        has_amx = sys.platform == "linux" and found.get("amx_bf16") and onednn_allows("AMX")
         if has_amx and torch.cpu._init_amx():  # the system must allow tiles, and is asked here
             return "amx"
         return "avx512bf16"

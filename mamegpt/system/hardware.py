@@ -31,6 +31,7 @@ __all__ = [
     "has_bf16",
     "has_compiler",
     "has_fp16",
+    "onednn_allows",
     "peak_memory",
     "reset_peak_memory",
     "summary",
@@ -118,14 +119,22 @@ def cpu_capabilities() -> Mapping[str, Any]:
 def has_bf16(device: torch.device) -> bool:
     """Return whether a device multiplies bfloat16 matrices in hardware; without that they are very slow.
 
-    MPS counts as a device without: causal attention in bfloat16 may see the future there (pytorch#195910).
+    MPS counts as a device without: causal attention in bfloat16 may see the future there (pytorch#195910). So does a
+    processor to which ``ONEDNN_MAX_CPU_ISA`` refuses it.
     """
     if device.type in ("cuda", "xpu"):
         return bool(torch.get_device_module(device).is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         found = cpu_capabilities()
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+        of_x86 = found.get("avx512_bf16") or found.get("amx_bf16")
+        return bool(found.get("bf16") or (of_x86 and onednn_allows("AMX", "FP16", "BF16")))
     return False
+
+
+def onednn_allows(*names: str) -> bool:
+    """Return whether ``ONEDNN_MAX_CPU_ISA`` leaves one of these instructions to oneDNN, which multiplies matrices."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return limit in ("", "ALL", "DEFAULT") or any(name in limit for name in names)
 
 
 def has_fp16(device: torch.device) -> bool:

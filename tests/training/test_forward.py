@@ -131,7 +131,12 @@ def test_a_processor_without_bf16_is_known(
     capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert has_bf16(torch.device("cpu")) is expected
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert has_bf16(torch.device("cpu")) is expected
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")  # with which a step in bfloat16 takes a hundred times as long
+    assert has_bf16(torch.device("cpu")) is False
     assert has_bf16(torch.device("mps")) is False
 
 
