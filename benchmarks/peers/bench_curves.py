@@ -212,9 +212,12 @@ def main() -> None:
         return
     args.minutes.sort()
     machine = {**bench.machine(bench.limits()), "threads": args.threads}
+    text = args.data.name if args.data else "stories"
+    if args.ours_only and not args.out.is_file():
+        sys.exit(f"{args.out} is not there; leave out --ours-only")
     kept: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.ours_only else {}
-    if kept and (kept["machine"], kept["minutes"]) != (machine, args.minutes):
-        sys.exit(f"{args.out} is of another machine or of other minutes; leave out --ours-only")
+    if kept and (kept["machine"], kept["minutes"], kept.get("text")) != (machine, args.minutes, text):
+        sys.exit(f"{args.out} is of another machine, of other minutes or another text; leave out --ours-only")
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import mamegpt.training.trainer"], cwd=ROOT, check=True)
     args.import_s = time.perf_counter() - begin
@@ -246,10 +249,11 @@ def main() -> None:
         "machine": machine,
         "versions": bench.versions(),
         "minutes": args.minutes,
+        "text": text,
         "peer": kept["peer"] if kept else {"bf16": args.bf16, "compiled": args.compiled},
         "ngrams": lines,
         "runs": runs,
-        "original": original(args.out.parent, args.original_step_s),
+        "original": kept["original"] if kept else original(args.out.parent, args.original_step_s),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -198,12 +198,12 @@ class Probe:
         They take turns, and the fastest of a few rounds counts: another program's work can only make a round slower.
         """
         random_state = torch.get_rng_state()
-        computed = {(kind.precision, self._engine_of(kind)) for kind in kinds}
+        updates_by = {kind: self._engine_of(kind) if kind.precision == "bf16" else None for kind in kinds}
         optimizers = {
             (precision, native): build_optimizer(
                 self.model, dataclasses.replace(self.config, precision=precision), native
             )
-            for precision, native in computed
+            for precision, native in {(kind.precision, native) for kind, native in updates_by.items()}
         }
         ids = torch.randint(self.vocab_size, (self.n_rows, self.config.context_length), device=self.device)
         losses = [
@@ -217,7 +217,7 @@ class Probe:
                 begin = self._now()
                 torch.autograd.backward(summed_loss(ids, ids))
                 middle = self._now()
-                optimizer = optimizers[kind.precision, self._engine_of(kind)]
+                optimizer = optimizers[kind.precision, updates_by[kind]]
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if round_:  # the first one warms up

@@ -105,9 +105,14 @@ class StepBudget:
         begin, end = self.begins[i], [*self.begins, self.n_steps][i + 1]
         return lr_factor(step - begin, end - begin, self.config.warmup_fraction, self.config.cooldown_fraction)
 
+    @property
+    def n_first_steps(self) -> int:
+        """The steps of the run without its extensions."""
+        return self.begins[1] if len(self.begins) > 1 else self.n_steps
+
     def progress(self, step: int) -> float:
         """Return the share of the run that is done at a step, 0 to 1; an extension comes after all of it."""
-        return min(1.0, step / (self.begins[1] if len(self.begins) > 1 else self.n_steps))
+        return min(1.0, step / self.n_first_steps)
 
     def update(self, step: int, elapsed_s: float) -> None:
         """Estimate again: ``step`` steps are done, ``elapsed_s`` seconds are gone. All processes get one answer."""

@@ -25,9 +25,9 @@ __all__ = ["Metrics"]
 class Metrics:
     """``metrics.jsonl`` and the losses in it. After a resume, lines past the checkpoint are dropped: they come again.
 
-    Losses are read back from the device only at `flush`, so that no step waits for it here. Raises `CheckpointError` if
-    the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them. A run that
-    ``may_skip`` steps (see `loss_scaling`) marks those whose gradient was not finite, whose norm is null.
+    Losses are read back from the device only at `flush` and for `mean_loss`, so that few steps wait for it here. Raises
+    `CheckpointError` if the lines up to ``first_step`` are not those of ``digest``, the hash a checkpoint has of them.
+    A run that ``may_skip`` steps (see `loss_scaling`) marks those whose gradient was not finite, whose norm is null.
     """
 
     def __init__(self, run: Path, first_step: int, write: bool, digest: str = "", *, may_skip: bool = False) -> None:
@@ -71,10 +71,10 @@ class Metrics:
         self._unread.append((step, lr, loss, grad_norm, figures))
 
     def mean_loss(self, n: int) -> float:
-        """Return the mean loss of the last ``n`` steps, or of as many as there were; all processes call it together."""
+        """Return the mean loss of the last ``n`` steps, infinity if fewer are known; all processes call it together."""
         unread = [share for _, _, share, _, _ in self._unread]
         losses = [*self.losses, *(sum_over_processes(torch.stack(unread)).tolist() if unread else [])]
-        return statistics.fmean(losses[-n:])
+        return statistics.fmean(losses[-n:]) if len(losses) >= n else math.inf
 
     def flush(self, n_tokens_after: Callable[[int], int], elapsed_s: float) -> list[dict[str, Any]]:
         """Add the losses up over all processes, write a line for each step, and return these records.

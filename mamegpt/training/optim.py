@@ -36,7 +36,7 @@ FINAL_LR_FACTOR = 0.01
 """Where the cool-down ends, as a share of the peak."""
 
 LEAST_FITTED_LR, MOST_FITTED_LR, FITTED_LR_STEPS = 0.1, 0.4, 3_000
-"""Learning rates of embedding and head where these begin as a fit to bigrams, as shares of those without: the lowest
+"""Learning rates of AdamW where embedding and head begin as a fit to bigrams, as shares of those without: the lowest
 and the highest, and the steps of a run that would have all (docs/log.md)."""
 
 
@@ -163,7 +163,7 @@ OPTIMIZERS: dict[str, Callable[[LanguageModel, TrainConfig, Native | None], Opti
 
 
 def mark_fitted(optimizer: Optimizer) -> None:
-    """Let embedding and head learn at the rates of a fit to bigrams, see `fitted_lr_factor`.
+    """Let what AdamW updates beside Muon, above all embedding and head, learn at the rates of `fitted_lr_factor`.
 
     AdamW alone has one rate for all weights, which stays.
     """
@@ -173,7 +173,7 @@ def mark_fitted(optimizer: Optimizer) -> None:
 
 
 def fitted_lr_factor(n_steps: int) -> float:
-    """Return the share of the learning rates of embedding and head that began as a fit, in a run of so many steps.
+    """Return the share of its learning rates that AdamW has in a run of so many steps that begins as a fit.
 
     High rates destroy the fit; a longer run has the time to learn more than it.
     """

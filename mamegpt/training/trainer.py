@@ -210,7 +210,7 @@ def _loop(t: Training, emit: Emit) -> TrainResult:
         emit(_started(t))
         while step < budget.n_steps and not stopping:
             # The learning rate of this step.
-            factor, of_fit = budget.lr_factor(step), fitted_lr_factor(budget.n_steps)
+            factor, of_fit = budget.lr_factor(step), fitted_lr_factor(budget.n_first_steps)
             for group in t.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor * (of_fit if group.get("fitted") else 1.0)
 

@@ -336,20 +336,22 @@ def test_counts_have_their_share_until_the_model_predicts_better_than_they_do(
         assert shares == ([*expected[:5], *[1.0] * 15])[step:]
     assert checkpoint.read_state(run / "checkpoints" / "step-00000020").ngrams_outgrown is False
 
-    # The mean of the steps since the last comparison counts, also where a run was resumed between two.
+    # The mean of the steps since the last comparison counts, also of those before a resume: here it and the mean of the
+    # steps after the resume would decide differently.
     losses = [record["loss"] for record in Run(run).metrics if "loss" in record]
     means = {end: statistics.fmean(losses[end - 5 : end]) for end in (5, 10, 15, 20)}
-    between = (losses[4] + means[5]) / 2
-    end = next((end for end, mean in means.items() if mean < between), 20)
-    assert (losses[4] < between) != (end == 5)  # one batch alone would say something else
-    monkeypatch.setattr(NgramTargets, "_loss", lambda *_: between)
+    between = {end: (means[end] + statistics.fmean(losses[end - 2 : end])) / 2 for end in (5, 10, 15)}
+    compared = next(end for end in between if all(means[before] > between[end] for before in means if before < end))
+    monkeypatch.setattr(NgramTargets, "_loss", lambda *_: between[compared])
+    end = compared if means[compared] < between[compared] else compared + 5
     shares.clear()
     train(dataclasses.replace(config, out=(out := str(tmp_path / "later")), max_steps=20, val_fraction=0.0))
-    assert shares == expected[:end] + [1.0] * (20 - end)
-    weights = final_weights(Path(out), 20)
-    forget_after(Path(out), 8)
+    assert shares[: compared + 5] == (expected[:end] + [1.0] * 20)[: compared + 5]
+    weights, before = final_weights(Path(out), 20), shares[compared - 2 :]
+    shares.clear()
+    forget_after(Path(out), compared - 2)
     resumed(Path(out))
-    assert final_weights(Path(out), 20) == weights
+    assert shares == before and final_weights(Path(out), 20) == weights
 
 
 # Going on.
